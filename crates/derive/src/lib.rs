@@ -1,0 +1,1 @@
+//! The derive macro for binade modules: visits parameters and buffers by dotted name.

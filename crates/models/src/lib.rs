@@ -1,0 +1,1 @@
+//! Reference networks for mixed precision training.

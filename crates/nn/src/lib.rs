@@ -1,0 +1,1 @@
+//! Layers, losses and optimisers that keep norms, softmax, losses and optimiser state in f32.

@@ -1,0 +1,1 @@
+//! Training loop, data sets, checkpoints, metrics and reports.
