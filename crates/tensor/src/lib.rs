@@ -1,1 +1,32 @@
-//! Tensors in f64, f32, f16 and bf16 with proven error bounds: compute in f32, store in 16 bit.
+//! Tensors in f64, f32, f16 and bf16 with stated error bounds: compute in f32, store in 16 bit.
+
+mod array;
+mod backend;
+pub mod cpu;
+mod dtype;
+mod error;
+mod exec;
+pub mod format;
+mod layout;
+pub mod memory;
+pub mod op;
+pub mod random;
+pub mod reference;
+mod shape;
+pub mod simd;
+mod storage;
+pub mod update;
+
+pub use array::{Array, Arrays, Meta};
+pub use backend::{ArrayMut, Backend, Device};
+pub use dtype::{DType, Element, Float};
+pub use error::{Error, Result};
+pub use exec::{run, run_one};
+pub use half::{bf16, f16};
+pub use layout::Layout;
+pub use memory::{Class, MemoryStats};
+pub use op::Op;
+pub use random::Key;
+pub use shape::{Dims, MAX_RANK, Shape};
+pub use storage::{DeviceMemory, Memory, ReadGuard, Storage, WriteGuard};
+pub use update::{Grad, Outcome, Slot, Update};

@@ -1,0 +1,206 @@
+//! [`Array`]: a tensor whose dtype is known at run time. The core below `Tensor<T>` and `Var`.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{ArrayMut, Class, DType, Device, Element, Error, Layout, Op, Result, Shape, Storage};
+
+/// A view of a storage: dtype, layout, device. Cloning shares the storage.
+#[derive(Clone)]
+pub struct Array {
+    dtype: DType,
+    layout: Layout,
+    storage: Arc<Storage>,
+    device: Device,
+}
+
+/// Dtype and layout of an input or output, without its memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Meta {
+    /// Element type.
+    pub dtype: DType,
+    /// Shape and strides.
+    pub layout: Layout,
+}
+
+impl Meta {
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.layout.shape
+    }
+}
+
+/// Arrays an operator returns; rarely more than three.
+pub type Arrays = SmallVec<[Array; 3]>;
+
+impl Array {
+    /// Uninitialised array (arbitrary values) of a layout.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn alloc(device: &Device, meta: Meta, class: Class) -> Result<Array> {
+        let storage = device.alloc(meta.dtype, meta.layout.end(), class)?;
+        Ok(Array { dtype: meta.dtype, layout: meta.layout, storage, device: device.clone() })
+    }
+
+    /// An array with the given elements in row-major order.
+    ///
+    /// # Errors
+    /// The number of elements does not fit the shape; out of memory.
+    pub fn from_slice<T: Element>(device: &Device, data: &[T], shape: impl AsRef<[usize]>, class: Class) -> Result<Array> {
+        let shape = Shape::new(shape.as_ref())?;
+        if data.len() != shape.numel() {
+            return Err(Error::Length { shape, found: data.len() });
+        }
+        let array = Array::alloc(device, Meta { dtype: T::DTYPE, layout: Layout::contiguous(shape) }, class)?;
+        // SAFETY: every element type has no padding bytes, so its memory is initialised bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) };
+        device.upload(bytes, &mut ArrayMut::new("upload", &array)?)?;
+        Ok(array)
+    }
+
+    /// An array filled with one value.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn full(device: &Device, dtype: DType, shape: Shape, value: f64, class: Class) -> Result<Array> {
+        crate::run_one(&Op::Fill { value, shape }, &[], device, dtype, class)
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    /// `T` is not the array's dtype; the storage is being written.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if T::DTYPE != self.dtype {
+            return Err(Error::DType { op: "to_vec", expected: format!("an array of {}", T::DTYPE), dtypes: vec![self.dtype] });
+        }
+        let dense = self.contiguous(Class::Workspace)?;
+        let bytes = self.device.download(&dense)?;
+        let n = self.numel();
+        let mut out: Vec<T> = Vec::with_capacity(n);
+        debug_assert_eq!(bytes.len(), n * size_of::<T>());
+        // SAFETY: the device returned n elements of T (bool bytes are 0 or 1 by the storage's invariant); the vector has
+        // room for them and is aligned for T.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.as_mut_ptr().cast(), n * size_of::<T>());
+            out.set_len(n);
+        }
+        Ok(out)
+    }
+
+    /// The elements in row-major order, widened to f64.
+    ///
+    /// # Errors
+    /// The storage is being written.
+    pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
+        crate::with_element!(self.dtype, T => Ok(self.to_vec::<T>()?.into_iter().map(Element::to_f64).collect()))
+    }
+
+    /// The value of a one-element array, as f64.
+    ///
+    /// # Errors
+    /// The array has not exactly one element.
+    pub fn item(&self) -> Result<f64> {
+        if self.numel() != 1 {
+            return Err(Error::Shape { op: "item", expected: "one element".into(), shapes: vec![self.layout.shape] });
+        }
+        Ok(self.to_f64_vec()?[0])
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Extents.
+    pub fn shape(&self) -> &Shape {
+        &self.layout.shape
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.layout.numel()
+    }
+
+    /// Shape, strides and offset.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The memory.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Dtype and layout.
+    pub fn meta(&self) -> Meta {
+        Meta { dtype: self.dtype, layout: self.layout }
+    }
+
+    /// Another view of the same storage.
+    ///
+    /// # Errors
+    /// The layout reaches past the end of the storage.
+    pub fn with_layout(&self, layout: Layout) -> Result<Array> {
+        if let Some(host) = self.storage.host()
+            && layout.end() * self.dtype.size() > host.len()
+        {
+            return Err(Error::Length { shape: layout.shape, found: host.len() / self.dtype.size() });
+        }
+        Ok(Array { layout, ..self.clone() })
+    }
+
+    /// This array if it is in row-major order, else a copy that is.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn contiguous(&self, class: Class) -> Result<Array> {
+        if self.layout.is_contiguous() {
+            return Ok(self.clone());
+        }
+        crate::run_one(&Op::Copy, &[self], &self.device, self.dtype, class)
+    }
+
+    /// A copy in another dtype (nearest even), or this array if it has it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn cast(&self, dtype: DType, class: Class) -> Result<Array> {
+        if self.dtype == dtype {
+            return Ok(self.clone());
+        }
+        crate::run_one(&Op::Cast(dtype), &[self], &self.device, dtype, class)
+    }
+
+    /// Writes the elements of `from` (same shape and device, any dtype) into this array's storage; the version rises.
+    ///
+    /// # Errors
+    /// Shapes differ, or a storage is in use.
+    pub fn copy_from(&self, from: &Array) -> Result<()> {
+        if self.shape() != from.shape() {
+            return Err(Error::Shape { op: "copy_from", expected: "equal shapes".into(), shapes: vec![*self.shape(), *from.shape()] });
+        }
+        let op = if from.dtype == self.dtype { Op::Copy } else { Op::Cast(self.dtype) };
+        self.device.run(&op, &[from], &mut [ArrayMut::new("copy_from", self)?])
+    }
+}
+
+impl std::fmt::Debug for Array {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.layout.shape)?;
+        if let Ok(values) = self.to_f64_vec() {
+            f.debug_list().entries(values.iter().take(16)).finish()?;
+            if values.len() > 16 {
+                f.write_str("…")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! [`Backend`]: what a device must be able to do, and [`Device`], the handle tensors keep to one.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::update::{Outcome, Slot, Update};
+use crate::{Array, Class, DType, MemoryStats, Op, Result, Storage};
+
+/// A device. Object-safe, few methods, none optional.
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// Name for messages and reports: `cpu`, `reference`.
+    fn name(&self) -> &str;
+
+    /// Storage for `len` elements; its contents are arbitrary but initialised.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>>;
+
+    /// Copies host bytes (native endianness) into the elements of `to`, which is contiguous.
+    ///
+    /// # Errors
+    /// The storage is in use, or the device fails.
+    fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()>;
+
+    /// The bytes of a contiguous array.
+    ///
+    /// # Errors
+    /// The storage is being written, or the device fails.
+    fn download(&self, from: &Array) -> Result<Vec<u8>>;
+
+    /// Runs one operator. Shapes, dtypes and layouts of `outs` are those [`Op::outs`] gave (another dense layout is
+    /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
+    /// while they store.
+    ///
+    /// # Errors
+    /// Values that the operator refuses (an index out of range), storage in use, device failures.
+    fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()>;
+
+    /// Runs one multi-tensor in-place pass over `slots`; never recorded by autograd. `scalars` holds the numbers that
+    /// change from step to step, in the order [`Update`] documents.
+    ///
+    /// # Errors
+    /// As for [`Backend::run`].
+    fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome>;
+
+    /// Bytes in use and peaks, by class.
+    fn memory(&self) -> MemoryStats;
+
+    /// Starts the peaks of [`Backend::memory`] anew.
+    fn reset_peak_memory(&self);
+
+    /// Waits for all queued work and returns the first error it met.
+    ///
+    /// # Errors
+    /// A deferred error of an earlier call.
+    fn sync(&self) -> Result<()>;
+}
+
+/// A writable array: holds the write borrow of its storage while it lives.
+#[derive(Debug)]
+pub struct ArrayMut<'a> {
+    array: &'a Array,
+    guard: crate::storage::WriteGuard<'a>,
+}
+
+impl<'a> ArrayMut<'a> {
+    /// Borrows `array` for writing.
+    ///
+    /// # Errors
+    /// [`crate::Error::InUse`] while others use the storage.
+    pub fn new(op: &'static str, array: &'a Array) -> Result<ArrayMut<'a>> {
+        Ok(ArrayMut { array, guard: array.storage().write(op)? })
+    }
+
+    /// The array, for shape, dtype and layout.
+    pub fn array(&self) -> &'a Array {
+        self.array
+    }
+
+    /// All bytes of a host storage.
+    pub fn bytes(&mut self) -> Option<&mut [u8]> {
+        self.guard.bytes()
+    }
+}
+
+/// A handle to a [`Backend`]. Equal when it is the same device.
+#[derive(Clone)]
+pub struct Device(Arc<dyn Backend>);
+
+impl Device {
+    /// A device from its backend.
+    pub fn new(backend: impl Backend + 'static) -> Device {
+        Device(Arc::new(backend))
+    }
+
+    /// The CPU of this machine; all callers share one memory pool.
+    pub fn cpu() -> Device {
+        static CPU: OnceLock<Device> = OnceLock::new();
+        CPU.get_or_init(|| Device::new(crate::cpu::Cpu::new())).clone()
+    }
+
+    /// The oracle: naive loops in f64, rounded once. For tests.
+    pub fn reference() -> Device {
+        static REFERENCE: OnceLock<Device> = OnceLock::new();
+        REFERENCE.get_or_init(|| Device::new(crate::reference::Reference::new())).clone()
+    }
+}
+
+impl std::ops::Deref for Device {
+    type Target = dyn Backend;
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,47 @@
+//! [`run`]: the one way from an operator and its inputs to its outputs.
+
+use smallvec::SmallVec;
+
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Op, Result};
+
+/// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run nothing.
+///
+/// `want` is the dtype of float outputs; [`Op::natural_dtype`] is what PyTorch would give outside autocast. Statistics and
+/// index outputs have dtypes of their own.
+///
+/// # Errors
+/// Shapes or dtypes the operator refuses, inputs of different devices, out of memory.
+pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Arrays> {
+    for array in ins {
+        if array.device() != device {
+            return Err(Error::Device { op: op.name(), first: device.name().into(), second: array.device().name().into() });
+        }
+    }
+    let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
+    let outs = op.outs(&metas, want)?;
+    if let Op::View(_) = op {
+        return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
+    }
+    let mut arrays = Arrays::new();
+    for (i, meta) in outs.iter().enumerate() {
+        let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
+        arrays.push(Array::alloc(device, *meta, class)?);
+    }
+    {
+        let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();
+        for array in &arrays {
+            targets.push(ArrayMut::new(op.name(), array)?);
+        }
+        device.run(op, ins, &mut targets)?;
+    }
+    Ok(arrays)
+}
+
+/// [`run`] for an operator whose first output is all that is wanted.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Array> {
+    let mut outs = run(op, ins, device, want, class)?;
+    Ok(outs.swap_remove(0))
+}

@@ -1,0 +1,498 @@
+//! [`Op`]: operators as data. A closed list: an operator without outputs, kernel, gradient or samples does not compile.
+
+mod elementwise;
+mod outs;
+
+pub use elementwise::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
+
+use crate::{DType, Dims, Key, Shape};
+
+/// One operator with its attributes. Tensors are arguments of `run`, in the order given here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `y = f(x)`.
+    Unary(Unary),
+    /// `y = f(a, b)` with broadcasting.
+    Binary(Binary),
+    /// `y = f(x, value)`, or `f(value, x)` when `reversed`.
+    Scalar {
+        /// The function.
+        op: Binary,
+        /// The other operand, rounded to the computation's dtype.
+        value: f64,
+        /// Whether the scalar is the left operand.
+        reversed: bool,
+    },
+    /// `y = a ⋛ b`, bool, with broadcasting.
+    Compare(Compare),
+    /// `y = condition ? a : b`; inputs: condition (bool), a, b.
+    Where,
+    /// Reduction over a set of dimensions.
+    Reduce {
+        /// Which.
+        kind: Reduce,
+        /// Dimensions to reduce.
+        dims: Dims,
+        /// Whether reduced dimensions stay with extent 1.
+        keepdim: bool,
+    },
+    /// Index (i64) of the first largest element along a dimension; NaN counts as largest, as in PyTorch.
+    ArgMax {
+        /// Dimension.
+        dim: usize,
+        /// Whether the dimension stays with extent 1.
+        keepdim: bool,
+    },
+    /// `act(a @ b + bias)`: a `[…, m, k]`, b `[…, k, n]` with broadcast batches, bias `[n]`. Accumulated in f32. With an
+    /// activation whose derivative needs its input, the value before it is a second output.
+    MatMul(Epilogue),
+    /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in memory;
+    /// second output as for [`Op::MatMul`].
+    Conv2d(Conv2d, Epilogue),
+    /// Pooling of `[N, C, H, W]`.
+    Pool(Pool),
+    /// `exp(x − max) / Σ` along `dim`, or its logarithm.
+    Softmax {
+        /// Dimension.
+        dim: usize,
+        /// Whether to return the logarithm.
+        log: bool,
+    },
+    /// Normalisation. Inputs: x, then weight and bias if `affine`, then mean and variance for [`NormKind::Fixed`].
+    /// Outputs: y, mean, 1/√(var + eps), and for [`NormKind::Batch`] the biased variance; statistics are f32, one per group.
+    Norm(Norm),
+    /// Cross-entropy of logits `[N, C, …]` and class indices (i64) `[N, …]`. Outputs: loss, log-sum-exp `[N, …]` (f32).
+    CrossEntropy(CrossEntropy),
+    /// Mean squared error of two tensors of one shape.
+    Mse(Reduction),
+    /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`. Outputs: `[…, T, E]`, log-sum-exp `[…, T]`
+    /// (f32).
+    Attention(Attention),
+    /// Rows of a weight `[V, D]` by index (i64 or u32) of any shape.
+    Embedding,
+    /// Concatenation along a dimension of any number of inputs.
+    Cat {
+        /// Dimension.
+        dim: usize,
+    },
+    /// `y = keep ? x / (1 − p) : 0`, the same draw for the same key.
+    Dropout {
+        /// Probability of zero.
+        p: f64,
+        /// Random stream.
+        key: Key,
+    },
+    /// Random values; no inputs.
+    Random {
+        /// Distribution.
+        distribution: Distribution,
+        /// Shape of the result.
+        shape: Shape,
+        /// Random stream.
+        key: Key,
+    },
+    /// One value everywhere; no inputs.
+    Fill {
+        /// The value.
+        value: f64,
+        /// Shape of the result.
+        shape: Shape,
+    },
+    /// Conversion to another dtype, nearest even.
+    Cast(DType),
+    /// Conversion to f16 or bf16 by stochastic rounding: unbiased for values in range.
+    StochasticCast {
+        /// Target.
+        dtype: DType,
+        /// Random stream.
+        key: Key,
+    },
+    /// Copy in row-major order.
+    Copy,
+    /// Another layout of the same storage; runs no kernel.
+    View(View),
+    /// A kernel of the backward pass. Not differentiable by itself.
+    Backward(Backward),
+}
+
+/// Reductions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reduce {
+    /// Σx, f32 accumulation.
+    Sum,
+    /// Σx / n; the sum never overflows the storage dtype.
+    Mean,
+    /// Largest element; NaN wins.
+    Max,
+    /// Smallest element; NaN wins.
+    Min,
+    /// Σ(x − mean)² / (n − correction), two passes.
+    Var {
+        /// Subtracted from the count: 1 for the unbiased estimate.
+        correction: f64,
+    },
+}
+
+/// What a contraction does with its accumulators before storing them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Epilogue {
+    /// A bias vector is the last input.
+    pub bias: bool,
+    /// Activation applied last.
+    pub act: Option<Unary>,
+}
+
+/// Geometry of a 2-d convolution; pairs are (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv2d {
+    /// Step of the window.
+    pub stride: [usize; 2],
+    /// Zeros added on both sides.
+    pub padding: [usize; 2],
+    /// Distance between taps.
+    pub dilation: [usize; 2],
+    /// Number of groups of channels.
+    pub groups: usize,
+}
+
+impl Default for Conv2d {
+    fn default() -> Self {
+        Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+/// Pooling kind and window; pairs are (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// Largest or mean.
+    pub kind: PoolKind,
+    /// Window.
+    pub kernel: [usize; 2],
+    /// Step.
+    pub stride: [usize; 2],
+    /// Padding on both sides: −∞ for max, zeros that count for avg (PyTorch's default).
+    pub padding: [usize; 2],
+}
+
+/// Kind of pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolKind {
+    /// Largest element, NaN wins.
+    Max,
+    /// Mean.
+    Avg,
+}
+
+/// A normalisation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Which elements share statistics.
+    pub kind: NormKind,
+    /// Added to the variance, in f32.
+    pub eps: f64,
+    /// Whether weight and bias are inputs.
+    pub affine: bool,
+}
+
+/// Which elements share statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// The last `dims` dimensions; weight and bias have their shape.
+    Layer {
+        /// Number of trailing dimensions.
+        dims: usize,
+    },
+    /// Per sample, groups of channels (dimension 1); weight and bias `[C]`.
+    Group {
+        /// Number of groups.
+        groups: usize,
+    },
+    /// Per channel (dimension 1), over batch and space; weight and bias `[C]`.
+    Batch,
+    /// Per channel with given mean and variance (f32 `[C]`): batch norm in evaluation. Only y is returned.
+    Fixed,
+}
+
+/// Cross-entropy attributes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossEntropy {
+    /// Label smoothing in [0, 1].
+    pub smoothing: f64,
+    /// Targets of this value count for nothing.
+    pub ignore_index: i64,
+    /// Mean over counted targets, sum, or none.
+    pub reduction: Reduction,
+}
+
+impl Default for CrossEntropy {
+    fn default() -> Self {
+        CrossEntropy { smoothing: 0.0, ignore_index: -100, reduction: Reduction::Mean }
+    }
+}
+
+/// How a loss is reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// One loss per element.
+    None,
+    /// Mean.
+    Mean,
+    /// Sum.
+    Sum,
+}
+
+/// Attention attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Attention {
+    /// Position t sees positions 0..=t only.
+    pub causal: bool,
+    /// Factor of q·k; `None` for 1/√D.
+    pub scale: Option<f64>,
+}
+
+/// A distribution to draw from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distribution {
+    /// Uniform in [low, high).
+    Uniform {
+        /// Smallest value.
+        low: f64,
+        /// Bound that is not reached before rounding.
+        high: f64,
+    },
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// A permutation of 0..n (i64), for a one-dimensional shape.
+    Permutation,
+}
+
+/// Views: the same storage under another layout.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum View {
+    /// Dimensions in another order; the shape holds the old index of each new dimension.
+    Permute(Shape),
+    /// Another shape of as many elements; the input's strides must allow it (else copy first).
+    Reshape(Shape),
+    /// `length` elements of `dim` from `start`.
+    Narrow {
+        /// Dimension.
+        dim: usize,
+        /// First index.
+        start: usize,
+        /// Number of indices.
+        length: usize,
+    },
+    /// Broadcast to a shape.
+    Expand(Shape),
+}
+
+/// Kernels of the backward pass; the first input is the gradient of the output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Backward {
+    /// `g · f'`: inputs g and the saved value the row names (input or output).
+    Unary(Unary),
+    /// `g · ∂f/∂a` (or `∂b`) in the broadcast shape: inputs g, a, b.
+    Binary {
+        /// The function.
+        op: Binary,
+        /// For the right operand.
+        rhs: bool,
+    },
+    /// `g · ∂f/∂x` of [`Op::Scalar`]: inputs g, x.
+    Scalar {
+        /// The function.
+        op: Binary,
+        /// The scalar.
+        value: f64,
+        /// Whether the scalar is the left operand.
+        reversed: bool,
+    },
+    /// Max, Min (shared equally among equal elements) and Var: inputs g and y of the reduction with kept dimensions, x.
+    Reduce {
+        /// Which.
+        kind: Reduce,
+        /// Reduced dimensions.
+        dims: Dims,
+    },
+    /// Gradient of a convolution's input: inputs g, w.
+    Conv2dInput {
+        /// Geometry.
+        conv: Conv2d,
+        /// Shape of x.
+        shape: Shape,
+    },
+    /// Gradient of a convolution's weight: inputs g, x.
+    Conv2dWeight {
+        /// Geometry.
+        conv: Conv2d,
+        /// Shape of w.
+        shape: Shape,
+    },
+    /// Inputs: g, then x and y for max (the gradient goes to the first element of the window that equals y).
+    Pool {
+        /// Window.
+        pool: Pool,
+        /// Shape of x.
+        shape: Shape,
+    },
+    /// Inputs: g, y.
+    Softmax {
+        /// Dimension.
+        dim: usize,
+        /// Whether y is the logarithm.
+        log: bool,
+    },
+    /// Inputs: g, x, weight if affine, then mean and rstd (for [`NormKind::Fixed`] mean and variance). Outputs: dx, and dweight,
+    /// dbias (in the weight's dtype) if affine.
+    Norm(Norm),
+    /// Inputs: g, logits, target, log-sum-exp.
+    CrossEntropy(CrossEntropy),
+    /// Gradient of the first input: inputs g, a, b.
+    Mse(Reduction),
+    /// Inputs: g, q, k, v, output, log-sum-exp. Outputs: dq, dk, dv.
+    Attention(Attention),
+    /// Inputs: g, index. Output `[rows, D]`; equal indices accumulate in f32 in order.
+    Embedding {
+        /// Rows of the weight.
+        rows: usize,
+    },
+    /// `g` placed at `start` of `dim` in zeros of a shape.
+    Narrow {
+        /// Dimension.
+        dim: usize,
+        /// First index.
+        start: usize,
+        /// Shape of the whole.
+        shape: Shape,
+    },
+}
+
+/// How an operator behaves in 16 bit: a fact about it. Autocast policies map it to dtypes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Numerics {
+    /// Fast and safe in 16 bit with f32 accumulation: contractions.
+    Lower,
+    /// Needs f32: range or cancellation.
+    F32,
+    /// Reads any dtype; its result needs f32 unless the caller asked for a dtype: sums, softmax.
+    F32Out,
+    /// All float inputs must be brought to the widest among them.
+    Promote,
+    /// Runs in the dtype its inputs have.
+    Neutral,
+}
+
+impl Op {
+    /// The operator's name in messages, reports and policies.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Unary(row) => row.name(),
+            Op::Binary(row) | Op::Scalar { op: row, .. } => row.name(),
+            Op::Compare(row) => row.name(),
+            Op::Where => "where",
+            Op::Reduce { kind, .. } => match kind {
+                Reduce::Sum => "sum",
+                Reduce::Mean => "mean",
+                Reduce::Max => "amax",
+                Reduce::Min => "amin",
+                Reduce::Var { .. } => "var",
+            },
+            Op::ArgMax { .. } => "argmax",
+            Op::MatMul(_) => "matmul",
+            Op::Conv2d(..) => "conv2d",
+            Op::Pool(Pool { kind: PoolKind::Max, .. }) => "max_pool2d",
+            Op::Pool(Pool { kind: PoolKind::Avg, .. }) => "avg_pool2d",
+            Op::Softmax { log: false, .. } => "softmax",
+            Op::Softmax { log: true, .. } => "log_softmax",
+            Op::Norm(norm) => norm.name(),
+            Op::CrossEntropy(_) => "cross_entropy",
+            Op::Mse(_) => "mse_loss",
+            Op::Attention(_) => "scaled_dot_product_attention",
+            Op::Embedding => "embedding",
+            Op::Cat { .. } => "cat",
+            Op::Dropout { .. } => "dropout",
+            Op::Random { distribution, .. } => match distribution {
+                Distribution::Uniform { .. } => "uniform",
+                Distribution::Normal { .. } => "normal",
+                Distribution::Permutation => "permutation",
+            },
+            Op::Fill { .. } => "fill",
+            Op::Cast(_) => "cast",
+            Op::StochasticCast { .. } => "stochastic_cast",
+            Op::Copy => "copy",
+            Op::View(view) => match view {
+                View::Permute(_) => "permute",
+                View::Reshape(_) => "reshape",
+                View::Narrow { .. } => "narrow",
+                View::Expand(_) => "expand",
+            },
+            Op::Backward(backward) => match backward {
+                Backward::Unary(_) => "unary_backward",
+                Backward::Binary { .. } => "binary_backward",
+                Backward::Scalar { .. } => "scalar_backward",
+                Backward::Reduce { .. } => "reduce_backward",
+                Backward::Conv2dInput { .. } => "conv2d_input_backward",
+                Backward::Conv2dWeight { .. } => "conv2d_weight_backward",
+                Backward::Pool { .. } => "pool_backward",
+                Backward::Softmax { .. } => "softmax_backward",
+                Backward::Norm(_) => "norm_backward",
+                Backward::CrossEntropy(_) => "cross_entropy_backward",
+                Backward::Mse(_) => "mse_loss_backward",
+                Backward::Attention(_) => "attention_backward",
+                Backward::Embedding { .. } => "embedding_backward",
+                Backward::Narrow { .. } => "narrow_backward",
+            },
+        }
+    }
+
+    /// How the operator behaves in 16 bit. The classes are those of PyTorch's CUDA autocast lists.
+    pub fn numerics(&self) -> Numerics {
+        match self {
+            Op::Unary(row) => row.numerics(),
+            Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where => Numerics::Neutral,
+            Op::Reduce { kind: Reduce::Sum, .. } => Numerics::F32Out,
+            Op::Reduce { kind: Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Numerics::Neutral,
+            Op::MatMul(_) | Op::Conv2d(..) | Op::Attention(_) => Numerics::Lower,
+            Op::Softmax { .. } => Numerics::F32Out,
+            Op::Norm(norm) => match norm.kind {
+                NormKind::Layer { .. } | NormKind::Group { .. } => Numerics::F32,
+                NormKind::Batch | NormKind::Fixed => Numerics::Neutral,
+            },
+            Op::CrossEntropy(_) | Op::Mse(_) => Numerics::F32,
+            Op::ArgMax { .. } | Op::Pool(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => Numerics::Neutral,
+            Op::Random { .. } | Op::Fill { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => Numerics::Neutral,
+            Op::View(_) | Op::Backward(_) => Numerics::Neutral,
+        }
+    }
+
+    /// The float dtype of the result outside autocast: that of the promoted inputs; of x for norms, whose weights may be
+    /// wider; of the weight for embeddings; f32 where no input is a float.
+    pub fn natural_dtype(&self, ins: &[DType]) -> DType {
+        match self {
+            Op::Norm(_) => ins[0],
+            Op::Cast(dtype) | Op::StochasticCast { dtype, .. } => *dtype,
+            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. }
+            | Op::ArgMax { .. } | Op::MatMul(_) | Op::Conv2d(..) | Op::Pool(_) | Op::Softmax { .. } | Op::CrossEntropy(_)
+            | Op::Mse(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } | Op::Random { .. }
+            | Op::Fill { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => {
+                ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32)
+            }
+        }
+    }
+}
+
+impl Norm {
+    /// The name of the normalisation.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            NormKind::Layer { .. } => "layer_norm",
+            NormKind::Group { .. } => "group_norm",
+            NormKind::Batch | NormKind::Fixed => "batch_norm",
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The one SIMD layer: kernels are written once over [`Lanes`] and chosen at run time for the instruction set.
+//!
+//! A kernel is a struct of slices with [`Kernel::run`], marked `#[inline(always)]`; [`dispatch`] calls it inside a function
+//! compiled for the instruction set, into which everything inlines.
+
+pub mod convert;
+mod isa;
+mod lanes;
+mod math;
+
+pub use isa::Isa;
+pub use lanes::Lanes;
+
+/// Code generic over the vector type.
+pub trait Kernel {
+    /// Result.
+    type Output;
+    /// The code; mark it `#[inline(always)]`.
+    fn run<L: Lanes<Elem = f32>>(self) -> Self::Output;
+}
+
+/// Runs a kernel with the vector type of `isa`.
+#[inline]
+pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        Isa::Portable => kernel.run::<lanes::P1>(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` other than Portable exists only after its features were detected.
+        Isa::Avx2 => unsafe { run_avx2(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { run_avx512(kernel) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx2 | Isa::Avx512 => kernel.run::<lanes::P1>(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<lanes::V8>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<lanes::V16>()
+}
+
+/// An elementwise function of one value.
+pub trait Map1: Copy {
+    /// The function.
+    fn eval<L: Lanes>(self, x: L) -> L;
+}
+
+/// An elementwise function of two values.
+pub trait Map2: Copy {
+    /// The function.
+    fn eval<L: Lanes>(self, a: L, b: L) -> L;
+}
+
+/// The types kernels compute in.
+pub trait Real: crate::Float + bytemuck::Pod + std::iter::Sum {
+    /// `y[i] = f(x[i])`. An element's result does not depend on its position.
+    fn map1<F: Map1>(isa: Isa, f: F, x: &[Self], y: &mut [Self]);
+    /// `y[i] = f(a[i], b[i])`.
+    fn map2<F: Map2>(isa: Isa, f: F, a: &[Self], b: &[Self], y: &mut [Self]);
+    /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
+    fn sum<F: Map2>(isa: Isa, f: F, x: &[Self], shift: Self) -> Self;
+    /// `Σ a[i]·b[i]` over the same fixed tree.
+    fn dot(isa: Isa, a: &[Self], b: &[Self]) -> Self;
+}
+
+/// The identity on the first operand, for plain sums.
+#[derive(Clone, Copy)]
+pub struct First;
+
+impl Map2 for First {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, _b: L) -> L {
+        a
+    }
+}
+
+struct Map1Kernel<'a, F>(F, &'a [f32], &'a mut [f32]);
+
+impl<F: Map1> Kernel for Map1Kernel<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let Map1Kernel(f, x, y) = self;
+        let n = x.len().min(y.len());
+        let body = n - n % L::N;
+        for (x, y) in x[..body].chunks_exact(L::N).zip(y[..body].chunks_exact_mut(L::N)) {
+            f.eval(L::load(x)).store(y);
+        }
+        if body < n {
+            let mut part = [0.0; 16];
+            part[..n - body].copy_from_slice(&x[body..n]);
+            let mut out = [0.0; 16];
+            f.eval(L::load(&part[..L::N])).store(&mut out[..L::N]);
+            y[body..n].copy_from_slice(&out[..n - body]);
+        }
+    }
+}
+
+struct Map2Kernel<'a, F>(F, &'a [f32], &'a [f32], &'a mut [f32]);
+
+impl<F: Map2> Kernel for Map2Kernel<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let Map2Kernel(f, a, b, y) = self;
+        let n = a.len().min(b.len()).min(y.len());
+        let body = n - n % L::N;
+        for ((a, b), y) in a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N)) {
+            f.eval(L::load(a), L::load(b)).store(y);
+        }
+        if body < n {
+            let (mut pa, mut pb, mut out) = ([0.0; 16], [0.0; 16], [0.0; 16]);
+            pa[..n - body].copy_from_slice(&a[body..n]);
+            pb[..n - body].copy_from_slice(&b[body..n]);
+            f.eval(L::load(&pa[..L::N]), L::load(&pb[..L::N])).store(&mut out[..L::N]);
+            y[body..n].copy_from_slice(&out[..n - body]);
+        }
+    }
+}
+
+/// 16 interleaved partial sums of `f(x, shift)`, whatever the vector width.
+struct SumKernel<'a, F>(F, &'a [f32], f32);
+
+impl<F: Map2> Kernel for SumKernel<'_, F> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        let SumKernel(f, x, shift) = self;
+        let s = L::splat(shift as f64);
+        let mut parts = [L::splat(0.0); 16];
+        let count = 16 / L::N;
+        for chunk in x.chunks_exact(16) {
+            for i in 0..count {
+                parts[i] = parts[i] + f.eval(L::load(&chunk[i * L::N..]), s);
+            }
+        }
+        let mut sums = [0.0f32; 16];
+        for i in 0..count {
+            parts[i].store(&mut sums[i * L::N..]);
+        }
+        let rest = x.chunks_exact(16).remainder();
+        let (mut pad, mut out) = ([0.0f32; 16], [0.0f32; 16]);
+        pad[..rest.len()].copy_from_slice(rest);
+        for i in 0..count {
+            f.eval(L::load(&pad[i * L::N..]), s).store(&mut out[i * L::N..]);
+        }
+        for i in 0..rest.len() {
+            sums[i] += out[i];
+        }
+        halves(&mut sums)
+    }
+}
+
+/// 16 interleaved partial sums of products.
+struct DotKernel<'a>(&'a [f32], &'a [f32]);
+
+impl Kernel for DotKernel<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        let DotKernel(a, b) = self;
+        let mut parts = [L::splat(0.0); 16];
+        let count = 16 / L::N;
+        for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
+            for i in 0..count {
+                parts[i] = L::load(&a[i * L::N..]).mul_add(L::load(&b[i * L::N..]), parts[i]);
+            }
+        }
+        let mut sums = [0.0f32; 16];
+        for i in 0..count {
+            parts[i].store(&mut sums[i * L::N..]);
+        }
+        let body = a.len() - a.len() % 16;
+        for (i, (a, b)) in a[body..].iter().zip(&b[body..]).enumerate() {
+            sums[i] = (*a as f64 * *b as f64 + sums[i] as f64) as f32;
+        }
+        halves(&mut sums)
+    }
+}
+
+fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
+}
+
+impl Real for f32 {
+    fn map1<F: Map1>(isa: Isa, f: F, x: &[f32], y: &mut [f32]) {
+        dispatch(isa, Map1Kernel(f, x, y));
+    }
+    fn map2<F: Map2>(isa: Isa, f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+        dispatch(isa, Map2Kernel(f, a, b, y));
+    }
+    fn sum<F: Map2>(isa: Isa, f: F, x: &[f32], shift: f32) -> f32 {
+        dispatch(isa, SumKernel(f, x, shift))
+    }
+    fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
+        dispatch(isa, DotKernel(a, b))
+    }
+}
+
+impl Real for f64 {
+    fn map1<F: Map1>(_isa: Isa, f: F, x: &[f64], y: &mut [f64]) {
+        x.iter().zip(y).for_each(|(&x, y)| *y = f.eval(x));
+    }
+    fn map2<F: Map2>(_isa: Isa, f: F, a: &[f64], b: &[f64], y: &mut [f64]) {
+        a.iter().zip(b).zip(y).for_each(|((&a, &b), y)| *y = f.eval(a, b));
+    }
+    fn sum<F: Map2>(_isa: Isa, f: F, x: &[f64], shift: f64) -> f64 {
+        let mut sums = [0.0; 16];
+        for chunk in x.chunks(16) {
+            for (s, &x) in sums.iter_mut().zip(chunk) {
+                *s += f.eval(x, shift);
+            }
+        }
+        halves(&mut sums)
+    }
+    fn dot(_isa: Isa, a: &[f64], b: &[f64]) -> f64 {
+        let mut sums = [0.0; 16];
+        for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+            for (s, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+                *s += a * b;
+            }
+        }
+        halves(&mut sums)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! [`Update`]: in-place passes over many tensors at once, never recorded by autograd.
+
+use crate::{Array, ArrayMut};
+
+/// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
+///
+/// Numbers that change from step to step come in the `scalars` array (f32, one dimension), so that the pass itself is
+/// constant data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Update {
+    /// `grad ← grad · scalars[0]`; the outcome says whether any gradient was not finite *before* the product.
+    Unscale,
+    /// The outcome gives the Euclidean norm over all gradients (sum of squares in f64); nothing is written. No scalars.
+    Norm,
+    /// `grad ← grad · scalars[0]`, without a check.
+    Scale,
+    /// Stochastic gradient descent as in PyTorch. Scalars: learning rate.
+    ///
+    /// `g ← grad + weight_decay·p`; `b ← momentum·b + (1 − dampening)·g` (the first step sets `b ← g`);
+    /// `p ← p − lr·(nesterov ? g + momentum·b : b)`. State: `b` if momentum is not 0.
+    Sgd {
+        /// Momentum factor.
+        momentum: f64,
+        /// Dampening of the gradient in the momentum buffer.
+        dampening: f64,
+        /// L2 penalty.
+        weight_decay: f64,
+        /// Nesterov's form.
+        nesterov: bool,
+    },
+    /// Adam (Kingma and Ba 2015) and AdamW (Loshchilov and Hutter 2019). Scalars: learning rate, 1 − β₁ᵗ, √(1 − β₂ᵗ).
+    ///
+    /// `m ← m + (1 − β₁)(g − m)`; `v ← β₂v + (1 − β₂)g²`; `p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + eps)`. State: `m`, `v`.
+    Adam {
+        /// β₁ and β₂.
+        betas: [f64; 2],
+        /// Added to the denominator, in f32.
+        eps: f64,
+        /// Decay factor.
+        weight_decay: f64,
+        /// AdamW: `p ← p·(1 − lr·weight_decay)` first, instead of an L2 penalty in the gradient.
+        decoupled: bool,
+    },
+}
+
+impl Update {
+    /// Name for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Update::Unscale => "unscale",
+            Update::Norm => "norm",
+            Update::Scale => "scale",
+            Update::Sgd { .. } => "sgd",
+            Update::Adam { decoupled: false, .. } => "adam",
+            Update::Adam { decoupled: true, .. } => "adamw",
+        }
+    }
+
+    /// Number of state tensors per parameter.
+    pub fn states(&self) -> usize {
+        match self {
+            Update::Unscale | Update::Norm | Update::Scale => 0,
+            Update::Sgd { momentum, .. } => (*momentum != 0.0) as usize,
+            Update::Adam { .. } => 2,
+        }
+    }
+}
+
+/// One parameter of a multi-tensor pass. All arrays are contiguous in the same order and of one shape.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// The parameter; absent where only gradients take part.
+    pub param: Option<ArrayMut<'a>>,
+    /// f32 copy of a 16-bit parameter; the parameter receives its rounded value.
+    pub master: Option<ArrayMut<'a>>,
+    /// The gradient.
+    pub grad: Grad<'a>,
+    /// Optimiser state, f32 (f64 for f64 parameters).
+    pub state: Vec<ArrayMut<'a>>,
+    /// Whether this is the first step of this parameter (its state holds arbitrary values).
+    pub first: bool,
+}
+
+/// A gradient, read or changed in place.
+#[derive(Debug)]
+pub enum Grad<'a> {
+    /// Only read.
+    Read(&'a Array),
+    /// Changed in place.
+    Write(ArrayMut<'a>),
+}
+
+impl Grad<'_> {
+    /// The gradient's array.
+    pub fn array(&self) -> &Array {
+        match self {
+            Grad::Read(array) => array,
+            Grad::Write(array) => array.array(),
+        }
+    }
+}
+
+/// What a pass found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// A gradient held an infinity or a NaN.
+    pub found_inf: bool,
+    /// Euclidean norm of all gradients, for [`Update::Norm`].
+    pub norm: f64,
+}
