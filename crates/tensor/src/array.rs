@@ -95,7 +95,7 @@ impl Array {
     /// # Errors
     /// The storage is being written.
     pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
-        crate::with_element!(self.dtype, T => Ok(self.to_vec::<T>()?.into_iter().map(Element::to_f64).collect()))
+        crate::with_element!(self.dtype, T => Ok(self.to_vec::<T>()?.into_iter().map(Element::as_f64).collect()))
     }
 
     /// The value of a one-element array, as f64.
@@ -185,7 +185,11 @@ impl Array {
     /// Shapes differ, or a storage is in use.
     pub fn copy_from(&self, from: &Array) -> Result<()> {
         if self.shape() != from.shape() {
-            return Err(Error::Shape { op: "copy_from", expected: "equal shapes".into(), shapes: vec![*self.shape(), *from.shape()] });
+            return Err(Error::Shape {
+                op: "copy_from",
+                expected: "equal shapes".into(),
+                shapes: vec![*self.shape(), *from.shape()],
+            });
         }
         let op = if from.dtype == self.dtype { Op::Copy } else { Op::Cast(self.dtype) };
         self.device.run(&op, &[from], &mut [ArrayMut::new("copy_from", self)?])

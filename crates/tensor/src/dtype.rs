@@ -25,8 +25,7 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, floats first.
-    pub const ALL: [DType; 8] =
-        [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U32, DType::I8, DType::Bool];
+    pub const ALL: [DType; 8] = [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U32, DType::I8, DType::Bool];
 
     /// The floating-point dtypes.
     pub const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
@@ -84,7 +83,13 @@ impl DType {
             (true, false) => self,
             (false, true) => other,
             (true, true) if self.is_half() && other.is_half() => DType::F32,
-            (true, true) => if self.size() > other.size() { self } else { other },
+            (true, true) => {
+                if self.size() > other.size() {
+                    self
+                } else {
+                    other
+                }
+            }
             (false, false) => {
                 if self == DType::Bool {
                     other
@@ -139,7 +144,7 @@ pub trait Element: sealed::Sealed + Copy + Send + Sync + std::fmt::Debug + Parti
     const DTYPE: DType;
 
     /// The value as f64. Integers beyond 2⁵³ round.
-    fn to_f64(self) -> f64;
+    fn as_f64(self) -> f64;
 
     /// The nearest value of this type, ties to even; integers truncate and saturate; non-zero is `true`.
     fn from_f64(value: f64) -> Self;
@@ -157,7 +162,7 @@ macro_rules! elements {
         impl Element for $t {
             const DTYPE: DType = DType::$dtype;
             #[inline]
-            fn to_f64(self) -> f64 { ($to)(self) }
+            fn as_f64(self) -> f64 { ($to)(self) }
             #[inline]
             fn from_f64(value: f64) -> Self { ($from)(value) }
         }
@@ -196,14 +201,38 @@ impl Float for bf16 {
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
-            $crate::DType::F64 => { type $T = f64; $body }
-            $crate::DType::F32 => { type $T = f32; $body }
-            $crate::DType::F16 => { type $T = $crate::f16; $body }
-            $crate::DType::BF16 => { type $T = $crate::bf16; $body }
-            $crate::DType::I64 => { type $T = i64; $body }
-            $crate::DType::U32 => { type $T = u32; $body }
-            $crate::DType::I8 => { type $T = i8; $body }
-            $crate::DType::Bool => { type $T = bool; $body }
+            $crate::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $T = $crate::f16;
+                $body
+            }
+            $crate::DType::BF16 => {
+                type $T = $crate::bf16;
+                $body
+            }
+            $crate::DType::I64 => {
+                type $T = i64;
+                $body
+            }
+            $crate::DType::U32 => {
+                type $T = u32;
+                $body
+            }
+            $crate::DType::I8 => {
+                type $T = i8;
+                $body
+            }
+            $crate::DType::Bool => {
+                type $T = bool;
+                $body
+            }
         }
     };
 }

@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn the_edges_of_each_format() {
         let f16 = Format::F16;
-        assert_eq!((f16.max_finite(), f16.overflow_threshold(), f16.min_normal(), f16.min_subnormal()), (65504.0, 65520.0, 2f64.powi(-14), 2f64.powi(-24)));
+        assert_eq!(
+            (f16.max_finite(), f16.overflow_threshold(), f16.min_normal(), f16.min_subnormal()),
+            (65504.0, 65520.0, 2f64.powi(-14), 2f64.powi(-24))
+        );
         assert_eq!(f16.round(65519.999), 65504.0);
         assert_eq!(f16.round(65520.0), f64::INFINITY);
         assert_eq!((f16.round(2f64.powi(-25)), f16.round(2f64.powi(-25) * 1.0001)), (0.0, 2f64.powi(-24)));
@@ -186,7 +189,8 @@ mod tests {
     #[test]
     fn every_16_bit_code_decodes_and_encodes_as_the_half_crate_has_it() {
         for code in 0..=u16::MAX {
-            for (format, value) in [(Format::F16, f16::from_bits(code).to_f64()), (Format::BF16, bf16::from_bits(code).to_f64())] {
+            for (format, value) in [(Format::F16, f16::from_bits(code).to_f64()), (Format::BF16, bf16::from_bits(code).to_f64())]
+            {
                 let decoded = format.decode(code as u64);
                 assert!(decoded == value || decoded.is_nan() && value.is_nan(), "{code:#x}");
                 assert!(value.is_nan() || format.encode(value) == code as u64, "{code:#x}");

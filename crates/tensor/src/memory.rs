@@ -281,6 +281,9 @@ mod tests {
         let b = pool.alloc(990, Class::Gradients).unwrap();
         assert_eq!(b.as_ptr(), address);
         let stats = pool.accounting().stats();
-        assert_eq!((stats.live(Class::Activations), stats.peak(Class::Activations), stats.live(Class::Gradients)), (0, 1000, 990));
+        assert_eq!(
+            (stats.live(Class::Activations), stats.peak(Class::Activations), stats.live(Class::Gradients)),
+            (0, 1000, 990)
+        );
     }
 }

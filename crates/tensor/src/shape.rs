@@ -24,7 +24,8 @@ impl Shape {
         if dims.len() > MAX_RANK {
             return Err(Error::RankTooLarge { rank: dims.len() });
         }
-        let fits = dims.iter().filter(|&&d| d != 0).try_fold(8usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n <= isize::MAX as usize);
+        let fits =
+            dims.iter().filter(|&&d| d != 0).try_fold(8usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n <= isize::MAX as usize);
         if !fits {
             return Err(Error::TooLarge { shape: dims.to_vec() });
         }

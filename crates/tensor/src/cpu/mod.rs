@@ -1,16 +1,220 @@
-//! stub
-use crate::*;
+//! The CPU backend: pooled memory, kernels that compute in f32 and store in the tensor's dtype, the same bits for any number of
+//! threads.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod gemm;
+mod index;
+mod norm;
+mod operand;
+mod pool;
+mod reduce;
+mod rows;
+mod softmax;
+mod update;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::memory::Pool;
+use crate::op::{Backward, PoolKind};
+use crate::simd::Isa;
+use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
+use elementwise::{BinaryKernel, operands};
+use operand::elements;
+
+/// The CPU. Kernels run on rayon's global thread pool.
 #[derive(Debug)]
-pub struct Cpu;
-impl Cpu { pub fn new() -> Cpu { Cpu } }
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        Cpu::new()
+    }
+}
+
+impl Cpu {
+    /// A CPU with a memory pool of its own, on the best instruction set (see [`Isa::detect`]).
+    pub fn new() -> Cpu {
+        Cpu::with_isa(Isa::detect())
+    }
+
+    /// A CPU restricted to an instruction set, which must be among [`Isa::available`]; otherwise the best is used.
+    pub fn with_isa(isa: Isa) -> Cpu {
+        let isa = if Isa::available().contains(&isa) { isa } else { Isa::detect() };
+        Cpu { isa, pool: Pool::default() }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
 impl Backend for Cpu {
-    fn name(&self) -> &str { "cpu" }
-    fn alloc(&self, _: DType, _: usize, _: Class) -> Result<std::sync::Arc<Storage>> { unimplemented!() }
-    fn upload(&self, _: &[u8], _: &mut ArrayMut<'_>) -> Result<()> { unimplemented!() }
-    fn download(&self, _: &Array) -> Result<Vec<u8>> { unimplemented!() }
-    fn run(&self, _: &Op, _: &[&Array], _: &mut [ArrayMut<'_>]) -> Result<()> { unimplemented!() }
-    fn update(&self, _: &Update, _: &Array, _: &mut [Slot<'_>]) -> Result<Outcome> { unimplemented!() }
-    fn memory(&self) -> MemoryStats { unimplemented!() }
-    fn reset_peak_memory(&self) {}
-    fn sync(&self) -> Result<()> { Ok(()) }
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
+        let bytes = len * dtype.size();
+        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { bytes, class })?;
+        if dtype == DType::Bool {
+            // Bytes of an older tensor need not be booleans.
+            buffer.as_mut_slice::<u8>().fill(0);
+        }
+        Ok(Storage::new(Memory::Host(buffer), class))
+    }
+
+    fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()> {
+        let array = to.array();
+        let at = array.layout().offset * array.dtype().size();
+        match to.bytes() {
+            Some(target) if target.len() >= at + bytes.len() => target[at..at + bytes.len()].copy_from_slice(bytes),
+            Some(_) | None => return Err(Error::Length { shape: *array.shape(), found: bytes.len() / array.dtype().size() }),
+        }
+        Ok(())
+    }
+
+    fn download(&self, from: &Array) -> Result<Vec<u8>> {
+        let guard = from.storage().read("download")?;
+        let size = from.dtype().size();
+        let at = from.layout().offset * size;
+        Ok(host(&guard, "download", from.dtype())?[at..at + from.numel() * size].to_vec())
+    }
+
+    fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let mut guards: SmallVec<[_; 6]> = SmallVec::new();
+        for array in ins {
+            guards.push(array.storage().read(op.name())?);
+        }
+        let mut bytes: SmallVec<[&[u8]; 6]> = SmallVec::new();
+        for (guard, array) in guards.iter().zip(ins) {
+            bytes.push(host(guard, op.name(), array.dtype())?);
+        }
+        let wide = |dtype| dtype == DType::F64;
+        if ins.iter().any(|a| wide(a.dtype())) || outs.iter().any(|o| wide(o.array().dtype())) {
+            self.run_in::<f64>(op, ins, &bytes, outs)
+        } else {
+            self.run_in::<f32>(op, ins, &bytes, outs)
+        }
+    }
+
+    fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
+        let guard = scalars.storage().read(update.name())?;
+        update::update(self.isa, update, elements(host(&guard, update.name(), scalars.dtype())?), slots)
+    }
+
+    fn memory(&self) -> MemoryStats {
+        self.pool.accounting().stats()
+    }
+
+    fn reset_peak_memory(&self) {
+        self.pool.accounting().reset_peak();
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn host<'a>(guard: &'a crate::ReadGuard<'_>, op: &'static str, dtype: DType) -> Result<&'a [u8]> {
+    guard.bytes().ok_or_else(|| Error::Unsupported { op, backend: "cpu".into(), dtype })
+}
+
+impl Cpu {
+    /// Runs in the computing type C.
+    fn run_in<C: gemm::Gemm>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let (isa, pool) = (self.isa, &self.pool);
+        match op {
+            Op::Unary(row) => elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::Binary(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *row, BinaryKernel::Forward(&x[0], &x[1]), &mut outs[0]);
+            }
+            Op::Scalar { op, value, reversed } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *op, BinaryKernel::Scalar(&x[0], *value, *reversed), &mut outs[0]);
+            }
+            Op::Compare(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::compare(isa, *row, &x[0], &x[1], &mut outs[0]);
+            }
+            Op::Where => elementwise::select::<C>(isa, &operands(ins, bytes, outs[0].array()), &mut outs[0]),
+            Op::Reduce { kind, dims, .. } => reduce::reduce::<C>(isa, *kind, *dims, ins[0], bytes[0], &mut outs[0]),
+            Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
+            Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, ins, bytes, outs)?,
+            Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
+            Op::Pool(window) => pool::forward::<C>(isa, pool, window, ins[0], bytes[0], &mut outs[0])?,
+            Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
+            Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
+            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, outs)?,
+            Op::Mse(reduction) => softmax::mse::<C>(isa, *reduction, ins, bytes, &mut outs[0]),
+            Op::Attention(attention) => attention::forward::<C>(isa, attention, ins, bytes, outs)?,
+            Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
+            Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
+            Op::Dropout { p, key } => {
+                elementwise::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
+            Op::Random { distribution, key, .. } => elementwise::random(isa, *distribution, *key, &mut outs[0]),
+            Op::Fill { value, .. } => elementwise::constant::<C>(isa, *value, &mut outs[0]),
+            // Through f64 where an integer takes part: f32 would round large ones.
+            Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
+                elementwise::cast::<f64>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+            }
+            Op::Cast(_) | Op::Copy => elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::StochasticCast { dtype, key } => {
+                elementwise::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+            }
+            Op::View(_) => {}
+            Op::Backward(backward) => return self.backward_in::<C>(backward, ins, bytes, outs),
+        }
+        Ok(())
+    }
+
+    fn backward_in<C: gemm::Gemm>(
+        &self,
+        op: &Backward,
+        ins: &[&Array],
+        bytes: &[&[u8]],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
+        let (isa, memory) = (self.isa, &self.pool);
+        match op {
+            Backward::Unary(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::unary_backward::<C>(isa, *row, &x[0], &x[1], &mut outs[0]);
+            }
+            Backward::Binary { op, rhs } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *op, BinaryKernel::Backward(&x, *rhs), &mut outs[0]);
+            }
+            Backward::Scalar { op, value, reversed } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *op, BinaryKernel::ScalarBackward(&x[0], &x[1], *value, *reversed), &mut outs[0]);
+            }
+            Backward::Reduce { kind, dims } => reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0]),
+            Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
+            Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
+            Backward::Pool { pool, .. } => {
+                debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 3 } else { 1 });
+                pool::backward::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?;
+            }
+            Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
+            Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
+            Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,
+            Backward::Mse(reduction) => softmax::mse_backward::<C>(isa, *reduction, ins, bytes, &mut outs[0]),
+            Backward::Attention(attention) => attention::backward::<C>(isa, attention, ins, bytes, outs)?,
+            Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
+            Backward::Narrow { dim, start, .. } => {
+                index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])
+            }
+        }
+        Ok(())
+    }
 }

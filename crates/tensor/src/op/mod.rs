@@ -476,12 +476,28 @@ impl Op {
         match self {
             Op::Norm(_) => ins[0],
             Op::Cast(dtype) | Op::StochasticCast { dtype, .. } => *dtype,
-            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. }
-            | Op::ArgMax { .. } | Op::MatMul(_) | Op::Conv2d(..) | Op::Pool(_) | Op::Softmax { .. } | Op::CrossEntropy(_)
-            | Op::Mse(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } | Op::Random { .. }
-            | Op::Fill { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => {
-                ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32)
-            }
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Scalar { .. }
+            | Op::Compare(_)
+            | Op::Where
+            | Op::Reduce { .. }
+            | Op::ArgMax { .. }
+            | Op::MatMul(_)
+            | Op::Conv2d(..)
+            | Op::Pool(_)
+            | Op::Softmax { .. }
+            | Op::CrossEntropy(_)
+            | Op::Mse(_)
+            | Op::Attention(_)
+            | Op::Embedding
+            | Op::Cat { .. }
+            | Op::Dropout { .. }
+            | Op::Random { .. }
+            | Op::Fill { .. }
+            | Op::Copy
+            | Op::View(_)
+            | Op::Backward(_) => ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32),
         }
     }
 }

@@ -29,7 +29,8 @@ impl Op {
                 {
                     return check.argument(format!("p must lie in 0 to 1, got {p}"));
                 }
-                smallvec![like(0)]
+                // Draws are keyed by memory position: row-major, so that the same element draws the same whatever the layout.
+                if matches!(self, Op::Dropout { .. }) { smallvec![dense(*ins[0].shape())] } else { smallvec![like(0)] }
             }
             Op::Binary(_) => {
                 check.count(2)?;
@@ -51,7 +52,8 @@ impl Op {
                 check.floats(0..1)?;
                 let n = dims.count(ins[0].shape());
                 if n == 0 && matches!(kind, super::Reduce::Max | super::Reduce::Min) {
-                    return check.argument("the largest of no elements does not exist; reduce over a dimension that is not empty".into());
+                    return check
+                        .argument("the largest of no elements does not exist; reduce over a dimension that is not empty".into());
                 }
                 smallvec![dense(dims.reduce(ins[0].shape(), *keepdim))]
             }
@@ -159,7 +161,8 @@ impl Op {
                 }
                 smallvec![Meta { dtype: DType::I64, layout: Layout::contiguous(*shape) }]
             }
-            Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Normal { .. }, shape, .. } | Op::Fill { shape, .. } => {
+            Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Normal { .. }, shape, .. }
+            | Op::Fill { shape, .. } => {
                 check.count(0)?;
                 if matches!(self, Op::Random { .. }) && !want.is_float() {
                     return Err(Error::DType { op: check.op, expected: "a float dtype".into(), dtypes: vec![want] });
@@ -176,7 +179,7 @@ impl Op {
                 if !dtype.is_half() {
                     return Err(Error::DType { op: check.op, expected: "f16 or bf16 as target".into(), dtypes: vec![*dtype] });
                 }
-                smallvec![Meta { dtype: *dtype, layout: ins[0].layout.like(*ins[0].shape()) }]
+                smallvec![Meta { dtype: *dtype, layout: Layout::contiguous(*ins[0].shape()) }]
             }
             Op::Copy => {
                 check.count(1)?;
@@ -205,7 +208,8 @@ impl Op {
                 }
                 Backward::Conv2dInput { shape, conv } => {
                     check.count(2)?;
-                    let outs = Op::Conv2d(*conv, Epilogue::default()).outs(&[Meta { dtype: want, layout: Layout::contiguous(*shape) }, ins[1]], want)?;
+                    let outs = Op::Conv2d(*conv, Epilogue::default())
+                        .outs(&[Meta { dtype: want, layout: Layout::contiguous(*shape) }, ins[1]], want)?;
                     if outs[0].shape() != ins[0].shape() {
                         return check.shape("the gradient of the convolution's output and its weight");
                     }
@@ -213,7 +217,8 @@ impl Op {
                 }
                 Backward::Conv2dWeight { shape, conv } => {
                     check.count(2)?;
-                    let outs = Op::Conv2d(*conv, Epilogue::default()).outs(&[ins[1], Meta { dtype: want, layout: Layout::contiguous(*shape) }], want)?;
+                    let outs = Op::Conv2d(*conv, Epilogue::default())
+                        .outs(&[ins[1], Meta { dtype: want, layout: Layout::contiguous(*shape) }], want)?;
                     if outs[0].shape() != ins[0].shape() {
                         return check.shape("the gradient of the convolution's output and its input");
                     }
@@ -376,7 +381,10 @@ impl Check<'_> {
             return self.argument("stride, dilation and groups must be at least 1".into());
         }
         if x.rank() != 4 || w.rank() != 4 || x[1] != w[1] * conv.groups || w[0] % conv.groups != 0 {
-            return self.shape(&format!("an image [N, C, H, W] and a weight [O, C/groups, KH, KW] with groups = {} dividing C and O", conv.groups));
+            return self.shape(&format!(
+                "an image [N, C, H, W] and a weight [O, C/groups, KH, KW] with groups = {} dividing C and O",
+                conv.groups
+            ));
         }
         if bias && **self.ins[2].shape() != [w[0]] {
             return self.shape("a bias [O]");
@@ -488,7 +496,11 @@ impl Check<'_> {
             View::Narrow { dim, start, length } => {
                 let dim = self.dim(0, *dim)?;
                 if rank == 0 || start + length > layout.shape[dim] {
-                    return self.argument(format!("{start}..{} is out of range for {} elements", start + length, layout.shape.get(dim).unwrap_or(&1)));
+                    return self.argument(format!(
+                        "{start}..{} is out of range for {} elements",
+                        start + length,
+                        layout.shape.get(dim).unwrap_or(&1)
+                    ));
                 }
                 Ok(layout.narrow(dim, *start, *length))
             }

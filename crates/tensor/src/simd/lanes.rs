@@ -5,7 +5,9 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use super::math;
 
 /// A vector of `N` numbers. `f64` is a vector of one: the same formulas give the oracle.
-pub trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self> {
+pub trait Lanes:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+{
     /// Type of one number.
     type Elem: Copy;
     /// Result of a comparison.
@@ -292,7 +294,10 @@ mod x86 {
     impl F32Lanes for V8 {
         #[inline(always)]
         fn pow2(self) -> V8 {
-            V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127))))))
+            V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+                _mm256_cvtps_epi32(self.0),
+                _mm256_set1_epi32(127)
+            )))))
         }
         #[inline(always)]
         fn split(self) -> (V8, V8) {
@@ -351,7 +356,10 @@ mod x86 {
     impl F32Lanes for V16 {
         #[inline(always)]
         fn pow2(self) -> V16 {
-            V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127))))))
+            V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+                _mm512_cvtps_epi32(self.0),
+                _mm512_set1_epi32(127)
+            )))))
         }
         #[inline(always)]
         fn split(self) -> (V16, V16) {

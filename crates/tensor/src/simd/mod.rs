@@ -60,7 +60,7 @@ pub trait Map2: Copy {
 }
 
 /// The types kernels compute in.
-pub trait Real: crate::Float + bytemuck::Pod + std::iter::Sum {
+pub trait Real: crate::Float + bytemuck::Pod {
     /// `y[i] = f(x[i])`. An element's result does not depend on its position.
     fn map1<F: Map1>(isa: Isa, f: F, x: &[Self], y: &mut [Self]);
     /// `y[i] = f(a[i], b[i])`.

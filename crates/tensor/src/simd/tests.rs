@@ -67,14 +67,20 @@ fn sixteen_bit_codes_survive_a_round_trip_at_every_level() {
         f16::widen(isa, &halves, &mut wide);
         f16::narrow(isa, &wide, &mut back);
         for ((h, w), b) in halves.iter().zip(&wide).zip(&back) {
-            assert!(h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(), "{isa:?} {h:?}");
+            assert!(
+                h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(),
+                "{isa:?} {h:?}"
+            );
         }
         let brains: Vec<bf16> = codes.iter().map(|&c| bf16::from_bits(c)).collect();
         let mut back = vec![bf16::ZERO; 65536];
         bf16::widen(isa, &brains, &mut wide);
         bf16::narrow(isa, &wide, &mut back);
         for ((h, w), b) in brains.iter().zip(&wide).zip(&back) {
-            assert!(h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(), "{isa:?} {h:?}");
+            assert!(
+                h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(),
+                "{isa:?} {h:?}"
+            );
         }
     }
 }
@@ -110,7 +116,11 @@ fn narrowing_rounds_to_nearest_even_on_a_sample_of_all_codes_and_at_every_tie() 
     // Around every tie of both formats: the last kept bit even and odd, and the codes beside it.
     let ties = (0..=255u32).flat_map(|e| [0x1000u32, 0x3000, 0x8000, 0x18000, 0x7fffff, 0].map(|m| e << 23 | m));
     narrowing_agrees(ties.flat_map(|c| [c.saturating_sub(1), c, c + 1]).flat_map(|c| [c, c | 1 << 31]));
-    narrowing_agrees([65504.0f32, 65519.996, 65520.0, 65536.0, 2f32.powi(-25), f32::from_bits(0x3300_0001), 2f32.powi(-24)].map(f32::to_bits).into_iter());
+    narrowing_agrees(
+        [65504.0f32, 65519.996, 65520.0, 65536.0, 2f32.powi(-25), f32::from_bits(0x3300_0001), 2f32.powi(-24)]
+            .map(f32::to_bits)
+            .into_iter(),
+    );
 }
 
 /// All 2³² codes: `cargo test --release -p binade-tensor every_f32 -- --ignored`.
@@ -143,7 +153,9 @@ fn stochastic_rounding_goes_up_for_exactly_its_share_of_all_noise_values() {
     for low in [0u32, 1, 2, 0x7fff, 0x8000, 0xfffe, 0xffff] {
         for high in [0x3f80u32, 0xbf81, 0x0001, 0x7f7f] {
             let x = f32::from_bits(high << 16 | low);
-            let up = (0..=0xffffu32).filter(|&noise| convert::stochastic_bf16(x, noise | 0xabcd_0000).to_bits() as u32 != high).count();
+            let up = (0..=0xffffu32)
+                .filter(|&noise| convert::stochastic_bf16(x, noise | 0xabcd_0000).to_bits() as u32 != high)
+                .count();
             assert_eq!(up as u32, low, "{x:e}");
         }
     }

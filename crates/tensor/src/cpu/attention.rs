@@ -1,0 +1,199 @@
+//! Scaled dot-product attention in tiles with a running log-sum-exp (Dao et al., FlashAttention, 2022): no T×S matrix exists.
+
+use rayon::prelude::*;
+
+use super::gemm::Gemm;
+use super::operand::{Compute, Operand};
+use super::rows::write;
+use super::softmax::row_max;
+use crate::op::Attention;
+use crate::simd::{First, Isa, Lanes, Map1};
+use crate::{Array, ArrayMut, Element, Result};
+
+/// Rows of queries and of keys per tile.
+const TILE: usize = 64;
+
+/// Extents of one attention.
+#[derive(Clone, Copy)]
+struct Geometry {
+    heads: usize,
+    t: usize,
+    s: usize,
+    d: usize,
+    e: usize,
+    scale: f64,
+    causal: bool,
+}
+
+impl Geometry {
+    fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
+        let r = q.shape().rank();
+        let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
+        Geometry {
+            heads: q.shape()[..r - 2].iter().product(),
+            t,
+            s: k.shape()[r - 2],
+            d,
+            e: v.shape()[r - 1],
+            scale: attention.scale.unwrap_or(1.0 / (d as f64).sqrt()),
+            causal: attention.causal,
+        }
+    }
+
+    /// Keys that any of the queries `first..first + rows` sees.
+    fn visible(&self, first: usize, rows: usize) -> usize {
+        if self.causal { self.s.min(first + rows) } else { self.s }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ExpMinus(f64);
+
+impl Map1 for ExpMinus {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        (x - L::splat(self.0)).exp()
+    }
+}
+
+/// One head's matrix in row-major order.
+fn head<C: Compute>(isa: Isa, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Vec<C> {
+    let mut out = vec![C::zero(); rows * columns];
+    x.load(isa, head * rows * columns, &mut out);
+    out
+}
+
+fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
+    let order: Vec<usize> = (0..array.shape().rank()).collect();
+    Operand::new(array, bytes, array.shape(), &order)
+}
+
+/// Scores of a tile, scaled, with hidden positions at −∞.
+fn scores<C: Gemm>(g: &Geometry, q: &[C], first: usize, rows: usize, k: &[C], key: usize, keys: usize, to: &mut [C]) {
+    C::gemm(rows, g.d, keys, &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], C::zero(), to, keys);
+    let scale = C::from_f64(g.scale);
+    for (i, row) in to.chunks_mut(keys).take(rows).enumerate() {
+        row.iter_mut().for_each(|s| *s = *s * scale);
+        if g.causal {
+            let seen = (first + i + 1).saturating_sub(key).min(keys);
+            row[seen..].fill(C::neg_infinity());
+        }
+    }
+}
+
+pub(super) fn forward<C: Gemm>(
+    isa: Isa,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
+    let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
+    let (q, k, v) = (operand(ins[0], bytes[0]), operand(ins[1], bytes[1]), operand(ins[2], bytes[2]));
+    let heads: Vec<(Vec<C>, Vec<C>)> = (0..g.heads)
+        .into_par_iter()
+        .map(|h| {
+            let (q, k, v) = (head::<C>(isa, &q, h, g.t, g.d), head::<C>(isa, &k, h, g.s, g.d), head::<C>(isa, &v, h, g.s, g.e));
+            let (mut out, mut lse) = (vec![C::zero(); g.t * g.e], vec![C::zero(); g.t]);
+            let (mut tile, mut p) = (vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE]);
+            for first in (0..g.t).step_by(TILE) {
+                let rows = TILE.min(g.t - first);
+                let (mut max, mut total) = (vec![C::neg_infinity(); rows], vec![C::zero(); rows]);
+                let acc = &mut out[first * g.e..(first + rows) * g.e];
+                let visible = g.visible(first, rows);
+                for key in (0..visible).step_by(TILE) {
+                    let keys = TILE.min(visible - key);
+                    scores(&g, &q, first, rows, &k, key, keys, &mut tile);
+                    for i in 0..rows {
+                        let row = &tile[i * keys..(i + 1) * keys];
+                        let largest = row_max(row);
+                        let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
+                        if new == C::neg_infinity() {
+                            p[i * keys..(i + 1) * keys].fill(C::zero());
+                            continue;
+                        }
+                        let fade = (max[i] - new).exp();
+                        C::map1(isa, ExpMinus(new.as_f64()), row, &mut p[i * keys..(i + 1) * keys]);
+                        total[i] = total[i] * fade + C::sum(isa, First, &p[i * keys..(i + 1) * keys], C::zero());
+                        if fade != C::one() {
+                            acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * fade);
+                        }
+                        max[i] = new;
+                    }
+                    C::gemm(rows, keys, g.e, &p, [keys, 1], &v[key * g.e..], [g.e, 1], C::one(), acc, g.e);
+                }
+                for i in 0..rows {
+                    let inverse = C::one() / total[i];
+                    acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * inverse);
+                    lse[first + i] = max[i] + total[i].ln();
+                }
+            }
+            (out, lse)
+        })
+        .collect();
+    let (out, lse): (Vec<Vec<C>>, Vec<Vec<C>>) = heads.into_iter().unzip();
+    write(isa, &out.concat(), &mut outs[0]);
+    write(isa, &lse.concat(), &mut outs[1]);
+    Ok(())
+}
+
+/// Inputs g, q, k, v, output, log-sum-exp. Probabilities are computed anew tile by tile.
+pub(super) fn backward<C: Gemm>(
+    isa: Isa,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
+    let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
+    let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
+    let scale = C::from_f64(g.scale);
+    let heads: Vec<[Vec<C>; 3]> = (0..g.heads)
+        .into_par_iter()
+        .map(|h| {
+            let (go, q, k, v, o) = (
+                head::<C>(isa, &all[0], h, g.t, g.e),
+                head::<C>(isa, &all[1], h, g.t, g.d),
+                head::<C>(isa, &all[2], h, g.s, g.d),
+                head::<C>(isa, &all[3], h, g.s, g.e),
+                head::<C>(isa, &all[4], h, g.t, g.e),
+            );
+            let lse = head::<C>(isa, &all[5], h, g.t, 1);
+            let (mut dq, mut dk, mut dv) = (vec![C::zero(); g.t * g.d], vec![C::zero(); g.s * g.d], vec![C::zero(); g.s * g.e]);
+            let (mut p, mut tile, mut dp) =
+                (vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE]);
+            for first in (0..g.t).step_by(TILE) {
+                let rows = TILE.min(g.t - first);
+                let delta: Vec<C> =
+                    (first..first + rows).map(|i| C::dot(isa, &go[i * g.e..(i + 1) * g.e], &o[i * g.e..(i + 1) * g.e])).collect();
+                let visible = g.visible(first, rows);
+                for key in (0..visible).step_by(TILE) {
+                    let keys = TILE.min(visible - key);
+                    scores(&g, &q, first, rows, &k, key, keys, &mut tile);
+                    for i in 0..rows {
+                        C::map1(
+                            isa,
+                            ExpMinus(lse[first + i].as_f64()),
+                            &tile[i * keys..(i + 1) * keys],
+                            &mut p[i * keys..(i + 1) * keys],
+                        );
+                    }
+                    C::gemm(keys, rows, g.e, &p, [1, keys], &go[first * g.e..], [g.e, 1], C::one(), &mut dv[key * g.e..], g.e);
+                    C::gemm(rows, g.e, keys, &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], C::zero(), &mut dp, keys);
+                    for i in 0..rows {
+                        for j in i * keys..(i + 1) * keys {
+                            dp[j] = p[j] * (dp[j] - delta[i]) * scale;
+                        }
+                    }
+                    C::gemm(rows, keys, g.d, &dp, [keys, 1], &k[key * g.d..], [g.d, 1], C::one(), &mut dq[first * g.d..], g.d);
+                    C::gemm(keys, rows, g.d, &dp, [1, keys], &q[first * g.d..], [g.d, 1], C::one(), &mut dk[key * g.d..], g.d);
+                }
+            }
+            [dq, dk, dv]
+        })
+        .collect();
+    for (i, out) in outs.iter_mut().enumerate() {
+        write(isa, &heads.iter().flat_map(|h| h[i].iter().copied()).collect::<Vec<C>>(), out);
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! Elementwise kernels, casts, random numbers and fills.
+
+use super::operand::{BLOCK, Compute, Operand, fill, memory_order};
+use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Unary, UnaryRow, UnaryVisitor};
+use crate::random::{below, normal_pair, uniform};
+use crate::simd::convert::{stochastic_bf16, stochastic_f16};
+use crate::simd::{Isa, Lanes, Map1, Map2};
+use crate::{Array, ArrayMut, DType, Key, MAX_RANK};
+
+/// The inputs of an elementwise kernel in the memory order of its output.
+pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
+    let order: smallvec::SmallVec<[usize; MAX_RANK]> = memory_order(out.layout());
+    ins.iter().zip(bytes).map(|(a, b)| Operand::new(a, b, out.shape(), &order)).collect()
+}
+
+fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    fill::<C>(isa, out, |start, y| {
+        let mut buffer = [C::zero(); BLOCK];
+        C::map1(isa, f, x.block(isa, start, y.len(), &mut buffer), y);
+    });
+}
+
+fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    fill::<C>(isa, out, |start, y| {
+        let (mut pa, mut pb) = ([C::zero(); BLOCK], [C::zero(); BLOCK]);
+        C::map2(isa, f, a.block(isa, start, y.len(), &mut pa), b.block(isa, start, y.len(), &mut pb), y);
+    });
+}
+
+/// `f(x)` of a unary row.
+struct Forward<'a, 'b, C>(Isa, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+
+#[derive(Clone, Copy)]
+struct F<R>(R2<R>);
+/// A row without a value: rows are only types.
+type R2<R> = std::marker::PhantomData<fn() -> R>;
+
+impl<R: UnaryRow> Map1 for F<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        R::f(x)
+    }
+}
+
+impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
+    type Output = ();
+    fn visit<R: UnaryRow>(self) {
+        map1::<C, _>(self.0, F::<R>(R2::default()), self.1, self.2);
+    }
+}
+
+pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    row.visit(Forward::<C>(isa, x, out, std::marker::PhantomData));
+}
+
+/// Applies a unary row to a slice in place: the activation of an epilogue.
+pub(super) fn activate<C: Compute>(isa: Isa, row: Unary, x: &[C], y: &mut [C]) {
+    struct Slice<'a, C>(Isa, &'a [C], &'a mut [C]);
+    impl<C: Compute> UnaryVisitor for Slice<'_, C> {
+        type Output = ();
+        fn visit<R: UnaryRow>(self) {
+            C::map1(self.0, F::<R>(R2::default()), self.1, self.2);
+        }
+    }
+    row.visit(Slice(isa, x, y));
+}
+
+/// `g · f'(saved)`.
+struct Gradient<'a, 'b, C>(Isa, &'a Operand<'a>, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+
+#[derive(Clone, Copy)]
+struct Df<R>(R2<R>);
+
+impl<R: UnaryRow> Map2 for Df<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, saved: L) -> L {
+        g * R::df(saved)
+    }
+}
+
+impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
+    type Output = ();
+    fn visit<R: UnaryRow>(self) {
+        map2::<C, _>(self.0, Df::<R>(R2::default()), self.1, self.2, self.3);
+    }
+}
+
+pub(super) fn unary_backward<C: Compute>(isa: Isa, row: Unary, g: &Operand<'_>, saved: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    row.visit(Gradient::<C>(isa, g, saved, out, std::marker::PhantomData));
+}
+
+#[derive(Clone, Copy)]
+struct F2<R>(R2<R>);
+
+impl<R: BinaryRow> Map2 for F2<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, b: L) -> L {
+        R::f(a, b)
+    }
+}
+
+/// A binary row with one operand fixed.
+#[derive(Clone, Copy)]
+struct WithScalar<R> {
+    row: R2<R>,
+    value: f64,
+    reversed: bool,
+}
+
+impl<R: BinaryRow> Map1 for WithScalar<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        let value = L::splat(self.value);
+        if self.reversed { R::f(value, x) } else { R::f(x, value) }
+    }
+}
+
+impl<R: BinaryRow> Map2 for WithScalar<R> {
+    /// `g · ∂f/∂x`.
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L) -> L {
+        let value = L::splat(self.value);
+        g * if self.reversed { R::db(value, x) } else { R::da(x, value) }
+    }
+}
+
+/// Which kernel of a binary row to run.
+pub(super) enum BinaryKernel<'a> {
+    /// Inputs a, b.
+    Forward(&'a Operand<'a>, &'a Operand<'a>),
+    /// Inputs g, a, b; for the right operand or the left.
+    Backward(&'a [Operand<'a>], bool),
+    /// Input x.
+    Scalar(&'a Operand<'a>, f64, bool),
+    /// Inputs g, x.
+    ScalarBackward(&'a Operand<'a>, &'a Operand<'a>, f64, bool),
+}
+
+struct RunBinary<'a, 'b, C>(Isa, BinaryKernel<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+
+/// `g · factor`, the last step of a binary gradient.
+#[derive(Clone, Copy)]
+struct Da<R, const RHS: bool>(R2<R>);
+
+impl<R: BinaryRow, const RHS: bool> Map2 for Da<R, RHS> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, b: L) -> L {
+        if RHS { R::db(a, b) } else { R::da(a, b) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Product;
+
+impl Map2 for Product {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, b: L) -> L {
+        a * b
+    }
+}
+
+impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
+    type Output = ();
+    fn visit<R: BinaryRow>(self) {
+        let RunBinary(isa, kernel, out, _) = self;
+        match kernel {
+            BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
+            BinaryKernel::Scalar(x, value, reversed) => {
+                map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
+            }
+            BinaryKernel::ScalarBackward(g, x, value, reversed) => {
+                map2::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, g, x, out)
+            }
+            BinaryKernel::Backward(ins, rhs) => fill::<C>(isa, out, |start, y| {
+                let [mut pg, mut pa, mut pb, mut factor] = [[C::zero(); BLOCK]; 4];
+                let n = y.len();
+                let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
+                if rhs {
+                    C::map2(isa, Da::<R, true>(R2::default()), a, b, &mut factor[..n]);
+                } else {
+                    C::map2(isa, Da::<R, false>(R2::default()), a, b, &mut factor[..n]);
+                }
+                C::map2(isa, Product, ins[0].block(isa, start, n, &mut pg), &factor[..n], y);
+            }),
+        }
+    }
+}
+
+pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut ArrayMut<'_>) {
+    row.visit(RunBinary::<C>(isa, kernel, out, std::marker::PhantomData));
+}
+
+pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    // In f64, which holds every float and every index below 2⁵³ exactly.
+    fill::<f64>(isa, out, |start, y| {
+        let (mut pa, mut pb) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let (a, b) = (a.block::<f64>(isa, start, y.len(), &mut pa), b.block::<f64>(isa, start, y.len(), &mut pb));
+        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = row.holds(a, b) as u8 as f64);
+    });
+}
+
+pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+    fill::<C>(isa, out, |start, y| {
+        let [mut pc, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
+        let n = y.len();
+        ins[0].load(isa, start, &mut pc[..n]);
+        let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
+        for i in 0..n {
+            y[i] = if pc[i] != C::zero() { a[i] } else { b[i] };
+        }
+    });
+}
+
+/// Copies and casts: load in the computing type, store in the output's.
+pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    fill::<C>(isa, out, |start, y| x.load(isa, start, y));
+}
+
+/// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start + i`.
+fn draw<const N: usize>(key: Key, start: usize, n: usize, mut each: impl FnMut(usize, [u32; N])) {
+    let mut i = 0;
+    while i < n {
+        let at = start + i;
+        let block = key.block((at * N / 4) as u32);
+        for slot in (at * N % 4) / N..4 / N {
+            if i == n {
+                break;
+            }
+            each(i, std::array::from_fn(|j| block[slot * N + j]));
+            i += 1;
+        }
+    }
+}
+
+pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    // One threshold over 2³²: an element is dropped where its word is below it.
+    let threshold = (p * 4294967296.0) as u64;
+    let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
+    fill::<C>(isa, out, |start, y| {
+        x.load(isa, start, y);
+        draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
+    });
+}
+
+pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    fill::<f32>(isa, out, |start, y| {
+        x.load(isa, start, y);
+        draw::<1>(key, start, y.len(), |i, [bits]| {
+            y[i] = if dtype == DType::BF16 { stochastic_bf16(y[i], bits).to_f32() } else { stochastic_f16(y[i], bits).to_f32() };
+        });
+    });
+}
+
+pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut ArrayMut<'_>) {
+    match distribution {
+        Distribution::Uniform { low, high } => fill::<f64>(isa, out, |start, y| {
+            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = low + (high - low) * uniform(bits) as f64);
+        }),
+        // Two words per element, so that an element's value depends on its own block only.
+        Distribution::Normal { mean, std } => fill::<f64>(isa, out, |start, y| {
+            draw::<2>(key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
+        }),
+        Distribution::Permutation => {
+            let Some(bytes) = out.bytes() else { return };
+            let values = super::operand::elements_mut::<i64>(bytes);
+            values.iter_mut().enumerate().for_each(|(i, v)| *v = i as i64);
+            // Fisher and Yates, from the end.
+            let n = values.len();
+            draw::<2>(key, 0, n, |i, [a, b]| {
+                let last = n - 1 - i;
+                values.swap(last, below(a, b, last as u64 + 1) as usize);
+            });
+        }
+    }
+}
+
+pub(super) fn constant<C: Compute>(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
+    fill::<C>(isa, out, |_, y| y.fill(C::from_f64(value)));
+}

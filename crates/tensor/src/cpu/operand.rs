@@ -1,0 +1,214 @@
+//! Reading and writing tensors of any dtype and strides in blocks of the computing type.
+//!
+//! Every kernel but the contractions is block-buffered: a block of each input is widened into a buffer that stays in the
+//! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes.
+
+use rayon::prelude::*;
+
+use crate::simd::convert::{Convert, f64_to_f32_odd};
+use crate::simd::{Isa, Real};
+use crate::{Array, ArrayMut, DType, Element, Layout, MAX_RANK, bf16, f16};
+
+/// Elements per block.
+pub const BLOCK: usize = 1024;
+/// Elements per task; smaller tensors run on the calling thread.
+pub const TASK: usize = 16 * BLOCK;
+
+/// A type kernels compute in: f32, or f64 where an operand is f64.
+pub trait Compute: Real {
+    /// Widens `to.len()` elements of `dtype` from `start` on, `stride` apart.
+    fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [Self]);
+    /// Rounds once to `dtype` and writes from `start` on.
+    fn store(isa: Isa, from: &[Self], to: &mut [u8], dtype: DType);
+}
+
+/// The bytes of a host tensor as elements.
+pub fn elements<T: Element>(bytes: &[u8]) -> &[T] {
+    debug_assert!(bytes.as_ptr().cast::<T>().is_aligned());
+    // SAFETY: storage is 64-byte aligned and initialised; every bit pattern but bool's is a value, and bool storage only ever
+    // receives bools.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+/// As [`elements`], for writing.
+pub fn elements_mut<T: Element>(bytes: &mut [u8]) -> &mut [T] {
+    debug_assert!(bytes.as_ptr().cast::<T>().is_aligned());
+    // SAFETY: as above.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+fn gather<T: Element, C>(bytes: &[u8], start: usize, stride: usize, to: &mut [C], f: impl Fn(T) -> C) {
+    let from = &elements::<T>(bytes)[start..];
+    to.iter_mut().enumerate().for_each(|(i, t)| *t = f(from[i * stride]));
+}
+
+impl Compute for f32 {
+    fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [f32]) {
+        let n = to.len();
+        match (dtype, stride) {
+            (DType::F32, 1) => to.copy_from_slice(&elements::<f32>(bytes)[start..start + n]),
+            (DType::F16, 1) => f16::widen(isa, &elements(bytes)[start..start + n], to),
+            (DType::BF16, 1) => bf16::widen(isa, &elements(bytes)[start..start + n], to),
+            (DType::F32, _) => gather(bytes, start, stride, to, |v: f32| v),
+            (DType::F16, _) => gather(bytes, start, stride, to, f16::to_f32),
+            (DType::BF16, _) => gather(bytes, start, stride, to, bf16::to_f32),
+            (DType::F64, _) => gather(bytes, start, stride, to, |v: f64| v as f32),
+            (DType::I64, _) => gather(bytes, start, stride, to, |v: i64| v as f32),
+            (DType::U32, _) => gather(bytes, start, stride, to, |v: u32| v as f32),
+            (DType::I8, _) => gather(bytes, start, stride, to, |v: i8| v as f32),
+            (DType::Bool, _) => gather(bytes, start, stride, to, |v: bool| v as u8 as f32),
+        }
+    }
+
+    fn store(isa: Isa, from: &[f32], to: &mut [u8], dtype: DType) {
+        match dtype {
+            DType::F32 => elements_mut::<f32>(to).copy_from_slice(from),
+            DType::F16 => f16::narrow(isa, from, elements_mut(to)),
+            DType::BF16 => bf16::narrow(isa, from, elements_mut(to)),
+            DType::F64 => write(from, to, |v| v as f64),
+            DType::I64 => write(from, to, |v| v as i64),
+            DType::U32 => write(from, to, |v| v as u32),
+            DType::I8 => write(from, to, |v| v as i8),
+            DType::Bool => write(from, to, |v| v != 0.0),
+        }
+    }
+}
+
+impl Compute for f64 {
+    fn load(_isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [f64]) {
+        crate::with_element!(dtype, T => gather(bytes, start, stride, to, |v: T| v.as_f64()));
+    }
+
+    fn store(_isa: Isa, from: &[f64], to: &mut [u8], dtype: DType) {
+        match dtype {
+            DType::F64 => elements_mut::<f64>(to).copy_from_slice(from),
+            DType::F32 => write(from, to, |v| v as f32),
+            DType::F16 => write(from, to, |v| f16::from_f32(f64_to_f32_odd(v))),
+            DType::BF16 => write(from, to, |v| bf16::from_f32(f64_to_f32_odd(v))),
+            DType::I64 => write(from, to, |v| v as i64),
+            DType::U32 => write(from, to, |v| v as u32),
+            DType::I8 => write(from, to, |v| v as i8),
+            DType::Bool => write(from, to, |v| v != 0.0),
+        }
+    }
+}
+
+fn write<C: Copy, T: Element>(from: &[C], to: &mut [u8], f: impl Fn(C) -> T) {
+    elements_mut(to).iter_mut().zip(from).for_each(|(t, &v)| *t = f(v));
+}
+
+/// An input, its dimensions in the order they are walked and merged where memory allows.
+pub struct Operand<'a> {
+    dtype: DType,
+    bytes: &'a [u8],
+    offset: usize,
+    /// (extent, stride), innermost last; never empty.
+    dims: smallvec::SmallVec<[(usize, usize); MAX_RANK]>,
+}
+
+impl<'a> Operand<'a> {
+    /// The elements of an array expanded to `shape`, walked in the order `order` of its dimensions (outermost first).
+    pub fn new(array: &Array, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
+        Operand::from_layout(array.dtype(), array.layout(), bytes, shape, order)
+    }
+
+    /// As [`Operand::new`], from the parts of an array.
+    pub fn from_layout(dtype: DType, layout: &Layout, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
+        let lead = shape.len() - layout.shape.rank();
+        let mut dims = smallvec::SmallVec::<[(usize, usize); MAX_RANK]>::new();
+        for &d in order {
+            let extent = shape[d];
+            let stride = if d < lead || layout.shape[d - lead] == 1 { 0 } else { layout.strides[d - lead] };
+            if extent == 1 {
+                continue;
+            }
+            match dims.last_mut() {
+                Some(last) if last.1 == stride * extent => *last = (last.0 * extent, stride),
+                Some(_) | None => dims.push((extent, stride)),
+            }
+        }
+        if dims.is_empty() {
+            dims.push((1, 1));
+        }
+        Operand { dtype, bytes, offset: layout.offset, dims }
+    }
+
+    /// The elements at flat positions `start..start + n`: borrowed where no conversion is needed, else in `buffer`.
+    pub fn block<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut [C]) -> &'b [C] {
+        let (extent, stride) = self.dims[self.dims.len() - 1];
+        if stride == 1 && self.dtype == C::DTYPE && (self.dims.len() == 1 || start % extent + n <= extent) {
+            let from = self.position(start);
+            return &elements::<C>(self.bytes)[from..from + n];
+        }
+        self.load(isa, start, &mut buffer[..n]);
+        &buffer[..n]
+    }
+
+    /// Widens the elements at flat positions `start..start + to.len()`.
+    pub fn load<C: Compute>(&self, isa: Isa, start: usize, to: &mut [C]) {
+        let (extent, stride) = self.dims[self.dims.len() - 1];
+        let mut done = 0;
+        while done < to.len() {
+            let at = start + done;
+            let run = (extent - at % extent).min(to.len() - done);
+            let from = self.position(at);
+            let part = &mut to[done..done + run];
+            if stride == 0 {
+                C::load(isa, self.dtype, self.bytes, from, 1, &mut part[..1]);
+                let value = part[0];
+                part.fill(value);
+            } else {
+                C::load(isa, self.dtype, self.bytes, from, stride, part);
+            }
+            done += run;
+        }
+    }
+
+    /// Storage index of a flat position.
+    fn position(&self, flat: usize) -> usize {
+        let mut rest = flat;
+        let mut at = self.offset;
+        for &(extent, stride) in self.dims.iter().rev() {
+            at += rest % extent * stride;
+            rest /= extent;
+        }
+        at
+    }
+}
+
+/// Dimensions of a dense layout, outermost in memory first.
+pub fn memory_order(layout: &Layout) -> smallvec::SmallVec<[usize; MAX_RANK]> {
+    let mut order: smallvec::SmallVec<[usize; MAX_RANK]> = (0..layout.shape.rank()).collect();
+    order.sort_by_key(|&d| {
+        std::cmp::Reverse(layout.strides[d] * (layout.shape[d] != 1) as usize + (layout.shape[d] == 1) as usize * usize::MAX / 2)
+    });
+    order
+}
+
+/// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
+/// `start..`; the split into tasks depends on the size alone.
+pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+    let array = out.array();
+    let (dtype, n, offset) = (array.dtype(), array.numel(), array.layout().offset);
+    let size = dtype.size();
+    let Some(bytes) = out.bytes() else { return };
+    let bytes = &mut bytes[offset * size..(offset + n) * size];
+    let task = |(index, chunk): (usize, &mut [u8])| {
+        let mut buffer = [C::zero(); BLOCK];
+        for (i, block) in chunk.chunks_mut(BLOCK * size).enumerate() {
+            let start = index * TASK + i * BLOCK;
+            let len = block.len() / size;
+            if dtype == C::DTYPE {
+                f(start, elements_mut::<C>(block));
+            } else {
+                f(start, &mut buffer[..len]);
+                C::store(isa, &buffer[..len], block, dtype);
+            }
+        }
+    };
+    if n <= TASK {
+        task((0, bytes));
+    } else {
+        bytes.par_chunks_mut(TASK * size).enumerate().for_each(task);
+    }
+}

@@ -1,0 +1,191 @@
+//! Reductions: f32 sums over blocks of 1,024 in a fixed tree, block sums added in f64 in order.
+
+use rayon::prelude::*;
+
+use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
+use super::rows::{order_with_last, write};
+use crate::op::Reduce;
+use crate::simd::{First, Isa, Lanes, Map2};
+use crate::{Array, ArrayMut, Dims, Element, Layout};
+
+/// `(x − shift)²`.
+#[derive(Clone, Copy)]
+pub(super) struct SquaredDistance;
+
+impl Map2 for SquaredDistance {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, shift: L) -> L {
+        let d = x - shift;
+        d * d
+    }
+}
+
+/// Σ f(x, shift) over `n` elements from flat position `start`.
+pub(super) fn sum<C: Compute>(isa: Isa, f: impl Map2, x: &Operand<'_>, start: usize, n: usize, shift: C) -> f64 {
+    let mut buffer = [C::zero(); BLOCK];
+    (0..n).step_by(BLOCK).map(|i| C::sum(isa, f, x.block(isa, start + i, BLOCK.min(n - i), &mut buffer), shift).as_f64()).sum()
+}
+
+/// As [`sum`], in parallel over fixed chunks.
+fn par_sum<C: Compute>(isa: Isa, f: impl Map2 + Sync, x: &Operand<'_>, start: usize, n: usize, shift: C) -> f64 {
+    let chunks: Vec<f64> =
+        (0..n.div_ceil(TASK)).into_par_iter().map(|c| sum(isa, f, x, start + c * TASK, TASK.min(n - c * TASK), shift)).collect();
+    chunks.into_iter().sum()
+}
+
+fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: usize) -> f64 {
+    let mut buffer = [C::zero(); BLOCK];
+    let mut best = if max { C::neg_infinity() } else { C::infinity() };
+    for i in (0..n).step_by(BLOCK) {
+        for &v in x.block(isa, start + i, BLOCK.min(n - i), &mut buffer) {
+            if v.is_nan() || (v > best) == max && v != best && !best.is_nan() {
+                best = v;
+            }
+        }
+    }
+    best.as_f64()
+}
+
+pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+    let n = dims.count(x.shape());
+    if let (Reduce::Sum | Reduce::Mean, Some(columns)) = (kind, column_major(x, dims)) {
+        let total = column_sums::<C>(isa, &Operand::new(x, bytes, x.shape(), &memory_order(x.layout())), n, columns);
+        let divisor = if kind == Reduce::Mean { n as f64 } else { 1.0 };
+        let total: Vec<f64> = total.into_iter().map(|v| v / divisor).collect();
+        return write(isa, &total, out);
+    }
+    let operand = Operand::new(x, bytes, x.shape(), &order_with_last(x.shape().rank(), |d| dims.contains(d)));
+    let one = |row: usize, parallel: bool| -> f64 {
+        let add = |shift: C, squared: bool| match (parallel, squared) {
+            (false, false) => sum(isa, First, &operand, row * n, n, shift),
+            (false, true) => sum(isa, SquaredDistance, &operand, row * n, n, shift),
+            (true, false) => par_sum(isa, First, &operand, row * n, n, shift),
+            (true, true) => par_sum(isa, SquaredDistance, &operand, row * n, n, shift),
+        };
+        match kind {
+            Reduce::Sum => add(C::zero(), false),
+            Reduce::Mean => add(C::zero(), false) / n as f64,
+            Reduce::Max => extreme::<C>(isa, true, &operand, row * n, n),
+            Reduce::Min => extreme::<C>(isa, false, &operand, row * n, n),
+            Reduce::Var { correction } => {
+                let mean = add(C::zero(), false) / n as f64;
+                add(C::from_f64(mean), true) / (n as f64 - correction)
+            }
+        }
+    };
+    let rows = out.array().numel();
+    if n > TASK {
+        let values: Vec<f64> = (0..rows).map(|row| one(row, true)).collect();
+        write(isa, &values, out);
+    } else if n * rows > TASK {
+        let values: Vec<f64> =
+            (0..rows).into_par_iter().with_min_len((TASK / n.max(1)).max(1)).map(|row| one(row, false)).collect();
+        write(isa, &values, out);
+    } else {
+        fill::<f64>(isa, out, |start, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = one(start + i, false)));
+    }
+}
+
+/// The number of columns if all reduced dimensions lie outside all kept ones in memory: then rows are added vector by vector.
+fn column_major(x: &Array, dims: Dims) -> Option<usize> {
+    if !x.layout().is_dense() {
+        return None;
+    }
+    let order: Vec<usize> = memory_order(x.layout()).into_iter().filter(|&d| x.shape()[d] > 1).collect();
+    let split = order.iter().position(|&d| !dims.contains(d))?;
+    let kept = &order[split..];
+    // The kept dimensions must be in logical order too, since the output is row-major.
+    let sound = split > 0 && kept.iter().all(|&d| !dims.contains(d)) && kept.is_sorted();
+    sound.then(|| kept.iter().map(|&d| x.shape()[d]).product())
+}
+
+#[derive(Clone, Copy)]
+struct Add;
+
+impl Map2 for Add {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, b: L) -> L {
+        a + b
+    }
+}
+
+/// Sums over the rows of a `[rows, columns]` operand: f32 within a fixed number of rows, f64 across.
+pub(super) fn column_sums<C: Compute>(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize) -> Vec<f64> {
+    let per_task = (TASK / columns.max(1)).clamp(1, BLOCK);
+    let parts: Vec<Vec<C>> = (0..rows.div_ceil(per_task))
+        .into_par_iter()
+        .map(|task| {
+            let (mut acc, mut next, mut buffer) = (vec![C::zero(); columns], vec![C::zero(); columns], vec![C::zero(); columns]);
+            for row in task * per_task..rows.min((task + 1) * per_task) {
+                C::map2(isa, Add, &acc, x.block(isa, row * columns, columns, &mut buffer), &mut next);
+                std::mem::swap(&mut acc, &mut next);
+            }
+            acc
+        })
+        .collect();
+    let mut total = vec![0.0; columns];
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p.as_f64());
+    }
+    total
+}
+
+/// Index of the first largest element; NaN counts as largest.
+pub(super) fn argmax(isa: Isa, dim: usize, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+    let n = x.shape().get(dim).copied().unwrap_or(1);
+    let operand = Operand::new(x, bytes, x.shape(), &order_with_last(x.shape().rank(), |d| d == dim));
+    let Some(bytes) = out.bytes() else { return };
+    let mut row = vec![0.0f64; n];
+    for (i, y) in elements_mut::<i64>(bytes).iter_mut().enumerate() {
+        operand.load(isa, i * n, &mut row);
+        let mut best = 0;
+        for (j, v) in row.iter().enumerate() {
+            if !row[best].is_nan() && (v.is_nan() || *v > row[best]) {
+                best = j;
+            }
+        }
+        *y = best as i64;
+    }
+}
+
+/// Gradient of Max, Min and Var: `g` and `y` have the reduced dimensions kept.
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    kind: Reduce,
+    dims: Dims,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    pool: &crate::memory::Pool,
+    out: &mut ArrayMut<'_>,
+) {
+    let x = ins[2];
+    let order = order_with_last(x.shape().rank(), |d| dims.contains(d));
+    let n = dims.count(x.shape());
+    let kept = Layout::contiguous(*ins[0].shape());
+    let outer: Vec<usize> = order.iter().copied().filter(|&d| !dims.contains(d)).collect();
+    let scalar =
+        |i: usize| Operand::new(ins[i], bytes[i], &kept.shape, &[&outer[..], &dims.iter().collect::<Vec<_>>()[..]].concat());
+    let (g, y, x) = (scalar(0), scalar(1), Operand::new(x, bytes[2], x.shape(), &order));
+    super::rows::fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
+        let (mut pg, mut py) = ([C::zero()], [C::zero()]);
+        g.load(isa, row, &mut pg);
+        y.load(isa, row, &mut py);
+        let (g, y) = (pg[0], py[0]);
+        match kind {
+            Reduce::Max | Reduce::Min => {
+                x.load(isa, row * n, to);
+                let hit = |v: C| v == y || v.is_nan() && y.is_nan();
+                let share = g / C::from_f64(to.iter().filter(|&&v| hit(v)).count().max(1) as f64);
+                to.iter_mut().for_each(|v| *v = if hit(*v) { share } else { C::zero() });
+            }
+            Reduce::Var { correction } => {
+                let mean = C::from_f64(sum(isa, First, &x, row * n, n, C::zero()) / n as f64);
+                x.load(isa, row * n, to);
+                let factor = C::from_f64(2.0 * g.as_f64() / (n as f64 - correction));
+                to.iter_mut().for_each(|v| *v = (*v - mean) * factor);
+            }
+            Reduce::Sum => to.fill(g),
+            Reduce::Mean => to.fill(g / C::from_f64(n as f64)),
+        }
+    });
+}

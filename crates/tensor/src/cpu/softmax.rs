@@ -1,0 +1,239 @@
+//! Softmax and cross-entropy: one row at a time, shifted by the row's maximum.
+
+use super::operand::{Compute, Operand, elements};
+use super::rows::{fill_rows, order_with_last, write};
+use crate::memory::Pool;
+use crate::op::{CrossEntropy, Reduction};
+use crate::simd::{First, Isa, Lanes, Map1, Map2};
+use crate::{Array, ArrayMut, Element, Error, Result};
+
+#[derive(Clone, Copy)]
+struct ExpMinus(f64);
+
+impl Map1 for ExpMinus {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        (x - L::splat(self.0)).exp()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ExpDistance;
+
+impl Map2 for ExpDistance {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, max: L) -> L {
+        (x - max).exp()
+    }
+}
+
+/// The largest element; NaN wins. Eight interleaved maxima, so that the loop is not one chain.
+pub(super) fn row_max<C: Compute>(x: &[C]) -> C {
+    let mut best = [C::neg_infinity(); 8];
+    for chunk in x.chunks(8) {
+        for (b, &v) in best.iter_mut().zip(chunk) {
+            *b = if v > *b || v.is_nan() { v } else { *b };
+        }
+    }
+    best.into_iter().fold(C::neg_infinity(), |a, b| if b > a || b.is_nan() { b } else { a })
+}
+
+/// Maximum and logarithm of the sum of exponentials of a row. A row of −∞ gives −∞, as PyTorch's logsumexp.
+pub(super) fn log_sum_exp<C: Compute>(isa: Isa, x: &[C]) -> (C, C) {
+    let max = row_max(x);
+    if max == C::neg_infinity() {
+        return (max, max);
+    }
+    (max, max + C::sum(isa, ExpDistance, x, max).ln())
+}
+
+pub(super) fn softmax<C: Compute>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+    let order = order_with_last(x.shape().rank(), |d| d == dim);
+    let n = x.shape().get(dim).copied().unwrap_or(1);
+    let operand = Operand::new(x, bytes, x.shape(), &order);
+    fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
+        let mut buffer = vec![C::zero(); n];
+        let x = operand.block(isa, row * n, n, &mut buffer);
+        let max = row_max(x);
+        if log {
+            // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
+            let rest = C::sum(isa, ExpDistance, x, max).ln();
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max) - rest);
+        } else {
+            C::map1(isa, ExpMinus(max.as_f64()), x, y);
+            let total = C::sum(isa, First, y, C::zero());
+            let inverse = C::one() / total;
+            y.iter_mut().for_each(|y| *y = *y * inverse);
+        }
+    });
+}
+
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    dim: usize,
+    log: bool,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) {
+    let shape = ins[1].shape();
+    let order = order_with_last(shape.rank(), |d| d == dim);
+    let n = shape.get(dim).copied().unwrap_or(1);
+    let (g, y) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
+    fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
+        let (mut pg, mut py) = (vec![C::zero(); n], vec![C::zero(); n]);
+        let (g, y) = (g.block(isa, row * n, n, &mut pg), y.block(isa, row * n, n, &mut py));
+        if log {
+            let total = C::sum(isa, First, g, C::zero());
+            C::map1(isa, ExpMinus(0.0), y, to);
+            to.iter_mut().zip(g).for_each(|(t, &g)| *t = g - *t * total);
+        } else {
+            let dot = C::dot(isa, g, y);
+            to.iter_mut().zip(g.iter().zip(y)).for_each(|(t, (&g, &y))| *t = y * (g - dot));
+        }
+    });
+}
+
+/// Target classes, checked.
+fn targets<'a>(loss: &CrossEntropy, target: &Array, bytes: &'a [u8], classes: usize) -> Result<std::borrow::Cow<'a, [i64]>> {
+    let n = target.numel();
+    let all = elements::<i64>(bytes);
+    let values = if target.layout().is_contiguous() {
+        std::borrow::Cow::Borrowed(&all[target.layout().offset..][..n])
+    } else {
+        let order: Vec<usize> = (0..target.shape().rank()).collect();
+        let mut wide = vec![0.0f64; n];
+        Operand::new(target, bytes, target.shape(), &order).load(Isa::Portable, 0, &mut wide);
+        std::borrow::Cow::Owned(wide.into_iter().map(|v| v as i64).collect())
+    };
+    match values.iter().find(|&&t| t != loss.ignore_index && !(0..classes as i64).contains(&t)) {
+        Some(&index) => Err(Error::IndexOutOfRange { op: "cross_entropy", index, size: classes, what: "classes" }),
+        None => Ok(values),
+    }
+}
+
+pub(super) fn cross_entropy<C: Compute>(
+    isa: Isa,
+    loss: &CrossEntropy,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
+    use rayon::prelude::*;
+    let shape = ins[0].shape();
+    let (classes, rows) = (shape[1], ins[1].numel());
+    let target = targets(loss, ins[1], bytes[1], classes)?;
+    let operand = Operand::new(ins[0], bytes[0], shape, &order_with_last(shape.rank(), |d| d == 1));
+    let each: Vec<(f64, C)> = (0..rows)
+        .into_par_iter()
+        .with_min_len((4096 / classes.max(1)).max(1))
+        .map(|row| {
+            let mut buffer = vec![C::zero(); classes];
+            let x = operand.block(isa, row * classes, classes, &mut buffer);
+            let (max, lse) = log_sum_exp(isa, x);
+            if target[row] == loss.ignore_index {
+                return (0.0, lse);
+            }
+            // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
+            let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
+            let nll = |v: C| rest - (v - max).as_f64();
+            let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
+            if loss.smoothing > 0.0 {
+                value += loss.smoothing * x.iter().map(|&v| nll(v)).sum::<f64>() / classes as f64;
+            }
+            (value, lse)
+        })
+        .collect();
+    let values: Vec<f64> = each.iter().map(|e| e.0).collect();
+    match loss.reduction {
+        Reduction::None => write(isa, &values, &mut outs[0]),
+        Reduction::Sum => write(isa, &[values.iter().sum::<f64>()], &mut outs[0]),
+        Reduction::Mean => write(isa, &[values.iter().sum::<f64>() / counted(loss, &target)], &mut outs[0]),
+    }
+    write(isa, &each.iter().map(|e| e.1).collect::<Vec<_>>(), &mut outs[1]);
+    Ok(())
+}
+
+/// Number of targets that count.
+fn counted(loss: &CrossEntropy, target: &[i64]) -> f64 {
+    target.iter().filter(|&&t| t != loss.ignore_index).count() as f64
+}
+
+/// `g·(softmax − target)`; inputs g, logits, target, log-sum-exp.
+pub(super) fn cross_entropy_backward<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    loss: &CrossEntropy,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) -> Result<()> {
+    let shape = ins[1].shape();
+    let classes = shape[1];
+    let target = targets(loss, ins[2], bytes[2], classes)?;
+    let order = order_with_last(shape.rank(), |d| d == 1);
+    let operand = Operand::new(ins[1], bytes[1], shape, &order);
+    let rows_order: Vec<usize> = (0..ins[2].shape().rank()).collect();
+    let g = Operand::new(ins[0], bytes[0], ins[2].shape(), &rows_order);
+    let lse = Operand::new(ins[3], bytes[3], ins[2].shape(), &rows_order);
+    let divisor = C::from_f64(if loss.reduction == Reduction::Mean { counted(loss, &target) } else { 1.0 });
+    fill_rows::<C, ()>(isa, pool, out, &order, classes, |row, to| {
+        if target[row] == loss.ignore_index {
+            return to.fill(C::zero());
+        }
+        let (mut pg, mut pl) = ([C::zero()], [C::zero()]);
+        g.load(isa, row, &mut pg);
+        lse.load(isa, row, &mut pl);
+        let mut buffer = vec![C::zero(); classes];
+        C::map1(isa, ExpMinus(pl[0].as_f64()), operand.block(isa, row * classes, classes, &mut buffer), to);
+        let uniform = C::from_f64(loss.smoothing / classes as f64);
+        to.iter_mut().for_each(|p| *p = *p - uniform);
+        let class = &mut to[target[row] as usize];
+        *class = *class - C::from_f64(1.0 - loss.smoothing);
+        let factor = pg[0] / divisor;
+        to.iter_mut().for_each(|p| *p = *p * factor);
+    });
+    Ok(())
+}
+
+/// Mean squared error.
+pub(super) fn mse<C: Compute>(isa: Isa, reduction: Reduction, ins: &[&Array], bytes: &[&[u8]], out: &mut ArrayMut<'_>) {
+    let order: Vec<usize> = (0..ins[0].shape().rank()).collect();
+    let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[0].shape(), &order);
+    let (a, b) = (operand(0), operand(1));
+    let square = |start: usize, y: &mut [C]| {
+        let (mut pa, mut pb) = (vec![C::zero(); y.len()], vec![C::zero(); y.len()]);
+        let n = y.len();
+        let (a, b) = (a.block(isa, start, n, &mut pa), b.block(isa, start, n, &mut pb));
+        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = (a - b) * (a - b));
+    };
+    if reduction == Reduction::None {
+        return super::operand::fill::<C>(isa, out, square);
+    }
+    let n = ins[0].numel();
+    let mut total = 0.0;
+    let mut block = vec![C::zero(); super::operand::BLOCK];
+    for start in (0..n).step_by(super::operand::BLOCK) {
+        let part = &mut block[..super::operand::BLOCK.min(n - start)];
+        square(start, part);
+        total += C::sum(isa, First, part, C::zero()).as_f64();
+    }
+    write(isa, &[if reduction == Reduction::Mean { total / n as f64 } else { total }], out);
+}
+
+/// `g·2(a − b)/n`.
+pub(super) fn mse_backward<C: Compute>(isa: Isa, reduction: Reduction, ins: &[&Array], bytes: &[&[u8]], out: &mut ArrayMut<'_>) {
+    let operands = super::elementwise::operands(ins, bytes, out.array());
+    let factor = C::from_f64(2.0 / if reduction == Reduction::Mean { ins[1].numel() as f64 } else { 1.0 });
+    super::operand::fill::<C>(isa, out, |start, y| {
+        let n = y.len();
+        let [mut pa, mut pb] = [[C::zero(); super::operand::BLOCK]; 2];
+        let (a, b) = (operands[1].block(isa, start, n, &mut pa), operands[2].block(isa, start, n, &mut pb));
+        let mut g = [C::zero(); super::operand::BLOCK];
+        operands[0].load(isa, start, &mut g[..n]);
+        for i in 0..n {
+            y[i] = g[i] * ((a[i] - b[i]) * factor);
+        }
+    });
+}
