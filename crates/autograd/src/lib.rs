@@ -1,1 +1,26 @@
 //! Reverse-mode differentiation over mixed-precision tensors.
+//!
+//! One choke point, [`apply`]: it asks the [`CastRule`] of the thread's [`scope`] for dtypes, inserts narrowing casts (ordinary
+//! differentiable operators), runs the kernel and records a node. Widening is exact and never materialised: kernels read
+//! 16 bit and compute in f32, and the tape keeps the 16-bit original.
+
+mod apply;
+mod backward;
+mod cast;
+mod error;
+mod gradcheck;
+mod gradients;
+mod methods;
+mod node;
+pub mod scope;
+mod table;
+mod var;
+
+pub use apply::{apply, apply_all};
+pub use cast::{CastPlan, CastRule};
+pub use error::{Error, Result};
+pub use gradcheck::{GradcheckError, gradcheck};
+pub use gradients::Gradients;
+pub use node::{LeafId, Node};
+pub use scope::{eval, no_grad, train};
+pub use var::Var;

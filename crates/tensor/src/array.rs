@@ -48,8 +48,8 @@ impl Array {
     ///
     /// # Errors
     /// The number of elements does not fit the shape; out of memory.
-    pub fn from_slice<T: Element>(device: &Device, data: &[T], shape: impl AsRef<[usize]>, class: Class) -> Result<Array> {
-        let shape = Shape::new(shape.as_ref())?;
+    pub fn from_slice<T: Element>(device: &Device, data: &[T], shape: &[usize], class: Class) -> Result<Array> {
+        let shape = Shape::new(shape)?;
         if data.len() != shape.numel() {
             return Err(Error::Length { shape, found: data.len() });
         }

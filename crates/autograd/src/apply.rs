@@ -1,0 +1,103 @@
+//! [`apply`]: the one place where an operator meets dtypes, devices and the tape.
+
+use binade_tensor::{Array, Arrays, Class, DType, Device, Op, run};
+use smallvec::SmallVec;
+
+use crate::node::{Kind, Node, Saved};
+use crate::{Result, Var, scope, table};
+
+/// Applies an operator and returns its first output.
+///
+/// # Errors
+/// Shapes or dtypes the operator refuses; the policy bans the operator.
+pub fn apply(op: Op, ins: &[&Var]) -> Result<Var> {
+    apply_all(op, ins).map(|(var, _)| var)
+}
+
+/// Applies an operator and returns its first output, which carries the gradient, and all outputs as plain arrays.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
+    let dtypes: SmallVec<[DType; 4]> = ins.iter().map(|v| v.array().dtype()).collect();
+    let plan = match (scope::rule(), &op) {
+        // Casts and views mean what they say, whatever the policy.
+        (None, _) | (_, Op::Cast(_) | Op::StochasticCast { .. } | Op::View(_) | Op::Copy) => None,
+        (Some(rule), _) => Some(rule.plan(&op, &dtypes)?),
+    };
+    let Some(target) = plan.and_then(|p| p.inputs) else {
+        return run_and_record(op, ins, plan.and_then(|p| p.output), &dtypes);
+    };
+    let mut cast: SmallVec<[Var; 4]> = SmallVec::new();
+    for var in ins {
+        let from = var.array().dtype();
+        let eligible = from.is_float() && from != DType::F64;
+        cast.push(if eligible && from != target && target.is_half() { narrow(var, target)? } else { (*var).clone() });
+    }
+    let dtypes: SmallVec<[DType; 4]> = cast.iter().map(|v| v.array().dtype()).collect();
+    let ins: SmallVec<[&Var; 4]> = cast.iter().collect();
+    run_and_record(op, &ins, plan.and_then(|p| p.output), &dtypes)
+}
+
+/// Casts to a narrower dtype. The value of a leaf's cast is cached with its storage until the outermost region ends; the node
+/// is recorded for each use, so gradients of all uses meet in the leaf's own dtype.
+fn narrow(var: &Var, dtype: DType) -> Result<Var> {
+    let array = var.array();
+    let is_leaf = var.node().is_some_and(|n| matches!(n.kind, Kind::Leaf(_)));
+    if !is_leaf {
+        return apply(Op::Cast(dtype), &[var]);
+    }
+    let cached = array.storage().derived(dtype, array.layout());
+    let value = match cached {
+        Some(value) => value,
+        None => {
+            let value = binade_tensor::run_one(&Op::Cast(dtype), &[array], array.device(), dtype, Class::Casts)?;
+            array.storage().set_derived(dtype, *array.layout(), value.clone());
+            scope::note_cached(array.storage());
+            value
+        }
+    };
+    Ok(record(Op::Cast(dtype), &[var], &[value.clone()], value))
+}
+
+fn run_and_record(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> Result<(Var, Arrays)> {
+    let arrays: SmallVec<[&Array; 4]> = ins.iter().map(|v| v.array()).collect();
+    let want = want.unwrap_or_else(|| op.natural_dtype(dtypes));
+    let class = if matches!(op, Op::Cast(_)) { Class::Casts } else { Class::Activations };
+    let device = arrays.first().map_or_else(Device::cpu, |a| a.device().clone());
+    let outs = run(&op, &arrays, &device, want, class)?;
+    let first = outs[0].clone();
+    Ok((record(op, ins, &outs, first), outs))
+}
+
+/// A variable for the first output, with a node if gradients are recorded and an input has one.
+fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array) -> Var {
+    let differentiable = first.dtype().is_float() && table::reason_not_differentiable(&op).is_none();
+    if !differentiable || ins.iter().all(|v| v.node().is_none()) || !scope::is_grad_enabled() {
+        return Var::constant(first);
+    }
+    let needs: SmallVec<[bool; 4]> = ins.iter().map(|v| v.node().is_some()).collect();
+    let saves = table::saves(&op, &needs);
+    let keep_input = |(i, var): (usize, &&Var)| {
+        saves.input(i).then(|| match var.node().and_then(|n| n.recast()) {
+            Some(leaf) => Saved::recast(leaf, var.array().dtype()),
+            None => Saved::value(var.array()),
+        })
+    };
+    let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| Saved::value(array));
+    let saved = ins.iter().enumerate().map(keep_input).chain(outs.iter().enumerate().map(keep_output)).collect();
+    let recast = match (&op, ins) {
+        (Op::Cast(_), [var]) if var.node().is_some_and(|n| matches!(n.kind, Kind::Leaf(_))) => Some(var.array().clone()),
+        _ => None,
+    };
+    let kind = Kind::Op {
+        inputs: ins.iter().map(|v| v.node().cloned()).collect(),
+        metas: ins.iter().map(|v| v.array().meta()).collect(),
+        saved: std::sync::Mutex::new(Some(saved)),
+        recast,
+        path: scope::path(),
+        op,
+    };
+    let node = Node::new(kind, first.meta());
+    Var::with_node(first, node)
+}

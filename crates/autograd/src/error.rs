@@ -1,0 +1,69 @@
+//! The error of this crate.
+
+use std::sync::Arc;
+
+/// What went wrong, and in which layer.
+#[derive(Debug, thiserror::Error, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operator refused its inputs.
+    #[error("{source}{}", at(.path))]
+    Tensor {
+        /// The operator's error.
+        source: binade_tensor::Error,
+        /// Path of the layer, empty outside a model.
+        path: Arc<str>,
+    },
+    /// Backward from a tensor with several elements.
+    #[error("backward needs a loss of one element, got shape {shape:?}: reduce it, or give the upstream gradient to backward_with")]
+    NotScalar {
+        /// Shape of the tensor.
+        shape: Vec<usize>,
+    },
+    /// Backward from a tensor that depends on no parameter.
+    #[error("backward from a tensor that depends on no parameter: was it computed under no_grad or detached")]
+    NoGraph,
+    /// Backward through a graph whose saved values were released by an earlier backward.
+    #[error("{op}{}: backward through this graph a second time: its saved values were released; use backward_keep for the first call", at(.path))]
+    Released {
+        /// Operator.
+        op: &'static str,
+        /// Path of the layer.
+        path: Arc<str>,
+    },
+    /// A value needed for the gradient was changed in place after it was saved.
+    #[error("{op}{}: a value saved for the gradient was changed in place (version {saved}, now {found}); update parameters after backward", at(.path))]
+    Changed {
+        /// Operator.
+        op: &'static str,
+        /// Path of the layer.
+        path: Arc<str>,
+        /// Version when saved.
+        saved: u64,
+        /// Version found.
+        found: u64,
+    },
+    /// An operator that has no gradient.
+    #[error("{op}{}: not differentiable: {reason}", at(.path))]
+    NotDifferentiable {
+        /// Operator.
+        op: &'static str,
+        /// Path of the layer.
+        path: Arc<str>,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+fn at(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!(" (in {path})") }
+}
+
+impl From<binade_tensor::Error> for Error {
+    fn from(source: binade_tensor::Error) -> Error {
+        Error::Tensor { source, path: crate::scope::path() }
+    }
+}
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,117 @@
+//! [`Node`]: one recorded operator application, or a leaf.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use binade_tensor::{Array, Class, DType, Meta, Op, run_one};
+use smallvec::SmallVec;
+
+use crate::{Error, Result};
+
+/// Identity of a leaf: a parameter, or a variable gradients are wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeafId(u64);
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl LeafId {
+    /// A fresh identity.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> LeafId {
+        LeafId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A gradient hook: sees the gradient of a tensor and may replace it.
+pub(crate) type Hook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync>;
+
+/// A recorded operator application, or a leaf. Ids rise in order of creation, so a node's inputs have smaller ids.
+pub struct Node {
+    pub(crate) id: u64,
+    pub(crate) kind: Kind,
+    /// Shape and dtype of the first output, whose gradient the node receives.
+    pub(crate) out: Meta,
+    pub(crate) hooks: Mutex<Vec<Hook>>,
+}
+
+pub(crate) enum Kind {
+    Leaf(LeafId),
+    Op {
+        op: Op,
+        inputs: SmallVec<[Option<Edge>; 3]>,
+        metas: SmallVec<[Meta; 3]>,
+        /// Inputs, then outputs, that the gradient needs; taken by backward.
+        saved: Mutex<Option<SmallVec<[Option<Saved>; 4]>>>,
+        /// For the cast of a leaf: the leaf's array, from which the cast can be made again.
+        recast: Option<Array>,
+        path: Arc<str>,
+    },
+}
+
+/// Where a tensor came from: always the first output of a node.
+pub(crate) type Edge = Arc<Node>;
+
+impl Node {
+    pub(crate) fn new(kind: Kind, out: Meta) -> Arc<Node> {
+        Arc::new(Node { id: NEXT.fetch_add(1, Ordering::Relaxed), kind, out, hooks: Mutex::new(Vec::new()) })
+    }
+
+    pub(crate) fn recast(&self) -> Option<&Array> {
+        match &self.kind {
+            Kind::Leaf(_) => None,
+            Kind::Op { recast, .. } => recast.as_ref(),
+        }
+    }
+}
+
+/// A value kept for the backward pass, with the version it must still have.
+pub(crate) enum Saved {
+    /// The value itself.
+    Value(Array, u64),
+    /// A cast of a leaf: kept as the leaf, which lives anyway, and cast again when needed.
+    Recast(Array, u64, DType),
+}
+
+impl Saved {
+    pub(crate) fn value(array: &Array) -> Saved {
+        Saved::Value(array.clone(), array.storage().version())
+    }
+
+    pub(crate) fn recast(leaf: &Array, dtype: DType) -> Saved {
+        Saved::Recast(leaf.clone(), leaf.storage().version(), dtype)
+    }
+
+    pub(crate) fn get(&self, op: &'static str, path: &Arc<str>) -> Result<Array> {
+        let (array, saved) = match self {
+            Saved::Value(array, version) | Saved::Recast(array, version, _) => (array, *version),
+        };
+        let found = array.storage().version();
+        if found != saved {
+            return Err(Error::Changed { op, path: path.clone(), saved, found });
+        }
+        match self {
+            Saved::Value(array, _) => Ok(array.clone()),
+            Saved::Recast(array, _, dtype) => {
+                if let Some(cached) = array.storage().derived(*dtype, array.layout()) {
+                    return Ok(cached);
+                }
+                Ok(run_one(&Op::Cast(*dtype), &[array], array.device(), *dtype, Class::Casts)?)
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Dropping a long chain must not recurse: inputs that only this node holds are taken apart in a loop.
+    fn drop(&mut self) {
+        let Kind::Op { inputs, .. } = &mut self.kind else { return };
+        let mut stack: SmallVec<[Edge; 8]> = inputs.drain(..).flatten().collect();
+        while let Some(edge) = stack.pop() {
+            if let Some(mut node) = Arc::into_inner(edge)
+                && let Kind::Op { inputs, .. } = &mut node.kind
+            {
+                stack.extend(inputs.drain(..).flatten());
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The one thread-local: what surrounds an operator. Set by guards, so it is restored on panic too; capturable, so that
+//! worker threads and recomputation run under the same one.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+use binade_tensor::{Key, Storage};
+
+use crate::{CastRule, Result};
+
+/// A change that waits for the step's outcome: BatchNorm's running statistics.
+type Deferred = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+/// What surrounds an operator.
+#[derive(Clone)]
+pub struct Scope {
+    rule: Option<Arc<dyn CastRule>>,
+    grad: bool,
+    train: bool,
+    key: Key,
+    path: Arc<str>,
+    deferred: Vec<Deferred>,
+    /// Storages whose casts are cached for the outermost region with a cast rule.
+    cached: Vec<Weak<Storage>>,
+}
+
+impl Default for Scope {
+    fn default() -> Scope {
+        Scope { rule: None, grad: true, train: true, key: Key::default(), path: Arc::from(""), deferred: Vec::new(), cached: Vec::new() }
+    }
+}
+
+thread_local! {
+    static SCOPE: RefCell<Scope> = RefCell::new(Scope::default());
+}
+
+fn with<T>(f: impl FnOnce(&mut Scope) -> T) -> T {
+    SCOPE.with(|s| f(&mut s.borrow_mut()))
+}
+
+/// Restores part of the scope when dropped.
+struct Restore<F: FnMut(&mut Scope)>(F);
+
+impl<F: FnMut(&mut Scope)> Drop for Restore<F> {
+    fn drop(&mut self) {
+        with(&mut self.0);
+    }
+}
+
+/// Runs `f` without recording gradients.
+pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.grad, false));
+    let _restore = Restore(move |s| s.grad = before);
+    f()
+}
+
+/// Runs `f` in evaluation mode: no dropout, running statistics in batch norm, no gradients.
+pub fn eval<T>(f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.train, false));
+    let _restore = Restore(move |s| s.train = before);
+    no_grad(f)
+}
+
+/// Runs `f` in training mode, with gradients: the default, for use inside [`eval`].
+pub fn train<T>(f: impl FnOnce() -> T) -> T {
+    let before = with(|s| (std::mem::replace(&mut s.train, true), std::mem::replace(&mut s.grad, true)));
+    let _restore = Restore(move |s| (s.train, s.grad) = before);
+    f()
+}
+
+/// Runs `f` under a cast rule (`None` for no automatic casts). When the outermost rule ends, cached casts are dropped.
+pub fn with_cast_rule<T>(rule: Option<Arc<dyn CastRule>>, f: impl FnOnce() -> T) -> T {
+    let mut before = with(|s| std::mem::replace(&mut s.rule, rule));
+    let _restore = Restore(move |s| {
+        s.rule = before.take();
+        if s.rule.is_none() {
+            for storage in s.cached.drain(..).filter_map(|w| w.upgrade()) {
+                storage.clear_derived();
+            }
+        }
+    });
+    f()
+}
+
+/// Runs `f` with random operators drawing from stream `iteration` of `seed`, from its first draw on.
+pub fn with_key<T>(seed: u64, iteration: u64, f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.key, Key::new(seed, iteration)));
+    let _restore = Restore(move |s| s.key = before);
+    f()
+}
+
+/// A copy of this thread's scope, without the deferred changes.
+pub fn capture() -> Scope {
+    with(|s| Scope { deferred: Vec::new(), cached: Vec::new(), ..s.clone() })
+}
+
+/// Runs `f` under a captured scope; changes deferred inside are discarded.
+pub fn run_in<T>(scope: &Scope, f: impl FnOnce() -> T) -> T {
+    let mut before = Some(with(|s| std::mem::replace(s, scope.clone())));
+    let _restore = Restore(move |s| *s = before.take().unwrap_or_default());
+    f()
+}
+
+/// Whether gradients are recorded.
+pub fn is_grad_enabled() -> bool {
+    with(|s| s.grad)
+}
+
+/// Whether layers behave as in training.
+pub fn is_training() -> bool {
+    with(|s| s.train)
+}
+
+/// The key for the next random operator of this scope.
+pub fn next_key() -> Key {
+    with(|s| {
+        let key = s.key;
+        s.key.op = s.key.op.wrapping_add(1);
+        key
+    })
+}
+
+/// The path of the layer whose parameter was used last; empty outside a model.
+pub fn path() -> Arc<str> {
+    with(|s| s.path.clone())
+}
+
+/// Notes that a parameter of that path is used: operators from here on belong to its layer.
+pub fn enter_path(path: &Arc<str>) {
+    with(|s| {
+        if !Arc::ptr_eq(&s.path, path) {
+            s.path = path.clone();
+        }
+    });
+}
+
+/// Adds a change that [`commit`] makes and [`discard`] forgets.
+pub fn defer(change: impl Fn() -> Result<()> + Send + Sync + 'static) {
+    with(|s| s.deferred.push(Arc::new(change)));
+}
+
+/// Makes the deferred changes: the step was applied.
+///
+/// # Errors
+/// The first error of a change; the remaining changes are dropped.
+pub fn commit() -> Result<()> {
+    let changes = with(|s| std::mem::take(&mut s.deferred));
+    changes.into_iter().try_for_each(|change| change())
+}
+
+/// Forgets the deferred changes: the step was skipped.
+pub fn discard() {
+    with(|s| s.deferred.clear());
+}
+
+/// The rule in force.
+pub(crate) fn rule() -> Option<Arc<dyn CastRule>> {
+    with(|s| s.rule.clone())
+}
+
+/// Notes that casts of a storage are cached until the outermost region ends.
+pub(crate) fn note_cached(storage: &Arc<Storage>) {
+    with(|s| s.cached.push(Arc::downgrade(storage)));
+}

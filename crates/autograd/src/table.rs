@@ -1,0 +1,383 @@
+//! The backward table: for every operator, what is saved and the gradient of each input. Exhaustive: an operator without a row
+//! does not compile.
+
+use std::sync::Arc;
+
+use binade_tensor::op::{Backward, Binary, Distribution, Epilogue, NormKind, PoolKind, Reduce, Saved, View};
+use binade_tensor::{Array, Class, DType, Device, Dims, Meta, Op, Shape, run, run_one};
+use smallvec::{SmallVec, smallvec};
+
+use crate::{Error, Result};
+
+/// Gradients of the inputs, in order; `None` where not needed.
+pub(crate) type Grads = SmallVec<[Option<Array>; 3]>;
+
+/// Which inputs and outputs the gradient needs, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Saves {
+    inputs: u16,
+    outputs: u16,
+}
+
+impl Saves {
+    const NONE: Saves = Saves { inputs: 0, outputs: 0 };
+
+    fn inputs(indices: &[usize]) -> Saves {
+        Saves { inputs: indices.iter().map(|i| 1 << i).sum(), outputs: 0 }
+    }
+
+    fn and_outputs(self, indices: &[usize]) -> Saves {
+        Saves { outputs: indices.iter().map(|i| 1 << i).sum(), ..self }
+    }
+
+    pub(crate) fn input(self, i: usize) -> bool {
+        i < 16 && self.inputs >> i & 1 == 1
+    }
+
+    pub(crate) fn output(self, i: usize) -> bool {
+        i < 16 && self.outputs >> i & 1 == 1
+    }
+}
+
+/// Why an operator has no gradient; `None` if it has one.
+pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Compare(_) => Some("a comparison is constant almost everywhere"),
+        Op::ArgMax { .. } => Some("an index is not a differentiable value"),
+        Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Normal { .. } | Distribution::Permutation, .. } => {
+            Some("random values depend on no input")
+        }
+        Op::Fill { .. } => Some("a constant depends on no input"),
+        Op::Backward(_) => Some("a backward kernel has no second-order gradient"),
+        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
+        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Mse(_) | Op::Attention(_) | Op::Embedding => None,
+        Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => None,
+    }
+}
+
+/// What the gradient needs, given which inputs need one. The second operand of a product is saved only for the first's sake.
+pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
+    let unary = |saved: Saved| match saved {
+        Saved::Input => Saves::inputs(&[0]),
+        Saved::Output => Saves::NONE.and_outputs(&[0]),
+        Saved::Nothing => Saves::NONE,
+    };
+    let product = || match (needs[0], needs[1]) {
+        (true, true) => Saves::inputs(&[0, 1]),
+        (true, false) => Saves::inputs(&[1]),
+        (false, true) => Saves::inputs(&[0]),
+        (false, false) => Saves::NONE,
+    };
+    let contraction = |epilogue: &Epilogue| match epilogue.act.map(|act| act.saved()) {
+        Some(Saved::Output) => product().and_outputs(&[0]),
+        Some(Saved::Input) => product().and_outputs(&[1]),
+        Some(Saved::Nothing) | None => product(),
+    };
+    match op {
+        Op::Unary(row) => unary(row.saved()),
+        Op::Binary(Binary::Add | Binary::Sub) => Saves::NONE,
+        Op::Binary(Binary::Mul) => product(),
+        Op::Binary(Binary::Div) if !needs[1] => Saves::inputs(&[1]),
+        Op::Binary(Binary::Div | Binary::Maximum | Binary::Minimum) => Saves::inputs(&[0, 1]),
+        Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. } | Op::Scalar { op: Binary::Div, reversed: false, .. } => Saves::NONE,
+        Op::Scalar { op: Binary::Div | Binary::Maximum | Binary::Minimum, .. } => Saves::inputs(&[0]),
+        Op::Where => Saves::inputs(&[0]),
+        Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
+        Op::Reduce { kind: Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Saves::inputs(&[0]).and_outputs(&[0]),
+        Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
+        Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
+        Op::Pool(_) => Saves::NONE,
+        Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
+        Op::Norm(norm) => match (norm.kind, norm.affine) {
+            (NormKind::Fixed, true) => Saves::inputs(&[0, 1, 3, 4]),
+            (NormKind::Fixed, false) => Saves::inputs(&[0, 1, 2]),
+            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => Saves::inputs(&[0, 1]).and_outputs(&[1, 2]),
+            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => Saves::inputs(&[0]).and_outputs(&[1, 2]),
+        },
+        Op::CrossEntropy(_) => Saves::inputs(&[0, 1]).and_outputs(&[1]),
+        Op::Mse(_) => Saves::inputs(&[0, 1]),
+        Op::Attention(_) => Saves::inputs(&[0, 1, 2]).and_outputs(&[0, 1]),
+        Op::Embedding => Saves::inputs(&[1]),
+        Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
+        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Backward(_) => Saves::NONE,
+    }
+}
+
+/// What a gradient is computed from.
+pub(crate) struct Context<'a> {
+    op: &'a Op,
+    path: &'a Arc<str>,
+    metas: &'a [Meta],
+    needs: SmallVec<[bool; 4]>,
+    values: SmallVec<[Option<Array>; 4]>,
+    device: &'a Device,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        op: &'a Op,
+        path: &'a Arc<str>,
+        metas: &'a [Meta],
+        needs: SmallVec<[bool; 4]>,
+        values: SmallVec<[Option<Array>; 4]>,
+        device: &'a Device,
+    ) -> Context<'a> {
+        Context { op, path, metas, needs, values, device }
+    }
+
+    /// A saved input.
+    fn input(&self, i: usize) -> Result<&Array> {
+        self.values.get(i).and_then(Option::as_ref).ok_or(Error::Released { op: self.op.name(), path: self.path.clone() })
+    }
+
+    /// A saved output.
+    fn output(&self, i: usize) -> Result<&Array> {
+        self.input(self.metas.len() + i)
+    }
+
+    fn dtype(&self, i: usize) -> DType {
+        self.metas[i].dtype
+    }
+
+    fn shape(&self, i: usize) -> &'a Shape {
+        &self.metas[i].layout.shape
+    }
+
+    fn run(&self, op: Op, ins: &[&Array], want: DType) -> Result<Array> {
+        Ok(run_one(&op, ins, self.device, want, Class::Gradients)?)
+    }
+
+    fn view(&self, array: &Array, view: View) -> Result<Array> {
+        self.run(Op::View(view), &[array], array.dtype())
+    }
+
+    /// `g` in the shape and dtype of input `i`: broadcast dimensions are summed, in f32.
+    fn fit(&self, g: &Array, i: usize) -> Result<Array> {
+        let (shape, dtype) = (self.shape(i), self.dtype(i));
+        if g.shape() == shape {
+            return Ok(g.cast(dtype, Class::Gradients)?);
+        }
+        let lead = g.shape().rank() - shape.rank();
+        let mut dims: Option<Dims> = None;
+        for d in 0..g.shape().rank() {
+            if d < lead || shape[d - lead] == 1 && g.shape()[d] != 1 {
+                dims = Some(dims.map_or(Dims::one(d), |dims| dims.with(d)));
+            }
+        }
+        let summed = match dims {
+            Some(dims) => self.run(Op::Reduce { kind: Reduce::Sum, dims, keepdim: true }, &[g], dtype)?,
+            None => g.cast(dtype, Class::Gradients)?,
+        };
+        self.view(&summed, View::Reshape(*shape))
+    }
+
+    /// The gradient in front of an epilogue's activation.
+    fn before_act(&self, epilogue: &Epilogue, g: &Array) -> Result<Array> {
+        let Some(act) = epilogue.act else { return Ok(g.clone()) };
+        let saved = match act.saved() {
+            Saved::Output => self.output(0)?,
+            Saved::Input => self.output(1)?,
+            Saved::Nothing => g,
+        };
+        self.run(Op::Backward(Backward::Unary(act)), &[g, saved], g.dtype())
+    }
+}
+
+/// The gradient of each input that needs one, in the input's dtype.
+pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
+    // Evaluated only if input i needs a gradient.
+    let when = |i: usize, f: &dyn Fn() -> Result<Array>| -> Result<Option<Array>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
+    Ok(match op {
+        Op::Unary(row) => {
+            let saved = match row.saved() {
+                Saved::Input => c.input(0)?,
+                Saved::Output => c.output(0)?,
+                Saved::Nothing => g,
+            };
+            smallvec![Some(c.run(Op::Backward(Backward::Unary(*row)), &[g, saved], c.dtype(0))?)]
+        }
+        Op::Binary(row) => {
+            let partial = |rhs: bool| -> Result<Array> {
+                let i = rhs as usize;
+                let wide = if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() };
+                let product = match (row, rhs) {
+                    (Binary::Add, _) | (Binary::Sub, false) => g.clone(),
+                    (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], g.dtype())?,
+                    (Binary::Mul, _) => c.run(Op::Binary(Binary::Mul), &[g, c.input(1 - i)?], wide)?,
+                    (Binary::Div, false) => c.run(Op::Binary(Binary::Div), &[g, c.input(1)?], wide)?,
+                    (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => {
+                        c.run(Op::Backward(Backward::Binary { op: *row, rhs }), &[g, c.input(0)?, c.input(1)?], wide)?
+                    }
+                };
+                c.fit(&product, i)
+            };
+            smallvec![when(0, &|| partial(false))?, when(1, &|| partial(true))?]
+        }
+        Op::Scalar { op: row, value, reversed } => {
+            let times = |op: Binary, value: f64| c.run(Op::Scalar { op, value, reversed: false }, &[g], c.dtype(0));
+            let grad = match (row, reversed) {
+                (Binary::Add, _) | (Binary::Sub, false) => g.cast(c.dtype(0), Class::Gradients)?,
+                (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], c.dtype(0))?,
+                (Binary::Mul, _) => times(Binary::Mul, *value)?,
+                (Binary::Div, false) => times(Binary::Div, *value)?,
+                (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => {
+                    c.run(Op::Backward(Backward::Scalar { op: *row, value: *value, reversed: *reversed }), &[g, c.input(0)?], c.dtype(0))?
+                }
+            };
+            smallvec![Some(grad)]
+        }
+        Op::Where => {
+            let zero = Array::full(c.device, g.dtype(), Shape::SCALAR, 0.0, Class::Gradients)?;
+            let pick = |i: usize| -> Result<Array> {
+                let (a, b) = if i == 1 { (g, &zero) } else { (&zero, g) };
+                c.fit(&c.run(Op::Where, &[c.input(0)?, a, b], g.dtype())?, i)
+            };
+            smallvec![None, when(1, &|| pick(1))?, when(2, &|| pick(2))?]
+        }
+        Op::Reduce { kind, dims, .. } => {
+            let shape = c.shape(0);
+            let kept = dims.reduce(shape, true);
+            let g = c.view(g, View::Reshape(kept))?;
+            let grad = match kind {
+                Reduce::Sum => c.view(&g.cast(c.dtype(0), Class::Gradients)?, View::Expand(*shape))?,
+                Reduce::Mean => {
+                    let n = dims.count(shape) as f64;
+                    let share = c.run(Op::Scalar { op: Binary::Div, value: n, reversed: false }, &[&g], c.dtype(0))?;
+                    c.view(&share, View::Expand(*shape))?
+                }
+                Reduce::Max | Reduce::Min | Reduce::Var { .. } => {
+                    let y = c.view(c.output(0)?, View::Reshape(kept))?;
+                    c.run(Op::Backward(Backward::Reduce { kind: *kind, dims: *dims }), &[&g, &y, c.input(0)?], c.dtype(0))?
+                }
+            };
+            smallvec![Some(grad)]
+        }
+        Op::MatMul(epilogue) => {
+            let g = &c.before_act(epilogue, g)?;
+            let mut grads: Grads = smallvec![when(0, &|| matmul_lhs(c, g))?, when(1, &|| matmul_rhs(c, g))?];
+            if epilogue.bias {
+                grads.push(when(2, &|| c.fit(g, 2))?);
+            }
+            grads
+        }
+        Op::Conv2d(conv, epilogue) => {
+            let g = &c.before_act(epilogue, g)?;
+            let dx = || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[g, c.input(1)?], c.dtype(0));
+            let dw = || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[g, c.input(0)?], c.dtype(1));
+            let pixels = Dims::one(0).with(2).with(3);
+            let mut grads: Grads = smallvec![when(0, &dx)?, when(1, &dw)?];
+            if epilogue.bias {
+                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
+            }
+            grads
+        }
+        Op::Pool(pool) => {
+            let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
+            smallvec![Some(match pool.kind {
+                PoolKind::Max => c.run(op, &[g, c.input(0)?, c.output(0)?], c.dtype(0))?,
+                PoolKind::Avg => c.run(op, &[g], c.dtype(0))?,
+            })]
+        }
+        Op::Softmax { dim, log } => {
+            smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[g, c.output(0)?], c.dtype(0))?)]
+        }
+        Op::Norm(norm) => {
+            let mut ins: SmallVec<[&Array; 5]> = smallvec![g, c.input(0)?];
+            if norm.affine {
+                ins.push(c.input(1)?);
+            }
+            match norm.kind {
+                NormKind::Fixed => ins.extend([c.input(1 + 2 * norm.affine as usize)?, c.input(2 + 2 * norm.affine as usize)?]),
+                NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => ins.extend([c.output(1)?, c.output(2)?]),
+            }
+            let outs = run(&Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0), Class::Gradients)?;
+            let mut grads: Grads = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
+            grads.resize(c.metas.len(), None);
+            grads
+        }
+        Op::CrossEntropy(loss) => {
+            let op = Op::Backward(Backward::CrossEntropy(*loss));
+            smallvec![Some(c.run(op, &[g, c.input(0)?, c.input(1)?, c.output(1)?], c.dtype(0))?), None]
+        }
+        Op::Mse(reduction) => {
+            let (a, b) = (c.input(0)?, c.input(1)?);
+            let op = || Op::Backward(Backward::Mse(*reduction));
+            smallvec![when(0, &|| c.run(op(), &[g, a, b], c.dtype(0)))?, when(1, &|| c.run(op(), &[g, b, a], c.dtype(1)))?]
+        }
+        Op::Attention(attention) => {
+            let ins = [g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
+            let outs = run(&Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0), Class::Gradients)?;
+            outs.into_iter().enumerate().map(|(i, a)| when(i, &|| Ok(a.cast(c.dtype(i), Class::Gradients)?))).collect::<Result<_>>()?
+        }
+        Op::Embedding => {
+            let op = Op::Backward(Backward::Embedding { rows: c.shape(0)[0] });
+            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
+        }
+        Op::Cat { dim } => {
+            let mut start = 0;
+            let mut grads = Grads::new();
+            for i in 0..c.metas.len() {
+                let length = c.shape(i)[*dim];
+                let part = || Ok(c.view(g, View::Narrow { dim: *dim, start, length })?.cast(c.dtype(i), Class::Gradients)?);
+                grads.push(when(i, &part)?);
+                start += length;
+            }
+            grads
+        }
+        Op::Dropout { .. } => smallvec![Some(c.run(op.clone(), &[g], c.dtype(0))?)],
+        // Rounding has slope 1 on average: the gradient passes through, in the source's dtype.
+        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => smallvec![Some(g.cast(c.dtype(0), Class::Gradients)?)],
+        Op::View(view) => smallvec![Some(match view {
+            View::Permute(axes) => {
+                let mut inverse = *axes;
+                axes.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
+                c.view(g, View::Permute(inverse))?
+            }
+            View::Reshape(_) => {
+                let g = if g.layout().reshape(c.shape(0)).is_some() { g.clone() } else { g.contiguous(Class::Gradients)? };
+                c.view(&g, View::Reshape(*c.shape(0)))?
+            }
+            View::Narrow { dim, start, .. } => {
+                c.run(Op::Backward(Backward::Narrow { dim: *dim, start: *start, shape: *c.shape(0) }), &[g], c.dtype(0))?
+            }
+            View::Expand(_) => c.fit(g, 0)?,
+        })],
+        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Backward(_) => {
+            let reason = reason_not_differentiable(op).unwrap_or("it has no gradient");
+            return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
+        }
+    })
+}
+
+/// The array with its last two dimensions exchanged.
+fn transposed(c: &Context<'_>, array: &Array) -> Result<Array> {
+    let rank = array.shape().rank();
+    let mut axes: SmallVec<[usize; 8]> = (0..rank).collect();
+    axes.swap(rank - 2, rank - 1);
+    c.view(array, View::Permute(Shape::new(&axes)?))
+}
+
+/// `g·bᵀ`, batch dimensions of a that were broadcast summed.
+fn matmul_lhs(c: &Context<'_>, g: &Array) -> Result<Array> {
+    let b = transposed(c, c.input(1)?)?;
+    let want = if g.shape().rank() == c.shape(0).rank() { c.dtype(0) } else { c.dtype(0).accum() };
+    let product = c.run(Op::MatMul(Epilogue::default()), &[g, &b], want)?;
+    c.fit(&product, 0)
+}
+
+/// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
+fn matmul_rhs(c: &Context<'_>, g: &Array) -> Result<Array> {
+    let a = c.input(0)?;
+    let flat = |x: &Array| -> Result<Array> {
+        let last = x.shape()[x.shape().rank() - 1];
+        let shape = Shape::new(&[x.numel() / last.max(1), last])?;
+        let x = if x.layout().reshape(&shape).is_some() { x.clone() } else { x.contiguous(Class::Gradients)? };
+        c.view(&x, View::Reshape(shape))
+    };
+    if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
+        let (a, g) = (flat(a)?, flat(g)?);
+        return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));
+    }
+    let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
+    c.fit(&product, 1)
+}

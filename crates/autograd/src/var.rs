@@ -1,0 +1,117 @@
+//! [`Var`]: a tensor that remembers how it was computed.
+
+use std::sync::Arc;
+
+use binade_tensor::{Array, DType, Shape};
+
+use crate::node::{Kind, LeafId, Node};
+use crate::{Error, Gradients, Result, backward};
+
+/// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
+#[derive(Clone)]
+pub struct Var {
+    array: Array,
+    node: Option<Arc<Node>>,
+}
+
+impl Var {
+    /// A tensor without gradient: data.
+    pub fn constant(array: Array) -> Var {
+        Var { array, node: None }
+    }
+
+    /// A leaf: backward returns its gradient.
+    pub fn leaf(array: Array) -> Var {
+        let node = Node::new(Kind::Leaf(LeafId::new()), array.meta());
+        Var { array, node: Some(node) }
+    }
+
+    pub(crate) fn with_node(array: Array, node: Arc<Node>) -> Var {
+        Var { array, node: Some(node) }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    /// The value.
+    pub fn array(&self) -> &Array {
+        &self.array
+    }
+
+    /// Extents.
+    pub fn shape(&self) -> &Shape {
+        self.array.shape()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.array.dtype()
+    }
+
+    /// Whether backward can reach a leaf through this tensor.
+    pub fn requires_grad(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The identity of a leaf, `None` for other tensors.
+    pub fn leaf_id(&self) -> Option<LeafId> {
+        match self.node.as_ref().map(|n| &n.kind) {
+            Some(Kind::Leaf(id)) => Some(*id),
+            Some(Kind::Op { .. }) | None => None,
+        }
+    }
+
+    /// The same value without history.
+    pub fn detach(&self) -> Var {
+        Var::constant(self.array.clone())
+    }
+
+    /// The value of a one-element tensor.
+    ///
+    /// # Errors
+    /// There is not exactly one element.
+    pub fn item(&self) -> Result<f64> {
+        Ok(self.array.item()?)
+    }
+
+    /// Calls `hook` with this tensor's gradient during backward; `Some` replaces it.
+    ///
+    /// # Errors
+    /// [`Error::NoGraph`] if no gradient will reach this tensor.
+    pub fn register_hook(&self, hook: impl Fn(&Array) -> Result<Option<Array>> + Send + Sync + 'static) -> Result<()> {
+        let node = self.node.as_ref().ok_or(Error::NoGraph)?;
+        node.hooks.lock().unwrap_or_else(|e| e.into_inner()).push(Box::new(hook));
+        Ok(())
+    }
+
+    /// Gradients of this one-element tensor with respect to every leaf. Saved values are released as they are used.
+    ///
+    /// # Errors
+    /// Not one element; no leaf behind it; a saved value was changed in place or already released.
+    pub fn backward(&self) -> Result<Gradients> {
+        backward::backward(self, None, false)
+    }
+
+    /// As [`Var::backward`], keeping saved values for another call.
+    ///
+    /// # Errors
+    /// As [`Var::backward`].
+    pub fn backward_keep(&self) -> Result<Gradients> {
+        backward::backward(self, None, true)
+    }
+
+    /// As [`Var::backward`], from a given gradient of this tensor, of the same shape.
+    ///
+    /// # Errors
+    /// As [`Var::backward`]; the gradient's shape differs.
+    pub fn backward_with(&self, gradient: &Array) -> Result<Gradients> {
+        backward::backward(self, Some(gradient), false)
+    }
+}
+
+impl std::fmt::Debug for Var {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.array.fmt(f)
+    }
+}

@@ -1,0 +1,135 @@
+//! Every differentiable operator against central differences in f64.
+
+use binade_autograd::{Result, Var, gradcheck};
+use binade_tensor::op::{Attention, Binary, Conv2d, CrossEntropy, Distribution, NormKind, Reduction, Unary};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+
+/// Normal f64 values, `offset` added.
+fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
+    let op = Op::Random {
+        distribution: Distribution::Normal { mean: offset, std: 1.0 },
+        shape: Shape::new(shape).unwrap(),
+        key: Key::new(7, stream),
+    };
+    run_one(&op, &[], &Device::cpu(), DType::F64, Class::Activations).unwrap()
+}
+
+fn check(name: &str, inputs: &[Array], f: impl Fn(&[Var]) -> Result<Var>) {
+    if let Err(e) = gradcheck(f, inputs) {
+        panic!("{name}: {e}");
+    }
+}
+
+fn classes(values: &[i64], shape: &[usize]) -> Array {
+    Array::from_slice(&Device::cpu(), values, shape, Class::Indices).unwrap()
+}
+
+#[test]
+fn every_unary_row_has_the_derivative_of_its_function() {
+    for &row in Unary::ALL {
+        // Positive arguments where the function is only defined there.
+        let positive = matches!(row, Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log1p | Unary::Reciprocal);
+        let x = values(&[3, 5], 1, if positive { 4.5 } else { 0.0 });
+        check(row.name(), &[x], |v| binade_autograd::apply(Op::Unary(row), &[&v[0]]));
+    }
+}
+
+#[test]
+fn every_binary_row_broadcasts_and_has_its_two_derivatives() {
+    for &row in Binary::ALL {
+        let (a, b) = (values(&[4, 1, 3], 1, 0.0), values(&[2, 1], 2, 3.0));
+        check(row.name(), &[a.clone(), b], |v| binade_autograd::apply(Op::Binary(row), &[&v[0], &v[1]]));
+        for reversed in [false, true] {
+            let x = values(&[5], 3, 4.0);
+            check(row.name(), &[x], |v| v[0].scalar(row, 1.7, reversed));
+        }
+    }
+}
+
+#[test]
+fn reductions() {
+    let x = values(&[3, 4, 5], 1, 0.0);
+    for dims in [&[][..], &[1], &[0, 2], &[-1]] {
+        for keepdim in [false, true] {
+            check("sum", std::slice::from_ref(&x), |v| v[0].sum(dims, keepdim));
+            check("mean", std::slice::from_ref(&x), |v| v[0].mean(dims, keepdim));
+            check("amax", std::slice::from_ref(&x), |v| v[0].amax(dims, keepdim));
+            check("amin", std::slice::from_ref(&x), |v| v[0].amin(dims, keepdim));
+            check("var", std::slice::from_ref(&x), |v| v[0].var(dims, 1.0, keepdim));
+        }
+    }
+}
+
+#[test]
+fn contractions_and_their_epilogues() {
+    check("matmul", &[values(&[5, 7], 1, 0.0), values(&[7, 3], 2, 0.0)], |v| v[0].matmul(&v[1]));
+    check("batched", &[values(&[2, 3, 4, 5], 1, 0.0), values(&[3, 5, 2], 2, 0.0)], |v| v[0].matmul(&v[1]));
+    check("shared weight", &[values(&[2, 3, 5], 1, 0.0), values(&[5, 2], 2, 0.0)], |v| v[0].matmul(&v[1]));
+    check("vector", &[values(&[4, 5], 1, 0.0), values(&[5], 2, 0.0)], |v| v[0].matmul(&v[1]));
+    for act in [None, Some(Unary::Tanh), Some(Unary::Gelu), Some(Unary::Silu)] {
+        let ins = [values(&[2, 3, 5], 1, 0.0), values(&[4, 5], 2, 0.0), values(&[4], 3, 0.0)];
+        check("linear", &ins, |v| v[0].linear(&v[1], Some(&v[2]), act));
+        let ins = [values(&[2, 2, 4, 5], 1, 0.0), values(&[3, 2, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
+        check("conv2d", &ins, |v| v[0].conv2d(&v[1], Some(&v[2]), Conv2d { padding: [1, 1], ..Conv2d::default() }, act));
+    }
+    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.3) }] {
+        let ins = [values(&[2, 5, 3], 1, 0.0), values(&[2, 5, 3], 2, 0.0), values(&[2, 5, 4], 3, 0.0)];
+        check("attention", &ins, |v| v[0].attention(&v[1], &v[2], attention));
+    }
+}
+
+#[test]
+fn convolution_geometries() {
+    for conv in [
+        Conv2d::default(),
+        Conv2d { stride: [2, 1], padding: [1, 2], ..Conv2d::default() },
+        Conv2d { dilation: [2, 1], padding: [2, 0], ..Conv2d::default() },
+        Conv2d { groups: 2, padding: [1, 1], ..Conv2d::default() },
+        Conv2d { groups: 4, stride: [2, 2], ..Conv2d::default() },
+        Conv2d { padding: [3, 3], ..Conv2d::default() },
+    ] {
+        let ins = [values(&[2, 4, 6, 5], 1, 0.0), values(&[4, 4 / conv.groups, 3, 2], 2, 0.0)];
+        check(&format!("{conv:?}"), &ins, |v| v[0].conv2d(&v[1], None, conv, None));
+    }
+}
+
+#[test]
+fn pooling_softmax_and_normalisations() {
+    let x = values(&[2, 4, 5, 6], 1, 0.0);
+    check("max_pool2d", std::slice::from_ref(&x), |v| v[0].max_pool2d([3, 2], [2, 2], [1, 1]));
+    check("avg_pool2d", std::slice::from_ref(&x), |v| v[0].avg_pool2d([3, 2], [2, 2], [1, 1]));
+    for dim in [0, 1, -1] {
+        check("softmax", std::slice::from_ref(&x), |v| v[0].softmax(dim));
+        check("log_softmax", std::slice::from_ref(&x), |v| v[0].log_softmax(dim));
+    }
+    for (kind, n) in [(NormKind::Layer { dims: 1 }, 6), (NormKind::Group { groups: 2 }, 4), (NormKind::Batch, 4)] {
+        let ins = [x.clone(), values(&[n], 2, 1.0), values(&[n], 3, 0.0)];
+        check("norm", &ins, |v| v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-5).map(|o| o.0));
+        check("norm", std::slice::from_ref(&x), |v| v[0].norm(kind, None, None, 1e-5).map(|o| o.0));
+    }
+    let (mean, var) = (Var::constant(values(&[4], 4, 0.0)), Var::constant(values(&[4], 5, 9.0)));
+    let ins = [x, values(&[4], 2, 1.0), values(&[4], 3, 0.0)];
+    check("batch norm in evaluation", &ins, |v| v[0].norm(NormKind::Fixed, Some((&v[1], &v[2])), Some((&mean, &var)), 1e-5).map(|o| o.0));
+}
+
+#[test]
+fn losses_selection_and_views() {
+    let logits = values(&[4, 3, 2], 1, 0.0);
+    let target = classes(&[0, 2, 1, -100, 2, 0, 1, 1], &[4, 2]);
+    for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+        for smoothing in [0.0, 0.1] {
+            let loss = CrossEntropy { smoothing, reduction, ..CrossEntropy::default() };
+            check("cross_entropy", &[logits.clone(), target.clone()], |v| v[0].cross_entropy(&v[1], loss));
+        }
+        check("mse_loss", &[values(&[3, 2], 1, 0.0), values(&[3, 2], 2, 0.0)], |v| v[0].mse_loss(&v[1], reduction));
+    }
+    check("embedding", &[values(&[5, 3], 1, 0.0), classes(&[4, 0, 4], &[3])], |v| v[0].embedding(&v[1]));
+    check("cat", &[values(&[2, 3], 1, 0.0), values(&[2, 2], 2, 0.0)], |v| Var::cat(&[&v[0], &v[1], &v[0]], 1));
+    check("where", &[values(&[2, 3], 1, 0.0), values(&[3], 2, 0.0)], |v| {
+        let mask = v[0].detach().compare(binade_tensor::op::Compare::Gt, &v[1].detach())?;
+        v[0].where_(&mask, &v[1])
+    });
+    let x = values(&[2, 3, 4], 1, 0.0);
+    check("views", &[x], |v| v[0].permute(&[2, 0, 1])?.narrow(0, 1, 2)?.reshape(&[-1, 2])?.expand(&[3, 6, 2])?.transpose(0, 2));
+    check("dropout", &[values(&[40], 1, 0.0)], |v| binade_autograd::scope::with_key(3, 4, || v[0].dropout(0.4)));
+}
