@@ -3,7 +3,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use binade_tensor::{Array, Class};
+use binade_tensor::{Array, Class, Op};
 
 use crate::gradients::add;
 use crate::node::{Kind, LeafId, Node, Saved};
@@ -93,7 +93,11 @@ pub(crate) fn backward(loss: &Var, upstream: Option<&Array>, keep: bool) -> Resu
         }
     }
     for (id, gradient) in result.map_mut().iter_mut() {
-        *gradient = gradient.cast(dtypes[id], Class::Gradients)?;
+        *gradient = gradient.cast(dtypes[id], Class::Gradients)?.contiguous(Class::Gradients)?;
+        // Each leaf owns its gradient: `a + b` hands both operands the same array, and clipping works in place.
+        if Arc::strong_count(gradient.storage()) > 1 {
+            *gradient = binade_tensor::run_one(&Op::Copy, &[gradient], gradient.device(), gradient.dtype(), Class::Gradients)?;
+        }
     }
     Ok(result)
 }

@@ -15,9 +15,7 @@ pub struct LeafId(u64);
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl LeafId {
-    /// A fresh identity.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> LeafId {
+    pub(crate) fn new() -> LeafId {
         LeafId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }

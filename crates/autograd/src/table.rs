@@ -376,6 +376,12 @@ fn matmul_rhs(c: &Context<'_>, g: &Array) -> Result<Array> {
     };
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
+        let strides = &c.metas[1].layout.strides;
+        if strides[0] < strides[1] {
+            // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
+            let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &g)?, &a], c.dtype(1))?;
+            return transposed(c, &product);
+        }
         return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));
     }
     let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;

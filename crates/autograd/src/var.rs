@@ -22,8 +22,14 @@ impl Var {
 
     /// A leaf: backward returns its gradient.
     pub fn leaf(array: Array) -> Var {
-        let node = Node::new(Kind::Leaf(LeafId::new()), array.meta());
-        Var { array, node: Some(node) }
+        Var::new_leaf(array).0
+    }
+
+    /// A leaf and its identity.
+    pub fn new_leaf(array: Array) -> (Var, LeafId) {
+        let id = LeafId::new();
+        let node = Node::new(Kind::Leaf(id), array.meta());
+        (Var { array, node: Some(node) }, id)
     }
 
     pub(crate) fn with_node(array: Array, node: Arc<Node>) -> Var {

@@ -1,1 +1,28 @@
 //! Layers, losses and optimisers that keep norms, softmax, losses and optimiser state in f32.
+//!
+//! A module is a plain struct with `#[derive(Module)]`; its `forward` is an inherent method of any signature.
+
+mod attention;
+pub(crate) mod clip;
+mod error;
+mod init;
+mod layers;
+mod module;
+mod norm;
+mod optimizer;
+mod param;
+mod schedule;
+mod state_dict;
+
+pub use attention::SelfAttention;
+pub use binade_derive::Module;
+pub use clip::{clip_grad_norm, grad_norm, unscale};
+pub use error::{Error, Result};
+pub use init::Init;
+pub use layers::{Activation, Conv2d, Dropout, Embedding, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use module::{Module, Visitor};
+pub use norm::{BatchNorm2d, GroupNorm, LayerNorm};
+pub use optimizer::{Adam, AdamW, Group, Optimizer, Sgd};
+pub use param::{Buffer, Param};
+pub use schedule::Schedule;
+pub use state_dict::{StateDict, load_state_dict, read_safetensors, state_dict, write_safetensors};

@@ -60,6 +60,25 @@ impl Array {
         Ok(array)
     }
 
+    /// An array from the bytes of its elements (native endianness) in row-major order.
+    ///
+    /// # Errors
+    /// The number of bytes does not fit the shape; out of memory.
+    pub fn from_bytes(device: &Device, dtype: DType, bytes: &[u8], shape: &[usize], class: Class) -> Result<Array> {
+        let shape = Shape::new(shape)?;
+        if bytes.len() != shape.numel() * dtype.size() {
+            return Err(Error::Length { shape, found: bytes.len() / dtype.size() });
+        }
+        if dtype == DType::Bool {
+            // Only 0 and 1 are booleans.
+            let values: Vec<bool> = bytes.iter().map(|&b| b != 0).collect();
+            return Array::from_slice(device, &values, &shape, class);
+        }
+        let array = Array::alloc(device, Meta { dtype, layout: Layout::contiguous(shape) }, class)?;
+        device.upload(bytes, &mut ArrayMut::new("upload", &array)?)?;
+        Ok(array)
+    }
+
     /// An array filled with one value.
     ///
     /// # Errors

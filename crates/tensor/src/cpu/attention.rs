@@ -8,7 +8,7 @@ use super::rows::write;
 use super::softmax::row_max;
 use crate::op::Attention;
 use crate::simd::{First, Isa, Lanes, Map1};
-use crate::{Array, ArrayMut, Element, Result};
+use crate::{Array, ArrayMut, Result};
 
 /// Rows of queries and of keys per tile.
 const TILE: usize = 64;

@@ -8,7 +8,7 @@ use super::rows::{fill_rows, order_with_last, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind};
 use crate::simd::{First, Isa};
-use crate::{Array, ArrayMut, Element, Shape};
+use crate::{Array, ArrayMut, Shape};
 
 /// Mean and 1/√(var + eps) of one row.
 fn moments<C: Compute>(isa: Isa, x: &[C], eps: f64) -> (C, C, f64) {

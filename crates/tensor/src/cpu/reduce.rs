@@ -6,7 +6,7 @@ use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_o
 use super::rows::{order_with_last, write};
 use crate::op::Reduce;
 use crate::simd::{First, Isa, Lanes, Map2};
-use crate::{Array, ArrayMut, Dims, Element, Layout};
+use crate::{Array, ArrayMut, Dims, Layout};
 
 /// `(x − shift)²`.
 #[derive(Clone, Copy)]

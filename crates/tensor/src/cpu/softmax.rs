@@ -5,7 +5,7 @@ use super::rows::{fill_rows, order_with_last, write};
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
 use crate::simd::{First, Isa, Lanes, Map1, Map2};
-use crate::{Array, ArrayMut, Element, Error, Result};
+use crate::{Array, ArrayMut, Error, Result};
 
 #[derive(Clone, Copy)]
 struct ExpMinus(f64);

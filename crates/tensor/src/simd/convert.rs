@@ -160,8 +160,9 @@ pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::*;
+    use super::{narrow_bf16, narrow_f16, widen_bf16, widen_f16};
     use core::arch::x86_64::*;
+    use half::{bf16, f16};
 
     /// Applies `$vector` to full vectors of `$n` and `$scalar` to the rest.
     macro_rules! convert {

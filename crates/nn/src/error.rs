@@ -1,0 +1,72 @@
+//! The error of this crate.
+
+use std::path::PathBuf;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operator or its gradient failed.
+    #[error(transparent)]
+    Autograd(#[from] binade_autograd::Error),
+    /// A layer's settings do not fit together.
+    #[error("{layer}: {message}")]
+    Config {
+        /// Layer.
+        layer: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// Tensors that a state dict lacks, or has too many.
+    #[error("the state dict is of another model: {}", difference(.missing, .unexpected))]
+    Names {
+        /// Names the model has and the state dict lacks.
+        missing: Vec<String>,
+        /// Names the state dict has and the model lacks.
+        unexpected: Vec<String>,
+    },
+    /// A tensor of another shape.
+    #[error("{name}: the state dict has shape {found:?}, the model needs {expected:?}")]
+    Shape {
+        /// Tensor.
+        name: String,
+        /// Shape in the state dict.
+        found: Vec<usize>,
+        /// Shape of the model.
+        expected: Vec<usize>,
+    },
+    /// A file that could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no valid safetensors file.
+    #[error("{}: not a valid safetensors file: {message}", .path.display())]
+    Format {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+fn difference(missing: &[String], unexpected: &[String]) -> String {
+    let list = |names: &[String]| match names {
+        [] => "nothing".to_string(),
+        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
+        names => names.join(", "),
+    };
+    format!("it lacks {}, and has besides {}", list(missing), list(unexpected))
+}
+
+impl From<binade_tensor::Error> for Error {
+    fn from(error: binade_tensor::Error) -> Error {
+        Error::Autograd(error.into())
+    }
+}
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,218 @@
+//! Layers without statistics. Each `new` uses PyTorch's default initial values, drawn from the scope's stream.
+
+use std::sync::Arc;
+
+use binade_autograd::Var;
+use binade_tensor::op::{Conv2d as Geometry, Unary};
+
+use crate::{Init, Module, Param, Result, Visitor};
+
+/// A module of one input and one output, for [`Sequential`] and generic loops.
+pub trait Layer: Module + Send + Sync {
+    /// The output for `x`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    fn forward(&self, x: &Var) -> Result<Var>;
+}
+
+/// `x @ weightᵀ + bias`: `[…, in]` to `[…, out]`.
+#[derive(Clone, Module)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Param,
+    /// `[out]`
+    pub bias: Option<Param>,
+}
+
+impl Linear {
+    /// With bias.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(inputs: usize, outputs: usize) -> Result<Linear> {
+        let bias = Some(Param::init(&[outputs], Init::default_bias(inputs))?);
+        Ok(Linear { bias, ..Linear::without_bias(inputs, outputs)? })
+    }
+
+    /// Without bias.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn without_bias(inputs: usize, outputs: usize) -> Result<Linear> {
+        Ok(Linear { weight: Param::init(&[outputs, inputs], Init::default_weight())?, bias: None })
+    }
+
+    /// With the activation fused into the product: one rounding, one pass over memory.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
+        Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), Some(act))?)
+    }
+}
+
+impl Layer for Linear {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), None)?)
+    }
+}
+
+/// 2-d convolution of `[N, C, H, W]`.
+#[derive(Clone, Module)]
+pub struct Conv2d {
+    /// `[out, in/groups, KH, KW]`
+    pub weight: Param,
+    /// `[out]`
+    pub bias: Option<Param>,
+    /// Stride, padding, dilation, groups.
+    pub geometry: Geometry,
+}
+
+impl Conv2d {
+    /// A square kernel with bias, stride 1, no padding; see [`Conv2d::with`].
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(inputs: usize, outputs: usize, kernel: usize) -> Result<Conv2d> {
+        Conv2d::with(inputs, outputs, [kernel, kernel], Geometry::default(), true)
+    }
+
+    /// A square kernel with bias, whose padding keeps the size at stride 1.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Result<Conv2d> {
+        Conv2d::with(inputs, outputs, [kernel, kernel], Geometry { padding: [kernel / 2; 2], ..Geometry::default() }, true)
+    }
+
+    /// Every setting.
+    ///
+    /// # Errors
+    /// Channels that the groups do not divide; the shape is too large.
+    pub fn with(inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Geometry, bias: bool) -> Result<Conv2d> {
+        if geometry.groups == 0 || inputs % geometry.groups != 0 || outputs % geometry.groups != 0 {
+            let message = format!("{} groups must divide {inputs} input and {outputs} output channels", geometry.groups);
+            return Err(crate::Error::Config { layer: "Conv2d", message });
+        }
+        let per_group = inputs / geometry.groups;
+        let weight = Param::init(&[outputs, per_group, kernel[0], kernel[1]], Init::default_weight())?;
+        let fan_in = per_group * kernel[0] * kernel[1];
+        let bias = if bias { Some(Param::init(&[outputs], Init::default_bias(fan_in))?) } else { None };
+        Ok(Conv2d { weight, bias, geometry })
+    }
+
+    /// With the activation fused into the convolution.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
+        Ok(x.conv2d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry, Some(act))?)
+    }
+}
+
+impl Layer for Conv2d {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.conv2d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry, None)?)
+    }
+}
+
+/// Rows of a table by index.
+#[derive(Clone, Module)]
+pub struct Embedding {
+    /// `[rows, features]`
+    pub weight: Param,
+}
+
+impl Embedding {
+    /// Standard normal values, as PyTorch.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(rows: usize, features: usize) -> Result<Embedding> {
+        Ok(Embedding { weight: Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 1.0 })? })
+    }
+}
+
+impl Layer for Embedding {
+    /// `index` (i64 or u32) of any shape.
+    fn forward(&self, index: &Var) -> Result<Var> {
+        Ok(self.weight.var().embedding(index)?)
+    }
+}
+
+/// Zeroes values with probability `p` in training and scales the rest by 1/(1 − p).
+#[derive(Clone, Module)]
+pub struct Dropout {
+    /// Probability.
+    pub p: f64,
+}
+
+impl Layer for Dropout {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.dropout(self.p)?)
+    }
+}
+
+/// An elementwise function as a layer.
+#[derive(Clone, Module)]
+pub struct Activation(pub Unary);
+
+impl Layer for Activation {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(binade_autograd::apply(binade_tensor::Op::Unary(self.0), &[x])?)
+    }
+}
+
+/// Max pooling with a square window and equal stride.
+#[derive(Clone, Module)]
+pub struct MaxPool2d {
+    /// Extent and step of the window.
+    pub kernel: usize,
+}
+
+impl Layer for MaxPool2d {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.max_pool2d([self.kernel; 2], [self.kernel; 2], [0, 0])?)
+    }
+}
+
+/// `[N, …]` to `[N, features]`.
+#[derive(Clone, Module)]
+pub struct Flatten;
+
+impl Layer for Flatten {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.flatten(1)?)
+    }
+}
+
+/// Layers one after the other, named 0, 1, 2, …
+#[derive(Clone, Default)]
+pub struct Sequential(Vec<Arc<dyn Layer>>);
+
+impl Sequential {
+    /// No layers.
+    pub fn new() -> Sequential {
+        Sequential::default()
+    }
+
+    /// With one more layer at the end.
+    #[must_use]
+    pub fn then(mut self, layer: impl Layer + 'static) -> Sequential {
+        self.0.push(Arc::new(layer));
+        self
+    }
+}
+
+impl Module for Sequential {
+    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
+        self.0.visit(prefix, visitor);
+    }
+}
+
+impl Layer for Sequential {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x))
+    }
+}

@@ -1,0 +1,142 @@
+//! Normalisation layers. Statistics, weights and running statistics are f32 whatever the activations are.
+
+use binade_autograd::{Var, scope};
+use binade_tensor::op::{Binary, NormKind};
+use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
+
+use crate::{Buffer, Init, Layer, Module, Param, Result, Visitor};
+
+/// Weight and bias of a norm.
+fn affine(shape: &[usize]) -> Result<(Param, Param)> {
+    Ok((Param::init(shape, Init::Constant(1.0))?, Param::init(shape, Init::Constant(0.0))?))
+}
+
+/// Layer norm over the last dimension.
+#[derive(Clone, Module)]
+pub struct LayerNorm {
+    /// `[features]`
+    pub weight: Param,
+    /// `[features]`
+    pub bias: Param,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl LayerNorm {
+    /// With eps 1e-5.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(features: usize) -> Result<LayerNorm> {
+        let (weight, bias) = affine(&[features])?;
+        Ok(LayerNorm { weight, bias, eps: 1e-5 })
+    }
+}
+
+impl Layer for LayerNorm {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.layer_norm(1, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
+    }
+}
+
+/// Group norm of `[N, C, …]`.
+#[derive(Clone, Module)]
+pub struct GroupNorm {
+    /// `[C]`
+    pub weight: Param,
+    /// `[C]`
+    pub bias: Param,
+    /// Number of groups.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl GroupNorm {
+    /// With eps 1e-5.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(groups: usize, channels: usize) -> Result<GroupNorm> {
+        let (weight, bias) = affine(&[channels])?;
+        Ok(GroupNorm { weight, bias, groups, eps: 1e-5 })
+    }
+}
+
+impl Layer for GroupNorm {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.group_norm(self.groups, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
+    }
+}
+
+/// Batch norm of `[N, C, H, W]`. In training the batch's statistics are used, and the running ones change when the step is
+/// applied, not when forward runs: a skipped step leaves them alone.
+#[derive(Clone, Module)]
+pub struct BatchNorm2d {
+    /// `[C]`
+    pub weight: Param,
+    /// `[C]`
+    pub bias: Param,
+    /// `[C]`
+    pub running_mean: Buffer,
+    /// `[C]`, of the unbiased variance.
+    pub running_var: Buffer,
+    /// Number of applied updates (i64).
+    pub num_batches_tracked: Buffer,
+    /// Share of the batch's statistics in the running ones.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl BatchNorm2d {
+    /// With momentum 0.1 and eps 1e-5.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(channels: usize) -> Result<BatchNorm2d> {
+        let (weight, bias) = affine(&[channels])?;
+        Ok(BatchNorm2d {
+            weight,
+            bias,
+            running_mean: Buffer::new(Init::Constant(0.0).array(&[channels])?),
+            running_var: Buffer::new(Init::Constant(1.0).array(&[channels])?),
+            num_batches_tracked: Buffer::new(Array::full(&Device::cpu(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),
+            momentum: 0.1,
+            eps: 1e-5,
+        })
+    }
+}
+
+impl Layer for BatchNorm2d {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        let (weight, bias) = (self.weight.var(), self.bias.var());
+        if !scope::is_training() {
+            let statistics = (&self.running_mean.var(), &self.running_var.var());
+            return Ok(x.norm(NormKind::Fixed, Some((&weight, &bias)), Some(statistics), self.eps)?.0);
+        }
+        let (y, outs) = x.norm(NormKind::Batch, Some((&weight, &bias)), None, self.eps)?;
+        let n = (x.array().numel() / x.shape()[1].max(1)) as f64;
+        let (mean, var) = (outs[1].clone(), outs[3].clone());
+        let (this, momentum) = (self.clone(), self.momentum);
+        scope::defer(move || {
+            mix(&this.running_mean, &mean, momentum, 1.0)?;
+            mix(&this.running_var, &var, momentum, n / (n - 1.0))?;
+            let count = this.num_batches_tracked.array();
+            let next = Array::full(count.device(), DType::I64, Shape::SCALAR, count.item()? + 1.0, Class::Workspace)?;
+            Ok(count.copy_from(&next)?)
+        });
+        Ok(y)
+    }
+}
+
+/// `running ← (1 − momentum)·running + momentum·factor·batch`, in f32.
+fn mix(running: &Buffer, batch: &Array, momentum: f64, factor: f64) -> binade_autograd::Result<()> {
+    let array = running.array();
+    let times = |a: &Array, value: f64| {
+        run_one(&Op::Scalar { op: Binary::Mul, value, reversed: false }, &[a], a.device(), DType::F32, Class::Workspace)
+    };
+    let (old, new) = (times(array, 1.0 - momentum)?, times(batch, momentum * factor)?);
+    let sum = run_one(&Op::Binary(Binary::Add), &[&old, &new], array.device(), DType::F32, Class::Workspace)?;
+    Ok(array.copy_from(&sum)?)
+}

@@ -1,0 +1,112 @@
+//! State dicts under PyTorch's names, and safetensors files.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use binade_tensor::{Array, Class, DType, Device};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{Error, Module, Result};
+
+/// Tensors by name, in order.
+pub type StateDict = Vec<(String, Array)>;
+
+/// Parameters and buffers of a module by dotted name. The arrays share memory with the module.
+pub fn state_dict(module: &impl Module) -> StateDict {
+    module.assign_names();
+    let params = module.named_parameters().into_iter().map(|(name, p)| (name, p.array().clone()));
+    params.chain(module.named_buffers().into_iter().map(|(name, b)| (name, b.array().clone()))).collect()
+}
+
+/// Copies a state dict into a module. Every name must be there, and no other; dtypes may differ. Nothing is written unless all
+/// names and shapes fit.
+///
+/// # Errors
+/// [`Error::Names`], [`Error::Shape`].
+pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result<()> {
+    let given: HashMap<&str, &Array> = from.iter().map(|(name, array)| (name.as_str(), array)).collect();
+    let own = state_dict(module);
+    let missing: Vec<String> = own.iter().map(|(name, _)| name.clone()).filter(|name| !given.contains_key(name.as_str())).collect();
+    let known: std::collections::HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
+    let unexpected: Vec<String> = from.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name.as_str())).collect();
+    if !missing.is_empty() || !unexpected.is_empty() {
+        return Err(Error::Names { missing, unexpected });
+    }
+    for (name, array) in &own {
+        let found = given[name.as_str()].shape();
+        if found != array.shape() {
+            return Err(Error::Shape { name: name.clone(), found: found.to_vec(), expected: array.shape().to_vec() });
+        }
+    }
+    for (name, array) in &own {
+        array.copy_from(given[name.as_str()])?;
+    }
+    Ok(())
+}
+
+fn to_safetensors(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::I64 => Dtype::I64,
+        DType::U32 => Dtype::U32,
+        DType::I8 => Dtype::I8,
+        DType::Bool => Dtype::BOOL,
+    }
+}
+
+/// Writes tensors and metadata to a safetensors file: to a temporary file beside it first, so that a failure leaves the old
+/// file as it was.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: HashMap<String, String>) -> Result<()> {
+    let mut data = Vec::new();
+    for (name, array) in tensors {
+        let dense = array.contiguous(Class::Workspace)?;
+        data.push((name, array.dtype(), array.shape().to_vec(), dense.device().download(&dense)?));
+    }
+    let format = |e: safetensors::SafeTensorError| Error::Format { path: path.into(), message: e.to_string() };
+    let mut views = Vec::new();
+    for (name, dtype, shape, bytes) in &data {
+        views.push((name.as_str(), TensorView::new(to_safetensors(*dtype), shape.clone(), bytes).map_err(format)?));
+    }
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(format)?;
+    let io = |source| Error::Io { path: path.into(), source };
+    let temporary = path.with_extension("partial");
+    let write = || -> std::io::Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
+        // A leftover is of no use; the first error is what matters.
+        let _ = std::fs::remove_file(&temporary);
+        io(e)
+    })
+}
+
+/// Reads a safetensors file onto the CPU: tensors and metadata.
+///
+/// # Errors
+/// The file cannot be read, is torn, or holds a dtype this library lacks.
+pub fn read_safetensors(path: &Path, class: Class) -> Result<(StateDict, HashMap<String, String>)> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let format = |message: String| Error::Format { path: path.into(), message };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+    let mut out = StateDict::new();
+    for (name, view) in file.iter() {
+        let dtype = DType::ALL
+            .into_iter()
+            .find(|&d| to_safetensors(d) == view.dtype())
+            .ok_or_else(|| format(format!("{name}: no support for dtype {:?}", view.dtype())))?;
+        out.push((name.to_string(), Array::from_bytes(&Device::cpu(), dtype, view.data(), view.shape(), class)?));
+    }
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok((out, header.metadata().clone().unwrap_or_default()))
+}
