@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use super::Isa;
+use super::{Isa, Kernel, Lanes, dispatch};
 
 /// A float type that kernels load as f32 and store from f32.
 pub trait Convert: crate::Float {
@@ -13,7 +13,30 @@ pub trait Convert: crate::Float {
     fn widen(isa: Isa, from: &[Self], to: &mut [f32]);
     /// Nearest even; overflow gives an infinity, subnormals are kept.
     fn narrow(isa: Isa, from: &[f32], to: &mut [Self]);
+    /// Stochastic rounding of `from[i]` by `noise[i]`, as [`stochastic_bf16`] and [`stochastic_f16`] state; f32 is copied.
+    fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [Self]);
+    /// Exact.
+    fn widen_f64(isa: Isa, from: &[Self], to: &mut [f64]) {
+        assert_eq!(from.len(), to.len());
+        let mut wide = [0.0; BLOCK];
+        for (from, to) in from.chunks(BLOCK).zip(to.chunks_mut(BLOCK)) {
+            Self::widen(isa, from, &mut wide[..from.len()]);
+            wide.iter().zip(to).for_each(|(&w, t)| *t = w as f64);
+        }
+    }
+    /// Nearest even, rounded once and not through f32.
+    fn narrow_f64(isa: Isa, from: &[f64], to: &mut [Self]) {
+        assert_eq!(from.len(), to.len());
+        let mut odd = [0.0; BLOCK];
+        for (from, to) in from.chunks(BLOCK).zip(to.chunks_mut(BLOCK)) {
+            odd.iter_mut().zip(from).for_each(|(o, &f)| *o = f64_to_f32_odd(f));
+            Self::narrow(isa, &odd[..from.len()], to);
+        }
+    }
 }
+
+/// Elements converted at a time through f32.
+const BLOCK: usize = 256;
 
 impl Convert for f32 {
     fn widen(_isa: Isa, from: &[f32], to: &mut [f32]) {
@@ -21,6 +44,13 @@ impl Convert for f32 {
     }
     fn narrow(_isa: Isa, from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
+    }
+    fn stochastic(_isa: Isa, from: &[f32], _noise: &[u32], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+    fn narrow_f64(_isa: Isa, from: &[f64], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len());
+        from.iter().zip(to).for_each(|(&f, t)| *t = f as f32);
     }
 }
 
@@ -44,68 +74,104 @@ macro_rules! by_isa {
 
 impl Convert for f16 {
     fn widen(isa: Isa, from: &[f16], to: &mut [f32]) {
-        by_isa!(isa, from, to, each(widen_f16), widen_f16_avx2, widen_f16_avx512);
+        by_isa!(isa, from, to, |from, to| dispatch(Isa::Portable, Each(widen_f16, from, to)), widen_f16_avx2, widen_f16_avx512);
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [f16]) {
-        by_isa!(isa, from, to, each(narrow_f16), narrow_f16_avx2, narrow_f16_avx512);
+        by_isa!(
+            isa,
+            from,
+            to,
+            |from, to| dispatch(Isa::Portable, Each(narrow_f16, from, to)),
+            narrow_f16_avx2,
+            narrow_f16_avx512
+        );
+    }
+    fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [f16]) {
+        dispatch(isa, EachNoisy(stochastic_f16, from, noise, to));
     }
 }
 
 impl Convert for bf16 {
     fn widen(isa: Isa, from: &[bf16], to: &mut [f32]) {
-        by_isa!(isa, from, to, each(widen_bf16), widen_bf16_avx2, widen_bf16_avx512);
+        dispatch(isa, Each(widen_bf16, from, to));
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [bf16]) {
-        by_isa!(isa, from, to, each(narrow_bf16), narrow_bf16_avx2, narrow_bf16_avx512);
+        dispatch(isa, Each(narrow_bf16, from, to));
+    }
+    fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [bf16]) {
+        dispatch(isa, EachNoisy(stochastic_bf16, from, noise, to));
     }
 }
 
-fn each<A: Copy, B>(f: impl Fn(A) -> B) -> impl Fn(&[A], &mut [B]) {
-    move |from, to| from.iter().zip(to).for_each(|(&a, b)| *b = f(a))
+/// A scalar function over slices. Compiled for each level like any kernel, the loop becomes vector code by itself.
+struct Each<'a, F, A, B>(F, &'a [A], &'a mut [B]);
+
+impl<F: Fn(A) -> B, A: Copy, B> Kernel for Each<'_, F, A, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let Each(f, from, to) = self;
+        assert_eq!(from.len(), to.len());
+        for (&a, b) in from.iter().zip(to) {
+            *b = f(a);
+        }
+    }
 }
+
+/// [`Each`] with a word of noise per element.
+struct EachNoisy<'a, F, B>(F, &'a [f32], &'a [u32], &'a mut [B]);
+
+impl<F: Fn(f32, u32) -> B, B> Kernel for EachNoisy<'_, F, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let EachNoisy(f, from, noise, to) = self;
+        assert!(from.len() == to.len() && noise.len() == to.len());
+        for ((&a, &n), b) in from.iter().zip(noise).zip(to) {
+            *b = f(a, n);
+        }
+    }
+}
+
+// The scalar formulas choose between values, never between paths, so that loops over them become vector code.
 
 #[inline(always)]
 fn widen_bf16(x: bf16) -> f32 {
     let bits = (x.to_bits() as u32) << 16;
-    f32::from_bits(if x.is_nan() { bits | 0x0040_0000 } else { bits })
+    let quiet = if bits << 1 > 0xff00_0000 { 0x0040_0000 } else { 0 };
+    f32::from_bits(bits | quiet)
 }
 
 #[inline(always)]
 fn narrow_bf16(x: f32) -> bf16 {
     let bits = x.to_bits();
-    if x.is_nan() {
-        return bf16::from_bits((bits >> 16) as u16 | 0x40);
-    }
     // Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
-    bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let nan = bits >> 16 | 0x40;
+    bf16::from_bits(if x.is_nan() { nan } else { rounded } as u16)
 }
 
 #[inline(always)]
 fn widen_f16(x: f16) -> f32 {
     let bits = x.to_bits() as u32;
-    let (sign, exponent, mantissa) = (bits >> 15 << 31, bits >> 10 & 31, bits & 0x3ff);
-    match (exponent, mantissa) {
-        (0, m) => f32::from_bits((m as f32 * (1.0 / (1 << 24) as f32)).to_bits() | sign),
-        (31, 0) => f32::from_bits(sign | 0x7f80_0000),
-        (31, m) => f32::from_bits(sign | 0x7fc0_0000 | m << 13),
-        (e, m) => f32::from_bits(sign | (e + 112) << 23 | m << 13),
-    }
+    let magnitude = bits & 0x7fff;
+    // The fields at their places in f32, then the difference of the biases as an exact product: right for subnormals too.
+    let finite = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
+    let special = 0x7f80_0000 | magnitude << 13 | if magnitude > 0x7c00 { 0x0040_0000 } else { 0 };
+    f32::from_bits((bits & 0x8000) << 16 | if magnitude < 0x7c00 { finite.to_bits() } else { special })
 }
 
 #[inline(always)]
 fn narrow_f16(x: f32) -> f16 {
     let bits = x.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
-    let out = if magnitude > 0x7f80_0000 {
-        0x7e00 | (magnitude >> 13 & 0x3ff)
-    } else if magnitude >= 0x477f_f000 {
-        0x7c00 // 65520 and above
-    } else if magnitude >= 0x3880_0000 {
-        (magnitude - (112 << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13
-    } else {
-        // Subnormal: adding ½ puts the unit 2⁻²⁴ at f32's last place, so the addition rounds to it, ties to even.
-        (f32::from_bits(magnitude) + 0.5).to_bits() - 0x3f00_0000
-    };
+    let nan = 0x7e00 | (magnitude >> 13 & 0x3ff);
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
+    // Subnormal: adding ½ puts the unit 2⁻²⁴ at f32's last place, so the addition rounds to it, ties to even.
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+    let out = if magnitude < 0x3880_0000 { subnormal } else { normal };
+    let out = if magnitude < 0x477f_f000 { out } else { 0x7c00 }; // 65520 and above
+    let out = if magnitude > 0x7f80_0000 { nan } else { out };
     f16::from_bits((sign | out) as u16)
 }
 
@@ -125,44 +191,41 @@ pub fn f64_to_f32_odd(x: f64) -> f32 {
 /// Stochastic rounding to bf16: the magnitude rounds up with probability L/65536, where L is the low half of `x`, using the
 /// low 16 bits of `noise`. NaN stays NaN, infinities and representable values stay; beyond the largest finite value the
 /// upper neighbour is infinity.
-#[inline]
+#[inline(always)]
 pub fn stochastic_bf16(x: f32, noise: u32) -> bf16 {
     let bits = x.to_bits();
-    if x.is_nan() {
-        return bf16::from_bits((bits >> 16) as u16 | 0x40);
-    }
     let up = (noise & 0xffff) < (bits & 0xffff);
-    bf16::from_bits(((bits >> 16) + up as u32) as u16)
+    let nan = bits >> 16 | 0x40;
+    bf16::from_bits(if x.is_nan() { nan } else { (bits >> 16) + up as u32 } as u16)
 }
 
 /// Stochastic rounding to f16, like [`stochastic_bf16`]: the magnitude rounds up with probability (dropped part)/ulp, by the
-/// low bits of `noise`: 13 for normal results, up to 32 in the subnormal range (below 2⁻⁴³ the remainder is cut to 32 bits).
-#[inline]
+/// low bits of `noise`, as many as are dropped: 13 for normal results, up to 32 in the subnormal range. Below 2⁻³³ more
+/// than 32 would be dropped, and the probability is cut to a multiple of 2⁻³². Between 65504 and 65536 the upper neighbour
+/// is infinity; from 65536 up the result is infinity.
+#[inline(always)]
 pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
     let bits = x.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
-    let out = if magnitude > 0x7f80_0000 {
-        0x7e00 | (magnitude >> 13 & 0x3ff)
-    } else if magnitude >= 0x4780_0000 {
-        0x7c00 // 65536 and above: between 65504 and 65536 infinity is the upper neighbour
-    } else if magnitude >= 0x3880_0000 {
-        let rebased = magnitude - (112 << 23);
-        (rebased >> 13) + ((noise & 0x1fff) < (rebased & 0x1fff)) as u32
-    } else {
-        // value = units·2⁻²⁴; the fraction of a unit is compared with 32 bits of noise.
-        let units = f32::from_bits(magnitude) as f64 * (1u64 << 24) as f64;
-        let whole = units as u32;
-        let fraction = ((units - whole as f64) * 4294967296.0) as u64;
-        whole + ((noise as u64) < fraction) as u32
-    };
-    f16::from_bits((sign | out) as u16)
+    let exponent = magnitude >> 23;
+    // Subnormals of f32 get a leading bit they do not have; they round to zero for any noise all the same.
+    let significand = magnitude & 0x007f_ffff | 0x0080_0000;
+    let dropped = 126u32.saturating_sub(exponent).max(13);
+    let whole = (significand >> dropped.min(31)) + (exponent.saturating_sub(113) << 10);
+    // The dropped bits and as many of noise, both moved to the top of a word; moving left loses the kept bits.
+    let left = 32u32.saturating_sub(dropped);
+    let rest = significand << left >> dropped.saturating_sub(32).min(31);
+    let up = (noise << left) < rest;
+    let out = if magnitude < 0x4780_0000 { whole + up as u32 } else { 0x7c00 };
+    let nan = 0x7e00 | (magnitude >> 13 & 0x3ff);
+    f16::from_bits((sign | if magnitude > 0x7f80_0000 { nan } else { out }) as u16)
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{narrow_bf16, narrow_f16, widen_bf16, widen_f16};
+    use super::{narrow_f16, widen_f16};
     use core::arch::x86_64::*;
-    use half::{bf16, f16};
+    use half::f16;
 
     /// Applies `$vector` to full vectors of `$n` and `$scalar` to the rest.
     macro_rules! convert {
@@ -192,43 +255,10 @@ mod x86 {
     convert!(narrow_f16_avx2, "avx2,fma,f16c", f32, f16, 8, narrow_f16, |src, dst| {
         _mm_storeu_si128(dst.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(src)))
     });
-    convert!(widen_bf16_avx2, "avx2,fma,f16c", bf16, f32, 8, widen_bf16, |src, dst| {
-        let bits = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.cast())));
-        let x = _mm256_castsi256_ps(bits);
-        let quiet = _mm256_and_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x), _mm256_castsi256_ps(_mm256_set1_epi32(0x0040_0000)));
-        _mm256_storeu_ps(dst, _mm256_or_ps(x, quiet))
-    });
-    convert!(narrow_bf16_avx2, "avx2,fma,f16c", f32, bf16, 8, narrow_bf16, |src, dst| {
-        let x = _mm256_loadu_ps(src);
-        let bits = _mm256_castps_si256(x);
-        let even = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), even));
-        let nan = _mm256_or_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(0x40));
-        let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
-        let out = _mm256_blendv_epi8(rounded, nan, is_nan);
-        let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(out, out));
-        _mm_storeu_si128(dst.cast(), _mm256_castsi256_si128(packed))
-    });
     convert!(widen_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f16, f32, 16, widen_f16, |src, dst| {
         _mm512_storeu_ps(dst, _mm512_cvtph_ps(_mm256_loadu_si256(src.cast())))
     });
     convert!(narrow_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, f16, 16, narrow_f16, |src, dst| {
         _mm256_storeu_si256(dst.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(src)))
-    });
-    convert!(widen_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
-        let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(src.cast())));
-        let x = _mm512_castsi512_ps(bits);
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-        let quiet = _mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x0040_0000));
-        _mm512_storeu_ps(dst, _mm512_castsi512_ps(quiet))
-    });
-    convert!(narrow_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
-        let x = _mm512_loadu_ps(src);
-        let bits = _mm512_castps_si512(x);
-        let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even));
-        let nan = _mm512_or_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(0x40));
-        let out = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), rounded, nan);
-        _mm256_storeu_si256(dst.cast(), _mm512_cvtepi32_epi16(out))
     });
 }

@@ -2,14 +2,17 @@
 
 use std::sync::OnceLock;
 
-/// An instruction set.
+/// An instruction set. A value other than `Portable` is a proof that the processor has it: only [`Isa::detect`] and
+/// [`Isa::available`] make one, which is why those variants cannot be built outside this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// No assumption about the processor.
     Portable,
     /// AVX2, FMA and F16C: x86 processors since 2013.
+    #[non_exhaustive]
     Avx2,
     /// AVX-512 F, BW, VL and DQ beside them.
+    #[non_exhaustive]
     Avx512,
 }
 

@@ -20,7 +20,7 @@ pub trait Lanes:
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
-    /// `self · b + c`, rounded once.
+    /// `self · b + c`, fused where the instruction set has such an instruction, else rounded twice.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Square root, correctly rounded.
     fn sqrt(self) -> Self;
@@ -40,6 +40,18 @@ pub trait Lanes:
     fn select(mask: Self::Mask, if_true: Self, if_false: Self) -> Self;
     /// Nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
+    /// Largest integer not above.
+    fn floor(self) -> Self;
+    /// `1/x`, correctly rounded.
+    #[inline(always)]
+    fn recip(self) -> Self {
+        Self::splat(1.0) / self
+    }
+    /// `1/√x` from the exact root and quotient, ≤ 1 ulp; no approximate instruction.
+    #[inline(always)]
+    fn rsqrt(self) -> Self {
+        Self::splat(1.0) / self.sqrt()
+    }
     /// `eˣ`.
     fn exp(self) -> Self;
     /// `eˣ − 1`.
@@ -66,6 +78,17 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn split(self) -> (Self, Self);
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// `self` limited to `low..=high`; NaN stays.
+    fn clamp(self, low: f64, high: f64) -> Self;
+    /// `self · b + c` with one rounding at every level, for residuals that cancel.
+    fn fused(self, b: Self, c: Self) -> Self;
+    /// `self·2ⁿ` rounded once, for |self| in ¼..4 and an integer `n` in −160..=130.
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        // Two normal factors; the first product is exact, being far from subnormal.
+        let half = (n * Self::splat(0.5)).round_ties_even();
+        self * half.pow2() * (n - half).pow2()
+    }
 }
 
 impl Lanes for f64 {
@@ -123,6 +146,9 @@ impl Lanes for f64 {
     fn round_ties_even(self) -> f64 {
         f64::round_ties_even(self)
     }
+    fn floor(self) -> f64 {
+        f64::floor(self)
+    }
     fn exp(self) -> f64 {
         libm::exp(self)
     }
@@ -175,6 +201,8 @@ macro_rules! f32_lanes {
     };
 }
 
+pub(super) use f32_lanes;
+
 /// One f32: the portable level.
 #[derive(Clone, Copy)]
 pub struct P1(f32);
@@ -188,10 +216,9 @@ f32_lanes!(P1, bool, 1,
     fn load(from: &[f32]) -> P1 { P1(from[0]) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { to[0] = self.0; }
-    // The product is exact in f64, so this differs from a fused operation only in rare double roundings, and it needs no
-    // call to a library where the processor has no such instruction.
+    // Two roundings: without the instruction a fused operation is a call to a library.
     #[inline(always)]
-    fn mul_add(self, b: P1, c: P1) -> P1 { P1((self.0 as f64 * b.0 as f64 + c.0 as f64) as f32) }
+    fn mul_add(self, b: P1, c: P1) -> P1 { P1(self.0 * b.0 + c.0) }
     #[inline(always)]
     fn sqrt(self) -> P1 { P1(self.0.sqrt()) }
     #[inline(always)]
@@ -208,14 +235,26 @@ f32_lanes!(P1, bool, 1,
     fn eq(self, o: P1) -> bool { self.0 == o.0 }
     #[inline(always)]
     fn select(mask: bool, a: P1, b: P1) -> P1 { if mask { a } else { b } }
+    // Adding 2²³ rounds to an integer; `f32::round_ties_even` would be a library call on the x86-64 baseline.
     #[inline(always)]
-    fn round_ties_even(self) -> P1 { P1(self.0.round_ties_even()) }
+    fn round_ties_even(self) -> P1 {
+        let a = self.0.abs();
+        let r = ((a + TWO_23) - TWO_23).copysign(self.0);
+        P1(if a < TWO_23 { r } else { self.0 })
+    }
+    // The sign is restored because 0 − 0 would lose that of −0.
+    #[inline(always)]
+    fn floor(self) -> P1 {
+        let r = self.round_ties_even().0;
+        P1((if r > self.0 { r - 1.0 } else { r }).copysign(self.0))
+    }
 });
 
 impl F32Lanes for P1 {
     #[inline(always)]
     fn pow2(self) -> P1 {
-        P1(f32::from_bits(((self.0 as i32 + 127) as u32) << 23))
+        // After adding 2²³ + 127 the low bits are the biased exponent.
+        P1(f32::from_bits((self.0 + (TWO_23 + 127.0)).to_bits() << 23))
     }
     #[inline(always)]
     fn split(self) -> (P1, P1) {
@@ -227,158 +266,18 @@ impl F32Lanes for P1 {
     fn copysign(self, sign: P1) -> P1 {
         P1(self.0.copysign(sign.0))
     }
+    #[inline(always)]
+    fn clamp(self, low: f64, high: f64) -> P1 {
+        P1(self.0.clamp(low as f32, high as f32))
+    }
+    // The product is exact in f64; only a rare double rounding differs from a fused instruction.
+    #[inline(always)]
+    fn fused(self, b: P1, c: P1) -> P1 {
+        P1((self.0 as f64 * b.0 as f64 + c.0 as f64) as f32)
+    }
 }
 
 /// Bits of √½.
-const SQRT_HALF: u32 = 0x3f35_04f3;
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::*;
-    use core::arch::x86_64::*;
-
-    /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
-    #[derive(Clone, Copy)]
-    pub struct V8(__m256);
-
-    /// Sixteen f32 in an AVX-512 register. Made and used only inside kernels dispatched to AVX-512.
-    #[derive(Clone, Copy)]
-    pub struct V16(__m512);
-
-    /// `unsafe { intrinsic }` for code that only runs where `dispatch` found the instruction set.
-    macro_rules! x {
-        ($e:expr) => {
-            // SAFETY: this type is used only in kernels that `dispatch` runs after detecting the instruction set; loads and
-            // stores go through slices whose length is asserted.
-            unsafe { $e }
-        };
-    }
-
-    f32_lanes!(V8, __m256, 8,
-        add |a: V8, b: V8| V8(x!(_mm256_add_ps(a.0, b.0))), sub |a: V8, b: V8| V8(x!(_mm256_sub_ps(a.0, b.0))),
-        mul |a: V8, b: V8| V8(x!(_mm256_mul_ps(a.0, b.0))), div |a: V8, b: V8| V8(x!(_mm256_div_ps(a.0, b.0))),
-        neg |a: V8| V8(x!(_mm256_xor_ps(a.0, _mm256_set1_ps(-0.0)))), {
-        #[inline(always)]
-        fn splat(value: f64) -> V8 { V8(x!(_mm256_set1_ps(value as f32))) }
-        #[inline(always)]
-        fn load(from: &[f32]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_loadu_ps(from.as_ptr()))) }
-        #[inline(always)]
-        fn store(self, to: &mut [f32]) { assert!(to.len() >= 8); x!(_mm256_storeu_ps(to.as_mut_ptr(), self.0)) }
-        #[inline(always)]
-        fn mul_add(self, b: V8, c: V8) -> V8 { V8(x!(_mm256_fmadd_ps(self.0, b.0, c.0))) }
-        #[inline(always)]
-        fn sqrt(self) -> V8 { V8(x!(_mm256_sqrt_ps(self.0))) }
-        #[inline(always)]
-        fn abs(self) -> V8 { V8(x!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0))) }
-        #[inline(always)]
-        fn max(self, o: V8) -> V8 {
-            // The instruction returns its second operand when either is NaN.
-            V8(x!(_mm256_blendv_ps(_mm256_max_ps(self.0, o.0), self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0))))
-        }
-        #[inline(always)]
-        fn min(self, o: V8) -> V8 {
-            V8(x!(_mm256_blendv_ps(_mm256_min_ps(self.0, o.0), self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0))))
-        }
-        #[inline(always)]
-        fn lt(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn le(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_LE_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn eq(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn select(mask: __m256, a: V8, b: V8) -> V8 { V8(x!(_mm256_blendv_ps(b.0, a.0, mask))) }
-        #[inline(always)]
-        fn round_ties_even(self) -> V8 { V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
-    });
-
-    impl F32Lanes for V8 {
-        #[inline(always)]
-        fn pow2(self) -> V8 {
-            V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-                _mm256_cvtps_epi32(self.0),
-                _mm256_set1_epi32(127)
-            )))))
-        }
-        #[inline(always)]
-        fn split(self) -> (V8, V8) {
-            x!({
-                let bits = _mm256_castps_si256(self.0);
-                let e = _mm256_srai_epi32::<23>(_mm256_sub_epi32(bits, _mm256_set1_epi32(SQRT_HALF as i32)));
-                let m = _mm256_sub_epi32(bits, _mm256_slli_epi32::<23>(e));
-                (V8(_mm256_castsi256_ps(m)), V8(_mm256_cvtepi32_ps(e)))
-            })
-        }
-        #[inline(always)]
-        fn copysign(self, sign: V8) -> V8 {
-            x!({
-                let mask = _mm256_set1_ps(-0.0);
-                V8(_mm256_or_ps(_mm256_andnot_ps(mask, self.0), _mm256_and_ps(mask, sign.0)))
-            })
-        }
-    }
-
-    f32_lanes!(V16, __mmask16, 16,
-        add |a: V16, b: V16| V16(x!(_mm512_add_ps(a.0, b.0))), sub |a: V16, b: V16| V16(x!(_mm512_sub_ps(a.0, b.0))),
-        mul |a: V16, b: V16| V16(x!(_mm512_mul_ps(a.0, b.0))), div |a: V16, b: V16| V16(x!(_mm512_div_ps(a.0, b.0))),
-        neg |a: V16| V16(x!(_mm512_xor_ps(a.0, _mm512_set1_ps(-0.0)))), {
-        #[inline(always)]
-        fn splat(value: f64) -> V16 { V16(x!(_mm512_set1_ps(value as f32))) }
-        #[inline(always)]
-        fn load(from: &[f32]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_loadu_ps(from.as_ptr()))) }
-        #[inline(always)]
-        fn store(self, to: &mut [f32]) { assert!(to.len() >= 16); x!(_mm512_storeu_ps(to.as_mut_ptr(), self.0)) }
-        #[inline(always)]
-        fn mul_add(self, b: V16, c: V16) -> V16 { V16(x!(_mm512_fmadd_ps(self.0, b.0, c.0))) }
-        #[inline(always)]
-        fn sqrt(self) -> V16 { V16(x!(_mm512_sqrt_ps(self.0))) }
-        #[inline(always)]
-        fn abs(self) -> V16 { V16(x!(_mm512_abs_ps(self.0))) }
-        #[inline(always)]
-        fn max(self, o: V16) -> V16 {
-            V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_max_ps(self.0, o.0), self.0)))
-        }
-        #[inline(always)]
-        fn min(self, o: V16) -> V16 {
-            V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_min_ps(self.0, o.0), self.0)))
-        }
-        #[inline(always)]
-        fn lt(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn le(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn eq(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, o.0)) }
-        #[inline(always)]
-        fn select(mask: __mmask16, a: V16, b: V16) -> V16 { V16(x!(_mm512_mask_blend_ps(mask, b.0, a.0))) }
-        #[inline(always)]
-        fn round_ties_even(self) -> V16 { V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
-    });
-
-    impl F32Lanes for V16 {
-        #[inline(always)]
-        fn pow2(self) -> V16 {
-            V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
-                _mm512_cvtps_epi32(self.0),
-                _mm512_set1_epi32(127)
-            )))))
-        }
-        #[inline(always)]
-        fn split(self) -> (V16, V16) {
-            x!({
-                let bits = _mm512_castps_si512(self.0);
-                let e = _mm512_srai_epi32::<23>(_mm512_sub_epi32(bits, _mm512_set1_epi32(SQRT_HALF as i32)));
-                let m = _mm512_sub_epi32(bits, _mm512_slli_epi32::<23>(e));
-                (V16(_mm512_castsi512_ps(m)), V16(_mm512_cvtepi32_ps(e)))
-            })
-        }
-        #[inline(always)]
-        fn copysign(self, sign: V16) -> V16 {
-            x!({
-                let mask = _mm512_set1_ps(-0.0);
-                V16(_mm512_or_ps(_mm512_andnot_ps(mask, self.0), _mm512_and_ps(mask, sign.0)))
-            })
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub use x86::{V8, V16};
+pub(super) const SQRT_HALF: u32 = 0x3f35_04f3;
+/// 2²³: from here on f32 holds only integers.
+const TWO_23: f32 = 8_388_608.0;

@@ -1,102 +1,147 @@
 //! The f32 functions, branch-free and over the whole range: signed zeros, infinities, NaN, subnormal results.
 //!
-//! Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
+//! Arguments are reduced as by Cody and Waite (*Software Manual for the Elementary Functions*, 1980). Polynomials without a
+//! named source were fitted for this file (least squares with Lawson's weights, coefficients rounded to f32 one after the
+//! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
 
 use super::lanes::F32Lanes as F;
 
-const LN2_HI: f64 = 0.693_138_122_558_593_75;
+const LN2_HI: f64 = 0.693_138_122_558_593_8;
 const LN2_LO: f64 = 9.058_000_614_5e-6;
 
-/// (n, eʳ − 1) with x = n·ln 2 + r, |r| ≤ ½ ln 2. Cody and Waite reduction, Taylor series to r⁷ (remainder 5·10⁻⁹).
+/// Σ c[k]·xᵏ by Horner's rule.
+#[inline(always)]
+fn poly<L: F, const K: usize>(x: L, c: [f64; K]) -> L {
+    let mut y = L::splat(c[K - 1]);
+    for k in (0..K - 1).rev() {
+        y = y.mul_add(x, L::splat(c[k]));
+    }
+    y
+}
+
+/// (n, eʳ − 1) with x = n·ln 2 + r, |r| ≤ ½ ln 2. Cody and Waite reduction, fit with relative error 2⁻²⁸ of eʳ.
 #[inline(always)]
 fn exp_parts<L: F>(x: L) -> (L, L) {
     let n = (x * L::splat(std::f64::consts::LOG2_E)).round_ties_even();
     let r = n.mul_add(L::splat(-LN2_HI), x);
     let r = n.mul_add(L::splat(-LN2_LO), r);
-    let mut p = L::splat(1.0 / 5040.0);
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5] {
-        p = p.mul_add(r, L::splat(c));
-    }
+    let p = poly(r, [0.499_999_94, 0.166_665_211, 0.041_668_262_3, 0.008_368_670_94, 0.001_382_099_93]);
     (n, (r * r).mul_add(p, r))
 }
 
-/// `2ⁿ·p` for |n| ≤ 252, in two factors so that subnormal results round once and large ones overflow at the right place.
-#[inline(always)]
-fn scale<L: F>(p: L, n: L) -> L {
-    let half = (n * L::splat(0.5)).round_ties_even();
-    p * half.pow2() * (n - half).pow2()
-}
-
-/// `eˣ`, ≤ 1 ulp.
+/// `eˣ`, ≤ 1.1 ulp. `scale` rounds a subnormal result once and overflows in the right place.
 #[inline(always)]
 pub fn exp<L: F>(x: L) -> L {
-    let x = x.max(L::splat(-110.0)).min(L::splat(90.0));
-    let (n, p) = exp_parts(x);
-    scale(p + L::splat(1.0), n)
+    // Beyond the limits the result is 0 or infinity all the same.
+    let (n, p) = exp_parts(x.clamp(-104.0, 89.0));
+    (p + L::splat(1.0)).scale(n)
 }
 
-/// `eˣ − 1`, ≤ 2 ulp: `2(s·(eʳ − 1) + (s − ½))` with s = 2ⁿ⁻¹, whose second term is exact.
+/// `eˣ` for x in −87..=88, where one factor 2ⁿ is enough.
+#[inline(always)]
+fn exp_normal<L: F>(x: L) -> L {
+    let (n, p) = exp_parts(x);
+    (p + L::splat(1.0)) * n.pow2()
+}
+
+/// `eˣ − 1`, ≤ 1.5 ulp: twice `(s − ½) + s·r + s·(eʳ − 1 − r)` with s = 2ⁿ⁻¹, where the rounding errors of r and of the first
+/// sum are added to the last term. Half of 2ⁿ, because 2¹²⁸ is not a float.
 #[inline(always)]
 pub fn exp_m1<L: F>(x: L) -> L {
-    let clamped = x.max(L::splat(-30.0)).min(L::splat(90.0));
-    let (n, p) = exp_parts(clamped);
-    let s = (n - L::splat(1.0)).min(L::splat(127.0)).pow2();
-    let y = L::splat(2.0) * s.mul_add(p, s - L::splat(0.5));
-    let y = L::select(x.lt(L::splat(88.8)), y, x * L::splat(f32::MAX as f64));
-    L::select(x.eq(L::splat(0.0)), x, L::select(x.eq(x), y, x))
+    // From −18 down the result is −1 rounded.
+    let y = x.clamp(-18.0, 89.0);
+    let n = (y * L::splat(std::f64::consts::LOG2_E)).round_ties_even();
+    let high = n.mul_add(L::splat(-LN2_HI), y);
+    let low = n * L::splat(-LN2_LO);
+    let r = high + low;
+    let r_low = (high - r) + low;
+    let p = poly(r, [0.5, 0.166_666_672, 0.041_666_489_1, 0.008_333_207_11, 0.001_393_266_49, 0.000_199_450_995]);
+    let tail = (r * r).mul_add(p, r_low);
+    let s = (n - L::splat(1.0)).pow2();
+    let (a, b) = (s - L::splat(0.5), s * r);
+    let sum = a + b;
+    let half = sum + s.mul_add(tail, b - (sum - a));
+    // Below 2⁻²⁵ the result is x: keeps −0 and subnormals, which halving would round.
+    L::select(x.abs().lt(L::splat(TINY)), x, half + half)
 }
 
-/// Natural logarithm, ≤ 1 ulp: the series of FreeBSD's `e_logf.c` in s = f/(2 + f).
+/// 2⁻²⁵.
+const TINY: f64 = 1.0 / (1u32 << 25) as f64;
+
+/// `ln(1 + f) + e·ln 2` for 1 + f in [√½, √2): the series of FreeBSD's `e_logf.c` in s = f/(2 + f), error 2⁻³⁴.
+#[inline(always)]
+fn ln_parts<L: F>(f: L, e: L) -> L {
+    let s = f / (L::splat(2.0) + f);
+    let z = s * s;
+    let r = poly(z, [0.666_666_626_93, 0.400_009_721_52, 0.284_987_866_88, 0.242_790_788_41]) * z;
+    let half = L::splat(0.5) * f * f;
+    e.mul_add(L::splat(LN2_HI), f - (half - s.mul_add(half + r, e * L::splat(LN2_LO))))
+}
+
+/// The logarithm of `u`, given its value `y` where `u` is positive and finite.
+#[inline(always)]
+fn ln_edges<L: F>(u: L, y: L) -> L {
+    let y = L::select(u.eq(L::splat(0.0)), L::splat(f64::NEG_INFINITY), y);
+    let y = L::select(u.lt(L::splat(f64::INFINITY)), y, u);
+    L::select(u.lt(L::splat(0.0)), L::splat(f64::NAN), y)
+}
+
+/// Natural logarithm, ≤ 1 ulp.
 #[inline(always)]
 pub fn ln<L: F>(x: L) -> L {
     let tiny = x.lt(L::splat(f32::MIN_POSITIVE as f64));
-    let scaled = L::select(tiny, x * L::splat((1u64 << 25) as f64), x);
-    let (m, e) = scaled.split();
+    let (m, e) = L::select(tiny, x * L::splat((1u64 << 25) as f64), x).split();
     let e = e - L::select(tiny, L::splat(25.0), L::splat(0.0));
-    let f = m - L::splat(1.0);
-    let s = f / (L::splat(2.0) + f);
-    let z = s * s;
-    let r = z.mul_add(L::splat(0.242_790_788_41), L::splat(0.284_987_866_88));
-    let r = r.mul_add(z, L::splat(0.400_009_721_52)).mul_add(z, L::splat(0.666_666_626_93)) * z;
-    let half = L::splat(0.5) * f * f;
-    let y = e.mul_add(L::splat(LN2_HI), f - (half - s.mul_add(half + r, e * L::splat(LN2_LO))));
-    let y = L::select(x.eq(L::splat(0.0)), L::splat(f64::NEG_INFINITY), y);
-    let y = L::select(x.lt(L::splat(f64::INFINITY)), y, x);
-    L::select(x.lt(L::splat(0.0)), L::splat(f64::NAN), y)
+    ln_edges(x, ln_parts(m - L::splat(1.0), e))
 }
 
-/// `ln(1 + x)`, ≤ 2 ulp: the logarithm of u = fl(1 + x), corrected for the rounding of u.
+/// `ln(1 + x)`, ≤ 1.5 ulp: the rounding error of u = fl(1 + x) is added to the reduced argument, which is x itself near 0.
 #[inline(always)]
 pub fn ln_1p<L: F>(x: L) -> L {
     let one = L::splat(1.0);
     let u = one + x;
     // 1 + x = u + c exactly; which of the two operands is larger decides how c is found.
     let c = L::select(x.lt(one), x - (u - one), one - (u - x));
-    let y = ln(u) + c / u;
-    let y = L::select(L::splat(-1.0).lt(x), y, ln(u));
-    let y = L::select(x.eq(L::splat(f64::INFINITY)), x, y);
-    L::select(x.eq(L::splat(0.0)), x, y)
+    let (m, e) = u.split();
+    // c no longer matters where 2⁻ᵉ is limited.
+    let f = c.mul_add((-e).clamp(-100.0, 100.0).pow2(), m - one);
+    // The sign is restored for −0.
+    ln_edges(u, ln_parts(f, e)).copysign(x)
 }
 
-/// Hyperbolic tangent, ≤ 2 ulp: t/(t + 2) with t = e²ˣ − 1, and the Taylor series below ¼.
+/// Hyperbolic tangent, ≤ 1.5 ulp: 1 − 2/(e²ˣ + 1), and below 0.625 an odd polynomial (fit with relative error 2⁻²⁸).
 #[inline(always)]
 pub fn tanh<L: F>(x: L) -> L {
-    let a = x.abs().min(L::splat(10.0));
-    let t = exp_m1(a * L::splat(2.0));
-    let far = (t / (t + L::splat(2.0))).copysign(x);
-    let s = x * x;
-    let mut p = L::splat(62.0 / 2835.0);
-    for c in [-17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0] {
-        p = p.mul_add(s, L::splat(c));
-    }
-    L::select(a.lt(L::splat(0.25)), (x * s).mul_add(p, x), far)
+    // From 9.02 up tanh rounds to 1.
+    let a = x.abs().clamp(0.0, 10.0);
+    let s = a * a;
+    let p = poly(s, [-0.333_332_837, 0.133_314_848, -0.053_743_004_8, 0.020_649_103_4, -0.005_715_499_17]);
+    let near = (a * s).mul_add(p, a);
+    let far = L::splat(1.0) - L::splat(2.0) / (exp_normal(a + a) + L::splat(1.0));
+    L::select(a.lt(L::splat(0.625)), near, far).copysign(x)
 }
 
-/// `1/(1 + e⁻ˣ)`, ≤ 2.5 ulp, from e^−|x| so that the left tail keeps its relative accuracy.
+/// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative accuracy.
+///
+/// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors), and one Newton step
+/// corrects the quotient, which is scaled by E's power of two at the end.
 #[inline(always)]
 pub fn sigmoid<L: F>(x: L) -> L {
-    let e = exp(-x.abs());
-    L::select(x.lt(L::splat(0.0)), e, L::splat(1.0)) / (L::splat(1.0) + e)
+    let (zero, one) = (L::splat(0.0), L::splat(1.0));
+    let (n, p) = exp_parts((-x.abs()).clamp(-104.0, 0.0));
+    let e = one + p;
+    let e_low = p - (e - one);
+    // Below 2⁻¹⁰⁰ E no longer matters beside 1.
+    let s = n.clamp(-100.0, 0.0).pow2();
+    let scaled = s * e;
+    let d = one + scaled;
+    let d_low = s.mul_add(e_low, scaled - (d - one));
+    let left = x.lt(zero);
+    let (high, low, n) = (L::select(left, e, one), L::select(left, e_low, zero), L::select(left, n, zero));
+    let inverse = one / d;
+    let q = high * inverse;
+    let rest = (-q).fused(d, high) + (-q).mul_add(d_low, low);
+    rest.mul_add(inverse, q).scale(n)
 }
 
 /// Error function, ≤ 1.5 ulp: minimax polynomials by N. Juffa (in x² below 0.9277, in the exponent above).
@@ -110,7 +155,7 @@ pub fn erf<L: F>(x: L) -> L {
     for c in [-1.067_778_77e-1, -6.348_466_87e-1, -1.287_175_12e-1] {
         far = far.mul_add(t, L::splat(c));
     }
-    let far = (L::splat(1.0) - exp(far.mul_add(t, -t))).copysign(x);
+    let far = (L::splat(1.0) - exp_normal(far.mul_add(t, -t))).copysign(x);
     let mut near = L::splat(-5.967_617_03e-4);
     for c in [4.991_194_23e-3, -2.676_813_49e-2, 1.128_199_25e-1, -3.761_253_36e-1, 1.283_791_66e-1] {
         near = near.mul_add(s, L::splat(c));
@@ -127,7 +172,7 @@ pub fn erfc<L: F>(x: L) -> L {
     let r = one / (a + two);
     let q = (a - two) * r;
     // One Newton step makes the quotient accurate to the last bit.
-    let e = q.mul_add(-a, (q + one).mul_add(L::splat(-2.0), a));
+    let e = q.fused(-a, (q + one).fused(L::splat(-2.0), a));
     let q = r.mul_add(e, q);
     let mut p = L::splat(-4.011_392_59e-4);
     for c in [
@@ -145,11 +190,11 @@ pub fn erfc<L: F>(x: L) -> L {
     }
     let r = one / two.mul_add(a, one);
     let q = p.mul_add(r, r);
-    let e = q.mul_add(-a, L::splat(0.5)).mul_add(two, p - q);
+    let e = q.fused(-a, L::splat(0.5)).fused(two, p - q);
     let y = e.mul_add(r, q);
     // exp(−a²) with the rounding error of a² restored to first order.
     let s = a * a;
-    let rest = (-a).mul_add(a, s);
+    let rest = (-a).fused(a, s);
     let y = exp_times(-s, rest.mul_add(y, y));
     let y = L::select(L::splat(10.1).lt(a), L::splat(0.0), y);
     let y = L::select(x.lt(L::splat(0.0)), two - y, y);
@@ -159,6 +204,6 @@ pub fn erfc<L: F>(x: L) -> L {
 /// `eˣ·f`, with the multiplication before the result becomes subnormal.
 #[inline(always)]
 fn exp_times<L: F>(x: L, f: L) -> L {
-    let (n, p) = exp_parts(x.max(L::splat(-150.0)));
-    scale((p + L::splat(1.0)) * f, n)
+    let (n, p) = exp_parts(x.clamp(-150.0, 0.0));
+    ((p + L::splat(1.0)) * f).scale(n)
 }

@@ -7,6 +7,8 @@ pub mod convert;
 mod isa;
 mod lanes;
 mod math;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use isa::Isa;
 pub use lanes::Lanes;
@@ -38,13 +40,13 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<lanes::V8>()
+    kernel.run::<x86::V8>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<lanes::V16>()
+    kernel.run::<x86::V16>()
 }
 
 /// An elementwise function of one value.
@@ -175,12 +177,19 @@ impl Kernel for DotKernel<'_> {
             }
         }
         let mut sums = [0.0f32; 16];
+        let n = a.len().min(b.len());
+        let body = n - n % 16;
+        if body < n {
+            // The rest goes through the same instruction, so that a product counts the same wherever it stands.
+            let (mut pa, mut pb) = ([0.0f32; 16], [0.0f32; 16]);
+            pa[..n - body].copy_from_slice(&a[body..n]);
+            pb[..n - body].copy_from_slice(&b[body..n]);
+            for i in 0..count {
+                parts[i] = L::load(&pa[i * L::N..]).mul_add(L::load(&pb[i * L::N..]), parts[i]);
+            }
+        }
         for i in 0..count {
             parts[i].store(&mut sums[i * L::N..]);
-        }
-        let body = a.len() - a.len() % 16;
-        for (i, (a, b)) in a[body..].iter().zip(&b[body..]).enumerate() {
-            sums[i] = (*a as f64 * *b as f64 + sums[i] as f64) as f32;
         }
         halves(&mut sums)
     }

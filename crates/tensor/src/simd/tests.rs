@@ -17,71 +17,101 @@ fn ulps(found: f32, exact: f64) -> f64 {
     (found as f64 - exact).abs() / ulp
 }
 
-macro_rules! function {
-    ($name:ident, $method:ident, $bound:literal) => {
-        #[test]
-        fn $name() {
+/// Largest error of `f` against `oracle` over `codes` at one level, and where.
+fn worst<F: Map1>(isa: Isa, f: F, oracle: fn(f64) -> f64, codes: impl Iterator<Item = u32>) -> (f64, f32) {
+    let x: Vec<f32> = codes.map(f32::from_bits).collect();
+    let mut y = vec![0.0; x.len()];
+    f32::map1(isa, f, &x, &mut y);
+    let mut worst = (0.0, 0.0);
+    for (&x, &y) in x.iter().zip(&y) {
+        let error = ulps(y, oracle(x as f64));
+        if error > worst.0 || error.is_nan() {
+            worst = (error, x);
+        }
+    }
+    worst
+}
+
+/// One row per function: its bound in ulp, checked at every level on a sample of all exponents, and on demand on all f32.
+macro_rules! functions {
+    ($($method:ident $bound:literal;)*) => {
+        mod maps {
+            $(#[allow(non_camel_case_types)]
             #[derive(Clone, Copy)]
-            struct F;
-            impl Map1 for F {
+            pub struct $method;
+            impl super::Map1 for $method {
                 #[inline(always)]
-                fn eval<L: Lanes>(self, x: L) -> L {
+                fn eval<L: super::Lanes>(self, x: L) -> L {
                     x.$method()
                 }
-            }
-            // Every 2,003rd code: all exponents, both signs, infinities and NaN codes among them.
-            let mut x: Vec<f32> = (0..u32::MAX / 2003).map(|i| f32::from_bits(i * 2003)).collect();
-            x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1.0, -1.0]);
-            let mut y = vec![0.0; x.len()];
+            })*
+        }
+
+        $(#[test]
+        fn $method() {
             for isa in Isa::available() {
-                f32::map1(isa, F, &x, &mut y);
-                let (mut worst, mut at) = (0.0, 0.0);
-                for (&x, &y) in x.iter().zip(&y) {
-                    let error = ulps(y, Lanes::$method(x as f64));
-                    if !(error <= worst) {
-                        (worst, at) = (error, x);
+                // Every 2,003rd code: both signs, infinities and NaN codes among them.
+                let (error, x) = worst(isa, maps::$method, Lanes::$method, (0..=u32::MAX).step_by(2003));
+                println!("{} {}: {error:.3} ulp at {x:e}", stringify!($method), isa.name());
+                assert!(error <= $bound, "{isa:?}: {error} ulp at {x:e}");
+            }
+        })*
+
+        /// All 2³² arguments: `cargo test --release -p binade-tensor functions_meet -- --ignored --nocapture`.
+        #[test]
+        #[ignore = "a sweep of every function over 2^32 values takes a quarter of an hour"]
+        fn functions_meet_their_bounds_for_every_f32() {
+            for isa in Isa::available() {
+                $(
+                    let mut all = (0.0, 0.0);
+                    for high in 0..=0xfffu32 {
+                        let found = worst(isa, maps::$method, Lanes::$method, (0..1 << 20).map(|low| high << 20 | low));
+                        if found.0 > all.0 || found.0.is_nan() {
+                            all = found;
+                        }
                     }
-                }
-                println!("{} {}: {worst:.3} ulp at {at:e}", stringify!($name), isa.name());
-                assert!(worst <= $bound, "{isa:?}: {worst} ulp at {at:e}");
+                    println!("{} {}: {:.3} ulp at {:e}", stringify!($method), isa.name(), all.0, all.1);
+                    assert!(all.0 <= $bound, "{} {isa:?}: {} ulp at {:e}", stringify!($method), all.0, all.1);
+                )*
             }
         }
     };
 }
 
-function!(exp, exp, 1.0);
-function!(exp_m1, exp_m1, 2.0);
-function!(ln, ln, 1.0);
-function!(ln_1p, ln_1p, 2.0);
-function!(tanh, tanh, 2.0);
-function!(sigmoid, sigmoid, 2.5);
-function!(erf, erf, 1.5);
-function!(erfc, erfc, 4.0);
+functions! {
+    exp 1.1;
+    exp_m1 1.5;
+    ln 1.0;
+    ln_1p 1.5;
+    tanh 1.5;
+    sigmoid 1.5;
+    erf 1.5;
+    erfc 4.0;
+}
 
 #[test]
 fn sixteen_bit_codes_survive_a_round_trip_at_every_level() {
-    let codes: Vec<u16> = (0..=u16::MAX).collect();
+    fn check<T: Convert + std::fmt::Debug>(
+        isa: Isa,
+        codes: &[T],
+        to_f32: fn(T) -> f32,
+        from_f32: fn(f32) -> T,
+        bits: fn(T) -> u16,
+    ) {
+        let (mut wide, mut back) = (vec![0.0; codes.len()], vec![codes[0]; codes.len()]);
+        T::widen(isa, codes, &mut wide);
+        T::narrow(isa, &wide, &mut back);
+        for ((&c, w), &b) in codes.iter().zip(&wide).zip(&back) {
+            // NaN codes too: `half` keeps sign and payload and sets the quiet bit, as the instructions do.
+            assert_eq!(w.to_bits(), to_f32(c).to_bits(), "{isa:?} {c:?}");
+            assert_eq!(bits(b), bits(from_f32(*w)), "{isa:?} {c:?}");
+            assert!(w.is_nan() || bits(b) == bits(c), "{isa:?} {c:?}");
+        }
+    }
     for isa in Isa::available() {
-        let halves: Vec<f16> = codes.iter().map(|&c| f16::from_bits(c)).collect();
-        let (mut wide, mut back) = (vec![0.0; 65536], vec![f16::ZERO; 65536]);
-        f16::widen(isa, &halves, &mut wide);
-        f16::narrow(isa, &wide, &mut back);
-        for ((h, w), b) in halves.iter().zip(&wide).zip(&back) {
-            assert!(
-                h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(),
-                "{isa:?} {h:?}"
-            );
-        }
-        let brains: Vec<bf16> = codes.iter().map(|&c| bf16::from_bits(c)).collect();
-        let mut back = vec![bf16::ZERO; 65536];
-        bf16::widen(isa, &brains, &mut wide);
-        bf16::narrow(isa, &wide, &mut back);
-        for ((h, w), b) in brains.iter().zip(&wide).zip(&back) {
-            assert!(
-                h.is_nan() && w.is_nan() && b.is_nan() || h.to_f32().to_bits() == w.to_bits() && h.to_bits() == b.to_bits(),
-                "{isa:?} {h:?}"
-            );
-        }
+        let all = || 0..=u16::MAX;
+        check(isa, &all().map(f16::from_bits).collect::<Vec<_>>(), f16::to_f32, f16::from_f32, f16::to_bits);
+        check(isa, &all().map(bf16::from_bits).collect::<Vec<_>>(), bf16::to_f32, bf16::from_f32, bf16::to_bits);
     }
 }
 
@@ -97,7 +127,10 @@ fn narrowing_agrees(codes: impl Iterator<Item = u32>) {
             None => {
                 for i in 0..x.len() {
                     if x[i].is_nan() {
-                        assert!(h[i].is_nan() && b[i].is_nan());
+                        // Sign and high payload bits stay, the quiet bit is set.
+                        let (sign, payload) = ((x[i].to_bits() >> 16) as u16, x[i].to_bits() & 0x7f_ffff);
+                        assert_eq!(h[i].to_bits(), sign & 0x8000 | 0x7e00 | (payload >> 13) as u16);
+                        assert_eq!(b[i].to_bits(), sign | 0x40);
                     } else {
                         assert_eq!(h[i].to_bits() as u64, Format::F16.encode(x[i] as f64), "{:e}", x[i]);
                         assert_eq!(b[i].to_bits() as u64, Format::BF16.encode(x[i] as f64), "{:e}", x[i]);
@@ -197,6 +230,158 @@ fn an_element_has_the_same_bits_wherever_it_stands() {
             let (x, mut y) = (vec![0.3f32; n], vec![0.0; n]);
             f32::map1(isa, Exp, &x, &mut y);
             assert!(y.windows(2).all(|w| w[0].to_bits() == w[1].to_bits()));
+        }
+    }
+}
+
+/// Every level's result for `x`, as bits.
+fn at_every_level<F: Map1>(f: F, x: f32) -> Vec<u32> {
+    Isa::available()
+        .into_iter()
+        .map(|isa| {
+            let mut y = [0.0];
+            f32::map1(isa, f, &[x], &mut y);
+            if y[0].is_nan() { f32::NAN.to_bits() } else { y[0].to_bits() }
+        })
+        .collect()
+}
+
+macro_rules! specials {
+    ($name:ident, $method:ident, $($x:expr => $y:expr),* $(,)?) => {
+        #[test]
+        fn $name() {
+            #[derive(Clone, Copy)]
+            struct F;
+            impl Map1 for F {
+                #[inline(always)]
+                fn eval<L: Lanes>(self, x: L) -> L {
+                    x.$method()
+                }
+            }
+            $(for found in at_every_level(F, $x) {
+                let expected: f32 = $y;
+                assert_eq!(found, expected.to_bits(), "{}({:e}) is {:e}", stringify!($method), $x, f32::from_bits(found));
+            })*
+            assert!(at_every_level(F, f32::NAN).iter().all(|&y| f32::from_bits(y).is_nan()));
+        }
+    };
+}
+
+const INF: f32 = f32::INFINITY;
+const TINIEST: f32 = f32::from_bits(1);
+
+specials!(exp_at_its_edges, exp, 0.0 => 1.0, -0.0 => 1.0, INF => INF, -INF => 0.0, f32::MAX => INF, -f32::MAX => 0.0,
+    // The last argument with a finite result and the next; the last with a nonzero result and the next.
+    88.722_83 => f32::from_bits(0x7f7f_ff84), 88.722_84 => INF, -103.972_08 => TINIEST, -103.972_09 => 0.0);
+specials!(exp_m1_at_its_edges, exp_m1, 0.0 => 0.0, -0.0 => -0.0, INF => INF, -INF => -1.0, TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => INF);
+specials!(ln_at_its_edges, ln, 0.0 => -INF, -0.0 => -INF, 1.0 => 0.0, INF => INF, -1.0 => f32::NAN, -INF => f32::NAN, -TINIEST => f32::NAN,
+    TINIEST => -103.278_93);
+specials!(ln_1p_at_its_edges, ln_1p, 0.0 => 0.0, -0.0 => -0.0, -1.0 => -INF, INF => INF, -1.000_000_1 => f32::NAN, -INF => f32::NAN,
+    TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => 88.722_84);
+specials!(tanh_at_its_edges, tanh, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => 1.0);
+specials!(sigmoid_at_its_edges, sigmoid, 0.0 => 0.5, -0.0 => 0.5, INF => 1.0, -INF => 0.0, f32::MAX => 1.0, -103.972_08 => TINIEST, -103.972_09 => 0.0);
+specials!(erf_at_its_edges, erf, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, f32::MAX => 1.0, TINIEST => TINIEST);
+specials!(erfc_at_its_edges, erfc, 0.0 => 1.0, -0.0 => 1.0, INF => 0.0, -INF => 2.0, f32::MAX => 0.0, -f32::MAX => 2.0);
+specials!(floor_at_its_edges, floor, 0.0 => 0.0, -0.0 => -0.0, 0.5 => 0.0, -0.5 => -1.0, -TINIEST => -1.0, 8_388_607.5 => 8_388_607.0,
+    -8_388_607.5 => -8_388_608.0, 3e9 => 3e9, INF => INF, -INF => -INF);
+specials!(round_at_its_edges, round_ties_even, 0.5 => 0.0, -0.5 => -0.0, 1.5 => 2.0, 2.5 => 2.0, -2.5 => -2.0, 4_194_304.5 => 4_194_304.0,
+    8_388_607.5 => 8_388_608.0, 3e9 => 3e9, INF => INF, -INF => -INF, -0.0 => -0.0);
+specials!(recip_at_its_edges, recip, 0.0 => INF, -0.0 => -INF, INF => 0.0, -INF => -0.0, 3.0 => 1.0 / 3.0);
+specials!(rsqrt_at_its_edges, rsqrt, 0.0 => INF, INF => 0.0, -1.0 => f32::NAN, 4.0 => 0.5, TINIEST => 2.671_373_8e22);
+
+#[test]
+fn maximum_and_minimum_pass_nan_on_from_either_side() {
+    #[derive(Clone, Copy)]
+    struct F(bool);
+    impl Map2 for F {
+        #[inline(always)]
+        fn eval<L: Lanes>(self, a: L, b: L) -> L {
+            if self.0 { a.max(b) } else { a.min(b) }
+        }
+    }
+    for isa in Isa::available() {
+        for (a, b, larger, smaller) in [(1.0, 2.0, 2.0, 1.0), (2.0, 1.0, 2.0, 1.0), (-INF, 3.0, 3.0, -INF), (INF, 3.0, INF, 3.0)]
+        {
+            let (mut max, mut min) = ([0.0f32], [0.0f32]);
+            f32::map2(isa, F(true), &[a], &[b], &mut max);
+            f32::map2(isa, F(false), &[a], &[b], &mut min);
+            assert_eq!((max[0], min[0]), (larger, smaller), "{isa:?}");
+        }
+        for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::NAN, INF), (-INF, f32::NAN)] {
+            for which in [true, false] {
+                let mut y = [0.0];
+                f32::map2(isa, F(which), &[a], &[b], &mut y);
+                assert!(y[0].is_nan(), "{isa:?} {a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f64_is_rounded_to_sixteen_bit_once() {
+    // Random f64 around the range of the formats, and beside every tie of f16 codes and a sample of bf16 codes.
+    let mut x = vec![0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN_POSITIVE, 5e-324, 65504.0, 65520.0, 3.39e38];
+    let mut state = 1u64;
+    for _ in 0..100_000 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let exponent = 1023 - 150 + state % 300;
+        x.push(f64::from_bits(exponent << 52 | state >> 12 | (state & 1) << 63));
+    }
+    let mut beside = |low: f64, high: f64| {
+        let tie = (low + high) / 2.0;
+        x.extend([tie, f64::from_bits(tie.to_bits() - 1), f64::from_bits(tie.to_bits() + 1), -tie]);
+    };
+    (0..0x7bff).for_each(|c| beside(f16::from_bits(c).to_f64(), f16::from_bits(c + 1).to_f64()));
+    (0..0x7f7f).step_by(7).for_each(|c| beside(bf16::from_bits(c).to_f64(), bf16::from_bits(c + 1).to_f64()));
+    for isa in Isa::available() {
+        let (mut h, mut b) = (vec![f16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
+        f16::narrow_f64(isa, &x, &mut h);
+        bf16::narrow_f64(isa, &x, &mut b);
+        for i in 0..x.len() {
+            assert_eq!(h[i].to_bits() as u64, Format::F16.encode(x[i]), "{isa:?} {:e}", x[i]);
+            assert_eq!(b[i].to_bits() as u64, Format::BF16.encode(x[i]), "{isa:?} {:e}", x[i]);
+        }
+        let mut back = vec![0.0; x.len()];
+        f16::widen_f64(isa, &h, &mut back);
+        assert!(h.iter().zip(&back).all(|(h, &w)| h.to_f64() == w));
+        f16::narrow_f64(isa, &[f64::NAN], &mut h[..1]);
+        assert!(h[0].is_nan());
+    }
+}
+
+#[test]
+fn stochastic_rounding_to_f16_goes_up_for_exactly_its_share_of_the_noise() {
+    // (value, bits of noise used): normal, the smallest normal binade, and subnormals with a growing shift.
+    for (x, bits) in
+        [(1.000_3f32, 13), (-65503.2, 13), (6.1e-5, 14), (3.3e-5, 14), (1.7e-5, 15), (1e-6, 19), (5.99e-8, 23), (1e-8, 26)]
+    {
+        let exponent = (x.abs().to_bits() >> 23) as i32 - 127;
+        let unit = 2f64.powi(exponent.max(-14) - 10);
+        let units = x.abs() as f64 / unit;
+        let share = (units.fract() * 2f64.powi(bits)) as usize;
+        assert_eq!(share as f64, units.fract() * 2f64.powi(bits), "{x:e} drops {bits} bits");
+        let low = f16::from_f64(units.floor() * unit).to_bits();
+        let mut up = 0;
+        for noise in 0..1u32 << bits {
+            let y = convert::stochastic_f16(x, noise | 0xf800_0000).to_bits() & 0x7fff;
+            assert!(y == low || y == low + 1);
+            up += (y != low) as usize;
+        }
+        assert_eq!(up, share, "{x:e}");
+    }
+}
+
+#[test]
+fn stochastic_slices_equal_the_scalar_at_every_level() {
+    let x: Vec<f32> = (0..u32::MAX / 40_009).map(|i| f32::from_bits(i * 40_009)).collect();
+    let noise: Vec<u32> = (0..x.len() as u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+    for isa in Isa::available() {
+        let (mut h, mut b) = (vec![f16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
+        f16::stochastic(isa, &x, &noise, &mut h);
+        bf16::stochastic(isa, &x, &noise, &mut b);
+        for i in 0..x.len() {
+            assert_eq!(h[i].to_bits(), convert::stochastic_f16(x[i], noise[i]).to_bits(), "{isa:?} {:e}", x[i]);
+            assert_eq!(b[i].to_bits(), convert::stochastic_bf16(x[i], noise[i]).to_bits(), "{isa:?} {:e}", x[i]);
         }
     }
 }

@@ -1,0 +1,172 @@
+//! [`Lanes`] in AVX and AVX-512 registers.
+
+use core::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
+use super::math;
+
+/// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
+#[derive(Clone, Copy)]
+pub struct V8(__m256);
+
+/// Sixteen f32 in an AVX-512 register. Made and used only inside kernels dispatched to AVX-512.
+#[derive(Clone, Copy)]
+pub struct V16(__m512);
+
+/// `unsafe { intrinsic }` for code that only runs where `dispatch` found the instruction set.
+macro_rules! x {
+    ($e:expr) => {
+        // SAFETY: this type is used only in kernels that `dispatch` runs after detecting the instruction set; loads and
+        // stores go through slices whose length is asserted.
+        unsafe { $e }
+    };
+}
+
+f32_lanes!(V8, __m256, 8,
+    add |a: V8, b: V8| V8(x!(_mm256_add_ps(a.0, b.0))), sub |a: V8, b: V8| V8(x!(_mm256_sub_ps(a.0, b.0))),
+    mul |a: V8, b: V8| V8(x!(_mm256_mul_ps(a.0, b.0))), div |a: V8, b: V8| V8(x!(_mm256_div_ps(a.0, b.0))),
+    neg |a: V8| V8(x!(_mm256_xor_ps(a.0, _mm256_set1_ps(-0.0)))), {
+    #[inline(always)]
+    fn splat(value: f64) -> V8 { V8(x!(_mm256_set1_ps(value as f32))) }
+    #[inline(always)]
+    fn load(from: &[f32]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_loadu_ps(from.as_ptr()))) }
+    #[inline(always)]
+    fn store(self, to: &mut [f32]) { assert!(to.len() >= 8); x!(_mm256_storeu_ps(to.as_mut_ptr(), self.0)) }
+    #[inline(always)]
+    fn mul_add(self, b: V8, c: V8) -> V8 { V8(x!(_mm256_fmadd_ps(self.0, b.0, c.0))) }
+    #[inline(always)]
+    fn sqrt(self) -> V8 { V8(x!(_mm256_sqrt_ps(self.0))) }
+    #[inline(always)]
+    fn abs(self) -> V8 { V8(x!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0))) }
+    #[inline(always)]
+    fn max(self, o: V8) -> V8 {
+        // The instruction returns its second operand when either is NaN.
+        V8(x!(_mm256_blendv_ps(_mm256_max_ps(self.0, o.0), self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0))))
+    }
+    #[inline(always)]
+    fn min(self, o: V8) -> V8 {
+        V8(x!(_mm256_blendv_ps(_mm256_min_ps(self.0, o.0), self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0))))
+    }
+    #[inline(always)]
+    fn lt(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn le(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_LE_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn eq(self, o: V8) -> __m256 { x!(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn select(mask: __m256, a: V8, b: V8) -> V8 { V8(x!(_mm256_blendv_ps(b.0, a.0, mask))) }
+    #[inline(always)]
+    fn round_ties_even(self) -> V8 { V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
+    #[inline(always)]
+    fn floor(self) -> V8 { V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0))) }
+});
+
+impl F32Lanes for V8 {
+    #[inline(always)]
+    fn pow2(self) -> V8 {
+        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127))))))
+    }
+    #[inline(always)]
+    fn split(self) -> (V8, V8) {
+        x!({
+            let bits = _mm256_castps_si256(self.0);
+            let e = _mm256_srai_epi32::<23>(_mm256_sub_epi32(bits, _mm256_set1_epi32(SQRT_HALF as i32)));
+            let m = _mm256_sub_epi32(bits, _mm256_slli_epi32::<23>(e));
+            (V8(_mm256_castsi256_ps(m)), V8(_mm256_cvtepi32_ps(e)))
+        })
+    }
+    #[inline(always)]
+    fn copysign(self, sign: V8) -> V8 {
+        x!({
+            let mask = _mm256_set1_ps(-0.0);
+            V8(_mm256_or_ps(_mm256_andnot_ps(mask, self.0), _mm256_and_ps(mask, sign.0)))
+        })
+    }
+    // MAX and MIN return their second operand when either is NaN.
+    #[inline(always)]
+    fn clamp(self, low: f64, high: f64) -> V8 {
+        x!(V8(_mm256_min_ps(_mm256_set1_ps(high as f32), _mm256_max_ps(_mm256_set1_ps(low as f32), self.0))))
+    }
+    #[inline(always)]
+    fn fused(self, b: V8, c: V8) -> V8 {
+        self.mul_add(b, c)
+    }
+}
+
+f32_lanes!(V16, __mmask16, 16,
+    add |a: V16, b: V16| V16(x!(_mm512_add_ps(a.0, b.0))), sub |a: V16, b: V16| V16(x!(_mm512_sub_ps(a.0, b.0))),
+    mul |a: V16, b: V16| V16(x!(_mm512_mul_ps(a.0, b.0))), div |a: V16, b: V16| V16(x!(_mm512_div_ps(a.0, b.0))),
+    neg |a: V16| V16(x!(_mm512_xor_ps(a.0, _mm512_set1_ps(-0.0)))), {
+    #[inline(always)]
+    fn splat(value: f64) -> V16 { V16(x!(_mm512_set1_ps(value as f32))) }
+    #[inline(always)]
+    fn load(from: &[f32]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_loadu_ps(from.as_ptr()))) }
+    #[inline(always)]
+    fn store(self, to: &mut [f32]) { assert!(to.len() >= 16); x!(_mm512_storeu_ps(to.as_mut_ptr(), self.0)) }
+    #[inline(always)]
+    fn mul_add(self, b: V16, c: V16) -> V16 { V16(x!(_mm512_fmadd_ps(self.0, b.0, c.0))) }
+    #[inline(always)]
+    fn sqrt(self) -> V16 { V16(x!(_mm512_sqrt_ps(self.0))) }
+    #[inline(always)]
+    fn abs(self) -> V16 { V16(x!(_mm512_abs_ps(self.0))) }
+    #[inline(always)]
+    fn max(self, o: V16) -> V16 {
+        V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_max_ps(self.0, o.0), self.0)))
+    }
+    #[inline(always)]
+    fn min(self, o: V16) -> V16 {
+        V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_min_ps(self.0, o.0), self.0)))
+    }
+    #[inline(always)]
+    fn lt(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn le(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn eq(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, o.0)) }
+    #[inline(always)]
+    fn select(mask: __mmask16, a: V16, b: V16) -> V16 { V16(x!(_mm512_mask_blend_ps(mask, b.0, a.0))) }
+    #[inline(always)]
+    fn round_ties_even(self) -> V16 { V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
+    #[inline(always)]
+    fn floor(self) -> V16 { V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0))) }
+});
+
+impl F32Lanes for V16 {
+    #[inline(always)]
+    fn pow2(self) -> V16 {
+        V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+            _mm512_cvtps_epi32(self.0),
+            _mm512_set1_epi32(127)
+        )))))
+    }
+    #[inline(always)]
+    fn split(self) -> (V16, V16) {
+        x!({
+            let bits = _mm512_castps_si512(self.0);
+            let e = _mm512_srai_epi32::<23>(_mm512_sub_epi32(bits, _mm512_set1_epi32(SQRT_HALF as i32)));
+            let m = _mm512_sub_epi32(bits, _mm512_slli_epi32::<23>(e));
+            (V16(_mm512_castsi512_ps(m)), V16(_mm512_cvtepi32_ps(e)))
+        })
+    }
+    #[inline(always)]
+    fn copysign(self, sign: V16) -> V16 {
+        x!({
+            let mask = _mm512_set1_ps(-0.0);
+            V16(_mm512_or_ps(_mm512_andnot_ps(mask, self.0), _mm512_and_ps(mask, sign.0)))
+        })
+    }
+    // MAX and MIN return their second operand when either is NaN.
+    #[inline(always)]
+    fn clamp(self, low: f64, high: f64) -> V16 {
+        x!(V16(_mm512_min_ps(_mm512_set1_ps(high as f32), _mm512_max_ps(_mm512_set1_ps(low as f32), self.0))))
+    }
+    #[inline(always)]
+    fn fused(self, b: V16, c: V16) -> V16 {
+        self.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn scale(self, n: V16) -> V16 {
+        x!(V16(_mm512_scalef_ps(self.0, n.0)))
+    }
+}
