@@ -66,6 +66,9 @@ fn run_and_record(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -
     let class = if matches!(op, Op::Cast(_)) { Class::Casts } else { Class::Activations };
     let device = arrays.first().map_or_else(Device::cpu, |a| a.device().clone());
     let outs = run(&op, &arrays, &device, want, class)?;
+    if let Some(observe) = scope::observer() {
+        observe(&op, &scope::path(), &outs);
+    }
     let first = outs[0].clone();
     Ok((record(op, ins, &outs, first), outs))
 }

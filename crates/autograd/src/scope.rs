@@ -4,16 +4,20 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
-use binade_tensor::{Key, Storage};
+use binade_tensor::{Array, Key, Op, Storage};
 
 use crate::{CastRule, Result};
 
 /// A change that waits for the step's outcome: BatchNorm's running statistics.
 type Deferred = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
+/// Sees every operator that runs, the path of its layer and its outputs.
+pub type Observer = Arc<dyn Fn(&Op, &str, &[Array]) + Send + Sync>;
+
 /// What surrounds an operator.
 #[derive(Clone)]
 pub struct Scope {
+    observer: Option<Observer>,
     rule: Option<Arc<dyn CastRule>>,
     grad: bool,
     train: bool,
@@ -26,7 +30,7 @@ pub struct Scope {
 
 impl Default for Scope {
     fn default() -> Scope {
-        Scope { rule: None, grad: true, train: true, key: Key::default(), path: Arc::from(""), deferred: Vec::new(), cached: Vec::new() }
+        Scope { observer: None, rule: None, grad: true, train: true, key: Key::default(), path: Arc::from(""), deferred: Vec::new(), cached: Vec::new() }
     }
 }
 
@@ -87,6 +91,18 @@ pub fn with_key<T>(seed: u64, iteration: u64, f: impl FnOnce() -> T) -> T {
     let before = with(|s| std::mem::replace(&mut s.key, Key::new(seed, iteration)));
     let _restore = Restore(move |s| s.key = before);
     f()
+}
+
+/// Runs `f` with an observer of every forward operator: to find which one overflows, or to count them.
+pub fn with_observer<T>(observer: Observer, f: impl FnOnce() -> T) -> T {
+    let mut before = with(|s| s.observer.replace(observer));
+    let _restore = Restore(move |s| s.observer = before.take());
+    f()
+}
+
+/// The observer, if any.
+pub(crate) fn observer() -> Option<Observer> {
+    with(|s| s.observer.clone())
 }
 
 /// A copy of this thread's scope, without the deferred changes.

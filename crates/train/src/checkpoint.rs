@@ -1,0 +1,92 @@
+//! Checkpoints: one safetensors file per precision with the model, the optimiser and everything the loop counts, so that a
+//! resumed run continues bit for bit.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use binade_amp::ScalerState;
+use binade_nn::{Module, Optimizer, load_state_dict, read_safetensors, state_dict, write_safetensors};
+use binade_tensor::Class;
+use serde::{Deserialize, Serialize};
+
+use crate::fit::Config;
+use crate::{Error, Result, Summary};
+
+/// What the loop counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Epoch in progress, from 0.
+    pub epoch: u64,
+    /// Next batch of it.
+    pub batch: usize,
+    /// Iterations so far: keys data and randomness.
+    pub iteration: u64,
+    /// Applied steps so far: keys the schedule.
+    pub step: u64,
+    pub skipped: u64,
+    /// Sum and number of the losses of the epoch in progress.
+    pub loss_sum: f64,
+    pub loss_count: u64,
+    /// Seconds of training in all, and in the epoch in progress.
+    pub seconds: f64,
+    pub epoch_seconds: f64,
+    pub saved_activation_bytes: usize,
+    pub peak: crate::PeakBytes,
+    /// Set when training is complete.
+    pub summary: Option<Summary>,
+}
+
+/// The header that goes with the tensors.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    config: Config,
+    precision: String,
+    progress: Progress,
+    scaler: ScalerState,
+    steps: Vec<(String, u64)>,
+}
+
+const KEY: &str = "binade";
+
+pub(crate) fn save(
+    path: &Path,
+    config: &Config,
+    model: &impl Module,
+    optimizer: &Optimizer,
+    scaler: ScalerState,
+    progress: &Progress,
+) -> Result<()> {
+    let header = Header {
+        config: config.clone(),
+        precision: config.precision.name().into(),
+        progress: progress.clone(),
+        scaler,
+        steps: optimizer.steps(),
+    };
+    let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
+    let mut tensors: Vec<_> = state_dict(model).into_iter().map(|(name, array)| (format!("model.{name}"), array)).collect();
+    tensors.extend(optimizer.state_dict().into_iter().map(|(name, array, _)| (format!("optimizer.{name}"), array)));
+    Ok(write_safetensors(path, &tensors, HashMap::from([(KEY.to_string(), text)]))?)
+}
+
+/// Restores model and optimiser; returns what the loop counted and the scaler's state.
+pub(crate) fn load(path: &Path, config: &Config, model: &impl Module, optimizer: &mut Optimizer) -> Result<(Progress, ScalerState)> {
+    let bad = |message: String| Error::Checkpoint { path: path.into(), message };
+    let (tensors, metadata) = read_safetensors(path, Class::Workspace).map_err(|e| match e {
+        binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),
+        other => other.into(),
+    })?;
+    let text = metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
+    let header: Header = serde_json::from_str(text).map_err(|e| bad(format!("its header does not parse: {e}")))?;
+    if let Some(difference) = config.difference(&header.config) {
+        return Err(bad(format!("the run was started with {difference}; resume with the same settings or start another run")));
+    }
+    let part = |prefix: &str| -> Vec<_> {
+        tensors.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_string(), array.clone()))).collect()
+    };
+    load_state_dict(model, &part("model.")).map_err(|e| bad(e.to_string()))?;
+    let state: HashMap<_, _> = part("optimizer.").into_iter().collect();
+    let steps: HashMap<_, _> = header.steps.into_iter().collect();
+    optimizer.load_state_dict(|name| steps.get(name).copied(), |name| state.get(name).cloned())?;
+    Ok((header.progress, header.scaler))
+}

@@ -1,0 +1,198 @@
+//! [`Data`]: samples to train on, and batches of them prepared on a thread ahead of use.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use binade_tensor::op::Distribution;
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+
+use crate::{Error, Result};
+
+/// What a model should predict.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// One of a number of classes; trained with cross-entropy.
+    Classes(usize),
+    /// Values of a shape; trained with the mean squared error.
+    Values(Vec<usize>),
+}
+
+/// Samples by index. Implement it for data of your own, or use [`InMemory`].
+pub trait Data: Send + Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shape of one input.
+    fn input_shape(&self) -> Vec<usize>;
+
+    /// What is predicted.
+    fn target(&self) -> Target;
+
+    /// Writes input and target (for classes, the class number) of a sample. `key` is of this seed and epoch: augmentation
+    /// that draws from `key.bits(…)` repeats exactly when a run is resumed. It is `None` in evaluation.
+    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]);
+}
+
+/// Training and test samples.
+#[derive(Clone)]
+pub struct Splits {
+    /// For training.
+    pub train: Arc<dyn Data>,
+    /// For evaluation after each epoch.
+    pub test: Arc<dyn Data>,
+}
+
+impl Splits {
+    /// From two data sets.
+    pub fn new(train: impl Data + 'static, test: impl Data + 'static) -> Splits {
+        Splits { train: Arc::new(train), test: Arc::new(test) }
+    }
+}
+
+/// Samples in memory.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    inputs: Vec<f32>,
+    shape: Vec<usize>,
+    targets: Vec<f32>,
+    target: Target,
+}
+
+impl InMemory {
+    /// Inputs of `shape` one after the other, and a class in `0..classes` for each.
+    ///
+    /// # Errors
+    /// Lengths that do not fit, or a label out of range.
+    pub fn classes(inputs: Vec<f32>, shape: &[usize], labels: &[usize], classes: usize) -> Result<InMemory> {
+        if let Some(label) = labels.iter().find(|&&l| l >= classes) {
+            return Err(Error::Config(format!("label {label} is out of range for {classes} classes")));
+        }
+        let targets = labels.iter().map(|&l| l as f32).collect();
+        InMemory { inputs, shape: shape.to_vec(), targets, target: Target::Classes(classes) }.checked()
+    }
+
+    /// Inputs of `shape` and targets of `target_shape` one after the other.
+    ///
+    /// # Errors
+    /// Lengths that do not fit.
+    pub fn values(inputs: Vec<f32>, shape: &[usize], targets: Vec<f32>, target_shape: &[usize]) -> Result<InMemory> {
+        InMemory { inputs, shape: shape.to_vec(), targets, target: Target::Values(target_shape.to_vec()) }.checked()
+    }
+
+    fn checked(self) -> Result<InMemory> {
+        let (input, target) = (self.shape.iter().product::<usize>(), width(&self.target));
+        if input == 0 || target == 0 || self.inputs.len() % input != 0 || self.inputs.len() / input * target != self.targets.len() {
+            return Err(Error::Config(format!(
+                "{} input values of shape {:?} do not go with {} target values of {:?}",
+                self.inputs.len(),
+                self.shape,
+                self.targets.len(),
+                self.target
+            )));
+        }
+        Ok(self)
+    }
+
+    /// The first `n` samples, and the rest.
+    pub fn split_at(mut self, n: usize) -> (InMemory, InMemory) {
+        let n = n.min(self.len());
+        let rest = InMemory {
+            inputs: self.inputs.split_off(n * self.shape.iter().product::<usize>()),
+            targets: self.targets.split_off(n * width(&self.target)),
+            shape: self.shape.clone(),
+            target: self.target.clone(),
+        };
+        (self, rest)
+    }
+}
+
+/// Numbers per target.
+fn width(target: &Target) -> usize {
+    match target {
+        Target::Classes(_) => 1,
+        Target::Values(shape) => shape.iter().product(),
+    }
+}
+
+impl Data for InMemory {
+    fn len(&self) -> usize {
+        self.targets.len() / width(&self.target)
+    }
+    fn input_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+    fn target(&self) -> Target {
+        self.target.clone()
+    }
+    fn sample(&self, index: usize, _key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
+        let (n, m) = (input.len(), target.len());
+        input.copy_from_slice(&self.inputs[index * n..(index + 1) * n]);
+        target.copy_from_slice(&self.targets[index * m..(index + 1) * m]);
+    }
+}
+
+/// A batch on the CPU.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[N, …]`, f32.
+    pub input: Array,
+    /// `[N]` i64 classes, or `[N, …]` f32 values.
+    pub target: Array,
+}
+
+impl Batch {
+    /// The samples of `indices`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Batch> {
+        let shape = data.input_shape();
+        let target = data.target();
+        let (n, m) = (shape.iter().product::<usize>(), width(&target));
+        let (mut x, mut y) = (vec![0.0; indices.len() * n], vec![0.0; indices.len() * m]);
+        for ((&i, x), y) in indices.iter().zip(x.chunks_mut(n)).zip(y.chunks_mut(m)) {
+            data.sample(i, key, x, y);
+        }
+        let cpu = Device::cpu();
+        let lead = |shape: &[usize]| [&[indices.len()], shape].concat();
+        let input = Array::from_slice(&cpu, &x, &lead(&shape), Class::Activations)?;
+        let target = match target {
+            Target::Classes(_) => {
+                let classes: Vec<i64> = y.iter().map(|&c| c as i64).collect();
+                Array::from_slice(&cpu, &classes, &[indices.len()], Class::Indices)?
+            }
+            Target::Values(shape) => Array::from_slice(&cpu, &y, &lead(&shape), Class::Activations)?,
+        };
+        Ok(Batch { input, target })
+    }
+}
+
+/// The order of an epoch's samples: a permutation that depends on seed and epoch alone.
+///
+/// # Errors
+/// Out of memory.
+pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
+    let shape = Shape::new(&[n])?;
+    let op = Op::Random { distribution: Distribution::Permutation, shape, key: Key { seed, iteration: epoch, op: u32::MAX } };
+    let order = run_one(&op, &[], &Device::cpu(), DType::I64, Class::Workspace)?;
+    Ok(order.to_vec::<i64>()?.into_iter().map(|i| i as usize).collect())
+}
+
+/// Batches of an epoch from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller.
+pub fn prefetch(data: Arc<dyn Data>, order: Vec<usize>, batch_size: usize, first: usize, key: Option<Key>) -> Receiver<Result<Batch>> {
+    let (send, receive) = sync_channel(2);
+    std::thread::spawn(move || {
+        for indices in order.chunks(batch_size).skip(first) {
+            // A dropped receiver means that the epoch ended early.
+            if send.send(Batch::of(&*data, indices, key)).is_err() {
+                return;
+            }
+        }
+    });
+    receive
+}

@@ -1,0 +1,89 @@
+//! The error of this crate.
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operator, a layer or an optimiser failed.
+    #[error(transparent)]
+    Amp(#[from] binade_amp::Error),
+    /// A file that could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A data file of the wrong form.
+    #[error("{}: expected {expected}, found {found}", .path.display())]
+    Data {
+        /// File.
+        path: PathBuf,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// Settings that do not fit together.
+    #[error("{0}")]
+    Config(String),
+    /// A checkpoint that cannot be resumed.
+    #[error("{}: {message}", .path.display())]
+    Checkpoint {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// The loss is not finite.
+    #[error(
+        "{precision}: the loss is {loss} at step {step}; the first value that is not finite comes from {origin}: try a smaller learning rate, or fp32 or bf16 if fp16 overflows"
+    )]
+    Diverged {
+        /// Precision.
+        precision: &'static str,
+        /// Loss.
+        loss: f64,
+        /// Iteration.
+        step: u64,
+        /// Operator and layer.
+        origin: String,
+    },
+    /// Stopped by the user; the state is saved.
+    #[error("interrupted; continue with --resume {}", .folder.display())]
+    Interrupted {
+        /// Run folder.
+        folder: PathBuf,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+}
+
+impl From<binade_nn::Error> for Error {
+    fn from(error: binade_nn::Error) -> Error {
+        Error::Amp(error.into())
+    }
+}
+
+impl From<binade_autograd::Error> for Error {
+    fn from(error: binade_autograd::Error) -> Error {
+        Error::Amp(error.into())
+    }
+}
+
+impl From<binade_tensor::Error> for Error {
+    fn from(error: binade_tensor::Error) -> Error {
+        Error::Amp(error.into())
+    }
+}
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,328 @@
+//! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on precision.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use binade_amp::{GradScaler, LossScale, Policy, StepOutcome};
+use binade_autograd::{Var, eval, scope};
+use binade_nn::{AdamW, Layer, Optimizer, Schedule, clip_grad_norm};
+use binade_tensor::op::{CrossEntropy, Reduction};
+use binade_tensor::{Class, DType, Device, Key};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, Progress};
+use crate::data::{Batch, epoch_order, prefetch};
+use crate::metrics::{EpochMetrics, Metrics, Record, StepMetrics, Writer};
+use crate::{Error, Result, Splits, Summary, Target, interrupt};
+
+/// A precision to train in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in f32.
+    Fp32,
+    /// Autocast to f16 with dynamic loss scaling.
+    Fp16,
+    /// Autocast to bf16, whose range needs no scaling.
+    Bf16,
+}
+
+impl Precision {
+    /// All three, f32 first.
+    pub const ALL: [Precision; 3] = [Precision::Fp32, Precision::Fp16, Precision::Bf16];
+
+    /// Name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// Its autocast policy.
+    pub const fn policy(self) -> Policy {
+        match self {
+            Precision::Fp32 => Policy::Off,
+            Precision::Fp16 => Policy::Autocast(DType::F16),
+            Precision::Bf16 => Policy::Autocast(DType::BF16),
+        }
+    }
+
+    /// Its loss scaling.
+    pub const fn loss_scale(self) -> LossScale {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => LossScale::Off,
+            Precision::Fp16 => LossScale::dynamic(),
+        }
+    }
+}
+
+/// Settings of [`fit`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Precision.
+    pub precision: Precision,
+    /// Passes over the training samples.
+    pub epochs: u64,
+    /// Samples per step.
+    pub batch_size: usize,
+    /// Peak learning rate of AdamW; falls to 0 along a half cosine.
+    pub lr: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest gradient norm.
+    pub clip: f64,
+    /// Seed of initial values, order, augmentation and dropout.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { precision: Precision::Fp32, epochs: 12, batch_size: 64, lr: 2e-3, weight_decay: 1e-2, clip: 1.0, seed: 0 }
+    }
+}
+
+impl Config {
+    /// The first setting in which another run differs, in words.
+    pub(crate) fn difference(&self, other: &Config) -> Option<String> {
+        let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
+        let (a, b) = (a.as_object()?, b.as_object()?);
+        a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
+            format!("{key} = {}, not {value}", b.get(key).map_or("nothing".to_string(), ToString::to_string))
+        })
+    }
+
+    fn check(&self, data: &Splits) -> Result<()> {
+        let fail = |message: String| Err(Error::Config(message));
+        if self.epochs == 0 || self.batch_size == 0 {
+            return fail(format!("epochs and batch size must be at least 1, got {} and {}", self.epochs, self.batch_size));
+        }
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return fail(format!("the learning rate must be positive and finite, got {}", self.lr));
+        }
+        if data.train.is_empty() || data.test.is_empty() {
+            return fail("training and test data must not be empty".into());
+        }
+        Ok(())
+    }
+}
+
+/// Where [`fit`] writes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Run folder; it exists.
+    pub folder: PathBuf,
+    /// Continue from the checkpoint in the folder, if there is one.
+    pub resume: bool,
+    /// Print nothing.
+    pub quiet: bool,
+}
+
+impl Output {
+    pub(crate) fn checkpoint(&self, precision: Precision) -> PathBuf {
+        self.folder.join(format!("checkpoint-{}.safetensors", precision.name()))
+    }
+}
+
+/// Trains `model` on `data` with AdamW and a cosine schedule, evaluates after each epoch, writes `metrics.jsonl` and a checkpoint
+/// per epoch into the run folder, and returns the summary. With `resume` it continues bit for bit where the checkpoint stands.
+///
+/// # Errors
+/// Bad settings, shapes that do not fit the model, a loss that is not finite, files that cannot be written, an interrupt.
+pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) -> Result<Summary> {
+    config.check(data)?;
+    let device = Device::cpu();
+    device.reset_peak_memory();
+    let policy = config.precision.policy();
+    let mut scaler = GradScaler::new(config.precision.loss_scale())?;
+    let mut optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() });
+    let mut at = Progress::default();
+    let path = output.checkpoint(config.precision);
+    if output.resume && path.exists() {
+        let (progress, state) = checkpoint::load(&path, config, model, &mut optimizer)?;
+        (at, _) = (progress, scaler.load_state(state));
+        if let Some(summary) = at.summary {
+            return Ok(summary);
+        }
+    }
+    let batches = data.train.len().div_ceil(config.batch_size);
+    let schedule = Schedule::Cosine { warmup: 0, total: config.epochs * batches as u64, floor: 0.0 };
+    let mut log = Log::open(output, config, at.iteration, batches)?;
+    let mut last = None;
+
+    while at.epoch < config.epochs {
+        let order = epoch_order(data.train.len(), config.seed, at.epoch)?;
+        let loader = prefetch(data.train.clone(), order, config.batch_size, at.batch, Some(Key::new(config.seed, at.epoch)));
+        for batch in loader {
+            let batch = batch?;
+            let start = Instant::now();
+            optimizer.set_lr_factor(schedule.factor(at.step));
+            let (loss, step) = scope::with_key(config.seed, at.iteration, || -> Result<_> {
+                let loss = policy.run(|| loss_of(model, &batch, &data.train.target()))?;
+                at.saved_activation_bytes = at.saved_activation_bytes.max(saved_bytes(&device));
+                let loss_value = loss.item()?;
+                let mut grads = scaler.scale(&loss)?.backward()?;
+                scaler.unscale(&mut grads)?;
+                let grad_norm = clip_grad_norm(&mut grads, config.clip)?;
+                let (lr, loss_scale) = (optimizer.lr(), scaler.loss_scale());
+                let outcome = scaler.step(&mut optimizer, &mut grads)?;
+                scaler.update();
+                let finite = |v: f64| v.is_finite().then_some(v);
+                let skipped = outcome == StepOutcome::Skipped;
+                let (iteration, loss, grad_norm) = (at.iteration, finite(loss_value), finite(grad_norm));
+                Ok((loss_value, StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped }))
+            })?;
+            // A skipped step with an infinite loss may recover with a smaller scale; an applied one has spoilt the weights.
+            if !loss.is_finite() && (!step.skipped || step.loss_scale < 1.0) {
+                let origin = policy.run(|| first_not_finite(model, &batch, data));
+                return Err(Error::Diverged { precision: config.precision.name(), loss, step: at.iteration, origin });
+            }
+            at.seconds += start.elapsed().as_secs_f64();
+            at.epoch_seconds += start.elapsed().as_secs_f64();
+            (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
+            (at.batch, at.iteration) = (at.batch + 1, at.iteration + 1);
+            (at.step, at.skipped) = (at.step + !step.skipped as u64, at.skipped + step.skipped as u64);
+            log.step(&at, step)?;
+            if interrupt::requested() {
+                at.peak = device.memory().into();
+                checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+                return Err(Error::Interrupted { folder: output.folder.clone() });
+            }
+        }
+        let train_loss = at.loss_sum / at.loss_count.max(1) as f64;
+        let (test_loss, test_accuracy) = policy.run(|| eval(|| evaluate(model, data)))?;
+        (at.epoch, at.batch) = (at.epoch + 1, 0);
+        log.epoch(EpochMetrics { epoch: at.epoch, iteration: at.iteration, train_loss, test_loss, test_accuracy, seconds: at.epoch_seconds })?;
+        (at.loss_sum, at.loss_count, at.epoch_seconds) = (0.0, 0, 0.0);
+        at.peak = device.memory().into();
+        last = Some((train_loss, test_accuracy));
+        if at.epoch < config.epochs {
+            checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+        }
+    }
+    let (train_loss, test_accuracy) = last.unwrap_or((f64::NAN, None));
+    let summary = Summary {
+        precision: config.precision.name().into(),
+        epochs: at.epoch,
+        seconds_per_epoch: at.seconds / at.epoch as f64,
+        images_per_second: data.train.len() as f64 * at.epoch as f64 / at.seconds,
+        train_loss,
+        test_accuracy,
+        loss_scale: scaler.loss_scale(),
+        skipped_steps: at.skipped,
+        peak_bytes: at.peak,
+        saved_activation_bytes: at.saved_activation_bytes,
+    };
+    at.summary = Some(summary.clone());
+    checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+    Ok(summary)
+}
+
+/// Cross-entropy for classes, mean squared error for values.
+fn loss_of(model: &impl Layer, batch: &Batch, target: &Target) -> Result<Var> {
+    let output = model.forward(&Var::constant(batch.input.clone()))?;
+    score(&output, batch, target)
+}
+
+fn score(output: &Var, batch: &Batch, target: &Target) -> Result<Var> {
+    let wanted = Var::constant(batch.target.clone());
+    Ok(match target {
+        Target::Classes(_) => output.cross_entropy(&wanted, CrossEntropy::default())?,
+        Target::Values(_) => output.mse_loss(&wanted, Reduction::Mean)?,
+    })
+}
+
+/// Bytes that wait for the backward pass.
+fn saved_bytes(device: &Device) -> usize {
+    let stats = device.memory();
+    [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum()
+}
+
+/// Mean loss and accuracy on the test samples.
+fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
+    let target = data.test.target();
+    let n = data.test.len();
+    let (mut loss, mut right) = (0.0, 0usize);
+    for batch in prefetch(data.test.clone(), (0..n).collect(), 256, 0, None) {
+        let batch = batch?;
+        let output = model.forward(&Var::constant(batch.input.clone()))?;
+        loss += score(&output, &batch, &target)?.item()? * batch.target.shape()[0] as f64;
+        if let Target::Classes(_) = target {
+            let found = output.argmax(-1, false)?.array().to_vec::<i64>()?;
+            right += found.iter().zip(batch.target.to_vec::<i64>()?).filter(|(a, b)| **a == *b).count();
+        }
+    }
+    let accuracy = matches!(target, Target::Classes(_)).then_some(right as f64 / n as f64);
+    Ok((loss / n as f64, accuracy))
+}
+
+/// The operator and layer whose result is the first that is not finite, found by running the batch again.
+fn first_not_finite(model: &impl Layer, batch: &Batch, data: &Splits) -> String {
+    let found = Arc::new(Mutex::new(None));
+    let sink = found.clone();
+    let observer: scope::Observer = Arc::new(move |op, path, outs| {
+        let mut first = sink.lock().unwrap_or_else(|e| e.into_inner());
+        let bad = || outs[0].dtype().is_float() && outs[0].to_f64_vec().is_ok_and(|v| v.iter().any(|x| !x.is_finite()));
+        if first.is_none() && bad() {
+            *first = Some(if path.is_empty() { op.name().to_string() } else { format!("{} in {path}", op.name()) });
+        }
+    });
+    // Only the observer's finding matters here.
+    let _ = scope::with_observer(observer, || eval(|| loss_of(model, batch, &data.train.target())));
+    let first = found.lock().unwrap_or_else(|e| e.into_inner()).take();
+    first.unwrap_or_else(|| "the input or the weights".into())
+}
+
+/// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.
+struct Log {
+    writer: Writer,
+    precision: &'static str,
+    bar: indicatif::ProgressBar,
+    quiet: bool,
+    epochs: u64,
+}
+
+impl Log {
+    fn open(output: &Output, config: &Config, iteration: u64, batches: usize) -> Result<Log> {
+        let precision = config.precision.name();
+        let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
+        let total = config.epochs * batches as u64;
+        let bar = if output.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(precision);
+        bar.set_position(iteration);
+        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs })
+    }
+
+    fn step(&mut self, at: &Progress, step: StepMetrics) -> Result<()> {
+        self.bar.set_position(at.iteration);
+        if let Some(loss) = step.loss {
+            self.bar.set_message(format!("loss {loss:.4}"));
+        }
+        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Step(step) })
+    }
+
+    fn epoch(&mut self, epoch: EpochMetrics) -> Result<()> {
+        let accuracy = epoch.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
+        let line = format!(
+            "{} epoch {:>3}/{}  train loss {:.4}  test loss {:.4}{accuracy}  {:.2} s",
+            self.precision, epoch.epoch, self.epochs, epoch.train_loss, epoch.test_loss, epoch.seconds
+        );
+        if !self.quiet {
+            self.bar.suspend(|| println!("{line}"));
+        }
+        if epoch.epoch == self.epochs {
+            self.bar.finish_and_clear();
+        }
+        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Epoch(epoch) })
+    }
+}
+
+/// The checkpoint of a precision in a run folder.
+pub(crate) fn has_checkpoint(folder: &Path) -> bool {
+    Precision::ALL.iter().any(|p| folder.join(format!("checkpoint-{}.safetensors", p.name())).exists())
+}

@@ -1,0 +1,148 @@
+//! `metrics.jsonl`: one JSON object per line, for every step and every epoch.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// One optimiser step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Iterations before this one, skipped ones included.
+    pub iteration: u64,
+    /// Loss before scaling; absent when not finite.
+    pub loss: Option<f64>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Norm of the unscaled gradients before clipping; absent when not finite.
+    pub grad_norm: Option<f64>,
+    /// Scale the loss was multiplied by.
+    pub loss_scale: f64,
+    /// Whether the step was skipped.
+    pub skipped: bool,
+}
+
+/// One epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// Epoch, from 1.
+    pub epoch: u64,
+    /// Iterations at its end.
+    pub iteration: u64,
+    /// Mean loss over the epoch's batches.
+    pub train_loss: f64,
+    /// Mean loss on the test samples.
+    pub test_loss: f64,
+    /// Share of test samples classified right; absent for regression.
+    pub test_accuracy: Option<f64>,
+    /// Seconds of training, without evaluation.
+    pub seconds: f64,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// `fp32`, `fp16` or `bf16`.
+    pub precision: String,
+    /// The numbers.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+}
+
+/// Numbers of a step or of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Metrics {
+    /// A step.
+    Step(StepMetrics),
+    /// An epoch.
+    Epoch(EpochMetrics),
+}
+
+impl Metrics {
+    fn iteration(&self) -> u64 {
+        match self {
+            Metrics::Step(step) => step.iteration,
+            // An epoch ends after its last iteration.
+            Metrics::Epoch(epoch) => epoch.iteration.saturating_sub(1),
+        }
+    }
+}
+
+/// Appends records to the file.
+pub(crate) struct Writer {
+    file: std::fs::File,
+    path: std::path::PathBuf,
+}
+
+impl Writer {
+    /// Opens the file for a precision that continues at `iteration`: later lines of that precision, and a torn last line, are
+    /// dropped.
+    pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
+        let kept: Vec<Record> = match read(path) {
+            Ok(all) => all.into_iter().filter(|r| r.precision != precision || r.metrics.iteration() < iteration).collect(),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let temporary = path.with_extension("partial");
+        let file = std::fs::File::create(&temporary).map_err(Error::io(&temporary))?;
+        let mut writer = Writer { file, path: path.into() };
+        for record in &kept {
+            writer.write(record)?;
+        }
+        std::fs::rename(&temporary, path).map_err(Error::io(path))?;
+        Ok(writer)
+    }
+
+    pub(crate) fn write(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_vec(record).map_err(|e| Error::io(&self.path)(e.into()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(Error::io(&self.path))
+    }
+}
+
+/// All records of a file. A last line that does not parse was cut off by a kill and is left out; any other is an error.
+///
+/// # Errors
+/// The file cannot be read; a line in the middle is no record.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let mut out = Vec::new();
+    let mut torn: Option<usize> = None;
+    for (i, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(Error::io(path))?;
+        if let Some(line) = torn {
+            return Err(Error::Data { path: path.into(), expected: "one JSON record per line".into(), found: format!("something else in line {line}") });
+        }
+        match serde_json::from_str(&line) {
+            Ok(record) => out.push(record),
+            Err(_) => torn = Some(i + 1),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(precision: &str, iteration: u64) -> Record {
+        let metrics = StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false };
+        Record { precision: precision.into(), metrics: Metrics::Step(metrics) }
+    }
+
+    #[test]
+    fn reopening_drops_later_lines_of_that_precision_and_a_torn_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = Writer::open(&path, "fp32", 0).unwrap();
+        for record in [step("fp32", 0), step("fp16", 0), step("fp16", 1), step("fp16", 2)] {
+            writer.write(&record).unwrap();
+        }
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"precision\":\"fp1").unwrap();
+        drop(Writer::open(&path, "fp16", 1).unwrap());
+        assert_eq!(read(&path).unwrap(), [step("fp32", 0), step("fp16", 0)]);
+    }
+}

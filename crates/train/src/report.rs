@@ -1,0 +1,159 @@
+//! [`report`]: a page with curves, memory bars and the table; self-contained SVG, light and dark.
+
+use std::fmt::Write;
+
+use crate::metrics::{Metrics, Record};
+use crate::summary::{Summary, bytes};
+
+/// Colours of the precisions, apart for the colour-blind (Okabe and Ito), and of the byte classes.
+const SERIES: [&str; 3] = ["#0072b2", "#d55e00", "#009e73"];
+const CLASSES: [&str; 7] = ["#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00", "#cc79a7", "#999999"];
+
+const STYLE: &str = "
+:root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--page:#fff;--card:#fafafa;color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--ink:#ececec;--soft:#a0a0a0;--line:#3d3d3d;--page:#161616;--card:#1f1f1f}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1rem;margin:0 0 .3rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(460px,1fr));gap:1rem}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
+.axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
+.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left}";
+
+/// The page for a run.
+pub fn report(name: &str, summaries: &[Summary], metrics: &[Record]) -> String {
+    let of = |precision: &str, f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
+        metrics.iter().filter(|r| r.precision == precision).filter_map(|r| f(&r.metrics)).collect()
+    };
+    let curves = |f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<Vec<(f64, f64)>> { summaries.iter().map(|s| of(&s.precision, f)).collect() };
+    let loss = curves(&|m| match m {
+        Metrics::Step(s) => Some((s.iteration as f64, s.loss?)),
+        Metrics::Epoch(_) => None,
+    });
+    let accuracy = curves(&|m| match m {
+        Metrics::Epoch(e) => Some((e.epoch as f64, 100.0 * e.test_accuracy?)),
+        Metrics::Step(_) => None,
+    });
+    let scale = curves(&|m| match m {
+        Metrics::Step(s) => Some((s.iteration as f64, s.loss_scale.log2())),
+        Metrics::Epoch(_) => None,
+    });
+    let mut page = String::new();
+    let title = escape(name);
+    let _ = write!(page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>", summaries.len(), if summaries.len() == 1 { "" } else { "s" });
+    let _ = write!(page, "<p class=\"legend\">{}</p><div class=\"grid\">", legend(summaries.iter().map(|s| s.precision.as_str()), &SERIES));
+    let mut card = |heading: &str, body: String| {
+        let _ = write!(page, "<div class=\"card\"><h2>{heading}</h2>{body}</div>");
+    };
+    card("Training loss by step", chart(&loss.iter().map(|c| smooth(c)).collect::<Vec<_>>(), Some(&loss), &|v| format!("{v:.3}")));
+    if accuracy.iter().any(|c| !c.is_empty()) {
+        card("Test accuracy by epoch, %", chart(&accuracy, None, &|v| format!("{v:.1}")));
+    }
+    card("Loss scale by step (1 = no scaling)", chart(&scale, None, &|v| format!("2^{v:.0}")));
+    card("Peak memory by class", bars(summaries));
+    page.push_str("</div><div class=\"card wide\" style=\"margin-top:1rem\">");
+    page.push_str(&summary_table(summaries));
+    page.push_str("</div></html>\n");
+    page
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn legend<'a>(names: impl Iterator<Item = &'a str>, colours: &[&str]) -> String {
+    names.zip(colours.iter().cycle()).map(|(n, c)| format!("<span><i style=\"background:{c}\"></i>{}</span>", escape(n))).collect()
+}
+
+/// Exponential moving average, started at the first value.
+fn smooth(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let keep = 1.0 - 1.0 / (curve.len() as f64 / 50.0).max(1.0);
+    let mut mean = curve.first().map_or(0.0, |p| p.1);
+    let step = |&(x, y): &(f64, f64)| {
+        mean = keep * mean + (1.0 - keep) * y;
+        (x, mean)
+    };
+    curve.iter().map(step).collect()
+}
+
+/// A line chart; `faint` curves lie behind.
+fn chart(curves: &[Vec<(f64, f64)>], faint: Option<&[Vec<(f64, f64)>]>, label: &dyn Fn(f64) -> String) -> String {
+    let (width, height, left, bottom) = (520.0, 260.0, 52.0, 26.0);
+    let all: Vec<(f64, f64)> = curves.iter().chain(faint.into_iter().flatten()).flatten().copied().filter(|p| p.1.is_finite()).collect();
+    let range = |f: &dyn Fn(&(f64, f64)) -> f64| {
+        let (low, high) = all.iter().map(f).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        if low.is_finite() { (low, if high > low { high } else { low + 1.0 }) } else { (0.0, 1.0) }
+    };
+    let (x, y) = (range(&|p| p.0), range(&|p| p.1));
+    let at = |p: &(f64, f64)| (left + (p.0 - x.0) / (x.1 - x.0) * (width - left - 8.0), 8.0 + (y.1 - p.1) / (y.1 - y.0) * (height - bottom - 16.0));
+    let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\">");
+    for v in ticks(y) {
+        let (_, py) = at(&(x.0, v));
+        let _ = write!(svg, "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", width - 8.0, left - 6.0, py + 4.0, label(v));
+    }
+    for v in ticks(x) {
+        let (px, _) = at(&(v, y.0));
+        let _ = write!(svg, "<text x=\"{px:.1}\" y=\"{}\" text-anchor=\"middle\">{v}</text>", height - 6.0);
+    }
+    let mut line = |curve: &[(f64, f64)], colour: &str, style: &str| {
+        let points: String = thin(curve).map(|p| at(p)).fold(String::new(), |s, (px, py)| s + &format!("{px:.1},{py:.1} "));
+        let _ = write!(svg, "<polyline fill=\"none\" stroke=\"{colour}\" {style} points=\"{points}\"/>");
+    };
+    for (curve, colour) in faint.unwrap_or_default().iter().zip(SERIES.iter().cycle()) {
+        line(curve, colour, "stroke-width=\"1\" opacity=\"0.22\"");
+    }
+    for (curve, colour) in curves.iter().zip(SERIES.iter().cycle()) {
+        line(curve, colour, "stroke-width=\"2\" stroke-linejoin=\"round\"");
+    }
+    svg + "</svg>"
+}
+
+/// At most about 600 points: more cannot be seen.
+fn thin(curve: &[(f64, f64)]) -> impl Iterator<Item = &(f64, f64)> {
+    curve.iter().step_by((curve.len() / 600).max(1)).filter(|p| p.1.is_finite())
+}
+
+/// Four to eight round numbers in a range.
+fn ticks((low, high): (f64, f64)) -> Vec<f64> {
+    let rough = (high - low) / 5.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(power);
+    let first = (low / step).ceil() as i64;
+    (first..=(high / step).floor() as i64).map(|i| ((i as f64 * step) * 1e9).round() / 1e9).collect()
+}
+
+/// One stacked bar per precision.
+fn bars(summaries: &[Summary]) -> String {
+    let total = |s: &Summary| s.peak_bytes.classes().iter().map(|c| c.1).sum::<usize>();
+    let largest = summaries.iter().map(total).max().unwrap_or(1).max(1) as f64;
+    let height = 44.0 * summaries.len() as f64 + 8.0;
+    let mut svg = format!("<svg viewBox=\"0 0 520 {height}\" role=\"img\">");
+    for (i, s) in summaries.iter().enumerate() {
+        let y = 44.0 * i as f64 + 8.0;
+        let mut x = 52.0;
+        let _ = write!(svg, "<text x=\"46\" y=\"{}\" text-anchor=\"end\">{}</text>", y + 18.0, escape(&s.precision));
+        for ((name, n), colour) in s.peak_bytes.classes().iter().zip(CLASSES) {
+            let w = *n as f64 / largest * 380.0;
+            let _ = write!(svg, "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"28\" fill=\"{colour}\"><title>{name}: {}</title></rect>", bytes(*n));
+            x += w;
+        }
+        let _ = write!(svg, "<text x=\"{:.1}\" y=\"{}\">{}</text>", x + 6.0, y + 18.0, bytes(total(s)));
+    }
+    let names = crate::PeakBytes::default().classes();
+    svg + "</svg><p class=\"legend\">" + &legend(names.iter().map(|c| c.0), &CLASSES) + "</p>"
+}
+
+fn summary_table(summaries: &[Summary]) -> String {
+    let mut html = String::from("<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th><th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>");
+    for s in summaries {
+        let accuracy = s.test_accuracy.map_or("–".into(), |a| format!("{:.2} %", 100.0 * a));
+        let _ = write!(
+            html,
+            "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{accuracy}</td><td>{:.5}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&s.precision), s.seconds_per_epoch, s.images_per_second, s.train_loss, s.loss_scale, s.skipped_steps, bytes(s.saved_activation_bytes)
+        );
+    }
+    html + "</table>"
+}

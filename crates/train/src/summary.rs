@@ -1,0 +1,116 @@
+//! [`Summary`]: what a run came to, one per precision, as JSON and as a table.
+
+use serde::{Deserialize, Serialize};
+
+use binade_tensor::{Class, MemoryStats};
+
+/// Largest numbers of bytes in use at once, by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeakBytes {
+    /// Parameters and buffers.
+    pub weights: usize,
+    /// Gradients.
+    pub gradients: usize,
+    /// Optimiser state.
+    pub optimizer: usize,
+    /// Results of operators, batches included.
+    pub activations: usize,
+    /// Copies in another dtype.
+    pub casts: usize,
+    /// Integer tensors.
+    pub indices: usize,
+    /// Scratch of kernels.
+    pub workspace: usize,
+}
+
+impl From<MemoryStats> for PeakBytes {
+    fn from(stats: MemoryStats) -> PeakBytes {
+        PeakBytes {
+            weights: stats.peak(Class::Weights),
+            gradients: stats.peak(Class::Gradients),
+            optimizer: stats.peak(Class::Optimizer),
+            activations: stats.peak(Class::Activations),
+            casts: stats.peak(Class::Casts),
+            indices: stats.peak(Class::Indices),
+            workspace: stats.peak(Class::Workspace),
+        }
+    }
+}
+
+impl PeakBytes {
+    /// Name and bytes of every class.
+    pub fn classes(&self) -> [(&'static str, usize); 7] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("casts", self.casts),
+            ("indices", self.indices),
+            ("workspace", self.workspace),
+        ]
+    }
+}
+
+/// What training in one precision came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// `fp32`, `fp16` or `bf16`.
+    pub precision: String,
+    /// Epochs trained.
+    pub epochs: u64,
+    /// Mean seconds of training per epoch, evaluation apart.
+    pub seconds_per_epoch: f64,
+    /// Training samples per second.
+    pub images_per_second: f64,
+    /// Mean loss over the last epoch.
+    pub train_loss: f64,
+    /// Share of test samples classified right, 0 to 1; absent for regression.
+    pub test_accuracy: Option<f64>,
+    /// Last loss scale; 1 without scaling.
+    pub loss_scale: f64,
+    /// Steps skipped because a gradient was not finite.
+    pub skipped_steps: u64,
+    /// Peak bytes by class.
+    pub peak_bytes: PeakBytes,
+    /// Bytes of activations, casts and indices alive between forward and backward.
+    pub saved_activation_bytes: usize,
+}
+
+/// Bytes for people: `1.25 MiB`.
+pub(crate) fn bytes(n: usize) -> String {
+    match n {
+        0 => "0".into(),
+        n if n < 1 << 20 => format!("{:.1} KiB", n as f64 / 1024.0),
+        n if n < 1 << 30 => format!("{:.1} MiB", n as f64 / (1u64 << 20) as f64),
+        n => format!("{:.2} GiB", n as f64 / (1u64 << 30) as f64),
+    }
+}
+
+/// The summaries side by side: one column per precision.
+pub fn table(summaries: &[Summary]) -> String {
+    use comfy_table::{CellAlignment, Table, presets};
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN);
+    table.set_header(std::iter::once("precision".to_string()).chain(summaries.iter().map(|s| s.precision.clone())));
+    let mut row = |name: &str, f: &dyn Fn(&Summary) -> String| {
+        table.add_row(std::iter::once(name.to_string()).chain(summaries.iter().map(f)));
+    };
+    let first = summaries.first();
+    let against = |value: f64, of: &dyn Fn(&Summary) -> f64| first.map(|f| of(f)).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b));
+    row("seconds per epoch", &|s| format!("{:.3}", s.seconds_per_epoch));
+    row("images/s", &|s| format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second)));
+    row("test accuracy", &|s| s.test_accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a)));
+    row("final loss", &|s| format!("{:.5}", s.train_loss));
+    row("loss scale", &|s| format!("{}", s.loss_scale));
+    row("skipped steps", &|s| s.skipped_steps.to_string());
+    row("saved activations", &|s| format!("{}{}", bytes(s.saved_activation_bytes), against(s.saved_activation_bytes as f64, &|f| f.saved_activation_bytes as f64)));
+    for i in 0..7 {
+        let name = PeakBytes::default().classes()[i].0;
+        row(&format!("peak {name}"), &|s| bytes(s.peak_bytes.classes()[i].1));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
