@@ -60,9 +60,14 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
 
 /// Runs `f` in evaluation mode: no dropout, running statistics in batch norm, no gradients.
 pub fn eval<T>(f: impl FnOnce() -> T) -> T {
-    let before = with(|s| std::mem::replace(&mut s.train, false));
+    with_training(false, || no_grad(f))
+}
+
+/// Runs `f` with layers in training or evaluation mode, recording gradients as before.
+pub fn with_training<T>(training: bool, f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.train, training));
     let _restore = Restore(move |s| s.train = before);
-    no_grad(f)
+    f()
 }
 
 /// Runs `f` in training mode, with gradients: the default, for use inside [`eval`].

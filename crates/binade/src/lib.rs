@@ -1,1 +1,22 @@
 //! Mixed precision deep learning: f16 and bf16 training that is as good as f32.
+//!
+//! The facade over the layered crates, each of which is useful alone. `use binade::prelude::*` brings what a model and a
+//! training run need.
+
+pub use binade_amp as amp;
+pub use binade_autograd as autograd;
+pub use binade_models as models;
+pub use binade_nn as nn;
+pub use binade_tensor as tensor;
+pub use binade_train as train;
+
+/// What a model and a training run need.
+pub mod prelude {
+    pub use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, autocast};
+    pub use binade_autograd::{Var, eval, no_grad};
+    pub use binade_nn::{Conv2d, Dropout, Embedding, LayerNorm, Layer, Linear, Module, Param, Sequential, Visitor};
+    pub use binade_nn::{Adam, AdamW, Optimizer, Schedule, Sgd, clip_grad_norm};
+    pub use binade_tensor::op::Unary;
+    pub use binade_tensor::{Array, DType, Device, Tensor};
+    pub use binade_train::{Config, Data, InMemory, Precision, RunConfig, Splits, Target, train};
+}

@@ -1,1 +1,43 @@
-fn main() {}
+//! The command line: `binade train`, `binade conform`, `binade formats`.
+
+mod conform;
+mod formats;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Mixed precision deep learning.
+#[derive(Parser)]
+#[command(name = "binade", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train the small CNN in fp32, fp16 and bf16 and compare them
+    Train(train::Args),
+    /// Run recorded cases of operators and report which disagree
+    Conform(conform::Args),
+    /// Print the number formats, and what a number becomes in each
+    Formats(formats::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Conform(args) => conform::run(&args),
+        Command::Formats(args) => formats::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let interrupted = matches!(error.downcast_ref(), Some(binade::train::Error::Interrupted { .. }));
+            ExitCode::from(if interrupted { 130 } else { 1 })
+        }
+    }
+}

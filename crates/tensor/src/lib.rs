@@ -1,5 +1,9 @@
 //! Tensors in f64, f32, f16 and bf16 with stated error bounds: compute in f32, store in 16 bit.
 
+// First, for its row macros.
+#[macro_use]
+pub mod op;
+
 mod array;
 mod backend;
 pub mod cpu;
@@ -9,12 +13,12 @@ mod exec;
 pub mod format;
 mod layout;
 pub mod memory;
-pub mod op;
 pub mod random;
 pub mod reference;
 mod shape;
 pub mod simd;
 mod storage;
+mod tensor;
 pub mod update;
 
 pub use array::{Array, Arrays, Meta};
@@ -29,4 +33,5 @@ pub use op::Op;
 pub use random::Key;
 pub use shape::{Dims, MAX_RANK, Shape};
 pub use storage::{DeviceMemory, Memory, ReadGuard, Storage, WriteGuard};
+pub use tensor::Tensor;
 pub use update::{Grad, Outcome, Slot, Update};

@@ -1,5 +1,6 @@
 //! [`Op`]: operators as data. A closed list: an operator without outputs, kernel, gradient or samples does not compile.
 
+#[macro_use]
 mod elementwise;
 mod outs;
 

@@ -1,0 +1,52 @@
+//! `binade conform`: recorded cases of operators, forward and backward, against the recorded results and float64.
+
+mod case;
+mod ops;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use case::{Case, Outcome};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of `*.safetensors` cases
+    folder: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let folder = &args.folder;
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    paths.sort();
+    if paths.is_empty() {
+        bail!("{}: no *.safetensors cases", folder.display());
+    }
+    let (mut passed, mut failed) = (0, 0);
+    let mut absent = BTreeMap::<String, usize>::new();
+    for path in &paths {
+        let name = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match Case::read(path).and_then(|case| case.run()) {
+            Ok(Outcome::Passed) => passed += 1,
+            Ok(Outcome::Absent(op)) => *absent.entry(op).or_default() += 1,
+            Ok(Outcome::Failed(lines)) => {
+                failed += 1;
+                lines.iter().for_each(|line| println!("FAIL {name}: {line}"));
+            }
+            Err(error) => {
+                failed += 1;
+                println!("FAIL {name}: {error:#}");
+            }
+        }
+    }
+    let missing: usize = absent.values().sum();
+    if missing > 0 {
+        let names: Vec<String> = absent.iter().map(|(op, n)| format!("{op} ({n})")).collect();
+        println!("absent: {}", names.join(", "));
+    }
+    println!("{passed} passed, {failed} failed, {missing} absent");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,149 @@
+//! `binade train`: a thin client of [`binade::train::train`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use binade::models::{SmallCnn, SmallCnnConfig};
+use binade::train::images::Dataset;
+use binade::train::{Config, Precision, RunConfig, Splits, Summary, train};
+use clap::ValueEnum;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Data set
+    #[arg(long, value_enum, default_value = "digits")]
+    dataset: DatasetName,
+    /// Folder with the data set's files; digits needs none
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Precision to train in
+    #[arg(long, value_enum, default_value = "all")]
+    precision: PrecisionName,
+    /// Passes over the training images [default: 12 for digits, 10 else]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: Option<u64>,
+    /// Images per step [default: 64 for digits, 128 else]
+    #[arg(long, value_parser = positive)]
+    batch_size: Option<usize>,
+    /// Peak learning rate of AdamW [default: 2e-3 for digits, 1e-3 else]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Seed of initial values, order and augmentation
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Train with this many seeds and compare each precision with fp32, seed by seed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["resume", "out"])]
+    seeds: Option<u64>,
+    /// Threads [default: one per core]
+    #[arg(long, value_parser = positive)]
+    threads: Option<usize>,
+    /// Run folder [default: a new runs/DATASET-N]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue the run in DIR [default: --out, or the newest run of the data set]
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    resume: Option<Option<PathBuf>>,
+    /// Print nothing but errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DatasetName {
+    Digits,
+    Cifar10,
+    Mnist,
+    FashionMnist,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionName {
+    Fp32,
+    Fp16,
+    Bf16,
+    All,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
+impl From<DatasetName> for Dataset {
+    fn from(name: DatasetName) -> Dataset {
+        match name {
+            DatasetName::Digits => Dataset::Digits,
+            DatasetName::Cifar10 => Dataset::Cifar10,
+            DatasetName::Mnist => Dataset::Mnist,
+            DatasetName::FashionMnist => Dataset::FashionMnist,
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(n) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("starting the threads")?;
+    }
+    let dataset = Dataset::from(args.dataset);
+    let splits = dataset.load(args.data.as_deref())?;
+    let digits = dataset == Dataset::Digits;
+    let mut config = RunConfig {
+        name: dataset.name().into(),
+        precisions: match args.precision {
+            PrecisionName::Fp32 => vec![Precision::Fp32],
+            PrecisionName::Fp16 => vec![Precision::Fp16],
+            PrecisionName::Bf16 => vec![Precision::Bf16],
+            PrecisionName::All => Precision::ALL.to_vec(),
+        },
+        fit: Config {
+            epochs: args.epochs.unwrap_or(if digits { 12 } else { 10 }),
+            batch_size: args.batch_size.unwrap_or(if digits { 64 } else { 128 }),
+            lr: args.lr.unwrap_or(if digits { 2e-3 } else { 1e-3 }),
+            seed: args.seed,
+            ..Config::default()
+        },
+        out: args.resume.clone().flatten().or_else(|| args.out.clone()),
+        resume: args.resume.is_some(),
+        quiet: args.quiet,
+    };
+    let Some(seeds) = args.seeds else {
+        train_once(&splits, &config)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut all = Vec::new();
+    for seed in args.seed..args.seed + seeds {
+        config.fit.seed = seed;
+        all.push((seed, train_once(&splits, &RunConfig { quiet: true, ..config.clone() })?));
+        if !args.quiet {
+            println!("{}", seed_line(seed, &all[all.len() - 1].1));
+        }
+    }
+    compare(&all);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train_once(splits: &Splits, config: &RunConfig) -> Result<Vec<Summary>> {
+    let shape = splits.train.input_shape();
+    let extents = SmallCnnConfig { in_channels: shape[0], size: shape[1], ..SmallCnnConfig::default() };
+    Ok(train(|| SmallCnn::new(&extents), splits, config)?.summaries)
+}
+
+fn seed_line(seed: u64, summaries: &[Summary]) -> String {
+    let each = summaries.iter().map(|s| format!("{} {:.2} %", s.precision, 100.0 * s.test_accuracy.unwrap_or(f64::NAN)));
+    format!("seed {seed}: {}", each.collect::<Vec<_>>().join("  "))
+}
+
+/// Mean paired difference of each precision to the first, with its standard error.
+fn compare(all: &[(u64, Vec<Summary>)]) {
+    let accuracy = |s: &Summary| 100.0 * s.test_accuracy.unwrap_or(f64::NAN);
+    let n = all.len() as f64;
+    for i in 1..all[0].1.len() {
+        let differences: Vec<f64> = all.iter().map(|(_, s)| accuracy(&s[i]) - accuracy(&s[0])).collect();
+        let mean = differences.iter().sum::<f64>() / n;
+        let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        println!("{} − {}: {mean:+.3} points, standard error {:.3}, {n} seeds", all[0].1[i].precision, all[0].1[0].precision, (variance / n).sqrt());
+    }
+}
