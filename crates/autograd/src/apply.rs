@@ -39,12 +39,11 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     run_and_record(op, &ins, plan.and_then(|p| p.output), &dtypes)
 }
 
-/// Casts to a narrower dtype. The value of a leaf's cast is cached with its storage until the outermost region ends; the node
+/// Casts to a narrower dtype. The value of a leaf's cast (or of a view of a leaf: a transposed weight) is cached with its storage until the outermost region ends; the node
 /// is recorded for each use, so gradients of all uses meet in the leaf's own dtype.
 fn narrow(var: &Var, dtype: DType) -> Result<Var> {
     let array = var.array();
-    let is_leaf = var.node().is_some_and(|n| matches!(n.kind, Kind::Leaf(_)));
-    if !is_leaf {
+    if !var.node().is_some_and(|n| n.is_leaf_view()) {
         return apply(Op::Cast(dtype), &[var]);
     }
     let cached = array.storage().derived(dtype, array.layout());
@@ -90,7 +89,7 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array) -> Var {
     let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| Saved::value(array));
     let saved = ins.iter().enumerate().map(keep_input).chain(outs.iter().enumerate().map(keep_output)).collect();
     let recast = match (&op, ins) {
-        (Op::Cast(_), [var]) if var.node().is_some_and(|n| matches!(n.kind, Kind::Leaf(_))) => Some(var.array().clone()),
+        (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(var.array().clone()),
         _ => None,
     };
     let kind = Kind::Op {

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
         metas: SmallVec<[Meta; 3]>,
         /// Inputs, then outputs, that the gradient needs; taken by backward.
         saved: Mutex<Option<SmallVec<[Option<Saved>; 4]>>>,
-        /// For the cast of a leaf: the leaf's array, from which the cast can be made again.
+        /// For the cast of a leaf or of a view of one: the leaf's array, from which the cast can be made again.
         recast: Option<Array>,
         path: Arc<str>,
     },
@@ -52,6 +52,15 @@ pub(crate) type Edge = Arc<Node>;
 impl Node {
     pub(crate) fn new(kind: Kind, out: Meta) -> Arc<Node> {
         Arc::new(Node { id: NEXT.fetch_add(1, Ordering::Relaxed), kind, out, hooks: Mutex::new(Vec::new()) })
+    }
+
+    /// Whether this is a leaf or a view of one, whose memory lives as long as the leaf's.
+    pub(crate) fn is_leaf_view(&self) -> bool {
+        match &self.kind {
+            Kind::Leaf(_) => true,
+            Kind::Op { op: Op::View(_), inputs, .. } => inputs[0].as_ref().is_some_and(|n| n.is_leaf_view()),
+            Kind::Op { .. } => false,
+        }
     }
 
     pub(crate) fn recast(&self) -> Option<&Array> {

@@ -94,7 +94,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
             (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => Saves::inputs(&[0, 1]).and_outputs(&[1, 2]),
             (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => Saves::inputs(&[0]).and_outputs(&[1, 2]),
         },
-        Op::CrossEntropy(_) => Saves::inputs(&[0, 1]).and_outputs(&[1]),
+        Op::CrossEntropy(_) => Saves::inputs(&[0, 1]),
         Op::Mse(_) => Saves::inputs(&[0, 1]),
         Op::Attention(_) => Saves::inputs(&[0, 1, 2]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
@@ -297,7 +297,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::CrossEntropy(loss) => {
             let op = Op::Backward(Backward::CrossEntropy(*loss));
-            smallvec![Some(c.run(op, &[g, c.input(0)?, c.input(1)?, c.output(1)?], c.dtype(0))?), None]
+            smallvec![Some(c.run(op, &[g, c.input(0)?, c.input(1)?], c.dtype(0))?), None]
         }
         Op::Mse(reduction) => {
             let (a, b) = (c.input(0)?, c.input(1)?);

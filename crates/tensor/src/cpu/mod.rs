@@ -153,7 +153,7 @@ impl Cpu {
             Op::Pool(window) => pool::forward::<C>(isa, pool, window, ins[0], bytes[0], &mut outs[0])?,
             Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
             Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
-            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, outs)?,
+            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, &mut outs[0])?,
             Op::Mse(reduction) => softmax::mse::<C>(isa, *reduction, ins, bytes, &mut outs[0]),
             Op::Attention(attention) => attention::forward::<C>(isa, attention, ins, bytes, outs)?,
             Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,

@@ -38,15 +38,6 @@ pub(super) fn row_max<C: Compute>(x: &[C]) -> C {
     best.into_iter().fold(C::neg_infinity(), |a, b| if b > a || b.is_nan() { b } else { a })
 }
 
-/// Maximum and logarithm of the sum of exponentials of a row. A row of −∞ gives −∞, as PyTorch's logsumexp.
-pub(super) fn log_sum_exp<C: Compute>(isa: Isa, x: &[C]) -> (C, C) {
-    let max = row_max(x);
-    if max == C::neg_infinity() {
-        return (max, max);
-    }
-    (max, max + C::sum(isa, ExpDistance, x, max).ln())
-}
-
 pub(super) fn softmax<C: Compute>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let order = order_with_last(x.shape().rank(), |d| d == dim);
     let n = x.shape().get(dim).copied().unwrap_or(1);
@@ -118,40 +109,38 @@ pub(super) fn cross_entropy<C: Compute>(
     loss: &CrossEntropy,
     ins: &[&Array],
     bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    out: &mut ArrayMut<'_>,
 ) -> Result<()> {
     use rayon::prelude::*;
     let shape = ins[0].shape();
     let (classes, rows) = (shape[1], ins[1].numel());
     let target = targets(loss, ins[1], bytes[1], classes)?;
     let operand = Operand::new(ins[0], bytes[0], shape, &order_with_last(shape.rank(), |d| d == 1));
-    let each: Vec<(f64, C)> = (0..rows)
+    let values: Vec<f64> = (0..rows)
         .into_par_iter()
         .with_min_len((4096 / classes.max(1)).max(1))
         .map(|row| {
+            if target[row] == loss.ignore_index {
+                return 0.0;
+            }
             let mut buffer = vec![C::zero(); classes];
             let x = operand.block(isa, row * classes, classes, &mut buffer);
-            let (max, lse) = log_sum_exp(isa, x);
-            if target[row] == loss.ignore_index {
-                return (0.0, lse);
-            }
             // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
+            let max = row_max(x);
             let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
             let nll = |v: C| rest - (v - max).as_f64();
             let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
             if loss.smoothing > 0.0 {
                 value += loss.smoothing * x.iter().map(|&v| nll(v)).sum::<f64>() / classes as f64;
             }
-            (value, lse)
+            value
         })
         .collect();
-    let values: Vec<f64> = each.iter().map(|e| e.0).collect();
     match loss.reduction {
-        Reduction::None => write(isa, &values, &mut outs[0]),
-        Reduction::Sum => write(isa, &[values.iter().sum::<f64>()], &mut outs[0]),
-        Reduction::Mean => write(isa, &[values.iter().sum::<f64>() / counted(loss, &target)], &mut outs[0]),
+        Reduction::None => write(isa, &values, out),
+        Reduction::Sum => write(isa, &[values.iter().sum::<f64>()], out),
+        Reduction::Mean => write(isa, &[values.iter().sum::<f64>() / counted(loss, &target)], out),
     }
-    write(isa, &each.iter().map(|e| e.1).collect::<Vec<_>>(), &mut outs[1]);
     Ok(())
 }
 
@@ -160,7 +149,8 @@ fn counted(loss: &CrossEntropy, target: &[i64]) -> f64 {
     target.iter().filter(|&&t| t != loss.ignore_index).count() as f64
 }
 
-/// `g·(softmax − target)`; inputs g, logits, target, log-sum-exp.
+/// `g·(softmax − target)`; inputs g, logits, target. The softmax is normalised by its own sum: a saved log-sum-exp
+/// would carry its rounding into every probability.
 pub(super) fn cross_entropy_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
@@ -176,17 +166,18 @@ pub(super) fn cross_entropy_backward<C: Compute>(
     let operand = Operand::new(ins[1], bytes[1], shape, &order);
     let rows_order: Vec<usize> = (0..ins[2].shape().rank()).collect();
     let g = Operand::new(ins[0], bytes[0], ins[2].shape(), &rows_order);
-    let lse = Operand::new(ins[3], bytes[3], ins[2].shape(), &rows_order);
     let divisor = C::from_f64(if loss.reduction == Reduction::Mean { counted(loss, &target) } else { 1.0 });
     fill_rows::<C, ()>(isa, pool, out, &order, classes, |row, to| {
         if target[row] == loss.ignore_index {
             return to.fill(C::zero());
         }
-        let (mut pg, mut pl) = ([C::zero()], [C::zero()]);
+        let mut pg = [C::zero()];
         g.load(isa, row, &mut pg);
-        lse.load(isa, row, &mut pl);
         let mut buffer = vec![C::zero(); classes];
-        C::map1(isa, ExpMinus(pl[0].as_f64()), operand.block(isa, row * classes, classes, &mut buffer), to);
+        let x = operand.block(isa, row * classes, classes, &mut buffer);
+        C::map1(isa, ExpMinus(row_max(x).as_f64()), x, to);
+        let inverse = C::one() / C::sum(isa, First, to, C::zero());
+        to.iter_mut().for_each(|p| *p = *p * inverse);
         let uniform = C::from_f64(loss.smoothing / classes as f64);
         to.iter_mut().for_each(|p| *p = *p - uniform);
         let class = &mut to[target[row] as usize];

@@ -62,7 +62,7 @@ pub enum Op {
     /// Normalisation. Inputs: x, then weight and bias if `affine`, then mean and variance for [`NormKind::Fixed`].
     /// Outputs: y, mean, 1/√(var + eps), and for [`NormKind::Batch`] the biased variance; statistics are f32, one per group.
     Norm(Norm),
-    /// Cross-entropy of logits `[N, C, …]` and class indices (i64) `[N, …]`. Outputs: loss, log-sum-exp `[N, …]` (f32).
+    /// Cross-entropy of logits `[N, C, …]` and class indices (i64) `[N, …]`.
     CrossEntropy(CrossEntropy),
     /// Mean squared error of two tensors of one shape.
     Mse(Reduction),
@@ -351,7 +351,7 @@ pub enum Backward {
     /// Inputs: g, x, weight if affine, then mean and rstd (for [`NormKind::Fixed`] mean and variance). Outputs: dx, and dweight,
     /// dbias (in the weight's dtype) if affine.
     Norm(Norm),
-    /// Inputs: g, logits, target, log-sum-exp.
+    /// Inputs: g, logits, target.
     CrossEntropy(CrossEntropy),
     /// Gradient of the first input: inputs g, a, b.
     Mse(Reduction),
