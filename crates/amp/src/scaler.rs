@@ -162,7 +162,8 @@ impl GradScaler {
     /// Adapts the scale; call once per iteration, after all steps. Without a checked gradient it does nothing.
     pub fn update(&mut self) {
         self.unscaled = None;
-        let (Some(bad), LossScale::Dynamic { growth_factor, backoff_factor, growth_interval, .. }) = (self.found_inf.take(), self.config)
+        let (Some(bad), LossScale::Dynamic { growth_factor, backoff_factor, growth_interval, .. }) =
+            (self.found_inf.take(), self.config)
         else {
             return;
         };
@@ -242,8 +243,20 @@ mod tests {
 
     #[test]
     fn settings_outside_their_domain_are_refused() {
-        let config = |init_scale, growth_factor, backoff_factor, growth_interval| LossScale::Dynamic { init_scale, growth_factor, backoff_factor, growth_interval };
-        for bad in [config(1.0, 1.0, 0.5, 1), config(1.0, 2.0, 1.0, 1), config(1.0, 2.0, 0.0, 1), config(0.0, 2.0, 0.5, 1), config(1.0, 2.0, 0.5, 0), config(1e39, 2.0, 0.5, 1)] {
+        let config = |init_scale, growth_factor, backoff_factor, growth_interval| LossScale::Dynamic {
+            init_scale,
+            growth_factor,
+            backoff_factor,
+            growth_interval,
+        };
+        for bad in [
+            config(1.0, 1.0, 0.5, 1),
+            config(1.0, 2.0, 1.0, 1),
+            config(1.0, 2.0, 0.0, 1),
+            config(0.0, 2.0, 0.5, 1),
+            config(1.0, 2.0, 0.5, 0),
+            config(1e39, 2.0, 0.5, 1),
+        ] {
             assert!(GradScaler::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -15,7 +15,9 @@ pub enum Error {
         path: Arc<str>,
     },
     /// Backward from a tensor with several elements.
-    #[error("backward needs a loss of one element, got shape {shape:?}: reduce it, or give the upstream gradient to backward_with")]
+    #[error(
+        "backward needs a loss of one element, got shape {shape:?}: reduce it, or give the upstream gradient to backward_with"
+    )]
     NotScalar {
         /// Shape of the tensor.
         shape: Vec<usize>,

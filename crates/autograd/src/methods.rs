@@ -1,7 +1,8 @@
 //! The operators as methods of [`Var`], under PyTorch's names.
 
 use binade_tensor::op::{
-    Attention, Binary, Compare, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Unary, View,
+    Attention, Binary, Compare, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction,
+    Unary, View,
 };
 use binade_tensor::{Array, Arrays, DType, Dims, Error as TensorError, Op, Shape};
 
@@ -253,7 +254,13 @@ impl Var {
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn norm(&self, kind: NormKind, affine: Option<(&Var, &Var)>, statistics: Option<(&Var, &Var)>, eps: f64) -> Result<(Var, Arrays)> {
+    pub fn norm(
+        &self,
+        kind: NormKind,
+        affine: Option<(&Var, &Var)>,
+        statistics: Option<(&Var, &Var)>,
+        eps: f64,
+    ) -> Result<(Var, Arrays)> {
         let mut ins = vec![self];
         ins.extend(affine.iter().flat_map(|(w, b)| [*w, *b]));
         ins.extend(statistics.iter().flat_map(|(m, v)| [*m, *v]));
@@ -375,7 +382,9 @@ impl Var {
     /// # Errors
     /// No tensors, or shapes that differ elsewhere.
     pub fn cat(tensors: &[&Var], dim: isize) -> Result<Var> {
-        let first = tensors.first().ok_or_else(|| TensorError::Argument { op: "cat", message: "at least one tensor is needed".into() })?;
+        let first = tensors
+            .first()
+            .ok_or_else(|| TensorError::Argument { op: "cat", message: "at least one tensor is needed".into() })?;
         apply(Op::Cat { dim: first.shape().dim("cat", dim)? }, tensors)
     }
 
@@ -415,7 +424,12 @@ fn resolve(from: &Shape, shape: &[isize]) -> Result<Shape> {
     let dims: Vec<usize> = shape.iter().map(|&d| if d < 0 { left } else { d as usize }).collect();
     let out = Shape::new(&dims)?;
     if bad || out.numel() != from.numel() {
-        return Err(TensorError::Shape { op: "reshape", expected: format!("expected as many elements as {shape:?} has"), shapes: vec![*from] }.into());
+        return Err(TensorError::Shape {
+            op: "reshape",
+            expected: format!("expected as many elements as {shape:?} has"),
+            shapes: vec![*from],
+        }
+        .into());
     }
     Ok(out)
 }

@@ -30,7 +30,16 @@ pub struct Scope {
 
 impl Default for Scope {
     fn default() -> Scope {
-        Scope { observer: None, rule: None, grad: true, train: true, key: Key::default(), path: Arc::from(""), deferred: Vec::new(), cached: Vec::new() }
+        Scope {
+            observer: None,
+            rule: None,
+            grad: true,
+            train: true,
+            key: Key::default(),
+            path: Arc::from(""),
+            deferred: Vec::new(),
+            cached: Vec::new(),
+        }
     }
 }
 

@@ -44,13 +44,16 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
     match op {
         Op::Compare(_) => Some("a comparison is constant almost everywhere"),
         Op::ArgMax { .. } => Some("an index is not a differentiable value"),
-        Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Normal { .. } | Distribution::Permutation, .. } => {
-            Some("random values depend on no input")
-        }
+        Op::Random {
+            distribution: Distribution::Uniform { .. } | Distribution::Normal { .. } | Distribution::Permutation,
+            ..
+        } => Some("random values depend on no input"),
         Op::Fill { .. } => Some("a constant depends on no input"),
         Op::Backward(_) => Some("a backward kernel has no second-order gradient"),
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
-        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Mse(_) | Op::Attention(_) | Op::Embedding => None,
+        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Mse(_) | Op::Attention(_) | Op::Embedding => {
+            None
+        }
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => None,
     }
 }
@@ -79,7 +82,9 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Binary(Binary::Mul) => product(),
         Op::Binary(Binary::Div) if !needs[1] => Saves::inputs(&[1]),
         Op::Binary(Binary::Div | Binary::Maximum | Binary::Minimum) => Saves::inputs(&[0, 1]),
-        Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. } | Op::Scalar { op: Binary::Div, reversed: false, .. } => Saves::NONE,
+        Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. } | Op::Scalar { op: Binary::Div, reversed: false, .. } => {
+            Saves::NONE
+        }
         Op::Scalar { op: Binary::Div | Binary::Maximum | Binary::Minimum, .. } => Saves::inputs(&[0]),
         Op::Where => Saves::inputs(&[0]),
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
@@ -91,8 +96,12 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Norm(norm) => match (norm.kind, norm.affine) {
             (NormKind::Fixed, true) => Saves::inputs(&[0, 1, 3, 4]),
             (NormKind::Fixed, false) => Saves::inputs(&[0, 1, 2]),
-            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => Saves::inputs(&[0, 1]).and_outputs(&[1, 2]),
-            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => Saves::inputs(&[0]).and_outputs(&[1, 2]),
+            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => {
+                Saves::inputs(&[0, 1]).and_outputs(&[1, 2])
+            }
+            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => {
+                Saves::inputs(&[0]).and_outputs(&[1, 2])
+            }
         },
         Op::CrossEntropy(_) => Saves::inputs(&[0, 1]),
         Op::Mse(_) => Saves::inputs(&[0, 1]),
@@ -186,7 +195,8 @@ impl<'a> Context<'a> {
 /// The gradient of each input that needs one, in the input's dtype.
 pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
     // Evaluated only if input i needs a gradient.
-    let when = |i: usize, f: &dyn Fn() -> Result<Array>| -> Result<Option<Array>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
+    let when =
+        |i: usize, f: &dyn Fn() -> Result<Array>| -> Result<Option<Array>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
     Ok(match op {
         Op::Unary(row) => {
             let saved = match row.saved() {
@@ -220,9 +230,11 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
                 (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], c.dtype(0))?,
                 (Binary::Mul, _) => times(Binary::Mul, *value)?,
                 (Binary::Div, false) => times(Binary::Div, *value)?,
-                (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => {
-                    c.run(Op::Backward(Backward::Scalar { op: *row, value: *value, reversed: *reversed }), &[g, c.input(0)?], c.dtype(0))?
-                }
+                (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => c.run(
+                    Op::Backward(Backward::Scalar { op: *row, value: *value, reversed: *reversed }),
+                    &[g, c.input(0)?],
+                    c.dtype(0),
+                )?,
             };
             smallvec![Some(grad)]
         }
@@ -262,8 +274,10 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::Conv2d(conv, epilogue) => {
             let g = &c.before_act(epilogue, g)?;
-            let dx = || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[g, c.input(1)?], c.dtype(0));
-            let dw = || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[g, c.input(0)?], c.dtype(1));
+            let dx =
+                || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[g, c.input(1)?], c.dtype(0));
+            let dw =
+                || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[g, c.input(0)?], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads = smallvec![when(0, &dx)?, when(1, &dw)?];
             if epilogue.bias {
@@ -307,7 +321,10 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         Op::Attention(attention) => {
             let ins = [g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
             let outs = run(&Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0), Class::Gradients)?;
-            outs.into_iter().enumerate().map(|(i, a)| when(i, &|| Ok(a.cast(c.dtype(i), Class::Gradients)?))).collect::<Result<_>>()?
+            outs.into_iter()
+                .enumerate()
+                .map(|(i, a)| when(i, &|| Ok(a.cast(c.dtype(i), Class::Gradients)?)))
+                .collect::<Result<_>>()?
         }
         Op::Embedding => {
             let op = Op::Backward(Backward::Embedding { rows: c.shape(0)[0] });

@@ -109,7 +109,9 @@ fn pooling_softmax_and_normalisations() {
     }
     let (mean, var) = (Var::constant(values(&[4], 4, 0.0)), Var::constant(values(&[4], 5, 9.0)));
     let ins = [x, values(&[4], 2, 1.0), values(&[4], 3, 0.0)];
-    check("batch norm in evaluation", &ins, |v| v[0].norm(NormKind::Fixed, Some((&v[1], &v[2])), Some((&mean, &var)), 1e-5).map(|o| o.0));
+    check("batch norm in evaluation", &ins, |v| {
+        v[0].norm(NormKind::Fixed, Some((&v[1], &v[2])), Some((&mean, &var)), 1e-5).map(|o| o.0)
+    });
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub use binade_train as train;
 pub mod prelude {
     pub use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, autocast};
     pub use binade_autograd::{Var, eval, no_grad};
-    pub use binade_nn::{Conv2d, Dropout, Embedding, LayerNorm, Layer, Linear, Module, Param, Sequential, Visitor};
     pub use binade_nn::{Adam, AdamW, Optimizer, Schedule, Sgd, clip_grad_norm};
+    pub use binade_nn::{Conv2d, Dropout, Embedding, Layer, LayerNorm, Linear, Module, Param, Sequential, Visitor};
     pub use binade_tensor::op::Unary;
     pub use binade_tensor::{Array, DType, Device, Tensor};
     pub use binade_train::{Config, Data, InMemory, Precision, RunConfig, Splits, Target, train};

@@ -144,6 +144,11 @@ fn compare(all: &[(u64, Vec<Summary>)]) {
         let differences: Vec<f64> = all.iter().map(|(_, s)| accuracy(&s[i]) - accuracy(&s[0])).collect();
         let mean = differences.iter().sum::<f64>() / n;
         let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        println!("{} − {}: {mean:+.3} points, standard error {:.3}, {n} seeds", all[0].1[i].precision, all[0].1[0].precision, (variance / n).sqrt());
+        println!(
+            "{} − {}: {mean:+.3} points, standard error {:.3}, {n} seeds",
+            all[0].1[i].precision,
+            all[0].1[0].precision,
+            (variance / n).sqrt()
+        );
     }
 }

@@ -48,7 +48,10 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         }
         let place = syn::Index::from(index);
         let member = field.ident.as_ref().map_or_else(|| quote!(#place), |ident| quote!(#ident));
-        let own = field.ident.as_ref().map_or_else(|| index.to_string(), |ident| ident.to_string().trim_start_matches("r#").to_string());
+        let own = field
+            .ident
+            .as_ref()
+            .map_or_else(|| index.to_string(), |ident| ident.to_string().trim_start_matches("r#").to_string());
         let name = name.unwrap_or(own);
         visits.push(if flatten {
             quote!(Module::visit(&self.#member, prefix, visitor);)

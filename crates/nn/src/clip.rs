@@ -36,7 +36,13 @@ pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
 pub(crate) fn in_place(grads: &mut Gradients, update: &Update, scalar: f64) -> Result<Outcome> {
     let mut slots = Vec::new();
     for (_, grad) in grads.iter() {
-        slots.push(Slot { param: None, master: None, grad: Grad::Write(ArrayMut::new(update.name(), grad)?), state: vec![], first: false });
+        slots.push(Slot {
+            param: None,
+            master: None,
+            grad: Grad::Write(ArrayMut::new(update.name(), grad)?),
+            state: vec![],
+            first: false,
+        });
     }
     let device = device(grads);
     Ok(device.update(update, &scalars(&device, &[scalar])?, &mut slots)?)

@@ -115,6 +115,20 @@ macro_rules! settings {
     )*};
 }
 settings!(
-    (), bool, usize, u32, u64, i32, i64, f32, f64, String, &'static str, binade_tensor::DType, binade_tensor::op::Conv2d,
-    binade_tensor::op::Pool, binade_tensor::op::Unary, binade_tensor::op::Attention
+    (),
+    bool,
+    usize,
+    u32,
+    u64,
+    i32,
+    i64,
+    f32,
+    f64,
+    String,
+    &'static str,
+    binade_tensor::DType,
+    binade_tensor::op::Conv2d,
+    binade_tensor::op::Pool,
+    binade_tensor::op::Unary,
+    binade_tensor::op::Attention
 );

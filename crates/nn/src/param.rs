@@ -31,7 +31,12 @@ impl Param {
     /// A parameter around an existing leaf; `None` if the tensor is no leaf.
     pub fn from_leaf(leaf: &Var) -> Option<Param> {
         let id = leaf.leaf_id()?;
-        Some(Param(Arc::new(Inner { leaf: leaf.clone(), id, layer: RwLock::new(Arc::from("")), trainable: AtomicBool::new(true) })))
+        Some(Param(Arc::new(Inner {
+            leaf: leaf.clone(),
+            id,
+            layer: RwLock::new(Arc::from("")),
+            trainable: AtomicBool::new(true),
+        })))
     }
 
     /// An f32 parameter on the CPU with initial values drawn from the scope's stream.

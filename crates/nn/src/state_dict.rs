@@ -26,9 +26,11 @@ pub fn state_dict(module: &impl Module) -> StateDict {
 pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result<()> {
     let given: HashMap<&str, &Array> = from.iter().map(|(name, array)| (name.as_str(), array)).collect();
     let own = state_dict(module);
-    let missing: Vec<String> = own.iter().map(|(name, _)| name.clone()).filter(|name| !given.contains_key(name.as_str())).collect();
+    let missing: Vec<String> =
+        own.iter().map(|(name, _)| name.clone()).filter(|name| !given.contains_key(name.as_str())).collect();
     let known: std::collections::HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
-    let unexpected: Vec<String> = from.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name.as_str())).collect();
+    let unexpected: Vec<String> =
+        from.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name.as_str())).collect();
     if !missing.is_empty() || !unexpected.is_empty() {
         return Err(Error::Names { missing, unexpected });
     }

@@ -15,6 +15,7 @@ mod layout;
 pub mod memory;
 pub mod random;
 pub mod reference;
+pub mod samples;
 mod shape;
 pub mod simd;
 mod storage;

@@ -52,7 +52,11 @@ impl<T: Float> Tensor<T> {
     /// It is another.
     pub fn from_array(array: Array) -> Result<Tensor<T>> {
         if array.dtype() != T::DTYPE {
-            return Err(Error::DType { op: "from_array", expected: format!("an array of {}", T::DTYPE), dtypes: vec![array.dtype()] });
+            return Err(Error::DType {
+                op: "from_array",
+                expected: format!("an array of {}", T::DTYPE),
+                dtypes: vec![array.dtype()],
+            });
         }
         Tensor::wrap(array)
     }
@@ -133,7 +137,11 @@ impl<T: Float> Tensor<T> {
     /// The number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor<T>> {
         let shape = Shape::new(shape)?;
-        let source = if self.array.layout().reshape(&shape).is_some() { self.array.clone() } else { self.array.contiguous(Class::Activations)? };
+        let source = if self.array.layout().reshape(&shape).is_some() {
+            self.array.clone()
+        } else {
+            self.array.contiguous(Class::Activations)?
+        };
         self.run(Op::View(View::Reshape(shape)), &[&source])
     }
 

@@ -70,7 +70,12 @@ pub(crate) fn save(
 }
 
 /// Restores model and optimiser; returns what the loop counted and the scaler's state.
-pub(crate) fn load(path: &Path, config: &Config, model: &impl Module, optimizer: &mut Optimizer) -> Result<(Progress, ScalerState)> {
+pub(crate) fn load(
+    path: &Path,
+    config: &Config,
+    model: &impl Module,
+    optimizer: &mut Optimizer,
+) -> Result<(Progress, ScalerState)> {
     let bad = |message: String| Error::Checkpoint { path: path.into(), message };
     let (tensors, metadata) = read_safetensors(path, Class::Workspace).map_err(|e| match e {
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),

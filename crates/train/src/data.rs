@@ -86,7 +86,8 @@ impl InMemory {
 
     fn checked(self) -> Result<InMemory> {
         let (input, target) = (self.shape.iter().product::<usize>(), width(&self.target));
-        if input == 0 || target == 0 || self.inputs.len() % input != 0 || self.inputs.len() / input * target != self.targets.len() {
+        if input == 0 || target == 0 || self.inputs.len() % input != 0 || self.inputs.len() / input * target != self.targets.len()
+        {
             return Err(Error::Config(format!(
                 "{} input values of shape {:?} do not go with {} target values of {:?}",
                 self.inputs.len(),
@@ -184,7 +185,13 @@ pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
 }
 
 /// Batches of an epoch from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller.
-pub fn prefetch(data: Arc<dyn Data>, order: Vec<usize>, batch_size: usize, first: usize, key: Option<Key>) -> Receiver<Result<Batch>> {
+pub fn prefetch(
+    data: Arc<dyn Data>,
+    order: Vec<usize>,
+    batch_size: usize,
+    first: usize,
+    key: Option<Key>,
+) -> Receiver<Result<Batch>> {
     let (send, receive) = sync_channel(2);
     std::thread::spawn(move || {
         for indices in order.chunks(batch_size).skip(first) {

@@ -89,9 +89,9 @@ impl Config {
     pub(crate) fn difference(&self, other: &Config) -> Option<String> {
         let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
         let (a, b) = (a.as_object()?, b.as_object()?);
-        a.iter().find(|(key, value)| b.get(*key) != Some(value)).map(|(key, value)| {
-            format!("{key} = {}, not {value}", b.get(key).map_or("nothing".to_string(), ToString::to_string))
-        })
+        a.iter()
+            .find(|(key, value)| b.get(*key) != Some(value))
+            .map(|(key, value)| format!("{key} = {}, not {value}", b.get(key).map_or("nothing".to_string(), ToString::to_string)))
     }
 
     fn check(&self, data: &Splits) -> Result<()> {
@@ -194,7 +194,14 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         let train_loss = at.loss_sum / at.loss_count.max(1) as f64;
         let (test_loss, test_accuracy) = policy.run(|| eval(|| evaluate(model, data)))?;
         (at.epoch, at.batch) = (at.epoch + 1, 0);
-        log.epoch(EpochMetrics { epoch: at.epoch, iteration: at.iteration, train_loss, test_loss, test_accuracy, seconds: at.epoch_seconds })?;
+        log.epoch(EpochMetrics {
+            epoch: at.epoch,
+            iteration: at.iteration,
+            train_loss,
+            test_loss,
+            test_accuracy,
+            seconds: at.epoch_seconds,
+        })?;
         (at.loss_sum, at.loss_count, at.epoch_seconds) = (0.0, 0, 0.0);
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));

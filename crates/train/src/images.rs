@@ -82,7 +82,9 @@ impl Dataset {
     /// # Errors
     /// No folder given; a file missing, torn or of another kind: which, what was expected, what was found.
     pub fn load(self, folder: Option<&Path>) -> Result<Splits> {
-        let needed = || folder.ok_or_else(|| Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name())));
+        let needed = || {
+            folder.ok_or_else(|| Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name())))
+        };
         match self {
             Dataset::Digits => digits(),
             Dataset::Cifar10 => cifar10(needed()?),
@@ -137,7 +139,11 @@ fn cifar10(folder: &Path) -> Result<Splits> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for path in paths {
             let bytes = std::fs::read(path).map_err(Error::io(path))?;
-            let bad = |found: String| Error::Data { path: path.clone(), expected: "images of 3073 bytes each: a label 0 to 9 and 3072 pixels".into(), found };
+            let bad = |found: String| Error::Data {
+                path: path.clone(),
+                expected: "images of 3073 bytes each: a label 0 to 9 and 3072 pixels".into(),
+                found,
+            };
             if bytes.is_empty() || bytes.len() % 3073 != 0 {
                 return Err(bad(format!("{} bytes", bytes.len())));
             }
@@ -168,13 +174,18 @@ fn idx(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
     let part = |prefix: &str| -> Result<Images> {
         let (images_path, images) = read_idx(folder, &format!("{prefix}-images"), 3)?;
         let (labels_path, labels) = read_idx(folder, &format!("{prefix}-labels"), 1)?;
-        let size = |i: usize| u32::from_be_bytes([images[4 + 4 * i], images[5 + 4 * i], images[6 + 4 * i], images[7 + 4 * i]]) as usize;
+        let size =
+            |i: usize| u32::from_be_bytes([images[4 + 4 * i], images[5 + 4 * i], images[6 + 4 * i], images[7 + 4 * i]]) as usize;
         let (n, h, w) = (size(0), size(1), size(2));
         let expect = |path: &Path, bytes: &[u8], header: usize, body: usize| {
             if bytes.len() == header + body {
                 return Ok(());
             }
-            Err(Error::Data { path: path.into(), expected: format!("{} bytes after its header", body), found: format!("{}", bytes.len() - header) })
+            Err(Error::Data {
+                path: path.into(),
+                expected: format!("{} bytes after its header", body),
+                found: format!("{}", bytes.len() - header),
+            })
         };
         expect(&images_path, &images, 16, n * h * w)?;
         expect(&labels_path, &labels, 8, n)?;
@@ -182,7 +193,11 @@ fn idx(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
             return Err(Error::Data { path: labels_path, expected: "labels 0 to 9".into(), found: format!("label {bad}") });
         }
         if n == 0 || h * w == 0 {
-            return Err(Error::Data { path: images_path, expected: "at least one image".into(), found: format!("{n} images of {h}×{w}") });
+            return Err(Error::Data {
+                path: images_path,
+                expected: "at least one image".into(),
+                found: format!("{n} images of {h}×{w}"),
+            });
         }
         let (pixels, labels) = (images[16..].to_vec(), labels[8..].to_vec());
         Ok(Images { pixels, labels, shape: [1, h, w], classes: 10, white: 255.0, mean: vec![mean], std: vec![std], flip: false })
@@ -195,7 +210,11 @@ fn read_idx(folder: &Path, stem: &str, dims: u8) -> Result<(PathBuf, Vec<u8>)> {
     let names = ["-idx", ".idx"].map(|s| format!("{stem}{s}{dims}-ubyte"));
     let candidates: Vec<PathBuf> = names.iter().flat_map(|n| [folder.join(n), folder.join(format!("{n}.gz"))]).collect();
     let Some(path) = candidates.iter().find(|p| p.exists()) else {
-        return Err(Error::Data { path: folder.into(), expected: format!("{} (or .gz)", names[0]), found: "no such file".into() });
+        return Err(Error::Data {
+            path: folder.into(),
+            expected: format!("{} (or .gz)", names[0]),
+            found: "no such file".into(),
+        });
     };
     let mut bytes = std::fs::read(path).map_err(Error::io(path))?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -206,7 +225,11 @@ fn read_idx(folder: &Path, stem: &str, dims: u8) -> Result<(PathBuf, Vec<u8>)> {
     let header = 4 + 4 * dims as usize;
     if bytes.len() < header || bytes[..4] != [0, 0, 8, dims] {
         let found = format!("{} bytes beginning {:02x?}", bytes.len(), &bytes[..bytes.len().min(4)]);
-        return Err(Error::Data { path: path.clone(), expected: format!("an idx file of unsigned bytes in {dims} dimensions (00 00 08 0{dims})"), found });
+        return Err(Error::Data {
+            path: path.clone(),
+            expected: format!("an idx file of unsigned bytes in {dims} dimensions (00 00 08 0{dims})"),
+            found,
+        });
     }
     Ok((path.clone(), bytes))
 }

@@ -114,7 +114,11 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     for (i, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(Error::io(path))?;
         if let Some(line) = torn {
-            return Err(Error::Data { path: path.into(), expected: "one JSON record per line".into(), found: format!("something else in line {line}") });
+            return Err(Error::Data {
+                path: path.into(),
+                expected: "one JSON record per line".into(),
+                found: format!("something else in line {line}"),
+            });
         }
         match serde_json::from_str(&line) {
             Ok(record) => out.push(record),

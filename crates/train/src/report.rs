@@ -27,7 +27,9 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record]) -> String {
     let of = |precision: &str, f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
         metrics.iter().filter(|r| r.precision == precision).filter_map(|r| f(&r.metrics)).collect()
     };
-    let curves = |f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<Vec<(f64, f64)>> { summaries.iter().map(|s| of(&s.precision, f)).collect() };
+    let curves = |f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<Vec<(f64, f64)>> {
+        summaries.iter().map(|s| of(&s.precision, f)).collect()
+    };
     let loss = curves(&|m| match m {
         Metrics::Step(s) => Some((s.iteration as f64, s.loss?)),
         Metrics::Epoch(_) => None,
@@ -42,12 +44,24 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record]) -> String {
     });
     let mut page = String::new();
     let title = escape(name);
-    let _ = write!(page, "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>", summaries.len(), if summaries.len() == 1 { "" } else { "s" });
-    let _ = write!(page, "<p class=\"legend\">{}</p><div class=\"grid\">", legend(summaries.iter().map(|s| s.precision.as_str()), &SERIES));
+    let _ = write!(
+        page,
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>",
+        summaries.len(),
+        if summaries.len() == 1 { "" } else { "s" }
+    );
+    let _ = write!(
+        page,
+        "<p class=\"legend\">{}</p><div class=\"grid\">",
+        legend(summaries.iter().map(|s| s.precision.as_str()), &SERIES)
+    );
     let mut card = |heading: &str, body: String| {
         let _ = write!(page, "<div class=\"card\"><h2>{heading}</h2>{body}</div>");
     };
-    card("Training loss by step", chart(&loss.iter().map(|c| smooth(c)).collect::<Vec<_>>(), Some(&loss), &|v| format!("{v:.3}")));
+    card(
+        "Training loss by step",
+        chart(&loss.iter().map(|c| smooth(c)).collect::<Vec<_>>(), Some(&loss), &|v| format!("{v:.3}")),
+    );
     if accuracy.iter().any(|c| !c.is_empty()) {
         card("Test accuracy by epoch, %", chart(&accuracy, None, &|v| format!("{v:.1}")));
     }
@@ -64,7 +78,10 @@ fn escape(text: &str) -> String {
 }
 
 fn legend<'a>(names: impl Iterator<Item = &'a str>, colours: &[&str]) -> String {
-    names.zip(colours.iter().cycle()).map(|(n, c)| format!("<span><i style=\"background:{c}\"></i>{}</span>", escape(n))).collect()
+    names
+        .zip(colours.iter().cycle())
+        .map(|(n, c)| format!("<span><i style=\"background:{c}\"></i>{}</span>", escape(n)))
+        .collect()
 }
 
 /// Exponential moving average, started at the first value.
@@ -81,17 +98,27 @@ fn smooth(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A line chart; `faint` curves lie behind.
 fn chart(curves: &[Vec<(f64, f64)>], faint: Option<&[Vec<(f64, f64)>]>, label: &dyn Fn(f64) -> String) -> String {
     let (width, height, left, bottom) = (520.0, 260.0, 52.0, 26.0);
-    let all: Vec<(f64, f64)> = curves.iter().chain(faint.into_iter().flatten()).flatten().copied().filter(|p| p.1.is_finite()).collect();
+    let all: Vec<(f64, f64)> =
+        curves.iter().chain(faint.into_iter().flatten()).flatten().copied().filter(|p| p.1.is_finite()).collect();
     let range = |f: &dyn Fn(&(f64, f64)) -> f64| {
         let (low, high) = all.iter().map(f).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         if low.is_finite() { (low, if high > low { high } else { low + 1.0 }) } else { (0.0, 1.0) }
     };
     let (x, y) = (range(&|p| p.0), range(&|p| p.1));
-    let at = |p: &(f64, f64)| (left + (p.0 - x.0) / (x.1 - x.0) * (width - left - 8.0), 8.0 + (y.1 - p.1) / (y.1 - y.0) * (height - bottom - 16.0));
+    let at = |p: &(f64, f64)| {
+        (left + (p.0 - x.0) / (x.1 - x.0) * (width - left - 8.0), 8.0 + (y.1 - p.1) / (y.1 - y.0) * (height - bottom - 16.0))
+    };
     let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\">");
     for v in ticks(y) {
         let (_, py) = at(&(x.0, v));
-        let _ = write!(svg, "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", width - 8.0, left - 6.0, py + 4.0, label(v));
+        let _ = write!(
+            svg,
+            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            width - 8.0,
+            left - 6.0,
+            py + 4.0,
+            label(v)
+        );
     }
     for v in ticks(x) {
         let (px, _) = at(&(v, y.0));
@@ -136,7 +163,11 @@ fn bars(summaries: &[Summary]) -> String {
         let _ = write!(svg, "<text x=\"46\" y=\"{}\" text-anchor=\"end\">{}</text>", y + 18.0, escape(&s.precision));
         for ((name, n), colour) in s.peak_bytes.classes().iter().zip(CLASSES) {
             let w = *n as f64 / largest * 380.0;
-            let _ = write!(svg, "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"28\" fill=\"{colour}\"><title>{name}: {}</title></rect>", bytes(*n));
+            let _ = write!(
+                svg,
+                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"28\" fill=\"{colour}\"><title>{name}: {}</title></rect>",
+                bytes(*n)
+            );
             x += w;
         }
         let _ = write!(svg, "<text x=\"{:.1}\" y=\"{}\">{}</text>", x + 6.0, y + 18.0, bytes(total(s)));
@@ -146,13 +177,21 @@ fn bars(summaries: &[Summary]) -> String {
 }
 
 fn summary_table(summaries: &[Summary]) -> String {
-    let mut html = String::from("<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th><th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>");
+    let mut html = String::from(
+        "<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th><th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>",
+    );
     for s in summaries {
         let accuracy = s.test_accuracy.map_or("–".into(), |a| format!("{:.2} %", 100.0 * a));
         let _ = write!(
             html,
             "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{accuracy}</td><td>{:.5}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
-            escape(&s.precision), s.seconds_per_epoch, s.images_per_second, s.train_loss, s.loss_scale, s.skipped_steps, bytes(s.saved_activation_bytes)
+            escape(&s.precision),
+            s.seconds_per_epoch,
+            s.images_per_second,
+            s.train_loss,
+            s.loss_scale,
+            s.skipped_steps,
+            bytes(s.saved_activation_bytes)
         );
     }
     html + "</table>"

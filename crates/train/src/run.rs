@@ -31,7 +31,14 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> RunConfig {
-        RunConfig { name: "run".into(), precisions: Precision::ALL.to_vec(), fit: Config::default(), out: None, resume: false, quiet: false }
+        RunConfig {
+            name: "run".into(),
+            precisions: Precision::ALL.to_vec(),
+            fit: Config::default(),
+            out: None,
+            resume: false,
+            quiet: false,
+        }
     }
 }
 
@@ -77,7 +84,10 @@ fn folder(config: &RunConfig) -> Result<PathBuf> {
         (Some(folder), _) => folder.clone(),
         (None, false) => numbered(next),
         (None, true) if next == 1 => {
-            return Err(Error::Config(format!("there is no run to resume in {}; name its folder with --out", Path::new("runs").display())));
+            return Err(Error::Config(format!(
+                "there is no run to resume in {}; name its folder with --out",
+                Path::new("runs").display()
+            )));
         }
         (None, true) => numbered(next - 1),
     };
@@ -89,7 +99,10 @@ fn folder(config: &RunConfig) -> Result<PathBuf> {
         return Ok(folder);
     }
     if settings.exists() || has_checkpoint(&folder) {
-        return Err(Error::Config(format!("{} already holds a run: continue it with --resume, or choose another --out", folder.display())));
+        return Err(Error::Config(format!(
+            "{} already holds a run: continue it with --resume, or choose another --out",
+            folder.display()
+        )));
     }
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     write_json(&settings, config)?;

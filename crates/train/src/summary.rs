@@ -97,14 +97,22 @@ pub fn table(summaries: &[Summary]) -> String {
         table.add_row(std::iter::once(name.to_string()).chain(summaries.iter().map(f)));
     };
     let first = summaries.first();
-    let against = |value: f64, of: &dyn Fn(&Summary) -> f64| first.map(|f| of(f)).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b));
+    let against = |value: f64, of: &dyn Fn(&Summary) -> f64| {
+        first.map(|f| of(f)).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
+    };
     row("seconds per epoch", &|s| format!("{:.3}", s.seconds_per_epoch));
     row("images/s", &|s| format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second)));
     row("test accuracy", &|s| s.test_accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a)));
     row("final loss", &|s| format!("{:.5}", s.train_loss));
     row("loss scale", &|s| format!("{}", s.loss_scale));
     row("skipped steps", &|s| s.skipped_steps.to_string());
-    row("saved activations", &|s| format!("{}{}", bytes(s.saved_activation_bytes), against(s.saved_activation_bytes as f64, &|f| f.saved_activation_bytes as f64)));
+    row("saved activations", &|s| {
+        format!(
+            "{}{}",
+            bytes(s.saved_activation_bytes),
+            against(s.saved_activation_bytes as f64, &|f| f.saved_activation_bytes as f64)
+        )
+    });
     for i in 0..7 {
         let name = PeakBytes::default().classes()[i].0;
         row(&format!("peak {name}"), &|s| bytes(s.peak_bytes.classes()[i].1));

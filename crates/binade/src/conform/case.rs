@@ -102,7 +102,13 @@ impl Case {
     fn compare(&self, name: &str, ours: &Array, failures: &mut Vec<String>) -> Result<()> {
         let theirs = self.tensor(name)?;
         if ours.dtype() != theirs.dtype() || ours.shape() != theirs.shape() {
-            failures.push(format!("{name}: got {} {:?}, recorded {} {:?}", ours.dtype(), ours.shape(), theirs.dtype(), theirs.shape()));
+            failures.push(format!(
+                "{name}: got {} {:?}, recorded {} {:?}",
+                ours.dtype(),
+                ours.shape(),
+                theirs.dtype(),
+                theirs.shape()
+            ));
             return Ok(());
         }
         // Buffers have no float64 reference: PyTorch's value stands in.
@@ -119,7 +125,9 @@ impl Case {
             failures.push(format!("{name}: element {i} is {}, PyTorch has {}", ours[i], theirs[i]));
             return Ok(());
         }
-        let error = |values: &[f64]| values.iter().zip(&reference).map(|(v, r)| (v - r).abs()).filter(|e| !e.is_nan()).fold(0.0, f64::max);
+        let error = |values: &[f64]| {
+            values.iter().zip(&reference).map(|(v, r)| (v - r).abs()).filter(|e| !e.is_nan()).fold(0.0, f64::max)
+        };
         let largest = reference.iter().filter(|r| r.is_finite()).fold(0.0, |m: f64, r| m.max(r.abs()));
         let (mine, pytorch) = (error(&ours), error(&theirs));
         let limit = 2.0 * pytorch + 2.0 * format.ulp(largest);

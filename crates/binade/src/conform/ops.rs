@@ -155,7 +155,9 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             let at = if dim < 0 { dim + a()?.shape().rank() as isize + 1 } else { dim } as usize;
             Var::cat(&[&a()?.unsqueeze(at)?, &b()?.unsqueeze(at)?], at as isize)?
         }
-        "dropout" if !i.flag("training") => scope::with_training(false, || Ok::<_, anyhow::Error>(x()?.dropout(i.number("p", 0.5))?))?,
+        "dropout" if !i.flag("training") => {
+            scope::with_training(false, || Ok::<_, anyhow::Error>(x()?.dropout(i.number("p", 0.5))?))?
+        }
         "expand" => x()?.expand(&i.list("shape").iter().map(|&d| d as usize).collect::<Vec<_>>())?,
         "narrow" => x()?.narrow(dim, i.number("start", 0.0) as usize, i.number("length", 0.0) as usize)?,
         "transpose_reshape" => match i.list("dims").as_slice() {

@@ -23,7 +23,7 @@ use crate::op::{Backward, PoolKind};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 use elementwise::{BinaryKernel, operands};
-use operand::elements;
+pub(crate) use operand::{elements, elements_mut};
 
 /// The CPU. Kernels run on rayon's global thread pool.
 #[derive(Debug)]

@@ -204,7 +204,7 @@ pub(super) fn mse<C: Compute>(isa: Isa, reduction: Reduction, ins: &[&Array], by
     }
     let n = ins[0].numel();
     let mut total = 0.0;
-    let mut block = vec![C::zero(); super::operand::BLOCK];
+    let mut block = [C::zero(); super::operand::BLOCK];
     for start in (0..n).step_by(super::operand::BLOCK) {
         let part = &mut block[..super::operand::BLOCK.min(n - start)];
         square(start, part);

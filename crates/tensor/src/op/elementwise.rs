@@ -159,7 +159,7 @@ fn gelu_derivative<L: Lanes>(x: L) -> L {
     let cdf = L::splat(0.5) * (x * L::splat(-std::f64::consts::FRAC_1_SQRT_2)).erfc();
     let density = (x * x * L::splat(-0.5)).exp() * L::splat(0.398_942_280_401_432_7);
     // x·density is 0 at ±∞, where the product would be NaN.
-    let product = L::select(x.abs().lt(L::splat(40.0)), x * density, (x - x) * L::splat(0.0));
+    let product = L::select(x.abs().lt(L::splat(40.0)), x * density, L::splat(0.0));
     L::select(x.abs().lt(L::splat(40.0)), cdf + product, L::select(x.eq(x), cdf, x))
 }
 

@@ -2,8 +2,10 @@
 
 #[macro_use]
 mod elementwise;
+mod bound;
 mod outs;
 
+pub use bound::Bound;
 pub use elementwise::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
 
 use crate::{DType, Dims, Key, Shape};

@@ -426,7 +426,7 @@ impl Check<'_> {
                 (x[..lead].iter().product(), Shape::from_slice(&x[lead..]))
             }
             NormKind::Group { groups } => {
-                if x.rank() < 2 || groups == 0 || x[1] % groups != 0 {
+                if x.rank() < 2 || groups == 0 || !x[1].is_multiple_of(groups) {
                     return self.shape(&format!("[N, C, …] with C a multiple of the {groups} groups"));
                 }
                 (x[0] * groups, Shape::from_slice(&x[1..2]))

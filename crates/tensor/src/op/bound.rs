@@ -1,0 +1,72 @@
+//! The error that each operator may have beside the one rounding of its result.
+
+use super::{Backward, Op, Reduce};
+use crate::Array;
+
+/// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half a unit
+/// in its last place). u is the unit roundoff of the computing type: 2⁻²⁴ for f32.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Per element, so many units in the last place of the computing type.
+    Ulps(f64),
+    /// Per element, `factor · u` times the operator applied to the absolute values of its inputs: sums of `factor` products in
+    /// any order (Higham, *Accuracy and Stability*, §3.1, γₖ).
+    Gamma(f64),
+    /// `factor · u` times the largest magnitude of the output and of the float inputs: operators whose elements depend on a
+    /// whole row through a sum that does not vanish.
+    Scale(f64),
+}
+
+impl Op {
+    /// The stated error bound for these inputs.
+    pub fn bound(&self, ins: &[&Array]) -> Bound {
+        let numel = |i: usize| ins.get(i).map_or(1, |a| a.numel()) as f64;
+        let extent = |i: usize, d: usize| ins[i].shape().get(d).copied().unwrap_or(1) as f64;
+        match self {
+            Op::Unary(row) => Bound::Ulps(row.ulp()),
+            // One correctly rounded operation.
+            Op::Binary(_) | Op::Scalar { .. } => Bound::Ulps(0.5),
+            Op::Compare(_) | Op::Where | Op::ArgMax { .. } | Op::Embedding | Op::Cat { .. } | Op::Fill { .. } => Bound::Ulps(0.0),
+            Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Bound::Ulps(0.0),
+            // A product with the rounded 1/(1 − p).
+            Op::Dropout { .. } => Bound::Ulps(1.0),
+            // Drawn in f64.
+            Op::Random { .. } => Bound::Ulps(0.0),
+            // 1,024 elements in 16 interleaved f32 sums of 64, then f64; columns add up to 1,024 rows in f32.
+            Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Bound::Gamma(1024.0_f64.min(numel(0)) + 1.0),
+            Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => Bound::Ulps(0.0),
+            Op::Reduce { kind: Reduce::Var { .. }, .. } => Bound::Scale(128.0),
+            // A product of each of the two sums' rounding, then bias; an activation multiplies the error by at most its slope,
+            // which is below 1.2 for every row used as an epilogue.
+            Op::MatMul(epilogue) => {
+                let k = extent(0, ins[0].shape().rank() - 1);
+                if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
+            }
+            Op::Conv2d(_, epilogue) => {
+                let k = extent(1, 1) * extent(1, 2) * extent(1, 3);
+                if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
+            }
+            Op::Pool(pool) => Bound::Gamma((pool.kernel[0] * pool.kernel[1]) as f64 + 2.0),
+            // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
+            Op::Softmax { .. } => Bound::Scale(32.0),
+            Op::Norm(_) => Bound::Scale(64.0),
+            Op::CrossEntropy(_) | Op::Mse(_) => Bound::Scale(64.0),
+            Op::Attention(_) => Bound::Scale(64.0 + extent(0, ins[0].shape().rank() - 1)),
+            Op::Backward(backward) => match backward {
+                // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
+                Backward::Unary(_) => Bound::Scale(16.0),
+                Backward::Binary { .. } | Backward::Scalar { .. } => Bound::Ulps(2.5),
+                Backward::Reduce { .. } => Bound::Scale(64.0),
+                Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
+                Backward::Conv2dWeight { .. } => Bound::Gamma(extent(0, 0) * extent(0, 2) * extent(0, 3) + 8.0),
+                Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
+                Backward::Softmax { .. } => Bound::Scale(64.0),
+                Backward::Norm(_) => Bound::Scale(512.0),
+                Backward::CrossEntropy(_) | Backward::Mse(_) => Bound::Scale(32.0),
+                Backward::Attention(_) => Bound::Scale(256.0),
+                Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
+                Backward::Narrow { .. } => Bound::Ulps(0.0),
+            },
+        }
+    }
+}

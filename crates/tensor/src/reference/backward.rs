@@ -1,0 +1,254 @@
+//! Kernels of the backward pass, from their definitions.
+
+use super::forward::{groups, places, probabilities, products, softmax, unary};
+use super::{Dense, unflatten};
+use crate::op::{Backward, Binary, NormKind, PoolKind, Reduce, Reduction, Unary};
+
+/// All outputs in f64; the first input is the gradient of the output.
+pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+    let shape = &shapes[0];
+    let g = &x[0];
+    let each = |f: &dyn Fn(&[usize]) -> f64| Dense::from_fn(shape, f);
+    match op {
+        Backward::Unary(row) => vec![each(&|i| g.at(i) * derivative(*row, x[1].at(i)))],
+        Backward::Binary { op, rhs } => vec![each(&|i| g.at(i) * partial(*op, *rhs, x[1].at(i), x[2].at(i)))],
+        Backward::Scalar { op, value, reversed: false } => vec![each(&|i| g.at(i) * partial(*op, false, x[1].at(i), *value))],
+        Backward::Scalar { op, value, reversed: true } => vec![each(&|i| g.at(i) * partial(*op, true, *value, x[1].at(i)))],
+        Backward::Reduce { kind, dims } => {
+            let members = groups(&x[2], *dims);
+            let kept: Vec<usize> = (0..shape.len()).filter(|&d| !dims.contains(d)).collect();
+            vec![each(&|i| {
+                let at = kept.iter().fold(0, |at, &d| at * shape[d] + i[d]);
+                let (m, y, v, up) = (&members[at], x[1].v[at], x[2].at(i), g.v[at]);
+                let n = m.len() as f64;
+                let hit = |v: f64| v == y || v.is_nan() && y.is_nan();
+                match kind {
+                    Reduce::Sum => up,
+                    Reduce::Mean => up / n,
+                    Reduce::Max | Reduce::Min if hit(v) => up / m.iter().filter(|v| hit(**v)).count() as f64,
+                    Reduce::Max | Reduce::Min => 0.0,
+                    Reduce::Var { correction } => up * 2.0 * (v - m.iter().sum::<f64>() / n) / (n - correction),
+                }
+            })]
+        }
+        Backward::Conv2dInput { conv, .. } => {
+            let mut dx = Dense::zeros(shape);
+            products(conv, shape, &x[1].shape, &g.shape, |o, w, xi| dx.add(&xi, g.at(&o) * x[1].at(&w)));
+            vec![dx]
+        }
+        Backward::Conv2dWeight { conv, .. } => {
+            let mut dw = Dense::zeros(shape);
+            products(conv, &x[1].shape, shape, &g.shape, |o, w, xi| dw.add(&w, g.at(&o) * x[1].at(&xi)));
+            vec![dw]
+        }
+        Backward::Pool { pool, .. } => {
+            let mut dx = Dense::zeros(shape);
+            for flat in 0..g.v.len() {
+                let o = unflatten(flat, &g.shape);
+                let mut taken = false;
+                for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
+                    let y = (o[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
+                    let xx = (o[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                    if y < 0 || xx < 0 || y as usize >= shape[2] || xx as usize >= shape[3] {
+                        continue;
+                    }
+                    let at = [o[0], o[1], y as usize, xx as usize];
+                    match pool.kind {
+                        PoolKind::Avg => dx.add(&at, g.v[flat] / (pool.kernel[0] * pool.kernel[1]) as f64),
+                        PoolKind::Max if !taken && (x[1].at(&at) == x[2].v[flat] || x[1].at(&at).is_nan()) => {
+                            taken = true;
+                            dx.add(&at, g.v[flat]);
+                        }
+                        PoolKind::Max => {}
+                    }
+                }
+            }
+            vec![dx]
+        }
+        Backward::Softmax { dim, log } => {
+            let index = |i: &[usize], j: usize| {
+                let mut at = i.to_vec();
+                if let Some(d) = at.get_mut(*dim) {
+                    *d = j;
+                }
+                at
+            };
+            let n = shape.get(*dim).copied().unwrap_or(1);
+            vec![each(&|i| {
+                let total = |f: &dyn Fn(&[usize]) -> f64| (0..n).map(|j| f(&index(i, j))).sum::<f64>();
+                if *log {
+                    g.at(i) - libm::exp(x[1].at(i)) * total(&|j| g.at(j))
+                } else {
+                    x[1].at(i) * (g.at(i) - total(&|j| g.at(j) * x[1].at(j)))
+                }
+            })]
+        }
+        Backward::Norm(norm) => {
+            let at = 2 + norm.affine as usize;
+            let fixed = norm.kind == NormKind::Fixed;
+            let mean = &x[at].v;
+            let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+            let n = (x[1].v.len() / mean.len().max(1)) as f64;
+            let (mut sums, mut dots) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
+            let count = if norm.affine { x[2].v.len() } else { 0 };
+            let (mut dw, mut db) = (vec![0.0; count], vec![0.0; count]);
+            let term = |i: &[usize]| {
+                let (group, w) = places(norm, shape, i);
+                let hat = (x[1].at(i) - mean[group]) * rstd[group];
+                (group, w, hat, g.at(i) * if norm.affine { x[2].v[w] } else { 1.0 })
+            };
+            for flat in 0..g.v.len() {
+                let i = unflatten(flat, shape);
+                let (group, w, hat, up) = term(&i);
+                sums[group] += up;
+                dots[group] += up * hat;
+                if norm.affine {
+                    dw[w] += g.at(&i) * hat;
+                    db[w] += g.at(&i);
+                }
+            }
+            let dx = each(&|i| {
+                let (group, _, hat, up) = term(i);
+                (up - if fixed { 0.0 } else { sums[group] / n + hat * dots[group] / n }) * rstd[group]
+            });
+            [dx].into_iter()
+                .chain([dw, db].map(|v| Dense { shape: shapes.get(1).cloned().unwrap_or_default(), v }))
+                .take(shapes.len())
+                .collect()
+        }
+        Backward::CrossEntropy(loss) => {
+            let p = softmax(&x[1], 1, false);
+            let classes = shape[1] as f64;
+            let counted = x[2].v.iter().filter(|t| **t as i64 != loss.ignore_index).count() as f64;
+            vec![each(&|i| {
+                let row: Vec<usize> = i.iter().enumerate().filter(|(d, _)| *d != 1).map(|(_, &v)| v).collect();
+                let target = x[2].at(&row) as i64;
+                if target == loss.ignore_index {
+                    return 0.0;
+                }
+                let wanted = (1.0 - loss.smoothing) * (target == i[1] as i64) as u8 as f64 + loss.smoothing / classes;
+                let up = match loss.reduction {
+                    Reduction::None => g.at(&row),
+                    Reduction::Sum => g.v[0],
+                    Reduction::Mean => g.v[0] / counted,
+                };
+                up * (p.at(i) - wanted)
+            })]
+        }
+        Backward::Mse(reduction) => {
+            let n = if *reduction == Reduction::Mean { x[1].v.len() as f64 } else { 1.0 };
+            vec![each(&|i| g.at(i) * 2.0 * (x[1].at(i) - x[2].at(i)) / n)]
+        }
+        Backward::Attention(attention) => {
+            let [q, k, v] = [&x[1], &x[2], &x[3]];
+            let (scores, scale) = probabilities(attention, q, k);
+            let r = scores.shape.len();
+            let p = softmax(&scores, r - 1, false);
+            let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));
+            let with = |i: &[usize], row: usize, column: usize| [&i[..r - 2], &[row, column]].concat();
+            for flat in 0..p.v.len() {
+                let i = unflatten(flat, &p.shape);
+                let (t, s) = (i[r - 2], i[r - 1]);
+                let up = |row: usize, key: usize| {
+                    (0..v.shape[r - 1]).map(|e| g.at(&with(&i, row, e)) * v.at(&with(&i, key, e))).sum::<f64>()
+                };
+                let mean: f64 = (0..p.shape[r - 1]).map(|j| p.at(&with(&i, t, j)) * up(t, j)).sum();
+                let ds = p.v[flat] * (up(t, s) - mean) * scale;
+                for e in 0..v.shape[r - 1] {
+                    dv.add(&with(&i, s, e), p.v[flat] * g.at(&with(&i, t, e)));
+                }
+                for d in 0..q.shape[r - 1] {
+                    dq.add(&with(&i, t, d), ds * k.at(&with(&i, s, d)));
+                    dk.add(&with(&i, s, d), ds * q.at(&with(&i, t, d)));
+                }
+            }
+            vec![dq, dk, dv]
+        }
+        Backward::Embedding { .. } => {
+            let mut dw = Dense::zeros(shape);
+            let d = shape[1];
+            for (flat, &up) in g.v.iter().enumerate() {
+                dw.v[x[1].v[flat / d] as usize * d + flat % d] += up;
+            }
+            vec![dw]
+        }
+        Backward::Narrow { dim, start, .. } => {
+            let mut out = Dense::zeros(shape);
+            for (flat, &v) in g.v.iter().enumerate() {
+                let mut i = unflatten(flat, &g.shape);
+                i[*dim] += start;
+                out.set(&i, v);
+            }
+            vec![out]
+        }
+    }
+}
+
+/// f′, as a function of the input, or of the output where the row keeps that.
+fn derivative(row: Unary, s: f64) -> f64 {
+    use std::f64::consts::PI;
+    let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+    match row {
+        Unary::Neg => -1.0,
+        Unary::Abs => {
+            if s == 0.0 || s.is_nan() {
+                s
+            } else {
+                s.signum()
+            }
+        }
+        Unary::Square => 2.0 * s,
+        Unary::Sqrt => 0.5 / s,
+        Unary::Rsqrt => -0.5 * s * s * s,
+        Unary::Reciprocal => -s * s,
+        Unary::Exp => s,
+        Unary::Expm1 => s + 1.0,
+        Unary::Log => 1.0 / s,
+        Unary::Log1p => 1.0 / (1.0 + s),
+        Unary::Tanh => 1.0 - s * s,
+        Unary::Sigmoid => s * (1.0 - s),
+        Unary::Relu => {
+            if s > 0.0 {
+                1.0
+            } else {
+                0.0
+            }
+        }
+        Unary::Gelu | Unary::GeluTanh | Unary::Silu if s.abs() > 1e3 => {
+            if s > 0.0 {
+                1.0
+            } else {
+                0.0
+            }
+        }
+        Unary::Gelu => 0.5 * libm::erfc(-s / 2f64.sqrt()) + s * libm::exp(-s * s / 2.0) / (2.0 * PI).sqrt(),
+        Unary::GeluTanh => {
+            let (k, c) = ((2.0 / PI).sqrt(), 0.044715);
+            let t = sigmoid(2.0 * k * (s + c * s * s * s));
+            t + s * t * (1.0 - t) * 2.0 * k * (1.0 + 3.0 * c * s * s)
+        }
+        Unary::Silu => sigmoid(s) + unary(Unary::Silu, s) * (1.0 - sigmoid(s)),
+    }
+}
+
+fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
+    let prefer = |low: f64, high: f64| {
+        if low < high {
+            1.0
+        } else if low == high {
+            0.5
+        } else {
+            0.0
+        }
+    };
+    match (row, rhs) {
+        (Binary::Add, _) | (Binary::Sub, false) => 1.0,
+        (Binary::Sub, true) => -1.0,
+        (Binary::Mul, false) => b,
+        (Binary::Mul, true) => a,
+        (Binary::Div, false) => 1.0 / b,
+        (Binary::Div, true) => -a / (b * b),
+        (Binary::Maximum, false) | (Binary::Minimum, true) => prefer(b, a),
+        (Binary::Maximum, true) | (Binary::Minimum, false) => prefer(a, b),
+    }
+}

@@ -1,0 +1,387 @@
+//! Forward operators, from their definitions.
+
+use super::{Dense, unflatten};
+use crate::op::{
+    Attention, Binary, Compare, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Unary, View,
+};
+use crate::random::{below, normal_pair, uniform};
+use crate::simd::convert::{stochastic_bf16, stochastic_f16};
+use crate::{DType, Dims, Error, Key, Op, Result};
+
+/// All outputs in f64; `shapes` are theirs.
+pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+    let shape = &shapes[0];
+    let each = |f: &dyn Fn(&[usize]) -> f64| Dense::from_fn(shape, f);
+    Ok(match op {
+        Op::Unary(row) => vec![each(&|i| unary(*row, x[0].at(i)))],
+        Op::Binary(row) => vec![each(&|i| binary(*row, x[0].at(i), x[1].at(i)))],
+        Op::Scalar { op, value, reversed: false } => vec![each(&|i| binary(*op, x[0].at(i), *value))],
+        Op::Scalar { op, value, reversed: true } => vec![each(&|i| binary(*op, *value, x[0].at(i)))],
+        Op::Compare(row) => vec![each(&|i| compare(*row, x[0].at(i), x[1].at(i)) as u8 as f64)],
+        Op::Where => vec![each(&|i| if x[0].at(i) != 0.0 { x[1].at(i) } else { x[2].at(i) })],
+        Op::Reduce { kind, dims, .. } => {
+            vec![Dense { shape: shape.clone(), v: groups(&x[0], *dims).iter().map(|g| reduce(*kind, g)).collect() }]
+        }
+        Op::ArgMax { dim, .. } => {
+            let dims = if x[0].shape.is_empty() { Dims::all(0) } else { Dims::one(*dim) };
+            let best = |g: &Vec<f64>| match g.iter().position(|v| v.is_nan()) {
+                Some(nan) => nan as f64,
+                None => (0..g.len()).rev().max_by(|&a, &b| g[a].total_cmp(&g[b])).unwrap_or(0) as f64,
+            };
+            vec![Dense { shape: shape.clone(), v: groups(&x[0], dims).iter().map(best).collect() }]
+        }
+        Op::MatMul(epilogue) => {
+            let k = x[0].shape[x[0].shape.len() - 1];
+            let product = each(&|i| {
+                let (mut a, mut b) = (i.to_vec(), i.to_vec());
+                let r = i.len();
+                (0..k)
+                    .map(|j| {
+                        (a[r - 1], b[r - 2]) = (j, j);
+                        x[0].at(&a) * x[1].at(&b)
+                    })
+                    .sum()
+            });
+            finish(product, epilogue, x, |i| i[i.len() - 1])
+        }
+        Op::Conv2d(conv, epilogue) => finish(convolve(conv, &x[0], &x[1], shape), epilogue, x, |i| i[1]),
+        Op::Pool(pool) => vec![each(&|i| {
+            let mut window = Vec::new();
+            for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
+                let y = (i[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
+                let xx = (i[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                if y >= 0 && xx >= 0 && (y as usize) < x[0].shape[2] && (xx as usize) < x[0].shape[3] {
+                    window.push(x[0].at(&[i[0], i[1], y as usize, xx as usize]));
+                }
+            }
+            match pool.kind {
+                PoolKind::Max => reduce(Reduce::Max, &window),
+                PoolKind::Avg => window.iter().sum::<f64>() / (pool.kernel[0] * pool.kernel[1]) as f64,
+            }
+        })],
+        Op::Softmax { dim, log } => vec![softmax(&x[0], *dim, *log)],
+        Op::Norm(norm) => normalise(norm, x, shapes),
+        Op::CrossEntropy(loss) => {
+            let log_p = softmax(&x[0], 1, true);
+            let classes = x[0].shape[1];
+            let (mut total, mut count) = (Vec::new(), 0.0);
+            for flat in 0..x[1].v.len() {
+                let target = x[1].v[flat] as i64;
+                if target == loss.ignore_index {
+                    total.push(0.0);
+                    continue;
+                }
+                if !(0..classes as i64).contains(&target) {
+                    return Err(Error::IndexOutOfRange { op: "cross_entropy", index: target, size: classes, what: "classes" });
+                }
+                let mut index = unflatten(flat, &x[1].shape);
+                index.insert(1, 0);
+                let mut at = |c: usize| {
+                    index[1] = c;
+                    -log_p.at(&index)
+                };
+                let mean = (0..classes).map(&mut at).sum::<f64>() / classes as f64;
+                total.push(
+                    (1.0 - loss.smoothing) * at(target as usize) + loss.smoothing * if loss.smoothing > 0.0 { mean } else { 0.0 },
+                );
+                count += 1.0;
+            }
+            vec![loss_result(loss.reduction, total, count, shape)]
+        }
+        Op::Mse(reduction) => {
+            let squares: Vec<f64> = x[0].v.iter().zip(&x[1].v).map(|(a, b)| (a - b) * (a - b)).collect();
+            let n = squares.len() as f64;
+            vec![loss_result(*reduction, squares, n, shape)]
+        }
+        Op::Attention(attention) => attend(attention, x, shapes),
+        Op::Embedding => {
+            let rows = x[0].shape[0];
+            if let Some(bad) = x[1].v.iter().find(|&&i| i < 0.0 || i >= rows as f64) {
+                return Err(Error::IndexOutOfRange { op: "embedding", index: *bad as i64, size: rows, what: "rows" });
+            }
+            vec![each(&|i| x[0].at(&[x[1].at(&i[..i.len() - 1]) as usize, i[i.len() - 1]]))]
+        }
+        Op::Cat { dim } => vec![each(&|i| {
+            let mut index = i.to_vec();
+            for part in x {
+                if index[*dim] < part.shape[*dim] {
+                    let flat = part.shape.iter().zip(&index).fold(0, |flat, (&n, &i)| flat * n + i);
+                    return part.v[flat];
+                }
+                index[*dim] -= part.shape[*dim];
+            }
+            f64::NAN
+        })],
+        Op::Dropout { p, key } => {
+            let dropped = |flat: usize| (key.bits(flat) as f64) < (p * 4294967296.0).floor();
+            let v = x[0].v.iter().enumerate().map(|(flat, v)| if dropped(flat) { 0.0 } else { v / (1.0 - p) }).collect();
+            vec![Dense { shape: shape.clone(), v }]
+        }
+        Op::Random { distribution, key, .. } => vec![random(distribution, *key, shape)],
+        Op::Fill { value, .. } => vec![each(&|_| *value)],
+        Op::StochasticCast { dtype, key } => {
+            let round = |(flat, &v): (usize, &f64)| match dtype {
+                DType::BF16 => stochastic_bf16(v as f32, key.bits(flat)).to_f64(),
+                DType::F16 | DType::F64 | DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
+                    stochastic_f16(v as f32, key.bits(flat)).to_f64()
+                }
+            };
+            vec![Dense { shape: shape.clone(), v: x[0].v.iter().enumerate().map(round).collect() }]
+        }
+        Op::Cast(_) | Op::Copy => vec![x[0].clone()],
+        Op::View(View::Permute(_) | View::Reshape(_) | View::Narrow { .. } | View::Expand(_)) => {
+            return Err(Error::Argument { op: op.name(), message: "a view runs no kernel".into() });
+        }
+        Op::Backward(backward) => super::backward::backward(backward, x, shapes),
+    })
+}
+
+/// Two words per element, as the definition of the streams says.
+fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
+    let n: usize = shape.iter().product();
+    let pair = |i: usize| {
+        let block = key.block((i / 2) as u32);
+        [block[i % 2 * 2], block[i % 2 * 2 + 1]]
+    };
+    let v = match distribution {
+        Distribution::Uniform { low, high } => (0..n).map(|i| low + (high - low) * uniform(key.bits(i)) as f64).collect(),
+        Distribution::Normal { mean, std } => (0..n).map(|i| mean + std * normal_pair(pair(i)[0], pair(i)[1])[0]).collect(),
+        Distribution::Permutation => {
+            let mut v: Vec<f64> = (0..n).map(|i| i as f64).collect();
+            for i in 0..n {
+                let [a, b] = pair(i);
+                v.swap(n - 1 - i, below(a, b, (n - i) as u64) as usize);
+            }
+            v
+        }
+    };
+    Dense { shape: shape.to_vec(), v }
+}
+
+pub(super) fn unary(row: Unary, x: f64) -> f64 {
+    use std::f64::consts::{FRAC_1_SQRT_2, PI};
+    // The limit at −∞, where the product of x with a vanishing factor is NaN.
+    let times = |factor: f64| if x == f64::NEG_INFINITY { -0.0 } else { x * factor };
+    match row {
+        Unary::Neg => -x,
+        Unary::Abs => x.abs(),
+        Unary::Square => x * x,
+        Unary::Sqrt => x.sqrt(),
+        Unary::Rsqrt => 1.0 / x.sqrt(),
+        Unary::Reciprocal => 1.0 / x,
+        Unary::Exp => libm::exp(x),
+        Unary::Expm1 => libm::expm1(x),
+        Unary::Log => libm::log(x),
+        Unary::Log1p => libm::log1p(x),
+        Unary::Tanh => libm::tanh(x),
+        Unary::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+        Unary::Relu => {
+            if x > 0.0 || x.is_nan() {
+                x
+            } else {
+                0.0
+            }
+        }
+        Unary::Gelu => times(0.5 * libm::erfc(-x * FRAC_1_SQRT_2)),
+        Unary::GeluTanh => times(1.0 / (1.0 + libm::exp(-2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)))),
+        Unary::Silu => times(1.0 / (1.0 + libm::exp(-x))),
+    }
+}
+
+pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
+    match row {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Maximum => {
+            if a.is_nan() || b.is_nan() {
+                f64::NAN
+            } else {
+                a.max(b)
+            }
+        }
+        Binary::Minimum => {
+            if a.is_nan() || b.is_nan() {
+                f64::NAN
+            } else {
+                a.min(b)
+            }
+        }
+    }
+}
+
+fn compare(row: Compare, a: f64, b: f64) -> bool {
+    match row {
+        Compare::Eq => a == b,
+        Compare::Ne => a != b,
+        Compare::Lt => a < b,
+        Compare::Le => a <= b,
+        Compare::Gt => a > b,
+        Compare::Ge => a >= b,
+    }
+}
+
+/// The elements that are reduced together, for each element of the result in row-major order.
+pub(super) fn groups(x: &Dense, dims: Dims) -> Vec<Vec<f64>> {
+    let kept: Vec<usize> = (0..x.shape.len()).filter(|&d| !dims.contains(d)).collect();
+    let shape: Vec<usize> = kept.iter().map(|&d| x.shape[d]).collect();
+    let mut out = vec![Vec::new(); shape.iter().product()];
+    for (flat, &v) in x.v.iter().enumerate() {
+        let index = unflatten(flat, &x.shape);
+        out[kept.iter().zip(&shape).fold(0, |at, (&d, &n)| at * n + index[d])].push(v);
+    }
+    out
+}
+
+fn reduce(kind: Reduce, g: &[f64]) -> f64 {
+    let n = g.len() as f64;
+    let sum = || g.iter().sum::<f64>();
+    match kind {
+        Reduce::Sum => sum(),
+        Reduce::Mean => sum() / n,
+        Reduce::Max => g.iter().fold(f64::NEG_INFINITY, |m, &v| binary(Binary::Maximum, m, v)),
+        Reduce::Min => g.iter().fold(f64::INFINITY, |m, &v| binary(Binary::Minimum, m, v)),
+        Reduce::Var { correction } => g.iter().map(|v| (v - sum() / n).powi(2)).sum::<f64>() / (n - correction),
+    }
+}
+
+/// Bias and activation; the value before the activation second, where it is an output.
+fn finish(product: Dense, epilogue: &Epilogue, x: &[Dense], feature: impl Fn(&[usize]) -> usize) -> Vec<Dense> {
+    let pre = Dense::from_fn(&product.shape, |i| product.at(i) + if epilogue.bias { x[2].v[feature(i)] } else { 0.0 });
+    match epilogue.act {
+        Some(act) => vec![Dense { shape: pre.shape.clone(), v: pre.v.iter().map(|&v| unary(act, v)).collect() }, pre],
+        None => vec![pre],
+    }
+}
+
+/// Calls `f(output index, weight index, input index)` for every product of a convolution.
+pub(super) fn products(
+    conv: &Conv2d,
+    x: &[usize],
+    w: &[usize],
+    out: &[usize],
+    mut f: impl FnMut([usize; 4], [usize; 4], [usize; 4]),
+) {
+    let (cg, og) = (w[1], w[0] / conv.groups);
+    for flat in 0..out.iter().product() {
+        let o = unflatten(flat, out);
+        for c in 0..cg {
+            for ky in 0..w[2] {
+                for kx in 0..w[3] {
+                    let y = (o[2] * conv.stride[0] + ky * conv.dilation[0]) as isize - conv.padding[0] as isize;
+                    let xx = (o[3] * conv.stride[1] + kx * conv.dilation[1]) as isize - conv.padding[1] as isize;
+                    if y >= 0 && xx >= 0 && (y as usize) < x[2] && (xx as usize) < x[3] {
+                        f([o[0], o[1], o[2], o[3]], [o[1], c, ky, kx], [o[0], o[1] / og * cg + c, y as usize, xx as usize]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn convolve(conv: &Conv2d, x: &Dense, w: &Dense, shape: &[usize]) -> Dense {
+    let mut out = Dense::zeros(shape);
+    products(conv, &x.shape, &w.shape, shape, |o, wi, xi| out.add(&o, x.at(&xi) * w.at(&wi)));
+    out
+}
+
+pub(super) fn softmax(x: &Dense, dim: usize, log: bool) -> Dense {
+    let dims = if x.shape.is_empty() { Dims::all(0) } else { Dims::one(dim) };
+    let totals: Vec<(f64, f64)> = groups(x, dims)
+        .iter()
+        .map(|g| {
+            let max = reduce(Reduce::Max, g);
+            (max, g.iter().map(|v| libm::exp(v - max)).sum::<f64>())
+        })
+        .collect();
+    Dense::from_fn(&x.shape, |i| {
+        let at = (0..i.len()).filter(|&d| d != dim).fold(0, |at, d| at * x.shape[d] + i[d]);
+        let (max, total) = totals[at];
+        if log { x.at(i) - max - libm::log(total) } else { libm::exp(x.at(i) - max) / total }
+    })
+}
+
+fn loss_result(reduction: Reduction, values: Vec<f64>, count: f64, shape: &[usize]) -> Dense {
+    match reduction {
+        Reduction::None => Dense { shape: shape.to_vec(), v: values },
+        Reduction::Sum => Dense { shape: vec![], v: vec![values.iter().sum()] },
+        Reduction::Mean => Dense { shape: vec![], v: vec![values.iter().sum::<f64>() / count] },
+    }
+}
+
+/// (statistics group, weight) of an element.
+pub(super) fn places(norm: &Norm, shape: &[usize], i: &[usize]) -> (usize, usize) {
+    let flat = |dims: std::ops::Range<usize>| dims.fold(0, |at, d| at * shape[d] + i[d]);
+    match norm.kind {
+        NormKind::Layer { dims } => (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len())),
+        NormKind::Group { groups } => (i[0] * groups + i[1] / (shape[1] / groups), i[1]),
+        NormKind::Batch | NormKind::Fixed => (i[1], i[1]),
+    }
+}
+
+fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+    let given = 1 + 2 * norm.affine as usize;
+    let shape = &x[0].shape;
+    let (mean, var): (Vec<f64>, Vec<f64>) = match norm.kind {
+        NormKind::Fixed => (x[given].v.clone(), x[given + 1].v.clone()),
+        NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => {
+            let mut members = vec![Vec::new(); shapes[1][0]];
+            for (flat, &v) in x[0].v.iter().enumerate() {
+                members[places(norm, shape, &unflatten(flat, shape)).0].push(v);
+            }
+            members.iter().map(|m| (reduce(Reduce::Mean, m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip()
+        }
+    };
+    let rstd: Vec<f64> = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+    let y = Dense::from_fn(shape, |i| {
+        let (g, w) = places(norm, shape, i);
+        let (weight, bias) = if norm.affine { (x[1].v[w], x[2].v[w]) } else { (1.0, 0.0) };
+        (x[0].at(i) - mean[g]) * rstd[g] * weight + bias
+    });
+    [y.clone()].into_iter().chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v })).take(shapes.len()).collect()
+}
+
+/// Probabilities `[…, T, S]`.
+pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense) -> (Dense, f64) {
+    let r = q.shape.len();
+    let (d, s) = (q.shape[r - 1], k.shape[r - 2]);
+    let scale = attention.scale.unwrap_or(1.0 / (d as f64).sqrt());
+    let shape = [&q.shape[..r - 1], &[s]].concat();
+    let scores = Dense::from_fn(&shape, |i| {
+        if attention.causal && i[r - 1] > i[r - 2] {
+            return f64::NEG_INFINITY;
+        }
+        let (mut a, mut b) = (i.to_vec(), i.to_vec());
+        b[r - 2] = i[r - 1];
+        (0..d)
+            .map(|j| {
+                (a[r - 1], b[r - 1]) = (j, j);
+                q.at(&a) * k.at(&b)
+            })
+            .sum::<f64>()
+            * scale
+    });
+    (scores, scale)
+}
+
+fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+    let (scores, _) = probabilities(attention, &x[0], &x[1]);
+    let r = scores.shape.len();
+    let p = softmax(&scores, r - 1, false);
+    let out = Dense::from_fn(&shapes[0], |i| {
+        let (mut a, mut b) = (i.to_vec(), i.to_vec());
+        (0..scores.shape[r - 1])
+            .map(|j| {
+                (a[r - 1], b[r - 2]) = (j, j);
+                p.at(&a) * x[2].at(&b)
+            })
+            .sum()
+    });
+    let rows = groups(&scores, Dims::one(r - 1));
+    let lse = rows.iter().map(|g| {
+        let max = reduce(Reduce::Max, g);
+        max + libm::log(g.iter().map(|v| libm::exp(v - max)).sum())
+    });
+    vec![out, Dense { shape: shapes[1].clone(), v: lse.collect() }]
+}

@@ -1,0 +1,237 @@
+//! The oracle: every operator by naive loops in f64 over row-major copies, rounded once into the output. Written from the
+//! formulas, not from the kernels; slow, and used by tests only.
+
+mod backward;
+mod forward;
+
+use std::sync::Arc;
+
+use crate::format::Format;
+use crate::memory::Pool;
+use crate::update::{Grad, Update};
+use crate::{
+    Array, ArrayMut, Backend, Class, DType, Element, Error, Layout, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage,
+    bf16, f16,
+};
+
+/// The reference backend.
+#[derive(Debug, Default)]
+pub struct Reference {
+    pool: Pool,
+}
+
+impl Reference {
+    /// With a memory pool of its own.
+    pub fn new() -> Reference {
+        Reference::default()
+    }
+}
+
+/// A row-major copy of a tensor in f64.
+#[derive(Clone, Debug)]
+pub(crate) struct Dense {
+    pub shape: Vec<usize>,
+    pub v: Vec<f64>,
+}
+
+impl Dense {
+    fn zeros(shape: &[usize]) -> Dense {
+        Dense { shape: shape.to_vec(), v: vec![0.0; shape.iter().product()] }
+    }
+
+    /// Flat position of an index; indices of broadcast dimensions count as 0, missing leading ones are dropped.
+    fn at(&self, index: &[usize]) -> f64 {
+        let lead = index.len() - self.shape.len();
+        self.v[self.shape.iter().zip(&index[lead..]).fold(0, |flat, (&n, &i)| flat * n + if n == 1 { 0 } else { i })]
+    }
+
+    fn set(&mut self, index: &[usize], value: f64) {
+        let flat = self.shape.iter().zip(index).fold(0, |flat, (&n, &i)| flat * n + i);
+        self.v[flat] = value;
+    }
+
+    /// Σ into an element.
+    fn add(&mut self, index: &[usize], value: f64) {
+        let flat = self.shape.iter().zip(index).fold(0, |flat, (&n, &i)| flat * n + i);
+        self.v[flat] += value;
+    }
+
+    /// A tensor from a function of the index.
+    fn from_fn(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Dense {
+        let mut out = Dense::zeros(shape);
+        for flat in 0..out.v.len() {
+            out.v[flat] = f(&unflatten(flat, shape));
+        }
+        out
+    }
+}
+
+/// The index of a flat position.
+fn unflatten(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for d in (0..shape.len()).rev() {
+        index[d] = flat % shape[d];
+        flat /= shape[d];
+    }
+    index
+}
+
+/// Storage positions of all elements of a layout, in row-major order.
+fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
+    (0..layout.numel()).map(|flat| {
+        let index = unflatten(flat, &layout.shape);
+        layout.offset + index.iter().zip(layout.strides.iter()).map(|(i, s)| i * s).sum::<usize>()
+    })
+}
+
+fn read(array: &Array, bytes: &[u8]) -> Dense {
+    let v =
+        positions(array.layout()).map(|at| crate::with_element!(array.dtype(), T => element::<T>(bytes, at).as_f64())).collect();
+    Dense { shape: array.shape().to_vec(), v }
+}
+
+fn element<T: Element>(bytes: &[u8], at: usize) -> T {
+    crate::cpu::elements::<T>(bytes)[at]
+}
+
+/// Rounds every value once into the output.
+fn write(values: &Dense, out: &mut ArrayMut<'_>) {
+    let array = out.array();
+    let (dtype, layout) = (array.dtype(), *array.layout());
+    let Some(bytes) = out.bytes() else { return };
+    for (at, &v) in positions(&layout).zip(&values.v) {
+        match dtype {
+            DType::F16 => crate::cpu::elements_mut::<f16>(bytes)[at] = f16::from_bits(Format::F16.encode(v) as u16),
+            DType::BF16 => crate::cpu::elements_mut::<bf16>(bytes)[at] = bf16::from_bits(Format::BF16.encode(v) as u16),
+            DType::F64 | DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
+                crate::with_element!(dtype, T => crate::cpu::elements_mut::<T>(bytes)[at] = T::from_f64(v));
+            }
+        }
+    }
+}
+
+impl Backend for Reference {
+    fn name(&self) -> &str {
+        "reference"
+    }
+
+    fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
+        let bytes = len * dtype.size();
+        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { bytes, class })?;
+        buffer.as_mut_slice::<u8>().fill(0);
+        Ok(Storage::new(Memory::Host(buffer), class))
+    }
+
+    fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()> {
+        let at = to.array().layout().offset * to.array().dtype().size();
+        if let Some(target) = to.bytes() {
+            target[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn download(&self, from: &Array) -> Result<Vec<u8>> {
+        let guard = from.storage().read("download")?;
+        let at = from.layout().offset * from.dtype().size();
+        Ok(guard.bytes().unwrap_or_default()[at..at + from.numel() * from.dtype().size()].to_vec())
+    }
+
+    fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let mut values = Vec::new();
+        for array in ins {
+            let guard = array.storage().read(op.name())?;
+            values.push(read(array, guard.bytes().unwrap_or_default()));
+        }
+        let shapes: Vec<Vec<usize>> = outs.iter().map(|o| o.array().shape().to_vec()).collect();
+        let results = forward::forward(op, &values, &shapes)?;
+        for (result, out) in results.iter().zip(outs) {
+            write(result, out);
+        }
+        Ok(())
+    }
+
+    fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
+        let scalars = scalars.to_f64_vec()?;
+        let mut outcome = Outcome::default();
+        let mut squares = 0.0;
+        for slot in slots {
+            one(update, &scalars, slot, &mut outcome, &mut squares)?;
+        }
+        outcome.norm = squares.sqrt();
+        Ok(outcome)
+    }
+
+    fn memory(&self) -> MemoryStats {
+        self.pool.accounting().stats()
+    }
+
+    fn reset_peak_memory(&self) {
+        self.pool.accounting().reset_peak();
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn load(array: &mut ArrayMut<'_>) -> Dense {
+    let inner = array.array();
+    let bytes = array.bytes().map(|b| b.to_vec()).unwrap_or_default();
+    // The copy loses the alignment that reading elements wants.
+    let mut aligned = vec![0u64; bytes.len().div_ceil(8)];
+    bytemuck::cast_slice_mut::<u64, u8>(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
+    read(inner, &bytemuck::cast_slice(&aligned)[..bytes.len()])
+}
+
+fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outcome, squares: &mut f64) -> Result<()> {
+    let grad = match &mut slot.grad {
+        Grad::Write(grad) => {
+            let mut values = load(grad);
+            if matches!(update, Update::Unscale | Update::Scale) {
+                outcome.found_inf |= matches!(update, Update::Unscale) && values.v.iter().any(|g| !g.is_finite());
+                values.v.iter_mut().for_each(|g| *g *= scalars[0]);
+                write(&values, grad);
+            }
+            values
+        }
+        Grad::Read(grad) => {
+            let guard = grad.storage().read(update.name())?;
+            read(grad, guard.bytes().unwrap_or_default())
+        }
+    };
+    *squares += grad.v.iter().map(|g| g * g).sum::<f64>();
+    let Some(param) = &mut slot.param else { return Ok(()) };
+    let mut p = load(slot.master.as_mut().unwrap_or(param));
+    let mut state: Vec<Dense> = slot.state.iter_mut().map(load).collect();
+    for i in 0..p.v.len() {
+        let (w, g) = (p.v[i], grad.v[i]);
+        match update {
+            Update::Sgd { momentum, dampening, weight_decay, nesterov } => {
+                let mut d = g + weight_decay * w;
+                if *momentum != 0.0 {
+                    let b = if slot.first { d } else { momentum * state[0].v[i] + (1.0 - dampening) * d };
+                    state[0].v[i] = b;
+                    d = if *nesterov { d + momentum * b } else { b };
+                }
+                p.v[i] = w - scalars[0] * d;
+            }
+            Update::Adam { betas, eps, weight_decay, decoupled } => {
+                let w = if *decoupled { w * (1.0 - scalars[0] * weight_decay) } else { w };
+                let d = if *decoupled { g } else { g + weight_decay * w };
+                let (m, v) = if slot.first { (0.0, 0.0) } else { (state[0].v[i], state[1].v[i]) };
+                let (m, v) = (betas[0] * m + (1.0 - betas[0]) * d, betas[1] * v + (1.0 - betas[1]) * d * d);
+                (state[0].v[i], state[1].v[i]) = (m, v);
+                p.v[i] = w - scalars[0] * (m / scalars[1]) / (v.sqrt() / scalars[2] + eps);
+            }
+            Update::Unscale | Update::Norm | Update::Scale => {}
+        }
+    }
+    for (values, to) in state.iter().zip(&mut slot.state) {
+        write(values, to);
+    }
+    if let Some(master) = &mut slot.master {
+        write(&p, master);
+    }
+    write(&p, param);
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Samples of every operator: what the registry's checks run on. An operator without samples does not compile.
+
+use crate::op::*;
+use crate::{Array, Class, DType, Device, Dims, Key, Layout, Op, Shape, run_one};
+
+/// Inputs for one run of an operator.
+pub type Inputs = Vec<Array>;
+
+/// Operators with their attributes, each family and row at least once.
+pub fn catalogue() -> Vec<Op> {
+    let shape = |dims: &[usize]| Shape::from_slice(dims);
+    let key = Key { seed: 3, iteration: 1 << 33, op: 7 };
+    let mut ops: Vec<Op> = Vec::new();
+    ops.extend(Unary::ALL.iter().flat_map(|&row| [Op::Unary(row), Op::Backward(Backward::Unary(row))]));
+    for &op in Binary::ALL {
+        ops.push(Op::Binary(op));
+        ops.extend([false, true].map(|rhs| Op::Backward(Backward::Binary { op, rhs })));
+        for reversed in [false, true] {
+            ops.push(Op::Scalar { op, value: 1.7, reversed });
+            ops.push(Op::Backward(Backward::Scalar { op, value: 1.7, reversed }));
+        }
+    }
+    ops.extend(Compare::ALL.map(Op::Compare));
+    ops.push(Op::Where);
+    for dims in [Dims::all(3), Dims::one(0), Dims::one(1), Dims::one(2), Dims::one(0).with(2), Dims::one(0).with(1)] {
+        for kind in [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::Var { correction: 1.0 }] {
+            ops.push(Op::Reduce { kind, dims, keepdim: dims.contains(2) });
+            ops.push(Op::Backward(Backward::Reduce { kind, dims }));
+        }
+    }
+    ops.extend([0, 1, 2].map(|dim| Op::ArgMax { dim, keepdim: dim == 1 }));
+    let epilogues = [
+        Epilogue::default(),
+        Epilogue { bias: true, act: None },
+        Epilogue { bias: true, act: Some(Unary::Relu) },
+        Epilogue { bias: false, act: Some(Unary::GeluTanh) },
+    ];
+    ops.extend(epilogues.map(Op::MatMul));
+    for conv in [
+        Conv2d { padding: [1, 1], ..Conv2d::default() },
+        Conv2d { stride: [2, 1], padding: [0, 2], ..Conv2d::default() },
+        Conv2d { groups: 2, dilation: [1, 2], padding: [2, 2], ..Conv2d::default() },
+        Conv2d { groups: 4, stride: [2, 2], padding: [1, 0], ..Conv2d::default() },
+    ] {
+        ops.extend(epilogues.map(|e| Op::Conv2d(conv, e)));
+        ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
+        ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
+    }
+    for kind in [PoolKind::Max, PoolKind::Avg] {
+        for pool in [
+            Pool { kind, kernel: [2, 2], stride: [2, 2], padding: [0, 0] },
+            Pool { kind, kernel: [3, 2], stride: [1, 2], padding: [1, 1] },
+        ] {
+            ops.extend([Op::Pool(pool), Op::Backward(Backward::Pool { pool, shape: shape(&[3, 4, 9, 8]) })]);
+        }
+    }
+    for (dim, log) in [(0, false), (1, true), (2, false), (2, true)] {
+        ops.extend([Op::Softmax { dim, log }, Op::Backward(Backward::Softmax { dim, log })]);
+    }
+    for kind in [
+        NormKind::Layer { dims: 1 },
+        NormKind::Layer { dims: 2 },
+        NormKind::Group { groups: 2 },
+        NormKind::Batch,
+        NormKind::Fixed,
+    ] {
+        for affine in [false, true] {
+            let norm = Norm { kind, eps: 1e-5, affine };
+            ops.extend([Op::Norm(norm), Op::Backward(Backward::Norm(norm))]);
+        }
+    }
+    for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+        let loss = CrossEntropy { smoothing: 0.1, ignore_index: 1, reduction };
+        ops.extend([Op::CrossEntropy(loss), Op::Backward(Backward::CrossEntropy(loss))]);
+        ops.extend([Op::Mse(reduction), Op::Backward(Backward::Mse(reduction))]);
+    }
+    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.2) }] {
+        ops.extend([Op::Attention(attention), Op::Backward(Backward::Attention(attention))]);
+    }
+    ops.extend([Op::Embedding, Op::Backward(Backward::Embedding { rows: 11 }), Op::Cat { dim: 0 }, Op::Cat { dim: 1 }]);
+    ops.push(Op::Dropout { p: 0.3, key });
+    for distribution in
+        [Distribution::Uniform { low: -1.0, high: 3.0 }, Distribution::Normal { mean: 0.5, std: 2.0 }, Distribution::Permutation]
+    {
+        ops.push(Op::Random { distribution, shape: shape(&[1031]), key });
+    }
+    ops.push(Op::Fill { value: 0.1, shape: shape(&[3, 5]) });
+    ops.extend(DType::FLOATS.map(Op::Cast));
+    ops.extend([DType::F16, DType::BF16].map(|dtype| Op::StochasticCast { dtype, key }));
+    ops.extend([
+        Op::Copy,
+        Op::View(View::Permute(shape(&[2, 0, 1]))),
+        Op::Backward(Backward::Narrow { dim: 1, start: 2, shape: shape(&[3, 9, 5]) }),
+    ]);
+    ops
+}
+
+/// Normal values in `dtype`, the same on every device.
+fn values(device: &Device, dtype: DType, dims: &[usize], stream: u64) -> Array {
+    let op = Op::Random {
+        distribution: Distribution::Normal { mean: 0.25, std: 1.0 },
+        shape: Shape::from_slice(dims),
+        key: Key::new(11, stream),
+    };
+    // The samples are small; a device without room for them cannot be tested.
+    run_one(&op, &[], device, dtype, Class::Activations).expect("samples fit in memory")
+}
+
+/// Copies of the values in other layouts: transposed in memory, and with a gap between rows.
+fn layouts(array: &Array) -> Vec<Array> {
+    let rank = array.shape().rank();
+    let mut out = vec![array.clone()];
+    if rank >= 2 {
+        let order: Vec<usize> = if rank == 4 { vec![0, 2, 3, 1] } else { (0..rank).rev().collect() };
+        for layout in [Layout::with_order(*array.shape(), &order), gaps(array.shape())] {
+            let view = Array::alloc(
+                array.device(),
+                crate::Meta { dtype: array.dtype(), layout: Layout { offset: 0, ..layout } },
+                Class::Activations,
+            )
+            .and_then(|storage| fill_view(&storage, array).map(|()| storage));
+            out.extend(view);
+        }
+    }
+    out
+}
+
+/// Rows two elements longer than needed.
+fn gaps(shape: &Shape) -> Layout {
+    let mut wide = *shape;
+    let last = wide.len() - 1;
+    wide[last] += 2;
+    Layout { shape: *shape, strides: wide.row_major(), offset: 0 }
+}
+
+/// Writes through a view of any strides: element by element over host memory.
+fn fill_view(to: &Array, from: &Array) -> crate::Result<()> {
+    let size = from.dtype().size();
+    let bytes = from.device().download(&from.contiguous(Class::Workspace)?)?;
+    let mut target = crate::ArrayMut::new("fill", to)?;
+    let layout = *to.layout();
+    let Some(memory) = target.bytes() else { return Ok(()) };
+    for (flat, value) in bytes.chunks(size).enumerate() {
+        let mut rest = flat;
+        let mut at = 0;
+        for d in (0..layout.shape.rank()).rev() {
+            at += rest % layout.shape[d] * layout.strides[d];
+            rest /= layout.shape[d];
+        }
+        memory[at * size..(at + 1) * size].copy_from_slice(value);
+    }
+    Ok(())
+}
+
+impl Op {
+    /// Inputs on `device` whose floats have `dtype`: sizes across block and tile edges, views, one element, none.
+    pub fn samples(&self, device: &Device, dtype: DType) -> Vec<Inputs> {
+        let x = |dims: &[usize], stream: u64| values(device, dtype, dims, stream);
+        let index = |dims: &[usize], below: i64| {
+            let n: usize = dims.iter().product();
+            let v: Vec<i64> = (0..n as i64).map(|i| (i * 7 + 3) % below).collect();
+            Array::from_slice(device, &v, dims, Class::Indices).expect("samples fit in memory")
+        };
+        let positive = |dims: &[usize], stream: u64| {
+            run_one(&Op::Unary(Unary::Square), &[&x(dims, stream)], device, dtype, Class::Activations)
+                .expect("samples fit in memory")
+        };
+        let vary = |inputs: Inputs| -> Vec<Inputs> {
+            layouts(&inputs[0]).into_iter().map(|first| [&[first], &inputs[1..]].concat()).collect()
+        };
+        let sizes: [&[usize]; 7] = [&[], &[0], &[1], &[17], &[1031], &[3, 130], &[2, 3, 65]];
+        match self {
+            Op::Unary(Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log1p) => {
+                sizes.iter().map(|s| vec![positive(s, 1)]).collect()
+            }
+            Op::Unary(_) | Op::Scalar { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
+                sizes.iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
+            }
+            Op::Binary(_) | Op::Compare(_) => {
+                let pairs: [[&[usize]; 2]; 5] =
+                    [[&[17], &[17]], [&[4, 1, 9], &[3, 1]], [&[0, 3], &[3]], [&[], &[]], [&[2, 3, 130], &[130]]];
+                pairs.iter().flat_map(|[a, b]| vary(vec![x(a, 1), x(b, 2)])).collect()
+            }
+            Op::Where => {
+                let mask = |dims: &[usize]| {
+                    run_one(&Op::Compare(Compare::Gt), &[&x(dims, 3), &x(dims, 4)], device, dtype, Class::Activations)
+                };
+                vec![vec![mask(&[5, 7]).expect("samples fit in memory"), x(&[5, 7], 1), x(&[7], 2)]]
+            }
+            Op::Reduce { .. } | Op::Softmax { .. } | Op::ArgMax { .. } => {
+                [&[2, 3, 5][..], &[1, 1, 1], &[3, 40, 130], &[300, 2, 9]].iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
+            }
+            Op::MatMul(epilogue) => {
+                let shapes: [[&[usize]; 2]; 5] = [
+                    [&[1, 1], &[1, 1]],
+                    [&[130, 65], &[65, 33]],
+                    [&[2, 3, 7, 9], &[3, 9, 5]],
+                    [&[4, 0], &[0, 3]],
+                    [&[3, 17, 8], &[8, 16]],
+                ];
+                let with = |a: &[usize], b: &[usize]| {
+                    [vec![x(a, 1), x(b, 2)], if epilogue.bias { vec![x(&b[b.len() - 1..], 3)] } else { vec![] }].concat()
+                };
+                shapes.iter().flat_map(|[a, b]| vary(with(a, b))).collect()
+            }
+            Op::Conv2d(conv, epilogue) => {
+                let bias = if epilogue.bias { vec![x(&[8], 3)] } else { vec![] };
+                vary([vec![x(&[3, 4, 9, 8], 1), x(&[8, 4 / conv.groups, 3, 2], 2)], bias].concat())
+            }
+            Op::Pool(_) => vary(vec![x(&[3, 4, 9, 8], 1)]),
+            Op::Norm(norm) => {
+                let weights = norm_weights(norm);
+                let affine = if norm.affine { vec![x(&weights, 2), x(&weights, 3)] } else { vec![] };
+                let given = if norm.kind == NormKind::Fixed { vec![x(&weights, 4), positive(&weights, 5)] } else { vec![] };
+                vary([vec![x(&[3, 4, 5, 6], 1)], affine, given].concat())
+            }
+            Op::CrossEntropy(_) => vec![vec![x(&[5, 7], 1), index(&[5], 7)], vec![x(&[2, 7, 3], 1), index(&[2, 3], 7)]],
+            Op::Mse(_) => vary(vec![x(&[5, 7], 1), x(&[5, 7], 2)]),
+            Op::Attention(_) => vary(vec![x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)]),
+            Op::Embedding => vec![vec![x(&[11, 5], 1), index(&[4, 6], 11)], vec![x(&[11, 5], 1), index(&[0], 11)]],
+            Op::Cat { dim } => {
+                let other: &[usize] = if *dim == 0 { &[2, 4, 5] } else { &[3, 1, 5] };
+                vary(vec![x(&[3, 4, 5], 1), x(other, 2)])
+            }
+            Op::Random { .. } | Op::Fill { .. } => vec![vec![]],
+            Op::View(_) => vec![],
+            Op::Backward(backward) => backward_samples(backward, device, dtype, &x, &index),
+        }
+    }
+}
+
+/// Shape of the weights for samples of shape [3, 4, 5, 6].
+fn norm_weights(norm: &Norm) -> Vec<usize> {
+    match norm.kind {
+        NormKind::Layer { dims } => [3, 4, 5, 6][4 - dims..].to_vec(),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => vec![4],
+    }
+}
+
+/// Inputs of backward kernels: consistent with a forward run where the kernel needs its results.
+fn backward_samples(
+    backward: &Backward,
+    device: &Device,
+    dtype: DType,
+    x: &dyn Fn(&[usize], u64) -> Array,
+    index: &dyn Fn(&[usize], i64) -> Array,
+) -> Vec<Inputs> {
+    let forward =
+        |op: Op, ins: &[&Array]| crate::run(&op, ins, device, dtype, Class::Activations).expect("samples fit in memory");
+    let gradient = |of: &Array| x(of.shape(), 9);
+    match backward {
+        Backward::Unary(row) => {
+            let input = match row {
+                Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log1p => {
+                    forward(Op::Unary(Unary::Square), &[&x(&[1031], 1)]).remove(0)
+                }
+                Unary::Neg
+                | Unary::Abs
+                | Unary::Square
+                | Unary::Reciprocal
+                | Unary::Exp
+                | Unary::Expm1
+                | Unary::Tanh
+                | Unary::Sigmoid
+                | Unary::Relu
+                | Unary::Gelu
+                | Unary::GeluTanh
+                | Unary::Silu => x(&[1031], 1),
+            };
+            let saved = if row.saved() == Saved::Output { forward(Op::Unary(*row), &[&input]).remove(0) } else { input };
+            vec![vec![x(&[1031], 9), saved]]
+        }
+        Backward::Binary { .. } => vec![vec![x(&[4, 3, 9], 9), x(&[4, 1, 9], 1), x(&[3, 1], 2)]],
+        Backward::Scalar { .. } => vec![vec![x(&[130], 9), x(&[130], 1)]],
+        Backward::Reduce { kind, dims } => {
+            let input = x(&[3, 4, 5], 1);
+            let y = forward(Op::Reduce { kind: *kind, dims: *dims, keepdim: true }, &[&input]).remove(0);
+            vec![vec![gradient(&y), y, input]]
+        }
+        Backward::Conv2dInput { conv, shape } => {
+            let w = x(&[8, 4 / conv.groups, 3, 2], 2);
+            let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&x(shape, 1), &w]).remove(0);
+            vec![vec![gradient(&y), w]]
+        }
+        Backward::Conv2dWeight { conv, shape } => {
+            let input = x(&[3, 4, 9, 8], 1);
+            let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&input, &x(shape, 2)]).remove(0);
+            vec![vec![gradient(&y), input]]
+        }
+        Backward::Pool { pool, shape } => {
+            let input = x(shape, 1);
+            let y = forward(Op::Pool(*pool), &[&input]).remove(0);
+            vec![if pool.kind == PoolKind::Max { vec![gradient(&y), input, y] } else { vec![gradient(&y)] }]
+        }
+        Backward::Softmax { dim, log } => {
+            let y = forward(Op::Softmax { dim: *dim, log: *log }, &[&x(&[3, 40, 13], 1)]).remove(0);
+            vec![vec![gradient(&y), y]]
+        }
+        Backward::Norm(norm) => {
+            let input = x(&[3, 4, 5, 6], 1);
+            let weights = norm_weights(norm);
+            let affine: Vec<Array> = if norm.affine { vec![x(&weights, 2), x(&weights, 3)] } else { vec![] };
+            let statistics = if norm.kind == NormKind::Fixed {
+                vec![x(&[4], 4), forward(Op::Unary(Unary::Exp), &[&x(&[4], 5)]).remove(0)]
+            } else {
+                forward(Op::Norm(*norm), &[&[&input], &affine.iter().collect::<Vec<_>>()[..]].concat())[1..3].to_vec()
+            };
+            vec![[vec![gradient(&input), input], affine.into_iter().take(1).collect(), statistics].concat()]
+        }
+        Backward::CrossEntropy(loss) => {
+            let rows: &[usize] = if loss.reduction == Reduction::None { &[5] } else { &[] };
+            vec![vec![x(rows, 9), x(&[5, 7], 1), index(&[5], 7)]]
+        }
+        Backward::Mse(reduction) => {
+            let rows: &[usize] = if *reduction == Reduction::None { &[5, 7] } else { &[] };
+            vec![vec![x(rows, 9), x(&[5, 7], 1), x(&[5, 7], 2)]]
+        }
+        Backward::Attention(attention) => {
+            let [q, k, v] = [x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)];
+            let outs = forward(Op::Attention(*attention), &[&q, &k, &v]);
+            vec![vec![gradient(&outs[0]), q, k, v, outs[0].clone(), outs[1].clone()]]
+        }
+        Backward::Embedding { rows } => vec![vec![x(&[4, 6, 70], 9), index(&[4, 6], *rows as i64)]],
+        Backward::Narrow { .. } => vec![vec![x(&[3, 4, 5], 9)]],
+    }
+}

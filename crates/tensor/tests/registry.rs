@@ -1,0 +1,181 @@
+//! Every operator at every sample: the CPU against the reference within the stated bound, for any number of threads and at every
+//! instruction set.
+
+use binade_tensor::cpu::Cpu;
+use binade_tensor::format::Format;
+use binade_tensor::op::{Bound, Distribution, Unary, View};
+use binade_tensor::samples::catalogue;
+use binade_tensor::simd::Isa;
+use binade_tensor::{Array, Arrays, Class, DType, Device, Key, Op, bf16, f16, run, run_one};
+
+/// The same values on another device, in row-major order.
+fn on(device: &Device, array: &Array) -> Array {
+    let dense = array.contiguous(Class::Workspace).unwrap();
+    Array::from_bytes(device, array.dtype(), &dense.device().download(&dense).unwrap(), array.shape(), Class::Activations)
+        .unwrap()
+}
+
+/// The absolute values in f64; indices as they are.
+fn magnitudes(device: &Device, array: &Array) -> Array {
+    if !array.dtype().is_float() {
+        return on(device, array);
+    }
+    let wide: Vec<f64> = array.to_f64_vec().unwrap().iter().map(|v| v.abs()).collect();
+    Array::from_slice(device, &wide, array.shape(), Class::Activations).unwrap()
+}
+
+fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
+    run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
+}
+
+fn format(dtype: DType) -> Format {
+    match dtype {
+        DType::F64 => Format::F64,
+        DType::F16 => Format::F16,
+        DType::BF16 => Format::BF16,
+        DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
+    }
+}
+
+/// Fails with the first element that is further from the reference than stated.
+fn check(op: &Op, ins: &[Array], dtype: DType, isa: &str, ours: &Arrays) {
+    let reference = Device::reference();
+    let there: Vec<Array> = ins.iter().map(|a| on(&reference, a)).collect();
+    let exact = apply(op, &there, &reference, DType::F64).unwrap();
+    let bound = op.bound(&ins.iter().collect::<Vec<_>>());
+    let computing = if dtype == DType::F64 { Format::F64 } else { Format::F32 };
+    let u = computing.epsilon() / 2.0;
+    let sums = match bound {
+        Bound::Gamma(_) => {
+            let absolute: Vec<Array> = ins.iter().map(|a| magnitudes(&reference, a)).collect();
+            Some(apply(op, &absolute, &reference, DType::F64).unwrap())
+        }
+        Bound::Ulps(_) | Bound::Scale(_) => None,
+    };
+    let floats = ins.iter().filter(|a| a.dtype().is_float());
+    let largest_in = floats.flat_map(|a| a.to_f64_vec().unwrap()).filter(|v| v.is_finite()).fold(0.0, |m: f64, v| m.max(v.abs()));
+    for (k, (ours, exact)) in ours.iter().zip(&exact).enumerate() {
+        let (values, wanted) = (ours.to_f64_vec().unwrap(), exact.to_f64_vec().unwrap());
+        let largest = wanted.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+        let sums = sums.as_ref().map(|s| s[k].to_f64_vec().unwrap());
+        let out = format(ours.dtype());
+        for (i, (&v, &w)) in values.iter().zip(&wanted).enumerate() {
+            if v == w || v.is_nan() && w.is_nan() || v == out.round(w) {
+                continue;
+            }
+            let error = match bound {
+                Bound::Ulps(n) => n * computing.ulp(w),
+                Bound::Gamma(n) => n * u * sums.as_ref().unwrap()[i],
+                Bound::Scale(n) => n * u * largest,
+            };
+            // In f64 the reference itself has errors of this size.
+            let error = if dtype == DType::F64 { 4.0 * error + out.ulp(w) } else { error };
+            let allowed = error + 0.5 * out.ulp(w.abs() + error);
+            let off = (v - w).abs();
+            assert!(
+                off <= allowed,
+                "{op:?} {dtype} {isa}, output {k}, element {i}: {v:e}, exact {w:e}, off by {off:e}, allowed {allowed:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_operator_is_within_its_stated_bound_at_every_instruction_set() {
+    for isa in Isa::available() {
+        let device = Device::new(Cpu::with_isa(isa));
+        for op in catalogue() {
+            for dtype in DType::FLOATS {
+                for ins in op.samples(&device, dtype) {
+                    let ours = apply(&op, &ins, &device, dtype).unwrap_or_else(|e| panic!("{op:?}: {e}"));
+                    check(&op, &ins, dtype, isa.name(), &ours);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let device = Device::cpu();
+    let normal = |dims: [usize; 2]| {
+        let distribution = Distribution::Normal { mean: 0.0, std: 1.0 };
+        let op = Op::Random { distribution, shape: dims.try_into().unwrap(), key: Key::new(1, 2) };
+        run_one(&op, &[], &device, DType::F32, Class::Activations).unwrap()
+    };
+    let results = |threads: usize| {
+        let mut all = Vec::new();
+        let mut keep = |outs: Arrays| all.extend(outs.iter().flat_map(|o| o.to_f64_vec().unwrap()).map(f64::to_bits));
+        for op in catalogue() {
+            for dtype in [DType::F32, DType::BF16] {
+                op.samples(&device, dtype).iter().for_each(|ins| keep(apply(&op, ins, &device, dtype).unwrap()));
+            }
+        }
+        // Large enough for kernels to split their work.
+        let x = normal([300, 700]);
+        let transposed =
+            run_one(&Op::View(View::Permute([1, 0].try_into().unwrap())), &[&x], &device, DType::F32, Class::Activations)
+                .unwrap();
+        for op in catalogue() {
+            let ins = match &op {
+                Op::MatMul(epilogue) if !epilogue.bias => vec![x.clone(), transposed.clone()],
+                Op::Reduce { dims, .. } if dims.contains(2) => continue,
+                Op::Softmax { dim: 2, .. } => continue,
+                Op::Unary(_) | Op::Reduce { .. } | Op::Softmax { .. } => vec![x.clone()],
+                _ => continue,
+            };
+            keep(apply(&op, &ins, &device, DType::F32).unwrap());
+        }
+        (threads, all)
+    };
+    let on_threads = |n: usize| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(|| results(n));
+    let (_, one) = on_threads(1);
+    for threads in [2, 3, 8] {
+        assert!(on_threads(threads).1 == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn half_precision_functions_are_within_0_51_ulp_of_the_exact_value_for_every_input() {
+    let (device, reference) = (Device::cpu(), Device::reference());
+    let codes: Vec<u16> = (0..=u16::MAX).collect();
+    let f: Vec<f16> = codes.iter().map(|&c| f16::from_bits(c)).collect();
+    let b: Vec<bf16> = codes.iter().map(|&c| bf16::from_bits(c)).collect();
+    let inputs = [
+        Array::from_slice(&device, &f, &[65536], Class::Activations).unwrap(),
+        Array::from_slice(&device, &b, &[65536], Class::Activations).unwrap(),
+    ];
+    for &row in Unary::ALL {
+        for x in &inputs {
+            let out = format(x.dtype());
+            let ours = apply(&Op::Unary(row), std::slice::from_ref(x), &device, x.dtype()).unwrap()[0].to_f64_vec().unwrap();
+            let exact = apply(&Op::Unary(row), &[on(&reference, x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
+            for (code, (&v, &w)) in ours.iter().zip(&exact).enumerate() {
+                let rounded = out.round(w);
+                let right = v == rounded || v.is_nan() && rounded.is_nan();
+                let error = (v - w).abs() / out.ulp(w);
+                assert!(
+                    right || error <= 0.51,
+                    "{row:?} {} of {:e} (code {code:#x}): {v:e} instead of {w:e}",
+                    x.dtype(),
+                    out.decode(code as u64)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_inputs_give_errors_that_name_the_operator() {
+    let device = Device::cpu();
+    let bad = Array::from_slice(&device, &[0i64; 6], &[2, 3], Class::Indices).unwrap();
+    for op in catalogue() {
+        let takes_anything = matches!(op, Op::Compare(_) | Op::Cast(_) | Op::Copy | Op::View(_) | Op::ArgMax { .. });
+        if takes_anything || matches!(op, Op::Random { .. } | Op::Fill { .. } | Op::Backward(_)) {
+            continue;
+        }
+        let error = apply(&op, &[bad.clone(), bad.clone()], &device, DType::F32).expect_err(op.name()).to_string();
+        assert!(error.starts_with(op.name()), "{error}");
+        assert!(apply(&op, &[], &device, DType::F32).is_err(), "{op:?} without inputs");
+    }
+}
