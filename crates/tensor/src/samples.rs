@@ -16,8 +16,8 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Binary(op));
         ops.extend([false, true].map(|rhs| Op::Backward(Backward::Binary { op, rhs })));
         for reversed in [false, true] {
-            ops.push(Op::Scalar { op, value: 1.7, reversed });
-            ops.push(Op::Backward(Backward::Scalar { op, value: 1.7, reversed }));
+            ops.push(Op::Scalar { op, value: 1.75, reversed });
+            ops.push(Op::Backward(Backward::Scalar { op, value: 1.75, reversed }));
         }
     }
     ops.extend(Compare::ALL.map(Op::Compare));
