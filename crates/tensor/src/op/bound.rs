@@ -17,6 +17,17 @@ pub enum Bound {
     Scale(f64),
 }
 
+impl Bound {
+    /// Wider where a saved value was rounded to 16 bit: by two units of that dtype's roundoff.
+    fn with_rounding_of(self, saved: &Array) -> Bound {
+        let ratio = saved.dtype().unit_roundoff().unwrap_or(0.0) / saved.dtype().accum().unit_roundoff().unwrap_or(1.0);
+        match self {
+            Bound::Scale(n) if ratio > 1.0 => Bound::Scale(n + 2.0 * ratio),
+            Bound::Scale(_) | Bound::Ulps(_) | Bound::Gamma(_) => self,
+        }
+    }
+}
+
 impl Op {
     /// The stated error bound for these inputs.
     pub fn bound(&self, ins: &[&Array]) -> Bound {
@@ -51,6 +62,7 @@ impl Op {
             Op::Softmax { .. } => Bound::Scale(32.0),
             Op::Norm(_) => Bound::Scale(64.0),
             Op::CrossEntropy(_) | Op::Mse(_) => Bound::Scale(64.0),
+            // Scores of D products go through exp; then a mean of S values.
             Op::Attention(_) => Bound::Scale(64.0 + extent(0, ins[0].shape().rank() - 1)),
             Op::Backward(backward) => match backward {
                 // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
@@ -63,7 +75,8 @@ impl Op {
                 Backward::Softmax { .. } => Bound::Scale(64.0),
                 Backward::Norm(_) => Bound::Scale(512.0),
                 Backward::CrossEntropy(_) | Backward::Mse(_) => Bound::Scale(32.0),
-                Backward::Attention(_) => Bound::Scale(256.0),
+                // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
+                Backward::Attention(_) => Bound::Scale(256.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Narrow { .. } => Bound::Ulps(0.0),
             },

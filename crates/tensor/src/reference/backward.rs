@@ -2,6 +2,7 @@
 
 use super::forward::{groups, places, probabilities, products, softmax, unary};
 use super::{Dense, unflatten};
+use crate::Dims;
 use crate::op::{Backward, Binary, NormKind, PoolKind, Reduce, Reduction, Unary};
 
 /// All outputs in f64; the first input is the gradient of the output.
@@ -146,14 +147,16 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             let p = softmax(&scores, r - 1, false);
             let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));
             let with = |i: &[usize], row: usize, column: usize| [&i[..r - 2], &[row, column]].concat();
+            // The gradient of the probabilities, then of the scores: p·(dp − Σ p·dp).
+            let dp = Dense::from_fn(&p.shape, |i| {
+                (0..v.shape[r - 1]).map(|e| g.at(&with(i, i[r - 2], e)) * v.at(&with(i, i[r - 1], e))).sum()
+            });
+            let pairs = Dense { shape: p.shape.clone(), v: p.v.iter().zip(&dp.v).map(|(p, dp)| p * dp).collect() };
+            let means: Vec<f64> = groups(&pairs, Dims::one(r - 1)).iter().map(|row| row.iter().sum()).collect();
             for flat in 0..p.v.len() {
                 let i = unflatten(flat, &p.shape);
                 let (t, s) = (i[r - 2], i[r - 1]);
-                let up = |row: usize, key: usize| {
-                    (0..v.shape[r - 1]).map(|e| g.at(&with(&i, row, e)) * v.at(&with(&i, key, e))).sum::<f64>()
-                };
-                let mean: f64 = (0..p.shape[r - 1]).map(|j| p.at(&with(&i, t, j)) * up(t, j)).sum();
-                let ds = p.v[flat] * (up(t, s) - mean) * scale;
+                let ds = p.v[flat] * (dp.v[flat] - means[flat / p.shape[r - 1]]) * scale;
                 for e in 0..v.shape[r - 1] {
                     dv.add(&with(&i, s, e), p.v[flat] * g.at(&with(&i, t, e)));
                 }
