@@ -56,7 +56,7 @@ fn narrow(var: &Var, dtype: DType) -> Result<Var> {
             value
         }
     };
-    Ok(record(Op::Cast(dtype), &[var], &[value.clone()], value))
+    Ok(record(Op::Cast(dtype), &[var], std::slice::from_ref(&value), value.clone()))
 }
 
 fn run_and_record(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> Result<(Var, Arrays)> {

@@ -419,7 +419,7 @@ impl Var {
 /// The shape asked for, with -1 resolved.
 fn resolve(from: &Shape, shape: &[isize]) -> Result<Shape> {
     let known: usize = shape.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
-    let left = if known == 0 { 0 } else { from.numel() / known };
+    let left = from.numel().checked_div(known).unwrap_or(0);
     let bad = shape.iter().filter(|&&d| d < 0).count() > 1 || shape.iter().any(|&d| d < -1);
     let dims: Vec<usize> = shape.iter().map(|&d| if d < 0 { left } else { d as usize }).collect();
     let out = Shape::new(&dims)?;

@@ -32,6 +32,7 @@ pub struct Node {
     pub(crate) hooks: Mutex<Vec<Hook>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly every node is an operator; a box would cost it an allocation")]
 pub(crate) enum Kind {
     Leaf(LeafId),
     Op {

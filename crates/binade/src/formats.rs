@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 #[derive(clap::Args)]
 pub struct Args {
     /// A number: decimal, scientific, inf or nan
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_hyphen_values = true)]
     number: Option<String>,
 }
 

@@ -42,7 +42,7 @@ impl SmallCnn {
     /// # Errors
     /// A size that is not a multiple of 4.
     pub fn new(config: &SmallCnnConfig) -> Result<SmallCnn> {
-        if config.size < 4 || config.size % 4 != 0 {
+        if config.size < 4 || !config.size.is_multiple_of(4) {
             let message = format!("the image size must be a multiple of 4, got {}", config.size);
             return Err(binade_nn::Error::Config { layer: "SmallCnn", message });
         }

@@ -24,7 +24,7 @@ impl SelfAttention {
     /// # Errors
     /// It is not.
     pub fn new(features: usize, heads: usize, causal: bool) -> Result<SelfAttention> {
-        if heads == 0 || features % heads != 0 {
+        if heads == 0 || !features.is_multiple_of(heads) {
             let message = format!("{heads} heads must divide {features} features");
             return Err(crate::Error::Config { layer: "SelfAttention", message });
         }

@@ -91,7 +91,7 @@ impl Conv2d {
     /// # Errors
     /// Channels that the groups do not divide; the shape is too large.
     pub fn with(inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Geometry, bias: bool) -> Result<Conv2d> {
-        if geometry.groups == 0 || inputs % geometry.groups != 0 || outputs % geometry.groups != 0 {
+        if geometry.groups == 0 || !inputs.is_multiple_of(geometry.groups) || !outputs.is_multiple_of(geometry.groups) {
             let message = format!("{} groups must divide {inputs} input and {outputs} output channels", geometry.groups);
             return Err(crate::Error::Config { layer: "Conv2d", message });
         }

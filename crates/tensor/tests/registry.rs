@@ -179,3 +179,40 @@ fn wrong_inputs_give_errors_that_name_the_operator() {
         assert!(apply(&op, &[], &device, DType::F32).is_err(), "{op:?} without inputs");
     }
 }
+
+#[test]
+fn functions_of_f32_are_within_their_stated_ulps_over_the_whole_range() {
+    let (device, reference) = (Device::cpu(), Device::reference());
+    // Every 50,021st code: all exponents and both signs; and a dense stretch where tails and cancellation lie.
+    let codes = (0..u32::MAX / 50_021).map(|i| f32::from_bits(i * 50_021));
+    let values: Vec<f32> = codes.chain((-4000..4000).map(|i| i as f32 * 0.005)).collect();
+    let x = Array::from_slice(&device, &values, &[values.len()], Class::Activations).unwrap();
+    for &row in Unary::ALL {
+        let ours = apply(&Op::Unary(row), std::slice::from_ref(&x), &device, DType::F32).unwrap()[0].to_f64_vec().unwrap();
+        let exact = apply(&Op::Unary(row), &[on(&reference, &x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
+        for ((&x, &v), &w) in values.iter().zip(&ours).zip(&exact) {
+            let right = v == Format::F32.round(w) || v.is_nan() && w.is_nan();
+            // Products of a subnormal and a normal factor may lose the subnormal's bits.
+            let ulps = (v - w).abs() / Format::F32.ulp(w);
+            assert!(right || ulps <= row.ulp() + 0.5, "{row:?} of {x:e}: {v:e} instead of {w:e}, {ulps} ulp");
+        }
+    }
+}
+
+#[test]
+fn shapes_at_the_edge_of_sense_give_errors_and_not_panics() {
+    use binade_tensor::Dims;
+    use binade_tensor::op::{Norm, NormKind, Reduce};
+    let device = Device::cpu();
+    let tensor = |dims: &[usize]| {
+        Array::full(&device, DType::F32, binade_tensor::Shape::new(dims).unwrap(), 1.0, Class::Activations).unwrap()
+    };
+    let sum = Op::Reduce { kind: Reduce::Sum, dims: Dims::one(0), keepdim: false };
+    assert!(apply(&sum, &[tensor(&[])], &device, DType::F32).unwrap_err().to_string().contains("out of range"));
+    for (kind, dims) in
+        [(NormKind::Layer { dims: 1 }, &[0][..]), (NormKind::Group { groups: 1 }, &[2, 2, 0]), (NormKind::Batch, &[0, 3, 2, 2])]
+    {
+        let norm = Op::Norm(Norm { kind, eps: 1e-5, affine: false });
+        assert!(apply(&norm, &[tensor(dims)], &device, DType::F32).is_err(), "{kind:?}");
+    }
+}

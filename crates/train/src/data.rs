@@ -86,7 +86,10 @@ impl InMemory {
 
     fn checked(self) -> Result<InMemory> {
         let (input, target) = (self.shape.iter().product::<usize>(), width(&self.target));
-        if input == 0 || target == 0 || self.inputs.len() % input != 0 || self.inputs.len() / input * target != self.targets.len()
+        if input == 0
+            || target == 0
+            || !self.inputs.len().is_multiple_of(input)
+            || self.inputs.len() / input * target != self.targets.len()
         {
             return Err(Error::Config(format!(
                 "{} input values of shape {:?} do not go with {} target values of {:?}",

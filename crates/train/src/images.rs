@@ -144,7 +144,7 @@ fn cifar10(folder: &Path) -> Result<Splits> {
                 expected: "images of 3073 bytes each: a label 0 to 9 and 3072 pixels".into(),
                 found,
             };
-            if bytes.is_empty() || bytes.len() % 3073 != 0 {
+            if bytes.is_empty() || !bytes.len().is_multiple_of(3073) {
                 return Err(bad(format!("{} bytes", bytes.len())));
             }
             for (i, image) in bytes.chunks_exact(3073).enumerate() {

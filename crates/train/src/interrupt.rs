@@ -19,3 +19,13 @@ pub fn install() {
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
+
+/// Asks for a stop, as Ctrl-C does.
+pub fn request() {
+    REQUESTED.store(true, Ordering::SeqCst);
+}
+
+/// Forgets a request, to train again in the same process.
+pub fn clear() {
+    REQUESTED.store(false, Ordering::SeqCst);
+}

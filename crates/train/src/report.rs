@@ -125,7 +125,7 @@ fn chart(curves: &[Vec<(f64, f64)>], faint: Option<&[Vec<(f64, f64)>]>, label: &
         let _ = write!(svg, "<text x=\"{px:.1}\" y=\"{}\" text-anchor=\"middle\">{v}</text>", height - 6.0);
     }
     let mut line = |curve: &[(f64, f64)], colour: &str, style: &str| {
-        let points: String = thin(curve).map(|p| at(p)).fold(String::new(), |s, (px, py)| s + &format!("{px:.1},{py:.1} "));
+        let points: String = thin(curve).map(at).fold(String::new(), |s, (px, py)| s + &format!("{px:.1},{py:.1} "));
         let _ = write!(svg, "<polyline fill=\"none\" stroke=\"{colour}\" {style} points=\"{points}\"/>");
     };
     for (curve, colour) in faint.unwrap_or_default().iter().zip(SERIES.iter().cycle()) {

@@ -98,7 +98,7 @@ pub fn table(summaries: &[Summary]) -> String {
     };
     let first = summaries.first();
     let against = |value: f64, of: &dyn Fn(&Summary) -> f64| {
-        first.map(|f| of(f)).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
+        first.map(of).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
     };
     row("seconds per epoch", &|s| format!("{:.3}", s.seconds_per_epoch));
     row("images/s", &|s| format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second)));

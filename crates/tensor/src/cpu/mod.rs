@@ -162,7 +162,7 @@ impl Cpu {
                 elementwise::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
             }
             Op::Random { distribution, key, .. } => elementwise::random(isa, *distribution, *key, &mut outs[0]),
-            Op::Fill { value, .. } => elementwise::constant::<C>(isa, *value, &mut outs[0]),
+            Op::Fill { value, .. } => elementwise::constant::<f64>(isa, *value, &mut outs[0]),
             // Through f64 where an integer takes part: f32 would round large ones.
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
                 elementwise::cast::<f64>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);

@@ -128,10 +128,11 @@ unary! {
     Sigmoid, "sigmoid", sigmoid, Neutral, Output, 2.5, |x| x.sigmoid(), |y| y * (L::splat(1.0) - y);
     /// `max(x, 0)`; NaN stays. The gradient at 0 is 0.
     Relu, "relu", relu, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)), |y| L::select(L::splat(0.0).lt(y), L::splat(1.0), L::splat(0.0));
-    /// `x·Φ(x)` with the error function.
-    Gelu, "gelu", gelu, Neutral, Input, 8.0, |x| gelu(x), |x| gelu_derivative(x);
-    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016).
-    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 8.0, |x| gelu_tanh(x), |x| gelu_tanh_derivative(x);
+    /// `x·Φ(x)` with the error function. In the left tail the rounding of x/√2 is magnified by x².
+    Gelu, "gelu", gelu, Neutral, Input, 256.0, |x| gelu(x), |x| gelu_derivative(x);
+    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail the rounding of the exponent, up to 88, is
+    /// magnified by it.
+    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 256.0, |x| gelu_tanh(x), |x| gelu_tanh_derivative(x);
     /// `x/(1 + e⁻ˣ)`.
     Silu, "silu", silu, Neutral, Input, 3.5, |x| silu(x), |x| silu_derivative(x);
 }

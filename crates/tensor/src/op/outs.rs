@@ -50,6 +50,10 @@ impl Op {
             Op::Reduce { dims, keepdim, kind } => {
                 check.count(1)?;
                 check.floats(0..1)?;
+                let rank = ins[0].shape().rank();
+                if let Some(dim) = dims.iter().find(|&d| d >= rank) {
+                    return Err(Error::DimOutOfRange { op: check.op, dim: dim as isize, rank });
+                }
                 let n = dims.count(ins[0].shape());
                 if n == 0 && matches!(kind, super::Reduce::Max | super::Reduce::Min) {
                     return check
@@ -441,6 +445,9 @@ impl Check<'_> {
                 (x[1], Shape::from_slice(&x[1..2]))
             }
         };
+        if x.numel() == 0 && groups > 0 {
+            return self.shape("at least one element per group");
+        }
         if rest.iter().any(|m| *m.shape() != weight) {
             return self.shape(&format!("weights and statistics of shape {weight:?}"));
         }

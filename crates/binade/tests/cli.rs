@@ -1,0 +1,119 @@
+//! The command line as a newcomer meets it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn binade(args: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_binade")).args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn unknown_flags_and_values_list_the_valid_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| {
+        let out = binade(args, folder.path());
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        text(&out.stderr)
+    };
+    let precision = error(&["train", "--precision", "fp8"]);
+    assert!(["fp32", "fp16", "bf16", "all"].iter().all(|p| precision.contains(p)), "{precision}");
+    let dataset = error(&["train", "--dataset", "imagenet"]);
+    assert!(["digits", "cifar10", "mnist", "fashion-mnist"].iter().all(|d| dataset.contains(d)), "{dataset}");
+    assert!(error(&["train", "--epoch", "3"]).contains("--epochs"));
+    assert!(error(&["train", "--batch-size", "0"]).contains("at least 1"));
+    assert!(error(&["tarin"]).contains("train"));
+}
+
+#[test]
+fn a_short_run_writes_its_folder_and_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = binade(&["train", "--epochs", "1", "--threads", "2", "--out", "run"], folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("saved activations"));
+    for file in ["config.json", "metrics.jsonl", "summary.json", "report.html", "checkpoint-fp16.safetensors"] {
+        assert!(folder.path().join("run").join(file).exists(), "{file}");
+    }
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("run/summary.json")).unwrap()).unwrap();
+    let runs = summary.as_array().unwrap();
+    assert_eq!(runs.iter().map(|r| r["precision"].as_str().unwrap()).collect::<Vec<_>>(), ["fp32", "fp16", "bf16"]);
+    let saved = |i: usize| runs[i]["saved_activation_bytes"].as_f64().unwrap();
+    assert!(saved(1) <= 0.53 * saved(0) && saved(2) <= 0.53 * saved(0), "{} {} {}", saved(0), saved(1), saved(2));
+    let again = binade(&["train", "--out", "run"], folder.path());
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("already holds a run"));
+    // A finished run resumes to its own summary.
+    let resumed = binade(&["train", "--epochs", "1", "--resume", "run"], folder.path());
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+}
+
+#[test]
+fn missing_data_and_runs_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| text(&binade(args, folder.path()).stderr);
+    assert!(error(&["train", "--dataset", "cifar10"]).contains("--data DIR"));
+    assert!(error(&["train", "--dataset", "mnist", "--data", "nowhere"]).contains("train-images-idx3-ubyte"));
+    assert!(error(&["train", "--resume"]).contains("no run to resume"));
+    assert!(error(&["conform", "nowhere"]).contains("nowhere"));
+}
+
+#[test]
+fn conform_reports_a_wrong_case_and_exits_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, op: &str, out: f32| {
+        let tensor = |v: f32| {
+            binade::tensor::Array::from_slice(&binade::tensor::Device::cpu(), &[v], &[1], binade::tensor::Class::Workspace)
+                .unwrap()
+        };
+        let tensors: Vec<_> =
+            [("in.input", 2.0), ("gout", 1.0), ("out", out), ("ref.out", out), ("grad.input", 4.0), ("ref.grad.input", 4.0)]
+                .iter()
+                .map(|(n, v)| (n.to_string(), tensor(*v)))
+                .collect();
+        let metadata = [("op", op), ("attrs", "{}"), ("policy", "neutral"), ("region", "off")];
+        let metadata = metadata.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        binade::nn::write_safetensors(&folder.path().join(name), &tensors, metadata).unwrap();
+    };
+    write("a.off.safetensors", "square", 4.0);
+    write("b.off.safetensors", "bessel", 0.0);
+    let good = binade(&["conform", "."], folder.path());
+    assert!(good.status.success() && text(&good.stdout).ends_with("1 passed, 0 failed, 1 absent\n"), "{}", text(&good.stdout));
+    assert!(text(&good.stdout).contains("absent: bessel (1)"));
+    write("c.off.safetensors", "square", 5.0);
+    let bad = binade(&["conform", "."], folder.path());
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        text(&bad.stdout).contains("FAIL c.off: out: error 1") && text(&bad.stdout).ends_with("1 passed, 1 failed, 1 absent\n")
+    );
+}
+
+#[test]
+fn formats_tells_what_a_number_becomes() {
+    let folder = tempfile::tempdir().unwrap();
+    let edges = text(&binade(&["formats"], folder.path()).stdout);
+    assert!(edges.contains("65504") && edges.contains("65520") && edges.contains("448"), "{edges}");
+    let number = text(&binade(&["formats", "-1e-8"], folder.path()).stdout);
+    assert!(number.lines().any(|l| l.starts_with("| f16") && l.contains("underflows to 0")), "{number}");
+    assert!(text(&binade(&["formats", "many"], folder.path()).stderr).contains("not a number"));
+}
+
+/// Every command of README's table is one the program has.
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let mut seen = 0;
+    for line in readme.lines().filter_map(|l| l.strip_prefix("| `cargo xtask ")) {
+        let words: Vec<&str> = line.split('`').next().unwrap().split(' ').collect();
+        let help = text(&binade(&[words[0], "--help"], Path::new(".")).stdout);
+        for flag in words.iter().filter(|w| w.starts_with("--")) {
+            assert!(help.contains(flag), "{words:?}");
+        }
+        assert!(!help.is_empty(), "{words:?}");
+        seen += 1;
+    }
+    assert!(seen >= 6);
+}
