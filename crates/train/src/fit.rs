@@ -159,10 +159,20 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             let batch = batch?;
             let start = Instant::now();
             optimizer.set_lr_factor(schedule.factor(at.step));
-            let (loss, step) = scope::with_key(config.seed, at.iteration, || -> Result<_> {
+            let step = scope::with_key(config.seed, at.iteration, || -> Result<_> {
                 let loss = policy.run(|| loss_of(model, &batch, &data.train.target()))?;
                 at.saved_activation_bytes = at.saved_activation_bytes.max(saved_bytes(&device));
                 let loss_value = loss.item()?;
+                // With a scale above 1 the step will be skipped and the scale lowered; else the weights would be spoilt.
+                if !loss_value.is_finite() && scaler.loss_scale() <= 1.0 {
+                    let origin = policy.run(|| first_not_finite(model, &batch, data));
+                    return Err(Error::Diverged {
+                        precision: config.precision.name(),
+                        loss: loss_value,
+                        step: at.iteration,
+                        origin,
+                    });
+                }
                 let mut grads = scaler.scale(&loss)?.backward()?;
                 scaler.unscale(&mut grads)?;
                 let grad_norm = clip_grad_norm(&mut grads, config.clip)?;
@@ -172,13 +182,8 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
                 let finite = |v: f64| v.is_finite().then_some(v);
                 let skipped = outcome == StepOutcome::Skipped;
                 let (iteration, loss, grad_norm) = (at.iteration, finite(loss_value), finite(grad_norm));
-                Ok((loss_value, StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped }))
+                Ok(StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped })
             })?;
-            // A skipped step with an infinite loss may recover with a smaller scale; an applied one has spoilt the weights.
-            if !loss.is_finite() && (!step.skipped || step.loss_scale < 1.0) {
-                let origin = policy.run(|| first_not_finite(model, &batch, data));
-                return Err(Error::Diverged { precision: config.precision.name(), loss, step: at.iteration, origin });
-            }
             at.seconds += start.elapsed().as_secs_f64();
             at.epoch_seconds += start.elapsed().as_secs_f64();
             (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
@@ -267,6 +272,9 @@ fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
 
 /// The operator and layer whose result is the first that is not finite, found by running the batch again.
 fn first_not_finite(model: &impl Layer, batch: &Batch, data: &Splits) -> String {
+    if batch.input.to_f64_vec().is_ok_and(|v| v.iter().any(|x| !x.is_finite())) {
+        return "the input data".into();
+    }
     let found = Arc::new(Mutex::new(None));
     let sink = found.clone();
     let observer: scope::Observer = Arc::new(move |op, path, outs| {
@@ -279,7 +287,7 @@ fn first_not_finite(model: &impl Layer, batch: &Batch, data: &Splits) -> String 
     // Only the observer's finding matters here.
     let _ = scope::with_observer(observer, || eval(|| loss_of(model, batch, &data.train.target())));
     let first = found.lock().unwrap_or_else(|e| e.into_inner()).take();
-    first.unwrap_or_else(|| "the input or the weights".into())
+    first.unwrap_or_else(|| "the weights after the last step".into())
 }
 
 /// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.

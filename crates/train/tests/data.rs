@@ -87,9 +87,17 @@ fn four(value: f32) -> Splits {
 #[test]
 fn a_loss_that_is_not_finite_stops_with_step_operator_and_layer() {
     let folder = tempfile::tempdir().unwrap();
-    let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 2)?));
-    let error = train(build, &four(f32::INFINITY), &config(folder.path())).unwrap_err().to_string();
-    assert!(error.contains("at step 0") && error.contains("matmul in 1") && error.contains("learning rate"), "{error}");
+    let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 64)?).then(Linear::new(64, 2)?));
+    let error = |value: f32, name: &str| {
+        let config = RunConfig { out: Some(folder.path().join(name)), ..config(folder.path()) };
+        train(build, &four(value), &config).unwrap_err().to_string()
+    };
+    let overflow = error(f32::MAX, "overflow");
+    assert!(
+        overflow.contains("at step 0") && overflow.contains("matmul in 1") && overflow.contains("learning rate"),
+        "{overflow}"
+    );
+    assert!(error(f32::NAN, "nan").contains("the input data"));
 }
 
 #[test]
