@@ -155,22 +155,42 @@ impl Batch {
     /// # Errors
     /// Out of memory.
     pub fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Batch> {
-        let shape = data.input_shape();
-        let target = data.target();
-        let (n, m) = (shape.iter().product::<usize>(), width(&target));
-        let (mut x, mut y) = (vec![0.0; indices.len() * n], vec![0.0; indices.len() * m]);
-        for ((&i, x), y) in indices.iter().zip(x.chunks_mut(n)).zip(y.chunks_mut(m)) {
+        Samples::of(data, indices, key).batch(data)
+    }
+}
+
+/// The numbers of a batch before they become tensors: those waiting in the queue are not activations yet.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    n: usize,
+    inputs: Vec<f32>,
+    targets: Vec<f32>,
+}
+
+impl Samples {
+    fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Samples {
+        let (n, m) = (data.input_shape().iter().product::<usize>(), width(&data.target()));
+        let (mut inputs, mut targets) = (vec![0.0; indices.len() * n], vec![0.0; indices.len() * m]);
+        for ((&i, x), y) in indices.iter().zip(inputs.chunks_mut(n)).zip(targets.chunks_mut(m)) {
             data.sample(i, key, x, y);
         }
+        Samples { n: indices.len(), inputs, targets }
+    }
+
+    /// As tensors on the CPU.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn batch(&self, data: &dyn Data) -> Result<Batch> {
         let cpu = Device::cpu();
-        let lead = |shape: &[usize]| [&[indices.len()], shape].concat();
-        let input = Array::from_slice(&cpu, &x, &lead(&shape), Class::Activations)?;
-        let target = match target {
+        let lead = |shape: &[usize]| [&[self.n], shape].concat();
+        let input = Array::from_slice(&cpu, &self.inputs, &lead(&data.input_shape()), Class::Activations)?;
+        let target = match data.target() {
             Target::Classes(_) => {
-                let classes: Vec<i64> = y.iter().map(|&c| c as i64).collect();
-                Array::from_slice(&cpu, &classes, &[indices.len()], Class::Indices)?
+                let classes: Vec<i64> = self.targets.iter().map(|&c| c as i64).collect();
+                Array::from_slice(&cpu, &classes, &[self.n], Class::Indices)?
             }
-            Target::Values(shape) => Array::from_slice(&cpu, &y, &lead(&shape), Class::Activations)?,
+            Target::Values(shape) => Array::from_slice(&cpu, &self.targets, &lead(&shape), Class::Activations)?,
         };
         Ok(Batch { input, target })
     }
@@ -188,18 +208,12 @@ pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
 }
 
 /// Batches of an epoch from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller.
-pub fn prefetch(
-    data: Arc<dyn Data>,
-    order: Vec<usize>,
-    batch_size: usize,
-    first: usize,
-    key: Option<Key>,
-) -> Receiver<Result<Batch>> {
+pub fn prefetch(data: Arc<dyn Data>, order: Vec<usize>, batch_size: usize, first: usize, key: Option<Key>) -> Receiver<Samples> {
     let (send, receive) = sync_channel(2);
     std::thread::spawn(move || {
         for indices in order.chunks(batch_size).skip(first) {
             // A dropped receiver means that the epoch ended early.
-            if send.send(Batch::of(&*data, indices, key)).is_err() {
+            if send.send(Samples::of(&*data, indices, key)).is_err() {
                 return;
             }
         }

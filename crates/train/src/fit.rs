@@ -155,9 +155,9 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     while at.epoch < config.epochs {
         let order = epoch_order(data.train.len(), config.seed, at.epoch)?;
         let loader = prefetch(data.train.clone(), order, config.batch_size, at.batch, Some(Key::new(config.seed, at.epoch)));
-        for batch in loader {
-            let batch = batch?;
+        for samples in loader {
             let start = Instant::now();
+            let batch = samples.batch(&*data.train)?;
             optimizer.set_lr_factor(schedule.factor(at.step));
             let step = scope::with_key(config.seed, at.iteration, || -> Result<_> {
                 let loss = policy.run(|| loss_of(model, &batch, &data.train.target()))?;
@@ -257,8 +257,8 @@ fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
     let target = data.test.target();
     let n = data.test.len();
     let (mut loss, mut right) = (0.0, 0usize);
-    for batch in prefetch(data.test.clone(), (0..n).collect(), 256, 0, None) {
-        let batch = batch?;
+    for samples in prefetch(data.test.clone(), (0..n).collect(), 256, 0, None) {
+        let batch = samples.batch(&*data.test)?;
         let output = model.forward(&Var::constant(batch.input.clone()))?;
         loss += score(&output, &batch, &target)?.item()? * batch.target.shape()[0] as f64;
         if let Target::Classes(_) = target {
