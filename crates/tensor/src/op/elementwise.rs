@@ -133,7 +133,7 @@ unary! {
     /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail the rounding of the exponent, up to 88, is
     /// magnified by it.
     GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 256.0, |x| gelu_tanh(x), |x| gelu_tanh_derivative(x);
-    /// `x/(1 + e⁻ˣ)`.
+    /// `x/(1 + e⁻ˣ)`. Left of −87, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹ (as for the GELUs).
     Silu, "silu", silu, Neutral, Input, 3.5, |x| silu(x), |x| silu_derivative(x);
 }
 
