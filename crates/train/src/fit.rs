@@ -196,6 +196,13 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
                 return Err(Error::Interrupted { folder: output.folder.clone() });
             }
         }
+        if at.batch < batches {
+            let message = format!(
+                "the data ended after batch {} of {batches}: a panic in Data::sample stops the thread that calls it",
+                at.batch
+            );
+            return Err(Error::Config(message));
+        }
         let train_loss = at.loss_sum / at.loss_count.max(1) as f64;
         let (test_loss, test_accuracy) = policy.run(|| eval(|| evaluate(model, data)))?;
         (at.epoch, at.batch) = (at.epoch + 1, 0);
