@@ -26,7 +26,7 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
         (Some(rule), _) => Some(rule.plan(&op, &dtypes)?),
     };
     let Some(target) = plan.and_then(|p| p.inputs) else {
-        return run_and_record(op, ins, plan.and_then(|p| p.output), &dtypes);
+        return run_planned(op, ins, plan.and_then(|p| p.output), &dtypes);
     };
     let mut cast: SmallVec<[Var; 4]> = SmallVec::new();
     for var in ins {
@@ -36,7 +36,7 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     }
     let dtypes: SmallVec<[DType; 4]> = cast.iter().map(|v| v.array().dtype()).collect();
     let ins: SmallVec<[&Var; 4]> = cast.iter().collect();
-    run_and_record(op, &ins, plan.and_then(|p| p.output), &dtypes)
+    run_planned(op, &ins, plan.and_then(|p| p.output), &dtypes)
 }
 
 /// Casts to a narrower dtype. The value of a leaf's cast (or of a view of a leaf: a transposed weight) is cached with its storage until the outermost region ends; the node
@@ -59,12 +59,19 @@ fn narrow(var: &Var, dtype: DType) -> Result<Var> {
     Ok(record(Op::Cast(dtype), &[var], std::slice::from_ref(&value), value.clone()))
 }
 
-fn run_and_record(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> Result<(Var, Arrays)> {
-    let arrays: SmallVec<[&Array; 4]> = ins.iter().map(|v| v.array()).collect();
+fn run_planned(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> Result<(Var, Arrays)> {
     let want = want.unwrap_or_else(|| op.natural_dtype(dtypes));
+    match ins.first() {
+        Some(first) => run_and_record(op, ins, want, first.array().device()),
+        None => run_and_record(op, ins, want, &Device::cpu()),
+    }
+}
+
+/// Runs an operator with float outputs in `want`, whatever the cast rule, and records it.
+pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device) -> Result<(Var, Arrays)> {
+    let arrays: SmallVec<[&Array; 4]> = ins.iter().map(|v| v.array()).collect();
     let class = if matches!(op, Op::Cast(_)) { Class::Casts } else { Class::Activations };
-    let device = arrays.first().map_or_else(Device::cpu, |a| a.device().clone());
-    let outs = run(&op, &arrays, &device, want, class)?;
+    let outs = run(&op, &arrays, device, want, class)?;
     if let Some(observe) = scope::observer() {
         observe(&op, &scope::path(), &outs);
     }

@@ -68,10 +68,6 @@ impl Gradients {
         self.map.insert(id, sum);
         Ok(())
     }
-
-    pub(crate) fn map_mut(&mut self) -> &mut BTreeMap<LeafId, Array> {
-        &mut self.map
-    }
 }
 
 /// The sum of two gradients of one tensor, in f32 (f64 for f64).

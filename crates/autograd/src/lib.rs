@@ -14,9 +14,11 @@ mod methods;
 mod node;
 pub mod scope;
 mod table;
+mod value;
 mod var;
 
 pub use apply::{apply, apply_all};
+pub use backward::grad;
 pub use cast::{CastPlan, CastRule};
 pub use error::{Error, Result};
 pub use gradcheck::{GradcheckError, gradcheck};

@@ -67,6 +67,13 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Runs `f` recording gradients, also inside [`no_grad`].
+pub fn recording<T>(f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.grad, true));
+    let _restore = Restore(move |s| s.grad = before);
+    f()
+}
+
 /// Runs `f` in evaluation mode: no dropout, running statistics in batch norm, no gradients.
 pub fn eval<T>(f: impl FnOnce() -> T) -> T {
     with_training(false, || no_grad(f))

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use binade_tensor::op::{Backward, Binary, Distribution, Epilogue, NormKind, PoolKind, Reduce, Saved, View};
-use binade_tensor::{Array, Class, DType, Device, Dims, Meta, Op, Shape, run, run_one};
+use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue, NormKind, PoolKind, Reduce, Saved, View};
+use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
+use crate::value::Value;
 use crate::{Error, Result};
 
 /// Gradients of the inputs, in order; `None` where not needed.
-pub(crate) type Grads = SmallVec<[Option<Array>; 3]>;
+pub(crate) type Grads<V> = SmallVec<[Option<V>; 3]>;
 
 /// Which inputs and outputs the gradient needs, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,8 +49,8 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
             distribution: Distribution::Uniform { .. } | Distribution::Normal { .. } | Distribution::Permutation,
             ..
         } => Some("random values depend on no input"),
-        Op::Fill { .. } => Some("a constant depends on no input"),
-        Op::Backward(_) => Some("a backward kernel has no second-order gradient"),
+        Op::Fill { .. } | Op::Range { .. } => Some("a constant depends on no input"),
+        Op::Backward(_) => None,
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
         Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Mse(_) | Op::Attention(_) | Op::Embedding => {
             None
@@ -73,7 +74,8 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
     };
     let contraction = |epilogue: &Epilogue| match epilogue.act.map(|act| act.saved()) {
         Some(Saved::Output) => product().and_outputs(&[0]),
-        Some(Saved::Input) => product().and_outputs(&[1]),
+        // The bias (which lives anyway) completes the definition that second-order gradients go through.
+        Some(Saved::Input) => Saves { inputs: product().inputs | (epilogue.bias as u16) << 2, outputs: 0b10 },
         Some(Saved::Nothing) | None => product(),
     };
     match op {
@@ -81,11 +83,12 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Binary(Binary::Add | Binary::Sub) => Saves::NONE,
         Op::Binary(Binary::Mul) => product(),
         Op::Binary(Binary::Div) if !needs[1] => Saves::inputs(&[1]),
-        Op::Binary(Binary::Div | Binary::Maximum | Binary::Minimum) => Saves::inputs(&[0, 1]),
+        // Slopes of a limited or powered value depend on both operands.
+        Op::Binary(_) => Saves::inputs(&[0, 1]),
         Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. } | Op::Scalar { op: Binary::Div, reversed: false, .. } => {
             Saves::NONE
         }
-        Op::Scalar { op: Binary::Div | Binary::Maximum | Binary::Minimum, .. } => Saves::inputs(&[0]),
+        Op::Scalar { .. } => Saves::inputs(&[0]),
         Op::Where => Saves::inputs(&[0]),
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
         Op::Reduce { kind: Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Saves::inputs(&[0]).and_outputs(&[0]),
@@ -94,10 +97,10 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
         Op::Norm(norm) => match (norm.kind, norm.affine) {
-            (NormKind::Fixed, true) => Saves::inputs(&[0, 1, 3, 4]),
+            (NormKind::Fixed, true) => Saves::inputs(&[0, 1, 2, 3, 4]),
             (NormKind::Fixed, false) => Saves::inputs(&[0, 1, 2]),
             (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => {
-                Saves::inputs(&[0, 1]).and_outputs(&[1, 2])
+                Saves::inputs(&[0, 1, 2]).and_outputs(&[1, 2])
             }
             (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => {
                 Saves::inputs(&[0]).and_outputs(&[1, 2])
@@ -108,39 +111,41 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Attention(_) => Saves::inputs(&[0, 1, 2]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
-        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Backward(_) => Saves::NONE,
+        // Through their definition, which needs all inputs.
+        Op::Backward(_) => Saves { inputs: u16::MAX, outputs: 0 },
+        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Saves::NONE,
     }
 }
 
 /// What a gradient is computed from.
-pub(crate) struct Context<'a> {
+pub(crate) struct Context<'a, V> {
     op: &'a Op,
     path: &'a Arc<str>,
     metas: &'a [Meta],
     needs: SmallVec<[bool; 4]>,
-    values: SmallVec<[Option<Array>; 4]>,
+    values: SmallVec<[Option<V>; 4]>,
     device: &'a Device,
 }
 
-impl<'a> Context<'a> {
+impl<'a, V: Value> Context<'a, V> {
     pub(crate) fn new(
         op: &'a Op,
         path: &'a Arc<str>,
         metas: &'a [Meta],
         needs: SmallVec<[bool; 4]>,
-        values: SmallVec<[Option<Array>; 4]>,
+        values: SmallVec<[Option<V>; 4]>,
         device: &'a Device,
-    ) -> Context<'a> {
+    ) -> Context<'a, V> {
         Context { op, path, metas, needs, values, device }
     }
 
     /// A saved input.
-    fn input(&self, i: usize) -> Result<&Array> {
+    fn input(&self, i: usize) -> Result<&V> {
         self.values.get(i).and_then(Option::as_ref).ok_or(Error::Released { op: self.op.name(), path: self.path.clone() })
     }
 
     /// A saved output.
-    fn output(&self, i: usize) -> Result<&Array> {
+    fn output(&self, i: usize) -> Result<&V> {
         self.input(self.metas.len() + i)
     }
 
@@ -152,19 +157,34 @@ impl<'a> Context<'a> {
         &self.metas[i].layout.shape
     }
 
-    fn run(&self, op: Op, ins: &[&Array], want: DType) -> Result<Array> {
-        Ok(run_one(&op, ins, self.device, want, Class::Gradients)?)
+    fn run(&self, op: Op, ins: &[&V], want: DType) -> Result<V> {
+        V::run(op, ins, self.device, want)
     }
 
-    fn view(&self, array: &Array, view: View) -> Result<Array> {
-        self.run(Op::View(view), &[array], array.dtype())
+    fn view(&self, value: &V, view: View) -> Result<V> {
+        self.run(Op::View(view), &[value], value.array().dtype())
+    }
+
+    fn cast(&self, value: &V, dtype: DType) -> Result<V> {
+        if value.array().dtype() == dtype { Ok(value.clone()) } else { self.run(Op::Cast(dtype), &[value], dtype) }
+    }
+
+    /// A copy in row-major order, if the value is not.
+    fn contiguous(&self, value: &V) -> Result<V> {
+        let array = value.array();
+        if array.layout().is_contiguous() { Ok(value.clone()) } else { self.run(Op::Copy, &[value], array.dtype()) }
+    }
+
+    /// A constant.
+    fn full(&self, dtype: DType, shape: Shape, value: f64) -> Result<V> {
+        self.run(Op::Fill { value, shape }, &[], dtype)
     }
 
     /// `g` in the shape and dtype of input `i`: broadcast dimensions are summed, in f32.
-    fn fit(&self, g: &Array, i: usize) -> Result<Array> {
+    fn fit(&self, g: &V, i: usize) -> Result<V> {
         let (shape, dtype) = (self.shape(i), self.dtype(i));
         if g.shape() == shape {
-            return Ok(g.cast(dtype, Class::Gradients)?);
+            return self.cast(g, dtype);
         }
         let lead = g.shape().rank() - shape.rank();
         let mut dims: Option<Dims> = None;
@@ -175,13 +195,13 @@ impl<'a> Context<'a> {
         }
         let summed = match dims {
             Some(dims) => self.run(Op::Reduce { kind: Reduce::Sum, dims, keepdim: true }, &[g], dtype)?,
-            None => g.cast(dtype, Class::Gradients)?,
+            None => self.cast(g, dtype)?,
         };
         self.view(&summed, View::Reshape(*shape))
     }
 
     /// The gradient in front of an epilogue's activation.
-    fn before_act(&self, epilogue: &Epilogue, g: &Array) -> Result<Array> {
+    fn before_act(&self, epilogue: &Epilogue, g: &V) -> Result<V> {
         let Some(act) = epilogue.act else { return Ok(g.clone()) };
         let saved = match act.saved() {
             Saved::Output => self.output(0)?,
@@ -193,10 +213,9 @@ impl<'a> Context<'a> {
 }
 
 /// The gradient of each input that needs one, in the input's dtype.
-pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
+pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
     // Evaluated only if input i needs a gradient.
-    let when =
-        |i: usize, f: &dyn Fn() -> Result<Array>| -> Result<Option<Array>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
+    let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
     Ok(match op {
         Op::Unary(row) => {
             let saved = match row.saved() {
@@ -207,7 +226,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             smallvec![Some(c.run(Op::Backward(Backward::Unary(*row)), &[g, saved], c.dtype(0))?)]
         }
         Op::Binary(row) => {
-            let partial = |rhs: bool| -> Result<Array> {
+            let partial = |rhs: bool| -> Result<V> {
                 let i = rhs as usize;
                 let wide = if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() };
                 let product = match (row, rhs) {
@@ -215,9 +234,8 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
                     (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], g.dtype())?,
                     (Binary::Mul, _) => c.run(Op::Binary(Binary::Mul), &[g, c.input(1 - i)?], wide)?,
                     (Binary::Div, false) => c.run(Op::Binary(Binary::Div), &[g, c.input(1)?], wide)?,
-                    (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => {
-                        c.run(Op::Backward(Backward::Binary { op: *row, rhs }), &[g, c.input(0)?, c.input(1)?], wide)?
-                    }
+                    (Binary::Fmod, false) => g.clone(),
+                    _ => c.run(Op::Backward(Backward::Binary { op: *row, rhs }), &[g, c.input(0)?, c.input(1)?], wide)?,
                 };
                 c.fit(&product, i)
             };
@@ -226,11 +244,11 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         Op::Scalar { op: row, value, reversed } => {
             let times = |op: Binary, value: f64| c.run(Op::Scalar { op, value, reversed: false }, &[g], c.dtype(0));
             let grad = match (row, reversed) {
-                (Binary::Add, _) | (Binary::Sub, false) => g.cast(c.dtype(0), Class::Gradients)?,
+                (Binary::Add, _) | (Binary::Sub, false) => c.cast(g, c.dtype(0))?,
                 (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], c.dtype(0))?,
                 (Binary::Mul, _) => times(Binary::Mul, *value)?,
                 (Binary::Div, false) => times(Binary::Div, *value)?,
-                (Binary::Div, true) | (Binary::Maximum | Binary::Minimum, _) => c.run(
+                _ => c.run(
                     Op::Backward(Backward::Scalar { op: *row, value: *value, reversed: *reversed }),
                     &[g, c.input(0)?],
                     c.dtype(0),
@@ -239,8 +257,8 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             smallvec![Some(grad)]
         }
         Op::Where => {
-            let zero = Array::full(c.device, g.dtype(), Shape::SCALAR, 0.0, Class::Gradients)?;
-            let pick = |i: usize| -> Result<Array> {
+            let zero = c.full(g.dtype(), Shape::SCALAR, 0.0)?;
+            let pick = |i: usize| -> Result<V> {
                 let (a, b) = if i == 1 { (g, &zero) } else { (&zero, g) };
                 c.fit(&c.run(Op::Where, &[c.input(0)?, a, b], g.dtype())?, i)
             };
@@ -251,7 +269,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             let kept = dims.reduce(shape, true);
             let g = c.view(g, View::Reshape(kept))?;
             let grad = match kind {
-                Reduce::Sum => c.view(&g.cast(c.dtype(0), Class::Gradients)?, View::Expand(*shape))?,
+                Reduce::Sum => c.view(&c.cast(&g, c.dtype(0))?, View::Expand(*shape))?,
                 Reduce::Mean => {
                     let n = dims.count(shape) as f64;
                     let share = c.run(Op::Scalar { op: Binary::Div, value: n, reversed: false }, &[&g], c.dtype(0))?;
@@ -266,7 +284,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::MatMul(epilogue) => {
             let g = &c.before_act(epilogue, g)?;
-            let mut grads: Grads = smallvec![when(0, &|| matmul_lhs(c, g))?, when(1, &|| matmul_rhs(c, g))?];
+            let mut grads: Grads<V> = smallvec![when(0, &|| matmul_lhs(c, g))?, when(1, &|| matmul_rhs(c, g))?];
             if epilogue.bias {
                 grads.push(when(2, &|| c.fit(g, 2))?);
             }
@@ -279,7 +297,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             let dw =
                 || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[g, c.input(0)?], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
-            let mut grads: Grads = smallvec![when(0, &dx)?, when(1, &dw)?];
+            let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if epilogue.bias {
                 grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
             }
@@ -296,7 +314,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[g, c.output(0)?], c.dtype(0))?)]
         }
         Op::Norm(norm) => {
-            let mut ins: SmallVec<[&Array; 5]> = smallvec![g, c.input(0)?];
+            let mut ins: SmallVec<[&V; 5]> = smallvec![g, c.input(0)?];
             if norm.affine {
                 ins.push(c.input(1)?);
             }
@@ -304,8 +322,8 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
                 NormKind::Fixed => ins.extend([c.input(1 + 2 * norm.affine as usize)?, c.input(2 + 2 * norm.affine as usize)?]),
                 NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => ins.extend([c.output(1)?, c.output(2)?]),
             }
-            let outs = run(&Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0), Class::Gradients)?;
-            let mut grads: Grads = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
+            let outs = V::run_all(Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0))?;
+            let mut grads: Grads<V> = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
             grads.resize(c.metas.len(), None);
             grads
         }
@@ -320,11 +338,8 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::Attention(attention) => {
             let ins = [g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
-            let outs = run(&Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0), Class::Gradients)?;
-            outs.into_iter()
-                .enumerate()
-                .map(|(i, a)| when(i, &|| Ok(a.cast(c.dtype(i), Class::Gradients)?)))
-                .collect::<Result<_>>()?
+            let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0))?;
+            outs.into_iter().enumerate().map(|(i, a)| when(i, &|| c.cast(&a, c.dtype(i)))).collect::<Result<_>>()?
         }
         Op::Embedding => {
             let op = Op::Backward(Backward::Embedding { rows: c.shape(0)[0] });
@@ -332,10 +347,10 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::Cat { dim } => {
             let mut start = 0;
-            let mut grads = Grads::new();
+            let mut grads = Grads::<V>::new();
             for i in 0..c.metas.len() {
                 let length = c.shape(i)[*dim];
-                let part = || Ok(c.view(g, View::Narrow { dim: *dim, start, length })?.cast(c.dtype(i), Class::Gradients)?);
+                let part = || c.cast(&c.view(g, View::Narrow { dim: *dim, start, length })?, c.dtype(i));
                 grads.push(when(i, &part)?);
                 start += length;
             }
@@ -343,7 +358,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
         }
         Op::Dropout { .. } => smallvec![Some(c.run(op.clone(), &[g], c.dtype(0))?)],
         // Rounding has slope 1 on average: the gradient passes through, in the source's dtype.
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => smallvec![Some(g.cast(c.dtype(0), Class::Gradients)?)],
+        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => smallvec![Some(c.cast(g, c.dtype(0))?)],
         Op::View(view) => smallvec![Some(match view {
             View::Permute(axes) => {
                 let mut inverse = *axes;
@@ -351,7 +366,7 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
                 c.view(g, View::Permute(inverse))?
             }
             View::Reshape(_) => {
-                let g = if g.layout().reshape(c.shape(0)).is_some() { g.clone() } else { g.contiguous(Class::Gradients)? };
+                let g = if g.layout().reshape(c.shape(0)).is_some() { g.clone() } else { c.contiguous(g)? };
                 c.view(&g, View::Reshape(*c.shape(0)))?
             }
             View::Narrow { dim, start, .. } => {
@@ -359,15 +374,65 @@ pub(crate) fn gradients(op: &Op, c: &Context<'_>, g: &Array) -> Result<Grads> {
             }
             View::Expand(_) => c.fit(g, 0)?,
         })],
-        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Backward(_) => {
+        Op::Backward(backward) => return adjoint(backward, c, g),
+        Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {
             let reason = reason_not_differentiable(op).unwrap_or("it has no gradient");
             return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
         }
     })
 }
 
+/// The gradients of backward kernels that are linear in each input: the kernels of a convolution are each other's adjoints.
+/// The others go through their definition in primitives.
+fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
+    let when = |i: usize, f: &dyn Fn() -> Result<V>| if c.needs[i] { f().map(Some) } else { Ok(None) };
+    let plain = |conv: &Conv2d| Op::Conv2d(*conv, Epilogue::default());
+    Ok(match backward {
+        Backward::Conv2dInput { conv, .. } => {
+            let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
+            smallvec![
+                when(0, &|| c.run(plain(conv), &[g, c.input(1)?], c.dtype(0)))?,
+                when(1, &|| c.run(weight.clone(), &[c.input(0)?, g], c.dtype(1)))?
+            ]
+        }
+        Backward::Conv2dWeight { conv, .. } => {
+            let input = Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(1) });
+            smallvec![
+                when(0, &|| c.run(plain(conv), &[c.input(1)?, g], c.dtype(0)))?,
+                when(1, &|| c.run(input.clone(), &[c.input(0)?, g], c.dtype(1)))?
+            ]
+        }
+        Backward::Pool { pool, .. } if pool.kind == PoolKind::Avg => smallvec![Some(c.run(Op::Pool(*pool), &[g], c.dtype(0))?)],
+        // Which element was largest does not change with x.
+        Backward::Pool { pool, .. } => {
+            let op = Op::Backward(Backward::PoolSelect { pool: *pool, shape: *c.shape(0) });
+            smallvec![Some(c.run(op, &[g, c.input(1)?, c.input(2)?], c.dtype(0))?), None, None]
+        }
+        Backward::PoolSelect { pool, .. } => {
+            let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
+            smallvec![Some(c.run(op, &[g, c.input(1)?, c.input(2)?], c.dtype(0))?), None, None]
+        }
+        Backward::Embedding { .. } => smallvec![Some(c.run(Op::Embedding, &[g, c.input(1)?], c.dtype(0))?), None],
+        Backward::Narrow { dim, start, .. } => {
+            smallvec![Some(c.view(g, View::Narrow { dim: *dim, start: *start, length: c.shape(0)[*dim] })?)]
+        }
+        Backward::Unary(_)
+        | Backward::Binary { .. }
+        | Backward::Scalar { .. }
+        | Backward::Reduce { .. }
+        | Backward::Softmax { .. }
+        | Backward::Norm(_)
+        | Backward::CrossEntropy(_)
+        | Backward::Mse(_)
+        | Backward::Attention(_) => {
+            let reason = "it is differentiated through its definition, which needs all inputs";
+            return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });
+        }
+    })
+}
+
 /// The array with its last two dimensions exchanged.
-fn transposed(c: &Context<'_>, array: &Array) -> Result<Array> {
+fn transposed<V: Value>(c: &Context<'_, V>, array: &V) -> Result<V> {
     let rank = array.shape().rank();
     let mut axes: SmallVec<[usize; 8]> = (0..rank).collect();
     axes.swap(rank - 2, rank - 1);
@@ -375,7 +440,7 @@ fn transposed(c: &Context<'_>, array: &Array) -> Result<Array> {
 }
 
 /// `g·bᵀ`, batch dimensions of a that were broadcast summed.
-fn matmul_lhs(c: &Context<'_>, g: &Array) -> Result<Array> {
+fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     let b = transposed(c, c.input(1)?)?;
     let want = if g.shape().rank() == c.shape(0).rank() { c.dtype(0) } else { c.dtype(0).accum() };
     let product = c.run(Op::MatMul(Epilogue::default()), &[g, &b], want)?;
@@ -383,12 +448,12 @@ fn matmul_lhs(c: &Context<'_>, g: &Array) -> Result<Array> {
 }
 
 /// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
-fn matmul_rhs(c: &Context<'_>, g: &Array) -> Result<Array> {
+fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     let a = c.input(0)?;
-    let flat = |x: &Array| -> Result<Array> {
+    let flat = |x: &V| -> Result<V> {
         let last = x.shape()[x.shape().rank() - 1];
         let shape = Shape::new(&[x.numel() / last.max(1), last])?;
-        let x = if x.layout().reshape(&shape).is_some() { x.clone() } else { x.contiguous(Class::Gradients)? };
+        let x = if x.layout().reshape(&shape).is_some() { x.clone() } else { c.contiguous(x)? };
         c.view(&x, View::Reshape(shape))
     };
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {

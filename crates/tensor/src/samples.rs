@@ -52,6 +52,10 @@ pub fn catalogue() -> Vec<Op> {
             Pool { kind, kernel: [3, 2], stride: [1, 2], padding: [1, 1] },
         ] {
             ops.extend([Op::Pool(pool), Op::Backward(Backward::Pool { pool, shape: shape(&[3, 4, 9, 8]) })]);
+            if kind == PoolKind::Max {
+                let y = if pool.padding == [0, 0] { [3, 4, 4, 4] } else { [3, 4, 9, 5] };
+                ops.push(Op::Backward(Backward::PoolSelect { pool, shape: shape(&y) }));
+            }
         }
     }
     for (dim, log) in [(0, false), (1, true), (2, false), (2, true)] {
@@ -85,6 +89,7 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Random { distribution, shape: shape(&[1031]), key });
     }
     ops.push(Op::Fill { value: 0.1, shape: shape(&[3, 5]) });
+    ops.push(Op::Range { start: -3, length: 1031 });
     ops.extend(DType::FLOATS.map(Op::Cast));
     ops.extend([DType::F16, DType::BF16].map(|dtype| Op::StochasticCast { dtype, key }));
     ops.extend([
@@ -170,9 +175,7 @@ impl Op {
         };
         let sizes: [&[usize]; 7] = [&[], &[0], &[1], &[17], &[1031], &[3, 130], &[2, 3, 65]];
         match self {
-            Op::Unary(Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log1p) => {
-                sizes.iter().map(|s| vec![positive(s, 1)]).collect()
-            }
+            Op::Unary(row) if positive_domain(*row) => sizes.iter().map(|s| vec![positive(s, 1)]).collect(),
             Op::Unary(_) | Op::Scalar { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
                 sizes.iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
             }
@@ -222,11 +225,16 @@ impl Op {
                 let other: &[usize] = if *dim == 0 { &[2, 4, 5] } else { &[3, 1, 5] };
                 vary(vec![x(&[3, 4, 5], 1), x(other, 2)])
             }
-            Op::Random { .. } | Op::Fill { .. } => vec![vec![]],
+            Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => vec![vec![]],
             Op::View(_) => vec![],
             Op::Backward(backward) => backward_samples(backward, device, dtype, &x, &index),
         }
     }
+}
+
+/// Whether a function wants positive arguments (arcosh: mostly above 1).
+fn positive_domain(row: Unary) -> bool {
+    matches!(row, Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log2 | Unary::Log10 | Unary::Log1p | Unary::Acosh)
 }
 
 /// Shape of the weights for samples of shape [3, 4, 5, 6].
@@ -250,22 +258,11 @@ fn backward_samples(
     let gradient = |of: &Array| x(of.shape(), 9);
     match backward {
         Backward::Unary(row) => {
+            let normal = x(&[1031], 1);
             let input = match row {
-                Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log1p => {
-                    forward(Op::Unary(Unary::Square), &[&x(&[1031], 1)]).remove(0)
-                }
-                Unary::Neg
-                | Unary::Abs
-                | Unary::Square
-                | Unary::Reciprocal
-                | Unary::Exp
-                | Unary::Expm1
-                | Unary::Tanh
-                | Unary::Sigmoid
-                | Unary::Relu
-                | Unary::Gelu
-                | Unary::GeluTanh
-                | Unary::Silu => x(&[1031], 1),
+                row if positive_domain(*row) => forward(Op::Unary(Unary::Square), &[&normal]).remove(0),
+                Unary::Asin | Unary::Acos | Unary::Atanh | Unary::Erfinv => forward(Op::Unary(Unary::Sin), &[&normal]).remove(0),
+                _ => normal,
             };
             let saved = if row.saved() == Saved::Output { forward(Op::Unary(*row), &[&input]).remove(0) } else { input };
             vec![vec![x(&[1031], 9), saved]]
@@ -291,6 +288,11 @@ fn backward_samples(
             let input = x(shape, 1);
             let y = forward(Op::Pool(*pool), &[&input]).remove(0);
             vec![if pool.kind == PoolKind::Max { vec![gradient(&y), input, y] } else { vec![gradient(&y)] }]
+        }
+        Backward::PoolSelect { pool, .. } => {
+            let input = x(&[3, 4, 9, 8], 1);
+            let y = forward(Op::Pool(*pool), &[&input]).remove(0);
+            vec![vec![x(&[3, 4, 9, 8], 9), input, y]]
         }
         Backward::Softmax { dim, log } => {
             let y = forward(Op::Softmax { dim: *dim, log: *log }, &[&x(&[3, 40, 13], 1)]).remove(0);

@@ -140,6 +140,9 @@ impl<const N: usize> TryFrom<[usize; N]> for Shape {
 pub struct Dims(u8);
 
 impl Dims {
+    /// No dimension.
+    pub const NONE: Dims = Dims(0);
+
     /// The set of the given dimensions, which may be negative, of a shape. An empty list means all of them, as in
     /// PyTorch's reductions.
     ///

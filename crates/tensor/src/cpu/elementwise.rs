@@ -195,7 +195,7 @@ pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, 
     fill::<f64>(isa, out, |start, y| {
         let (mut pa, mut pb) = ([0.0; BLOCK], [0.0; BLOCK]);
         let (a, b) = (a.block::<f64>(isa, start, y.len(), &mut pa), b.block::<f64>(isa, start, y.len(), &mut pb));
-        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = row.holds(a, b) as u8 as f64);
+        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = row.holds(*a, *b) as u8 as f64);
     });
 }
 
@@ -276,4 +276,9 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut A
 
 pub(super) fn constant<C: Compute>(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
     fill::<C>(isa, out, |_, y| y.fill(C::from_f64(value)));
+}
+
+pub(super) fn range(start: i64, out: &mut ArrayMut<'_>) {
+    let Some(bytes) = out.bytes() else { return };
+    super::operand::elements_mut::<i64>(bytes).iter_mut().zip(start..).for_each(|(v, i)| *v = i);
 }

@@ -163,6 +163,7 @@ impl Cpu {
             }
             Op::Random { distribution, key, .. } => elementwise::random(isa, *distribution, *key, &mut outs[0]),
             Op::Fill { value, .. } => elementwise::constant::<f64>(isa, *value, &mut outs[0]),
+            Op::Range { start, .. } => elementwise::range(*start, &mut outs[0]),
             // Through f64 where an integer takes part: f32 would round large ones.
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
                 elementwise::cast::<f64>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
@@ -205,6 +206,7 @@ impl Cpu {
                 debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 3 } else { 1 });
                 pool::backward::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?;
             }
+            Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,

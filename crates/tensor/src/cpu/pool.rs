@@ -107,3 +107,36 @@ pub(super) fn backward<C: Compute>(
     });
     Ok(())
 }
+
+/// Inputs g (of x's shape), x, y: of each window the element of g where x first equals y.
+pub(super) fn select<C: Compute>(
+    isa: Isa,
+    memory: &Memory,
+    pool: &Pool,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) -> Result<()> {
+    let shape = *ins[1].shape();
+    let (g, x) = (image::<C>(isa, memory, ins[0], bytes[0])?, image::<C>(isa, memory, ins[1], bytes[1])?);
+    let (g, x, c) = (g.as_slice(), x.as_slice(), shape[1]);
+    let y = Operand::new(ins[2], bytes[2], ins[2].shape(), &[0, 2, 3, 1]);
+    let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
+    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], c, |row, to| {
+        let (ox, oy, n) = (row % ow, row / ow % oh, row / (ow * oh));
+        let first = n * shape[2] * shape[3] * c;
+        let (mut largest, mut taken) = (vec![C::zero(); c], vec![false; c]);
+        y.load(isa, row * c, &mut largest);
+        to.fill(C::zero());
+        taps(pool, &shape, oy, ox, |pixel| {
+            let at = first + pixel * c;
+            for i in 0..c {
+                if !taken[i] && (x[at + i] == largest[i] || x[at + i].is_nan()) {
+                    taken[i] = true;
+                    to[i] = g[at + i];
+                }
+            }
+        });
+    });
+    Ok(())
+}

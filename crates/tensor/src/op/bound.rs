@@ -35,9 +35,9 @@ impl Op {
         let extent = |i: usize, d: usize| ins[i].shape().get(d).copied().unwrap_or(1) as f64;
         match self {
             Op::Unary(row) => Bound::Ulps(row.ulp()),
-            // One correctly rounded operation.
-            Op::Binary(_) | Op::Scalar { .. } => Bound::Ulps(0.5),
+            Op::Binary(row) | Op::Scalar { op: row, .. } => Bound::Ulps(row.ulp()),
             Op::Compare(_) | Op::Where | Op::ArgMax { .. } | Op::Embedding | Op::Cat { .. } | Op::Fill { .. } => Bound::Ulps(0.0),
+            Op::Range { .. } => Bound::Ulps(0.0),
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Bound::Ulps(0.0),
             // A product with the rounded 1/(1 − p).
             Op::Dropout { .. } => Bound::Ulps(1.0),
@@ -78,7 +78,7 @@ impl Op {
                 // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
                 Backward::Attention(_) => Bound::Scale(256.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
-                Backward::Narrow { .. } => Bound::Ulps(0.0),
+                Backward::Narrow { .. } | Backward::PoolSelect { .. } => Bound::Ulps(0.0),
             },
         }
     }

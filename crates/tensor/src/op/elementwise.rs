@@ -1,8 +1,10 @@
 //! Elementwise operators: one row each gives the name, the numeric class, f, f′ and the error bound; kernels, methods,
 //! gradients and tests are made from the row.
 
+use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10};
+
 use super::Numerics;
-use crate::simd::Lanes;
+use crate::simd::{Lanes, Wide, Wide2};
 
 /// Which value the derivative is written in, and so which one is kept for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,43 +106,121 @@ macro_rules! unary {
 unary! {
     /// `−x`.
     Neg, "neg", neg, Neutral, Nothing, 0.0, |x| -x, |_s| L::splat(-1.0);
-    /// `|x|`.
+    /// `|x|`. The gradient at 0 is 0.
     Abs, "abs", abs, Neutral, Input, 0.0, |x| x.abs(), |x| sign(x);
+    /// 1, 0 or −1; zeros keep their sign.
+    Sign, "sign", sign, Neutral, Nothing, 0.0, |x| sign(x), |_s| L::splat(0.0);
+    /// Largest integer not above x.
+    Floor, "floor", floor, Neutral, Nothing, 0.0, |x| x.floor(), |_s| L::splat(0.0);
+    /// Smallest integer not below x.
+    Ceil, "ceil", ceil, Neutral, Nothing, 0.0, |x| x.ceil(), |_s| L::splat(0.0);
+    /// Nearest integer, ties to even.
+    Round, "round", round, Neutral, Nothing, 0.0, |x| x.round_ties_even(), |_s| L::splat(0.0);
+    /// The integer part.
+    Trunc, "trunc", trunc, Neutral, Nothing, 0.0, |x| x.trunc(), |_s| L::splat(0.0);
     /// `x²`.
     Square, "square", square, Neutral, Input, 0.5, |x| x * x, |x| x + x;
     /// `√x`.
     Sqrt, "sqrt", sqrt, Neutral, Output, 0.5, |x| x.sqrt(), |y| L::splat(0.5) / y;
     /// `1/√x`.
-    Rsqrt, "rsqrt", rsqrt, F32, Output, 1.5, |x| L::splat(1.0) / x.sqrt(), |y| L::splat(-0.5) * (y * y * y);
+    Rsqrt, "rsqrt", rsqrt, F32, Output, 1.5, |x| x.rsqrt(), |y| L::splat(-0.5) * (y * y * y);
     /// `1/x`.
-    Reciprocal, "reciprocal", reciprocal, F32, Output, 0.5, |x| L::splat(1.0) / x, |y| -(y * y);
+    Reciprocal, "reciprocal", reciprocal, F32, Output, 0.5, |x| x.recip(), |y| -(y * y);
     /// `eˣ`.
     Exp, "exp", exp, F32, Output, 1.5, |x| x.exp(), |y| y;
+    /// `2ˣ`.
+    Exp2, "exp2", exp2, Neutral, Output, 0.01, |x| x.wide(Wide::Exp2), |y| y * L::splat(LN_2);
     /// `eˣ − 1`.
     Expm1, "expm1", expm1, F32, Output, 2.0, |x| x.exp_m1(), |y| y + L::splat(1.0);
     /// `ln x`.
-    Log, "log", log, F32, Input, 1.5, |x| x.ln(), |x| L::splat(1.0) / x;
+    Log, "log", log, F32, Input, 1.5, |x| x.ln(), |x| x.recip();
+    /// `log₂ x`.
+    Log2, "log2", log2, F32, Input, 0.01, |x| x.wide(Wide::Log2), |x| (x * L::splat(LN_2)).recip();
+    /// `log₁₀ x`.
+    Log10, "log10", log10, F32, Input, 0.01, |x| x.wide(Wide::Log10), |x| (x * L::splat(LN_10)).recip();
     /// `ln(1 + x)`.
-    Log1p, "log1p", log1p, F32, Input, 2.0, |x| x.ln_1p(), |x| L::splat(1.0) / (L::splat(1.0) + x);
+    Log1p, "log1p", log1p, F32, Input, 2.0, |x| x.ln_1p(), |x| (L::splat(1.0) + x).recip();
+    /// `sin x`, for arguments of any size.
+    Sin, "sin", sin, Neutral, Input, 0.01, |x| x.wide(Wide::Sin), |x| x.wide(Wide::Cos);
+    /// `cos x`, for arguments of any size.
+    Cos, "cos", cos, Neutral, Input, 0.01, |x| x.wide(Wide::Cos), |x| -x.wide(Wide::Sin);
+    /// `tan x`, for arguments of any size.
+    Tan, "tan", tan, F32, Output, 0.01, |x| x.wide(Wide::Tan), |y| y.mul_add(y, L::splat(1.0));
+    /// `arcsin x`.
+    Asin, "asin", asin, F32, Input, 0.01, |x| x.wide(Wide::Asin), |x| one_minus_square(x).rsqrt();
+    /// `arccos x`.
+    Acos, "acos", acos, F32, Input, 0.01, |x| x.wide(Wide::Acos), |x| -one_minus_square(x).rsqrt();
+    /// `arctan x`.
+    Atan, "atan", atan, Neutral, Input, 0.01, |x| x.wide(Wide::Atan), |x| x.mul_add(x, L::splat(1.0)).recip();
+    /// `sinh x`.
+    Sinh, "sinh", sinh, F32, Input, 0.01, |x| x.wide(Wide::Sinh), |x| x.wide(Wide::Cosh);
+    /// `cosh x`.
+    Cosh, "cosh", cosh, F32, Input, 0.01, |x| x.wide(Wide::Cosh), |x| x.wide(Wide::Sinh);
+    /// `arsinh x`.
+    Asinh, "asinh", asinh, Neutral, Input, 0.01, |x| x.wide(Wide::Asinh), |x| x.mul_add(x, L::splat(1.0)).rsqrt();
+    /// `arcosh x`.
+    Acosh, "acosh", acosh, Neutral, Input, 0.01, |x| x.wide(Wide::Acosh), |x| ((x - L::splat(1.0)) * (x + L::splat(1.0))).rsqrt();
+    /// `artanh x`.
+    Atanh, "atanh", atanh, Neutral, Input, 0.01, |x| x.wide(Wide::Atanh), |x| one_minus_square(x).recip();
     /// `tanh x`.
-    Tanh, "tanh", tanh, Neutral, Output, 2.0, |x| x.tanh(), |y| L::splat(1.0) - y * y;
+    Tanh, "tanh", tanh, Neutral, Output, 2.0, |x| x.tanh(), |y| one_minus_square(y);
+    /// Error function.
+    Erf, "erf", erf, Neutral, Input, 1.5, |x| x.erf(), |x| (-(x * x)).exp() * L::splat(FRAC_2_SQRT_PI);
+    /// `1 − erf(x)`.
+    Erfc, "erfc", erfc, Neutral, Input, 4.0, |x| x.erfc(), |x| (-(x * x)).exp() * L::splat(-FRAC_2_SQRT_PI);
+    /// Inverse of the error function.
+    Erfinv, "erfinv", erfinv, F32, Output, 0.01, |x| x.wide(Wide::Erfinv), |y| (y * y).exp() * L::splat(1.0 / FRAC_2_SQRT_PI);
     /// `1/(1 + e⁻ˣ)`.
     Sigmoid, "sigmoid", sigmoid, Neutral, Output, 2.5, |x| x.sigmoid(), |y| y * (L::splat(1.0) - y);
+    /// `ln(1/(1 + e⁻ˣ))`.
+    LogSigmoid, "logsigmoid", logsigmoid, Neutral, Input, 3.5, |x| log_sigmoid(x), |x| (-x).sigmoid();
     /// `max(x, 0)`; NaN stays. The gradient at 0 is 0.
-    Relu, "relu", relu, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)), |y| L::select(L::splat(0.0).lt(y), L::splat(1.0), L::splat(0.0));
-    /// `x·Φ(x)` with the error function. In the left tail the rounding of x/√2 is magnified by x².
-    Gelu, "gelu", gelu, Neutral, Input, 256.0, |x| gelu(x), |x| gelu_derivative(x);
-    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail the rounding of the exponent, up to 88, is
-    /// magnified by it.
-    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 256.0, |x| gelu_tanh(x), |x| gelu_tanh_derivative(x);
+    Relu, "relu", relu, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)), |y| step::<L>(L::splat(0.0).lt(y));
+    /// `min(max(x, 0), 6)`. The gradient at 0 and 6 is 0.
+    Relu6, "relu6", relu6, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)).min(L::splat(6.0)), |y| step::<L>(L::splat(0.0).lt(y)) * step::<L>(y.lt(L::splat(6.0)));
+    /// `x·Φ(x)` with the error function. Left of −12.8, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹.
+    Gelu, "gelu", gelu, Neutral, Input, 5.0, |x| vanish_at_minus_infinity(x, x * x.normal_cdf()), |x| gelu_derivative(x);
+    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail as for GELU.
+    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 5.0, |x| vanish_at_minus_infinity(x, x * x.tanh_cdf()), |x| gelu_tanh_derivative(x);
     /// `x/(1 + e⁻ˣ)`. Left of −87, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹ (as for the GELUs).
-    Silu, "silu", silu, Neutral, Input, 3.5, |x| silu(x), |x| silu_derivative(x);
+    Silu, "silu", silu, Neutral, Input, 3.5, |x| vanish_at_minus_infinity(x, x * x.sigmoid()), |x| silu_derivative(x);
+    /// `x·tanh(ln(1 + eˣ))` (Misra 2019). In the left tail as for SiLU.
+    Mish, "mish", mish, Neutral, Input, 6.0, |x| vanish_at_minus_infinity(x, x * mish_factor(x).0), |x| mish_derivative(x);
+    /// `λ·(x > 0 ? x : α·(eˣ − 1))` (Klambauer et al. 2017).
+    Selu, "selu", selu, Neutral, Output, 3.0, |x| selu(x), |y| L::select(L::splat(0.0).lt(y), L::splat(SELU_SCALE), y + L::splat(SELU_SCALE * SELU_ALPHA));
+    /// `min(max(x + 3, 0), 6)/6`. The gradient at ±3 is 0.
+    Hardsigmoid, "hardsigmoid", hardsigmoid, Neutral, Input, 1.5, |x| gate(x) / L::splat(6.0), |x| step::<L>(x.abs().lt(L::splat(3.0))) / L::splat(6.0);
+    /// `x·min(max(x + 3, 0), 6)/6`.
+    Hardswish, "hardswish", hardswish, Neutral, Input, 2.5, |x| vanish_at_minus_infinity(x, x * (gate(x) / L::splat(6.0))), |x| hardswish_derivative(x);
+    /// `x/(1 + |x|)`.
+    Softsign, "softsign", softsign, Neutral, Input, 1.5, |x| x / (L::splat(1.0) + x.abs()), |x| square(L::splat(1.0) + x.abs()).recip();
+}
+
+const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
+const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
+
+/// 1 where the mask holds, else 0.
+#[inline(always)]
+fn step<L: Lanes>(mask: L::Mask) -> L {
+    L::select(mask, L::splat(1.0), L::splat(0.0))
 }
 
 #[inline(always)]
+fn square<L: Lanes>(x: L) -> L {
+    x * x
+}
+
+/// `1 − x²` as a product, which does not cancel near ±1.
+#[inline(always)]
+fn one_minus_square<L: Lanes>(x: L) -> L {
+    (L::splat(1.0) - x) * (L::splat(1.0) + x)
+}
+
+/// Zeros (and NaN) as they are.
+#[inline(always)]
 fn sign<L: Lanes>(x: L) -> L {
     let zero = L::splat(0.0);
-    L::select(zero.lt(x), L::splat(1.0), L::select(x.lt(zero), L::splat(-1.0), x * zero))
+    L::select(zero.lt(x), L::splat(1.0), L::select(x.lt(zero), L::splat(-1.0), x))
 }
 
 /// Beyond this the factor Φ(x) or sigmoid(x) has underflowed; the product with −∞ would be NaN where the limit is 0.
@@ -149,54 +229,76 @@ fn vanish_at_minus_infinity<L: Lanes>(x: L, y: L) -> L {
     L::select(x.lt(L::splat(f64::from(f32::MIN))), L::splat(-0.0), y)
 }
 
+/// A derivative of an x·factor(x) function, where beyond ±`far` it equals the factor (0 or 1) and the sum would be NaN.
 #[inline(always)]
-fn gelu<L: Lanes>(x: L) -> L {
-    // ½·erfc(−x/√2) keeps its relative accuracy in the left tail, where 1 + erf cancels.
-    vanish_at_minus_infinity(x, x * (L::splat(0.5) * (x * L::splat(-std::f64::consts::FRAC_1_SQRT_2)).erfc()))
+fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
+    L::select(x.abs().lt(L::splat(far)), near, L::select(x.eq(x), factor, x))
 }
 
 #[inline(always)]
 fn gelu_derivative<L: Lanes>(x: L) -> L {
-    let cdf = L::splat(0.5) * (x * L::splat(-std::f64::consts::FRAC_1_SQRT_2)).erfc();
+    let cdf = x.normal_cdf();
     let density = (x * x * L::splat(-0.5)).exp() * L::splat(0.398_942_280_401_432_7);
-    // x·density is 0 at ±∞, where the product would be NaN.
-    let product = L::select(x.abs().lt(L::splat(40.0)), x * density, L::splat(0.0));
-    L::select(x.abs().lt(L::splat(40.0)), cdf + product, L::select(x.eq(x), cdf, x))
-}
-
-#[inline(always)]
-fn gelu_tanh<L: Lanes>(x: L) -> L {
-    vanish_at_minus_infinity(x, x * gelu_tanh_argument(x).sigmoid())
-}
-
-/// `½(1 + tanh u) = sigmoid(2u)`, u = √(2/π)(x + 0.044715x³).
-#[inline(always)]
-fn gelu_tanh_argument<L: Lanes>(x: L) -> L {
-    L::splat(2.0 * 0.797_884_560_802_865_4) * (x * (x * x).mul_add(L::splat(0.044715), L::splat(1.0)))
+    settle(x, 40.0, x * density + cdf, cdf)
 }
 
 #[inline(always)]
 fn gelu_tanh_derivative<L: Lanes>(x: L) -> L {
-    let s = gelu_tanh_argument(x).sigmoid();
+    let s = x.tanh_cdf();
     let slope = L::splat(2.0 * 0.797_884_560_802_865_4) * (x * x).mul_add(L::splat(3.0 * 0.044715), L::splat(1.0));
-    L::select(x.abs().lt(L::splat(40.0)), s + x * s * (L::splat(1.0) - s) * slope, L::select(x.eq(x), s, x))
-}
-
-#[inline(always)]
-fn silu<L: Lanes>(x: L) -> L {
-    vanish_at_minus_infinity(x, x * x.sigmoid())
+    settle(x, 40.0, s + x * s * (L::splat(1.0) - s) * slope, s)
 }
 
 #[inline(always)]
 fn silu_derivative<L: Lanes>(x: L) -> L {
     let s = x.sigmoid();
-    L::select(x.abs().lt(L::splat(1e4)), s * (x * (L::splat(1.0) - s) + L::splat(1.0)), L::select(x.eq(x), s, x))
+    settle(x, 1e4, s * (x * (L::splat(1.0) - s) + L::splat(1.0)), s)
 }
 
-/// One row per binary operator: variant, name, method, f, ∂f/∂a, ∂f/∂b.
+/// tanh(ln(1 + E)) = n/(n + 2) with E = eˣ, n = E(E + 2), and its derivative. From 20 up the factor is 1.
+#[inline(always)]
+fn mish_factor<L: Lanes>(x: L) -> (L, L) {
+    let (one, two) = (L::splat(1.0), L::splat(2.0));
+    let e = x.min(L::splat(20.0)).exp();
+    let n = e * (e + two);
+    let d = n + two;
+    let factor = L::select(x.lt(L::splat(20.0)), n / d, L::select(x.eq(x), one, x));
+    (factor, L::splat(4.0) * e * (e + one) / d / d)
+}
+
+#[inline(always)]
+fn mish_derivative<L: Lanes>(x: L) -> L {
+    let (factor, slope) = mish_factor(x);
+    settle(x, 1e4, factor + x * L::select(x.lt(L::splat(20.0)), slope, L::splat(0.0)), factor)
+}
+
+#[inline(always)]
+fn log_sigmoid<L: Lanes>(x: L) -> L {
+    x.min(L::splat(0.0)) - (-x.abs()).exp().ln_1p()
+}
+
+#[inline(always)]
+fn selu<L: Lanes>(x: L) -> L {
+    L::select(L::splat(0.0).lt(x), x * L::splat(SELU_SCALE), x.exp_m1() * L::splat(SELU_SCALE * SELU_ALPHA))
+}
+
+/// `min(max(x + 3, 0), 6)`.
+#[inline(always)]
+fn gate<L: Lanes>(x: L) -> L {
+    (x + L::splat(3.0)).max(L::splat(0.0)).min(L::splat(6.0))
+}
+
+#[inline(always)]
+fn hardswish_derivative<L: Lanes>(x: L) -> L {
+    let inner = x / L::splat(3.0) + L::splat(0.5);
+    L::select(x.le(L::splat(-3.0)), L::splat(0.0), L::select(x.lt(L::splat(3.0)), inner, L::select(x.eq(x), L::splat(1.0), x)))
+}
+
+/// One row per binary operator: variant, name, method, numeric class, bound in ulp of f32, f, ∂f/∂a, ∂f/∂b. Functions with a
+/// parameter (ELU's α) are rows of [`Op::Scalar`](super::Op::Scalar).
 macro_rules! binary {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
-        /// An elementwise function of two tensors. Each is correctly rounded in f32 before the one rounding to storage.
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $ulp:literal, |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
+        /// An elementwise function of two tensors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Binary { $($(#[$doc])* $variant,)* }
 
@@ -205,6 +307,10 @@ macro_rules! binary {
             pub const ALL: &'static [Binary] = &[$(Binary::$variant),*];
             /// The operator's name.
             pub const fn name(self) -> &'static str { match self { $(Binary::$variant => $name),* } }
+            /// Its numeric class.
+            pub const fn numerics(self) -> Numerics { match self { $(Binary::$variant => Numerics::$class),* } }
+            /// Largest error of the f32 computation, in ulp of f32.
+            pub const fn ulp(self) -> f64 { match self { $(Binary::$variant => $ulp),* } }
             /// Runs `visitor` with the row as a type.
             pub fn visit<V: BinaryVisitor>(self, visitor: V) -> V::Output {
                 match self { $(Binary::$variant => visitor.visit::<binary_rows::$variant>()),* }
@@ -234,17 +340,75 @@ macro_rules! binary {
 
 binary! {
     /// `a + b`.
-    Add, "add", add, |a, b| a + b, L::splat(1.0), L::splat(1.0);
+    Add, "add", add, Neutral, 0.5, |a, b| a + b, L::splat(1.0), L::splat(1.0);
     /// `a − b`.
-    Sub, "sub", sub, |a, b| a - b, L::splat(1.0), L::splat(-1.0);
+    Sub, "sub", sub, Neutral, 0.5, |a, b| a - b, L::splat(1.0), L::splat(-1.0);
     /// `a · b`.
-    Mul, "mul", mul, |a, b| a * b, b, a;
+    Mul, "mul", mul, Neutral, 0.5, |a, b| a * b, b, a;
     /// `a / b`.
-    Div, "div", div, |a, b| a / b, L::splat(1.0) / b, -(a / b) / b;
+    Div, "div", div, Neutral, 0.5, |a, b| a / b, b.recip(), -(a / b) / b;
     /// The larger; NaN wins. Equal operands share the gradient.
-    Maximum, "maximum", maximum, |a, b| a.max(b), preference(b, a), preference(a, b);
+    Maximum, "maximum", maximum, Neutral, 0.0, |a, b| a.max(b), preference(b, a), preference(a, b);
     /// The smaller; NaN wins. Equal operands share the gradient.
-    Minimum, "minimum", minimum, |a, b| a.min(b), preference(a, b), preference(b, a);
+    Minimum, "minimum", minimum, Neutral, 0.0, |a, b| a.min(b), preference(a, b), preference(b, a);
+    /// `max(a, b)` as a limit b on a: equal operands give a the gradient.
+    ClampMin, "clamp_min", clamp_min, Neutral, 0.0, |a, b| a.max(b), step::<L>(b.le(a)), step::<L>(a.lt(b));
+    /// `min(a, b)` as a limit b on a: equal operands give a the gradient.
+    ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<L>(a.le(b)), step::<L>(b.lt(a));
+    /// `aᵇ`.
+    Pow, "pow", pow, F32, 0.01, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
+    /// The angle of the point (b, a), in −π..=π.
+    Atan2, "atan2", atan2, Promote, 0.01, |a, b| a.wide2(b, Wide2::Atan2), b / a.mul_add(a, b * b), -a / a.mul_add(a, b * b);
+    /// Remainder of `a/b` with the sign of a; exact.
+    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -(a / b).trunc();
+    /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
+    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
+    /// `a > 0 ? a : b·a` with slope b.
+    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
+    /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
+    Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * a.exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), a.exp_m1());
+    /// `a > 0 ? a : b·(e^(a/b) − 1)` (Barron 2017). The rounding of a/b is magnified by a/b where that is positive.
+    Celu, "celu", celu, Neutral, 64.0, |a, b| L::select(L::splat(0.0).lt(a), a, b * (a / b).exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), (a / b).exp()), celu_parameter(a, b);
+    /// `ln(1 + e^(b·a))/b`, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified by it.
+    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
+}
+
+#[inline(always)]
+fn leaky<L: Lanes>(a: L, b: L) -> L {
+    L::select(L::splat(0.0).lt(a), a, b * a)
+}
+
+/// `b·aᵇ⁻¹`; 0 where b is 0, also at a = 0.
+#[inline(always)]
+fn pow_base<L: Lanes>(a: L, b: L) -> L {
+    let zero = L::splat(0.0);
+    L::select(b.eq(zero), zero, b * a.wide2(b - L::splat(1.0), Wide2::Pow))
+}
+
+/// `aᵇ·ln a`; 0 at a = 0 with b ≥ 0.
+#[inline(always)]
+fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
+    let zero = L::splat(0.0);
+    let inside = a.wide2(b, Wide2::Pow) * a.ln();
+    L::select(a.eq(zero), L::select(zero.le(b), zero, inside), inside)
+}
+
+#[inline(always)]
+fn celu_parameter<L: Lanes>(a: L, b: L) -> L {
+    let t = a / b;
+    L::select(L::splat(0.0).lt(a), L::splat(0.0), t.exp_m1() - t * t.exp())
+}
+
+#[inline(always)]
+fn softplus<L: Lanes>(a: L, b: L) -> L {
+    let t = a * b;
+    L::select(L::splat(20.0).lt(t), a, t.exp().ln_1p() / b)
+}
+
+#[inline(always)]
+fn softplus_parameter<L: Lanes>(a: L, b: L) -> L {
+    let t = a * b;
+    L::select(L::splat(20.0).lt(t), L::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
 }
 
 /// 1 where `low < high`, ½ where equal, 0 elsewhere.
@@ -253,7 +417,7 @@ fn preference<L: Lanes>(low: L, high: L) -> L {
     L::select(low.lt(high), L::splat(1.0), L::select(low.eq(high), L::splat(0.5), L::splat(0.0)))
 }
 
-/// Comparisons; NaN compares as in IEEE 754 (only `Ne` holds).
+/// Comparisons; NaN compares as in IEEE 754 (only `Ne` holds). Logic: what is not 0 is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compare {
     /// `a = b`.
@@ -268,11 +432,18 @@ pub enum Compare {
     Gt,
     /// `a ≥ b`.
     Ge,
+    /// Both are nonzero.
+    And,
+    /// One or both are nonzero.
+    Or,
+    /// Exactly one is nonzero.
+    Xor,
 }
 
 impl Compare {
     /// Every comparison.
-    pub const ALL: [Compare; 6] = [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge];
+    pub const ALL: [Compare; 9] =
+        [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge, Compare::And, Compare::Or, Compare::Xor];
 
     /// The operator's name.
     pub const fn name(self) -> &'static str {
@@ -283,12 +454,15 @@ impl Compare {
             Compare::Le => "le",
             Compare::Gt => "gt",
             Compare::Ge => "ge",
+            Compare::And => "logical_and",
+            Compare::Or => "logical_or",
+            Compare::Xor => "logical_xor",
         }
     }
 
     /// The comparison of two values.
     #[inline]
-    pub fn holds<T: PartialOrd>(self, a: T, b: T) -> bool {
+    pub fn holds(self, a: f64, b: f64) -> bool {
         match self {
             Compare::Eq => a == b,
             Compare::Ne => a != b,
@@ -296,6 +470,9 @@ impl Compare {
             Compare::Le => a <= b,
             Compare::Gt => a > b,
             Compare::Ge => a >= b,
+            Compare::And => a != 0.0 && b != 0.0,
+            Compare::Or => a != 0.0 || b != 0.0,
+            Compare::Xor => (a != 0.0) != (b != 0.0),
         }
     }
 }

@@ -3,10 +3,14 @@
 #[macro_use]
 mod elementwise;
 mod bound;
+mod compose;
 mod outs;
+mod program;
+mod trace;
 
 pub use bound::Bound;
 pub use elementwise::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
+pub use program::{Builder, Program, Value};
 
 use crate::{DType, Dims, Key, Shape};
 
@@ -100,6 +104,13 @@ pub enum Op {
         value: f64,
         /// Shape of the result.
         shape: Shape,
+    },
+    /// `start, start + 1, …` (i64); no inputs.
+    Range {
+        /// First value.
+        start: i64,
+        /// Number of values.
+        length: usize,
     },
     /// Conversion to another dtype, nearest even.
     Cast(DType),
@@ -343,6 +354,14 @@ pub enum Backward {
         /// Shape of x.
         shape: Shape,
     },
+    /// The adjoint of [`Backward::Pool`] for max: of a tensor of x's shape, the elements where x was largest. Inputs: the
+    /// tensor, x, y.
+    PoolSelect {
+        /// Window.
+        pool: Pool,
+        /// Shape of y.
+        shape: Shape,
+    },
     /// Inputs: g, y.
     Softmax {
         /// Dimension.
@@ -425,6 +444,7 @@ impl Op {
                 Distribution::Permutation => "permutation",
             },
             Op::Fill { .. } => "fill",
+            Op::Range { .. } => "arange",
             Op::Cast(_) => "cast",
             Op::StochasticCast { .. } => "stochastic_cast",
             Op::Copy => "copy",
@@ -442,6 +462,7 @@ impl Op {
                 Backward::Conv2dInput { .. } => "conv2d_input_backward",
                 Backward::Conv2dWeight { .. } => "conv2d_weight_backward",
                 Backward::Pool { .. } => "pool_backward",
+                Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
                 Backward::Norm(_) => "norm_backward",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",
@@ -457,7 +478,8 @@ impl Op {
     pub fn numerics(&self) -> Numerics {
         match self {
             Op::Unary(row) => row.numerics(),
-            Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where => Numerics::Neutral,
+            Op::Binary(row) | Op::Scalar { op: row, .. } => row.numerics(),
+            Op::Compare(_) | Op::Where => Numerics::Neutral,
             Op::Reduce { kind: Reduce::Sum, .. } => Numerics::F32Out,
             Op::Reduce { kind: Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Numerics::Neutral,
             Op::MatMul(_) | Op::Conv2d(..) | Op::Attention(_) => Numerics::Lower,
@@ -468,7 +490,8 @@ impl Op {
             },
             Op::CrossEntropy(_) | Op::Mse(_) => Numerics::F32,
             Op::ArgMax { .. } | Op::Pool(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => Numerics::Neutral,
-            Op::Random { .. } | Op::Fill { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => Numerics::Neutral,
+            Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Numerics::Neutral,
+            Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => Numerics::Neutral,
             Op::View(_) | Op::Backward(_) => Numerics::Neutral,
         }
     }
@@ -498,6 +521,7 @@ impl Op {
             | Op::Dropout { .. }
             | Op::Random { .. }
             | Op::Fill { .. }
+            | Op::Range { .. }
             | Op::Copy
             | Op::View(_)
             | Op::Backward(_) => ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32),

@@ -173,6 +173,10 @@ impl Op {
                 }
                 smallvec![dense(*shape)]
             }
+            Op::Range { length, .. } => {
+                check.count(0)?;
+                smallvec![Meta { dtype: DType::I64, layout: Layout::contiguous(Shape::from_slice(&[*length])) }]
+            }
             Op::Cast(dtype) => {
                 check.count(1)?;
                 smallvec![Meta { dtype: *dtype, layout: ins[0].layout.like(*ins[0].shape()) }]
@@ -232,6 +236,11 @@ impl Op {
                     check.count(if pool.kind == PoolKind::Max { 3 } else { 1 })?;
                     let layout = if pool.kind == PoolKind::Max { ins[1].layout } else { ins[0].layout };
                     smallvec![float(layout.like(*shape))]
+                }
+                Backward::PoolSelect { .. } => {
+                    check.count(3)?;
+                    check.same_shape(0, 1)?;
+                    smallvec![like(2)]
                 }
                 Backward::Softmax { .. } => {
                     check.count(2)?;

@@ -1,9 +1,10 @@
 //! Kernels of the backward pass, from their definitions.
 
-use super::forward::{groups, places, probabilities, products, softmax, unary};
+use super::elementwise::{derivative, partial};
+use super::forward::{groups, places, probabilities, products, softmax};
 use super::{Dense, unflatten};
 use crate::Dims;
-use crate::op::{Backward, Binary, NormKind, PoolKind, Reduce, Reduction, Unary};
+use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction};
 
 /// All outputs in f64; the first input is the gradient of the output.
 pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
@@ -66,6 +67,19 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             vec![dx]
         }
+        Backward::PoolSelect { pool, .. } => vec![each(&|o| {
+            for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
+                let y = (o[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
+                let xx = (o[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                if y >= 0 && xx >= 0 && (y as usize) < x[1].shape[2] && (xx as usize) < x[1].shape[3] {
+                    let at = [o[0], o[1], y as usize, xx as usize];
+                    if x[1].at(&at) == x[2].at(o) || x[1].at(&at).is_nan() {
+                        return g.at(&at);
+                    }
+                }
+            }
+            0.0
+        })],
         Backward::Softmax { dim, log } => {
             let index = |i: &[usize], j: usize| {
                 let mut at = i.to_vec();
@@ -184,74 +198,5 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             vec![out]
         }
-    }
-}
-
-/// f′, as a function of the input, or of the output where the row keeps that.
-fn derivative(row: Unary, s: f64) -> f64 {
-    use std::f64::consts::PI;
-    let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
-    match row {
-        Unary::Neg => -1.0,
-        Unary::Abs => {
-            if s == 0.0 || s.is_nan() {
-                s
-            } else {
-                s.signum()
-            }
-        }
-        Unary::Square => 2.0 * s,
-        Unary::Sqrt => 0.5 / s,
-        Unary::Rsqrt => -0.5 * s * s * s,
-        Unary::Reciprocal => -s * s,
-        Unary::Exp => s,
-        Unary::Expm1 => s + 1.0,
-        Unary::Log => 1.0 / s,
-        Unary::Log1p => 1.0 / (1.0 + s),
-        Unary::Tanh => 1.0 - s * s,
-        Unary::Sigmoid => s * (1.0 - s),
-        Unary::Relu => {
-            if s > 0.0 {
-                1.0
-            } else {
-                0.0
-            }
-        }
-        Unary::Gelu | Unary::GeluTanh | Unary::Silu if s.abs() > 1e3 => {
-            if s > 0.0 {
-                1.0
-            } else {
-                0.0
-            }
-        }
-        Unary::Gelu => 0.5 * libm::erfc(-s / 2f64.sqrt()) + s * libm::exp(-s * s / 2.0) / (2.0 * PI).sqrt(),
-        Unary::GeluTanh => {
-            let (k, c) = ((2.0 / PI).sqrt(), 0.044715);
-            let t = sigmoid(2.0 * k * (s + c * s * s * s));
-            t + s * t * (1.0 - t) * 2.0 * k * (1.0 + 3.0 * c * s * s)
-        }
-        Unary::Silu => sigmoid(s) + unary(Unary::Silu, s) * (1.0 - sigmoid(s)),
-    }
-}
-
-fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
-    let prefer = |low: f64, high: f64| {
-        if low < high {
-            1.0
-        } else if low == high {
-            0.5
-        } else {
-            0.0
-        }
-    };
-    match (row, rhs) {
-        (Binary::Add, _) | (Binary::Sub, false) => 1.0,
-        (Binary::Sub, true) => -1.0,
-        (Binary::Mul, false) => b,
-        (Binary::Mul, true) => a,
-        (Binary::Div, false) => 1.0 / b,
-        (Binary::Div, true) => -a / (b * b),
-        (Binary::Maximum, false) | (Binary::Minimum, true) => prefer(b, a),
-        (Binary::Maximum, true) | (Binary::Minimum, false) => prefer(a, b),
     }
 }

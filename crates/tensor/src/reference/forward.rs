@@ -1,9 +1,8 @@
 //! Forward operators, from their definitions.
 
+use super::elementwise::{binary, compare, unary};
 use super::{Dense, unflatten};
-use crate::op::{
-    Attention, Binary, Compare, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Unary, View,
-};
+use crate::op::{Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, View};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use crate::{DType, Dims, Error, Key, Op, Result};
@@ -119,6 +118,7 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         }
         Op::Random { distribution, key, .. } => vec![random(distribution, *key, shape)],
         Op::Fill { value, .. } => vec![each(&|_| *value)],
+        Op::Range { start, .. } => vec![each(&|i| (*start + i[0] as i64) as f64)],
         Op::StochasticCast { dtype, key } => {
             let round = |(flat, &v): (usize, &f64)| match dtype {
                 DType::BF16 => stochastic_bf16(v as f32, key.bits(flat)).to_f64(),
@@ -156,70 +156,6 @@ fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
         }
     };
     Dense { shape: shape.to_vec(), v }
-}
-
-pub(super) fn unary(row: Unary, x: f64) -> f64 {
-    use std::f64::consts::{FRAC_1_SQRT_2, PI};
-    // The limit at −∞, where the product of x with a vanishing factor is NaN.
-    let times = |factor: f64| if x == f64::NEG_INFINITY { -0.0 } else { x * factor };
-    match row {
-        Unary::Neg => -x,
-        Unary::Abs => x.abs(),
-        Unary::Square => x * x,
-        Unary::Sqrt => x.sqrt(),
-        Unary::Rsqrt => 1.0 / x.sqrt(),
-        Unary::Reciprocal => 1.0 / x,
-        Unary::Exp => libm::exp(x),
-        Unary::Expm1 => libm::expm1(x),
-        Unary::Log => libm::log(x),
-        Unary::Log1p => libm::log1p(x),
-        Unary::Tanh => libm::tanh(x),
-        Unary::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
-        Unary::Relu => {
-            if x > 0.0 || x.is_nan() {
-                x
-            } else {
-                0.0
-            }
-        }
-        Unary::Gelu => times(0.5 * libm::erfc(-x * FRAC_1_SQRT_2)),
-        Unary::GeluTanh => times(1.0 / (1.0 + libm::exp(-2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)))),
-        Unary::Silu => times(1.0 / (1.0 + libm::exp(-x))),
-    }
-}
-
-pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
-    match row {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div => a / b,
-        Binary::Maximum => {
-            if a.is_nan() || b.is_nan() {
-                f64::NAN
-            } else {
-                a.max(b)
-            }
-        }
-        Binary::Minimum => {
-            if a.is_nan() || b.is_nan() {
-                f64::NAN
-            } else {
-                a.min(b)
-            }
-        }
-    }
-}
-
-fn compare(row: Compare, a: f64, b: f64) -> bool {
-    match row {
-        Compare::Eq => a == b,
-        Compare::Ne => a != b,
-        Compare::Lt => a < b,
-        Compare::Le => a <= b,
-        Compare::Gt => a > b,
-        Compare::Ge => a >= b,
-    }
 }
 
 /// The elements that are reduced together, for each element of the result in row-major order.

@@ -2,6 +2,7 @@
 //! formulas, not from the kernels; slow, and used by tests only.
 
 mod backward;
+mod elementwise;
 mod forward;
 
 use std::sync::Arc;

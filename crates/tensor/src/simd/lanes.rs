@@ -3,6 +3,7 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::math;
+use super::wide::{Wide, Wide2};
 
 /// A vector of `N` numbers. `f64` is a vector of one: the same formulas give the oracle.
 pub trait Lanes:
@@ -68,6 +69,24 @@ pub trait Lanes:
     fn erf(self) -> Self;
     /// `1 − erf(x)`, with relative accuracy in the tail.
     fn erfc(self) -> Self;
+    /// `Φ(x) = ½·erfc(−x/√2)`, with relative accuracy in the tail.
+    fn normal_cdf(self) -> Self;
+    /// `½(1 + tanh(√(2/π)(x + 0.044715x³)))`, with relative accuracy in the tail.
+    fn tanh_cdf(self) -> Self;
+    /// Lane by lane through f64, rounded once.
+    fn wide(self, f: Wide) -> Self;
+    /// As [`Lanes::wide`], of two arguments.
+    fn wide2(self, other: Self, f: Wide2) -> Self;
+    /// Smallest integer not below.
+    #[inline(always)]
+    fn ceil(self) -> Self {
+        -(-self).floor()
+    }
+    /// The integer part.
+    #[inline(always)]
+    fn trunc(self) -> Self {
+        Self::select(self.lt(Self::splat(0.0)), self.ceil(), self.floor())
+    }
 }
 
 /// What the f32 functions of [`math`] need beside [`Lanes`].
@@ -174,6 +193,19 @@ impl Lanes for f64 {
     fn erfc(self) -> f64 {
         libm::erfc(self)
     }
+    fn normal_cdf(self) -> f64 {
+        0.5 * libm::erfc(-self * std::f64::consts::FRAC_1_SQRT_2)
+    }
+    fn tanh_cdf(self) -> f64 {
+        const C: f64 = 1.595_769_121_605_730_8;
+        (C * (self + 0.044715 * self * self * self)).sigmoid()
+    }
+    fn wide(self, f: Wide) -> f64 {
+        f.eval(self)
+    }
+    fn wide2(self, other: f64, f: Wide2) -> f64 {
+        f.eval(self, other)
+    }
 }
 
 /// The operators and the functions of `math` for one f32 vector type.
@@ -197,6 +229,21 @@ macro_rules! f32_lanes {
             #[inline(always)] fn sigmoid(self) -> $t { math::sigmoid(self) }
             #[inline(always)] fn erf(self) -> $t { math::erf(self) }
             #[inline(always)] fn erfc(self) -> $t { math::erfc(self) }
+            #[inline(always)] fn normal_cdf(self) -> $t { math::normal_cdf(self) }
+            #[inline(always)] fn tanh_cdf(self) -> $t { math::tanh_cdf(self) }
+            fn wide(self, f: crate::simd::Wide) -> $t {
+                let mut x = [0.0f32; $n];
+                self.store(&mut x);
+                x.iter_mut().for_each(|x| *x = f.eval(*x as f64) as f32);
+                <$t>::load(&x)
+            }
+            fn wide2(self, other: $t, f: crate::simd::Wide2) -> $t {
+                let (mut a, mut b) = ([0.0f32; $n], [0.0f32; $n]);
+                self.store(&mut a);
+                other.store(&mut b);
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = f.eval(*a as f64, b as f64) as f32);
+                <$t>::load(&a)
+            }
         }
     };
 }

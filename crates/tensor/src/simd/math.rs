@@ -163,12 +163,68 @@ pub fn erf<L: F>(x: L) -> L {
     L::select(t.lt(L::splat(0.927_734_375)), near.mul_add(x, x), L::select(x.eq(x), far, x))
 }
 
-/// `1 − erf(x)`, ≤ 4 ulp down to underflow: (1 + 2a)·exp(a²)·erfc(a) as a polynomial in (a − 2)/(a + 2), after M. Shepherd
-/// and J. Laframboise (Math. Comp. 36, 1981), coefficients by N. Juffa.
+/// `1 − erf(x)`, ≤ 4 ulp down to underflow.
 #[inline(always)]
 pub fn erfc<L: F>(x: L) -> L {
-    let (one, two) = (L::splat(1.0), L::splat(2.0));
     let a = x.abs().min(L::splat(10.5));
+    let y = erfcx(a);
+    // exp(−a²) with the rounding error of a² restored to first order.
+    let s = a * a;
+    let rest = (-a).fused(a, s);
+    let y = exp_times(-s, rest.mul_add(y, y));
+    let y = L::select(L::splat(10.1).lt(a), L::splat(0.0), y);
+    let y = L::select(x.lt(L::splat(0.0)), L::splat(2.0) - y, y);
+    L::select(x.eq(x), y, x)
+}
+
+/// `Φ(x) = ½·erfc(−x/√2)`, ≤ 4 ulp down to underflow: the exponential is of −x²/2 with its rounding error restored, so that
+/// rounding x/√2 is not magnified by x².
+#[inline(always)]
+pub fn normal_cdf<L: F>(x: L) -> L {
+    let half = L::splat(0.5);
+    let a = x.abs().min(L::splat(14.6));
+    let y = half * erfcx(a * L::splat(std::f64::consts::FRAC_1_SQRT_2));
+    let s = a * a;
+    let rest = (-a).fused(a, s) * half;
+    let y = exp_times(-s * half, rest.mul_add(y, y));
+    let y = L::select(L::splat(14.5).lt(a), L::splat(0.0), y);
+    let y = L::select(x.lt(L::splat(0.0)), y, L::splat(1.0) - y);
+    L::select(x.eq(x), y, x)
+}
+
+/// `½(1 + tanh(√(2/π)(x + 0.044715x³))) = sigmoid(u)`, ≤ 4 ulp. u is kept as two floats: rounded, its error would be
+/// magnified by u itself in the left tail.
+#[inline(always)]
+pub fn tanh_cdf<L: F>(x: L) -> L {
+    const C1: f64 = 1.595_769_121_605_730_8;
+    const C3: f64 = C1 * 0.044715;
+    const C1_LOW: f64 = C1 - C1 as f32 as f64;
+    const C3_LOW: f64 = C3 - C3 as f32 as f64;
+    // u is beyond the range of sigmoid outside.
+    let a = x.clamp(-12.0, 12.0);
+    let (c1, c3) = (L::splat(C1), L::splat(C3));
+    let t = a * a;
+    let t_low = a.fused(a, -t);
+    let m = c3 * t;
+    let m_low = c3.fused(t, -m);
+    // Knuth's sum of two numbers of any order.
+    let p = c1 + m;
+    let part = p - c1;
+    let p_low = (c1 - (p - part)) + (m - part);
+    let low = p_low + m_low + (t * L::splat(C3_LOW) + c3 * t_low + L::splat(C1_LOW));
+    let u = a * p;
+    let u_low = a.fused(p, -u) + a * low;
+    let s = sigmoid(u);
+    let y = (s * (L::splat(1.0) - s)).mul_add(u_low, s);
+    // NaN stays.
+    L::select(x.eq(x), y, x)
+}
+
+/// `exp(a²)·erfc(a)` for a in 0..=10.5: (1 + 2a) times it as a polynomial in (a − 2)/(a + 2), after M. Shepherd and
+/// J. Laframboise (Math. Comp. 36, 1981), coefficients by N. Juffa.
+#[inline(always)]
+fn erfcx<L: F>(a: L) -> L {
+    let (one, two) = (L::splat(1.0), L::splat(2.0));
     let r = one / (a + two);
     let q = (a - two) * r;
     // One Newton step makes the quotient accurate to the last bit.
@@ -191,14 +247,7 @@ pub fn erfc<L: F>(x: L) -> L {
     let r = one / two.mul_add(a, one);
     let q = p.mul_add(r, r);
     let e = q.fused(-a, L::splat(0.5)).fused(two, p - q);
-    let y = e.mul_add(r, q);
-    // exp(−a²) with the rounding error of a² restored to first order.
-    let s = a * a;
-    let rest = (-a).fused(a, s);
-    let y = exp_times(-s, rest.mul_add(y, y));
-    let y = L::select(L::splat(10.1).lt(a), L::splat(0.0), y);
-    let y = L::select(x.lt(L::splat(0.0)), two - y, y);
-    L::select(x.eq(x), y, x)
+    e.mul_add(r, q)
 }
 
 /// `eˣ·f`, with the multiplication before the result becomes subnormal.

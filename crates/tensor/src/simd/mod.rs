@@ -7,11 +7,13 @@ pub mod convert;
 mod isa;
 mod lanes;
 mod math;
+pub mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use isa::Isa;
 pub use lanes::Lanes;
+pub use wide::{Wide, Wide2};
 
 /// Code generic over the vector type.
 pub trait Kernel {

@@ -87,6 +87,8 @@ functions! {
     sigmoid 1.5;
     erf 1.5;
     erfc 4.0;
+    normal_cdf 4.0;
+    tanh_cdf 4.0;
 }
 
 #[test]

@@ -1,0 +1,241 @@
+//! Elementwise functions and their derivatives, from their textbook formulas in f64.
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
+
+use crate::op::{Binary, Compare, Unary};
+use crate::simd::wide::erfinv;
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + libm::exp(-x))
+}
+
+/// `(condition) as 0 or 1`; NaN in `x` stays.
+fn when(condition: bool) -> f64 {
+    condition as u8 as f64
+}
+
+/// The slope λ and α of SELU (Klambauer et al. 2017).
+const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+
+pub(super) fn unary(row: Unary, x: f64) -> f64 {
+    // The limit at −∞, where the product of x with a vanishing factor is NaN.
+    let times = |factor: f64| if x == f64::NEG_INFINITY { -0.0 } else { x * factor };
+    match row {
+        Unary::Neg => -x,
+        Unary::Abs => x.abs(),
+        Unary::Sign => {
+            if x > 0.0 {
+                1.0
+            } else if x < 0.0 {
+                -1.0
+            } else {
+                x
+            }
+        }
+        Unary::Floor => libm::floor(x),
+        Unary::Ceil => libm::ceil(x),
+        Unary::Round => libm::rint(x),
+        Unary::Trunc => libm::trunc(x),
+        Unary::Square => x * x,
+        Unary::Sqrt => x.sqrt(),
+        Unary::Rsqrt => 1.0 / x.sqrt(),
+        Unary::Reciprocal => 1.0 / x,
+        Unary::Exp => libm::exp(x),
+        Unary::Exp2 => libm::exp2(x),
+        Unary::Expm1 => libm::expm1(x),
+        Unary::Log => libm::log(x),
+        Unary::Log2 => libm::log2(x),
+        Unary::Log10 => {
+            // Powers of ten are exact.
+            let exact = (0..=22).find(|&n| 10f64.powi(n) == x);
+            exact.map_or_else(|| libm::log10(x), f64::from)
+        }
+        Unary::Log1p => libm::log1p(x),
+        Unary::Sin => libm::sin(x),
+        Unary::Cos => libm::cos(x),
+        Unary::Tan => libm::tan(x),
+        Unary::Asin => libm::asin(x),
+        Unary::Acos => libm::acos(x),
+        Unary::Atan => libm::atan(x),
+        Unary::Sinh => libm::sinh(x),
+        Unary::Cosh => libm::cosh(x),
+        Unary::Asinh => libm::asinh(x),
+        Unary::Acosh => libm::acosh(x),
+        Unary::Atanh => libm::atanh(x),
+        Unary::Tanh => libm::tanh(x),
+        Unary::Erf => libm::erf(x),
+        Unary::Erfc => libm::erfc(x),
+        Unary::Erfinv => erfinv(x),
+        Unary::Sigmoid => sigmoid(x),
+        // Two forms, so that neither side cancels or overflows.
+        Unary::LogSigmoid if x > 0.0 => -libm::log1p(libm::exp(-x)),
+        Unary::LogSigmoid => x - libm::log1p(libm::exp(x)),
+        Unary::Relu => {
+            if x > 0.0 || x.is_nan() {
+                x
+            } else {
+                0.0
+            }
+        }
+        Unary::Relu6 if x.is_nan() => x,
+        Unary::Relu6 => x.clamp(0.0, 6.0),
+        Unary::Gelu => times(0.5 * libm::erfc(-x * FRAC_1_SQRT_2)),
+        Unary::GeluTanh => times(sigmoid(2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x))),
+        Unary::Silu => times(sigmoid(x)),
+        Unary::Mish if x > 40.0 => x,
+        Unary::Mish if x < -30.0 => times(libm::exp(x)),
+        Unary::Mish => times(libm::tanh(libm::log1p(libm::exp(x)))),
+        Unary::Selu => SELU.0 * if x > 0.0 { x } else { SELU.1 * libm::expm1(x) },
+        Unary::Hardsigmoid if x.is_nan() => x,
+        Unary::Hardsigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Unary::Hardswish if x.is_nan() => x,
+        Unary::Hardswish => times((x + 3.0).clamp(0.0, 6.0) / 6.0),
+        Unary::Softsign => x / (1.0 + x.abs()),
+    }
+}
+
+/// f′, as a function of the input, or of the output where the row keeps that.
+pub(super) fn derivative(row: Unary, s: f64) -> f64 {
+    let product_rule = |factor: f64, slope: f64| {
+        if s.is_nan() {
+            s
+        } else if s.abs() > 1e3 {
+            when(s > 0.0)
+        } else {
+            factor + s * slope
+        }
+    };
+    match row {
+        Unary::Neg => -1.0,
+        Unary::Abs => unary(Unary::Sign, s),
+        Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => 0.0,
+        Unary::Square => 2.0 * s,
+        Unary::Sqrt => 0.5 / s,
+        Unary::Rsqrt => -0.5 * s * s * s,
+        Unary::Reciprocal => -s * s,
+        Unary::Exp => s,
+        Unary::Exp2 => s * LN_2,
+        Unary::Expm1 => s + 1.0,
+        Unary::Log => 1.0 / s,
+        Unary::Log2 => 1.0 / (s * LN_2),
+        Unary::Log10 => 1.0 / (s * LN_10),
+        Unary::Log1p => 1.0 / (1.0 + s),
+        Unary::Sin => libm::cos(s),
+        Unary::Cos => -libm::sin(s),
+        Unary::Tan => 1.0 + s * s,
+        Unary::Asin => 1.0 / ((1.0 - s) * (1.0 + s)).sqrt(),
+        Unary::Acos => -1.0 / ((1.0 - s) * (1.0 + s)).sqrt(),
+        Unary::Atan => 1.0 / (1.0 + s * s),
+        Unary::Sinh => libm::cosh(s),
+        Unary::Cosh => libm::sinh(s),
+        Unary::Asinh => 1.0 / (1.0 + s * s).sqrt(),
+        Unary::Acosh => 1.0 / ((s - 1.0) * (s + 1.0)).sqrt(),
+        Unary::Atanh => 1.0 / ((1.0 - s) * (1.0 + s)),
+        Unary::Tanh => 1.0 - s * s,
+        Unary::Erf => FRAC_2_SQRT_PI * libm::exp(-s * s),
+        Unary::Erfc => -FRAC_2_SQRT_PI * libm::exp(-s * s),
+        Unary::Erfinv => libm::exp(s * s) / FRAC_2_SQRT_PI,
+        Unary::Sigmoid => s * (1.0 - s),
+        Unary::LogSigmoid => sigmoid(-s),
+        Unary::Relu => when(s > 0.0),
+        Unary::Relu6 => when(s > 0.0 && s < 6.0),
+        Unary::Gelu => product_rule(0.5 * libm::erfc(-s * FRAC_1_SQRT_2), libm::exp(-s * s / 2.0) / (2.0 * PI).sqrt()),
+        Unary::GeluTanh => {
+            let (k, c) = ((2.0 / PI).sqrt(), 0.044715);
+            let t = sigmoid(2.0 * k * (s + c * s * s * s));
+            product_rule(t, t * (1.0 - t) * 2.0 * k * (1.0 + 3.0 * c * s * s))
+        }
+        Unary::Silu => product_rule(sigmoid(s), sigmoid(s) * sigmoid(-s)),
+        Unary::Mish => {
+            let t = libm::tanh(if s > 40.0 { s } else { libm::log1p(libm::exp(s)) });
+            product_rule(t, (1.0 - t) * (1.0 + t) * sigmoid(s))
+        }
+        Unary::Selu => {
+            if s > 0.0 {
+                SELU.0
+            } else {
+                s + SELU.0 * SELU.1
+            }
+        }
+        Unary::Hardsigmoid => when(s.abs() < 3.0) / 6.0,
+        Unary::Hardswish if s.abs() < 3.0 => s / 3.0 + 0.5,
+        Unary::Hardswish if s.is_nan() => s,
+        Unary::Hardswish => when(s > 0.0),
+        Unary::Softsign => (1.0 + s.abs()).powi(-2),
+    }
+}
+
+pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
+    let nan = a.is_nan() || b.is_nan();
+    match row {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Maximum | Binary::ClampMin if nan => f64::NAN,
+        Binary::Minimum | Binary::ClampMax if nan => f64::NAN,
+        Binary::Maximum | Binary::ClampMin => a.max(b),
+        Binary::Minimum | Binary::ClampMax => a.min(b),
+        Binary::Pow => libm::pow(a, b),
+        Binary::Atan2 => libm::atan2(a, b),
+        Binary::Fmod => libm::fmod(a, b),
+        Binary::Prelu | Binary::LeakyRelu => a * if a > 0.0 { 1.0 } else { b },
+        Binary::Elu if a > 0.0 => a,
+        Binary::Elu => b * libm::expm1(a),
+        Binary::Celu if a > 0.0 => a,
+        Binary::Celu => b * libm::expm1(a / b),
+        Binary::Softplus if a * b > 20.0 => a,
+        Binary::Softplus => libm::log1p(libm::exp(a * b)) / b,
+    }
+}
+
+/// ∂f/∂a, or ∂f/∂b.
+pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
+    let prefer = |low: f64, high: f64| if low == high { 0.5 } else { when(low < high) };
+    match (row, rhs) {
+        (Binary::Add, _) | (Binary::Sub, false) | (Binary::Fmod, false) => 1.0,
+        (Binary::Sub, true) => -1.0,
+        (Binary::Mul, false) => b,
+        (Binary::Mul, true) => a,
+        (Binary::Div, false) => 1.0 / b,
+        (Binary::Div, true) => -a / (b * b),
+        (Binary::Maximum, false) | (Binary::Minimum, true) => prefer(b, a),
+        (Binary::Maximum, true) | (Binary::Minimum, false) => prefer(a, b),
+        (Binary::ClampMin, false) => when(a >= b),
+        (Binary::ClampMin, true) => when(a < b),
+        (Binary::ClampMax, false) => when(a <= b),
+        (Binary::ClampMax, true) => when(a > b),
+        (Binary::Pow, false) if b == 0.0 => 0.0,
+        (Binary::Pow, false) => b * libm::pow(a, b - 1.0),
+        (Binary::Pow, true) if a == 0.0 && b >= 0.0 => 0.0,
+        (Binary::Pow, true) => libm::pow(a, b) * libm::log(a),
+        (Binary::Atan2, false) => b / (a * a + b * b),
+        (Binary::Atan2, true) => -a / (a * a + b * b),
+        (Binary::Fmod, true) => -libm::trunc(a / b),
+        (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, false) if a > 0.0 => 1.0,
+        (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, true) if a > 0.0 => 0.0,
+        (Binary::Prelu | Binary::LeakyRelu, false) => b,
+        (Binary::Prelu | Binary::LeakyRelu, true) => a,
+        (Binary::Elu, false) => b * libm::exp(a),
+        (Binary::Elu, true) => libm::expm1(a),
+        (Binary::Celu, false) => libm::exp(a / b),
+        (Binary::Celu, true) => libm::expm1(a / b) - a / b * libm::exp(a / b),
+        (Binary::Softplus, rhs) if a * b > 20.0 => when(!rhs),
+        (Binary::Softplus, false) => sigmoid(a * b),
+        (Binary::Softplus, true) => (a * b * sigmoid(a * b) - libm::log1p(libm::exp(a * b))) / (b * b),
+    }
+}
+
+pub(super) fn compare(row: Compare, a: f64, b: f64) -> bool {
+    match row {
+        Compare::Eq => a == b,
+        Compare::Ne => a != b,
+        Compare::Lt => a < b,
+        Compare::Le => a <= b,
+        Compare::Gt => a > b,
+        Compare::Ge => a >= b,
+        Compare::And => a != 0.0 && b != 0.0,
+        Compare::Or => a != 0.0 || b != 0.0,
+        Compare::Xor => (a != 0.0) ^ (b != 0.0),
+    }
+}
