@@ -64,7 +64,15 @@ impl CastRule for Policy {
                 let wide = ins.contains(&DType::F32);
                 CastPlan { inputs: None, output: any.then_some(if wide { DType::F32 } else { low }) }
             }
-            Numerics::Lower | Numerics::F32 | Numerics::F32Out | Numerics::Neutral => CastPlan::default(),
+            Numerics::Banned if any => {
+                return Err(TensorError::Argument {
+                    op: op.name(),
+                    message: format!(
+                        "unsafe inside autocast to {low}: its logarithms need f32; use binary_cross_entropy_with_logits, or disable autocast around it"
+                    ),
+                });
+            }
+            Numerics::Lower | Numerics::F32 | Numerics::F32Out | Numerics::Neutral | Numerics::Banned => CastPlan::default(),
         })
     }
 }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue, NormKind, PoolKind, Reduce, Saved, View};
+use binade_tensor::op::{
+    Backward, Binary, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, View,
+};
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
@@ -52,9 +54,8 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
         Op::Fill { .. } | Op::Range { .. } => Some("a constant depends on no input"),
         Op::Backward(_) => None,
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
-        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Mse(_) | Op::Attention(_) | Op::Embedding => {
-            None
-        }
+        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Attention(_) | Op::Embedding => None,
+        Op::Loss { .. } | Op::Ternary { .. } | Op::Resample(_) => None,
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => None,
     }
 }
@@ -107,7 +108,9 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
             }
         },
         Op::CrossEntropy(_) => Saves::inputs(&[0, 1]),
-        Op::Mse(_) => Saves::inputs(&[0, 1]),
+        Op::Loss { .. } => Saves::inputs(&[0, 1]),
+        Op::Ternary { .. } => Saves::inputs(&[0, 1, 2]),
+        Op::Resample(_) => Saves::NONE,
         Op::Attention(_) => Saves::inputs(&[0, 1, 2]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
@@ -331,10 +334,24 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             let op = Op::Backward(Backward::CrossEntropy(*loss));
             smallvec![Some(c.run(op, &[g, c.input(0)?, c.input(1)?], c.dtype(0))?), None]
         }
-        Op::Mse(reduction) => {
-            let (a, b) = (c.input(0)?, c.input(1)?);
-            let op = || Op::Backward(Backward::Mse(*reduction));
-            smallvec![when(0, &|| c.run(op(), &[g, a, b], c.dtype(0)))?, when(1, &|| c.run(op(), &[g, b, a], c.dtype(1)))?]
+        Op::Loss { loss, parameter, reduction } => {
+            let slope = |i: usize| {
+                let backward = Backward::Loss { loss: *loss, parameter: *parameter, reduction: *reduction, target: i == 1 };
+                c.run(Op::Backward(backward), &[g, c.input(0)?, c.input(1)?], c.dtype(i))
+            };
+            smallvec![when(0, &|| slope(0))?, when(1, &|| slope(1))?]
+        }
+        Op::Ternary { op, value } => {
+            let partial = |i: usize| {
+                let op = Op::Backward(Backward::Ternary { op: *op, value: *value, operand: i });
+                let wide = if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() };
+                c.fit(&c.run(op, &[g, c.input(0)?, c.input(1)?, c.input(2)?], wide)?, i)
+            };
+            smallvec![when(0, &|| partial(0))?, when(1, &|| partial(1))?, when(2, &|| partial(2))?]
+        }
+        Op::Resample(map) => {
+            let op = Op::Backward(Backward::Resample { map: *map, shape: *c.shape(0) });
+            smallvec![Some(c.run(op, &[g], c.dtype(0))?)]
         }
         Op::Attention(attention) => {
             let ins = [g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
@@ -412,6 +429,16 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
             let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
             smallvec![Some(c.run(op, &[g, c.input(1)?, c.input(2)?], c.dtype(0))?), None, None]
         }
+        // The constant of a padding has no part in a gradient.
+        Backward::Resample { map, .. } => {
+            let map = match *map {
+                Resample::Pad { before, after, mode: PadMode::Constant(_) } => {
+                    Resample::Pad { before, after, mode: PadMode::Constant(0.0) }
+                }
+                map => map,
+            };
+            smallvec![Some(c.run(Op::Resample(map), &[g], c.dtype(0))?)]
+        }
         Backward::Embedding { .. } => smallvec![Some(c.run(Op::Embedding, &[g, c.input(1)?], c.dtype(0))?), None],
         Backward::Narrow { dim, start, .. } => {
             smallvec![Some(c.view(g, View::Narrow { dim: *dim, start: *start, length: c.shape(0)[*dim] })?)]
@@ -423,7 +450,8 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::Softmax { .. }
         | Backward::Norm(_)
         | Backward::CrossEntropy(_)
-        | Backward::Mse(_)
+        | Backward::Loss { .. }
+        | Backward::Ternary { .. }
         | Backward::Attention(_) => {
             let reason = "it is differentiated through its definition, which needs all inputs";
             return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });

@@ -154,3 +154,65 @@ fn losses_selection_and_views() {
     check("views", &[x], |v| v[0].permute(&[2, 0, 1])?.narrow(0, 1, 2)?.reshape(&[-1, 2])?.expand(&[3, 6, 2])?.transpose(0, 2));
     check("dropout", &[values(&[40], 1, 0.0)], |v| binade_autograd::scope::with_key(3, 4, || v[0].dropout(0.4)));
 }
+
+#[test]
+fn losses_maps_and_ternary_rows() {
+    use binade_tensor::op::{Interpolation, Loss, PadMode, Ternary};
+    for &loss in Loss::ALL {
+        for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+            let (x, t) = (values(&[3, 4], 1, 0.0), values(&[3, 4], 2, 0.0));
+            check(loss.name(), &[x, t], |v| {
+                // Into the domain of each loss; labels ±1 are constants.
+                let (x, t) = match loss {
+                    Loss::BceWithLogits | Loss::KlDiv => (v[0].clone(), v[1].sigmoid()?),
+                    Loss::Bce => (v[0].sigmoid()?, v[1].sigmoid()?),
+                    Loss::PoissonNllRate => (v[0].exp()?, v[1].exp()?),
+                    Loss::HingeEmbedding => (v[0].add(&(&v[1] * 0.0)?)?, v[1].detach().sign()?),
+                    Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => (v[0].clone(), v[1].clone()),
+                    Loss::PoissonNll | Loss::SoftMargin => (v[0].clone(), v[1].clone()),
+                };
+                x.loss(&t, loss, 0.7, reduction)
+            });
+        }
+    }
+    for &op in Ternary::ALL {
+        let ins = [values(&[2, 3], 1, 0.0), values(&[3], 2, 0.0), values(&[2, 1], 3, 4.0)];
+        check(op.name(), &ins, |v| binade_autograd::apply(Op::Ternary { op, value: 0.6 }, &[&v[0], &v[1], &v[2]]));
+    }
+    let x = values(&[1, 2, 4, 5], 1, 0.0);
+    let one = std::slice::from_ref(&x);
+    check("flip", one, |v| v[0].flip(&[1, -1]));
+    check("roll", one, |v| v[0].roll(&[1, -2], &[0, 3]));
+    check("roll flat", one, |v| v[0].roll(&[3], &[]));
+    for mode in [PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
+        check("pad", one, |v| v[0].pad(&[2, 1, -1, 1], mode));
+    }
+    for mode in
+        [Interpolation::Nearest, Interpolation::Linear { align_corners: true }, Interpolation::Cubic { align_corners: false }]
+    {
+        check("interpolate", one, |v| v[0].interpolate(&[3, 9], mode));
+        check("interpolate_by", one, |v| v[0].interpolate_by(&[2.0, 1.5], mode));
+    }
+    check("adaptive_avg_pool", one, |v| v[0].adaptive_avg_pool(&[3, 2]));
+    check("clamp", one, |v| v[0].clamp(Some(-0.5), Some(0.5)));
+    check("hardtanh", one, |v| v[0].hardtanh(-0.5, 0.5));
+    check("glu", one, |v| v[0].glu(2));
+    check("swiglu", one, |v| v[0].swiglu(1));
+    let (a, b) = (values(&[3, 4], 2, 0.0), values(&[3, 4], 3, 0.0));
+    let label = Var::constant(Array::from_slice(&Device::cpu(), &[1.0, -1.0, 1.0], &[3], Class::Activations).unwrap());
+    let pair = [a.clone(), b.clone()];
+    for reduction in [Reduction::None, Reduction::Mean] {
+        check("cosine embedding", &pair, |v| v[0].cosine_embedding_loss(&v[1], &label, 0.1, reduction));
+        check("margin ranking", &[values(&[3], 4, 0.0), values(&[3], 5, 0.0)], |v| {
+            v[0].margin_ranking_loss(&v[1], &label, 0.3, reduction)
+        });
+        for p in [2.0, 3.0] {
+            check("triplet", &[a.clone(), b.clone(), values(&[3, 4], 6, 0.0)], |v| {
+                v[0].triplet_margin_loss(&v[1], &v[2], 1.0, p, reduction)
+            });
+        }
+        check("bce", &pair, |v| v[0].bce_with_logits(&v[1].sigmoid()?, Some(&v[1].exp()?), Some(&v[0].exp()?), reduction));
+        check("gaussian", &pair, |v| v[0].gaussian_nll_loss(&v[1], &v[1].exp()?, 1e-6, reduction));
+        check("poisson", &pair, |v| v[0].poisson_nll_loss(&v[1].exp()?, true, true, 0.0, reduction));
+    }
+}

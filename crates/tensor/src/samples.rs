@@ -20,6 +20,10 @@ pub fn catalogue() -> Vec<Op> {
             ops.push(Op::Backward(Backward::Scalar { op, value: 1.75, reversed }));
         }
     }
+    for &op in Ternary::ALL {
+        ops.push(Op::Ternary { op, value: 0.6 });
+        ops.extend([0, 1, 2].map(|operand| Op::Backward(Backward::Ternary { op, value: 0.6, operand })));
+    }
     ops.extend(Compare::ALL.map(Op::Compare));
     ops.push(Op::Where);
     for dims in [Dims::all(3), Dims::one(0), Dims::one(1), Dims::one(2), Dims::one(0).with(2), Dims::one(0).with(1)] {
@@ -76,12 +80,19 @@ pub fn catalogue() -> Vec<Op> {
     for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
         let loss = CrossEntropy { smoothing: 0.1, ignore_index: 1, reduction };
         ops.extend([Op::CrossEntropy(loss), Op::Backward(Backward::CrossEntropy(loss))]);
-        ops.extend([Op::Mse(reduction), Op::Backward(Backward::Mse(reduction))]);
+        for &loss in Loss::ALL {
+            let parameter = 0.7;
+            ops.push(Op::Loss { loss, parameter, reduction });
+            ops.extend([false, true].map(|target| Op::Backward(Backward::Loss { loss, parameter, reduction, target })));
+        }
     }
     for attention in [Attention::default(), Attention { causal: true, scale: Some(0.2) }] {
         ops.extend([Op::Attention(attention), Op::Backward(Backward::Attention(attention))]);
     }
     ops.extend([Op::Embedding, Op::Backward(Backward::Embedding { rows: 11 }), Op::Cat { dim: 0 }, Op::Cat { dim: 1 }]);
+    for map in maps() {
+        ops.extend([Op::Resample(map), Op::Backward(Backward::Resample { map, shape: shape(&[2, 3, 9, 8]) })]);
+    }
     ops.push(Op::Dropout { p: 0.3, key });
     for distribution in
         [Distribution::Uniform { low: -1.0, high: 3.0 }, Distribution::Normal { mean: 0.5, std: 2.0 }, Distribution::Permutation]
@@ -218,7 +229,16 @@ impl Op {
                 vary([vec![x(&[3, 4, 5, 6], 1)], affine, given].concat())
             }
             Op::CrossEntropy(_) => vec![vec![x(&[5, 7], 1), index(&[5], 7)], vec![x(&[2, 7, 3], 1), index(&[2, 3], 7)]],
-            Op::Mse(_) => vary(vec![x(&[5, 7], 1), x(&[5, 7], 2)]),
+            Op::Loss { loss, .. } => {
+                [&[5, 7][..], &[3000], &[]].iter().flat_map(|s| vary(loss_inputs(*loss, x(s, 1), x(s, 2)))).collect()
+            }
+            Op::Ternary { .. } => {
+                [vec![x(&[4, 1, 9], 1), x(&[3, 9], 2), x(&[1], 3)], vec![x(&[1031], 1), x(&[1031], 2), x(&[1031], 3)]]
+                    .into_iter()
+                    .flat_map(vary)
+                    .collect()
+            }
+            Op::Resample(_) => vary(vec![x(&[2, 3, 9, 8], 1)]),
             Op::Attention(_) => vary(vec![x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)]),
             Op::Embedding => vec![vec![x(&[11, 5], 1), index(&[4, 6], 11)], vec![x(&[11, 5], 1), index(&[0], 11)]],
             Op::Cat { dim } => {
@@ -230,6 +250,47 @@ impl Op {
             Op::Backward(backward) => backward_samples(backward, device, dtype, &x, &index),
         }
     }
+}
+
+/// Predictions and targets in the domain of a loss.
+fn loss_inputs(loss: Loss, x: Array, t: Array) -> Inputs {
+    let run = |op: Op, x: &Array| run_one(&op, &[x], x.device(), x.dtype(), Class::Activations).expect("samples fit in memory");
+    let unit = |x: &Array| run(Op::Unary(Unary::Sigmoid), x);
+    match loss {
+        Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => vec![x, t],
+        Loss::BceWithLogits | Loss::KlDiv => vec![x, unit(&t)],
+        Loss::Bce => vec![unit(&x), unit(&t)],
+        Loss::PoissonNll => vec![x, run(Op::Unary(Unary::Square), &t)],
+        Loss::PoissonNllRate => vec![run(Op::Unary(Unary::Square), &x), run(Op::Unary(Unary::Square), &t)],
+        Loss::HingeEmbedding | Loss::SoftMargin => vec![x, run(Op::Unary(Unary::Sign), &t)],
+    }
+}
+
+/// The maps of the catalogue, for [2, 3, 9, 8].
+fn maps() -> Vec<Resample> {
+    let shape = |dims: [usize; 4]| Shape::from_slice(&dims);
+    let interpolate = |size: [usize; 3], mode| Resample::Interpolate { size, mode, scale: None };
+    let mut maps = vec![
+        Resample::Flip(Dims::one(1).with(3)),
+        Resample::Roll(shape([1, 0, 2, 5])),
+        Resample::AdaptiveAvg { size: [1, 1, 1] },
+        Resample::AdaptiveAvg { size: [4, 3, 1] },
+        Resample::AdaptiveAvg { size: [11, 8, 1] },
+        interpolate([18, 16, 1], Interpolation::Nearest),
+        interpolate([5, 13, 1], Interpolation::Nearest),
+    ];
+    maps.extend([PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular].map(|mode| Resample::Pad {
+        before: shape([0, 1, 0, 2]),
+        after: shape([0, 0, 3, 1]),
+        mode,
+    }));
+    for align_corners in [false, true] {
+        for size in [[18, 16, 1], [4, 11, 1], [1, 1, 1]] {
+            maps.push(interpolate(size, Interpolation::Linear { align_corners }));
+            maps.push(interpolate(size, Interpolation::Cubic { align_corners }));
+        }
+    }
+    maps
 }
 
 /// Whether a function wants positive arguments (arcosh: mostly above 1).
@@ -313,9 +374,14 @@ fn backward_samples(
             let rows: &[usize] = if loss.reduction == Reduction::None { &[5] } else { &[] };
             vec![vec![x(rows, 9), x(&[5, 7], 1), index(&[5], 7)]]
         }
-        Backward::Mse(reduction) => {
+        Backward::Loss { loss, reduction, .. } => {
             let rows: &[usize] = if *reduction == Reduction::None { &[5, 7] } else { &[] };
-            vec![vec![x(rows, 9), x(&[5, 7], 1), x(&[5, 7], 2)]]
+            vec![[vec![x(rows, 9)], loss_inputs(*loss, x(&[5, 7], 1), x(&[5, 7], 2))].concat()]
+        }
+        Backward::Ternary { .. } => vec![vec![x(&[4, 3, 9], 9), x(&[4, 1, 9], 1), x(&[3, 9], 2), x(&[1], 3)]],
+        Backward::Resample { map, shape } => {
+            let y = map.shape(shape).expect("the catalogue's maps fit");
+            vec![vec![x(&y, 9)]]
         }
         Backward::Attention(attention) => {
             let [q, k, v] = [x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)];

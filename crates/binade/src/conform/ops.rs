@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, anyhow};
-use binade::autograd::{Var, scope};
+use binade::autograd::{KlReduction, Var, scope};
 use binade::nn::{BatchNorm2d, Buffer, Layer, Param};
-use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Reduction};
+use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Reduction};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
 
@@ -78,6 +78,7 @@ fn mask(var: &Var) -> Result<Var> {
 pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
     let x = || i.get("input");
     let (a, b) = (|| i.get("a"), || i.get("b"));
+    let target = || i.get("target");
     let keepdim = i.flag("keepdim");
     let dim = i.list("dim").first().copied().unwrap_or(-1);
     Ok(Some(match op {
@@ -97,6 +98,84 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         "silu" => x()?.silu()?,
         "gelu" if i.text("approximate", "none") == "tanh" => x()?.gelu_tanh()?,
         "gelu" => x()?.gelu()?,
+        "cos" => x()?.cos()?,
+        "sin" => x()?.sin()?,
+        "tan" => x()?.tan()?,
+        "asin" => x()?.asin()?,
+        "acos" => x()?.acos()?,
+        "atan" => x()?.atan()?,
+        "sinh" => x()?.sinh()?,
+        "cosh" => x()?.cosh()?,
+        "asinh" => x()?.asinh()?,
+        "acosh" => x()?.acosh()?,
+        "atanh" => x()?.atanh()?,
+        "erf" => x()?.erf()?,
+        "erfc" => x()?.erfc()?,
+        "erfinv" => x()?.erfinv()?,
+        "exp2" => x()?.exp2()?,
+        "log2" => x()?.log2()?,
+        "log10" => x()?.log10()?,
+        "sign" => x()?.sign()?,
+        "floor" => x()?.floor()?,
+        "ceil" => x()?.ceil()?,
+        "round" => x()?.round()?,
+        "trunc" => x()?.trunc()?,
+        "logsigmoid" => x()?.logsigmoid()?,
+        "relu6" => x()?.relu6()?,
+        "mish" => x()?.mish()?,
+        "selu" => x()?.selu()?,
+        "hardsigmoid" => x()?.hardsigmoid()?,
+        "hardswish" => x()?.hardswish()?,
+        "softsign" => x()?.softsign()?,
+        "leaky_relu" => x()?.leaky_relu_with(i.number("negative_slope", 0.01))?,
+        "elu" => x()?.elu_with(i.number("alpha", 1.0))?,
+        "celu" => x()?.celu_with(i.number("alpha", 1.0))?,
+        "softplus" => x()?.softplus_with(i.number("beta", 1.0))?,
+        "hardtanh" => x()?.hardtanh(i.number("min_val", -1.0), i.number("max_val", 1.0))?,
+        "clamp" => {
+            let limit = |name: &str| i.attrs.get(name).and_then(Value::as_f64);
+            x()?.clamp(limit("min"), limit("max"))?
+        }
+        "glu" => x()?.glu(dim)?,
+        "prelu" => {
+            // One slope per channel, which is dimension 1.
+            let weight = i.get("weight")?;
+            let mut shape = vec![1isize; x()?.shape().rank().max(1)];
+            let at = usize::from(shape.len() > 1 && weight.shape().numel() > 1);
+            shape[at] = weight.shape().numel() as isize;
+            x()?.prelu(&weight.reshape(&shape)?)?
+        }
+        "pow" => match i.attrs.get("exponent").and_then(Value::as_f64) {
+            Some(exponent) => x()?.pow_scalar(exponent)?,
+            None => a()?.pow(b()?)?,
+        },
+        "atan2" => a()?.atan2(b()?)?,
+        "fmod" => a()?.fmod(b()?)?,
+        "addcmul" => a()?.addcmul(b()?, i.get("c")?, i.number("value", 1.0))?,
+        "addcdiv" => a()?.addcdiv(b()?, i.get("c")?, i.number("value", 1.0))?,
+        "lerp" => a()?.lerp(b()?, i.get("c")?)?,
+        "flip" => x()?.flip(&i.list("dims"))?,
+        "roll" => x()?.roll(&i.list("shifts"), &i.list("dims"))?,
+        "pad" => {
+            let mode = match i.text("mode", "constant") {
+                "reflect" => PadMode::Reflect,
+                "replicate" => PadMode::Replicate,
+                "circular" => PadMode::Circular,
+                _ => PadMode::Constant(i.number("value", 0.0)),
+            };
+            x()?.pad(&i.list("pad"), mode)?
+        }
+        "adaptive_avg_pool1d" | "adaptive_avg_pool2d" | "adaptive_avg_pool3d" => {
+            let size = i.list("output_size");
+            let spatial = x()?.shape().rank() - 2;
+            let size: Vec<usize> = (0..spatial).map(|d| size[d.min(size.len() - 1)] as usize).collect();
+            x()?.adaptive_avg_pool(&size)?
+        }
+        "upsample_nearest1d" | "upsample_nearest2d" | "upsample_nearest3d" => upsample(i, Interpolation::Nearest)?,
+        "upsample_linear1d" | "upsample_bilinear2d" | "upsample_trilinear3d" => {
+            upsample(i, Interpolation::Linear { align_corners: i.flag("align_corners") })?
+        }
+        "upsample_bicubic2d" => upsample(i, Interpolation::Cubic { align_corners: i.flag("align_corners") })?,
         "add" => a()?.add(b()?)?,
         "sub" => a()?.sub(b()?)?,
         "mul" => a()?.mul(b()?)?,
@@ -144,7 +223,36 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             };
             x()?.cross_entropy(i.get("target")?, loss)?
         }
-        "mse_loss" => x()?.mse_loss(i.get("target")?, i.reduction())?,
+        "mse_loss" => x()?.mse_loss(target()?, i.reduction())?,
+        "l1_loss" => x()?.l1_loss(target()?, i.reduction())?,
+        "smooth_l1_loss" => x()?.smooth_l1_loss(target()?, i.number("beta", 1.0), i.reduction())?,
+        "huber_loss" => x()?.huber_loss(target()?, i.number("delta", 1.0), i.reduction())?,
+        "binary_cross_entropy" => x()?.bce(target()?, i.tensors.get("weight"), i.reduction())?,
+        "binary_cross_entropy_with_logits" => {
+            x()?.bce_with_logits(target()?, i.tensors.get("weight"), i.tensors.get("pos_weight"), i.reduction())?
+        }
+        "kl_div" => {
+            let batch = i.text("reduction", "mean") == "batchmean";
+            let reduction = if batch { KlReduction::BatchMean } else { KlReduction::By(i.reduction()) };
+            x()?.kl_div(target()?, i.flag("log_target"), reduction)?
+        }
+        "poisson_nll_loss" => {
+            let log_input = i.attrs.get("log_input").and_then(Value::as_bool).unwrap_or(true);
+            x()?.poisson_nll_loss(target()?, log_input, i.flag("full"), i.number("eps", 1e-8), i.reduction())?
+        }
+        "hinge_embedding_loss" => x()?.hinge_embedding_loss(target()?, i.number("margin", 1.0), i.reduction())?,
+        "soft_margin_loss" => x()?.soft_margin_loss(target()?, i.reduction())?,
+        "margin_ranking_loss" => {
+            i.get("input1")?.margin_ranking_loss(i.get("input2")?, target()?, i.number("margin", 0.0), i.reduction())?
+        }
+        "cosine_embedding_loss" => {
+            i.get("input1")?.cosine_embedding_loss(i.get("input2")?, target()?, i.number("margin", 0.0), i.reduction())?
+        }
+        "triplet_margin_loss" => {
+            let (margin, p) = (i.number("margin", 1.0), i.number("p", 2.0));
+            i.get("anchor")?.triplet_margin_loss(i.get("positive")?, i.get("negative")?, margin, p, i.reduction())?
+        }
+        "gaussian_nll_loss" => x()?.gaussian_nll_loss(target()?, i.get("var")?, i.number("eps", 1e-6), i.reduction())?,
         "scaled_dot_product_attention" if !i.tensors.contains_key("mask") => {
             let attention = Attention { causal: i.flag("is_causal"), scale: i.attrs.get("scale").and_then(Value::as_f64) };
             i.get("q")?.attention(i.get("k")?, i.get("v")?, attention)?
@@ -166,6 +274,23 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         },
         _ => return Ok(None),
     }))
+}
+
+/// By `size` or `scale_factor`, each a number or a list.
+fn upsample(i: &Inputs<'_>, mode: Interpolation) -> Result<Var> {
+    let x = i.get("input")?;
+    let spatial = x.shape().rank() - 2;
+    let size = i.list("size");
+    if !size.is_empty() {
+        let size: Vec<usize> = (0..spatial).map(|d| size[d.min(size.len() - 1)] as usize).collect();
+        return Ok(x.interpolate(&size, mode)?);
+    }
+    let factors: Vec<f64> = match i.attrs.get("scale_factor") {
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_f64).collect(),
+        Some(value) => vec![value.as_f64().unwrap_or(1.0); spatial],
+        None => return Err(anyhow!("upsampling needs size or scale_factor")),
+    };
+    Ok(x.interpolate_by(&factors, mode)?)
 }
 
 /// Through the layer, so that the running statistics are those of the layer: their arrays are the case's inputs.

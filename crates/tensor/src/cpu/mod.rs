@@ -6,12 +6,15 @@ mod conv;
 mod elementwise;
 mod gemm;
 mod index;
+mod loss;
 mod norm;
 mod operand;
 mod pool;
 mod reduce;
+mod resample;
 mod rows;
 mod softmax;
+mod ternary;
 mod update;
 
 use std::sync::Arc;
@@ -154,7 +157,13 @@ impl Cpu {
             Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
             Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
             Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, &mut outs[0])?,
-            Op::Mse(reduction) => softmax::mse::<C>(isa, *reduction, ins, bytes, &mut outs[0]),
+            Op::Loss { loss, parameter, reduction } => {
+                loss::forward::<C>(isa, *loss, *parameter, *reduction, ins, bytes, &mut outs[0]);
+            }
+            Op::Ternary { op, value } => {
+                ternary::forward::<C>(isa, *op, *value, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
+            }
+            Op::Resample(map) => resample::forward::<C>(isa, pool, map, ins[0], bytes[0], &mut outs[0])?,
             Op::Attention(attention) => attention::forward::<C>(isa, attention, ins, bytes, outs)?,
             Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
             Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
@@ -210,7 +219,15 @@ impl Cpu {
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,
-            Backward::Mse(reduction) => softmax::mse_backward::<C>(isa, *reduction, ins, bytes, &mut outs[0]),
+            Backward::Loss { loss, parameter, reduction, target } => {
+                loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, bytes, &mut outs[0]);
+            }
+            Backward::Ternary { op, value, operand } => {
+                ternary::backward::<C>(isa, *op, *value, *operand, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
+            }
+            Backward::Resample { map, shape } => {
+                resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
+            }
             Backward::Attention(attention) => attention::backward::<C>(isa, attention, ins, bytes, outs)?,
             Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {

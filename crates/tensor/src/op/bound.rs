@@ -1,6 +1,6 @@
 //! The error that each operator may have beside the one rounding of its result.
 
-use super::{Backward, Op, Reduce};
+use super::{Backward, Binary, Op, Reduce, Reduction};
 use crate::Array;
 
 /// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half a unit
@@ -61,20 +61,37 @@ impl Op {
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),
             Op::Norm(_) => Bound::Scale(64.0),
-            Op::CrossEntropy(_) | Op::Mse(_) => Bound::Scale(64.0),
+            Op::CrossEntropy(_) => Bound::Scale(64.0),
+            // Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
+            Op::Loss { reduction: Reduction::None, .. } => Bound::Scale(8.0),
+            Op::Loss { .. } => Bound::Scale(32.0),
+            // Two products and a sum, which may cancel against x.
+            Op::Ternary { .. } => Bound::Scale(3.0),
+            Op::Resample(map) if map.is_exact() => Bound::Ulps(0.0),
+            // Weights rounded to f32 and their product, then a sum in order; cubic weights have both signs.
+            Op::Resample(map) => Bound::Scale(map.most_taps(ins[0].shape()) as f64 + 6.0),
             // Scores of D products go through exp; then a mean of S values.
             Op::Attention(_) => Bound::Scale(64.0 + extent(0, ins[0].shape().rank() - 1)),
             Op::Backward(backward) => match backward {
                 // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
                 Backward::Unary(_) => Bound::Scale(16.0),
-                Backward::Binary { .. } | Backward::Scalar { .. } => Bound::Ulps(2.5),
+                Backward::Binary { op, .. } | Backward::Scalar { op, .. } => match op {
+                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
+                    Binary::ClampMin | Binary::ClampMax | Binary::Fmod | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
+                    // By the parameter the terms cancel; a power's exponent passes through the logarithm of its base.
+                    Binary::Pow | Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
+                },
                 Backward::Reduce { .. } => Bound::Scale(64.0),
                 Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
                 Backward::Conv2dWeight { .. } => Bound::Gamma(extent(0, 0) * extent(0, 2) * extent(0, 3) + 8.0),
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),
                 Backward::Norm(_) => Bound::Scale(512.0),
-                Backward::CrossEntropy(_) | Backward::Mse(_) => Bound::Scale(32.0),
+                Backward::CrossEntropy(_) => Bound::Scale(32.0),
+                Backward::Loss { .. } => Bound::Scale(16.0),
+                Backward::Ternary { .. } => Bound::Scale(8.0),
+                // As many terms as outputs show one input: at most the whole output of a dimension.
+                Backward::Resample { .. } => Bound::Scale(64.0),
                 // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
                 Backward::Attention(_) => Bound::Scale(256.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),

@@ -2,7 +2,7 @@
 //! program, and gradients of gradients go through it.
 
 use super::program::{Builder, Program, Value};
-use super::trace::{Trace, binary_derivative, unary_derivative};
+use super::trace::{self, Trace, binary_derivative, unary_derivative};
 use super::*;
 use crate::{Dims, Meta, Result};
 
@@ -35,18 +35,20 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
         Op::Softmax { dim, log } => softmax(b, x, *dim, *log)?,
         Op::Norm(norm) => normalise(b, norm)?,
         Op::CrossEntropy(loss) => cross_entropy(b, loss)?,
-        Op::Mse(reduction) => {
-            let d = b.binary(Binary::Sub, x, b.input(1))?;
-            let square = b.unary(Unary::Square, d)?;
-            reduce_loss(b, *reduction, square)?
+        Op::Loss { loss, parameter, reduction } => {
+            let each = trace::loss(b, *loss, *parameter, None, x, b.input(1))?;
+            reduce_loss(b, *reduction, each)?
         }
+        Op::Ternary { op, value } => trace::ternary(b, *op, *value, None, [x, b.input(1), b.input(2)])?,
         Op::Attention(attention) => attend(b, attention)?,
         Op::Backward(backward) => match define_backward(backward, b)? {
             Some(y) => y,
             None => return Ok(None),
         },
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. } => return Ok(None),
-        Op::ArgMax { .. } | Op::Pool(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => return Ok(None),
+        Op::ArgMax { .. } | Op::Pool(_) | Op::Resample(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => {
+            return Ok(None);
+        }
         Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) => return Ok(None),
         Op::StochasticCast { .. } | Op::Copy | Op::View(_) => return Ok(None),
     }))
@@ -236,17 +238,24 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
                 b.binary(Binary::Mul, y, centred)?
             }
         }
-        Backward::Mse(reduction) => {
-            let (x, y) = (b.input(1), b.input(2));
-            let d = b.binary(Binary::Sub, x, y)?;
+        Backward::Loss { loss, parameter, reduction, target } => {
+            let (x, t) = (b.input(1), b.input(2));
+            let slope = trace::loss(b, *loss, *parameter, Some(*target as usize), x, t)?;
             let n = if *reduction == Reduction::Mean { b.shape(x).numel() as f64 } else { 1.0 };
-            let slope = b.scalar(Binary::Mul, d, 2.0 / n)?;
+            let share = b.scalar(Binary::Mul, slope, 1.0 / n)?;
+            let product = b.binary(Binary::Mul, share, g)?;
+            // A constant slope has no shape of its own.
+            let shape = b.shape(x);
+            if b.shape(product) == shape { product } else { b.op(Op::View(View::Expand(shape)), &[product])? }
+        }
+        Backward::Ternary { op, value, operand } => {
+            let slope = trace::ternary(b, *op, *value, Some(*operand), [b.input(1), b.input(2), b.input(3)])?;
             b.binary(Binary::Mul, slope, g)?
         }
         // Linear in the gradient; their adjoints are operators.
         Backward::Conv2dInput { .. } | Backward::Conv2dWeight { .. } => return Ok(None),
         Backward::Pool { .. } | Backward::PoolSelect { .. } => return Ok(None),
-        Backward::Embedding { .. } | Backward::Narrow { .. } => return Ok(None),
+        Backward::Embedding { .. } | Backward::Narrow { .. } | Backward::Resample { .. } => return Ok(None),
         // Second order goes through the definition of the forward operator.
         Backward::Norm(_) | Backward::CrossEntropy(_) | Backward::Attention(_) => return Ok(None),
     }))

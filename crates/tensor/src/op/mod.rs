@@ -4,13 +4,19 @@
 mod elementwise;
 mod bound;
 mod compose;
+mod loss;
 mod outs;
 mod program;
+mod resample;
+mod ternary;
 mod trace;
 
 pub use bound::Bound;
 pub use elementwise::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
+pub use loss::{Loss, LossRow, LossVisitor};
 pub use program::{Builder, Program, Value};
+pub use resample::{Interpolation, PadMode, Resample, Taps, transposed};
+pub use ternary::{Ternary, TernaryRow, TernaryVisitor};
 
 use crate::{DType, Dims, Key, Shape};
 
@@ -29,6 +35,13 @@ pub enum Op {
         value: f64,
         /// Whether the scalar is the left operand.
         reversed: bool,
+    },
+    /// `y = f(x, a, b)` with the number `value`, with broadcasting.
+    Ternary {
+        /// The function.
+        op: Ternary,
+        /// Its number.
+        value: f64,
     },
     /// `y = a ⋛ b`, bool, with broadcasting.
     Compare(Compare),
@@ -70,8 +83,15 @@ pub enum Op {
     Norm(Norm),
     /// Cross-entropy of logits `[N, C, …]` and class indices (i64) `[N, …]`.
     CrossEntropy(CrossEntropy),
-    /// Mean squared error of two tensors of one shape.
-    Mse(Reduction),
+    /// An elementwise loss of a prediction and a target of one shape.
+    Loss {
+        /// The formula.
+        loss: Loss,
+        /// Its parameter (β, δ, a margin); unused by some.
+        parameter: f64,
+        /// Mean over all elements, sum, or none.
+        reduction: Reduction,
+    },
     /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`. Outputs: `[…, T, E]`, log-sum-exp `[…, T]`
     /// (f32).
     Attention(Attention),
@@ -82,6 +102,8 @@ pub enum Op {
         /// Dimension.
         dim: usize,
     },
+    /// A linear map that acts on each dimension by itself.
+    Resample(Resample),
     /// `y = keep ? x / (1 − p) : 0`, the same draw for the same key.
     Dropout {
         /// Probability of zero.
@@ -374,8 +396,33 @@ pub enum Backward {
     Norm(Norm),
     /// Inputs: g, logits, target.
     CrossEntropy(CrossEntropy),
-    /// Gradient of the first input: inputs g, a, b.
-    Mse(Reduction),
+    /// `g · ∂f/∂(operand)` of [`Op::Ternary`] in the broadcast shape: inputs g, x, a, b.
+    Ternary {
+        /// The function.
+        op: Ternary,
+        /// Its number.
+        value: f64,
+        /// 0, 1 or 2.
+        operand: usize,
+    },
+    /// Gradient of the prediction or the target: inputs g, x, t.
+    Loss {
+        /// The formula.
+        loss: Loss,
+        /// Its parameter.
+        parameter: f64,
+        /// How it was reduced.
+        reduction: Reduction,
+        /// For the target.
+        target: bool,
+    },
+    /// The transposed map: input g.
+    Resample {
+        /// The map.
+        map: Resample,
+        /// Shape of x.
+        shape: Shape,
+    },
     /// Inputs: g, q, k, v, output, log-sum-exp. Outputs: dq, dk, dv.
     Attention(Attention),
     /// Inputs: g, index. Output `[rows, D]`; equal indices accumulate in f32 in order.
@@ -407,6 +454,8 @@ pub enum Numerics {
     Promote,
     /// Runs in the dtype its inputs have.
     Neutral,
+    /// Unsafe in 16 bit: refused inside an autocast region.
+    Banned,
 }
 
 impl Op {
@@ -433,7 +482,9 @@ impl Op {
             Op::Softmax { log: true, .. } => "log_softmax",
             Op::Norm(norm) => norm.name(),
             Op::CrossEntropy(_) => "cross_entropy",
-            Op::Mse(_) => "mse_loss",
+            Op::Loss { loss, .. } => loss.name(),
+            Op::Ternary { op, .. } => op.name(),
+            Op::Resample(map) => map.name(),
             Op::Attention(_) => "scaled_dot_product_attention",
             Op::Embedding => "embedding",
             Op::Cat { .. } => "cat",
@@ -466,7 +517,9 @@ impl Op {
                 Backward::Softmax { .. } => "softmax_backward",
                 Backward::Norm(_) => "norm_backward",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",
-                Backward::Mse(_) => "mse_loss_backward",
+                Backward::Loss { .. } => "loss_backward",
+                Backward::Ternary { .. } => "ternary_backward",
+                Backward::Resample { .. } => "resample_backward",
                 Backward::Attention(_) => "attention_backward",
                 Backward::Embedding { .. } => "embedding_backward",
                 Backward::Narrow { .. } => "narrow_backward",
@@ -488,7 +541,10 @@ impl Op {
                 NormKind::Layer { .. } | NormKind::Group { .. } => Numerics::F32,
                 NormKind::Batch | NormKind::Fixed => Numerics::Neutral,
             },
-            Op::CrossEntropy(_) | Op::Mse(_) => Numerics::F32,
+            Op::CrossEntropy(_) => Numerics::F32,
+            Op::Loss { loss, .. } => loss.numerics(),
+            Op::Ternary { op, .. } => op.numerics(),
+            Op::Resample(map) => map.numerics(),
             Op::ArgMax { .. } | Op::Pool(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => Numerics::Neutral,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Numerics::Neutral,
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => Numerics::Neutral,
@@ -514,7 +570,9 @@ impl Op {
             | Op::Pool(_)
             | Op::Softmax { .. }
             | Op::CrossEntropy(_)
-            | Op::Mse(_)
+            | Op::Loss { .. }
+            | Op::Ternary { .. }
+            | Op::Resample(_)
             | Op::Attention(_)
             | Op::Embedding
             | Op::Cat { .. }

@@ -114,7 +114,17 @@ impl Op {
                 let shape = if loss.reduction == Reduction::None { each } else { Shape::SCALAR };
                 smallvec![dense(shape)]
             }
-            Op::Mse(reduction) => {
+            Op::Ternary { .. } => {
+                check.count(3)?;
+                check.floats(0..3)?;
+                smallvec![float(check.broadcast(0..3)?)]
+            }
+            Op::Resample(map) => {
+                check.count(1)?;
+                check.floats(0..1)?;
+                smallvec![float(ins[0].layout.like(map.shape(ins[0].shape())?))]
+            }
+            Op::Loss { reduction, .. } => {
                 check.count(2)?;
                 check.floats(0..2)?;
                 check.same_shape(0, 1)?;
@@ -262,10 +272,21 @@ impl Op {
                     check.count(3)?;
                     smallvec![like(1)]
                 }
-                Backward::Mse(_) => {
+                Backward::Loss { .. } => {
                     check.count(3)?;
                     check.same_shape(1, 2)?;
                     smallvec![like(1)]
+                }
+                Backward::Ternary { .. } => {
+                    check.count(4)?;
+                    smallvec![float(check.broadcast(0..4)?)]
+                }
+                Backward::Resample { map, shape } => {
+                    check.count(1)?;
+                    if map.shape(shape)? != *ins[0].shape() {
+                        return check.shape("the gradient of the map's output");
+                    }
+                    smallvec![float(ins[0].layout.like(*shape))]
                 }
                 Backward::Attention(_) => {
                     check.count(6)?;

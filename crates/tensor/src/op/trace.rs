@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::program::{Builder, Value};
-use super::{Binary, BinaryRow, BinaryVisitor, Compare, Unary, UnaryRow, UnaryVisitor};
+use super::{
+    Binary, BinaryRow, BinaryVisitor, Compare, Loss, LossRow, LossVisitor, Ternary, TernaryRow, TernaryVisitor, Unary, UnaryRow,
+    UnaryVisitor,
+};
 use crate::simd::{Lanes, Wide, Wide2};
 use crate::{Result, Shape};
 
@@ -31,6 +34,39 @@ pub(super) fn binary_derivative(builder: &mut Builder, row: Binary, rhs: bool, a
         }
     }
     trace(builder, || row.visit(Partial(rhs, a, b)))
+}
+
+/// `f`, or the derivative by operand `by`, of a ternary row.
+pub(super) fn ternary(builder: &mut Builder, row: Ternary, value: f64, by: Option<usize>, ins: [Value; 3]) -> Result<Value> {
+    struct Formula(Option<usize>, [Trace; 3], Trace);
+    impl TernaryVisitor for Formula {
+        type Output = Trace;
+        fn visit<R: TernaryRow>(self) -> Trace {
+            let Formula(by, [x, a, b], v) = self;
+            match by {
+                None => R::f(x, a, b, v),
+                Some(operand) => R::d(operand, x, a, b, v),
+            }
+        }
+    }
+    trace(builder, || row.visit(Formula(by, ins.map(Trace::Value), Trace::Number(value))))
+}
+
+/// The loss of each element, or its derivative by the prediction (0) or the target (1).
+pub(super) fn loss(builder: &mut Builder, row: Loss, parameter: f64, by: Option<usize>, x: Value, t: Value) -> Result<Value> {
+    struct Formula(Option<usize>, Trace, Trace, Trace);
+    impl LossVisitor for Formula {
+        type Output = Trace;
+        fn visit<R: LossRow>(self) -> Trace {
+            let Formula(by, x, t, p) = self;
+            match by {
+                None => R::f(x, t, p),
+                Some(0) => R::dx(x, t, p),
+                Some(_) => R::dt(x, t, p),
+            }
+        }
+    }
+    trace(builder, || row.visit(Formula(by, Trace::Value(x), Trace::Value(t), Trace::Number(parameter))))
 }
 
 thread_local! {

@@ -1,7 +1,7 @@
 //! Kernels of the backward pass, from their definitions.
 
-use super::elementwise::{derivative, partial};
-use super::forward::{groups, places, probabilities, products, softmax};
+use super::elementwise::{derivative, loss_slope, partial, ternary_slope};
+use super::forward::{groups, places, places_of, probabilities, products, softmax};
 use super::{Dense, unflatten};
 use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction};
@@ -150,9 +150,21 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 up * (p.at(i) - wanted)
             })]
         }
-        Backward::Mse(reduction) => {
+        Backward::Loss { loss, parameter, reduction, target } => {
             let n = if *reduction == Reduction::Mean { x[1].v.len() as f64 } else { 1.0 };
-            vec![each(&|i| g.at(i) * 2.0 * (x[1].at(i) - x[2].at(i)) / n)]
+            vec![each(&|i| g.at(i) * loss_slope(*loss, *target, x[1].at(i), x[2].at(i), *parameter) / n)]
+        }
+        Backward::Ternary { op, value, operand } => {
+            vec![each(&|i| g.at(i) * ternary_slope(*op, *operand, x[1].at(i), x[2].at(i), x[3].at(i), *value))]
+        }
+        Backward::Resample { map, shape: input } => {
+            let mut dx = Dense::zeros(shape);
+            for flat in 0..g.v.len() {
+                for (at, w) in places_of(map, input, &unflatten(flat, &g.shape)) {
+                    dx.add(&at, w * g.v[flat]);
+                }
+            }
+            vec![dx]
         }
         Backward::Attention(attention) => {
             let [q, k, v] = [&x[1], &x[2], &x[3]];

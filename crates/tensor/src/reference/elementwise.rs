@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
-use crate::op::{Binary, Compare, Unary};
+use crate::op::{Binary, Compare, Loss, Ternary, Unary};
 use crate::simd::wide::erfinv;
 
 fn sigmoid(x: f64) -> f64 {
@@ -237,5 +237,78 @@ pub(super) fn compare(row: Compare, a: f64, b: f64) -> bool {
         Compare::And => a != 0.0 && b != 0.0,
         Compare::Or => a != 0.0 || b != 0.0,
         Compare::Xor => (a != 0.0) ^ (b != 0.0),
+    }
+}
+
+pub(super) fn ternary(row: Ternary, x: f64, a: f64, b: f64, v: f64) -> f64 {
+    match row {
+        Ternary::Addcmul => x + v * a * b,
+        Ternary::Addcdiv => x + v * a / b,
+        Ternary::Lerp => x * (1.0 - b) + a * b,
+    }
+}
+
+/// The derivative by operand 0, 1 or 2.
+pub(super) fn ternary_slope(row: Ternary, operand: usize, x: f64, a: f64, b: f64, v: f64) -> f64 {
+    match (row, operand) {
+        (Ternary::Addcmul | Ternary::Addcdiv, 0) => 1.0,
+        (Ternary::Addcmul, 1) => v * b,
+        (Ternary::Addcmul, _) => v * a,
+        (Ternary::Addcdiv, 1) => v / b,
+        (Ternary::Addcdiv, _) => -v * a / (b * b),
+        (Ternary::Lerp, 0) => 1.0 - b,
+        (Ternary::Lerp, 1) => b,
+        (Ternary::Lerp, _) => a - x,
+    }
+}
+
+pub(super) fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
+    let d = (x - t).abs();
+    match row {
+        Loss::Mse => d * d,
+        Loss::L1 => d,
+        Loss::SmoothL1 if d < p => d * d / (2.0 * p),
+        Loss::SmoothL1 => d - p / 2.0,
+        Loss::Huber if d <= p => d * d / 2.0,
+        Loss::Huber => p * (d - p / 2.0),
+        Loss::BceWithLogits => t * libm::log1p(libm::exp(-x)) + (1.0 - t) * libm::log1p(libm::exp(x)),
+        Loss::Bce => -(t * libm::log(x).max(-100.0) + (1.0 - t) * libm::log1p(-x).max(-100.0)),
+        Loss::KlDiv if t <= 0.0 => 0.0,
+        Loss::KlDiv => t * (libm::log(t) - x),
+        Loss::KlDivLog => libm::exp(t) * (t - x),
+        Loss::PoissonNll => libm::exp(x) - t * x,
+        Loss::PoissonNllRate => x - t * libm::log(x + p),
+        Loss::HingeEmbedding if t > 0.0 => x,
+        Loss::HingeEmbedding => (p - x).max(0.0),
+        Loss::SoftMargin => libm::log1p(libm::exp(-t * x)),
+    }
+}
+
+/// The derivative by the prediction, or by the target.
+pub(super) fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64 {
+    let d = x - t;
+    let sign = if target { -1.0 } else { 1.0 };
+    match row {
+        Loss::Mse => sign * 2.0 * d,
+        Loss::L1 => sign * unary(Unary::Sign, d),
+        Loss::SmoothL1 => sign * if d.abs() < p { d / p } else { unary(Unary::Sign, d) },
+        Loss::Huber => sign * d.clamp(-p, p),
+        Loss::BceWithLogits if target => -x,
+        Loss::BceWithLogits => sigmoid(x) - t,
+        Loss::Bce if target => libm::log1p(-x).max(-100.0) - libm::log(x).max(-100.0),
+        Loss::Bce => d / (x * (1.0 - x)).max(1e-12),
+        Loss::KlDiv if t <= 0.0 => 0.0,
+        Loss::KlDiv if target => libm::log(t) - x + 1.0,
+        Loss::KlDiv => -t,
+        Loss::KlDivLog if target => libm::exp(t) * (t - x + 1.0),
+        Loss::KlDivLog => -libm::exp(t),
+        Loss::PoissonNll if target => -x,
+        Loss::PoissonNll => libm::exp(x) - t,
+        Loss::PoissonNllRate if target => -libm::log(x + p),
+        Loss::PoissonNllRate => 1.0 - t / (x + p),
+        Loss::HingeEmbedding if target => 0.0,
+        Loss::HingeEmbedding if t > 0.0 => 1.0,
+        Loss::HingeEmbedding => -when(x < p),
+        Loss::SoftMargin => -(if target { x } else { t }) * sigmoid(-t * x),
     }
 }

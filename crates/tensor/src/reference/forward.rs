@@ -1,8 +1,8 @@
 //! Forward operators, from their definitions.
 
-use super::elementwise::{binary, compare, unary};
+use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
-use crate::op::{Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, View};
+use crate::op::{Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Resample, View};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use crate::{DType, Dims, Error, Key, Op, Result};
@@ -87,11 +87,16 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             }
             vec![loss_result(loss.reduction, total, count, shape)]
         }
-        Op::Mse(reduction) => {
-            let squares: Vec<f64> = x[0].v.iter().zip(&x[1].v).map(|(a, b)| (a - b) * (a - b)).collect();
-            let n = squares.len() as f64;
-            vec![loss_result(*reduction, squares, n, shape)]
+        Op::Loss { loss, parameter, reduction } => {
+            let each: Vec<f64> = x[0].v.iter().zip(&x[1].v).map(|(&x, &t)| loss_of(*loss, x, t, *parameter)).collect();
+            let n = each.len() as f64;
+            vec![loss_result(*reduction, each, n, shape)]
         }
+        Op::Ternary { op, value } => vec![each(&|i| ternary(*op, x[0].at(i), x[1].at(i), x[2].at(i), *value))],
+        Op::Resample(map) => vec![each(&|i| {
+            let terms = places_of(map, &x[0].shape, i);
+            if terms.is_empty() { map.fill() } else { terms.iter().map(|(at, w)| w * x[0].at(at)).sum() }
+        })],
         Op::Attention(attention) => attend(attention, x, shapes),
         Op::Embedding => {
             let rows = x[0].shape[0];
@@ -134,6 +139,16 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         }
         Op::Backward(backward) => super::backward::backward(backward, x, shapes),
     })
+}
+
+/// The inputs that make output `i` of a linear map, and their weights.
+pub(super) fn places_of(map: &Resample, x: &[usize], i: &[usize]) -> Vec<(Vec<usize>, f64)> {
+    let mut all = vec![(Vec::new(), 1.0)];
+    for d in 0..x.len() {
+        let taps = &map.taps(d, x[d])[i[d]];
+        all = all.iter().flat_map(|(at, w)| taps.iter().map(move |&(j, v)| ([&at[..], &[j]].concat(), w * v))).collect();
+    }
+    all
 }
 
 /// Two words per element, as the definition of the streams says.

@@ -63,12 +63,20 @@ pub trait Map2: Copy {
     fn eval<L: Lanes>(self, a: L, b: L) -> L;
 }
 
+/// An elementwise function of three values.
+pub trait Map3: Copy {
+    /// The function.
+    fn eval<L: Lanes>(self, a: L, b: L, c: L) -> L;
+}
+
 /// The types kernels compute in.
 pub trait Real: crate::Float + bytemuck::Pod {
     /// `y[i] = f(x[i])`. An element's result does not depend on its position.
     fn map1<F: Map1>(isa: Isa, f: F, x: &[Self], y: &mut [Self]);
     /// `y[i] = f(a[i], b[i])`.
     fn map2<F: Map2>(isa: Isa, f: F, a: &[Self], b: &[Self], y: &mut [Self]);
+    /// `y[i] = f(a[i], b[i], c[i])`.
+    fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
     fn sum<F: Map2>(isa: Isa, f: F, x: &[Self], shift: Self) -> Self;
     /// `Σ a[i]·b[i]` over the same fixed tree.
@@ -126,6 +134,30 @@ impl<F: Map2> Kernel for Map2Kernel<'_, F> {
             pb[..n - body].copy_from_slice(&b[body..n]);
             f.eval(L::load(&pa[..L::N]), L::load(&pb[..L::N])).store(&mut out[..L::N]);
             y[body..n].copy_from_slice(&out[..n - body]);
+        }
+    }
+}
+
+struct Map3Kernel<'a, F>(F, [&'a [f32]; 3], &'a mut [f32]);
+
+impl<F: Map3> Kernel for Map3Kernel<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let Map3Kernel(f, [a, b, c], y) = self;
+        let body = y.len() - y.len() % L::N;
+        for i in (0..body).step_by(L::N) {
+            f.eval(L::load(&a[i..]), L::load(&b[i..]), L::load(&c[i..])).store(&mut y[i..]);
+        }
+        let rest = y.len() - body;
+        if rest > 0 {
+            let mut pad = [[0.0; 16]; 4];
+            for (pad, x) in pad.iter_mut().zip([a, b, c]) {
+                pad[..rest].copy_from_slice(&x[body..body + rest]);
+            }
+            let [a, b, c, out] = &mut pad;
+            f.eval(L::load(a), L::load(b), L::load(c)).store(out);
+            y[body..].copy_from_slice(&out[..rest]);
         }
     }
 }
@@ -213,6 +245,9 @@ impl Real for f32 {
     fn map2<F: Map2>(isa: Isa, f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
         dispatch(isa, Map2Kernel(f, a, b, y));
     }
+    fn map3<F: Map3>(isa: Isa, f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
+        dispatch(isa, Map3Kernel(f, [a, b, c], y));
+    }
     fn sum<F: Map2>(isa: Isa, f: F, x: &[f32], shift: f32) -> f32 {
         dispatch(isa, SumKernel(f, x, shift))
     }
@@ -227,6 +262,9 @@ impl Real for f64 {
     }
     fn map2<F: Map2>(_isa: Isa, f: F, a: &[f64], b: &[f64], y: &mut [f64]) {
         a.iter().zip(b).zip(y).for_each(|((&a, &b), y)| *y = f.eval(a, b));
+    }
+    fn map3<F: Map3>(_isa: Isa, f: F, a: &[f64], b: &[f64], c: &[f64], y: &mut [f64]) {
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = f.eval(a[i], b[i], c[i]));
     }
     fn sum<F: Map2>(_isa: Isa, f: F, x: &[f64], shift: f64) -> f64 {
         let mut sums = [0.0; 16];

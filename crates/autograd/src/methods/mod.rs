@@ -1,8 +1,13 @@
 //! The operators as methods of [`Var`], under PyTorch's names.
 
+mod elementwise;
+mod loss;
+mod resample;
+
+pub use loss::KlReduction;
+
 use binade_tensor::op::{
-    Attention, Binary, Compare, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction,
-    Unary, View,
+    Attention, Binary, Compare, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Unary, View,
 };
 use binade_tensor::{Array, Arrays, DType, Dims, Error as TensorError, Op, Shape};
 
@@ -273,14 +278,6 @@ impl Var {
     /// Shapes do not fit; a class is out of range.
     pub fn cross_entropy(&self, target: &Var, loss: CrossEntropy) -> Result<Var> {
         apply(Op::CrossEntropy(loss), &[self, target])
-    }
-
-    /// Mean squared error.
-    ///
-    /// # Errors
-    /// Shapes differ.
-    pub fn mse_loss(&self, target: &Var, reduction: Reduction) -> Result<Var> {
-        apply(Op::Mse(reduction), &[self, target])
     }
 }
 

@@ -1,0 +1,72 @@
+//! Elementwise functions of three tensors.
+
+use super::operand::{BLOCK, Compute, Operand, fill};
+use crate::ArrayMut;
+use crate::op::{Ternary, TernaryRow, TernaryVisitor};
+use crate::simd::{Isa, Lanes, Map3};
+
+#[derive(Clone, Copy)]
+struct F<R>(std::marker::PhantomData<fn() -> R>, f64);
+
+impl<R: TernaryRow> Map3 for F<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, a: L, b: L) -> L {
+        R::f(x, a, b, L::splat(self.1))
+    }
+}
+
+/// The derivative by operand `OPERAND`.
+#[derive(Clone, Copy)]
+struct D<R, const OPERAND: usize>(std::marker::PhantomData<fn() -> R>, f64);
+
+impl<R: TernaryRow, const OPERAND: usize> Map3 for D<R, OPERAND> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, a: L, b: L) -> L {
+        R::d(OPERAND, x, a, b, L::splat(self.1))
+    }
+}
+
+struct Run<'a, 'b, C> {
+    isa: Isa,
+    value: f64,
+    /// The operand to differentiate by; the first input is then the gradient.
+    by: Option<usize>,
+    ins: &'a [Operand<'a>],
+    out: &'a mut ArrayMut<'b>,
+    computing: std::marker::PhantomData<C>,
+}
+
+impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
+    type Output = ();
+    fn visit<R: TernaryRow>(self) {
+        let Run { isa, value, by, ins, out, .. } = self;
+        let row = std::marker::PhantomData;
+        let x = &ins[by.is_some() as usize..];
+        fill::<C>(isa, out, |start, y| {
+            let n = y.len();
+            let [mut px, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
+            let (x, a, b) =
+                (x[0].block(isa, start, n, &mut px), x[1].block(isa, start, n, &mut pa), x[2].block(isa, start, n, &mut pb));
+            match by {
+                None => C::map3(isa, F::<R>(row, value), x, a, b, y),
+                Some(0) => C::map3(isa, D::<R, 0>(row, value), x, a, b, y),
+                Some(1) => C::map3(isa, D::<R, 1>(row, value), x, a, b, y),
+                Some(_) => C::map3(isa, D::<R, 2>(row, value), x, a, b, y),
+            }
+            if by.is_some() {
+                let mut pg = [C::zero(); BLOCK];
+                let g = ins[0].block(isa, start, n, &mut pg);
+                y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
+            }
+        });
+    }
+}
+
+pub(super) fn forward<C: Compute>(isa: Isa, row: Ternary, value: f64, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+    row.visit(Run::<C> { isa, value, by: None, ins, out, computing: std::marker::PhantomData });
+}
+
+/// Inputs g, x, a, b.
+pub(super) fn backward<C: Compute>(isa: Isa, row: Ternary, value: f64, by: usize, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+    row.visit(Run::<C> { isa, value, by: Some(by), ins, out, computing: std::marker::PhantomData });
+}

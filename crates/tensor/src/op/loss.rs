@@ -1,0 +1,150 @@
+//! Elementwise losses of a prediction x, a target t and a parameter p: one row each, reduced in the same pass.
+
+use super::Numerics;
+use crate::simd::Lanes;
+
+/// A loss row as a type.
+pub trait LossRow: Copy + Send + Sync + 'static {
+    /// The loss of one element.
+    fn f<L: Lanes>(x: L, t: L, p: L) -> L;
+    /// Its derivative by the prediction.
+    fn dx<L: Lanes>(x: L, t: L, p: L) -> L;
+    /// Its derivative by the target.
+    fn dt<L: Lanes>(x: L, t: L, p: L) -> L;
+}
+
+/// Code generic over the row, run by [`Loss::visit`].
+pub trait LossVisitor {
+    /// Result.
+    type Output;
+    /// Runs for row `R`.
+    fn visit<R: LossRow>(self) -> Self::Output;
+}
+
+/// One row per loss: variant, name, numeric class, f, ∂f/∂x, ∂f/∂t.
+macro_rules! losses {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident, |$x:ident, $t:ident, $p:ident| $f:expr, $dx:expr, $dt:expr;)*) => {
+        /// An elementwise loss. The classes are those of PyTorch's autocast lists.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Loss { $($(#[$doc])* $variant,)* }
+
+        impl Loss {
+            /// Every row.
+            pub const ALL: &'static [Loss] = &[$(Loss::$variant),*];
+            /// The operator's name.
+            pub const fn name(self) -> &'static str { match self { $(Loss::$variant => $name),* } }
+            /// Its numeric class.
+            pub const fn numerics(self) -> Numerics { match self { $(Loss::$variant => Numerics::$class),* } }
+            /// Runs `visitor` with the row as a type.
+            pub fn visit<V: LossVisitor>(self, visitor: V) -> V::Output {
+                match self { $(Loss::$variant => visitor.visit::<rows::$variant>()),* }
+            }
+        }
+
+        $(#[allow(unused_variables)]
+        impl LossRow for rows::$variant {
+            #[inline(always)]
+            fn f<L: Lanes>($x: L, $t: L, $p: L) -> L { $f }
+            #[inline(always)]
+            fn dx<L: Lanes>($x: L, $t: L, $p: L) -> L { $dx }
+            #[inline(always)]
+            fn dt<L: Lanes>($x: L, $t: L, $p: L) -> L { $dt }
+        })*
+
+        mod rows { $(#[derive(Clone, Copy)] pub struct $variant;)* }
+    };
+}
+
+losses! {
+    /// `(x − t)²`.
+    Mse, "mse_loss", F32, |x, t, p| square(x - t), twice(x - t), -twice(x - t);
+    /// `|x − t|`. The gradient at 0 is 0.
+    L1, "l1_loss", F32, |x, t, p| (x - t).abs(), sign(x - t), -sign(x - t);
+    /// `|d| < p ? d²/2p : |d| − p/2` with d = x − t.
+    SmoothL1, "smooth_l1_loss", F32, |x, t, p| smooth_l1(x - t, p), smooth_l1_slope(x - t, p), -smooth_l1_slope(x - t, p);
+    /// `|d| ≤ p ? d²/2 : p·(|d| − p/2)` with d = x − t (Huber 1964).
+    Huber, "huber_loss", F32, |x, t, p| huber(x - t, p), (x - t).max(-p).min(p), -(x - t).max(-p).min(p);
+    /// `−t·ln σ(x) − (1 − t)·ln(1 − σ(x))` as `max(x, 0) − x·t + ln(1 + e^−|x|)`.
+    BceWithLogits, "binary_cross_entropy_with_logits", F32, |x, t, p| bce_with_logits(x, t), x.sigmoid() - t, -x;
+    /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast bans it.
+    Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (L::splat(1.0) - x)).max(L::splat(1e-12)), log_below(-x) - log_limited(x);
+    /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0.
+    KlDiv, "kl_div", F32, |x, t, p| kl_div(x, t), L::select(L::splat(0.0).lt(t), -t, L::splat(0.0)), L::select(L::splat(0.0).lt(t), t.ln() - x + L::splat(1.0), L::splat(0.0));
+    /// `eᵗ·(t − x)` of log-probabilities x and t.
+    KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + L::splat(1.0));
+    /// `eˣ − t·x`: x is the logarithm of the rate.
+    PoissonNll, "poisson_nll_loss", F32, |x, t, p| x.exp() - t * x, x.exp() - t, -x;
+    /// `x − t·ln(x + p)`: x is the rate.
+    PoissonNllRate, "poisson_nll_loss", F32, |x, t, p| x - t * (x + p).ln(), L::splat(1.0) - t / (x + p), -(x + p).ln();
+    /// `t = 1 ? x : max(p − x, 0)` for labels t = ±1.
+    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| L::select(L::splat(0.0).lt(t), x, (p - x).max(L::splat(0.0))), L::select(L::splat(0.0).lt(t), L::splat(1.0), L::select(x.lt(p), L::splat(-1.0), L::splat(0.0))), L::splat(0.0);
+    /// `ln(1 + e^(−t·x))` for labels t = ±1.
+    SoftMargin, "soft_margin_loss", F32, |x, t, p| soft_margin(t * x), -t * (-(t * x)).sigmoid(), -x * (-(t * x)).sigmoid();
+}
+
+#[inline(always)]
+fn square<L: Lanes>(d: L) -> L {
+    d * d
+}
+
+#[inline(always)]
+fn twice<L: Lanes>(d: L) -> L {
+    d + d
+}
+
+#[inline(always)]
+fn sign<L: Lanes>(d: L) -> L {
+    let zero = L::splat(0.0);
+    L::select(zero.lt(d), L::splat(1.0), L::select(d.lt(zero), L::splat(-1.0), d))
+}
+
+#[inline(always)]
+fn smooth_l1<L: Lanes>(d: L, p: L) -> L {
+    let (a, half) = (d.abs(), L::splat(0.5));
+    L::select(a.lt(p), half * a * a / p, a - half * p)
+}
+
+#[inline(always)]
+fn smooth_l1_slope<L: Lanes>(d: L, p: L) -> L {
+    L::select(d.abs().lt(p), d / p, sign(d))
+}
+
+#[inline(always)]
+fn huber<L: Lanes>(d: L, p: L) -> L {
+    let (a, half) = (d.abs(), L::splat(0.5));
+    L::select(a.le(p), half * a * a, p * (a - half * p))
+}
+
+#[inline(always)]
+fn bce_with_logits<L: Lanes>(x: L, t: L) -> L {
+    x.max(L::splat(0.0)) - x * t + (-x.abs()).exp().ln_1p()
+}
+
+/// `max(ln x, −100)`.
+#[inline(always)]
+fn log_limited<L: Lanes>(x: L) -> L {
+    x.ln().max(L::splat(-100.0))
+}
+
+/// `max(ln(1 + y), −100)`.
+#[inline(always)]
+fn log_below<L: Lanes>(y: L) -> L {
+    y.ln_1p().max(L::splat(-100.0))
+}
+
+#[inline(always)]
+fn bce<L: Lanes>(x: L, t: L) -> L {
+    -(t * log_limited(x) + (L::splat(1.0) - t) * log_below(-x))
+}
+
+#[inline(always)]
+fn kl_div<L: Lanes>(x: L, t: L) -> L {
+    let zero = L::splat(0.0);
+    L::select(zero.lt(t), t * (t.ln() - x), zero)
+}
+
+/// `ln(1 + e^−m)` without overflow.
+#[inline(always)]
+fn soft_margin<L: Lanes>(m: L) -> L {
+    (-m).max(L::splat(0.0)) + (-m.abs()).exp().ln_1p()
+}

@@ -1,0 +1,69 @@
+//! Elementwise functions of three tensors and a number: one row each.
+
+use super::Numerics;
+use crate::simd::Lanes;
+
+/// A ternary row as a type.
+pub trait TernaryRow: Copy + Send + Sync + 'static {
+    /// `f(x, a, b)` with the number v.
+    fn f<L: Lanes>(x: L, a: L, b: L, v: L) -> L;
+    /// The derivative by operand 0, 1 or 2.
+    fn d<L: Lanes>(operand: usize, x: L, a: L, b: L, v: L) -> L;
+}
+
+/// Code generic over the row, run by [`Ternary::visit`].
+pub trait TernaryVisitor {
+    /// Result.
+    type Output;
+    /// Runs for row `R`.
+    fn visit<R: TernaryRow>(self) -> Self::Output;
+}
+
+/// One row per operator: variant, name, numeric class, bound in ulp of f32 relative to |x| + |f − x|, f, and the derivatives.
+macro_rules! ternary {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident, |$x:ident, $a:ident, $b:ident, $v:ident| $f:expr, [$dx:expr, $da:expr, $db:expr];)*) => {
+        /// An elementwise function of three tensors and a number v.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Ternary { $($(#[$doc])* $variant,)* }
+
+        impl Ternary {
+            /// Every row.
+            pub const ALL: &'static [Ternary] = &[$(Ternary::$variant),*];
+            /// The operator's name.
+            pub const fn name(self) -> &'static str { match self { $(Ternary::$variant => $name),* } }
+            /// Its numeric class.
+            pub const fn numerics(self) -> Numerics { match self { $(Ternary::$variant => Numerics::$class),* } }
+            /// Runs `visitor` with the row as a type.
+            pub fn visit<V: TernaryVisitor>(self, visitor: V) -> V::Output {
+                match self { $(Ternary::$variant => visitor.visit::<rows::$variant>()),* }
+            }
+        }
+
+        $(#[allow(unused_variables)]
+        impl TernaryRow for rows::$variant {
+            #[inline(always)]
+            fn f<L: Lanes>($x: L, $a: L, $b: L, $v: L) -> L { $f }
+            #[inline(always)]
+            fn d<L: Lanes>(operand: usize, $x: L, $a: L, $b: L, $v: L) -> L {
+                match operand { 0 => $dx, 1 => $da, _ => $db }
+            }
+        })*
+
+        mod rows { $(#[derive(Clone, Copy)] pub struct $variant;)* }
+    };
+}
+
+ternary! {
+    /// `x + v·a·b`.
+    Addcmul, "addcmul", Promote, |x, a, b, v| x + v * (a * b), [L::splat(1.0), v * b, v * a];
+    /// `x + v·a/b`.
+    Addcdiv, "addcdiv", Promote, |x, a, b, v| x + v * (a / b), [L::splat(1.0), v / b, -(v * (a / b) / b)];
+    /// `x + b·(a − x)`, from the nearer end, so that b = 1 gives a.
+    Lerp, "lerp", Neutral, |x, a, b, v| lerp(x, a, b), [L::splat(1.0) - b, b, a - x];
+}
+
+#[inline(always)]
+fn lerp<L: Lanes>(x: L, a: L, b: L) -> L {
+    let d = a - x;
+    L::select(b.abs().lt(L::splat(0.5)), x + b * d, a - d * (L::splat(1.0) - b))
+}
