@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use binade_tensor::op::{
-    Backward, Binary, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, View,
+    Backward, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, View,
 };
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -97,16 +97,12 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
-        Op::Norm(norm) => match (norm.kind, norm.affine) {
-            (NormKind::Fixed, true) => Saves::inputs(&[0, 1, 2, 3, 4]),
-            (NormKind::Fixed, false) => Saves::inputs(&[0, 1, 2]),
-            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, true) => {
-                Saves::inputs(&[0, 1, 2]).and_outputs(&[1, 2])
-            }
-            (NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch, false) => {
-                Saves::inputs(&[0]).and_outputs(&[1, 2])
-            }
-        },
+        // x, weights (which live anyway) and statistics; the result where its activation's derivative is written in it.
+        Op::Norm(norm) => {
+            let all = Saves { inputs: u16::MAX, outputs: 0 };
+            let result = matches!(norm.act.map(|a| a.saved()), Some(Saved::Output)) as u16;
+            Saves { outputs: result | if norm.kind == NormKind::Fixed { 0 } else { 0b110 }, ..all }
+        }
         Op::CrossEntropy(_) => Saves::inputs(&[0, 1]),
         Op::Loss { .. } => Saves::inputs(&[0, 1]),
         Op::Ternary { .. } => Saves::inputs(&[0, 1, 2]),
@@ -317,15 +313,32 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[g, c.output(0)?], c.dtype(0))?)]
         }
         Op::Norm(norm) => {
+            let plain = Norm { act: None, ..*norm };
+            let g = &match norm.act {
+                None => g.clone(),
+                Some(act) => {
+                    // What the activation saw is not kept: normalising again costs one pass and no memory.
+                    let saved = match act.saved() {
+                        Saved::Output => c.output(0)?.clone(),
+                        Saved::Input | Saved::Nothing => {
+                            let ins: SmallVec<[&V; 5]> = (0..c.metas.len()).map(|i| c.input(i)).collect::<Result<_>>()?;
+                            c.run(Op::Norm(plain), &ins, c.dtype(0).accum())?
+                        }
+                    };
+                    c.run(Op::Backward(Backward::Unary(act)), &[g, &saved], g.dtype())?
+                }
+            };
             let mut ins: SmallVec<[&V; 5]> = smallvec![g, c.input(0)?];
             if norm.affine {
                 ins.push(c.input(1)?);
             }
             match norm.kind {
-                NormKind::Fixed => ins.extend([c.input(1 + 2 * norm.affine as usize)?, c.input(2 + 2 * norm.affine as usize)?]),
-                NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => ins.extend([c.output(1)?, c.output(2)?]),
+                NormKind::Fixed => ins.extend([c.input(1 + norm.weights())?, c.input(2 + norm.weights())?]),
+                NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } | NormKind::Batch => {
+                    ins.extend([c.output(1)?, c.output(2)?]);
+                }
             }
-            let outs = V::run_all(Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0))?;
+            let outs = V::run_all(Op::Backward(Backward::Norm(plain)), &ins, c.device, c.dtype(0))?;
             let mut grads: Grads<V> = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
             grads.resize(c.metas.len(), None);
             grads

@@ -156,6 +156,27 @@ fn losses_selection_and_views() {
 }
 
 #[test]
+fn norms_with_their_activations() {
+    use binade_tensor::op::Norm;
+    let kinds = [NormKind::Layer { dims: 1 }, NormKind::Rms { dims: 1 }, NormKind::Group { groups: 3 }, NormKind::Batch];
+    for kind in kinds.into_iter().chain([NormKind::Fixed]) {
+        for act in [None, Some(Unary::Gelu), Some(Unary::Tanh)] {
+            let norm = Norm { kind, eps: 1e-3, affine: true, act };
+            let mut ins = vec![values(&[4, 3, 3], 1, 0.0)];
+            ins.extend((0..norm.weights()).map(|i| values(&[3], 2 + i as u64, 0.5)));
+            let statistics = [values(&[3], 5, 0.0), values(&[3], 6, 4.0)].map(Var::constant);
+            check(norm.name(), &ins, |v| {
+                let mut ins: Vec<&Var> = v.iter().collect();
+                if kind == NormKind::Fixed {
+                    ins.extend(&statistics);
+                }
+                binade_autograd::apply(Op::Norm(norm), &ins)
+            });
+        }
+    }
+}
+
+#[test]
 fn losses_maps_and_ternary_rows() {
     use binade_tensor::op::{Interpolation, Loss, PadMode, Ternary};
     for &loss in Loss::ALL {

@@ -105,6 +105,13 @@ fn pooling_and_norms() {
     for kind in [NormKind::Group { groups: 2 }, NormKind::Batch] {
         check("norm", &[x.clone(), w.clone(), b.clone()], |v| v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-3).map(|r| r.0));
     }
+    check("rms_norm", &[values(&[5, 4], 4, 0.0), w.clone()], |v| v[0].rms_norm(1, Some(&v[1]), 1e-3));
+    for act in [Unary::Silu, Unary::Tanh] {
+        let norm = Norm { kind: NormKind::Layer { dims: 1 }, eps: 1e-3, affine: true, act: Some(act) };
+        check("norm with activation", &[values(&[5, 4], 4, 0.0), w.clone(), b.clone()], |v| {
+            binade_autograd::apply(Op::Norm(norm), &[&v[0], &v[1], &v[2]])
+        });
+    }
     check("layer_norm", &[values(&[5, 4], 4, 0.0), w, b], |v| v[0].layer_norm(1, Some((&v[1], &v[2])), 1e-3));
 }
 

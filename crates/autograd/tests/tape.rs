@@ -20,7 +20,7 @@ impl CastRule for Low {
         Ok(match op.numerics() {
             Numerics::Lower => CastPlan { inputs: Some(self.0), output: Some(self.0) },
             Numerics::F32 | Numerics::F32Out => CastPlan { inputs: None, output: Some(DType::F32) },
-            Numerics::Promote | Numerics::Neutral => CastPlan::default(),
+            Numerics::Promote | Numerics::Neutral | Numerics::Banned => CastPlan::default(),
         })
     }
 }

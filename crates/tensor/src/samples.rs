@@ -68,13 +68,15 @@ pub fn catalogue() -> Vec<Op> {
     for kind in [
         NormKind::Layer { dims: 1 },
         NormKind::Layer { dims: 2 },
+        NormKind::Rms { dims: 1 },
         NormKind::Group { groups: 2 },
         NormKind::Batch,
         NormKind::Fixed,
     ] {
         for affine in [false, true] {
-            let norm = Norm { kind, eps: 1e-5, affine };
+            let norm = Norm { kind, eps: 1e-5, affine, act: None };
             ops.extend([Op::Norm(norm), Op::Backward(Backward::Norm(norm))]);
+            ops.push(Op::Norm(Norm { act: Some(if affine { Unary::Silu } else { Unary::Relu }), ..norm }));
         }
     }
     for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
@@ -224,7 +226,7 @@ impl Op {
             Op::Pool(_) => vary(vec![x(&[3, 4, 9, 8], 1)]),
             Op::Norm(norm) => {
                 let weights = norm_weights(norm);
-                let affine = if norm.affine { vec![x(&weights, 2), x(&weights, 3)] } else { vec![] };
+                let affine = (0..norm.weights()).map(|i| x(&weights, 2 + i as u64)).collect();
                 let given = if norm.kind == NormKind::Fixed { vec![x(&weights, 4), positive(&weights, 5)] } else { vec![] };
                 vary([vec![x(&[3, 4, 5, 6], 1)], affine, given].concat())
             }
@@ -301,7 +303,7 @@ fn positive_domain(row: Unary) -> bool {
 /// Shape of the weights for samples of shape [3, 4, 5, 6].
 fn norm_weights(norm: &Norm) -> Vec<usize> {
     match norm.kind {
-        NormKind::Layer { dims } => [3, 4, 5, 6][4 - dims..].to_vec(),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => [3, 4, 5, 6][4 - dims..].to_vec(),
         NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => vec![4],
     }
 }
@@ -362,7 +364,7 @@ fn backward_samples(
         Backward::Norm(norm) => {
             let input = x(&[3, 4, 5, 6], 1);
             let weights = norm_weights(norm);
-            let affine: Vec<Array> = if norm.affine { vec![x(&weights, 2), x(&weights, 3)] } else { vec![] };
+            let affine: Vec<Array> = (0..norm.weights()).map(|i| x(&weights, 2 + i as u64)).collect();
             let statistics = if norm.kind == NormKind::Fixed {
                 vec![x(&[4], 4), forward(Op::Unary(Unary::Exp), &[&x(&[4], 5)]).remove(0)]
             } else {

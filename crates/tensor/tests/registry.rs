@@ -235,7 +235,7 @@ fn shapes_at_the_edge_of_sense_give_errors_and_not_panics() {
     for (kind, dims) in
         [(NormKind::Layer { dims: 1 }, &[0][..]), (NormKind::Group { groups: 1 }, &[2, 2, 0]), (NormKind::Batch, &[0, 3, 2, 2])]
     {
-        let norm = Op::Norm(Norm { kind, eps: 1e-5, affine: false });
+        let norm = Op::Norm(Norm { kind, eps: 1e-5, affine: false, act: None });
         assert!(apply(&norm, &[tensor(dims)], &device, DType::F32).is_err(), "{kind:?}");
     }
 }

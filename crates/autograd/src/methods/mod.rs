@@ -254,6 +254,25 @@ impl Var {
         self.norm(NormKind::Group { groups }, affine, None, eps).map(|(y, _)| y)
     }
 
+    /// RMS norm over the last `dims` dimensions, with a weight of their shape.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn rms_norm(&self, dims: usize, weight: Option<&Var>, eps: f64) -> Result<Var> {
+        let norm = Norm { kind: NormKind::Rms { dims }, eps, affine: weight.is_some(), act: None };
+        let ins: Vec<&Var> = std::iter::once(self).chain(weight).collect();
+        apply(Op::Norm(norm), &ins)
+    }
+
+    /// Instance norm of `[N, C, …]`: each channel of each sample by itself, with weight and bias `[C]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn instance_norm(&self, affine: Option<(&Var, &Var)>, eps: f64) -> Result<Var> {
+        let groups = self.shape().get(1).copied().unwrap_or(1);
+        self.group_norm(groups, affine, eps)
+    }
+
     /// Any normalisation; `statistics` are mean and variance for [`NormKind::Fixed`]. Also returns all outputs of
     /// [`Op::Norm`].
     ///
@@ -269,7 +288,7 @@ impl Var {
         let mut ins = vec![self];
         ins.extend(affine.iter().flat_map(|(w, b)| [*w, *b]));
         ins.extend(statistics.iter().flat_map(|(m, v)| [*m, *v]));
-        apply_all(Op::Norm(Norm { kind, eps, affine: affine.is_some() }), &ins)
+        apply_all(Op::Norm(Norm { kind, eps, affine: affine.is_some(), act: None }), &ins)
     }
 
     /// Cross-entropy of logits `[N, C, …]` (self) and class indices (i64) `[N, …]`.

@@ -214,6 +214,11 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         }
         "layer_norm" => x()?.layer_norm(i.list("normalized_shape").len(), i.affine(), i.number("eps", 1e-5))?,
         "group_norm" => x()?.group_norm(i.number("num_groups", 1.0) as usize, i.affine(), i.number("eps", 1e-5))?,
+        "rms_norm" => {
+            let eps = i.number("eps", f64::from(f32::EPSILON));
+            x()?.rms_norm(i.list("normalized_shape").len(), i.tensors.get("weight"), eps)?
+        }
+        "instance_norm" => x()?.instance_norm(i.affine(), i.number("eps", 1e-5))?,
         "batch_norm" => batch_norm(i)?,
         "cross_entropy" => {
             let loss = CrossEntropy {

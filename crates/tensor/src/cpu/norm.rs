@@ -2,21 +2,23 @@
 
 use rayon::prelude::*;
 
+use super::elementwise::activate;
 use super::operand::{BLOCK, Compute, Operand, TASK, fill, memory_order};
 use super::reduce::SquaredDistance;
 use super::rows::{fill_rows, order_with_last, write};
 use crate::memory::Pool;
-use crate::op::{Norm, NormKind};
+use crate::op::{Norm, NormKind, Unary};
 use crate::simd::{First, Isa};
 use crate::{Array, ArrayMut, Shape};
 
-/// Mean and 1/√(var + eps) of one row.
-fn moments<C: Compute>(isa: Isa, x: &[C], eps: f64) -> (C, C, f64) {
+/// Mean (0 for RMS) and 1/√(var + eps) of one row.
+fn moments<C: Compute>(isa: Isa, norm: &Norm, x: &[C]) -> (C, C) {
     let n = x.len() as f64;
     let blocks = |f: &dyn Fn(&[C]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
-    let mean = C::from_f64(blocks(&|b| C::sum(isa, First, b, C::zero())) / n);
+    let centred = !matches!(norm.kind, NormKind::Rms { .. });
+    let mean = if centred { C::from_f64(blocks(&|b| C::sum(isa, First, b, C::zero())) / n) } else { C::zero() };
     let var = blocks(&|b| C::sum(isa, SquaredDistance, b, mean)) / n;
-    (mean, C::from_f64(1.0 / (var + eps).sqrt()), var)
+    (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
 }
 
 /// A vector of per-channel (or per-feature) values.
@@ -38,7 +40,7 @@ struct Weights {
 impl Weights {
     fn new(norm: &Norm, shape: &Shape) -> Weights {
         match norm.kind {
-            NormKind::Layer { dims } => {
+            NormKind::Layer { dims } | NormKind::Rms { dims } => {
                 Weights { span: 1, per_row: shape[shape.rank() - dims..].iter().product(), rows_per_sample: 1 }
             }
             NormKind::Group { groups } => {
@@ -57,7 +59,7 @@ impl Weights {
 fn row_order(norm: &Norm, shape: &Shape) -> smallvec::SmallVec<[usize; 8]> {
     let rank = shape.rank();
     match norm.kind {
-        NormKind::Layer { .. } | NormKind::Group { .. } => (0..rank).collect(),
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => (0..rank).collect(),
         NormKind::Batch | NormKind::Fixed => order_with_last(rank, |d| d != 1),
     }
 }
@@ -71,7 +73,9 @@ pub(super) fn forward<C: Compute>(
     outs: &mut [ArrayMut<'_>],
 ) {
     match norm.kind {
-        NormKind::Layer { .. } | NormKind::Group { .. } => rows_forward::<C>(isa, pool, norm, ins, bytes, outs),
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => {
+            rows_forward::<C>(isa, pool, norm, ins, bytes, outs)
+        }
         NormKind::Batch => {
             let n = ins[0].numel() / ins[0].shape()[1].max(1);
             let x = Channels::new(ins[0], bytes[0]);
@@ -105,11 +109,11 @@ fn rows_forward<C: Compute>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], 
     let weights = Weights::new(norm, shape);
     let len = weights.per_row * weights.span;
     let x = Operand::new(ins[0], bytes[0], shape, &order);
-    let (w, b) =
-        if norm.affine { (vector::<C>(isa, ins[1], bytes[1]), vector::<C>(isa, ins[2], bytes[2])) } else { (vec![], vec![]) };
+    let w = if norm.affine { vector::<C>(isa, ins[1], bytes[1]) } else { vec![] };
+    let b = if norm.weights() == 2 { vector::<C>(isa, ins[2], bytes[2]) } else { vec![C::zero(); w.len()] };
     let stats = fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
         x.load(isa, row * len, y);
-        let (mean, rstd, _) = moments(isa, y, norm.eps);
+        let (mean, rstd) = moments(isa, norm, y);
         if norm.affine {
             let range = weights.range(row);
             for ((y, &w), &b) in y.chunks_mut(weights.span).zip(&w[range.clone()]).zip(&b[range]) {
@@ -118,6 +122,7 @@ fn rows_forward<C: Compute>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], 
         } else {
             y.iter_mut().for_each(|v| *v = (*v - mean) * rstd);
         }
+        act_in_place(isa, norm.act, y);
         (mean.as_f64(), rstd.as_f64())
     });
     write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), &mut outs[1]);
@@ -137,7 +142,18 @@ fn apply<C: Compute>(isa: Isa, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], mea
     fill::<C>(isa, out, |start, y| {
         x.load(isa, start, y);
         walk.each(start, y, |c, v| (v - mean[c]) * rstd[c] * w[c] + b[c]);
+        act_in_place(isa, norm.act, y);
     });
+}
+
+/// The fused activation, block by block while the row is in the first-level cache.
+fn act_in_place<C: Compute>(isa: Isa, act: Option<Unary>, y: &mut [C]) {
+    let Some(act) = act else { return };
+    let mut before = [C::zero(); BLOCK];
+    for y in y.chunks_mut(BLOCK) {
+        before[..y.len()].copy_from_slice(y);
+        activate(isa, act, &before[..y.len()], y);
+    }
 }
 
 /// Channel (dimension 1) of every element of an array in its memory order.
@@ -260,7 +276,7 @@ pub(super) fn backward<C: Compute>(
     let mean = vector::<C>(isa, ins[at], bytes[at]);
     let w = if norm.affine { vector::<C>(isa, ins[2], bytes[2]) } else { vec![] };
     match norm.kind {
-        NormKind::Layer { .. } | NormKind::Group { .. } => {
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => {
             let rstd = vector::<C>(isa, ins[at + 1], bytes[at + 1]);
             rows_backward::<C>(isa, pool, norm, ins, bytes, &mean, &rstd, &w, outs);
         }
@@ -330,11 +346,12 @@ fn rows_backward<C: Compute>(
         }
         px.iter_mut().for_each(|x| *x = (*x - m) * r);
         let n = len as f64;
+        let centred = !matches!(norm.kind, NormKind::Rms { .. });
         let mean_g = C::from_f64(pg.chunks(BLOCK).map(|b| C::sum(isa, First, b, C::zero()).as_f64()).sum::<f64>() / n);
         let mean_gx =
             C::from_f64(pg.chunks(BLOCK).zip(px.chunks(BLOCK)).map(|(g, x)| C::dot(isa, g, x).as_f64()).sum::<f64>() / n);
         for ((y, &g), &x) in y.iter_mut().zip(&pg).zip(&px) {
-            *y = (g - mean_g - x * mean_gx) * r;
+            *y = (if centred { g - mean_g } else { g } - x * mean_gx) * r;
         }
     });
     if !norm.affine || len == 0 {
@@ -368,6 +385,7 @@ fn rows_backward<C: Compute>(
             t.iter_mut().zip(p).for_each(|(t, p)| *t += p);
         }
     }
-    write(isa, &total[0], &mut outs[1]);
-    write(isa, &total[1], &mut outs[2]);
+    for (total, out) in total.iter().zip(&mut outs[1..]) {
+        write(isa, total, out);
+    }
 }

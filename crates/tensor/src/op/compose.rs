@@ -88,7 +88,7 @@ fn normalise(b: &mut Builder, norm: &Norm) -> Result<Value> {
     let shape = b.shape(x);
     let rank = shape.rank();
     let (grouped, dims) = match norm.kind {
-        NormKind::Layer { dims } => (shape, (rank - dims..rank).fold(Dims::NONE, Dims::with)),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => (shape, (rank - dims..rank).fold(Dims::NONE, Dims::with)),
         NormKind::Group { groups } => {
             let inner: usize = shape[1..].iter().product::<usize>() / groups;
             (Shape::new(&[shape[0], groups, inner])?, Dims::one(2))
@@ -97,8 +97,11 @@ fn normalise(b: &mut Builder, norm: &Norm) -> Result<Value> {
     };
     let values = b.reshape(x, grouped)?;
     let (mean, var) = if norm.kind == NormKind::Fixed {
-        let at = 1 + 2 * norm.affine as usize;
+        let at = 1 + norm.weights();
         (b.per_channel(b.input(at), rank)?, b.per_channel(b.input(at + 1), rank)?)
+    } else if matches!(norm.kind, NormKind::Rms { .. }) {
+        let square = b.unary(Unary::Square, values)?;
+        (b.fill(0.0, Shape::SCALAR)?, b.reduce(Reduce::Mean, square, dims)?)
     } else {
         (b.reduce(Reduce::Mean, values, dims)?, b.reduce(Reduce::Var { correction: 0.0 }, values, dims)?)
     };
@@ -109,14 +112,20 @@ fn normalise(b: &mut Builder, norm: &Norm) -> Result<Value> {
     let mut y = b.reshape(hat, shape)?;
     if norm.affine {
         let vector = |b: &mut Builder, i: usize| match norm.kind {
-            NormKind::Layer { .. } => Ok(b.input(i)),
+            NormKind::Layer { .. } | NormKind::Rms { .. } => Ok(b.input(i)),
             NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => b.per_channel(b.input(i), rank),
         };
-        let (weight, bias) = (vector(b, 1)?, vector(b, 2)?);
+        let weight = vector(b, 1)?;
         y = b.binary(Binary::Mul, y, weight)?;
-        y = b.binary(Binary::Add, y, bias)?;
+        if norm.weights() == 2 {
+            let bias = vector(b, 2)?;
+            y = b.binary(Binary::Add, y, bias)?;
+        }
     }
-    Ok(y)
+    match norm.act {
+        Some(act) => b.unary(act, y),
+        None => Ok(y),
+    }
 }
 
 /// `(1 − ε)·(−log p[target]) + ε·mean(−log p)`, over targets that count.

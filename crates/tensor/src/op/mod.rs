@@ -226,8 +226,10 @@ pub struct Norm {
     pub kind: NormKind,
     /// Added to the variance, in f32.
     pub eps: f64,
-    /// Whether weight and bias are inputs.
+    /// Whether weight and bias (RMS: weight only) are inputs.
     pub affine: bool,
+    /// Activation applied last.
+    pub act: Option<Unary>,
 }
 
 /// Which elements share statistics.
@@ -235,6 +237,12 @@ pub struct Norm {
 pub enum NormKind {
     /// The last `dims` dimensions; weight and bias have their shape.
     Layer {
+        /// Number of trailing dimensions.
+        dims: usize,
+    },
+    /// The last `dims` dimensions divided by the root of their mean square: no mean is subtracted and there is no bias (Zhang
+    /// and Sennrich 2019). The mean output is 0.
+    Rms {
         /// Number of trailing dimensions.
         dims: usize,
     },
@@ -538,7 +546,7 @@ impl Op {
             Op::MatMul(_) | Op::Conv2d(..) | Op::Attention(_) => Numerics::Lower,
             Op::Softmax { .. } => Numerics::F32Out,
             Op::Norm(norm) => match norm.kind {
-                NormKind::Layer { .. } | NormKind::Group { .. } => Numerics::F32,
+                NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => Numerics::F32,
                 NormKind::Batch | NormKind::Fixed => Numerics::Neutral,
             },
             Op::CrossEntropy(_) => Numerics::F32,
@@ -588,10 +596,20 @@ impl Op {
 }
 
 impl Norm {
+    /// Number of weight inputs: none, a weight, or weight and bias.
+    pub fn weights(&self) -> usize {
+        match (self.affine, self.kind) {
+            (false, _) => 0,
+            (true, NormKind::Rms { .. }) => 1,
+            (true, NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed) => 2,
+        }
+    }
+
     /// The name of the normalisation.
     pub fn name(&self) -> &'static str {
         match self.kind {
             NormKind::Layer { .. } => "layer_norm",
+            NormKind::Rms { .. } => "rms_norm",
             NormKind::Group { .. } => "group_norm",
             NormKind::Batch | NormKind::Fixed => "batch_norm",
         }

@@ -97,12 +97,14 @@ impl Op {
             }
             Op::Norm(norm) => {
                 let given = matches!(norm.kind, NormKind::Fixed);
-                check.count(1 + 2 * norm.affine as usize + 2 * given as usize)?;
+                check.count(1 + norm.weights() + 2 * given as usize)?;
                 check.floats(0..ins.len())?;
                 let groups = check.norm(norm, &ins[1..])?;
                 let statistics = stats(Shape::from_slice(&[groups]));
                 match norm.kind {
-                    NormKind::Layer { .. } | NormKind::Group { .. } => smallvec![like(0), statistics, statistics],
+                    NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => {
+                        smallvec![like(0), statistics, statistics]
+                    }
                     NormKind::Batch => smallvec![like(0), statistics, statistics, statistics],
                     NormKind::Fixed => smallvec![like(0)],
                 }
@@ -263,7 +265,7 @@ impl Op {
                     let dx = like(1);
                     if norm.affine {
                         let weight = Meta { dtype: ins[2].dtype, layout: Layout::contiguous(*ins[2].shape()) };
-                        smallvec![dx, weight, weight]
+                        std::iter::once(dx).chain(std::iter::repeat_n(weight, norm.weights())).collect()
                     } else {
                         smallvec![dx]
                     }
@@ -452,7 +454,7 @@ impl Check<'_> {
     fn norm(&self, norm: &Norm, rest: &[Meta]) -> Result<usize> {
         let x = self.ins[0].shape();
         let (groups, weight) = match norm.kind {
-            NormKind::Layer { dims } => {
+            NormKind::Layer { dims } | NormKind::Rms { dims } => {
                 if dims == 0 || dims > x.rank() {
                     return self.shape(&format!("at least {} dimensions", dims.max(1)));
                 }

@@ -124,7 +124,11 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             let dx = each(&|i| {
                 let (group, _, hat, up) = term(i);
-                (up - if fixed { 0.0 } else { sums[group] / n + hat * dots[group] / n }) * rstd[group]
+                let mean_up = match norm.kind {
+                    NormKind::Fixed | NormKind::Rms { .. } => 0.0,
+                    NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => sums[group] / n,
+                };
+                (up - mean_up - if fixed { 0.0 } else { hat * dots[group] / n }) * rstd[group]
             });
             [dx].into_iter()
                 .chain([dw, db].map(|v| Dense { shape: shapes.get(1).cloned().unwrap_or_default(), v }))

@@ -265,30 +265,36 @@ fn loss_result(reduction: Reduction, values: Vec<f64>, count: f64, shape: &[usiz
 pub(super) fn places(norm: &Norm, shape: &[usize], i: &[usize]) -> (usize, usize) {
     let flat = |dims: std::ops::Range<usize>| dims.fold(0, |at, d| at * shape[d] + i[d]);
     match norm.kind {
-        NormKind::Layer { dims } => (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len())),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len())),
         NormKind::Group { groups } => (i[0] * groups + i[1] / (shape[1] / groups), i[1]),
         NormKind::Batch | NormKind::Fixed => (i[1], i[1]),
     }
 }
 
 fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
-    let given = 1 + 2 * norm.affine as usize;
+    let given = 1 + norm.weights();
     let shape = &x[0].shape;
     let (mean, var): (Vec<f64>, Vec<f64>) = match norm.kind {
         NormKind::Fixed => (x[given].v.clone(), x[given + 1].v.clone()),
-        NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => {
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } | NormKind::Batch => {
             let mut members = vec![Vec::new(); shapes[1][0]];
             for (flat, &v) in x[0].v.iter().enumerate() {
                 members[places(norm, shape, &unflatten(flat, shape)).0].push(v);
             }
-            members.iter().map(|m| (reduce(Reduce::Mean, m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip()
+            let square = |m: &Vec<f64>| m.iter().map(|v| v * v).sum::<f64>() / m.len() as f64;
+            match norm.kind {
+                NormKind::Rms { .. } => members.iter().map(|m| (0.0, square(m))).unzip(),
+                _ => members.iter().map(|m| (reduce(Reduce::Mean, m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip(),
+            }
         }
     };
     let rstd: Vec<f64> = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
     let y = Dense::from_fn(shape, |i| {
         let (g, w) = places(norm, shape, i);
-        let (weight, bias) = if norm.affine { (x[1].v[w], x[2].v[w]) } else { (1.0, 0.0) };
-        (x[0].at(i) - mean[g]) * rstd[g] * weight + bias
+        let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+        let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+        let y = (x[0].at(i) - mean[g]) * rstd[g] * weight + bias;
+        norm.act.map_or(y, |act| unary(act, y))
     });
     [y.clone()].into_iter().chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v })).take(shapes.len()).collect()
 }
