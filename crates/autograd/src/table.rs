@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use binade_tensor::op::{
-    Backward, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, View,
+    Backward, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan, Scatter,
+    View,
 };
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -45,6 +46,7 @@ impl Saves {
 /// Why an operator has no gradient; `None` if it has one.
 pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
     match op {
+        Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => None,
         Op::Compare(_) => Some("a comparison is constant almost everywhere"),
         Op::ArgMax { .. } => Some("an index is not a differentiable value"),
         Op::Random {
@@ -92,7 +94,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Scalar { .. } => Saves::inputs(&[0]),
         Op::Where => Saves::inputs(&[0]),
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
-        Op::Reduce { kind: Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Saves::inputs(&[0]).and_outputs(&[0]),
+        Op::Reduce { .. } => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
@@ -103,6 +105,10 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
             let result = matches!(norm.act.map(|a| a.saved()), Some(Saved::Output)) as u16;
             Saves { outputs: result | if norm.kind == NormKind::Fixed { 0 } else { 0b110 }, ..all }
         }
+        Op::Scan { kind: Scan::Sum, .. } => Saves::NONE,
+        Op::Scan { kind: Scan::Prod, .. } => Saves::inputs(&[0]),
+        Op::Gather { .. } | Op::Scatter { .. } => Saves::inputs(&[1]),
+        Op::Sort { .. } => Saves::NONE.and_outputs(&[1]),
         Op::CrossEntropy(_) => Saves::inputs(&[0, 1]),
         Op::Loss { .. } => Saves::inputs(&[0, 1]),
         Op::Ternary { .. } => Saves::inputs(&[0, 1, 2]),
@@ -274,12 +280,63 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
                     let share = c.run(Op::Scalar { op: Binary::Div, value: n, reversed: false }, &[&g], c.dtype(0))?;
                     c.view(&share, View::Expand(*shape))?
                 }
-                Reduce::Max | Reduce::Min | Reduce::Var { .. } => {
+                Reduce::Max
+                | Reduce::Min
+                | Reduce::Var { .. }
+                | Reduce::Std { .. }
+                | Reduce::Prod
+                | Reduce::LogSumExp
+                | Reduce::Norm { .. } => {
                     let y = c.view(c.output(0)?, View::Reshape(kept))?;
                     c.run(Op::Backward(Backward::Reduce { kind: *kind, dims: *dims }), &[&g, &y, c.input(0)?], c.dtype(0))?
                 }
             };
             smallvec![Some(grad)]
+        }
+        Op::Scan { kind: Scan::Sum, dim, reverse } => {
+            smallvec![Some(c.run(Op::Scan { kind: Scan::Sum, dim: *dim, reverse: !reverse }, &[g], c.dtype(0))?)]
+        }
+        Op::Scan { kind: Scan::Prod, dim, reverse } => {
+            // The reverse product is the product of the reversed tensor.
+            let turn = |v: &V| -> Result<V> {
+                if !reverse || v.shape().rank() == 0 {
+                    return Ok(v.clone());
+                }
+                c.run(Op::Resample(Resample::Flip(Dims::one(*dim))), &[v], v.dtype())
+            };
+            let dx = c.run(Op::Backward(Backward::CumProd { dim: *dim }), &[&turn(g)?, &turn(c.input(0)?)?], c.dtype(0))?;
+            smallvec![Some(turn(&dx)?)]
+        }
+        Op::Gather { dim } => {
+            let op = Op::Backward(Backward::Gather { dim: *dim, shape: *c.shape(0) });
+            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
+        }
+        Op::Scatter { kind, dim } => {
+            let index = c.input(1)?;
+            let kept = || match kind {
+                Scatter::Add => c.cast(g, c.dtype(0)),
+                Scatter::Set => {
+                    let zeros = c.full(g.dtype(), *index.shape(), 0.0)?;
+                    c.run(Op::Scatter { kind: Scatter::Set, dim: *dim }, &[g, index, &zeros], c.dtype(0))
+                }
+            };
+            // Of src only the part that the index covers was used.
+            let taken = || {
+                let mut part = c.run(Op::Gather { dim: *dim }, &[g, index], c.dtype(2))?;
+                for d in 0..index.shape().rank() {
+                    if part.shape()[d] != c.shape(2)[d] {
+                        let mut shape = *part.shape();
+                        shape[d] = c.shape(2)[d];
+                        part = c.run(Op::Backward(Backward::Narrow { dim: d, start: 0, shape }), &[&part], c.dtype(2))?;
+                    }
+                }
+                Ok(part)
+            };
+            smallvec![when(0, &kept)?, None, when(2, &taken)?]
+        }
+        Op::Sort { dim, .. } => {
+            let op = Op::Backward(Backward::Gather { dim: *dim, shape: *c.shape(0) });
+            smallvec![Some(c.run(op, &[g, c.output(1)?], c.dtype(0))?)]
         }
         Op::MatMul(epilogue) => {
             let g = &c.before_act(epilogue, g)?;
@@ -452,6 +509,9 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
             };
             smallvec![Some(c.run(Op::Resample(map), &[g], c.dtype(0))?)]
         }
+        Backward::Gather { dim, .. } => {
+            smallvec![Some(c.run(Op::Gather { dim: *dim }, &[g, c.input(1)?], c.dtype(0))?), None]
+        }
         Backward::Embedding { .. } => smallvec![Some(c.run(Op::Embedding, &[g, c.input(1)?], c.dtype(0))?), None],
         Backward::Narrow { dim, start, .. } => {
             smallvec![Some(c.view(g, View::Narrow { dim: *dim, start: *start, length: c.shape(0)[*dim] })?)]
@@ -460,6 +520,7 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::Binary { .. }
         | Backward::Scalar { .. }
         | Backward::Reduce { .. }
+        | Backward::CumProd { .. }
         | Backward::Softmax { .. }
         | Backward::Norm(_)
         | Backward::CrossEntropy(_)

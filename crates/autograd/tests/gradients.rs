@@ -237,3 +237,100 @@ fn losses_maps_and_ternary_rows() {
         check("poisson", &pair, |v| v[0].poisson_nll_loss(&v[1].exp()?, true, true, 0.0, reduction));
     }
 }
+
+#[test]
+fn more_reductions_and_scans() {
+    let x = values(&[3, 4, 5], 1, 0.0);
+    let one = std::slice::from_ref(&x);
+    for dims in [&[][..], &[1], &[0, 2]] {
+        for p in [0.0, 1.0, 2.0, 3.5, f64::INFINITY, f64::NEG_INFINITY] {
+            check("norm", one, |v| v[0].vector_norm(p, dims, false));
+        }
+        check("std", one, |v| v[0].std(dims, 1.0, true));
+        check("prod", one, |v| v[0].prod(dims, false));
+        check("logsumexp", one, |v| v[0].logsumexp(dims, false));
+    }
+    // A zero among the factors, and two.
+    for zeros in [1, 2] {
+        let mut factors = vec![1.5, -2.0, 0.5, 3.0];
+        factors[..zeros].fill(0.0);
+        let x = Array::from_slice(&Device::cpu(), &factors, &[4], Class::Activations).unwrap();
+        check("prod", std::slice::from_ref(&x), |v| v[0].prod(&[], false));
+        check("cumprod", &[x], |v| v[0].cumprod(0));
+    }
+    for dim in [0, 1, -1] {
+        check("cumsum", one, |v| v[0].cumsum(dim));
+        check("cumprod", one, |v| v[0].cumprod(dim));
+        check("max_dim", one, |v| v[0].max_dim(dim, false).map(|r| r.0));
+        check("min_dim", one, |v| v[0].min_dim(dim, true).map(|r| r.0));
+        check("normalize", one, |v| v[0].normalize(2.0, dim, 1e-12));
+        check("cosine", &[x.clone(), values(&[3, 4, 5], 2, 0.0)], |v| v[0].cosine_similarity(&v[1], dim, 1e-8));
+        check("sort", one, |v| v[0].sort(dim, true).map(|r| r.0));
+        check("topk", one, |v| v[0].topk(2, dim, false).map(|r| r.0));
+    }
+}
+
+#[test]
+fn selection_by_index() {
+    let (x, src) = (values(&[3, 4], 1, 0.0), values(&[3, 4], 2, 0.0));
+    let index = Var::constant(classes(&[2, 0, 0, 1, 1, 1, 2, 0], &[2, 4]));
+    let one = std::slice::from_ref(&x);
+    check("gather", one, |v| v[0].gather(0, &index));
+    check("scatter_add", &[x.clone(), src.clone()], |v| v[0].scatter_add(0, &index, &v[1]));
+    let apart = Var::constant(classes(&[2, 0, 1, 1], &[1, 4]));
+    check("scatter", &[x.clone(), src], |v| v[0].scatter(0, &apart, &v[1]));
+    let rows = Var::constant(classes(&[2, 0, 2], &[3]));
+    check("index_select", one, |v| v[0].index_select(0, &rows));
+    check("index_select", one, |v| v[0].index_select(1, &rows));
+    let columns = Var::constant(classes(&[-1, 0, 1], &[3]));
+    check("index", one, |v| v[0].index(&[&rows, &columns]));
+    check("index", one, |v| v[0].index(&[&rows]));
+    for accumulate in [true, false] {
+        let apart = Var::constant(classes(&[2, 0, 1], &[3]));
+        check("index_put", &[x.clone(), values(&[3], 3, 0.0)], |v| v[0].index_put(&[&apart, &columns], &v[1], accumulate));
+        check("index_put", &[x.clone(), values(&[4], 3, 0.0)], |v| v[0].index_put(&[&apart], &v[1], accumulate));
+    }
+    check("index_put", &[x.clone(), values(&[3, 4], 3, 0.0)], |v| v[0].index_put(&[&rows], &v[1], true));
+    check("tril", one, |v| v[0].tril(-1));
+    check("triu", one, |v| v[0].triu(1));
+    let mask = Var::constant(x.clone()).compare_scalar(binade_tensor::op::Compare::Gt, 0.0).unwrap();
+    check("masked_select", one, |v| v[0].masked_select(&mask));
+    let target = Var::constant(classes(&[3, -100, 0], &[3]));
+    for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+        let weight = Var::constant(values(&[4], 5, 2.0));
+        check("nll_loss", one, |v| v[0].log_softmax(1)?.nll_loss(&target, Some(&weight), -100, reduction));
+    }
+}
+
+#[test]
+fn products_joins_and_einsum() {
+    let (a, b) = (values(&[2, 3, 4], 1, 0.0), values(&[2, 4, 5], 2, 0.0));
+    let pair = [a.clone(), b.clone()];
+    let bmm = Var::constant(a.clone()).matmul(&Var::constant(b.clone())).unwrap();
+    let same = |equation: &str, expected: &Var| {
+        let y = Var::einsum(equation, &[&Var::constant(a.clone()), &Var::constant(b.clone())]).unwrap();
+        let (y, expected) = (y.array().to_f64_vec().unwrap(), expected.array().to_f64_vec().unwrap());
+        assert_eq!(y.len(), expected.len(), "{equation}");
+        y.iter().zip(&expected).for_each(|(y, e)| assert!((y - e).abs() < 1e-12, "{equation}: {y} instead of {e}"));
+    };
+    same("bij,bjk->bik", &bmm);
+    same("bij,bjk", &bmm.sum(&[0], false).unwrap());
+    same("bij,bjk->kib", &bmm.permute(&[2, 1, 0]).unwrap());
+    same("bij,cjk->bi", &{
+        let right = Var::constant(b.clone()).sum(&[0, 2], false).unwrap();
+        Var::constant(a.clone()).matmul(&right).unwrap()
+    });
+    for equation in ["bij,bjk->bik", "bij,cjk->bck", "bij,bjk->", "bij,bjk->ij"] {
+        check(equation, &pair, |v| Var::einsum(equation, &[&v[0], &v[1]]));
+    }
+    for bad in ["bij->b", "bij,bjk->bz", "bii,bjk->b", "bij,bik->b", "b.j,bjk->b"] {
+        let error = Var::einsum(bad, &[&Var::constant(a.clone()), &Var::constant(b.clone())]).err();
+        assert!(error.is_some_and(|e| e.to_string().starts_with("einsum")), "{bad}");
+    }
+    let (u, w) = (values(&[4], 3, 0.0), values(&[4], 4, 0.0));
+    check("dot", &[u.clone(), w.clone()], |v| v[0].dot(&v[1]));
+    check("outer", &[u, w], |v| v[0].outer(&v[1]));
+    check("stack", &[a.clone(), a.clone()], |v| Var::stack(&[&v[0], &v[1]], -1));
+    check("chunk", std::slice::from_ref(&a), |v| v[0].chunk(2, 1).map(|c| c[0].clone()));
+    check("repeat", std::slice::from_ref(&a), |v| v[0].repeat(&[2, 1, 3, 2]));
+}

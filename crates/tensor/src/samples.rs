@@ -27,10 +27,22 @@ pub fn catalogue() -> Vec<Op> {
     ops.extend(Compare::ALL.map(Op::Compare));
     ops.push(Op::Where);
     for dims in [Dims::all(3), Dims::one(0), Dims::one(1), Dims::one(2), Dims::one(0).with(2), Dims::one(0).with(1)] {
-        for kind in [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::Var { correction: 1.0 }] {
+        let norms = [0.0, 1.0, 2.0, 3.5, f64::INFINITY, f64::NEG_INFINITY].map(|p| Reduce::Norm { p });
+        let plain = [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::Prod, Reduce::LogSumExp];
+        let spread = [Reduce::Var { correction: 1.0 }, Reduce::Std { correction: 1.0 }];
+        for kind in plain.into_iter().chain(spread).chain(norms) {
             ops.push(Op::Reduce { kind, dims, keepdim: dims.contains(2) });
             ops.push(Op::Backward(Backward::Reduce { kind, dims }));
         }
+    }
+    for dim in [0, 1, 2] {
+        for kind in [Scan::Sum, Scan::Prod] {
+            ops.extend([false, true].map(|reverse| Op::Scan { kind, dim, reverse }));
+        }
+        ops.push(Op::Backward(Backward::CumProd { dim }));
+        ops.extend([Op::Gather { dim }, Op::Backward(Backward::Gather { dim, shape: shape(&[3, 4, 5]) })]);
+        ops.extend([Scatter::Set, Scatter::Add].map(|kind| Op::Scatter { kind, dim }));
+        ops.push(Op::Sort { dim, descending: dim == 1, length: 3 });
     }
     ops.extend([0, 1, 2].map(|dim| Op::ArgMax { dim, keepdim: dim == 1 }));
     let epilogues = [
@@ -230,6 +242,11 @@ impl Op {
                 let given = if norm.kind == NormKind::Fixed { vec![x(&weights, 4), positive(&weights, 5)] } else { vec![] };
                 vary([vec![x(&[3, 4, 5, 6], 1)], affine, given].concat())
             }
+            Op::Scan { .. } | Op::Sort { .. } => {
+                [&[3, 4, 5][..], &[9, 5, 3], &[3, 70, 7]].iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
+            }
+            Op::Gather { dim } => vary(vec![x(&[3, 4, 5], 1), index(&[2, 4, 5], [3, 4, 5][*dim])]),
+            Op::Scatter { dim, .. } => vary(vec![x(&[3, 4, 5], 1), index(&[2, 4, 5], [3, 4, 5][*dim]), x(&[3, 4, 6], 2)]),
             Op::CrossEntropy(_) => vec![vec![x(&[5, 7], 1), index(&[5], 7)], vec![x(&[2, 7, 3], 1), index(&[2, 3], 7)]],
             Op::Loss { loss, .. } => {
                 [&[5, 7][..], &[3000], &[]].iter().flat_map(|s| vary(loss_inputs(*loss, x(s, 1), x(s, 2)))).collect()
@@ -337,6 +354,8 @@ fn backward_samples(
             let y = forward(Op::Reduce { kind: *kind, dims: *dims, keepdim: true }, &[&input]).remove(0);
             vec![vec![gradient(&y), y, input]]
         }
+        Backward::CumProd { .. } => vec![vec![x(&[3, 4, 5], 9), x(&[3, 4, 5], 1)]],
+        Backward::Gather { dim, shape } => vec![vec![x(&[2, 4, 5], 9), index(&[2, 4, 5], shape[*dim] as i64)]],
         Backward::Conv2dInput { conv, shape } => {
             let w = x(&[8, 4 / conv.groups, 3, 2], 2);
             let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&x(shape, 1), &w]).remove(0);

@@ -1,7 +1,11 @@
 //! The operators as methods of [`Var`], under PyTorch's names.
 
 mod elementwise;
+mod index;
+mod linalg;
 mod loss;
+mod random;
+mod reduce;
 mod resample;
 
 pub use loss::KlReduction;

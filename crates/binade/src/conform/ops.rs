@@ -188,6 +188,30 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         "amax" => x()?.amax(&i.list("dim"), keepdim)?,
         "amin" => x()?.amin(&i.list("dim"), keepdim)?,
         "var" => x()?.var(&i.list("dim"), i.number("correction", 1.0), keepdim)?,
+        "std" => x()?.std(&i.list("dim"), i.number("correction", 1.0), keepdim)?,
+        "prod" => x()?.prod(&i.list("dim"), keepdim)?,
+        "logsumexp" => x()?.logsumexp(&i.list("dim"), keepdim)?,
+        "vector_norm" => x()?.vector_norm(i.number("ord", 2.0), &i.list("dim"), keepdim)?,
+        "norm" => x()?.vector_norm(i.number("p", 2.0), &i.list("dim"), keepdim)?,
+        "cumsum" => x()?.cumsum(dim)?,
+        "cumprod" => x()?.cumprod(dim)?,
+        "gather" => x()?.gather(dim, i.get("index")?)?,
+        "scatter_add" => x()?.scatter_add(dim, i.get("index")?, i.get("src")?)?,
+        "index_select" => x()?.index_select(dim, i.get("index")?)?,
+        "sort" => x()?.sort(dim, i.flag("descending"))?.0,
+        "topk" => x()?.topk(i.number("k", 1.0) as usize, dim, i.attrs.get("largest").and_then(Value::as_bool).unwrap_or(true))?.0,
+        "tril" => x()?.tril(i.number("diagonal", 0.0) as isize)?,
+        "triu" => x()?.triu(i.number("diagonal", 0.0) as isize)?,
+        "normalize" => x()?.normalize(i.number("p", 2.0), i.number("dim", 1.0) as isize, i.number("eps", 1e-12))?,
+        "cosine_similarity" => a()?.cosine_similarity(b()?, i.number("dim", 1.0) as isize, i.number("eps", 1e-8))?,
+        "masked_fill" => x()?.masked_fill(&mask(i.get("mask")?)?, i.number("value", 0.0))?,
+        "dot" => a()?.dot(b()?)?,
+        "outer" => a()?.outer(b()?)?,
+        "einsum" => Var::einsum(i.text("equation", ""), &[a()?, b()?])?,
+        "repeat" => x()?.repeat(&i.list("repeats").iter().map(|&n| n as usize).collect::<Vec<_>>())?,
+        "nll_loss" => {
+            x()?.nll_loss(target()?, i.tensors.get("weight"), i.number("ignore_index", -100.0) as i64, i.reduction())?
+        }
         "matmul" | "bmm" => a()?.matmul(b()?)?,
         "addmm" => binade::autograd::apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a()?, b()?, i.get("bias")?])?,
         "linear" => x()?.linear(i.get("weight")?, i.tensors.get("bias"), None)?,
@@ -264,10 +288,7 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         }
         "embedding" => i.get("weight")?.embedding(x()?)?,
         "cat" => Var::cat(&[a()?, b()?], dim)?,
-        "stack" => {
-            let at = if dim < 0 { dim + a()?.shape().rank() as isize + 1 } else { dim } as usize;
-            Var::cat(&[&a()?.unsqueeze(at)?, &b()?.unsqueeze(at)?], at as isize)?
-        }
+        "stack" => Var::stack(&[a()?, b()?], dim)?,
         "dropout" if !i.flag("training") => {
             scope::with_training(false, || Ok::<_, anyhow::Error>(x()?.dropout(i.number("p", 0.5))?))?
         }

@@ -4,6 +4,7 @@
 mod attention;
 mod conv;
 mod elementwise;
+mod gather;
 mod gemm;
 mod index;
 mod loss;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::memory::Pool;
-use crate::op::{Backward, PoolKind};
+use crate::op::{Backward, PoolKind, Scatter};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 use elementwise::{BinaryKernel, operands};
@@ -150,6 +151,15 @@ impl Cpu {
             }
             Op::Where => elementwise::select::<C>(isa, &operands(ins, bytes, outs[0].array()), &mut outs[0]),
             Op::Reduce { kind, dims, .. } => reduce::reduce::<C>(isa, *kind, *dims, ins[0], bytes[0], &mut outs[0]),
+            Op::Scan { kind, dim, reverse } => {
+                gather::scan::<C>(isa, pool, *kind, *dim, *reverse, ins[0], bytes[0], &mut outs[0]);
+            }
+            Op::Gather { dim } => gather::gather::<C>(isa, pool, *dim, ins, bytes, &mut outs[0])?,
+            Op::Scatter { kind, dim } => {
+                let part = |i: usize| (ins[i], bytes[i]);
+                gather::scatter::<C>(isa, pool, *kind, *dim, Some(part(0)), part(1), part(2), &mut outs[0])?;
+            }
+            Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
             Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, ins, bytes, outs)?,
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
@@ -209,6 +219,11 @@ impl Cpu {
                 elementwise::binary::<C>(isa, *op, BinaryKernel::ScalarBackward(&x[0], &x[1], *value, *reversed), &mut outs[0]);
             }
             Backward::Reduce { kind, dims } => reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0]),
+            Backward::CumProd { dim } => gather::cumprod_backward::<C>(isa, memory, *dim, ins, bytes, &mut outs[0]),
+            Backward::Gather { dim, .. } => {
+                let part = |i: usize| (ins[i], bytes[i]);
+                gather::scatter::<C>(isa, memory, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
+            }
             Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
             Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
             Backward::Pool { pool, .. } => {

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
 use super::rows::{order_with_last, write};
+use super::softmax::ExpDistance;
 use crate::op::Reduce;
 use crate::simd::{First, Isa, Lanes, Map2};
 use crate::{Array, ArrayMut, Dims, Layout};
@@ -67,10 +68,14 @@ pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, 
             Reduce::Mean => add(C::zero(), false) / n as f64,
             Reduce::Max => extreme::<C>(isa, true, &operand, row * n, n),
             Reduce::Min => extreme::<C>(isa, false, &operand, row * n, n),
-            Reduce::Var { correction } => {
+            Reduce::Var { correction } | Reduce::Std { correction } => {
                 let mean = add(C::zero(), false) / n as f64;
-                add(C::from_f64(mean), true) / (n as f64 - correction)
+                let var = add(C::from_f64(mean), true) / (n as f64 - correction);
+                if matches!(kind, Reduce::Std { .. }) { var.sqrt() } else { var }
             }
+            Reduce::Prod => fold(isa, &operand, row * n, n, 1.0, |product, v| product * v),
+            Reduce::LogSumExp => log_sum_exp::<C>(isa, &operand, row * n, n),
+            Reduce::Norm { p } => norm(isa, p, &operand, row * n, n),
         }
     };
     let rows = out.array().numel();
@@ -84,6 +89,52 @@ pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, 
     } else {
         fill::<f64>(isa, out, |start, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = one(start + i, false)));
     }
+}
+
+/// Sequential, in f64.
+fn fold(isa: Isa, x: &Operand<'_>, start: usize, n: usize, first: f64, f: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut buffer = [0.0f64; BLOCK];
+    let mut total = first;
+    for i in (0..n).step_by(BLOCK) {
+        total = x.block(isa, start + i, BLOCK.min(n - i), &mut buffer).iter().fold(total, |total, &v| f(total, v));
+    }
+    total
+}
+
+/// `ln Σ eˣ`; the maximum where it is infinite.
+fn log_sum_exp<C: Compute>(isa: Isa, x: &Operand<'_>, start: usize, n: usize) -> f64 {
+    let max = extreme::<C>(isa, true, x, start, n);
+    if !max.is_finite() {
+        return max;
+    }
+    max + sum(isa, ExpDistance, x, start, n, C::from_f64(max)).ln()
+}
+
+/// `(Σ|x|ᵖ)^(1/p)`. Squares of f32 fit f64; other powers, and f64 itself, are scaled by the largest magnitude.
+fn norm(isa: Isa, p: f64, x: &Operand<'_>, start: usize, n: usize) -> f64 {
+    let largest = || fold(isa, x, start, n, 0.0, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+    if p == 0.0 {
+        return fold(isa, x, start, n, 0.0, |count, v| count + (v != 0.0) as u8 as f64);
+    }
+    if p == f64::INFINITY {
+        return largest();
+    }
+    if p == f64::NEG_INFINITY {
+        return fold(isa, x, start, n, f64::INFINITY, |m, v| if v.abs() < m || v.is_nan() { v.abs() } else { m });
+    }
+    if p == 1.0 {
+        return fold(isa, x, start, n, 0.0, |total, v| total + v.abs());
+    }
+    let m = largest();
+    if m == 0.0 || !m.is_finite() {
+        return m;
+    }
+    // A power of two, so that scaling rounds nothing.
+    let scale = 2f64.powi(libm::ilogb(m).clamp(-1000, 1000));
+    if p == 2.0 {
+        return scale * fold(isa, x, start, n, 0.0, |total, v| total + (v / scale) * (v / scale)).sqrt();
+    }
+    scale * fold(isa, x, start, n, 0.0, |total, v| total + libm::pow((v / scale).abs(), p)).powf(1.0 / p)
 }
 
 /// The number of columns if all reduced dimensions lie outside all kept ones in memory: then rows are added vector by vector.
@@ -183,6 +234,57 @@ pub(super) fn backward<C: Compute>(
                 x.load(isa, row * n, to);
                 let factor = C::from_f64(2.0 * g.as_f64() / (n as f64 - correction));
                 to.iter_mut().for_each(|v| *v = (*v - mean) * factor);
+            }
+            Reduce::Std { correction } => {
+                let mean = C::from_f64(sum(isa, First, &x, row * n, n, C::zero()) / n as f64);
+                let var = sum(isa, SquaredDistance, &x, row * n, n, mean) / (n as f64 - correction);
+                x.load(isa, row * n, to);
+                let factor = C::from_f64(g.as_f64() / ((n as f64 - correction) * var.sqrt()));
+                to.iter_mut().for_each(|v| *v = (*v - mean) * factor);
+            }
+            // From x, not from y: its rounding to 16 bit would be a relative error of the gradient.
+            Reduce::LogSumExp => {
+                let y = log_sum_exp::<C>(isa, &x, row * n, n);
+                x.load(isa, row * n, to);
+                to.iter_mut().for_each(|v| *v = g * C::from_f64(v.as_f64() - y).exp());
+            }
+            Reduce::Prod => {
+                // Π of the others: products before and after, so that zeros need no division.
+                x.load(isa, row * n, to);
+                let mut after = vec![1.0; n + 1];
+                for i in (0..n).rev() {
+                    after[i] = after[i + 1] * to[i].as_f64();
+                }
+                let mut before = g.as_f64();
+                for i in 0..n {
+                    let v = to[i].as_f64();
+                    to[i] = C::from_f64(before * after[i + 1]);
+                    before *= v;
+                }
+            }
+            Reduce::Norm { p } => {
+                let y = norm(isa, p, &x, row * n, n);
+                x.load(isa, row * n, to);
+                let g = g.as_f64();
+                let hits = to.iter().filter(|v| v.as_f64().abs() == y).count() as f64;
+                to.iter_mut().for_each(|v| {
+                    let x = v.as_f64();
+                    let sign = if x == 0.0 { 0.0 } else { x.signum() };
+                    let slope = if p == 0.0 || y == 0.0 {
+                        0.0
+                    } else if p.is_infinite() {
+                        if x.abs() == y { sign / hits } else { 0.0 }
+                    } else if p == 1.0 {
+                        sign
+                    } else if p == 2.0 {
+                        x / y
+                    } else if x == 0.0 {
+                        0.0
+                    } else {
+                        sign * libm::pow(x.abs() / y, p - 1.0)
+                    };
+                    *v = C::from_f64(g * slope);
+                });
             }
             Reduce::Sum => to.fill(g),
             Reduce::Mean => to.fill(g / C::from_f64(n as f64)),

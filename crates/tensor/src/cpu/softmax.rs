@@ -18,7 +18,7 @@ impl Map1 for ExpMinus {
 }
 
 #[derive(Clone, Copy)]
-struct ExpDistance;
+pub(super) struct ExpDistance;
 
 impl Map2 for ExpDistance {
     #[inline(always)]

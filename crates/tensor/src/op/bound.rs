@@ -28,6 +28,14 @@ impl Bound {
     }
 }
 
+/// Computed in f64 throughout and rounded once.
+fn in_f64(ins: &[&Array]) -> Bound {
+    match ins.iter().find(|a| a.dtype() == crate::DType::F64) {
+        Some(x) => Bound::Scale(x.numel() as f64),
+        None => Bound::Ulps(0.5),
+    }
+}
+
 impl Op {
     /// The stated error bound for these inputs.
     pub fn bound(&self, ins: &[&Array]) -> Bound {
@@ -46,7 +54,13 @@ impl Op {
             // 1,024 elements in 16 interleaved f32 sums of 64, then f64; columns add up to 1,024 rows in f32.
             Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Bound::Gamma(1024.0_f64.min(numel(0)) + 1.0),
             Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => Bound::Ulps(0.0),
-            Op::Reduce { kind: Reduce::Var { .. }, .. } => Bound::Scale(128.0),
+            Op::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Scale(128.0),
+            // In f64, rounded once; of f64 itself every step rounds.
+            Op::Reduce { kind: Reduce::Prod | Reduce::Norm { .. }, .. } | Op::Scan { .. } => in_f64(ins),
+            Op::Reduce { kind: Reduce::LogSumExp, .. } => Bound::Scale(8.0),
+            Op::Gather { .. } | Op::Sort { .. } => Bound::Ulps(0.0),
+            // As many additions as src has elements for one place.
+            Op::Scatter { .. } => Bound::Gamma(numel(2) + 1.0),
             // A product of each of the two sums' rounding, then bias; an activation multiplies the error by at most its slope,
             // which is below 1.2 for every row used as an epilogue.
             Op::MatMul(epilogue) => {
@@ -82,6 +96,8 @@ impl Op {
                     Binary::Pow | Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
                 },
                 Backward::Reduce { .. } => Bound::Scale(64.0),
+                Backward::CumProd { .. } => in_f64(ins),
+                Backward::Gather { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
                 Backward::Conv2dWeight { .. } => Bound::Gamma(extent(0, 0) * extent(0, 2) * extent(0, 3) + 8.0),
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),

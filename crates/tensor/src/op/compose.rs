@@ -46,6 +46,7 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             None => return Ok(None),
         },
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. } => return Ok(None),
+        Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => return Ok(None),
         Op::ArgMax { .. } | Op::Pool(_) | Op::Resample(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => {
             return Ok(None);
         }
@@ -231,7 +232,63 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             let slope = b.scalar(Binary::Mul, centred, 2.0 / (n - correction))?;
             b.binary(Binary::Mul, slope, g)?
         }
-        Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => return Ok(None),
+        Backward::Reduce { kind: Reduce::Std { correction }, dims } => {
+            let x = b.input(2);
+            let mean = b.reduce(Reduce::Mean, x, *dims)?;
+            let std = b.reduce(Reduce::Std { correction: *correction }, x, *dims)?;
+            let centred = b.binary(Binary::Sub, x, mean)?;
+            let n = dims.count(&b.shape(x)) as f64;
+            let slope = b.scalar(Binary::Mul, centred, 1.0 / (n - correction))?;
+            let up = b.binary(Binary::Div, g, std)?;
+            b.binary(Binary::Mul, slope, up)?
+        }
+        Backward::Reduce { kind: Reduce::LogSumExp, dims } => {
+            let x = b.input(2);
+            let y = b.reduce(Reduce::LogSumExp, x, *dims)?;
+            let shifted = b.binary(Binary::Sub, x, y)?;
+            let p = b.unary(Unary::Exp, shifted)?;
+            b.binary(Binary::Mul, p, g)?
+        }
+        // Away from zeros: Πx/x.
+        Backward::Reduce { kind: Reduce::Prod, dims } => {
+            let x = b.input(2);
+            let y = b.reduce(Reduce::Prod, x, *dims)?;
+            let up = b.binary(Binary::Mul, y, g)?;
+            b.binary(Binary::Div, up, x)?
+        }
+        Backward::Reduce { kind: Reduce::Norm { p }, dims } => {
+            let x = b.input(2);
+            let (sign, magnitude) = (b.unary(Unary::Sign, x)?, b.unary(Unary::Abs, x)?);
+            if *p == 0.0 {
+                let zero = b.scalar(Binary::Mul, sign, 0.0)?;
+                b.binary(Binary::Mul, zero, g)?
+            } else if p.is_infinite() {
+                let y = b.reduce(Reduce::Norm { p: *p }, x, *dims)?;
+                let hit = b.compare(Compare::Eq, magnitude, y)?;
+                let zero = b.fill(0.0, Shape::SCALAR)?;
+                let one = b.fill(1.0, Shape::SCALAR)?;
+                let ones = b.select(hit, one, zero)?;
+                let n = b.reduce(Reduce::Sum, ones, *dims)?;
+                let share = b.binary(Binary::Div, g, n)?;
+                let signed = b.select(hit, sign, zero)?;
+                b.binary(Binary::Mul, signed, share)?
+            } else {
+                let y = b.reduce(Reduce::Norm { p: *p }, x, *dims)?;
+                let part = b.binary(Binary::Div, magnitude, y)?;
+                let power = b.scalar(Binary::Pow, part, p - 1.0)?;
+                let signed = b.binary(Binary::Mul, sign, power)?;
+                b.binary(Binary::Mul, signed, g)?
+            }
+        }
+        // Away from zeros: Σ_{i ≥ k} g·y / x.
+        Backward::CumProd { dim } => {
+            let x = b.input(1);
+            let y = b.op(Op::Scan { kind: Scan::Prod, dim: *dim, reverse: false }, &[x])?;
+            let product = b.binary(Binary::Mul, g, y)?;
+            let tail = b.op(Op::Scan { kind: Scan::Sum, dim: *dim, reverse: true }, &[product])?;
+            b.binary(Binary::Div, tail, x)?
+        }
+        Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Backward::Gather { .. } => return Ok(None),
         Backward::Softmax { dim, log } => {
             let y = b.input(1);
             let dims = if b.shape(y).rank() == 0 { Dims::all(0) } else { Dims::one(*dim) };

@@ -56,6 +56,38 @@ pub enum Op {
         /// Whether reduced dimensions stay with extent 1.
         keepdim: bool,
     },
+    /// Running sum or product along a dimension.
+    Scan {
+        /// Which.
+        kind: Scan,
+        /// Dimension.
+        dim: usize,
+        /// From the end to the start.
+        reverse: bool,
+    },
+    /// Elements of x at index (i64, of x's rank; in every other dimension at most x's extent) along a dimension:
+    /// `y[…, i, …] = x[…, index[…, i, …], …]`.
+    Gather {
+        /// Dimension.
+        dim: usize,
+    },
+    /// A tensor with elements of src set or added at index along a dimension. Inputs: the tensor, index (i64), src.
+    Scatter {
+        /// Set or add.
+        kind: Scatter,
+        /// Dimension.
+        dim: usize,
+    },
+    /// The first `length` elements of a dimension in sorted order, and their positions (i64). NaN is larger than any number;
+    /// equal elements keep their order.
+    Sort {
+        /// Dimension.
+        dim: usize,
+        /// Largest first.
+        descending: bool,
+        /// How many.
+        length: usize,
+    },
     /// Index (i64) of the first largest element along a dimension; NaN counts as largest, as in PyTorch.
     ArgMax {
         /// Dimension.
@@ -167,6 +199,39 @@ pub enum Reduce {
         /// Subtracted from the count: 1 for the unbiased estimate.
         correction: f64,
     },
+    /// Square root of the variance.
+    Std {
+        /// As for the variance.
+        correction: f64,
+    },
+    /// Πx, in f64.
+    Prod,
+    /// `ln Σ eˣ`, shifted by the maximum.
+    LogSumExp,
+    /// `(Σ|x|ᵖ)^(1/p)` in f64: squares neither overflow nor underflow. p = ∞ and −∞ are the largest and smallest magnitude,
+    /// 0 the number of elements that are not 0.
+    Norm {
+        /// The exponent.
+        p: f64,
+    },
+}
+
+/// Running reductions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scan {
+    /// Sum.
+    Sum,
+    /// Product.
+    Prod,
+}
+
+/// What scattering does with the element that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scatter {
+    /// Replaces it; of equal indices the last wins.
+    Set,
+    /// Adds to it, in order.
+    Add,
 }
 
 /// What a contraction does with its accumulators before storing them.
@@ -363,6 +428,18 @@ pub enum Backward {
         /// Reduced dimensions.
         dims: Dims,
     },
+    /// Gradient of a running product: inputs g, x.
+    CumProd {
+        /// Dimension.
+        dim: usize,
+    },
+    /// `g` added at index (i64) in zeros of a shape: inputs g, index. Equal indices accumulate in f32 in order.
+    Gather {
+        /// Dimension.
+        dim: usize,
+        /// Shape of x.
+        shape: Shape,
+    },
     /// Gradient of a convolution's input: inputs g, w.
     Conv2dInput {
         /// Geometry.
@@ -480,7 +557,16 @@ impl Op {
                 Reduce::Max => "amax",
                 Reduce::Min => "amin",
                 Reduce::Var { .. } => "var",
+                Reduce::Std { .. } => "std",
+                Reduce::Prod => "prod",
+                Reduce::LogSumExp => "logsumexp",
+                Reduce::Norm { .. } => "norm",
             },
+            Op::Scan { kind: Scan::Sum, .. } => "cumsum",
+            Op::Scan { kind: Scan::Prod, .. } => "cumprod",
+            Op::Gather { .. } => "gather",
+            Op::Scatter { .. } => "scatter",
+            Op::Sort { .. } => "sort",
             Op::ArgMax { .. } => "argmax",
             Op::MatMul(_) => "matmul",
             Op::Conv2d(..) => "conv2d",
@@ -518,6 +604,8 @@ impl Op {
                 Backward::Binary { .. } => "binary_backward",
                 Backward::Scalar { .. } => "scalar_backward",
                 Backward::Reduce { .. } => "reduce_backward",
+                Backward::CumProd { .. } => "cumprod_backward",
+                Backward::Gather { .. } => "gather_backward",
                 Backward::Conv2dInput { .. } => "conv2d_input_backward",
                 Backward::Conv2dWeight { .. } => "conv2d_weight_backward",
                 Backward::Pool { .. } => "pool_backward",
@@ -541,8 +629,14 @@ impl Op {
             Op::Unary(row) => row.numerics(),
             Op::Binary(row) | Op::Scalar { op: row, .. } => row.numerics(),
             Op::Compare(_) | Op::Where => Numerics::Neutral,
-            Op::Reduce { kind: Reduce::Sum, .. } => Numerics::F32Out,
-            Op::Reduce { kind: Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::Var { .. }, .. } => Numerics::Neutral,
+            Op::Reduce { kind, .. } => match kind {
+                Reduce::Sum | Reduce::Prod => Numerics::F32Out,
+                Reduce::LogSumExp | Reduce::Norm { .. } => Numerics::F32,
+                Reduce::Mean | Reduce::Max | Reduce::Min | Reduce::Var { .. } | Reduce::Std { .. } => Numerics::Neutral,
+            },
+            Op::Scan { .. } => Numerics::F32Out,
+            Op::Scatter { .. } => Numerics::Promote,
+            Op::Gather { .. } | Op::Sort { .. } => Numerics::Neutral,
             Op::MatMul(_) | Op::Conv2d(..) | Op::Attention(_) => Numerics::Lower,
             Op::Softmax { .. } => Numerics::F32Out,
             Op::Norm(norm) => match norm.kind {
@@ -573,6 +667,10 @@ impl Op {
             | Op::Where
             | Op::Reduce { .. }
             | Op::ArgMax { .. }
+            | Op::Scan { .. }
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
             | Op::MatMul(_)
             | Op::Conv2d(..)
             | Op::Pool(_)

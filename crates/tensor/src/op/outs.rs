@@ -61,6 +61,46 @@ impl Op {
                 }
                 smallvec![dense(dims.reduce(ins[0].shape(), *keepdim))]
             }
+            Op::Scan { dim, .. } => {
+                check.count(1)?;
+                check.floats(0..1)?;
+                if ins[0].shape().rank() > 0 {
+                    check.dim(0, *dim)?;
+                }
+                smallvec![like(0)]
+            }
+            Op::Sort { dim, length, .. } => {
+                check.count(1)?;
+                check.floats(0..1)?;
+                let mut shape = *ins[0].shape();
+                let n = if shape.rank() == 0 { 1 } else { shape[check.dim(0, *dim)?] };
+                if *length > n {
+                    return check.argument(format!("{length} elements wanted of {n}"));
+                }
+                if let Some(extent) = shape.get_mut(*dim) {
+                    *extent = *length;
+                }
+                smallvec![dense(shape), Meta { dtype: DType::I64, layout: Layout::contiguous(shape) }]
+            }
+            Op::Gather { dim } => {
+                check.count(2)?;
+                check.floats(0..1)?;
+                check.dtype(1, &[DType::I64])?;
+                check.along(*dim, ins[0].shape(), ins[1].shape())?;
+                smallvec![dense(*ins[1].shape())]
+            }
+            Op::Scatter { dim, .. } => {
+                check.count(3)?;
+                check.floats(0..1)?;
+                check.floats(2..3)?;
+                check.dtype(1, &[DType::I64])?;
+                check.along(*dim, ins[0].shape(), ins[1].shape())?;
+                let (index, src) = (ins[1].shape(), ins[2].shape());
+                if index.rank() != src.rank() || index.iter().zip(src.iter()).any(|(i, s)| i > s) {
+                    return check.shape("an index no larger than src");
+                }
+                smallvec![dense(*ins[0].shape())]
+            }
             Op::ArgMax { dim, keepdim } => {
                 check.count(1)?;
                 let dims = if ins[0].shape().rank() == 0 { Dims::all(0) } else { Dims::one(check.dim(0, *dim)?) };
@@ -226,6 +266,17 @@ impl Op {
                     }
                     smallvec![like(2)]
                 }
+                Backward::CumProd { .. } => {
+                    check.count(2)?;
+                    check.same_shape(0, 1)?;
+                    smallvec![like(1)]
+                }
+                Backward::Gather { dim, shape } => {
+                    check.count(2)?;
+                    check.same_shape(0, 1)?;
+                    check.along(*dim, shape, ins[1].shape())?;
+                    smallvec![dense(*shape)]
+                }
                 Backward::Conv2dInput { shape, conv } => {
                     check.count(2)?;
                     let outs = Op::Conv2d(*conv, Epilogue::default())
@@ -374,6 +425,20 @@ impl Check<'_> {
 
     fn dim(&self, i: usize, dim: usize) -> Result<usize> {
         self.ins[i].shape().dim(self.op, dim as isize)
+    }
+
+    /// An index along `dim` of a tensor of shape `x`.
+    fn along(&self, dim: usize, x: &Shape, index: &Shape) -> Result<()> {
+        if x.rank() == 0 && index.rank() == 0 {
+            return Ok(());
+        }
+        if dim >= x.rank() {
+            return Err(Error::DimOutOfRange { op: self.op, dim: dim as isize, rank: x.rank() });
+        }
+        if index.rank() != x.rank() || (0..x.rank()).any(|d| d != dim && index[d] > x[d]) {
+            return self.shape(&format!("an index of the tensor's rank, no larger in any dimension but {dim}"));
+        }
+        Ok(())
     }
 
     fn same_shape(&self, a: usize, b: usize) -> Result<()> {

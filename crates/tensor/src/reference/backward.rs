@@ -29,9 +29,59 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                     Reduce::Mean => up / n,
                     Reduce::Max | Reduce::Min if hit(v) => up / m.iter().filter(|v| hit(**v)).count() as f64,
                     Reduce::Max | Reduce::Min => 0.0,
+                    Reduce::Std { correction } => {
+                        let mean = m.iter().sum::<f64>() / n;
+                        let var = m.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - correction);
+                        up * (v - mean) / ((n - correction) * var.sqrt())
+                    }
+                    Reduce::LogSumExp => up * libm::exp(v) / m.iter().map(|v| libm::exp(*v)).sum::<f64>(),
+                    // At a zero the product of the others.
+                    Reduce::Prod if v == 0.0 && m.iter().filter(|v| **v == 0.0).count() == 1 => {
+                        up * m.iter().filter(|v| **v != 0.0).product::<f64>()
+                    }
+                    Reduce::Prod if v == 0.0 => 0.0,
+                    Reduce::Prod => up * (m.iter().product::<f64>() / v),
+                    Reduce::Norm { p: 0.0 } => 0.0,
+                    Reduce::Norm { p } if p.is_infinite() => {
+                        let pick = |a: f64, b: f64| if *p > 0.0 { a.max(b) } else { a.min(b) };
+                        let y = m.iter().map(|v| v.abs()).fold(if *p > 0.0 { 0.0 } else { f64::INFINITY }, pick);
+                        let hits = m.iter().filter(|v| v.abs() == y).count() as f64;
+                        if v.abs() == y && v != 0.0 { up * v.signum() / hits } else { 0.0 }
+                    }
+                    Reduce::Norm { p } => {
+                        let y = m.iter().map(|v| v.abs().powf(*p)).sum::<f64>().powf(1.0 / p);
+                        if v == 0.0 { 0.0 } else { up * v.signum() * v.abs().powf(p - 1.0) * y.powf(1.0 - p) }
+                    }
                     Reduce::Var { correction } => up * 2.0 * (v - m.iter().sum::<f64>() / n) / (n - correction),
                 }
             })]
+        }
+        Backward::CumProd { dim } => {
+            let mut dx = Dense::zeros(shape);
+            for flat in 0..g.v.len() {
+                let i = unflatten(flat, shape);
+                for k in 0..=i[*dim] {
+                    let factor = |j: usize| {
+                        let mut at = i.clone();
+                        at[*dim] = j;
+                        x[1].at(&at)
+                    };
+                    let others: f64 = (0..=i[*dim]).filter(|&j| j != k).map(factor).product();
+                    let mut at = i.clone();
+                    at[*dim] = k;
+                    dx.add(&at, g.v[flat] * others);
+                }
+            }
+            vec![dx]
+        }
+        Backward::Gather { dim, .. } => {
+            let mut dx = Dense::zeros(shape);
+            for flat in 0..g.v.len() {
+                let mut at = unflatten(flat, &g.shape);
+                at[*dim] = x[1].v[flat] as usize;
+                dx.add(&at, g.v[flat]);
+            }
+            vec![dx]
         }
         Backward::Conv2dInput { conv, .. } => {
             let mut dx = Dense::zeros(shape);

@@ -2,7 +2,9 @@
 
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
-use crate::op::{Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Resample, View};
+use crate::op::{
+    Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Resample, Scan, Scatter, View,
+};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use crate::{DType, Dims, Error, Key, Op, Result};
@@ -20,6 +22,54 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         Op::Where => vec![each(&|i| if x[0].at(i) != 0.0 { x[1].at(i) } else { x[2].at(i) })],
         Op::Reduce { kind, dims, .. } => {
             vec![Dense { shape: shape.clone(), v: groups(&x[0], *dims).iter().map(|g| reduce(*kind, g)).collect() }]
+        }
+        Op::Scan { kind, dim, reverse } => vec![each(&|i| {
+            let n = x[0].shape.get(*dim).copied().unwrap_or(1);
+            let here = i.get(*dim).copied().unwrap_or(0);
+            let mut at = i.to_vec();
+            let mut order: Vec<usize> = if *reverse { (here..n).rev().collect() } else { (0..=here).collect() };
+            let mut next = |j: usize| {
+                if let Some(d) = at.get_mut(*dim) {
+                    *d = j;
+                }
+                x[0].at(&at)
+            };
+            let first = next(order.remove(0));
+            order.into_iter().fold(first, |total, j| if *kind == Scan::Sum { total + next(j) } else { total * next(j) })
+        })],
+        Op::Gather { dim } => vec![each(&|i| {
+            let mut at = i.to_vec();
+            at[*dim] = x[1].at(i) as usize;
+            x[0].at(&at)
+        })],
+        Op::Scatter { kind, dim } => {
+            let mut y = x[0].clone();
+            for flat in 0..x[1].v.len() {
+                let from = unflatten(flat, &x[1].shape);
+                let mut to = from.clone();
+                to[*dim] = x[1].v[flat] as usize;
+                match kind {
+                    Scatter::Set => y.set(&to, x[2].at(&from)),
+                    Scatter::Add => y.add(&to, x[2].at(&from)),
+                }
+            }
+            vec![y]
+        }
+        Op::Sort { dim, descending, .. } => {
+            let (mut values, mut places) = (Dense::zeros(shape), Dense::zeros(shape));
+            for flat in 0..values.v.len() {
+                let mut at = unflatten(flat, shape);
+                let rank = std::mem::replace(&mut at[*dim], 0);
+                let mut row: Vec<(f64, usize)> = (0..x[0].shape[*dim])
+                    .map(|j| {
+                        at[*dim] = j;
+                        (x[0].at(&at), j)
+                    })
+                    .collect();
+                row.sort_by(|a, b| if *descending { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
+                (values.v[flat], places.v[flat]) = (row[rank].0, row[rank].1 as f64);
+            }
+            vec![values, places]
         }
         Op::ArgMax { dim, .. } => {
             let dims = if x[0].shape.is_empty() { Dims::all(0) } else { Dims::one(*dim) };
@@ -193,6 +243,18 @@ fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Mean => sum() / n,
         Reduce::Max => g.iter().fold(f64::NEG_INFINITY, |m, &v| binary(Binary::Maximum, m, v)),
         Reduce::Min => g.iter().fold(f64::INFINITY, |m, &v| binary(Binary::Minimum, m, v)),
+        Reduce::Std { correction } => reduce(Reduce::Var { correction }, g).sqrt(),
+        Reduce::Prod => g.iter().product(),
+        Reduce::LogSumExp => {
+            let max = reduce(Reduce::Max, g);
+            if max.is_finite() { max + g.iter().map(|v| libm::exp(v - max)).sum::<f64>().ln() } else { max }
+        }
+        Reduce::Norm { p: 0.0 } => g.iter().filter(|v| **v != 0.0).count() as f64,
+        Reduce::Norm { p } if p.is_infinite() => {
+            let magnitudes: Vec<f64> = g.iter().map(|v| v.abs()).collect();
+            if p > 0.0 { reduce(Reduce::Max, &[&magnitudes[..], &[0.0]].concat()) } else { reduce(Reduce::Min, &magnitudes) }
+        }
+        Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
         Reduce::Var { correction } => g.iter().map(|v| (v - sum() / n).powi(2)).sum::<f64>() / (n - correction),
     }
 }

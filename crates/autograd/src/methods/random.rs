@@ -1,0 +1,96 @@
+//! Random values from the scope's stream.
+
+use binade_tensor::op::{Binary, Compare, Distribution};
+use binade_tensor::{DType, Error as TensorError, Op, Shape};
+
+use crate::{Result, Var, apply, scope};
+
+/// Random values: the same for the same key, whatever the number of threads.
+impl Var {
+    /// Uniform in `low..high` (f32).
+    ///
+    /// # Errors
+    /// The shape is too large; the same for the others.
+    pub fn uniform(low: f64, high: f64, shape: &[usize]) -> Result<Var> {
+        Var::random(Distribution::Uniform { low, high }, shape)
+    }
+
+    /// Normal with mean and standard deviation (f32).
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn normal(mean: f64, std: f64, shape: &[usize]) -> Result<Var> {
+        Var::random(Distribution::Normal { mean, std }, shape)
+    }
+
+    /// Integers in `low..high` (i64).
+    ///
+    /// # Errors
+    /// The range is empty or wider than 2²⁴, up to which the draw is exact.
+    pub fn randint(low: i64, high: i64, shape: &[usize]) -> Result<Var> {
+        let width = high.saturating_sub(low);
+        if !(1..=1 << 24).contains(&width) {
+            let message = format!("the range {low}..{high} must hold 1 to 16777216 integers");
+            return Err(TensorError::Argument { op: "randint", message }.into());
+        }
+        let draw = Var::uniform(0.0, 1.0, shape)?.cast(DType::F64)?;
+        let scaled = (&(&draw * width as f64)?.floor()?.scalar(Binary::Minimum, width as f64 - 1.0, false)? + low as f64)?;
+        scaled.cast(DType::I64)
+    }
+
+    /// A permutation of `0..n` (i64).
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn randperm(n: usize) -> Result<Var> {
+        let shape = Shape::new(&[n])?;
+        apply(Op::Random { distribution: Distribution::Permutation, shape, key: scope::next_key() }, &[])
+    }
+
+    /// 1 with the probability each element gives, else 0, in the tensor's dtype; no gradient.
+    ///
+    /// # Errors
+    /// A probability outside 0 to 1.
+    pub fn bernoulli(&self) -> Result<Var> {
+        if let Some(bad) = self.array().to_f64_vec()?.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+            let message = format!("probabilities must lie in 0 to 1, got {bad}");
+            return Err(TensorError::Argument { op: "bernoulli", message }.into());
+        }
+        let draw = Var::uniform(0.0, 1.0, self.shape())?;
+        draw.compare(Compare::Lt, &self.detach())?.cast(self.dtype())
+    }
+
+    /// `samples` draws (i64) from each row of non-negative weights `[…, C]`, with or without replacement. Without: the largest of
+    /// `ln w − ln(−ln u)` (Gumbel's trick, Efraimidis and Spirakis 2006).
+    ///
+    /// # Errors
+    /// A weight is negative or not finite, or a row has none; more draws without replacement than weights that are not 0.
+    pub fn multinomial(&self, samples: usize, replacement: bool) -> Result<Var> {
+        let classes = self.shape().last().copied().unwrap_or(0);
+        let weights = self.array().to_f64_vec()?;
+        for row in weights.chunks(classes.max(1)) {
+            let positive = row.iter().filter(|w| **w > 0.0).count();
+            let sound = row.iter().all(|w| w.is_finite() && *w >= 0.0);
+            if !sound || positive == 0 || !replacement && samples > positive {
+                let message = "each row needs finite weights ≥ 0, one above 0, and as many as draws without replacement";
+                return Err(TensorError::Argument { op: "multinomial", message: message.into() }.into());
+            }
+        }
+        let x = self.detach().cast(DType::F64)?;
+        let mut shape = self.shape().to_vec();
+        if !replacement {
+            let u = Var::uniform(0.0, 1.0, &shape)?.cast(DType::F64)?.scalar(Binary::Maximum, 1e-12, false)?;
+            let gumbel = u.log()?.neg()?.log()?.neg()?;
+            return Ok(x.log()?.add(&gumbel)?.topk(samples, -1, true)?.1);
+        }
+        // The number of classes whose running share does not exceed the draw.
+        if let Some(last) = shape.last_mut() {
+            *last = samples;
+        }
+        let rank = shape.len();
+        let share = x.cumsum(-1)?.div(&x.sum(&[-1], true)?)?.unsqueeze(rank - 1)?;
+        let draw = Var::uniform(0.0, 1.0, &shape)?.cast(DType::F64)?.unsqueeze(rank)?;
+        let below = share.compare(Compare::Le, &draw)?.cast(DType::F64)?.sum(&[-1], false)?;
+        below.scalar(Binary::Minimum, classes as f64 - 1.0, false)?.cast(DType::I64)
+    }
+}

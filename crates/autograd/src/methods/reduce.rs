@@ -1,0 +1,129 @@
+//! Reductions and scans beyond sum, mean, extremes and variance.
+
+use binade_tensor::op::{Binary, Compare, Reduce, Scan};
+use binade_tensor::{DType, Op};
+
+use crate::{Result, Var, apply};
+
+/// Reductions (an empty list of dimensions means all) and running sums.
+impl Var {
+    /// Standard deviation with `correction` subtracted from the count (PyTorch's default is 1).
+    ///
+    /// # Errors
+    /// A dimension is out of range; the same for the other reductions.
+    pub fn std(&self, dims: &[isize], correction: f64, keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Std { correction }, "std", dims, keepdim)
+    }
+
+    /// Product. f32 inside autocast.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn prod(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Prod, "prod", dims, keepdim)
+    }
+
+    /// `ln Σ eˣ` without overflow. f32 inside autocast.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn logsumexp(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::LogSumExp, "logsumexp", dims, keepdim)
+    }
+
+    /// `(Σ|x|ᵖ)^(1/p)`; p may be 0, ∞ or −∞ (PyTorch's `vector_norm`). f32 inside autocast.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn vector_norm(&self, p: f64, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Norm { p }, "norm", dims, keepdim)
+    }
+
+    /// Whether any element is not 0 (bool).
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn any(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        let found = self.logical_not()?.logical_not()?.cast(DType::F32)?.sum(dims, keepdim)?;
+        found.compare_scalar(Compare::Gt, 0.0)
+    }
+
+    /// Whether no element is 0 (bool).
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn all(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.logical_not()?.any(dims, keepdim)?.logical_not()
+    }
+
+    /// Index (i64) of the first smallest element along `dim`; NaN counts as smallest.
+    ///
+    /// # Errors
+    /// The dimension is empty or out of range.
+    pub fn argmin(&self, dim: isize, keepdim: bool) -> Result<Var> {
+        self.detach().neg()?.argmax(dim, keepdim)
+    }
+
+    /// The largest elements along `dim` and the index (i64) of the first of each, which gets the whole gradient.
+    ///
+    /// # Errors
+    /// The dimension is empty or out of range.
+    pub fn max_dim(&self, dim: isize, keepdim: bool) -> Result<(Var, Var)> {
+        self.picked(dim, self.argmax(dim, true)?, keepdim)
+    }
+
+    /// As [`Var::max_dim`] for the smallest.
+    ///
+    /// # Errors
+    /// The dimension is empty or out of range.
+    pub fn min_dim(&self, dim: isize, keepdim: bool) -> Result<(Var, Var)> {
+        self.picked(dim, self.argmin(dim, true)?, keepdim)
+    }
+
+    fn picked(&self, dim: isize, index: Var, keepdim: bool) -> Result<(Var, Var)> {
+        let values = self.gather(dim, &index)?;
+        if keepdim || self.shape().rank() == 0 { Ok((values, index)) } else { Ok((values.squeeze(dim)?, index.squeeze(dim)?)) }
+    }
+
+    /// Variance and mean.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn var_mean(&self, dims: &[isize], correction: f64, keepdim: bool) -> Result<(Var, Var)> {
+        Ok((self.var(dims, correction, keepdim)?, self.mean(dims, keepdim)?))
+    }
+
+    /// Running sum. f32 inside autocast.
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn cumsum(&self, dim: isize) -> Result<Var> {
+        apply(Op::Scan { kind: Scan::Sum, dim: self.shape().dim("cumsum", dim)?, reverse: false }, &[self])
+    }
+
+    /// Running product. f32 inside autocast.
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn cumprod(&self, dim: isize) -> Result<Var> {
+        apply(Op::Scan { kind: Scan::Prod, dim: self.shape().dim("cumprod", dim)?, reverse: false }, &[self])
+    }
+
+    /// `x / max(‖x‖ₚ, eps)` along `dim` (PyTorch: p = 2, dim = 1, eps = 1e-12).
+    ///
+    /// # Errors
+    /// The dimension is out of range.
+    pub fn normalize(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
+        let norm = self.vector_norm(p, &[dim], true)?.scalar(Binary::ClampMin, eps, false)?;
+        self.div(&norm)
+    }
+
+    /// `x·y / (max(‖x‖, eps)·max(‖y‖, eps))` along `dim` (PyTorch: dim = 1, eps = 1e-8). f32 inside autocast.
+    ///
+    /// # Errors
+    /// Shapes do not broadcast; the dimension is out of range.
+    pub fn cosine_similarity(&self, other: &Var, dim: isize, eps: f64) -> Result<Var> {
+        let (a, b) = (self.wide()?, other.wide()?);
+        a.normalize(2.0, dim, eps)?.mul(&b.normalize(2.0, dim, eps)?)?.sum(&[dim], false)
+    }
+}
