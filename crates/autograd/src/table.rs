@@ -46,7 +46,7 @@ impl Saves {
 /// Why an operator has no gradient; `None` if it has one.
 pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
     match op {
-        Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => None,
+        Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::ConvTranspose2d { .. } => None,
         Op::Compare(_) => Some("a comparison is constant almost everywhere"),
         Op::ArgMax { .. } => Some("an index is not a differentiable value"),
         Op::Random {
@@ -96,6 +96,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
         Op::Reduce { .. } => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
+        Op::ConvTranspose2d { .. } => product(),
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
@@ -355,6 +356,17 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if epilogue.bias {
+                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
+            }
+            grads
+        }
+        Op::ConvTranspose2d { conv, bias, .. } => {
+            let dx = || c.run(Op::Conv2d(*conv, Epilogue::default()), &[g, c.input(1)?], c.dtype(0));
+            let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
+            let dw = || c.run(weight.clone(), &[c.input(0)?, g], c.dtype(1));
+            let pixels = Dims::one(0).with(2).with(3);
+            let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
+            if *bias {
                 grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
             }
             grads

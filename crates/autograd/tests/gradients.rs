@@ -334,3 +334,60 @@ fn products_joins_and_einsum() {
     check("chunk", std::slice::from_ref(&a), |v| v[0].chunk(2, 1).map(|c| c[0].clone()));
     check("repeat", std::slice::from_ref(&a), |v| v[0].repeat(&[2, 1, 3, 2]));
 }
+
+#[test]
+fn convolutions_of_other_ranks_and_their_adjoints() {
+    use binade_autograd::Conv3d;
+    let conv = Conv2d { stride: [1, 2], padding: [0, 1], dilation: [1, 2], groups: 2 };
+    let bias = values(&[4], 3, 0.0);
+    let x = values(&[2, 4, 7], 1, 0.0);
+    check("conv1d", &[x.clone(), values(&[4, 2, 3], 2, 0.0), bias.clone()], |v| v[0].conv1d(&v[1], Some(&v[2]), conv));
+    check("conv_transpose1d", &[x, values(&[4, 2, 3], 2, 0.0), bias.clone()], |v| {
+        v[0].conv_transpose1d(&v[1], Some(&v[2]), conv, 1)
+    });
+    for stride in [[1, 1], [2, 3]] {
+        let conv = Conv2d { stride, padding: [1, 0], ..Conv2d::default() };
+        check("conv_transpose2d", &[values(&[2, 3, 3, 2], 1, 0.0), values(&[3, 4, 2, 3], 2, 0.0), bias.clone()], |v| {
+            v[0].conv_transpose2d(&v[1], Some(&v[2]), conv, [0, 0])
+        });
+    }
+    let cube = Conv3d { stride: [2, 1, 1], padding: [1, 0, 1], dilation: [1, 1, 2], groups: 1 };
+    let ins = [values(&[1, 2, 4, 3, 5], 1, 0.0), values(&[4, 2, 3, 2, 2], 2, 0.0), bias];
+    check("conv3d", &ins, |v| v[0].conv3d(&v[1], Some(&v[2]), cube));
+    // Against the sum it stands for, at one output.
+    let y = Var::constant(ins[0].clone()).conv3d(&Var::constant(ins[1].clone()), None, cube).unwrap();
+    assert_eq!(&**y.shape(), [1, 4, 2, 2, 5]);
+    let (x, w) = (ins[0].to_f64_vec().unwrap(), ins[1].to_f64_vec().unwrap());
+    let mut sum = 0.0;
+    for (c, k, h, v) in (0..2).flat_map(|c| (0..3).flat_map(move |k| (0..4).map(move |hv| (c, k, hv / 2, hv % 2)))) {
+        // Output (o, d, h, w) = (3, 1, 1, 2): depth 2·1 + k − 1, height 1 + h, width 2 + 2v − 1.
+        sum += x[((c * 4 + 1 + k) * 3 + 1 + h) * 5 + 1 + 2 * v] * w[(((3 * 2 + c) * 3 + k) * 2 + h) * 2 + v];
+    }
+    let found = y.array().to_f64_vec().unwrap()[((3 * 2 + 1) * 2 + 1) * 5 + 2];
+    assert!((found - sum).abs() < 1e-12, "{found} instead of {sum}");
+    let window = Conv2d { stride: [2, 1], padding: [1, 0], ..Conv2d::default() };
+    let image = values(&[2, 2, 5, 4], 1, 0.0);
+    check("unfold", std::slice::from_ref(&image), |v| v[0].unfold([3, 2], window));
+    check("fold", std::slice::from_ref(&image), |v| v[0].unfold([3, 2], window)?.fold([5, 4], [3, 2], window));
+    // A convolution is a product with the columns.
+    let w = Var::constant(values(&[3, 2, 3, 2], 2, 0.0));
+    let image = Var::constant(image);
+    let direct = image.conv2d(&w, None, window, None).unwrap().reshape(&[2, 3, -1]).unwrap();
+    let columns = w.reshape(&[3, -1]).unwrap().matmul(&image.unfold([3, 2], window).unwrap()).unwrap();
+    let (a, b) = (direct.array().to_f64_vec().unwrap(), columns.array().to_f64_vec().unwrap());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12));
+}
+
+#[test]
+fn pooling_variants() {
+    use binade_tensor::op::{Pool, PoolKind};
+    let x = values(&[2, 3, 7, 8], 1, 0.0);
+    let one = std::slice::from_ref(&x);
+    for kind in [PoolKind::Max, PoolKind::Avg] {
+        let pool = Pool { ceil: true, count_padding: false, ..Pool::new(kind, [3, 2], [2, 3], [1, 1]) };
+        check("pool2d", one, |v| v[0].pool2d(pool));
+    }
+    check("max_pool1d", &[values(&[2, 3, 9], 1, 0.0)], |v| v[0].max_pool1d(3, 2, 1));
+    check("avg_pool1d", &[values(&[2, 3, 9], 1, 0.0)], |v| v[0].avg_pool1d(3, 2, 1));
+    check("adaptive_max_pool", one, |v| v[0].adaptive_max_pool(&[3, 5]));
+}

@@ -59,17 +59,21 @@ pub fn catalogue() -> Vec<Op> {
         Conv2d { groups: 4, stride: [2, 2], padding: [1, 0], ..Conv2d::default() },
     ] {
         ops.extend(epilogues.map(|e| Op::Conv2d(conv, e)));
+        let output_padding = if conv.stride[0] == 2 { [1, 0] } else { [0, 0] };
+        ops.extend([false, true].map(|bias| Op::ConvTranspose2d { conv, output_padding, bias }));
         ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
         ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
     }
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
-            Pool { kind, kernel: [2, 2], stride: [2, 2], padding: [0, 0] },
-            Pool { kind, kernel: [3, 2], stride: [1, 2], padding: [1, 1] },
+            Pool::new(kind, [2, 2], [2, 2], [0, 0]),
+            Pool::new(kind, [3, 2], [1, 2], [1, 1]),
+            Pool { ceil: true, count_padding: false, ..Pool::new(kind, [2, 3], [2, 3], [1, 1]) },
+            Pool { dilation: if kind == PoolKind::Max { [2, 3] } else { [1, 1] }, ..Pool::new(kind, [3, 2], [2, 1], [1, 0]) },
         ] {
             ops.extend([Op::Pool(pool), Op::Backward(Backward::Pool { pool, shape: shape(&[3, 4, 9, 8]) })]);
             if kind == PoolKind::Max {
-                let y = if pool.padding == [0, 0] { [3, 4, 4, 4] } else { [3, 4, 9, 5] };
+                let y = [3, 4, pool.windows(0, 9).unwrap_or(0), pool.windows(1, 8).unwrap_or(0)];
                 ops.push(Op::Backward(Backward::PoolSelect { pool, shape: shape(&y) }));
             }
         }
@@ -234,6 +238,10 @@ impl Op {
             Op::Conv2d(conv, epilogue) => {
                 let bias = if epilogue.bias { vec![x(&[8], 3)] } else { vec![] };
                 vary([vec![x(&[3, 4, 9, 8], 1), x(&[8, 4 / conv.groups, 3, 2], 2)], bias].concat())
+            }
+            Op::ConvTranspose2d { conv, bias, .. } => {
+                let bias = if *bias { vec![x(&[8], 3)] } else { vec![] };
+                vary([vec![x(&[2, 4, 5, 6], 1), x(&[4, 8 / conv.groups, 3, 2], 2)], bias].concat())
             }
             Op::Pool(_) => vary(vec![x(&[3, 4, 9, 8], 1)]),
             Op::Norm(norm) => {

@@ -1,5 +1,6 @@
 //! The operators as methods of [`Var`], under PyTorch's names.
 
+mod conv;
 mod elementwise;
 mod index;
 mod linalg;
@@ -8,6 +9,7 @@ mod random;
 mod reduce;
 mod resample;
 
+pub use conv::Conv3d;
 pub use loss::KlReduction;
 
 use binade_tensor::op::{
@@ -215,7 +217,7 @@ impl Var {
     /// # Errors
     /// The window does not fit.
     pub fn max_pool2d(&self, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<Var> {
-        apply(Op::Pool(Pool { kind: PoolKind::Max, kernel, stride, padding }), &[self])
+        apply(Op::Pool(Pool::new(PoolKind::Max, kernel, stride, padding)), &[self])
     }
 
     /// Average pooling of `[N, C, H, W]`; padding counts, as in PyTorch.
@@ -223,7 +225,7 @@ impl Var {
     /// # Errors
     /// The window does not fit.
     pub fn avg_pool2d(&self, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<Var> {
-        apply(Op::Pool(Pool { kind: PoolKind::Avg, kernel, stride, padding }), &[self])
+        apply(Op::Pool(Pool::new(PoolKind::Avg, kernel, stride, padding)), &[self])
     }
 
     /// Softmax along `dim`.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, anyhow};
-use binade::autograd::{KlReduction, Var, scope};
+use binade::autograd::{Conv3d, KlReduction, Var, scope};
 use binade::nn::{BatchNorm2d, Buffer, Layer, Param};
-use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Reduction};
+use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind, Reduction};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
 
@@ -224,10 +224,65 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             };
             x()?.conv2d(i.get("weight")?, i.tensors.get("bias"), conv, None)?
         }
+        "conv1d" | "conv_transpose1d" => {
+            let along = |name: &str, default: usize| i.list(name).first().map_or(default, |&v| v as usize);
+            let conv = Conv2d {
+                stride: [1, along("stride", 1)],
+                padding: [0, along("padding", 0)],
+                dilation: [1, along("dilation", 1)],
+                groups: i.number("groups", 1.0) as usize,
+            };
+            let (weight, bias) = (i.get("weight")?, i.tensors.get("bias"));
+            if op == "conv1d" {
+                x()?.conv1d(weight, bias, conv)?
+            } else {
+                x()?.conv_transpose1d(weight, bias, conv, along("output_padding", 0))?
+            }
+        }
+        "conv3d" => {
+            let triple = |name: &str, default: usize| {
+                let list = i.list(name);
+                std::array::from_fn(|d| list.get(d.min(list.len().max(1) - 1)).map_or(default, |&v| v as usize))
+            };
+            let conv = Conv3d {
+                stride: triple("stride", 1),
+                padding: triple("padding", 0),
+                dilation: triple("dilation", 1),
+                groups: i.number("groups", 1.0) as usize,
+            };
+            x()?.conv3d(i.get("weight")?, i.tensors.get("bias"), conv)?
+        }
+        "conv_transpose2d" => {
+            let conv = Conv2d {
+                stride: i.pair("stride", [1, 1]),
+                padding: i.pair("padding", [0, 0]),
+                dilation: i.pair("dilation", [1, 1]),
+                groups: i.number("groups", 1.0) as usize,
+            };
+            x()?.conv_transpose2d(i.get("weight")?, i.tensors.get("bias"), conv, i.pair("output_padding", [0, 0]))?
+        }
         "max_pool2d" | "avg_pool2d" => {
             let kernel = i.pair("kernel_size", [1, 1]);
-            let (stride, padding) = (i.pair("stride", kernel), i.pair("padding", [0, 0]));
-            if op == "max_pool2d" { x()?.max_pool2d(kernel, stride, padding)? } else { x()?.avg_pool2d(kernel, stride, padding)? }
+            let kind = if op == "max_pool2d" { PoolKind::Max } else { PoolKind::Avg };
+            let plain = Pool::new(kind, kernel, i.pair("stride", kernel), i.pair("padding", [0, 0]));
+            x()?.pool2d(Pool {
+                dilation: i.pair("dilation", [1, 1]),
+                ceil: i.flag("ceil_mode"),
+                count_padding: i.attrs.get("count_include_pad").and_then(Value::as_bool).unwrap_or(true),
+                ..plain
+            })?
+        }
+        "max_pool1d" | "avg_pool1d" => {
+            let along = |name: &str, default: usize| i.list(name).first().map_or(default, |&v| v as usize);
+            let kernel = along("kernel_size", 1);
+            let (stride, padding) = (along("stride", kernel), along("padding", 0));
+            if op == "max_pool1d" { x()?.max_pool1d(kernel, stride, padding)? } else { x()?.avg_pool1d(kernel, stride, padding)? }
+        }
+        "adaptive_max_pool1d" | "adaptive_max_pool2d" => {
+            let size = i.list("output_size");
+            let spatial = x()?.shape().rank() - 2;
+            let size: Vec<usize> = (0..spatial).map(|d| size[d.min(size.len() - 1)] as usize).collect();
+            x()?.adaptive_max_pool(&size)?
         }
         "softmax" => x()?.softmax(dim)?,
         "log_softmax" => x()?.log_softmax(dim)?,

@@ -160,18 +160,24 @@ pub(super) fn forward<C: Gemm>(
     Ok(())
 }
 
-/// Inputs g, w. With stride 1 this is a correlation of g with the flipped weight; else patches are scattered image by image.
+/// Inputs g, w, and a bias for a transposed convolution. With stride 1 this is a correlation of g with the flipped weight; else patches are scattered image by image.
 pub(super) fn input_backward<C: Gemm>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
     ins: &[&Array],
     bytes: &[&[u8]],
+    bias: Option<(&Array, &[u8])>,
     out: &mut ArrayMut<'_>,
 ) -> Result<()> {
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     if shape.numel() == 0 {
         return Ok(());
+    }
+    // What every pixel starts from.
+    let mut start = vec![C::zero(); if bias.is_some() { shape[1] } else { 0 }];
+    if let Some((array, bytes)) = bias {
+        Operand::new(array, bytes, array.shape(), &[0]).load(isa, 0, &mut start);
     }
     let (gs, ws) = (*ins[0].shape(), *ins[1].shape());
     let grad = image::<C>(isa, pool, ins[0], bytes[0])?;
@@ -207,7 +213,12 @@ pub(super) fn input_backward<C: Gemm>(
             pad: [back(0, kh), back(1, kw)],
         };
         let parts = output_parts(bytes, None, ROWS * c * dtype.size());
-        correlate(&g, grad.as_slice(), &flipped, c, parts, dtype.size(), |acc, out, _| C::store(isa, acc, out, dtype));
+        correlate(&g, grad.as_slice(), &flipped, c, parts, dtype.size(), |acc, out, _| {
+            if !start.is_empty() {
+                acc.chunks_mut(c).for_each(|row| row.iter_mut().zip(&start).for_each(|(a, &b)| *a = *a + b));
+            }
+            C::store(isa, acc, out, dtype);
+        });
         return Ok(());
     }
     let g = Geometry::new(&shape, &ws, &gs, conv);
@@ -215,6 +226,9 @@ pub(super) fn input_backward<C: Gemm>(
     let image = g.h * g.w * c;
     bytes.par_chunks_mut(image * dtype.size()).enumerate().for_each(|(n, to)| {
         let mut dx = vec![C::zero(); image];
+        if !start.is_empty() {
+            dx.chunks_mut(c).for_each(|pixel| pixel.copy_from_slice(&start));
+        }
         let mut patches = vec![C::zero(); ROWS.min(pixels) * k];
         for group in 0..groups {
             for first in (0..pixels).step_by(ROWS) {

@@ -163,6 +163,10 @@ impl Cpu {
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
             Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, ins, bytes, outs)?,
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
+            Op::ConvTranspose2d { conv, bias, .. } => {
+                let bias = bias.then(|| (ins[2], bytes[2]));
+                conv::input_backward::<C>(isa, pool, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])?;
+            }
             Op::Pool(window) => pool::forward::<C>(isa, pool, window, ins[0], bytes[0], &mut outs[0])?,
             Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
             Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
@@ -224,7 +228,7 @@ impl Cpu {
                 let part = |i: usize| (ins[i], bytes[i]);
                 gather::scatter::<C>(isa, memory, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
             }
-            Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
+            Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(isa, memory, conv, ins, bytes, None, &mut outs[0])?,
             Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
             Backward::Pool { pool, .. } => {
                 debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 3 } else { 1 });

@@ -12,8 +12,8 @@ use crate::{Array, ArrayMut, Result, Shape};
 fn taps(pool: &Pool, x: &Shape, oy: usize, ox: usize, mut each: impl FnMut(usize)) {
     for ky in 0..pool.kernel[0] {
         for kx in 0..pool.kernel[1] {
-            let y = (oy * pool.stride[0] + ky).wrapping_sub(pool.padding[0]);
-            let xx = (ox * pool.stride[1] + kx).wrapping_sub(pool.padding[1]);
+            let y = (oy * pool.stride[0] + ky * pool.dilation[0]).wrapping_sub(pool.padding[0]);
+            let xx = (ox * pool.stride[1] + kx * pool.dilation[1]).wrapping_sub(pool.padding[1]);
             if y < x[2] && xx < x[3] {
                 each(y * x[3] + xx);
             }
@@ -33,7 +33,6 @@ pub(super) fn forward<C: Compute>(
     let panel = image::<C>(isa, memory, x, bytes)?;
     let (values, c) = (panel.as_slice(), shape[1]);
     let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
-    let factor = C::one() / C::from_f64((pool.kernel[0] * pool.kernel[1]) as f64);
     fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], c, |row, y| {
         let (ox, oy, n) = (row % ow, row / ow % oh, row / (ow * oh));
         let from = &values[n * shape[2] * shape[3] * c..];
@@ -49,6 +48,7 @@ pub(super) fn forward<C: Compute>(
             PoolKind::Avg => {
                 y.fill(C::zero());
                 taps(pool, &shape, oy, ox, |pixel| y.iter_mut().zip(&from[pixel * c..]).for_each(|(y, &v)| *y = *y + v));
+                let factor = C::one() / C::from_f64(pool.divisor([oy, ox], [shape[2], shape[3]]) as f64);
                 y.iter_mut().for_each(|y| *y = *y * factor);
             }
         }
@@ -70,7 +70,6 @@ pub(super) fn backward<C: Compute>(
     let windows = gs[2] * gs[3];
     let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[i].shape(), &[0, 2, 3, 1]);
     let (g, max) = (operand(0), (pool.kind == PoolKind::Max).then(|| (operand(1), operand(2))));
-    let factor = C::one() / C::from_f64((pool.kernel[0] * pool.kernel[1]) as f64);
     fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], size, |n, dx| {
         dx.fill(C::zero());
         let mut pg = vec![C::zero(); windows * c];
@@ -99,9 +98,12 @@ pub(super) fn backward<C: Compute>(
                         }
                     });
                 }
-                None => taps(pool, &shape, oy, ox, |pixel| {
-                    dx[pixel * c..(pixel + 1) * c].iter_mut().zip(g).for_each(|(d, &g)| *d = *d + g * factor);
-                }),
+                None => {
+                    let factor = C::one() / C::from_f64(pool.divisor([oy, ox], [shape[2], shape[3]]) as f64);
+                    taps(pool, &shape, oy, ox, |pixel| {
+                        dx[pixel * c..(pixel + 1) * c].iter_mut().zip(g).for_each(|(d, &g)| *d = *d + g * factor);
+                    });
+                }
             }
         }
     });

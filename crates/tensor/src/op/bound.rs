@@ -71,6 +71,9 @@ impl Op {
                 let k = extent(1, 1) * extent(1, 2) * extent(1, 3);
                 if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
             }
+            Op::ConvTranspose2d { conv, .. } => {
+                Bound::Gamma(extent(1, 0) / conv.groups as f64 * extent(1, 2) * extent(1, 3) + 3.0)
+            }
             Op::Pool(pool) => Bound::Gamma((pool.kernel[0] * pool.kernel[1]) as f64 + 2.0),
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),

@@ -32,6 +32,17 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             let y = b.op(Op::Conv2d(*conv, Epilogue::default()), &[x, b.input(1)])?;
             finish(b, epilogue, y, |b| b.per_channel(b.input(2), 4))?
         }
+        Op::ConvTranspose2d { conv, bias, .. } => {
+            let ins: Vec<Meta> = (0..2 + *bias as usize).map(|i| b.dense(b.input(i))).collect();
+            let shape = *op.outs(&ins, b.dtype(x))?[0].shape();
+            let y = b.op(Op::Backward(Backward::Conv2dInput { conv: *conv, shape }), &[x, b.input(1)])?;
+            if *bias {
+                let bias = b.per_channel(b.input(2), 4)?;
+                b.binary(Binary::Add, y, bias)?
+            } else {
+                y
+            }
+        }
         Op::Softmax { dim, log } => softmax(b, x, *dim, *log)?,
         Op::Norm(norm) => normalise(b, norm)?,
         Op::CrossEntropy(loss) => cross_entropy(b, loss)?,

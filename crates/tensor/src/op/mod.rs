@@ -101,6 +101,16 @@ pub enum Op {
     /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in memory;
     /// second output as for [`Op::MatMul`].
     Conv2d(Conv2d, Epilogue),
+    /// Transposed convolution (the adjoint of the convolution with the same geometry, plus bias): x `[N, C, H, W]`, w
+    /// `[C, O/groups, KH, KW]`, bias `[O]`.
+    ConvTranspose2d {
+        /// Geometry of the convolution this is the adjoint of.
+        conv: Conv2d,
+        /// Rows and columns added at the end: which of the possible image sizes; below stride or dilation.
+        output_padding: [usize; 2],
+        /// A bias vector is the last input.
+        bias: bool,
+    },
     /// Pooling of `[N, C, H, W]`.
     Pool(Pool),
     /// `exp(x − max) / Σ` along `dim`, or its logarithm.
@@ -271,8 +281,45 @@ pub struct Pool {
     pub kernel: [usize; 2],
     /// Step.
     pub stride: [usize; 2],
-    /// Padding on both sides: −∞ for max, zeros that count for avg (PyTorch's default).
+    /// Padding on both sides: −∞ for max, zeros for avg.
     pub padding: [usize; 2],
+    /// Distance between taps.
+    pub dilation: [usize; 2],
+    /// Whether a last window may hang over the end, if it starts inside.
+    pub ceil: bool,
+    /// Whether padding counts in the divisor of avg (PyTorch's default).
+    pub count_padding: bool,
+}
+
+impl Pool {
+    /// Pooling with PyTorch's defaults for the rest.
+    pub fn new(kind: PoolKind, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Pool {
+        Pool { kind, kernel, stride, padding, dilation: [1, 1], ceil: false, count_padding: true }
+    }
+
+    /// Number of windows over `n` elements of a spatial dimension; `None` when none fits.
+    pub fn windows(&self, d: usize, n: usize) -> Option<usize> {
+        let span = self.dilation[d] * self.kernel[d].checked_sub(1)? + 1;
+        let room = (n + 2 * self.padding[d]).checked_sub(span)?;
+        let stride = self.stride[d].max(1);
+        let count = if self.ceil { room.div_ceil(stride) } else { room / stride } + 1;
+        // The last window must start inside the image or the padding before it.
+        Some(if (count - 1) * stride >= n + self.padding[d] { count - 1 } else { count })
+    }
+
+    /// What a window of avg is divided by; `o` counts windows, `n` elements, per spatial dimension.
+    pub fn divisor(&self, o: [usize; 2], n: [usize; 2]) -> usize {
+        let length = |d: usize| {
+            let start = o[d] * self.stride[d];
+            let end = (start + self.kernel[d]).min(n[d] + 2 * self.padding[d]);
+            if self.count_padding {
+                end - start
+            } else {
+                end.min(n[d] + self.padding[d]).saturating_sub(start.max(self.padding[d]))
+            }
+        };
+        length(0) * length(1)
+    }
 }
 
 /// Kind of pooling.
@@ -570,6 +617,7 @@ impl Op {
             Op::ArgMax { .. } => "argmax",
             Op::MatMul(_) => "matmul",
             Op::Conv2d(..) => "conv2d",
+            Op::ConvTranspose2d { .. } => "conv_transpose2d",
             Op::Pool(Pool { kind: PoolKind::Max, .. }) => "max_pool2d",
             Op::Pool(Pool { kind: PoolKind::Avg, .. }) => "avg_pool2d",
             Op::Softmax { log: false, .. } => "softmax",
@@ -637,7 +685,7 @@ impl Op {
             Op::Scan { .. } => Numerics::F32Out,
             Op::Scatter { .. } => Numerics::Promote,
             Op::Gather { .. } | Op::Sort { .. } => Numerics::Neutral,
-            Op::MatMul(_) | Op::Conv2d(..) | Op::Attention(_) => Numerics::Lower,
+            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Numerics::Lower,
             Op::Softmax { .. } => Numerics::F32Out,
             Op::Norm(norm) => match norm.kind {
                 NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => Numerics::F32,
@@ -673,6 +721,7 @@ impl Op {
             | Op::Sort { .. }
             | Op::MatMul(_)
             | Op::Conv2d(..)
+            | Op::ConvTranspose2d { .. }
             | Op::Pool(_)
             | Op::Softmax { .. }
             | Op::CrossEntropy(_)

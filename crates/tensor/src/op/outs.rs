@@ -121,6 +121,11 @@ impl Op {
                 let shape = check.conv2d(conv, epilogue.bias)?;
                 with_preactivation(epilogue, float(Layout::channels_last(shape)))
             }
+            Op::ConvTranspose2d { conv, output_padding, bias } => {
+                check.count(2 + *bias as usize)?;
+                check.floats(0..ins.len())?;
+                smallvec![float(Layout::channels_last(check.conv_transpose2d(conv, output_padding, *bias)?))]
+            }
             Op::Pool(pool) => {
                 check.count(1)?;
                 check.floats(0..1)?;
@@ -497,18 +502,43 @@ impl Check<'_> {
         }
     }
 
+    fn conv_transpose2d(&self, conv: &Conv2d, output_padding: &[usize; 2], bias: bool) -> Result<Shape> {
+        let (x, w) = (self.ins[0].shape(), self.ins[1].shape());
+        if conv.stride.contains(&0) || conv.dilation.contains(&0) || conv.groups == 0 {
+            return self.argument("stride, dilation and groups must be at least 1".into());
+        }
+        if (0..2).any(|d| output_padding[d] >= conv.stride[d].max(conv.dilation[d])) {
+            return self.argument(format!("output padding {output_padding:?} must be below stride or dilation"));
+        }
+        if x.rank() != 4 || w.rank() != 4 || x[1] != w[0] || x[1] % conv.groups != 0 {
+            return self.shape(&format!("an image [N, C, H, W] and a weight [C, O/groups, KH, KW], groups = {}", conv.groups));
+        }
+        let o = w[1] * conv.groups;
+        if bias && **self.ins[2].shape() != [o] {
+            return self.shape("a bias [O]");
+        }
+        let extent = |d: usize| {
+            let span = conv.dilation[d] * w[d + 2].checked_sub(1)? + output_padding[d] + 1;
+            (x[d + 2].checked_sub(1)? * conv.stride[d] + span).checked_sub(2 * conv.padding[d]).filter(|n| *n > 0)
+        };
+        match (extent(0), extent(1)) {
+            (Some(h), Some(w_out)) => Ok(Shape::from_slice(&[x[0], o, h, w_out])),
+            (None, _) | (_, None) => self.shape("an image that padding does not cut away"),
+        }
+    }
+
     fn pool(&self, pool: &Pool) -> Result<Shape> {
         let x = self.ins[0].shape();
         if x.rank() != 4 {
             return self.shape("an image [N, C, H, W]");
         }
-        if pool.stride.contains(&0) || pool.kernel.contains(&0) {
+        if pool.stride.contains(&0) || pool.kernel.contains(&0) || pool.dilation.contains(&0) {
             return self.argument("kernel and stride must be at least 1".into());
         }
         if (0..2).any(|d| pool.padding[d] * 2 > pool.kernel[d]) {
             return self.argument(format!("padding {:?} must be at most half the kernel {:?}", pool.padding, pool.kernel));
         }
-        let extent = |d: usize| window(x[d + 2], pool.kernel[d], pool.stride[d], pool.padding[d], 1);
+        let extent = |d: usize| pool.windows(d, x[d + 2]);
         match (extent(0), extent(1)) {
             (Some(h), Some(w)) => Ok(Shape::from_slice(&[x[0], x[1], h, w])),
             (None, _) | (_, None) => self.shape(&format!("an image no smaller than the kernel {:?}", pool.kernel)),

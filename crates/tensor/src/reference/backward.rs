@@ -1,7 +1,7 @@
 //! Kernels of the backward pass, from their definitions.
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope};
-use super::forward::{groups, places, places_of, probabilities, products, softmax};
+use super::forward::{divisor, groups, places, places_of, probabilities, products, softmax};
 use super::{Dense, unflatten};
 use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction};
@@ -99,14 +99,14 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 let o = unflatten(flat, &g.shape);
                 let mut taken = false;
                 for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                    let y = (o[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
-                    let xx = (o[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                    let y = (o[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
+                    let xx = (o[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
                     if y < 0 || xx < 0 || y as usize >= shape[2] || xx as usize >= shape[3] {
                         continue;
                     }
                     let at = [o[0], o[1], y as usize, xx as usize];
                     match pool.kind {
-                        PoolKind::Avg => dx.add(&at, g.v[flat] / (pool.kernel[0] * pool.kernel[1]) as f64),
+                        PoolKind::Avg => dx.add(&at, g.v[flat] / divisor(pool, shape, &o)),
                         PoolKind::Max if !taken && (x[1].at(&at) == x[2].v[flat] || x[1].at(&at).is_nan()) => {
                             taken = true;
                             dx.add(&at, g.v[flat]);
@@ -119,8 +119,8 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
         }
         Backward::PoolSelect { pool, .. } => vec![each(&|o| {
             for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                let y = (o[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
-                let xx = (o[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                let y = (o[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
+                let xx = (o[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
                 if y >= 0 && xx >= 0 && (y as usize) < x[1].shape[2] && (xx as usize) < x[1].shape[3] {
                     let at = [o[0], o[1], y as usize, xx as usize];
                     if x[1].at(&at) == x[2].at(o) || x[1].at(&at).is_nan() {

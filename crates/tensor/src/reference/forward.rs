@@ -3,7 +3,8 @@
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
 use crate::op::{
-    Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PoolKind, Reduce, Reduction, Resample, Scan, Scatter, View,
+    Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Resample, Scan,
+    Scatter, View,
 };
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
@@ -94,18 +95,23 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             finish(product, epilogue, x, |i| i[i.len() - 1])
         }
         Op::Conv2d(conv, epilogue) => finish(convolve(conv, &x[0], &x[1], shape), epilogue, x, |i| i[1]),
+        Op::ConvTranspose2d { conv, bias, .. } => {
+            let mut y = Dense::zeros(shape);
+            products(conv, shape, &x[1].shape, &x[0].shape, |o, w, at| y.add(&at, x[0].at(&o) * x[1].at(&w)));
+            vec![each(&|i| y.at(i) + if *bias { x[2].v[i[1]] } else { 0.0 })]
+        }
         Op::Pool(pool) => vec![each(&|i| {
             let mut window = Vec::new();
             for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                let y = (i[2] * pool.stride[0] + ky) as isize - pool.padding[0] as isize;
-                let xx = (i[3] * pool.stride[1] + kx) as isize - pool.padding[1] as isize;
+                let y = (i[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
+                let xx = (i[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
                 if y >= 0 && xx >= 0 && (y as usize) < x[0].shape[2] && (xx as usize) < x[0].shape[3] {
                     window.push(x[0].at(&[i[0], i[1], y as usize, xx as usize]));
                 }
             }
             match pool.kind {
                 PoolKind::Max => reduce(Reduce::Max, &window),
-                PoolKind::Avg => window.iter().sum::<f64>() / (pool.kernel[0] * pool.kernel[1]) as f64,
+                PoolKind::Avg => window.iter().sum::<f64>() / divisor(pool, &x[0].shape, i),
             }
         })],
         Op::Softmax { dim, log } => vec![softmax(&x[0], *dim, *log)],
@@ -189,6 +195,17 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         }
         Op::Backward(backward) => super::backward::backward(backward, x, shapes),
     })
+}
+
+/// Taps of a mean that count: those inside, or all up to the end of the padding.
+pub(super) fn divisor(pool: &Pool, x: &[usize], o: &[usize]) -> f64 {
+    let count = |d: usize| {
+        let (n, pad) = (x[d + 2] as isize, pool.padding[d] as isize);
+        let at = |k: usize| (o[d + 2] * pool.stride[d] + k) as isize - pad;
+        let range = if pool.count_padding { -pad..n + pad } else { 0..n };
+        (0..pool.kernel[d]).filter(|&k| range.contains(&at(k))).count()
+    };
+    (count(0) * count(1)) as f64
 }
 
 /// The inputs that make output `i` of a linear map, and their weights.
