@@ -114,7 +114,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Loss { .. } => Saves::inputs(&[0, 1]),
         Op::Ternary { .. } => Saves::inputs(&[0, 1, 2]),
         Op::Resample(_) => Saves::NONE,
-        Op::Attention(_) => Saves::inputs(&[0, 1, 2]).and_outputs(&[0, 1]),
+        Op::Attention(_) => Saves::inputs(&[0, 1, 2, 3]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
         // Through their definition, which needs all inputs.
@@ -436,9 +436,21 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             smallvec![Some(c.run(op, &[g], c.dtype(0))?)]
         }
         Op::Attention(attention) => {
-            let ins = [g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
+            if attention.mask && c.needs[3] {
+                let reason = "the mask's own gradient needs all scores; Var::attention_masked writes them out for such a mask";
+                return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
+            }
+            let mut ins: SmallVec<[&V; 7]> = smallvec![g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
+            if attention.mask {
+                ins.push(c.input(3)?);
+            }
             let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0))?;
-            outs.into_iter().enumerate().map(|(i, a)| when(i, &|| c.cast(&a, c.dtype(i)))).collect::<Result<_>>()?
+            let masked = attention.mask.then_some(None);
+            outs.into_iter()
+                .enumerate()
+                .map(|(i, a)| when(i, &|| c.cast(&a, c.dtype(i))))
+                .chain(masked.map(Ok))
+                .collect::<Result<_>>()?
         }
         Op::Embedding => {
             let op = Op::Backward(Backward::Embedding { rows: c.shape(0)[0] });

@@ -91,7 +91,7 @@ fn contractions_and_their_epilogues() {
         let ins = [values(&[2, 2, 4, 5], 1, 0.0), values(&[3, 2, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
         check("conv2d", &ins, |v| v[0].conv2d(&v[1], Some(&v[2]), Conv2d { padding: [1, 1], ..Conv2d::default() }, act));
     }
-    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.3) }] {
+    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.3), ..Attention::default() }] {
         let ins = [values(&[2, 5, 3], 1, 0.0), values(&[2, 5, 3], 2, 0.0), values(&[2, 5, 4], 3, 0.0)];
         check("attention", &ins, |v| v[0].attention(&v[1], &v[2], attention));
     }
@@ -390,4 +390,45 @@ fn pooling_variants() {
     check("max_pool1d", &[values(&[2, 3, 9], 1, 0.0)], |v| v[0].max_pool1d(3, 2, 1));
     check("avg_pool1d", &[values(&[2, 3, 9], 1, 0.0)], |v| v[0].avg_pool1d(3, 2, 1));
     check("adaptive_max_pool", one, |v| v[0].adaptive_max_pool(&[3, 5]));
+}
+
+#[test]
+fn attention_with_masks_groups_and_dropout() {
+    use binade_autograd::Rotary;
+    let qkv = [values(&[1, 4, 3, 4], 1, 0.0), values(&[1, 2, 5, 4], 2, 0.0), values(&[1, 2, 5, 2], 3, 0.0)];
+    let plain = Attention::default();
+    check("grouped", &qkv, |v| v[0].attention(&v[1], &v[2], plain));
+    let seen = Var::constant(values(&[3, 5], 4, 0.3)).compare_scalar(binade_tensor::op::Compare::Gt, 0.0).unwrap();
+    check("bool mask", &qkv, |v| v[0].attention_masked(&v[1], &v[2], &seen, plain));
+    let bias = values(&[4, 3, 5], 5, 0.0);
+    let fixed = Var::constant(bias.clone());
+    check("additive mask", &qkv, |v| v[0].attention_masked(&v[1], &v[2], &fixed, plain));
+    let with_bias = [&qkv[..], &[bias]].concat();
+    check("the mask's gradient", &with_bias, |v| v[0].attention_masked(&v[1], &v[2], &v[3], plain));
+    let dropping = Attention { dropout: 0.4, key: Key::new(5, 6), ..plain };
+    check("dropout", &qkv, |v| v[0].attention_masked(&v[1], &v[2], &seen, dropping));
+    // A query that sees nothing gives zeros, and zero gradients.
+    let none = seen.compare(binade_tensor::op::Compare::Xor, &seen).unwrap();
+    let leaves: Vec<Var> = qkv.iter().map(|a| Var::leaf(a.clone())).collect();
+    let y = leaves[0].attention_masked(&leaves[1], &leaves[2], &none, plain).unwrap();
+    assert!(y.array().to_f64_vec().unwrap().iter().all(|v| *v == 0.0));
+    let grads = y.sum(&[], false).unwrap().backward().unwrap();
+    for leaf in &leaves {
+        assert!(grads.get(leaf).unwrap().to_f64_vec().unwrap().iter().all(|v| *v == 0.0));
+    }
+    for pairs in [Rotary::Halves, Rotary::Interleaved] {
+        // The angles are f32: the map is linear, so differences agree all the same.
+        check("rotary", &[values(&[2, 3, 4], 1, 0.0)], |v| v[0].rotary(7, 100.0, pairs));
+        let x = Var::constant(values(&[3, 6], 1, 0.0));
+        let y = x.rotary(1, 10000.0, pairs).unwrap().array().to_f64_vec().unwrap();
+        let x = x.array().to_f64_vec().unwrap();
+        for t in 0..3 {
+            for i in 0..3 {
+                let (a, b) = if pairs == Rotary::Halves { (i, i + 3) } else { (2 * i, 2 * i + 1) };
+                let angle = (t + 1) as f64 * 10000f64.powf(-(i as f64) / 3.0);
+                let (a, b, y) = (x[t * 6 + a], x[t * 6 + b], y[t * 6 + a]);
+                assert!((y - (a * angle.cos() - b * angle.sin())).abs() < 1e-6);
+            }
+        }
+    }
 }

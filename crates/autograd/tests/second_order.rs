@@ -124,7 +124,7 @@ fn losses_and_attention() {
         check("mse_loss", &[values(&[3, 4], 1, 0.0), values(&[3, 4], 2, 0.0)], |v| v[0].mse_loss(&v[1], reduction));
     }
     let qkv = [values(&[2, 3, 4], 1, 0.0), values(&[2, 3, 4], 2, 0.0), values(&[2, 3, 2], 3, 0.0)];
-    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.7) }] {
+    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.7), ..Attention::default() }] {
         check("attention", &qkv, |v| v[0].attention(&v[1], &v[2], attention));
     }
 }

@@ -29,6 +29,14 @@ pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
     Ok(norm)
 }
 
+/// Limits every element of every gradient to −limit..=limit in place; NaN stays.
+///
+/// # Errors
+/// A gradient is in use.
+pub fn clip_grad_value(grads: &mut Gradients, limit: f64) -> Result<()> {
+    in_place(grads, &Update::Clamp, limit).map(|_| ())
+}
+
 /// Runs a pass that changes gradients in place.
 ///
 /// # Errors

@@ -16,13 +16,13 @@ mod state_dict;
 
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
-pub use clip::{clip_grad_norm, grad_norm, unscale};
+pub use clip::{clip_grad_norm, clip_grad_value, grad_norm, unscale};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use layers::{Activation, Conv2d, Dropout, Embedding, Flatten, Layer, Linear, MaxPool2d, Sequential};
 pub use module::{Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, LayerNorm};
-pub use optimizer::{Adam, AdamW, Group, Optimizer, Sgd};
+pub use optimizer::{Adafactor, Adagrad, Adam, AdamW, Ema, Group, Lion, Optimizer, RmsProp, Rule, Sgd};
 pub use param::{Buffer, Param};
-pub use schedule::Schedule;
+pub use schedule::{Plateau, Schedule};
 pub use state_dict::{StateDict, load_state_dict, read_safetensors, state_dict, write_safetensors};

@@ -143,7 +143,7 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
                 "adam" => Adam { lr: 0.05, weight_decay: 0.1, ..Adam::default() }.into(),
                 _ => AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() }.into(),
             };
-            let update: (f64, binade_tensor::Update) = update;
+            let update: binade_nn::Rule = update;
             let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], update);
             for g in gradients {
                 let mut grads = binade_autograd::Gradients::default();

@@ -104,7 +104,9 @@ pub fn catalogue() -> Vec<Op> {
             ops.extend([false, true].map(|target| Op::Backward(Backward::Loss { loss, parameter, reduction, target })));
         }
     }
-    for attention in [Attention::default(), Attention { causal: true, scale: Some(0.2) }] {
+    let plain = Attention::default();
+    let dropping = Attention { mask: true, dropout: 0.25, key, ..plain };
+    for attention in [plain, Attention { causal: true, scale: Some(0.2), ..plain }, Attention { mask: true, ..plain }, dropping] {
         ops.extend([Op::Attention(attention), Op::Backward(Backward::Attention(attention))]);
     }
     ops.extend([Op::Embedding, Op::Backward(Backward::Embedding { rows: 11 }), Op::Cat { dim: 0 }, Op::Cat { dim: 1 }]);
@@ -266,7 +268,18 @@ impl Op {
                     .collect()
             }
             Op::Resample(_) => vary(vec![x(&[2, 3, 9, 8], 1)]),
-            Op::Attention(_) => vary(vec![x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)]),
+            Op::Attention(Attention { mask: false, .. }) => {
+                let cross = vec![x(&[1, 4, 5, 3], 1), x(&[1, 2, 67, 3], 2), x(&[1, 2, 67, 2], 3)];
+                [vary(vec![x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)]), vec![cross]].concat()
+            }
+            Op::Attention(_) => {
+                let seen =
+                    run_one(&Op::Compare(Compare::Lt), &[&x(&[70, 66], 4), &x(&[1], 5)], device, dtype, Class::Activations);
+                let [q, k, v] = [x(&[2, 4, 70, 8], 1), x(&[2, 2, 66, 8], 2), x(&[2, 2, 66, 4], 3)];
+                let bias = vec![q.clone(), k.clone(), v.clone(), x(&[2, 1, 70, 66], 4)];
+                // Each row sees at least its first key.
+                seen.map(|seen| vec![vec![q, k, v, first_column(&seen)], bias.clone()]).unwrap_or(vec![bias])
+            }
             Op::Embedding => vec![vec![x(&[11, 5], 1), index(&[4, 6], 11)], vec![x(&[11, 5], 1), index(&[0], 11)]],
             Op::Cat { dim } => {
                 let other: &[usize] = if *dim == 0 { &[2, 4, 5] } else { &[3, 1, 5] };
@@ -277,6 +290,14 @@ impl Op {
             Op::Backward(backward) => backward_samples(backward, device, dtype, &x, &index),
         }
     }
+}
+
+/// A bool matrix with its first column true.
+fn first_column(mask: &Array) -> Array {
+    let columns = mask.shape()[1];
+    let values: Vec<bool> =
+        (0..mask.numel()).zip(mask.to_f64_vec().expect("on the host")).map(|(i, v)| i % columns == 0 || v != 0.0).collect();
+    Array::from_slice(mask.device(), &values, mask.shape(), Class::Indices).expect("samples fit in memory")
 }
 
 /// Predictions and targets in the domain of a loss.
@@ -412,11 +433,16 @@ fn backward_samples(
             let y = map.shape(shape).expect("the catalogue's maps fit");
             vec![vec![x(&y, 9)]]
         }
-        Backward::Attention(attention) => {
-            let [q, k, v] = [x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)];
-            let outs = forward(Op::Attention(*attention), &[&q, &k, &v]);
-            vec![vec![gradient(&outs[0]), q, k, v, outs[0].clone(), outs[1].clone()]]
-        }
+        Backward::Attention(attention) => Op::Attention(*attention)
+            .samples(device, dtype)
+            .into_iter()
+            .map(|mut ins| {
+                let mut outs = forward(Op::Attention(*attention), &ins.iter().collect::<Vec<_>>());
+                let mask = ins.split_off(3);
+                let (lse, out) = (outs.remove(1), outs.remove(0));
+                [vec![gradient(&out)], ins, vec![out, lse], mask].concat()
+            })
+            .collect(),
         Backward::Embedding { rows } => vec![vec![x(&[4, 6, 70], 9), index(&[4, 6], *rows as i64)]],
         Backward::Narrow { .. } => vec![vec![x(&[3, 4, 5], 9)]],
     }

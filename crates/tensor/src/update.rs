@@ -1,6 +1,6 @@
 //! [`Update`]: in-place passes over many tensors at once, never recorded by autograd.
 
-use crate::{Array, ArrayMut};
+use crate::{Array, ArrayMut, Shape};
 
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
 ///
@@ -14,6 +14,61 @@ pub enum Update {
     Norm,
     /// `grad ← grad · scalars[0]`, without a check.
     Scale,
+    /// `grad ← grad` limited to −scalars[0]..=scalars[0]; NaN stays.
+    Clamp,
+    /// Exponential moving average: `p ← p + scalars[0]·(grad − p)`, where the "gradient" is the value to follow.
+    Ema,
+    /// Adagrad (Duchi et al. 2011) as in PyTorch. Scalars: learning rate after its decay.
+    ///
+    /// `g ← grad + weight_decay·p`; `s ← s + g²`; `p ← p − lr·g/(√s + eps)`. State: `s`.
+    Adagrad {
+        /// L2 penalty.
+        weight_decay: f64,
+        /// Added to the denominator.
+        eps: f64,
+        /// First value of `s`.
+        initial: f64,
+    },
+    /// RMSprop (Hinton 2012) as in PyTorch. Scalars: learning rate.
+    ///
+    /// `g ← grad + weight_decay·p`; `v ← αv + (1 − α)g²`; `a ← αa + (1 − α)g`; `d ← √(centered ? v − a² : v) + eps`;
+    /// `b ← momentum·b + g/d`; `p ← p − lr·b`. State: `v`, then `b` if momentum is not 0 or centered, then `a` if centered.
+    RmsProp {
+        /// Decay of the averages.
+        alpha: f64,
+        /// Added to the denominator.
+        eps: f64,
+        /// L2 penalty.
+        weight_decay: f64,
+        /// Momentum factor.
+        momentum: f64,
+        /// Whether the mean gradient is subtracted.
+        centered: bool,
+    },
+    /// Lion (Chen et al. 2023). Scalars: learning rate.
+    ///
+    /// `p ← p·(1 − lr·weight_decay) − lr·sign(β₁m + (1 − β₁)g)`; `m ← β₂m + (1 − β₂)g`. State: `m`.
+    Lion {
+        /// β₁ and β₂.
+        betas: [f64; 2],
+        /// Decoupled decay factor.
+        weight_decay: f64,
+    },
+    /// Adafactor (Shazeer and Stern 2018) as in PyTorch 2.15. Scalars: learning rate, step.
+    ///
+    /// With β = 1 − stepᵇ (b = `decay`): of matrices the mean squares of rows and of columns are averaged and their outer product over
+    /// the mean stands for `v`; of vectors `v` itself. `u ← g/√max(v, eps₁²)`; `p ← p·(1 − lr·weight_decay)`;
+    /// `p ← p − max(eps₂, rms(p))·min(lr, 1/√step)·u/max(1, rms(u)/clip)`. State: rows and columns, or `v`.
+    Adafactor {
+        /// Exponent of the decay, below 0.
+        decay: f64,
+        /// Smallest root of `v`, and smallest scale of a parameter.
+        eps: [f64; 2],
+        /// Largest root mean square of an update.
+        clip: f64,
+        /// Decoupled decay factor.
+        weight_decay: f64,
+    },
     /// Stochastic gradient descent as in PyTorch. Scalars: learning rate.
     ///
     /// `g ← grad + weight_decay·p`; `b ← momentum·b + (1 − dampening)·g` (the first step sets `b ← g`);
@@ -50,19 +105,36 @@ impl Update {
             Update::Unscale => "unscale",
             Update::Norm => "norm",
             Update::Scale => "scale",
+            Update::Clamp => "clamp",
+            Update::Ema => "ema",
+            Update::Adagrad { .. } => "adagrad",
+            Update::RmsProp { .. } => "rmsprop",
+            Update::Lion { .. } => "lion",
+            Update::Adafactor { .. } => "adafactor",
             Update::Sgd { .. } => "sgd",
             Update::Adam { decoupled: false, .. } => "adam",
             Update::Adam { decoupled: true, .. } => "adamw",
         }
     }
 
-    /// Number of state tensors per parameter.
-    pub fn states(&self) -> usize {
-        match self {
-            Update::Unscale | Update::Norm | Update::Scale => 0,
+    /// Shapes of the state tensors of a parameter.
+    pub fn states(&self, param: &Shape) -> Vec<Shape> {
+        let count = match self {
+            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => 0,
             Update::Sgd { momentum, .. } => (*momentum != 0.0) as usize,
+            Update::Adagrad { .. } | Update::Lion { .. } => 1,
+            Update::RmsProp { centered: true, .. } => 3,
+            Update::RmsProp { momentum, .. } => 1 + (*momentum != 0.0) as usize,
+            Update::Adafactor { .. } if param.rank() >= 2 => {
+                let last = param.rank() - 1;
+                let (mut rows, mut columns) = (*param, *param);
+                (rows[last], columns[last - 1]) = (1, 1);
+                return vec![rows, columns];
+            }
+            Update::Adafactor { .. } => 1,
             Update::Adam { .. } => 2,
-        }
+        };
+        vec![*param; count]
     }
 }
 

@@ -1,5 +1,6 @@
 //! The operators as methods of [`Var`], under PyTorch's names.
 
+mod attention;
 mod conv;
 mod elementwise;
 mod index;
@@ -9,6 +10,7 @@ mod random;
 mod reduce;
 mod resample;
 
+pub use attention::Rotary;
 pub use conv::Conv3d;
 pub use loss::KlReduction;
 

@@ -337,9 +337,15 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             i.get("anchor")?.triplet_margin_loss(i.get("positive")?, i.get("negative")?, margin, p, i.reduction())?
         }
         "gaussian_nll_loss" => x()?.gaussian_nll_loss(target()?, i.get("var")?, i.number("eps", 1e-6), i.reduction())?,
-        "scaled_dot_product_attention" if !i.tensors.contains_key("mask") => {
-            let attention = Attention { causal: i.flag("is_causal"), scale: i.attrs.get("scale").and_then(Value::as_f64) };
-            i.get("q")?.attention(i.get("k")?, i.get("v")?, attention)?
+        "scaled_dot_product_attention" => {
+            let scale = i.attrs.get("scale").and_then(Value::as_f64);
+            let attention = Attention { causal: i.flag("is_causal"), scale, ..Attention::default() };
+            let (q, k, v) = (i.get("q")?, i.get("k")?, i.get("v")?);
+            match i.tensors.get("mask").or(i.tensors.get("attn_mask")) {
+                Some(m) if m.dtype().is_float() => q.attention_masked(k, v, m, attention)?,
+                Some(m) => q.attention_masked(k, v, &mask(m)?, attention)?,
+                None => q.attention(k, v, attention)?,
+            }
         }
         "embedding" => i.get("weight")?.embedding(x()?)?,
         "cat" => Var::cat(&[a()?, b()?], dim)?,

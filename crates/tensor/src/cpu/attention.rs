@@ -8,7 +8,7 @@ use super::rows::write;
 use super::softmax::row_max;
 use crate::op::Attention;
 use crate::simd::{First, Isa, Lanes, Map1};
-use crate::{Array, ArrayMut, Result};
+use crate::{Array, ArrayMut, DType, Key, Result};
 
 /// Rows of queries and of keys per tile.
 const TILE: usize = 64;
@@ -23,13 +23,23 @@ struct Geometry {
     e: usize,
     scale: f64,
     causal: bool,
+    /// Heads of q per sample, and how many of them share a head of k and v.
+    per_sample: usize,
+    shared: usize,
+    dropout: f64,
+    key: Key,
 }
 
 impl Geometry {
     fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
         let r = q.shape().rank();
         let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
+        let heads = |x: &Array| if r >= 3 { x.shape()[r - 3] } else { 1 };
         Geometry {
+            per_sample: heads(q),
+            shared: heads(q).checked_div(heads(k)).unwrap_or(1).max(1),
+            dropout: attention.dropout,
+            key: attention.key,
             heads: q.shape()[..r - 2].iter().product(),
             t,
             s: k.shape()[r - 2],
@@ -37,6 +47,24 @@ impl Geometry {
             e: v.shape()[r - 1],
             scale: attention.scale.unwrap_or(1.0 / (d as f64).sqrt()),
             causal: attention.causal,
+        }
+    }
+
+    /// The head of k and v of a head of q.
+    fn key_head(&self, head: usize) -> usize {
+        let per_sample = self.per_sample / self.shared;
+        head / self.per_sample * per_sample + head % self.per_sample / self.shared
+    }
+
+    /// Multiplies the weights of one query and `to.len()` keys from `key` on by 0 or 1/(1 − p): the same draw forward and
+    /// backward.
+    fn drop<C: Compute>(&self, head: usize, query: usize, key: usize, to: &mut [C]) {
+        if self.dropout > 0.0 {
+            let (first, scale) = ((head * self.t + query) * self.s + key, C::from_f64(1.0 / (1.0 - self.dropout)));
+            let threshold = (self.dropout * 4294967296.0) as u64;
+            for (i, v) in to.iter_mut().enumerate() {
+                *v = if (self.key.bits(first + i) as u64) < threshold { C::zero() } else { *v * scale };
+            }
         }
     }
 
@@ -68,12 +96,54 @@ fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
     Operand::new(array, bytes, array.shape(), &order)
 }
 
-/// Scores of a tile, scaled, with hidden positions at −∞.
-fn scores<C: Gemm>(g: &Geometry, q: &[C], first: usize, rows: usize, k: &[C], key: usize, keys: usize, to: &mut [C]) {
+/// The mask, broadcast to `[…, T, S]`, and whether it is bool.
+struct Mask<'a>(Operand<'a>, bool);
+
+impl<'a> Mask<'a> {
+    fn new(q: &Array, s: usize, mask: &Array, bytes: &'a [u8]) -> Mask<'a> {
+        let r = q.shape().rank();
+        let mut shape = q.shape().to_vec();
+        shape[r - 1] = s;
+        let order: Vec<usize> = (0..r).collect();
+        Mask(Operand::new(mask, bytes, &shape, &order), mask.dtype() == DType::Bool)
+    }
+
+    /// Hides or shifts the scores of one query and the keys from `key` on.
+    fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
+        let mut values = [C::zero(); TILE];
+        let values = &mut values[..to.len()];
+        self.0.load(isa, (head * g.t + query) * g.s + key, values);
+        for (s, &m) in to.iter_mut().zip(&*values) {
+            *s = match self.1 {
+                true if m == C::zero() => C::neg_infinity(),
+                true => *s,
+                false => *s + m,
+            };
+        }
+    }
+}
+
+/// Scores of a tile, scaled and masked, with hidden positions at −∞.
+fn scores<C: Gemm>(
+    isa: Isa,
+    g: &Geometry,
+    mask: Option<&Mask<'_>>,
+    head: usize,
+    q: &[C],
+    first: usize,
+    rows: usize,
+    k: &[C],
+    key: usize,
+    keys: usize,
+    to: &mut [C],
+) {
     C::gemm(rows, g.d, keys, &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], C::zero(), to, keys);
     let scale = C::from_f64(g.scale);
     for (i, row) in to.chunks_mut(keys).take(rows).enumerate() {
         row.iter_mut().for_each(|s| *s = *s * scale);
+        if let Some(mask) = mask {
+            mask.apply(isa, g, head, first + i, key, row);
+        }
         if g.causal {
             let seen = (first + i + 1).saturating_sub(key).min(keys);
             row[seen..].fill(C::neg_infinity());
@@ -90,10 +160,12 @@ pub(super) fn forward<C: Gemm>(
 ) -> Result<()> {
     let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
     let (q, k, v) = (operand(ins[0], bytes[0]), operand(ins[1], bytes[1]), operand(ins[2], bytes[2]));
+    let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
     let heads: Vec<(Vec<C>, Vec<C>)> = (0..g.heads)
         .into_par_iter()
         .map(|h| {
-            let (q, k, v) = (head::<C>(isa, &q, h, g.t, g.d), head::<C>(isa, &k, h, g.s, g.d), head::<C>(isa, &v, h, g.s, g.e));
+            let kv = g.key_head(h);
+            let (q, k, v) = (head::<C>(isa, &q, h, g.t, g.d), head::<C>(isa, &k, kv, g.s, g.d), head::<C>(isa, &v, kv, g.s, g.e));
             let (mut out, mut lse) = (vec![C::zero(); g.t * g.e], vec![C::zero(); g.t]);
             let (mut tile, mut p) = (vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE]);
             for first in (0..g.t).step_by(TILE) {
@@ -103,7 +175,7 @@ pub(super) fn forward<C: Gemm>(
                 let visible = g.visible(first, rows);
                 for key in (0..visible).step_by(TILE) {
                     let keys = TILE.min(visible - key);
-                    scores(&g, &q, first, rows, &k, key, keys, &mut tile);
+                    scores(isa, &g, mask.as_ref(), h, &q, first, rows, &k, key, keys, &mut tile);
                     for i in 0..rows {
                         let row = &tile[i * keys..(i + 1) * keys];
                         let largest = row_max(row);
@@ -119,13 +191,16 @@ pub(super) fn forward<C: Gemm>(
                             acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * fade);
                         }
                         max[i] = new;
+                        g.drop(h, first + i, key, &mut p[i * keys..(i + 1) * keys]);
                     }
                     C::gemm(rows, keys, g.e, &p, [keys, 1], &v[key * g.e..], [g.e, 1], C::one(), acc, g.e);
                 }
                 for i in 0..rows {
-                    let inverse = C::one() / total[i];
+                    // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
+                    let unseen = total[i] == C::zero();
+                    let inverse = if unseen { C::zero() } else { C::one() / total[i] };
                     acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * inverse);
-                    lse[first + i] = max[i] + total[i].ln();
+                    lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
                 }
             }
             (out, lse)
@@ -148,14 +223,15 @@ pub(super) fn backward<C: Gemm>(
     let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
     let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
     let scale = C::from_f64(g.scale);
+    let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
     let heads: Vec<[Vec<C>; 3]> = (0..g.heads)
         .into_par_iter()
         .map(|h| {
             let (go, q, k, v, o) = (
                 head::<C>(isa, &all[0], h, g.t, g.e),
                 head::<C>(isa, &all[1], h, g.t, g.d),
-                head::<C>(isa, &all[2], h, g.s, g.d),
-                head::<C>(isa, &all[3], h, g.s, g.e),
+                head::<C>(isa, &all[2], g.key_head(h), g.s, g.d),
+                head::<C>(isa, &all[3], g.key_head(h), g.s, g.e),
                 head::<C>(isa, &all[4], h, g.t, g.e),
             );
             let lse = head::<C>(isa, &all[5], h, g.t, 1);
@@ -169,7 +245,7 @@ pub(super) fn backward<C: Gemm>(
                 let visible = g.visible(first, rows);
                 for key in (0..visible).step_by(TILE) {
                     let keys = TILE.min(visible - key);
-                    scores(&g, &q, first, rows, &k, key, keys, &mut tile);
+                    scores(isa, &g, mask.as_ref(), h, &q, first, rows, &k, key, keys, &mut tile);
                     for i in 0..rows {
                         C::map1(
                             isa,
@@ -178,9 +254,16 @@ pub(super) fn backward<C: Gemm>(
                             &mut p[i * keys..(i + 1) * keys],
                         );
                     }
-                    C::gemm(keys, rows, g.e, &p, [1, keys], &go[first * g.e..], [g.e, 1], C::one(), &mut dv[key * g.e..], g.e);
+                    // dv takes the weights as they were used; dp passes through the same draw.
+                    let used = &mut dp[..rows * keys];
+                    used.copy_from_slice(&p[..rows * keys]);
+                    for i in 0..rows {
+                        g.drop(h, first + i, key, &mut used[i * keys..(i + 1) * keys]);
+                    }
+                    C::gemm(keys, rows, g.e, used, [1, keys], &go[first * g.e..], [g.e, 1], C::one(), &mut dv[key * g.e..], g.e);
                     C::gemm(rows, g.e, keys, &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], C::zero(), &mut dp, keys);
                     for i in 0..rows {
+                        g.drop(h, first + i, key, &mut dp[i * keys..(i + 1) * keys]);
                         for j in i * keys..(i + 1) * keys {
                             dp[j] = p[j] * (dp[j] - delta[i]) * scale;
                         }
@@ -193,7 +276,17 @@ pub(super) fn backward<C: Gemm>(
         })
         .collect();
     for (i, out) in outs.iter_mut().enumerate() {
-        write(isa, &heads.iter().flat_map(|h| h[i].iter().copied()).collect::<Vec<C>>(), out);
+        let shared = if i == 0 { 1 } else { g.shared };
+        let mut all = Vec::with_capacity(out.array().numel());
+        // Heads of q that share a head of k and v, added in order.
+        for group in heads.chunks(shared) {
+            let start = all.len();
+            all.extend_from_slice(&group[0][i]);
+            for other in &group[1..] {
+                all[start..].iter_mut().zip(&other[i]).for_each(|(a, &b): (&mut C, &C)| *a = *a + b);
+            }
+        }
+        write(isa, &all, out);
     }
     Ok(())
 }

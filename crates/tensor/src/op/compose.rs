@@ -189,8 +189,23 @@ fn reduce_loss(b: &mut Builder, reduction: Reduction, each: Value) -> Result<Val
 
 /// `softmax(q·kᵀ·scale)·v`.
 fn attend(b: &mut Builder, attention: &Attention) -> Result<Value> {
-    let (q, k, v) = (b.input(0), b.input(1), b.input(2));
+    let (q, mut k, mut v) = (b.input(0), b.input(1), b.input(2));
     let rank = b.shape(q).rank();
+    if rank >= 3 && b.shape(q)[rank - 3] != b.shape(k)[rank - 3] {
+        // Each head of k and v serves as many heads of q.
+        let shared = b.shape(q)[rank - 3] / b.shape(k)[rank - 3];
+        for value in [&mut k, &mut v] {
+            let shape = b.shape(*value);
+            let (mut one, mut many, mut flat) = (shape.to_vec(), shape.to_vec(), shape);
+            one.insert(rank - 2, 1);
+            many.insert(rank - 2, shared);
+            flat[rank - 3] *= shared;
+            let split = b.reshape(*value, Shape::new(&one)?)?;
+            let wide = b.op(Op::View(View::Expand(Shape::new(&many)?)), &[split])?;
+            *value = b.op(Op::Copy, &[wide])?;
+            *value = b.reshape(*value, flat)?;
+        }
+    }
     let (t, d, s) = (b.shape(q)[rank - 2], b.shape(q)[rank - 1], b.shape(k)[rank - 2]);
     let keys = b.transpose(k)?;
     let scores = b.matmul(q, keys)?;
@@ -203,7 +218,19 @@ fn attend(b: &mut Builder, attention: &Attention) -> Result<Value> {
         let hidden = b.fill(f64::NEG_INFINITY, Shape::SCALAR)?;
         scores = b.select(seen, scores, hidden)?;
     }
-    let p = softmax(b, scores, rank - 1, false)?;
+    if attention.mask {
+        let mask = b.input(3);
+        scores = if b.dtype(mask) == crate::DType::Bool {
+            let hidden = b.fill(f64::NEG_INFINITY, Shape::SCALAR)?;
+            b.select(mask, scores, hidden)?
+        } else {
+            b.binary(Binary::Add, scores, mask)?
+        };
+    }
+    let mut p = softmax(b, scores, rank - 1, false)?;
+    if attention.dropout > 0.0 {
+        p = b.op(Op::Dropout { p: attention.dropout, key: attention.key }, &[p])?;
+    }
     b.matmul(p, v)
 }
 

@@ -134,8 +134,10 @@ pub enum Op {
         /// Mean over all elements, sum, or none.
         reduction: Reduction,
     },
-    /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`. Outputs: `[…, T, E]`, log-sum-exp `[…, T]`
-    /// (f32).
+    /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`, then a mask that broadcasts to `[…, T, S]` if
+    /// it has one: bool (true takes part) or float (added to the scores). The heads of q (its third dimension from the end) may
+    /// be a multiple of those of k and v (grouped queries). Outputs: `[…, T, E]`, log-sum-exp `[…, T]` (f32). A position that
+    /// sees nothing gives zeros.
     Attention(Attention),
     /// Rows of a weight `[V, D]` by index (i64 or u32) of any shape.
     Embedding,
@@ -404,6 +406,12 @@ pub struct Attention {
     pub causal: bool,
     /// Factor of q·k; `None` for 1/√D.
     pub scale: Option<f64>,
+    /// Whether a mask is the last input.
+    pub mask: bool,
+    /// Probability with which an attention weight becomes 0 (the others are divided by 1 − p).
+    pub dropout: f64,
+    /// Random stream of the dropout.
+    pub key: Key,
 }
 
 /// A distribution to draw from.
@@ -555,7 +563,7 @@ pub enum Backward {
         /// Shape of x.
         shape: Shape,
     },
-    /// Inputs: g, q, k, v, output, log-sum-exp. Outputs: dq, dk, dv.
+    /// Inputs: g, q, k, v, output, log-sum-exp, and the mask if it has one. Outputs: dq, dk, dv.
     Attention(Attention),
     /// Inputs: g, index. Output `[rows, D]`; equal indices accumulate in f32 in order.
     Embedding {

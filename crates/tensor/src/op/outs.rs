@@ -177,9 +177,12 @@ impl Op {
                 check.same_shape(0, 1)?;
                 smallvec![dense(if *reduction == Reduction::None { *ins[0].shape() } else { Shape::SCALAR })]
             }
-            Op::Attention(_) => {
-                check.count(3)?;
+            Op::Attention(attention) => {
+                check.count(3 + attention.mask as usize)?;
                 check.floats(0..3)?;
+                if !(0.0..1.0).contains(&attention.dropout) {
+                    return check.argument(format!("dropout must lie in 0 to 1, got {}", attention.dropout));
+                }
                 let (out, lse) = check.attention()?;
                 smallvec![dense(out), stats(lse)]
             }
@@ -346,8 +349,8 @@ impl Op {
                     }
                     smallvec![float(ins[0].layout.like(*shape))]
                 }
-                Backward::Attention(_) => {
-                    check.count(6)?;
+                Backward::Attention(attention) => {
+                    check.count(6 + attention.mask as usize)?;
                     smallvec![dense(*ins[1].shape()), dense(*ins[2].shape()), dense(*ins[3].shape())]
                 }
                 Backward::Embedding { rows } => {
@@ -596,9 +599,19 @@ impl Check<'_> {
     fn attention(&self) -> Result<(Shape, Shape)> {
         let [q, k, v] = [0, 1, 2].map(|i| self.ins[i].shape());
         let r = q.rank();
-        let fits = r >= 2 && k.rank() == r && v.rank() == r && q[..r - 2] == k[..r - 2] && q[..r - 2] == v[..r - 2];
+        // Batches are equal; heads of q are a multiple of those of k and v.
+        let batches = |a: &Shape| a[..r.saturating_sub(3)] == q[..r.saturating_sub(3)];
+        let heads = || r < 3 || k[r - 3] == v[r - 3] && k[r - 3] > 0 && q[r - 3].is_multiple_of(k[r - 3]) || q[r - 3] == k[r - 3];
+        let fits = r >= 2 && k.rank() == r && v.rank() == r && batches(k) && batches(v) && heads();
         if !fits || q[r - 1] != k[r - 1] || k[r - 2] != v[r - 2] {
-            return self.shape("q […, T, D], k […, S, D], v […, S, E]");
+            return self.shape("q […, T, D], k […, S, D], v […, S, E], heads of q a multiple of those of k and v");
+        }
+        if let Some(mask) = self.ins.get(3).filter(|_| self.op == "scaled_dot_product_attention") {
+            let mut scores = Shape::from_slice(&q[..r - 1]);
+            scores.push(k[r - 2]);
+            if scores.broadcast(mask.shape()) != Some(scores) || !(mask.dtype.is_float() || mask.dtype == DType::Bool) {
+                return self.shape(&format!("a bool or float mask that broadcasts to {scores:?}"));
+            }
         }
         let mut lse = Shape::from_slice(&q[..r - 1]);
         let rows = lse;

@@ -1,7 +1,7 @@
 //! Kernels of the backward pass, from their definitions.
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope};
-use super::forward::{divisor, groups, places, places_of, probabilities, products, softmax};
+use super::forward::{divisor, groups, is_bool, kept, key_head, places, places_of, probabilities, products, softmax};
 use super::{Dense, unflatten};
 use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction};
@@ -222,27 +222,29 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
         }
         Backward::Attention(attention) => {
             let [q, k, v] = [&x[1], &x[2], &x[3]];
-            let (scores, scale) = probabilities(attention, q, k);
+            let (scores, scale) = probabilities(attention, q, k, x.get(6), is_bool(x.get(6)));
             let r = scores.shape.len();
             let p = softmax(&scores, r - 1, false);
             let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));
             let with = |i: &[usize], row: usize, column: usize| [&i[..r - 2], &[row, column]].concat();
             // The gradient of the probabilities, then of the scores: p·(dp − Σ p·dp).
-            let dp = Dense::from_fn(&p.shape, |i| {
-                (0..v.shape[r - 1]).map(|e| g.at(&with(i, i[r - 2], e)) * v.at(&with(i, i[r - 1], e))).sum()
+            let mut dp = Dense::from_fn(&p.shape, |i| {
+                let h = key_head(i, q, k);
+                (0..v.shape[r - 1]).map(|e| g.at(&with(i, i[r - 2], e)) * v.at(&with(&h, i[r - 1], e))).sum()
             });
+            dp.v.iter_mut().enumerate().for_each(|(flat, dp)| *dp *= kept(attention, flat));
             let pairs = Dense { shape: p.shape.clone(), v: p.v.iter().zip(&dp.v).map(|(p, dp)| p * dp).collect() };
             let means: Vec<f64> = groups(&pairs, Dims::one(r - 1)).iter().map(|row| row.iter().sum()).collect();
             for flat in 0..p.v.len() {
                 let i = unflatten(flat, &p.shape);
-                let (t, s) = (i[r - 2], i[r - 1]);
+                let (t, s, h) = (i[r - 2], i[r - 1], key_head(&i, q, k));
                 let ds = p.v[flat] * (dp.v[flat] - means[flat / p.shape[r - 1]]) * scale;
                 for e in 0..v.shape[r - 1] {
-                    dv.add(&with(&i, s, e), p.v[flat] * g.at(&with(&i, t, e)));
+                    dv.add(&with(&h, s, e), p.v[flat] * kept(attention, flat) * g.at(&with(&i, t, e)));
                 }
                 for d in 0..q.shape[r - 1] {
-                    dq.add(&with(&i, t, d), ds * k.at(&with(&i, s, d)));
-                    dk.add(&with(&i, s, d), ds * q.at(&with(&i, t, d)));
+                    dq.add(&with(&i, t, d), ds * k.at(&with(&h, s, d)));
+                    dk.add(&with(&h, s, d), ds * q.at(&with(&i, t, d)));
                 }
             }
             vec![dq, dk, dv]

@@ -378,8 +378,23 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
     [y.clone()].into_iter().chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v })).take(shapes.len()).collect()
 }
 
+/// The index with the head of k and v that serves its head of q.
+pub(super) fn key_head(i: &[usize], q: &Dense, k: &Dense) -> Vec<usize> {
+    let mut i = i.to_vec();
+    if let Some(head) = i.len().checked_sub(3) {
+        i[head] /= q.shape[head] / k.shape[head];
+    }
+    i
+}
+
+/// What a weight is multiplied by in training.
+pub(super) fn kept(attention: &Attention, flat: usize) -> f64 {
+    let dropped = attention.dropout > 0.0 && (attention.key.bits(flat) as f64) < (attention.dropout * 4294967296.0).floor();
+    if dropped { 0.0 } else { 1.0 / (1.0 - attention.dropout) }
+}
+
 /// Probabilities `[…, T, S]`.
-pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense) -> (Dense, f64) {
+pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
     let r = q.shape.len();
     let (d, s) = (q.shape[r - 1], k.shape[r - 2]);
     let scale = attention.scale.unwrap_or(1.0 / (d as f64).sqrt());
@@ -388,25 +403,37 @@ pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense) -> (Den
         if attention.causal && i[r - 1] > i[r - 2] {
             return f64::NEG_INFINITY;
         }
-        let (mut a, mut b) = (i.to_vec(), i.to_vec());
+        let extra = mask.map_or(0.0, |m| match (m.at(i), bool_mask) {
+            (0.0, true) => f64::NEG_INFINITY,
+            (_, true) => 0.0,
+            (added, false) => added,
+        });
+        let (mut a, mut b) = (i.to_vec(), key_head(i, q, k));
         b[r - 2] = i[r - 1];
-        (0..d)
-            .map(|j| {
-                (a[r - 1], b[r - 1]) = (j, j);
-                q.at(&a) * k.at(&b)
-            })
-            .sum::<f64>()
-            * scale
+        extra
+            + (0..d)
+                .map(|j| {
+                    (a[r - 1], b[r - 1]) = (j, j);
+                    q.at(&a) * k.at(&b)
+                })
+                .sum::<f64>()
+                * scale
     });
     (scores, scale)
 }
 
+/// A mask of zeros and ones is a bool one: an additive mask of the samples is never both.
+pub(super) fn is_bool(mask: Option<&Dense>) -> bool {
+    mask.is_some_and(|m| m.v.iter().all(|&v| v == 0.0 || v == 1.0))
+}
+
 fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
-    let (scores, _) = probabilities(attention, &x[0], &x[1]);
+    let (scores, _) = probabilities(attention, &x[0], &x[1], x.get(3), is_bool(x.get(3)));
     let r = scores.shape.len();
-    let p = softmax(&scores, r - 1, false);
+    let mut p = softmax(&scores, r - 1, false);
+    p.v.iter_mut().enumerate().for_each(|(flat, p)| *p *= kept(attention, flat));
     let out = Dense::from_fn(&shapes[0], |i| {
-        let (mut a, mut b) = (i.to_vec(), i.to_vec());
+        let (mut a, mut b) = (i.to_vec(), key_head(i, &x[0], &x[1]));
         (0..scores.shape[r - 1])
             .map(|j| {
                 (a[r - 1], b[r - 2]) = (j, j);

@@ -188,6 +188,10 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
     let grad = match &mut slot.grad {
         Grad::Write(grad) => {
             let mut values = load(grad);
+            if matches!(update, Update::Clamp) {
+                values.v.iter_mut().filter(|g| !g.is_nan()).for_each(|g| *g = g.clamp(-scalars[0], scalars[0]));
+                write(&values, grad);
+            }
             if matches!(update, Update::Unscale | Update::Scale) {
                 outcome.found_inf |= matches!(update, Update::Unscale) && values.v.iter().any(|g| !g.is_finite());
                 values.v.iter_mut().for_each(|g| *g *= scalars[0]);
@@ -204,6 +208,9 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
     let Some(param) = &mut slot.param else { return Ok(()) };
     let mut p = load(slot.master.as_mut().unwrap_or(param));
     let mut state: Vec<Dense> = slot.state.iter_mut().map(load).collect();
+    if let Update::Adafactor { .. } = update {
+        return Err(Error::Unsupported { op: "adafactor", backend: "reference".into(), dtype: DType::F64 });
+    }
     for i in 0..p.v.len() {
         let (w, g) = (p.v[i], grad.v[i]);
         match update {
@@ -224,7 +231,39 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
                 (state[0].v[i], state[1].v[i]) = (m, v);
                 p.v[i] = w - scalars[0] * (m / scalars[1]) / (v.sqrt() / scalars[2] + eps);
             }
-            Update::Unscale | Update::Norm | Update::Scale => {}
+            Update::Ema => p.v[i] = (1.0 - scalars[0]) * w + scalars[0] * g,
+            Update::Adagrad { weight_decay, eps, initial } => {
+                let d = g + weight_decay * w;
+                let s = if slot.first { *initial } else { state[0].v[i] } + d * d;
+                state[0].v[i] = s;
+                p.v[i] = w - scalars[0] * d / (s.sqrt() + eps);
+            }
+            Update::RmsProp { alpha, eps, weight_decay, momentum, centered } => {
+                let d = g + weight_decay * w;
+                let mut averaged = |k: usize, value: f64| {
+                    let before = if slot.first { 0.0 } else { state[k].v[i] };
+                    state[k].v[i] = alpha * before + (1.0 - alpha) * value;
+                    state[k].v[i]
+                };
+                let mut square = averaged(0, d * d);
+                if *centered {
+                    square -= averaged(2, d).powi(2);
+                }
+                let mut u = d / (square.sqrt() + eps);
+                if *momentum != 0.0 {
+                    u += if slot.first { 0.0 } else { momentum * state[1].v[i] };
+                    state[1].v[i] = u;
+                }
+                p.v[i] = w - scalars[0] * u;
+            }
+            Update::Lion { betas, weight_decay } => {
+                let m = if slot.first { 0.0 } else { state[0].v[i] };
+                let u = betas[0] * m + (1.0 - betas[0]) * g;
+                let sign = if u == 0.0 { 0.0 } else { u.signum() };
+                p.v[i] = w * (1.0 - scalars[0] * weight_decay) - scalars[0] * sign;
+                state[0].v[i] = betas[1] * m + (1.0 - betas[1]) * g;
+            }
+            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Adafactor { .. } => {}
         }
     }
     for (values, to) in state.iter().zip(&mut slot.state) {

@@ -1,5 +1,8 @@
 //! [`Optimizer`]: one fused pass over all parameters; f32 state, f32 master copies of 16-bit parameters.
 
+mod ema;
+mod rules;
+
 use std::collections::HashMap;
 
 use binade_autograd::{Gradients, LeafId, scope};
@@ -8,82 +11,8 @@ use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
 use crate::clip::scalars;
 use crate::{Module, Param, Result};
 
-/// Stochastic gradient descent; fields as PyTorch's arguments.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sgd {
-    /// Learning rate.
-    pub lr: f64,
-    /// Momentum factor.
-    pub momentum: f64,
-    /// Dampening of the gradient in the momentum buffer.
-    pub dampening: f64,
-    /// L2 penalty.
-    pub weight_decay: f64,
-    /// Nesterov's form.
-    pub nesterov: bool,
-}
-
-impl Default for Sgd {
-    fn default() -> Sgd {
-        Sgd { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
-    }
-}
-
-/// Adam with an L2 penalty.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adam {
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay of the moments.
-    pub betas: [f64; 2],
-    /// Added to the denominator.
-    pub eps: f64,
-    /// L2 penalty.
-    pub weight_decay: f64,
-}
-
-impl Default for Adam {
-    fn default() -> Adam {
-        Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }
-    }
-}
-
-/// Adam with decoupled weight decay.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    /// Learning rate.
-    pub lr: f64,
-    /// Decay of the moments.
-    pub betas: [f64; 2],
-    /// Added to the denominator.
-    pub eps: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> AdamW {
-        AdamW { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }
-    }
-}
-
-impl From<Sgd> for (f64, Update) {
-    fn from(o: Sgd) -> (f64, Update) {
-        (o.lr, Update::Sgd { momentum: o.momentum, dampening: o.dampening, weight_decay: o.weight_decay, nesterov: o.nesterov })
-    }
-}
-
-impl From<Adam> for (f64, Update) {
-    fn from(o: Adam) -> (f64, Update) {
-        (o.lr, Update::Adam { betas: o.betas, eps: o.eps, weight_decay: o.weight_decay, decoupled: false })
-    }
-}
-
-impl From<AdamW> for (f64, Update) {
-    fn from(o: AdamW) -> (f64, Update) {
-        (o.lr, Update::Adam { betas: o.betas, eps: o.eps, weight_decay: o.weight_decay, decoupled: true })
-    }
-}
+pub use ema::Ema;
+pub use rules::{Adafactor, Adagrad, Adam, AdamW, Lion, RmsProp, Rule, Sgd};
 
 /// Parameters that share settings.
 #[derive(Clone, Debug)]
@@ -94,6 +23,8 @@ pub struct Group {
     pub lr: f64,
     /// The rule.
     pub update: Update,
+    /// The learning rate is divided by 1 + steps·lr_decay (Adagrad).
+    pub lr_decay: f64,
 }
 
 /// State of one parameter.
@@ -115,11 +46,37 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// One group with all trainable parameters of a module: `Optimizer::new(&model, AdamW::default())`.
-    pub fn new(module: &impl Module, rule: impl Into<(f64, Update)>) -> Optimizer {
-        module.assign_names();
-        let mut seen = std::collections::HashSet::new();
-        let params = module.named_parameters().into_iter().filter(|(_, p)| p.is_trainable() && seen.insert(p.id())).collect();
-        Optimizer { groups: vec![], state: HashMap::new(), lr_factor: 1.0 }.with_group(params, rule)
+    pub fn new(module: &impl Module, rule: impl Into<Rule>) -> Optimizer {
+        Optimizer::empty().with_group(trainable(module), rule)
+    }
+
+    /// All trainable parameters of a module, each under the rule that `choose` gives for its name: weight decay and learning rates
+    /// by group. Parameters with equal rules share a group.
+    ///
+    /// ```
+    /// # fn main() -> binade_nn::Result<()> {
+    /// use binade_nn::{AdamW, LayerNorm, Linear, Optimizer, Sequential};
+    /// let model = Sequential::new().then(Linear::new(4, 8)?).then(LayerNorm::new(8)?);
+    /// // As GPT-2 is trained: matrices decay, biases and norms do not.
+    /// let optimizer = Optimizer::grouped(&model, |_name, param| AdamW {
+    ///     weight_decay: if param.array().shape().rank() >= 2 { 0.1 } else { 0.0 },
+    ///     ..AdamW::default()
+    /// });
+    /// assert_eq!(optimizer.groups().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn grouped<R: Into<Rule>>(module: &impl Module, choose: impl Fn(&str, &Param) -> R) -> Optimizer {
+        let mut optimizer = Optimizer::empty();
+        for (name, param) in trainable(module) {
+            let Rule { lr, update, lr_decay } = choose(&name, &param).into();
+            let same = |g: &&mut Group| g.lr == lr && g.update == update && g.lr_decay == lr_decay;
+            match optimizer.groups.iter_mut().find(same) {
+                Some(group) => group.params.push((name, param)),
+                None => optimizer.groups.push(Group { params: vec![(name, param)], lr, update, lr_decay }),
+            }
+        }
+        optimizer
     }
 
     /// No parameters yet.
@@ -129,9 +86,9 @@ impl Optimizer {
 
     /// With another group.
     #[must_use]
-    pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<(f64, Update)>) -> Optimizer {
-        let (lr, update) = rule.into();
-        self.groups.push(Group { params, lr, update });
+    pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<Rule>) -> Optimizer {
+        let Rule { lr, update, lr_decay } = rule.into();
+        self.groups.push(Group { params, lr, update, lr_decay });
         self
     }
 
@@ -176,7 +133,10 @@ impl Optimizer {
                         let correction = |b: f64| 1.0 - b.powf(steps as f64);
                         vec![lr, correction(betas[0]), correction(betas[1]).sqrt()]
                     }
-                    Update::Sgd { .. } | Update::Unscale | Update::Norm | Update::Scale => vec![lr],
+                    Update::Adafactor { .. } => vec![lr, steps as f64],
+                    Update::Adagrad { .. } => vec![lr / (1.0 + (steps - 1) as f64 * group.lr_decay)],
+                    Update::Sgd { .. } | Update::RmsProp { .. } | Update::Lion { .. } => vec![lr],
+                    Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr],
                 };
                 let mut slots = Vec::with_capacity(params.len());
                 for (param, grad) in &params {
@@ -237,12 +197,19 @@ impl Optimizer {
     }
 }
 
+/// Trainable parameters by name, each once.
+fn trainable(module: &impl Module) -> Vec<(String, Param)> {
+    module.assign_names();
+    let mut seen = std::collections::HashSet::new();
+    module.named_parameters().into_iter().filter(|(_, p)| p.is_trainable() && seen.insert(p.id())).collect()
+}
+
 impl State {
     fn new(param: &Param, update: &Update) -> Result<State> {
         let array = param.array();
         let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let zeros = || Array::full(array.device(), dtype, *array.shape(), 0.0, Class::Optimizer);
-        let buffers = (0..update.states()).map(|_| zeros()).collect::<Result<_, _>>()?;
+        let zeros = |shape| Array::full(array.device(), dtype, shape, 0.0, Class::Optimizer);
+        let buffers = update.states(array.shape()).into_iter().map(zeros).collect::<Result<_, _>>()?;
         let master = array.dtype().is_half().then(|| array.cast(dtype, Class::Optimizer)).transpose()?;
         Ok(State { master, buffers, steps: 0 })
     }

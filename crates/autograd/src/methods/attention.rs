@@ -1,0 +1,92 @@
+//! Attention with masks and dropout, and rotary position embedding.
+
+use binade_tensor::op::Attention;
+use binade_tensor::{Array, Class, Error as TensorError, Op};
+
+use crate::{Result, Var, apply, scope};
+
+/// Which pairs of features a rotary embedding turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rotary {
+    /// Feature i with i + D/2 (GPT-NeoX, Llama).
+    Halves,
+    /// Feature 2i with 2i + 1 (GPT-J, the paper).
+    Interleaved,
+}
+
+impl Var {
+    /// [`Var::attention`] with a mask that broadcasts to `[…, T, S]`: bool (true takes part) or float (added to the scores). A
+    /// float mask that wants a gradient makes the scores a tensor; else they exist tile by tile.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn attention_masked(&self, keys: &Var, values: &Var, mask: &Var, attention: Attention) -> Result<Var> {
+        let op = Op::Attention(Attention { mask: true, ..attention });
+        let ins = [self, keys, values, mask];
+        if !(mask.requires_grad() && scope::is_grad_enabled()) {
+            return apply(op, &ins);
+        }
+        let metas: Vec<_> = ins.iter().map(|v| v.array().meta()).collect();
+        let Some(program) = op.compose(&metas)? else { return apply(op, &ins) };
+        let inputs = ins.map(Var::clone);
+        let outs = program.run(&inputs, |op, ins, _want| apply(op.clone(), ins))?;
+        outs[0].cast(self.dtype())
+    }
+
+    /// Attention whose weights drop out with probability `p` in training mode, from the scope's stream.
+    ///
+    /// # Errors
+    /// As [`Var::attention_masked`].
+    pub fn attention_dropout(&self, keys: &Var, values: &Var, mask: Option<&Var>, p: f64, attention: Attention) -> Result<Var> {
+        let attention = if scope::is_training() && p > 0.0 {
+            Attention { dropout: p, key: scope::next_key(), ..attention }
+        } else {
+            attention
+        };
+        match mask {
+            Some(mask) => self.attention_masked(keys, values, mask, attention),
+            None => self.attention(keys, values, attention),
+        }
+    }
+
+    /// Rotary position embedding (Su et al. 2021) of `[…, T, D]`: pairs of features turned by `(offset + t)·theta^(−2i/D)`
+    /// (theta is 10000 in the paper). Angles, their sines and cosines are f32; the gradient is the turn backwards.
+    ///
+    /// # Errors
+    /// D is odd.
+    pub fn rotary(&self, offset: usize, theta: f64, pairs: Rotary) -> Result<Var> {
+        let rank = self.shape().rank();
+        if rank < 2 || self.shape()[rank - 1] % 2 != 0 {
+            let expected = "expected […, T, D] with even D".into();
+            return Err(TensorError::Shape { op: "rotary", expected, shapes: vec![*self.shape()] }.into());
+        }
+        let (t, half) = (self.shape()[rank - 2], self.shape()[rank - 1] / 2);
+        // In f64: an f32 angle of 10⁵ radians would be off by 2⁻⁸.
+        let angle = |t: usize, i: usize| (offset + t) as f64 * theta.powf(-(i as f64) / half as f64);
+        let table = |f: fn(f64) -> f64| -> Result<Var> {
+            let values: Vec<f32> = (0..t * half).map(|n| f(angle(n / half, n % half)) as f32).collect();
+            Ok(Var::constant(Array::from_slice(self.array().device(), &values, &[t, half], Class::Activations)?))
+        };
+        let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+        let turn = |a: &Var, b: &Var| -> Result<[Var; 2]> {
+            // f32 until the one rounding at the end, because the tables are f32.
+            Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?])
+        };
+        let y = match pairs {
+            Rotary::Halves => {
+                let [a, b] = turn(&self.narrow(-1, 0, half)?, &self.narrow(-1, half, half)?)?;
+                Var::cat(&[&a, &b], -1)?
+            }
+            Rotary::Interleaved => {
+                let mut split: Vec<isize> = self.shape().iter().map(|&d| d as isize).collect();
+                let whole = split.clone();
+                split.splice(rank - 1.., [half as isize, 2]);
+                let x = self.reshape(&split)?;
+                let part = |i: usize| x.narrow(-1, i, 1)?.squeeze(-1);
+                let [a, b] = turn(&part(0)?, &part(1)?)?;
+                Var::stack(&[&a, &b], -1)?.reshape(&whole)?
+            }
+        };
+        y.cast(self.dtype())
+    }
+}

@@ -1,0 +1,145 @@
+//! Optimisers against their formulas in f64, schedules over groups, averages.
+
+use binade_autograd::Gradients;
+use binade_nn::*;
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Slot, Update};
+
+fn values(device: &Device, n: usize, stream: u64) -> Array {
+    let v: Vec<f32> = (0..n).map(|i| ((i as u64 * 37 + stream * 101) % 211) as f32 / 100.0 - 1.0).collect();
+    Array::from_slice(device, &v, &[n], Class::Weights).unwrap()
+}
+
+/// Three steps of an update on a device; the parameter and its state afterwards.
+fn run(device: &Device, update: &Update, n: usize, scalars: &[f32]) -> Vec<Vec<f64>> {
+    let param = values(device, n, 1);
+    let zeros = |shape| Array::full(device, DType::F32, shape, 0.0, Class::Optimizer).unwrap();
+    let state: Vec<Array> = update.states(param.shape()).into_iter().map(zeros).collect();
+    for step in 0..3 {
+        let grad = values(device, n, 10 + step);
+        let scalars = Array::from_slice(device, scalars, &[scalars.len()], Class::Optimizer).unwrap();
+        let mut slots = [Slot {
+            param: Some(ArrayMut::new("test", &param).unwrap()),
+            master: None,
+            grad: Grad::Read(&grad),
+            state: state.iter().map(|s| ArrayMut::new("test", s).unwrap()).collect(),
+            first: step == 0,
+        }];
+        device.update(update, &scalars, &mut slots).unwrap();
+    }
+    state.iter().chain([&param]).map(|a| a.to_f64_vec().unwrap()).collect()
+}
+
+#[test]
+fn every_elementwise_rule_follows_its_formula() {
+    let rules = [
+        Update::Ema,
+        Update::Adagrad { weight_decay: 0.1, eps: 1e-10, initial: 0.5 },
+        Update::RmsProp { alpha: 0.9, eps: 1e-8, weight_decay: 0.1, momentum: 0.0, centered: false },
+        Update::RmsProp { alpha: 0.9, eps: 1e-8, weight_decay: 0.0, momentum: 0.8, centered: false },
+        Update::RmsProp { alpha: 0.9, eps: 1e-4, weight_decay: 0.0, momentum: 0.8, centered: true },
+        Update::RmsProp { alpha: 0.9, eps: 1e-4, weight_decay: 0.0, momentum: 0.0, centered: true },
+        Update::Lion { betas: [0.9, 0.99], weight_decay: 0.1 },
+    ];
+    for update in rules {
+        // Across a task's edge.
+        let (ours, exact) = (run(&Device::cpu(), &update, 20_000, &[0.01]), run(&Device::reference(), &update, 20_000, &[0.01]));
+        for (ours, exact) in ours.iter().zip(&exact) {
+            for (o, e) in ours.iter().zip(exact) {
+                // The reference rounds its state to f32 as well; near 0 a sign may differ by the rounding of its argument.
+                let allowed = 1e-5 * e.abs().max(1.0);
+                assert!((o - e).abs() <= allowed, "{update:?}: {o} instead of {e}");
+            }
+        }
+    }
+}
+
+/// PyTorch's Adafactor for one matrix or vector, in f64.
+fn adafactor(p: &mut [f64], grads: &[Vec<f64>], shape: &[usize], o: &Adafactor) {
+    let (r, c) = if let [r, c] = shape { (*r, *c) } else { (1, p.len()) };
+    let (mut rows, mut columns, mut v) = (vec![0.0; r], vec![0.0; c], vec![0.0; p.len()]);
+    let rms = |x: &[f64]| (x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64).sqrt();
+    for (t, g) in grads.iter().enumerate() {
+        let t = (t + 1) as f64;
+        let w = t.powf(o.beta2_decay);
+        let square = |i: usize, j: usize| g[i * c + j] * g[i * c + j];
+        let estimate: Vec<f64> = if shape.len() == 2 {
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row += w * ((0..c).map(|j| square(i, j)).sum::<f64>() / c as f64 - *row);
+            }
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column += w * ((0..r).map(|i| square(i, j)).sum::<f64>() / r as f64 - *column);
+            }
+            let mean = rows.iter().sum::<f64>() / r as f64;
+            (0..p.len()).map(|k| rows[k / c] * columns[k % c] / mean).collect()
+        } else {
+            v.iter_mut().zip(g).for_each(|(v, g)| *v += w * (g * g - *v));
+            v.clone()
+        };
+        let u: Vec<f64> = g.iter().zip(&estimate).map(|(g, v)| g / v.sqrt()).collect();
+        let alpha = o.eps[1].max(rms(p)) * o.lr.min(1.0 / t.sqrt());
+        let clip = (rms(&u) / o.clip).max(1.0);
+        p.iter_mut().zip(&u).for_each(|(p, u)| *p = *p * (1.0 - o.lr * o.weight_decay) - alpha / clip * u);
+    }
+}
+
+#[test]
+fn adafactor_factors_matrices_and_not_vectors() {
+    let rule = Adafactor { lr: 0.05, weight_decay: 0.1, ..Adafactor::default() };
+    for shape in [&[4usize, 6][..], &[24]] {
+        let start = values(&Device::cpu(), 24, 1).to_f64_vec().unwrap();
+        let grads: Vec<Vec<f64>> = (0..3).map(|k| values(&Device::cpu(), 24, 20 + k).to_f64_vec().unwrap()).collect();
+        let narrow = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        let param = Param::new(Array::from_slice(&Device::cpu(), &narrow(&start), shape, Class::Weights).unwrap());
+        let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule);
+        for g in &grads {
+            let mut all = Gradients::default();
+            all.insert(param.id(), Array::from_slice(&Device::cpu(), &narrow(g), shape, Class::Gradients).unwrap());
+            optimizer.step(&all).unwrap();
+        }
+        let mut expected = start;
+        adafactor(&mut expected, &grads, shape, &rule);
+        for (o, e) in param.array().to_f64_vec().unwrap().iter().zip(&expected) {
+            assert!((o - e).abs() <= 2e-6, "{shape:?}: {o} instead of {e}");
+        }
+    }
+}
+
+#[test]
+fn groups_are_chosen_by_name_and_shape() {
+    let model = Sequential::new().then(Linear::new(3, 2).unwrap()).then(LayerNorm::new(2).unwrap());
+    let optimizer = Optimizer::grouped(&model, |name, _| AdamW {
+        weight_decay: if name == "0.weight" { 0.1 } else { 0.0 },
+        ..AdamW::default()
+    });
+    let names: Vec<Vec<&str>> = optimizer.groups().iter().map(|g| g.params.iter().map(|(n, _)| n.as_str()).collect()).collect();
+    assert_eq!(names, [vec!["0.weight"], vec!["0.bias", "1.weight", "1.bias"]]);
+}
+
+#[test]
+fn clipping_by_value_limits_each_element_and_keeps_nan() {
+    let param = Param::new(values(&Device::cpu(), 4, 1));
+    let mut grads = Gradients::default();
+    let g = Array::from_slice(&Device::cpu(), &[-3.0f32, 0.5, f32::NAN, f32::INFINITY], &[4], Class::Gradients).unwrap();
+    grads.insert(param.id(), g);
+    clip_grad_value(&mut grads, 1.0).unwrap();
+    let clipped = grads.by_id(param.id()).unwrap().to_f64_vec().unwrap();
+    assert_eq!((clipped[0], clipped[1], clipped[3]), (-1.0, 0.5, 1.0));
+    assert!(clipped[2].is_nan());
+}
+
+#[test]
+fn averages_follow_16_bit_parameters_in_f32() {
+    let model = Sequential::new().then(Linear::without_bias(1, 1).unwrap());
+    let weight = model.parameters().remove(0);
+    weight.array().copy_from(&Array::from_slice(&Device::cpu(), &[1.0f32], &[1, 1], Class::Weights).unwrap()).unwrap();
+    let mut ema = Ema::new(&model, 0.999).unwrap();
+    weight.array().copy_from(&Array::from_slice(&Device::cpu(), &[2.0f32], &[1, 1], Class::Weights).unwrap()).unwrap();
+    ema.update().unwrap();
+    // The first decay is 1/10: the average moves nine tenths of the way.
+    let average = ema.averages().next().unwrap().1.item().unwrap();
+    assert!((average - 1.9).abs() < 1e-6, "{average}");
+    ema.swap().unwrap();
+    assert!((weight.array().item().unwrap() - 1.9).abs() < 1e-6);
+    ema.swap().unwrap();
+    assert_eq!(weight.array().item().unwrap(), 2.0);
+}
