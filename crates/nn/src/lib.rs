@@ -13,16 +13,22 @@ mod optimizer;
 mod param;
 mod schedule;
 mod state_dict;
+mod transformer;
 
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
 pub use clip::{clip_grad_norm, clip_grad_value, grad_norm, unscale};
 pub use error::{Error, Result};
 pub use init::Init;
-pub use layers::{Activation, Conv2d, Dropout, Embedding, Flatten, Layer, Linear, MaxPool2d, Sequential};
+pub use layers::{
+    Activation, Celu, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Dropout, DropoutChannels, Elu, Embedding,
+    Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu, Recurrent, Sequential, Softmax,
+    Softplus, SwiGlu,
+};
 pub use module::{Module, Visitor};
-pub use norm::{BatchNorm2d, GroupNorm, LayerNorm};
+pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::{Adafactor, Adagrad, Adam, AdamW, Ema, Group, Lion, Optimizer, RmsProp, Rule, Sgd};
 pub use param::{Buffer, Param};
 pub use schedule::{Plateau, Schedule};
 pub use state_dict::{StateDict, load_state_dict, read_safetensors, state_dict, write_safetensors};
+pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};

@@ -118,6 +118,7 @@ settings!(
     (),
     bool,
     usize,
+    isize,
     u32,
     u64,
     i32,

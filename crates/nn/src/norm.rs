@@ -39,6 +39,63 @@ impl Layer for LayerNorm {
     }
 }
 
+/// RMS norm over the last dimension.
+#[derive(Clone, Module)]
+pub struct RmsNorm {
+    /// `[features]`
+    pub weight: Param,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+impl RmsNorm {
+    /// With eps 1e-6.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(features: usize) -> Result<RmsNorm> {
+        Ok(RmsNorm { weight: Param::init(&[features], Init::Constant(1.0))?, eps: 1e-6 })
+    }
+}
+
+impl Layer for RmsNorm {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.rms_norm(1, Some(&self.weight.var()), self.eps)?)
+    }
+}
+
+/// Instance norm of `[N, C, …]`: each channel of each sample by itself, without running statistics.
+#[derive(Clone, Module)]
+pub struct InstanceNorm {
+    /// `[C]`; absent for PyTorch's default, which has no weights.
+    pub weight: Option<Param>,
+    /// `[C]`
+    pub bias: Option<Param>,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl InstanceNorm {
+    /// With weights for `channels`, or without for `None`; eps 1e-5.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn new(channels: Option<usize>) -> Result<InstanceNorm> {
+        let (weight, bias) = match channels {
+            Some(channels) => affine(&[channels]).map(|(w, b)| (Some(w), Some(b)))?,
+            None => (None, None),
+        };
+        Ok(InstanceNorm { weight, bias, eps: 1e-5 })
+    }
+}
+
+impl Layer for InstanceNorm {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        let (weight, bias) = (self.weight.as_ref().map(Param::var), self.bias.as_ref().map(Param::var));
+        Ok(x.instance_norm(weight.as_ref().zip(bias.as_ref()), self.eps)?)
+    }
+}
+
 /// Group norm of `[N, C, …]`.
 #[derive(Clone, Module)]
 pub struct GroupNorm {

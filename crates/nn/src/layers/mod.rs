@@ -1,11 +1,19 @@
 //! Layers without statistics. Each `new` uses PyTorch's default initial values, drawn from the scope's stream.
 
+mod activation;
+mod conv;
+mod recurrent;
+
 use std::sync::Arc;
 
 use binade_autograd::Var;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 
 use crate::{Init, Module, Param, Result, Visitor};
+
+pub use activation::{Celu, Elu, Glu, Hardtanh, LeakyRelu, PRelu, Softmax, Softplus, SwiGlu};
+pub use conv::{Conv1d, Conv3d, ConvTranspose1d, ConvTranspose2d};
+pub use recurrent::{Gru, Lstm, Recurrent};
 
 /// A module of one input and one output, for [`Sequential`] and generic loops.
 pub trait Layer: Module + Send + Sync {
@@ -151,6 +159,29 @@ pub struct Dropout {
 impl Layer for Dropout {
     fn forward(&self, x: &Var) -> Result<Var> {
         Ok(x.dropout(self.p)?)
+    }
+}
+
+/// Zeroes whole channels (dimension 1) with probability `p` in training and scales the rest by 1/(1 − p).
+#[derive(Clone, Module)]
+pub struct DropoutChannels {
+    /// Probability.
+    pub p: f64,
+}
+
+impl Layer for DropoutChannels {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.dropout_channels(self.p)?)
+    }
+}
+
+/// The input.
+#[derive(Clone, Module)]
+pub struct Identity;
+
+impl Layer for Identity {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        Ok(x.clone())
     }
 }
 
