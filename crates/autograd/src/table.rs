@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use binade_tensor::op::{
-    Backward, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan, Scatter,
-    View,
+    Backward, Binary, Builder, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
+    Scatter, View,
 };
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -47,6 +47,7 @@ impl Saves {
 pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
     match op {
         Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::ConvTranspose2d { .. } => None,
+        Op::Custom(_) => None,
         Op::Compare(_) => Some("a comparison is constant almost everywhere"),
         Op::ArgMax { .. } => Some("an index is not a differentiable value"),
         Op::Random {
@@ -117,6 +118,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Attention(_) => Saves::inputs(&[0, 1, 2, 3]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
+        Op::Custom(_) => Saves { inputs: u16::MAX, outputs: 1 },
         // Through their definition, which needs all inputs.
         Op::Backward(_) => Saves { inputs: u16::MAX, outputs: 0 },
         Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Saves::NONE,
@@ -485,6 +487,29 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             }
             View::Expand(_) => c.fit(g, 0)?,
         })],
+        Op::Custom(custom) => {
+            let mut values = vec![g.clone()];
+            for i in 0..c.metas.len() {
+                values.push(c.input(i)?.clone());
+            }
+            values.push(c.output(0)?.clone());
+            let metas: Vec<Meta> = values.iter().map(|v| v.array().meta()).collect();
+            let mut builder = Builder::new(&metas);
+            let ins: Vec<_> = (0..c.metas.len()).map(|i| builder.input(i + 1)).collect();
+            let (upstream, out) = (builder.input(0), builder.input(metas.len() - 1));
+            let wanted = custom.backward(&mut builder, upstream, &ins, out)?;
+            let program = builder.finish(&wanted.iter().flatten().copied().collect::<Vec<_>>());
+            let mut found = program.run(&values, |op, ins, want| c.run(op.clone(), ins, want))?.into_iter();
+            let mut grads = Grads::<V>::new();
+            for i in 0..c.metas.len() {
+                let gradient = if wanted.get(i).is_some_and(Option::is_some) { found.next() } else { None };
+                grads.push(match gradient {
+                    Some(gradient) if c.needs[i] => Some(c.fit(&gradient, i)?),
+                    Some(_) | None => None,
+                });
+            }
+            grads
+        }
         Op::Backward(backward) => return adjoint(backward, c, g),
         Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {
             let reason = reason_not_differentiable(op).unwrap_or("it has no gradient");

@@ -20,6 +20,8 @@ mod shape;
 pub mod simd;
 mod storage;
 mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod update;
 
 pub use array::{Array, Arrays, Meta};

@@ -287,6 +287,7 @@ impl Op {
             }
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => vec![vec![]],
             Op::View(_) => vec![],
+            Op::Custom(custom) => custom.samples(device, dtype).expect("samples fit in memory"),
             Op::Backward(backward) => backward_samples(backward, device, dtype, &x, &index),
         }
     }

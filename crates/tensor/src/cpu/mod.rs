@@ -3,6 +3,7 @@
 
 mod attention;
 mod conv;
+mod custom;
 mod elementwise;
 mod gather;
 mod gemm;
@@ -196,6 +197,7 @@ impl Cpu {
                 elementwise::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
             Op::View(_) => {}
+            Op::Custom(op) => custom::run::<C>(isa, op, ins, bytes, outs)?,
             Op::Backward(backward) => return self.backward_in::<C>(backward, ins, bytes, outs),
         }
         Ok(())

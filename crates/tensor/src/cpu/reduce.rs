@@ -49,6 +49,9 @@ fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: us
 
 pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let n = dims.count(x.shape());
+    if out.array().numel() == 0 {
+        return;
+    }
     if let (Reduce::Sum | Reduce::Mean, Some(columns)) = (kind, column_major(x, dims)) {
         let total = column_sums::<C>(isa, &Operand::new(x, bytes, x.shape(), &memory_order(x.layout())), n, columns);
         let divisor = if kind == Reduce::Mean { n as f64 } else { 1.0 };

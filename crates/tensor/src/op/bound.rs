@@ -89,6 +89,7 @@ impl Op {
             Op::Resample(map) => Bound::Scale(map.most_taps(ins[0].shape()) as f64 + 6.0),
             // Scores of D products go through exp; then a mean of S values.
             Op::Attention(_) => Bound::Scale(64.0 + extent(0, ins[0].shape().rank() - 1)),
+            Op::Custom(custom) => custom.bound(ins),
             Op::Backward(backward) => match backward {
                 // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
                 Backward::Unary(_) => Bound::Scale(16.0),

@@ -62,7 +62,7 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             return Ok(None);
         }
         Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) => return Ok(None),
-        Op::StochasticCast { .. } | Op::Copy | Op::View(_) => return Ok(None),
+        Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Custom(_) => return Ok(None),
     }))
 }
 

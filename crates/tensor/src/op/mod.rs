@@ -4,6 +4,7 @@
 mod elementwise;
 mod bound;
 mod compose;
+mod custom;
 mod loss;
 mod outs;
 mod program;
@@ -12,6 +13,7 @@ mod ternary;
 mod trace;
 
 pub use bound::Bound;
+pub use custom::{Custom, CustomOp, View as CustomView};
 pub use elementwise::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
 pub use loss::{Loss, LossRow, LossVisitor};
 pub use program::{Builder, Program, Value};
@@ -191,6 +193,8 @@ pub enum Op {
     Copy,
     /// Another layout of the same storage; runs no kernel.
     View(View),
+    /// A user's operator.
+    Custom(Custom),
     /// A kernel of the backward pass. Not differentiable by itself.
     Backward(Backward),
 }
@@ -655,6 +659,7 @@ impl Op {
                 View::Narrow { .. } => "narrow",
                 View::Expand(_) => "expand",
             },
+            Op::Custom(custom) => custom.name(),
             Op::Backward(backward) => match backward {
                 Backward::Unary(_) => "unary_backward",
                 Backward::Binary { .. } => "binary_backward",
@@ -706,6 +711,7 @@ impl Op {
             Op::ArgMax { .. } | Op::Pool(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => Numerics::Neutral,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Numerics::Neutral,
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => Numerics::Neutral,
+            Op::Custom(custom) => custom.numerics(),
             Op::View(_) | Op::Backward(_) => Numerics::Neutral,
         }
     }
@@ -745,6 +751,7 @@ impl Op {
             | Op::Range { .. }
             | Op::Copy
             | Op::View(_)
+            | Op::Custom(_)
             | Op::Backward(_) => ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32),
         }
     }

@@ -257,6 +257,10 @@ impl Op {
                 check.count(1)?;
                 smallvec![Meta { dtype: ins[0].dtype, layout: check.view(view)? }]
             }
+            Op::Custom(custom) => {
+                let shapes: Vec<Shape> = ins.iter().map(|m| *m.shape()).collect();
+                custom.shapes(&shapes)?.into_iter().map(dense).collect()
+            }
             Op::Backward(backward) => match backward {
                 Backward::Unary(_) | Backward::Scalar { .. } => {
                     check.count(2)?;

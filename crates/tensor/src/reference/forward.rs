@@ -3,8 +3,8 @@
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
 use crate::op::{
-    Attention, Binary, Conv2d, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Resample, Scan,
-    Scatter, View,
+    Attention, Binary, Conv2d, CustomView, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Resample,
+    Scan, Scatter, View,
 };
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
@@ -192,6 +192,14 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         Op::Cast(_) | Op::Copy => vec![x[0].clone()],
         Op::View(View::Permute(_) | View::Reshape(_) | View::Narrow { .. } | View::Expand(_)) => {
             return Err(Error::Argument { op: op.name(), message: "a view runs no kernel".into() });
+        }
+        Op::Custom(op) => {
+            let inner: Vec<crate::Shape> = x.iter().map(|x| crate::Shape::from_slice(&x.shape)).collect();
+            let views: Vec<CustomView<'_, f64>> =
+                x.iter().zip(&inner).map(|(x, shape)| CustomView { shape, values: &x.v }).collect();
+            let mut outs: Vec<Vec<f64>> = shapes.iter().map(|s| vec![0.0; s.iter().product()]).collect();
+            op.define(&views, &mut outs)?;
+            outs.into_iter().zip(shapes).map(|(v, shape)| Dense { shape: shape.clone(), v }).collect()
         }
         Op::Backward(backward) => super::backward::backward(backward, x, shapes),
     })

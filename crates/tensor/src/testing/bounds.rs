@@ -1,0 +1,135 @@
+//! Error bounds as assertions.
+
+use proptest::test_runner::TestCaseError;
+
+use crate::format::Format;
+use crate::op::Bound;
+use crate::{Array, Arrays, Class, DType, Device, Op, Result, run};
+
+/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN or infinite
+/// and the other not what rounding gives.
+///
+/// # Errors
+/// The distance and both values.
+pub fn assert_within_ulps(format: Format, found: f64, exact: f64, ulps: f64) -> std::result::Result<(), TestCaseError> {
+    let rounded = format.round(exact);
+    if found == rounded || found.is_nan() && exact.is_nan() {
+        return Ok(());
+    }
+    let off = (found - exact).abs() / format.ulp(exact);
+    if off <= ulps { Ok(()) } else { Err(TestCaseError::fail(format!("{found:e} is {off} ulp from {exact:e}, allowed {ulps}"))) }
+}
+
+/// What a check of an operator saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Check {
+    /// Largest error beyond the rounding of the result, as a part of the stated bound: above 1 the bound is broken.
+    pub used: f64,
+    /// Largest error of an element, in ulp of the output's dtype.
+    pub ulps: f64,
+    /// Elements compared.
+    pub elements: usize,
+    /// Elements that differ from the exact value rounded once.
+    pub misrounded: usize,
+}
+
+/// The format of a dtype.
+fn format(dtype: DType) -> Format {
+    match dtype {
+        DType::F64 => Format::F64,
+        DType::F16 => Format::F16,
+        DType::BF16 => Format::BF16,
+        DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
+    }
+}
+
+/// The same values on another device, in row-major order.
+fn on(device: &Device, array: &Array) -> Result<Array> {
+    let dense = array.contiguous(Class::Workspace)?;
+    Array::from_bytes(device, array.dtype(), &dense.device().download(&dense)?, array.shape(), Class::Activations)
+}
+
+/// The absolute values in f64; indices as they are.
+fn magnitudes(device: &Device, array: &Array) -> Result<Array> {
+    if !array.dtype().is_float() {
+        return on(device, array);
+    }
+    let wide: Vec<f64> = array.to_f64_vec()?.iter().map(|v| v.abs()).collect();
+    Array::from_slice(device, &wide, array.shape(), Class::Activations)
+}
+
+fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Arrays> {
+    run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
+}
+
+/// Runs an operator on `device` and compares it with the reference in f64.
+///
+/// # Errors
+/// The operator fails.
+pub fn check_op(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Result<(Check, Option<String>)> {
+    let ours = apply(op, ins, device, dtype)?;
+    let reference = Device::reference();
+    let there = ins.iter().map(|a| on(&reference, a)).collect::<Result<Vec<_>>>()?;
+    let exact = apply(op, &there, &reference, DType::F64)?;
+    let bound = op.bound(&ins.iter().collect::<Vec<_>>());
+    let computing = if dtype == DType::F64 { Format::F64 } else { Format::F32 };
+    let u = computing.epsilon() / 2.0;
+    let sums = match bound {
+        Bound::Gamma(_) => {
+            let absolute = ins.iter().map(|a| magnitudes(&reference, a)).collect::<Result<Vec<_>>>()?;
+            Some(apply(op, &absolute, &reference, DType::F64)?)
+        }
+        Bound::Ulps(_) | Bound::Scale(_) => None,
+    };
+    let mut largest_in: f64 = 0.0;
+    for array in ins.iter().filter(|a| a.dtype().is_float()) {
+        largest_in = array.to_f64_vec()?.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+    }
+    let (mut seen, mut failure) = (Check::default(), None);
+    for (k, (ours, exact)) in ours.iter().zip(&exact).enumerate() {
+        let (values, wanted) = (ours.to_f64_vec()?, exact.to_f64_vec()?);
+        let largest = wanted.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+        let sums = match &sums {
+            Some(sums) => Some(sums[k].to_f64_vec()?),
+            None => None,
+        };
+        let out = format(ours.dtype());
+        seen.elements += values.len();
+        for (i, (&v, &w)) in values.iter().zip(&wanted).enumerate() {
+            if v == out.round(w) || v.is_nan() && w.is_nan() {
+                continue;
+            }
+            let error = match bound {
+                Bound::Ulps(n) => n * computing.ulp(w),
+                Bound::Gamma(n) => n * u * sums.as_ref().map_or(0.0, |s| s[i]),
+                Bound::Scale(n) => n * u * largest,
+            };
+            // In f64 the reference itself has errors of this size.
+            let error = if dtype == DType::F64 { 4.0 * error + out.ulp(w) } else { error };
+            let rounding = 0.5 * out.ulp(w.abs() + error);
+            let off = (v - w).abs();
+            seen.misrounded += 1;
+            seen.ulps = seen.ulps.max(off / out.ulp(w));
+            seen.used = seen.used.max((off - rounding).max(0.0) / error.max(f64::MIN_POSITIVE));
+            if (off.is_nan() || off > error + rounding) && failure.is_none() {
+                failure = Some(format!(
+                    "{op:?} {dtype}, output {k}, element {i}: {v:e}, exact {w:e}, off by {off:e}, allowed {:e}",
+                    error + rounding
+                ));
+            }
+        }
+    }
+    Ok((seen, failure))
+}
+
+/// Fails where an operator, of the library or a [`crate::op::CustomOp`], is further from its definition than it states.
+///
+/// # Errors
+/// The first element that is; the operator fails.
+pub fn assert_op(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> std::result::Result<(), TestCaseError> {
+    match check_op(op, ins, device, dtype) {
+        Ok((_, None)) => Ok(()),
+        Ok((_, Some(failure))) => Err(TestCaseError::fail(failure)),
+        Err(error) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
