@@ -23,7 +23,7 @@ pub use cast::{CastPlan, CastRule};
 pub use error::{Error, Result};
 pub use gradcheck::{GradcheckError, gradcheck};
 pub use gradients::Gradients;
-pub use methods::{Conv3d, KlReduction, Rotary};
+pub use methods::{Conv3d, Ctc, KlReduction, Rotary};
 pub use node::{LeafId, Node};
 pub use scope::{eval, no_grad, train};
 pub use var::Var;

@@ -432,3 +432,46 @@ fn attention_with_masks_groups_and_dropout() {
         }
     }
 }
+
+#[test]
+fn ctc_sums_over_all_alignments() {
+    use binade_autograd::Ctc;
+    let (t, batch, c) = (4, 2, 3);
+    let x = Var::constant(values(&[t, batch, c], 1, 0.0)).log_softmax(-1).unwrap();
+    let targets = Var::constant(classes(&[1, 2, 1, 0], &[2, 2]));
+    let (inputs, lengths) = ([4, 3], [2, 1]);
+    let loss = x.ctc_loss(&targets, &inputs, &lengths, Ctc::default(), Reduction::None).unwrap().array().to_f64_vec().unwrap();
+    // Every path of classes that reads as the target when repeats and then blanks are dropped.
+    let log_p = x.array().to_f64_vec().unwrap();
+    for (n, target) in [vec![1, 2], vec![1]].into_iter().enumerate() {
+        let mut total = 0.0;
+        for path in 0..c.pow(inputs[n] as u32) {
+            let classes: Vec<usize> = (0..inputs[n]).map(|i| path / c.pow(i as u32) % c).collect();
+            let mut read = classes.clone();
+            read.dedup();
+            read.retain(|&k| k != 0);
+            if read == target {
+                total += (0..inputs[n]).map(|i| log_p[(i * batch + n) * c + classes[i]]).sum::<f64>().exp();
+            }
+        }
+        assert!((loss[n] + total.ln()).abs() < 1e-12, "{} instead of {}", loss[n], -total.ln());
+    }
+    for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+        check("ctc_loss", &[values(&[t, batch, c], 1, 0.0)], |v| {
+            v[0].log_softmax(-1)?.ctc_loss(&targets, &inputs, &lengths, Ctc::default(), reduction)
+        });
+    }
+    // Two equal labels need three steps: the loss is infinite, or 0 where asked.
+    let twice = Var::constant(classes(&[1, 1], &[1, 2]));
+    let short = Var::leaf(values(&[2, 1, c], 1, 0.0));
+    for zero_infinity in [false, true] {
+        let settings = Ctc { blank: 0, zero_infinity };
+        let loss = short.log_softmax(-1).unwrap().ctc_loss(&twice, &[2], &[2], settings, Reduction::Sum).unwrap();
+        assert_eq!(loss.item().unwrap(), if zero_infinity { 0.0 } else { f64::INFINITY });
+        if zero_infinity {
+            assert!(loss.backward().unwrap().get(&short).unwrap().to_f64_vec().unwrap().iter().all(|g| *g == 0.0));
+        }
+    }
+    let blank = Var::constant(classes(&[0], &[1, 1]));
+    assert!(x.ctc_loss(&blank, &[4], &[1], Ctc::default(), Reduction::Mean).is_err());
+}

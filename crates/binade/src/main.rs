@@ -1,7 +1,8 @@
-//! The command line: `binade train`, `binade conform`, `binade formats`.
+//! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`.
 
 mod conform;
 mod formats;
+mod ops;
 mod train;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ enum Command {
     Conform(conform::Args),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),
+    /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
+    Ops(ops::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Formats(args) => formats::run(&args),
+        Command::Ops(args) => ops::run(&args),
     };
     match result {
         Ok(code) => code,

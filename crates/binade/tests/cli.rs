@@ -117,3 +117,12 @@ fn the_commands_of_the_readme_exist() {
     }
     assert!(seen >= 6);
 }
+
+#[test]
+fn the_page_of_operators_is_what_the_program_prints() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ops.md");
+    let out = binade(&["ops"], Path::new("."));
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let written = std::fs::read_to_string(page).unwrap();
+    assert!(written == text(&out.stdout), "docs/ops.md is old: cargo xtask ops > docs/ops.md");
+}

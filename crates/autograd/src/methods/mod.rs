@@ -2,6 +2,7 @@
 
 mod attention;
 mod conv;
+mod ctc;
 mod elementwise;
 mod index;
 mod linalg;
@@ -12,6 +13,7 @@ mod resample;
 
 pub use attention::Rotary;
 pub use conv::Conv3d;
+pub use ctc::Ctc;
 pub use loss::KlReduction;
 
 use binade_tensor::op::{

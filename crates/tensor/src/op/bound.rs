@@ -1,6 +1,6 @@
 //! The error that each operator may have beside the one rounding of its result.
 
-use super::{Backward, Binary, Op, Reduce, Reduction};
+use super::{Backward, Binary, Op, Reduce, Reduction, Unary};
 use crate::Array;
 
 /// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half a unit
@@ -12,6 +12,9 @@ pub enum Bound {
     /// Per element, `factor · u` times the operator applied to the absolute values of its inputs: sums of `factor` products in
     /// any order (Higham, *Accuracy and Stability*, §3.1, γₖ).
     Gamma(f64),
+    /// Per element, `factor · u` times the larger of the result and of the first input's element there: a slope that cancels (as
+    /// 1 − y²) is accurate relative to 1, and so its product with the gradient relative to the gradient.
+    Operand(f64),
     /// `factor · u` times the largest magnitude of the output and of the float inputs: operators whose elements depend on a
     /// whole row through a sum that does not vanish.
     Scale(f64),
@@ -23,7 +26,7 @@ impl Bound {
         let ratio = saved.dtype().unit_roundoff().unwrap_or(0.0) / saved.dtype().accum().unit_roundoff().unwrap_or(1.0);
         match self {
             Bound::Scale(n) if ratio > 1.0 => Bound::Scale(n + 2.0 * ratio),
-            Bound::Scale(_) | Bound::Ulps(_) | Bound::Gamma(_) => self,
+            Bound::Scale(_) | Bound::Ulps(_) | Bound::Gamma(_) | Bound::Operand(_) => self,
         }
     }
 }
@@ -54,7 +57,8 @@ impl Op {
             // 1,024 elements in 16 interleaved f32 sums of 64, then f64; columns add up to 1,024 rows in f32.
             Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Bound::Gamma(1024.0_f64.min(numel(0)) + 1.0),
             Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => Bound::Ulps(0.0),
-            Op::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Scale(128.0),
+            // The mean is rounded once, the sum as any; squares double the relative error of the distances.
+            Op::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Scale(32.0),
             // In f64, rounded once; of f64 itself every step rounds.
             Op::Reduce { kind: Reduce::Prod | Reduce::Norm { .. }, .. } | Op::Scan { .. } => in_f64(ins),
             Op::Reduce { kind: Reduce::LogSumExp, .. } => Bound::Scale(8.0),
@@ -78,7 +82,7 @@ impl Op {
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),
             Op::Norm(_) => Bound::Scale(64.0),
-            Op::CrossEntropy(_) => Bound::Scale(64.0),
+            Op::CrossEntropy(_) => Bound::Scale(16.0),
             // Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
             Op::Loss { reduction: Reduction::None, .. } => Bound::Scale(8.0),
             Op::Loss { .. } => Bound::Scale(32.0),
@@ -92,28 +96,29 @@ impl Op {
             Op::Custom(custom) => custom.bound(ins),
             Op::Backward(backward) => match backward {
                 // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
-                Backward::Unary(_) => Bound::Scale(16.0),
+                Backward::Unary(Unary::Hardsigmoid) => Bound::Ulps(2.0),
+                Backward::Unary(_) => Bound::Operand(16.0),
                 Backward::Binary { op, .. } | Backward::Scalar { op, .. } => match op {
                     Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
                     Binary::ClampMin | Binary::ClampMax | Binary::Fmod | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
                     // By the parameter the terms cancel; a power's exponent passes through the logarithm of its base.
                     Binary::Pow | Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
                 },
-                Backward::Reduce { .. } => Bound::Scale(64.0),
+                Backward::Reduce { .. } => Bound::Scale(16.0),
                 Backward::CumProd { .. } => in_f64(ins),
                 Backward::Gather { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
                 Backward::Conv2dWeight { .. } => Bound::Gamma(extent(0, 0) * extent(0, 2) * extent(0, 3) + 8.0),
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),
-                Backward::Norm(_) => Bound::Scale(512.0),
-                Backward::CrossEntropy(_) => Bound::Scale(32.0),
-                Backward::Loss { .. } => Bound::Scale(16.0),
+                Backward::Norm(_) => Bound::Scale(96.0),
+                Backward::CrossEntropy(_) => Bound::Scale(6.0),
+                Backward::Loss { .. } => Bound::Scale(6.0),
                 Backward::Ternary { .. } => Bound::Scale(8.0),
                 // As many terms as outputs show one input: at most the whole output of a dimension.
                 Backward::Resample { .. } => Bound::Scale(64.0),
                 // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
-                Backward::Attention(_) => Bound::Scale(256.0).with_rounding_of(ins[4]),
+                Backward::Attention(_) => Bound::Scale(96.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Narrow { .. } | Backward::PoolSelect { .. } => Bound::Ulps(0.0),
             },
