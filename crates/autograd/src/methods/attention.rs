@@ -56,7 +56,7 @@ impl Var {
     /// D is odd.
     pub fn rotary(&self, offset: usize, theta: f64, pairs: Rotary) -> Result<Var> {
         let rank = self.shape().rank();
-        if rank < 2 || self.shape()[rank - 1] % 2 != 0 {
+        if rank < 2 || !self.shape()[rank - 1].is_multiple_of(2) {
             let expected = "expected […, T, D] with even D".into();
             return Err(TensorError::Shape { op: "rotary", expected, shapes: vec![*self.shape()] }.into());
         }

@@ -94,7 +94,7 @@ impl Var {
     fn halves(&self, op: &'static str, dim: isize) -> Result<[Var; 2]> {
         let at = self.shape().dim(op, dim)?;
         let n = self.shape().get(at).copied().unwrap_or(1);
-        if n % 2 != 0 {
+        if !n.is_multiple_of(2) {
             let message = format!("splits a dimension in two, got extent {n}");
             return Err(binade_tensor::Error::Argument { op, message }.into());
         }

@@ -49,7 +49,7 @@ impl Var {
     /// An odd number of counts, more than the dimensions; a mode that takes more elements than there are.
     pub fn pad(&self, counts: &[isize], mode: PadMode) -> Result<Var> {
         let rank = self.shape().rank();
-        if counts.len() % 2 != 0 || counts.len() > 2 * rank {
+        if !counts.len().is_multiple_of(2) || counts.len() > 2 * rank {
             let message = format!("takes pairs of counts for at most {rank} dimensions, got {} counts", counts.len());
             return Err(TensorError::Argument { op: "pad", message }.into());
         }

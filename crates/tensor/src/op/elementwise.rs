@@ -129,39 +129,39 @@ unary! {
     /// `eˣ`.
     Exp, "exp", exp, F32, Output, 1.5, |x| x.exp(), |y| y;
     /// `2ˣ`.
-    Exp2, "exp2", exp2, Neutral, Output, 0.01, |x| x.wide(Wide::Exp2), |y| y * L::splat(LN_2);
+    Exp2, "exp2", exp2, Neutral, Output, 0.51, |x| x.wide(Wide::Exp2), |y| y * L::splat(LN_2);
     /// `eˣ − 1`.
     Expm1, "expm1", expm1, F32, Output, 2.0, |x| x.exp_m1(), |y| y + L::splat(1.0);
     /// `ln x`.
     Log, "log", log, F32, Input, 1.5, |x| x.ln(), |x| x.recip();
     /// `log₂ x`.
-    Log2, "log2", log2, F32, Input, 0.01, |x| x.wide(Wide::Log2), |x| (x * L::splat(LN_2)).recip();
+    Log2, "log2", log2, F32, Input, 0.51, |x| x.wide(Wide::Log2), |x| (x * L::splat(LN_2)).recip();
     /// `log₁₀ x`.
-    Log10, "log10", log10, F32, Input, 0.01, |x| x.wide(Wide::Log10), |x| (x * L::splat(LN_10)).recip();
+    Log10, "log10", log10, F32, Input, 0.51, |x| x.wide(Wide::Log10), |x| (x * L::splat(LN_10)).recip();
     /// `ln(1 + x)`.
     Log1p, "log1p", log1p, F32, Input, 2.0, |x| x.ln_1p(), |x| (L::splat(1.0) + x).recip();
     /// `sin x`, for arguments of any size.
-    Sin, "sin", sin, Neutral, Input, 0.01, |x| x.wide(Wide::Sin), |x| x.wide(Wide::Cos);
+    Sin, "sin", sin, Neutral, Input, 0.51, |x| x.wide(Wide::Sin), |x| x.wide(Wide::Cos);
     /// `cos x`, for arguments of any size.
-    Cos, "cos", cos, Neutral, Input, 0.01, |x| x.wide(Wide::Cos), |x| -x.wide(Wide::Sin);
+    Cos, "cos", cos, Neutral, Input, 0.51, |x| x.wide(Wide::Cos), |x| -x.wide(Wide::Sin);
     /// `tan x`, for arguments of any size.
-    Tan, "tan", tan, F32, Output, 0.01, |x| x.wide(Wide::Tan), |y| y.mul_add(y, L::splat(1.0));
+    Tan, "tan", tan, F32, Output, 0.51, |x| x.wide(Wide::Tan), |y| y.mul_add(y, L::splat(1.0));
     /// `arcsin x`.
-    Asin, "asin", asin, F32, Input, 0.01, |x| x.wide(Wide::Asin), |x| one_minus_square(x).rsqrt();
+    Asin, "asin", asin, F32, Input, 0.51, |x| x.wide(Wide::Asin), |x| one_minus_square(x).rsqrt();
     /// `arccos x`.
-    Acos, "acos", acos, F32, Input, 0.01, |x| x.wide(Wide::Acos), |x| -one_minus_square(x).rsqrt();
+    Acos, "acos", acos, F32, Input, 0.51, |x| x.wide(Wide::Acos), |x| -one_minus_square(x).rsqrt();
     /// `arctan x`.
-    Atan, "atan", atan, Neutral, Input, 0.01, |x| x.wide(Wide::Atan), |x| x.mul_add(x, L::splat(1.0)).recip();
+    Atan, "atan", atan, Neutral, Input, 0.51, |x| x.wide(Wide::Atan), |x| x.mul_add(x, L::splat(1.0)).recip();
     /// `sinh x`.
-    Sinh, "sinh", sinh, F32, Input, 0.01, |x| x.wide(Wide::Sinh), |x| x.wide(Wide::Cosh);
+    Sinh, "sinh", sinh, F32, Input, 0.51, |x| x.wide(Wide::Sinh), |x| x.wide(Wide::Cosh);
     /// `cosh x`.
-    Cosh, "cosh", cosh, F32, Input, 0.01, |x| x.wide(Wide::Cosh), |x| x.wide(Wide::Sinh);
+    Cosh, "cosh", cosh, F32, Input, 0.51, |x| x.wide(Wide::Cosh), |x| x.wide(Wide::Sinh);
     /// `arsinh x`.
-    Asinh, "asinh", asinh, Neutral, Input, 0.01, |x| x.wide(Wide::Asinh), |x| x.mul_add(x, L::splat(1.0)).rsqrt();
+    Asinh, "asinh", asinh, Neutral, Input, 0.51, |x| x.wide(Wide::Asinh), |x| x.mul_add(x, L::splat(1.0)).rsqrt();
     /// `arcosh x`.
-    Acosh, "acosh", acosh, Neutral, Input, 0.01, |x| x.wide(Wide::Acosh), |x| ((x - L::splat(1.0)) * (x + L::splat(1.0))).rsqrt();
+    Acosh, "acosh", acosh, Neutral, Input, 0.51, |x| x.wide(Wide::Acosh), |x| ((x - L::splat(1.0)) * (x + L::splat(1.0))).rsqrt();
     /// `artanh x`.
-    Atanh, "atanh", atanh, Neutral, Input, 0.01, |x| x.wide(Wide::Atanh), |x| one_minus_square(x).recip();
+    Atanh, "atanh", atanh, Neutral, Input, 0.51, |x| x.wide(Wide::Atanh), |x| one_minus_square(x).recip();
     /// `tanh x`.
     Tanh, "tanh", tanh, Neutral, Output, 2.0, |x| x.tanh(), |y| one_minus_square(y);
     /// Error function.
@@ -169,7 +169,7 @@ unary! {
     /// `1 − erf(x)`.
     Erfc, "erfc", erfc, Neutral, Input, 4.0, |x| x.erfc(), |x| (-(x * x)).exp() * L::splat(-FRAC_2_SQRT_PI);
     /// Inverse of the error function.
-    Erfinv, "erfinv", erfinv, F32, Output, 0.01, |x| x.wide(Wide::Erfinv), |y| (y * y).exp() * L::splat(1.0 / FRAC_2_SQRT_PI);
+    Erfinv, "erfinv", erfinv, F32, Output, 0.51, |x| x.wide(Wide::Erfinv), |y| (y * y).exp() * L::splat(1.0 / FRAC_2_SQRT_PI);
     /// `1/(1 + e⁻ˣ)`.
     Sigmoid, "sigmoid", sigmoid, Neutral, Output, 2.5, |x| x.sigmoid(), |y| y * (L::splat(1.0) - y);
     /// `ln(1/(1 + e⁻ˣ))`.
@@ -356,9 +356,9 @@ binary! {
     /// `min(a, b)` as a limit b on a: equal operands give a the gradient.
     ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<L>(a.le(b)), step::<L>(b.lt(a));
     /// `aᵇ`.
-    Pow, "pow", pow, F32, 0.01, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
+    Pow, "pow", pow, F32, 0.51, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
     /// The angle of the point (b, a), in −π..=π.
-    Atan2, "atan2", atan2, Promote, 0.01, |a, b| a.wide2(b, Wide2::Atan2), b / a.mul_add(a, b * b), -a / a.mul_add(a, b * b);
+    Atan2, "atan2", atan2, Promote, 0.51, |a, b| a.wide2(b, Wide2::Atan2), b / a.mul_add(a, b * b), -a / a.mul_add(a, b * b);
     /// Remainder of `a/b` with the sign of a; exact.
     Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -(a / b).trunc();
     /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
@@ -367,9 +367,10 @@ binary! {
     LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
     /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
     Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * a.exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), a.exp_m1());
-    /// `a > 0 ? a : b·(e^(a/b) − 1)` (Barron 2017). The rounding of a/b is magnified by a/b where that is positive.
-    Celu, "celu", celu, Neutral, 64.0, |a, b| L::select(L::splat(0.0).lt(a), a, b * (a / b).exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), (a / b).exp()), celu_parameter(a, b);
-    /// `ln(1 + e^(b·a))/b`, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified by it.
+    /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
+    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (a / b).exp()), celu_parameter(a, b);
+    /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified
+    /// by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
     Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
 }
 
@@ -391,6 +392,14 @@ fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
     let zero = L::splat(0.0);
     let inside = a.wide2(b, Wide2::Pow) * a.ln();
     L::select(a.eq(zero), L::select(zero.le(b), zero, inside), inside)
+}
+
+#[inline(always)]
+fn celu<L: Lanes>(a: L, b: L) -> L {
+    let t = a / b;
+    // Of a tiny (perhaps subnormal) quotient b·(eᵗ − 1) is a.
+    let left = L::select(t.abs().lt(L::splat(1e-30)), a, b * t.exp_m1());
+    L::select(L::splat(0.0).lt(a), a, left)
 }
 
 #[inline(always)]

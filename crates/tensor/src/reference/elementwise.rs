@@ -182,7 +182,8 @@ pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
         Binary::Prelu | Binary::LeakyRelu => a * if a > 0.0 { 1.0 } else { b },
         Binary::Elu if a > 0.0 => a,
         Binary::Elu => b * libm::expm1(a),
-        Binary::Celu if a > 0.0 => a,
+        // Also where the quotient is too small for the formula.
+        Binary::Celu if a > 0.0 || (a / b).abs() < 1e-290 => a,
         Binary::Celu => b * libm::expm1(a / b),
         Binary::Softplus if a * b > 20.0 => a,
         Binary::Softplus => libm::log1p(libm::exp(a * b)) / b,
