@@ -14,7 +14,7 @@ pub enum Update {
     Norm,
     /// `grad ← grad · scalars[0]`, without a check.
     Scale,
-    /// `grad ← grad` limited to −scalars[0]..=scalars[0]; NaN stays.
+    /// `grad ← grad` limited to plus or minus `scalars[0]`; NaN stays.
     Clamp,
     /// Exponential moving average: `p ← p + scalars[0]·(grad − p)`, where the "gradient" is the value to follow.
     Ema,
