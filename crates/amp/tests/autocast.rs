@@ -18,6 +18,8 @@ type Case = (&'static str, fn(&Var) -> binade_autograd::Result<Var>);
 fn each_operator_gives_the_dtype_of_its_class() {
     let lower: &[Case] = &[
         ("matmul", |x| x.matmul(x)),
+        ("prelu", |x| x.prelu(x)),
+        ("einsum", |x| Var::einsum("ij,jk->ik", &[x, x])),
         ("linear", |x| x.linear(x, None, None)),
         ("conv2d", |x| x.reshape(&[1, 1, 4, 4])?.conv2d(&x.reshape(&[1, 1, 4, 4])?, None, Conv2d::default(), None)),
         ("attention", |x| x.attention(x, x, Attention::default())),
@@ -33,9 +35,28 @@ fn each_operator_gives_the_dtype_of_its_class() {
         ("group_norm", |x| x.reshape(&[1, 4, 4])?.group_norm(2, None, 1e-5)),
         ("sum", |x| x.sum(&[], false)),
         ("mse_loss", |x| x.mse_loss(x, Reduction::Mean)),
+        ("l1_loss", |x| x.l1_loss(x, Reduction::Mean)),
+        ("bce_with_logits", |x| x.bce_with_logits(x, None, None, Reduction::Mean)),
+        ("kl_div", |x| x.kl_div(x, false, binade_autograd::KlReduction::BatchMean)),
+        ("nll_loss", |x| x.nll_loss(&Var::arange(0, 4)?, None, -100, Reduction::Mean)),
+        ("cosine_similarity", |x| x.cosine_similarity(x, 1, 1e-8)),
+        ("rms_norm", |x| x.rms_norm(1, None, 1e-5)),
+        ("pow", |x| x.pow_scalar(2.0)),
+        ("softplus", |x| x.softplus_with(1.0)),
+        ("tan", Var::tan),
+        ("prod", |x| x.prod(&[], false)),
+        ("cumsum", |x| x.cumsum(0)),
+        ("logsumexp", |x| x.logsumexp(&[], false)),
+        ("norm", |x| x.vector_norm(2.0, &[], false)),
+        ("interpolate", |x| x.reshape(&[1, 1, 4, 4])?.interpolate(&[8, 8], binade_tensor::op::Interpolation::Nearest)),
     ];
     let neutral: &[Case] = &[
         ("relu", Var::relu),
+        ("mish", Var::mish),
+        ("leaky_relu", |x| x.leaky_relu_with(0.1)),
+        ("flip", |x| x.flip(&[0])),
+        ("sort", |x| Ok(x.sort(0, false)?.0)),
+        ("sin", Var::sin),
         ("gelu", Var::gelu),
         ("tanh", Var::tanh),
         ("sqrt", Var::sqrt),
@@ -157,4 +178,13 @@ fn misuse_of_the_scaler_is_an_error() {
     assert!(scaler.unscale(&mut gradients).is_err());
     assert_eq!(gradients.get(&w).unwrap().to_vec::<f32>().unwrap(), [1.0; 4]);
     assert!(scaler.step(&mut Optimizer::empty(), &mut Default::default()).is_err());
+}
+
+#[test]
+fn binary_cross_entropy_of_probabilities_is_refused_inside_a_region() {
+    let (x, t) = (tensor(&[3], DType::F16).sigmoid().unwrap(), tensor(&[3], DType::F32).sigmoid().unwrap());
+    let inside = autocast(DType::F16, || x.bce(&t, None, Reduction::Mean)).unwrap_err().to_string();
+    assert!(inside.starts_with("binary_cross_entropy") && inside.contains("binary_cross_entropy_with_logits"), "{inside}");
+    assert!(autocast(DType::F16, || autocast_with(Policy::Off, || x.bce(&t, None, Reduction::Mean))).is_ok());
+    assert!(x.bce(&t, None, Reduction::Mean).is_ok());
 }

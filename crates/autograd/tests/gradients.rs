@@ -123,13 +123,13 @@ fn pooling_softmax_and_normalisations() {
     }
     for (kind, n) in [(NormKind::Layer { dims: 1 }, 6), (NormKind::Group { groups: 2 }, 4), (NormKind::Batch, 4)] {
         let ins = [x.clone(), values(&[n], 2, 1.0), values(&[n], 3, 0.0)];
-        check("norm", &ins, |v| v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-5).map(|o| o.0));
-        check("norm", std::slice::from_ref(&x), |v| v[0].norm(kind, None, None, 1e-5).map(|o| o.0));
+        check("norm", &ins, |v| v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-5, None).map(|o| o.0));
+        check("norm", std::slice::from_ref(&x), |v| v[0].norm(kind, None, None, 1e-5, None).map(|o| o.0));
     }
     let (mean, var) = (Var::constant(values(&[4], 4, 0.0)), Var::constant(values(&[4], 5, 9.0)));
     let ins = [x, values(&[4], 2, 1.0), values(&[4], 3, 0.0)];
     check("batch norm in evaluation", &ins, |v| {
-        v[0].norm(NormKind::Fixed, Some((&v[1], &v[2])), Some((&mean, &var)), 1e-5).map(|o| o.0)
+        v[0].norm(NormKind::Fixed, Some((&v[1], &v[2])), Some((&mean, &var)), 1e-5, None).map(|o| o.0)
     });
 }
 

@@ -103,7 +103,9 @@ fn pooling_and_norms() {
     check("avg_pool2d", std::slice::from_ref(&x), |v| v[0].avg_pool2d([2, 2], [2, 1], [0, 0]));
     let (w, b) = (values(&[4], 2, 1.0), values(&[4], 3, 0.0));
     for kind in [NormKind::Group { groups: 2 }, NormKind::Batch] {
-        check("norm", &[x.clone(), w.clone(), b.clone()], |v| v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-3).map(|r| r.0));
+        check("norm", &[x.clone(), w.clone(), b.clone()], |v| {
+            v[0].norm(kind, Some((&v[1], &v[2])), None, 1e-3, None).map(|r| r.0)
+        });
     }
     check("rms_norm", &[values(&[5, 4], 4, 0.0), w.clone()], |v| v[0].rms_norm(1, Some(&v[1]), 1e-3));
     for act in [Unary::Silu, Unary::Tanh] {

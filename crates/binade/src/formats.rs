@@ -45,7 +45,7 @@ fn edges() -> String {
         let overflow = match f.specials {
             Specials::Ieee if f == Format::F64 => "-".into(),
             Specials::Ieee => number(f.overflow_threshold()),
-            Specials::NanOnly => format!("{} (NaN)", number(f.overflow_threshold())),
+            Specials::NanOnly => format!("beyond {} (NaN)", number(f.overflow_threshold())),
             Specials::None => "saturates".into(),
         };
         table.add_row([

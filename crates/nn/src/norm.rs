@@ -1,7 +1,7 @@
 //! Normalisation layers. Statistics, weights and running statistics are f32 whatever the activations are.
 
 use binade_autograd::{Var, scope};
-use binade_tensor::op::{Binary, NormKind};
+use binade_tensor::op::{Binary, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
 use crate::{Buffer, Init, Layer, Module, Param, Result, Visitor};
@@ -30,6 +30,17 @@ impl LayerNorm {
     pub fn new(features: usize) -> Result<LayerNorm> {
         let (weight, bias) = affine(&[features])?;
         Ok(LayerNorm { weight, bias, eps: 1e-5 })
+    }
+}
+
+impl LayerNorm {
+    /// With an activation in the same pass: what the activation reads is never stored.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
+        let affine = (&self.weight.var(), &self.bias.var());
+        Ok(x.norm(NormKind::Layer { dims: 1 }, Some(affine), None, self.eps, Some(act))?.0)
     }
 }
 
@@ -120,6 +131,17 @@ impl GroupNorm {
     }
 }
 
+impl GroupNorm {
+    /// With an activation in the same pass: what the activation reads is never stored.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
+        let affine = (&self.weight.var(), &self.bias.var());
+        Ok(x.norm(NormKind::Group { groups: self.groups }, Some(affine), None, self.eps, Some(act))?.0)
+    }
+}
+
 impl Layer for GroupNorm {
     fn forward(&self, x: &Var) -> Result<Var> {
         Ok(x.group_norm(self.groups, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
@@ -167,12 +189,26 @@ impl BatchNorm2d {
 
 impl Layer for BatchNorm2d {
     fn forward(&self, x: &Var) -> Result<Var> {
+        self.pass(x, None)
+    }
+}
+
+impl BatchNorm2d {
+    /// With an activation in the same pass.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
+        self.pass(x, Some(act))
+    }
+
+    fn pass(&self, x: &Var, act: Option<Unary>) -> Result<Var> {
         let (weight, bias) = (self.weight.var(), self.bias.var());
         if !scope::is_training() {
             let statistics = (&self.running_mean.var(), &self.running_var.var());
-            return Ok(x.norm(NormKind::Fixed, Some((&weight, &bias)), Some(statistics), self.eps)?.0);
+            return Ok(x.norm(NormKind::Fixed, Some((&weight, &bias)), Some(statistics), self.eps, act)?.0);
         }
-        let (y, outs) = x.norm(NormKind::Batch, Some((&weight, &bias)), None, self.eps)?;
+        let (y, outs) = x.norm(NormKind::Batch, Some((&weight, &bias)), None, self.eps, act)?;
         let n = (x.array().numel() / x.shape()[1].max(1)) as f64;
         let (mean, var) = (outs[1].clone(), outs[3].clone());
         let (this, momentum) = (self.clone(), self.momentum);

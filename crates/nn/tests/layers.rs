@@ -176,3 +176,21 @@ fn every_simple_layer_runs_and_keeps_or_gives_the_shape_it_says() {
     assert_eq!(conv3d.forward(&x(&[1, 2, 4, 5, 6])).unwrap().shape().to_vec(), [1, 3, 4, 5, 6]);
     assert!(Conv1d::new(3, 8, 3, [1, 0, 1], 2, true).err().unwrap().to_string().contains("2 groups must divide 3 input"));
 }
+
+#[test]
+fn norms_with_a_fused_activation_are_the_norm_and_then_the_activation() {
+    let x = Var::constant(values(&[3, 4, 5, 5], 3).cast(DType::F32, Class::Activations).unwrap());
+    let act = Activation(Unary::Silu);
+    let group = GroupNorm::new(2, 4).unwrap();
+    let batch = BatchNorm2d::new(4).unwrap();
+    let layer = LayerNorm::new(5).unwrap();
+    let pairs = [
+        (group.forward_act(&x, Unary::Silu), group.forward(&x)),
+        (batch.forward_act(&x, Unary::Silu), batch.forward(&x)),
+        (layer.forward_act(&x, Unary::Silu), layer.forward(&x)),
+    ];
+    for (fused, plain) in pairs {
+        let apart = act.forward(&plain.unwrap()).unwrap().array().to_f64_vec().unwrap();
+        assert_eq!(fused.unwrap().array().to_f64_vec().unwrap(), apart);
+    }
+}

@@ -85,7 +85,8 @@ impl Format {
         power(-(self.mantissa_bits as i32))
     }
 
-    /// The smallest magnitude that no longer rounds to a finite number; for f64 infinity.
+    /// The middle between the largest number and the one that would follow: from here on (of formats whose largest number is even,
+    /// as E4M3: beyond here) a magnitude no longer rounds to a finite number. Infinity for f64.
     pub fn overflow_threshold(&self) -> f64 {
         self.max_finite() + 0.5 * power(self.max_exponent() - self.mantissa_bits as i32)
     }

@@ -253,7 +253,7 @@ impl Var {
     /// # Errors
     /// Shapes do not fit.
     pub fn layer_norm(&self, dims: usize, affine: Option<(&Var, &Var)>, eps: f64) -> Result<Var> {
-        self.norm(NormKind::Layer { dims }, affine, None, eps).map(|(y, _)| y)
+        self.norm(NormKind::Layer { dims }, affine, None, eps, None).map(|(y, _)| y)
     }
 
     /// Group norm of `[N, C, …]`, with weight and bias `[C]`.
@@ -261,7 +261,7 @@ impl Var {
     /// # Errors
     /// Shapes do not fit.
     pub fn group_norm(&self, groups: usize, affine: Option<(&Var, &Var)>, eps: f64) -> Result<Var> {
-        self.norm(NormKind::Group { groups }, affine, None, eps).map(|(y, _)| y)
+        self.norm(NormKind::Group { groups }, affine, None, eps, None).map(|(y, _)| y)
     }
 
     /// RMS norm over the last `dims` dimensions, with a weight of their shape.
@@ -283,8 +283,8 @@ impl Var {
         self.group_norm(groups, affine, eps)
     }
 
-    /// Any normalisation; `statistics` are mean and variance for [`NormKind::Fixed`]. Also returns all outputs of
-    /// [`Op::Norm`].
+    /// Any normalisation, with an activation applied in the same pass; `statistics` are mean and variance for
+    /// [`NormKind::Fixed`]. Also returns all outputs of [`Op::Norm`].
     ///
     /// # Errors
     /// Shapes do not fit.
@@ -294,11 +294,12 @@ impl Var {
         affine: Option<(&Var, &Var)>,
         statistics: Option<(&Var, &Var)>,
         eps: f64,
+        act: Option<Unary>,
     ) -> Result<(Var, Arrays)> {
         let mut ins = vec![self];
         ins.extend(affine.iter().flat_map(|(w, b)| [*w, *b]));
         ins.extend(statistics.iter().flat_map(|(m, v)| [*m, *v]));
-        apply_all(Op::Norm(Norm { kind, eps, affine: affine.is_some(), act: None }), &ins)
+        apply_all(Op::Norm(Norm { kind, eps, affine: affine.is_some(), act }), &ins)
     }
 
     /// Cross-entropy of logits `[N, C, …]` (self) and class indices (i64) `[N, …]`.
