@@ -69,48 +69,55 @@ pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut
 /// computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's strategy). About
 /// one element in a thousand for f16, in ten thousand for bf16.
 fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, window: u32, x: &[f32], y: &mut [f32]) {
-    let mut near = [0u32; BLOCK];
-    if dtype == DType::BF16 {
-        dispatch(isa, Near::<true>(window, y, &mut near));
-    } else {
-        dispatch(isa, Near::<false>(window, y, &mut near));
-    }
-    for ((near, x), y) in near.chunks(32).zip(x.chunks(32)).zip(y.chunks_mut(32)) {
-        if near.iter().fold(0, |any, n| any | n) == 0 {
+    if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
+}
+
+/// Elements whose nearness is searched for together.
+const GROUP: usize = 32;
+
+fn settle<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
+    let mut groups = [0u32; BLOCK / GROUP];
+    dispatch(isa, NearGroups::<BF16>(window, y, &mut groups));
+    for ((&any, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {
+        if any == 0 {
             continue;
         }
-        for ((&near, &x), y) in near.iter().zip(x).zip(y) {
-            if near != 0 && y.is_finite() {
+        for (&x, y) in x.iter().zip(y) {
+            if near::<BF16>(*y, window) != 0 && y.is_finite() {
                 *y = f64_to_f32_odd(R::f::<f64>(x as f64));
             }
         }
     }
 }
 
-/// Marks f32 numbers within `window` ulp of a tie of bf16 or f16. Branch-free: a vector loop.
-struct Near<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
+/// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector loop.
+#[inline(always)]
+fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
+    let (a, bits) = (y.abs(), y.to_bits());
+    // abs_diff(tie) ≤ window, as one wrapping comparison.
+    let within = |low: u32, tie: u32, window: u32| (low.wrapping_add(window).wrapping_sub(tie) <= 2 * window) as u32;
+    if BF16 {
+        // Far below, where a factor of the result may be subnormal, its error is larger than stated.
+        return within(bits & 0xffff, 0x8000, if a < 1e-35 { 256 } else { window });
+    }
+    let normal = within(bits & 0x1fff, 0x1000, window);
+    // Below 2⁻¹⁴ f16 is subnormal, with steps of 2⁻²⁴; adding 2²³ rounds to whole steps.
+    let steps = a * 16_777_216.0;
+    let off = (steps - ((steps + 8_388_608.0) - 8_388_608.0)).abs();
+    let subnormal = (off + steps * (window as f32 * f32::EPSILON) >= 0.5) as u32;
+    if a >= 6.103_515_6e-5 { normal } else { subnormal }
+}
 
-impl<const BF16: bool> Kernel for Near<'_, BF16> {
+/// Which groups hold a number near a tie.
+struct NearGroups<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
+
+impl<const BF16: bool> Kernel for NearGroups<'_, BF16> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
-        let Near(window, y, near) = self;
-        for (near, &y) in near.iter_mut().zip(y) {
-            let (a, bits) = (y.abs(), y.to_bits());
-            // abs_diff(tie) ≤ window, as one wrapping comparison.
-            let within = |low: u32, tie: u32, window: u32| (low.wrapping_add(window).wrapping_sub(tie) <= 2 * window) as u32;
-            *near = if BF16 {
-                // Far below, where a factor of the result may be subnormal, its error is larger than stated.
-                let window = if a < 1e-35 { 256 } else { window };
-                within(bits & 0xffff, 0x8000, window)
-            } else {
-                let normal = within(bits & 0x1fff, 0x1000, window);
-                // Below 2⁻¹⁴ f16 is subnormal, with steps of 2⁻²⁴; adding 2²³ rounds to whole steps.
-                let steps = a * 16_777_216.0;
-                let off = (steps - ((steps + 8_388_608.0) - 8_388_608.0)).abs();
-                let subnormal = (off + steps * (window as f32 * f32::EPSILON) >= 0.5) as u32;
-                if a >= 6.103_515_6e-5 { normal } else { subnormal }
-            };
+        let NearGroups(window, y, groups) = self;
+        for (any, y) in groups.iter_mut().zip(y.chunks(GROUP)) {
+            *any = y.iter().fold(0, |any, &y| any | near::<BF16>(y, window));
         }
     }
 }
