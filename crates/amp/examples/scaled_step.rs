@@ -19,9 +19,9 @@ fn main() -> Result<()> {
         Ok(logits.cross_entropy(&target, CrossEntropy::default())?)
     })?;
     println!("the loss is {}", loss.dtype());
-    let mut gradients = scaler.scale(&loss)?.backward()?;
-    let outcome = scaler.step(&mut optimizer, &mut gradients)?;
-    scaler.update();
+    let gradients = scaler.scale(&loss)?.backward()?;
+    let outcome = scaler.step(&mut optimizer, &gradients)?;
+    scaler.update()?;
     println!("{outcome:?}, loss scale {}", scaler.loss_scale());
     Ok(())
 }

@@ -18,14 +18,36 @@ pub enum Error {
         found: f64,
     },
     /// Unscaling twice.
-    #[error("these gradients were already unscaled: call unscale once per step")]
+    #[error("the gradients of this optimiser were already unscaled since the last update: call unscale once per step")]
     AlreadyUnscaled,
-    /// No gradients at all.
-    #[error("no gradients to step with: does the loss depend on the parameters")]
+    /// Unscaling after the step.
+    #[error("unscale after the step of this optimiser: call unscale, step and update in this order")]
+    UnscaledAfterStep,
+    /// Stepping twice.
+    #[error("this optimiser was already stepped since the last update: call update after the steps of an iteration")]
+    AlreadyStepped,
+    /// No gradient for any parameter of the optimiser.
+    #[error("no gradients to step with: does the loss depend on the optimiser's parameters")]
     NoGradients,
-    /// Autocast to a dtype that is not a 16-bit float.
-    #[error("autocast needs f16 or bf16, got {0}: leave autocast out to compute in f32")]
-    Autocast(binade_tensor::DType),
+    /// Updating without a step.
+    #[error("update before any gradient was checked: call step, or unscale, first")]
+    NothingChecked,
+    /// Saving between unscaling and updating.
+    #[error("the state of a scaler is complete only after update: save it there")]
+    MidStep,
+    /// The gradients are not finite whatever the scale.
+    #[error(
+        "gradients are not finite at the smallest loss scale, {scale:e}, for {steps} steps in a row: the fault is not the scale; look for the operator with binade_amp::blame"
+    )]
+    ScaleCollapsed {
+        /// The scale.
+        scale: f32,
+        /// Bad steps in a row.
+        steps: u32,
+    },
+    /// A policy that cannot be understood.
+    #[error("{0}")]
+    Policy(String),
 }
 
 impl From<binade_autograd::Error> for Error {

@@ -1,9 +1,13 @@
 //! Autocast policies and loss scaling: mixed precision training with the semantics of PyTorch.
 
 mod error;
+mod loss_scale;
 mod policy;
+mod recommend;
 mod scaler;
 
 pub use error::{Error, Result};
-pub use policy::{Policy, autocast, autocast_with};
-pub use scaler::{GradScaler, LossScale, ScalerState, StepOutcome};
+pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
+pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with};
+pub use recommend::{Hardware, Purpose, Recommendation};
+pub use scaler::{GradScaler, StepOutcome};

@@ -1,39 +1,12 @@
-//! [`LossScale`] and [`GradScaler`]: keeping small f16 gradients above the underflow threshold (Micikevicius et al. 2018).
+//! [`GradScaler`]: keeping small f16 gradients above the underflow threshold (Micikevicius et al. 2018).
 
-use binade_autograd::{Gradients, Var, scope};
-use binade_nn::Optimizer;
-use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 
-use crate::{Error, Result};
+use binade_autograd::{Gradients, LeafId, Var, scope};
+use binade_nn::{Optimizer, grad_norm};
+use binade_tensor::DType;
 
-/// How losses are scaled. "Off" is a value, so a training loop has no branch on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossScale {
-    /// No scaling: f32 and bf16.
-    #[default]
-    Off,
-    /// A fixed scale; steps whose gradients are not finite are skipped.
-    Static(f64),
-    /// Dynamic, as PyTorch's GradScaler.
-    Dynamic {
-        /// First scale.
-        init_scale: f64,
-        /// Factor after `growth_interval` good steps.
-        growth_factor: f64,
-        /// Factor after a bad step.
-        backoff_factor: f64,
-        /// Good steps between growths.
-        growth_interval: u32,
-    },
-}
-
-impl LossScale {
-    /// PyTorch's defaults: 65536, ×2 every 2000 good steps, ×0.5 after a bad one.
-    pub const fn dynamic() -> LossScale {
-        LossScale::Dynamic { init_scale: 65536.0, growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 2000 }
-    }
-}
+use crate::{Error, LossScale, Result, ScalerState};
 
 /// What a step did. A skipped step changed nothing: no parameter, no optimiser state, no running statistics.
 #[must_use = "a skipped step must not advance the schedule"]
@@ -45,49 +18,55 @@ pub enum StepOutcome {
     Skipped,
 }
 
-/// Everything a scaler must remember between runs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScalerState {
-    /// Present scale (an f32 in PyTorch).
-    pub scale: f32,
-    /// Good steps since the last change.
-    pub growth_tracker: u32,
+/// Where an optimiser stands between two updates of the scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Unscaled { found_inf: bool },
+    Stepped { found_inf: bool },
 }
 
 /// Scales losses, unscales and checks gradients, steps optimisers, adapts the scale: PyTorch's GradScaler.
 ///
-/// Per iteration: `scale` each loss, `backward`, `unscale` (needed before clipping only), `step` each optimiser, `update` once.
+/// Per iteration: `scale` each loss, `backward`, `unscale` (needed before clipping only), `step` each optimiser, `update` once. One
+/// scaler serves several losses and optimisers; a gradient that is not finite skips its optimiser's step only. With
+/// several backward passes per step (accumulation), unscale when all are in.
+///
+/// | PyTorch | here |
+/// |---|---|
+/// | `The growth factor must be > 1.0.`, `The backoff factor must be < 1.0.` | [`Error::Setting`], also for negative factors |
+/// | `unscale_() has already been called on this optimizer since the last update().` | [`Error::AlreadyUnscaled`] |
+/// | `unscale_() is being called after step().` | [`Error::UnscaledAfterStep`] |
+/// | `step() has already been called since the last update().` | [`Error::AlreadyStepped`] |
+/// | `No inf checks were recorded for this optimizer.` | [`Error::NoGradients`] |
+/// | `No inf checks were recorded prior to update.` | [`Error::NothingChecked`] |
+/// | `new_scale should be a float …` | [`Error::Setting`] from [`GradScaler::set_scale`] |
+/// | `A GradScaler instance may only be pickled at the beginning of an iteration …` | [`Error::MidStep`] from [`GradScaler::state`] |
+/// | `Attempting to unscale FP16 gradients.` | cannot occur: they become f32 first |
+/// | `Attempted unscale_ but _scale is None. …` (and step, update) | cannot occur: the scale exists from the start |
+/// | `outputs must be a Tensor or an iterable of Tensors`, closures, `The source state dict is empty …` | do not compile |
 #[derive(Clone, Debug)]
 pub struct GradScaler {
     config: LossScale,
     state: ScalerState,
-    /// Whether any gradient since the last update was not finite; `None` if none was checked.
-    found_inf: Option<bool>,
-    /// Result of `unscale` for the gradients about to be stepped with.
-    unscaled: Option<bool>,
+    stages: HashMap<u64, Stage>,
+    recheck: bool,
 }
 
 impl GradScaler {
     /// A scaler.
     ///
     /// # Errors
-    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not positive and
-    /// finite, an interval of 0.
+    /// [`Error::Setting`], as [`LossScale::start`].
     pub fn new(config: LossScale) -> Result<GradScaler> {
-        let check = |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };
-        let positive = |s: f64| (s as f32).is_finite() && s as f32 > 0.0;
-        let scale = match config {
-            LossScale::Off => 1.0,
-            LossScale::Static(scale) => scale,
-            LossScale::Dynamic { init_scale, growth_factor, backoff_factor, growth_interval } => {
-                check(growth_factor > 1.0 && growth_factor.is_finite(), "growth factor", "greater than 1", growth_factor)?;
-                check(backoff_factor > 0.0 && backoff_factor < 1.0, "backoff factor", "between 0 and 1", backoff_factor)?;
-                check(growth_interval > 0, "growth interval", "at least 1", growth_interval as f64)?;
-                init_scale
-            }
-        };
-        check(positive(scale), "loss scale", "positive and finite in f32", scale)?;
-        Ok(GradScaler { config, state: ScalerState { scale: scale as f32, growth_tracker: 0 }, found_inf: None, unscaled: None })
+        Ok(GradScaler { config, state: config.start()?, stages: HashMap::new(), recheck: false })
+    }
+
+    /// Whether [`GradScaler::step`] checks gradients again that were unscaled before: clipping may have spoilt them. PyTorch does
+    /// not; a further pass over them.
+    #[must_use]
+    pub fn with_recheck(mut self, recheck: bool) -> GradScaler {
+        self.recheck = recheck;
+        self
     }
 
     /// The configuration.
@@ -95,169 +74,145 @@ impl GradScaler {
         self.config
     }
 
+    /// Changes the configuration; the scale and the counts stay.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], as [`LossScale::start`].
+    pub fn set_config(&mut self, config: LossScale) -> Result<()> {
+        config.start()?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Whether losses are scaled and gradients checked.
+    pub fn is_enabled(&self) -> bool {
+        self.config != LossScale::Off
+    }
+
     /// The present scale; 1 when off.
     pub fn loss_scale(&self) -> f64 {
         self.state.scale as f64
     }
 
-    /// The state to save; call after [`GradScaler::update`].
-    pub fn state(&self) -> ScalerState {
-        self.state
+    /// Sets the scale; the count of good steps stays. PyTorch's `update(new_scale)`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if its inverse is not a finite f32 above 0.
+    pub fn set_scale(&mut self, scale: impl Into<f64>) -> Result<()> {
+        if !self.is_enabled() {
+            return Ok(());
+        }
+        let found = scale.into();
+        if !((found as f32).is_finite() && found as f32 >= f32::MIN_POSITIVE) {
+            return Err(Error::Setting { what: "loss scale", allowed: "positive and finite in f32", found });
+        }
+        self.state.scale = found as f32;
+        self.stages.clear();
+        Ok(())
+    }
+
+    /// The state to save.
+    ///
+    /// # Errors
+    /// [`Error::MidStep`] between `unscale` or `step` and `update`.
+    pub fn state(&self) -> Result<ScalerState> {
+        if self.stages.is_empty() { Ok(self.state) } else { Err(Error::MidStep) }
     }
 
     /// Restores a saved state.
     pub fn load_state(&mut self, state: ScalerState) {
         self.state = state;
+        self.stages.clear();
     }
 
-    /// The loss times the scale. The product is made in f32, so that a 16-bit loss cannot overflow by the scale alone.
+    /// The loss times the scale. The product is made in f32: 65536 itself does not fit f16.
     ///
     /// # Errors
     /// Out of memory.
     pub fn scale(&self, loss: &Var) -> Result<Var> {
-        if self.config == LossScale::Off {
+        if !self.is_enabled() {
             return Ok(loss.clone());
         }
-        let wide = if loss.dtype().is_half() { loss.cast(binade_tensor::DType::F32)? } else { loss.clone() };
+        let wide = if loss.dtype().is_half() { loss.cast(DType::F32)? } else { loss.clone() };
         Ok((&wide * self.loss_scale())?)
     }
 
-    /// Divides the gradients by the scale in place and checks that they were finite. Only needed before clipping.
+    /// Divides the gradients of an optimiser's parameters by the scale in place and checks that they are finite. Only needed
+    /// before clipping.
     ///
     /// # Errors
-    /// [`Error::AlreadyUnscaled`]; a gradient is in use.
-    pub fn unscale(&mut self, grads: &mut Gradients) -> Result<()> {
-        if self.unscaled.is_some() {
-            return Err(Error::AlreadyUnscaled);
+    /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`]; a gradient is in use.
+    pub fn unscale(&mut self, optimizer: &Optimizer, grads: &mut Gradients) -> Result<()> {
+        if !self.is_enabled() {
+            return Ok(());
         }
-        let bad = match self.config {
-            LossScale::Off => false,
-            // PyTorch takes the reciprocal in f64 and rounds it to f32.
-            LossScale::Static(_) | LossScale::Dynamic { .. } => binade_nn::unscale(grads, 1.0 / self.loss_scale())?,
-        };
-        self.unscaled = Some(bad);
-        self.found_inf = Some(self.found_inf.unwrap_or(false) | bad);
+        match self.stages.get(&optimizer.id()) {
+            Some(Stage::Unscaled { .. }) => return Err(Error::AlreadyUnscaled),
+            Some(Stage::Stepped { .. }) => return Err(Error::UnscaledAfterStep),
+            None => {}
+        }
+        let ids: HashSet<LeafId> = optimizer.param_ids().collect();
+        let found_inf = binade_nn::unscale(grads, Some(&ids), self.inverse())?;
+        self.stages.insert(optimizer.id(), Stage::Unscaled { found_inf });
         Ok(())
     }
 
-    /// Steps the optimiser if all its gradients were finite; else skips, and drops what waited for the step (running statistics).
+    /// PyTorch takes the reciprocal in f64 and rounds it to f32.
+    fn inverse(&self) -> f64 {
+        (1.0 / self.loss_scale()) as f32 as f64
+    }
+
+    /// Steps the optimiser if all its gradients are finite; else skips, and drops what waited for the step (running statistics).
+    ///
+    /// Gradients that were not unscaled before stay as they are: the optimiser divides by the scale as it reads them.
     ///
     /// # Errors
-    /// [`Error::NoGradients`] if there are none; the optimiser fails.
-    pub fn step(&mut self, optimizer: &mut Optimizer, grads: &mut Gradients) -> Result<StepOutcome> {
-        if grads.is_empty() {
+    /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and changed
+    /// nothing.
+    pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
+        let mut own = Gradients::default();
+        optimizer.param_ids().for_each(|id| grads.by_id(id).into_iter().for_each(|g| own.insert(id, g.clone())));
+        if own.is_empty() {
             return Err(Error::NoGradients);
         }
-        if self.unscaled.is_none() {
-            self.unscale(grads)?;
+        if !self.is_enabled() {
+            optimizer.step(&own)?;
+            return Ok(StepOutcome::Applied);
         }
-        if self.unscaled.take() == Some(true) {
+        let (factor, found_inf) = match self.stages.get(&optimizer.id()) {
+            Some(Stage::Stepped { .. }) => return Err(Error::AlreadyStepped),
+            Some(Stage::Unscaled { found_inf }) => (1.0, *found_inf || self.recheck && !grad_norm(&own)?.is_finite()),
+            // The norm is a sum in f64, finite as long as every gradient is; so is every product with a factor of at most 1.
+            None if self.inverse() <= 1.0 => (self.inverse(), !grad_norm(&own)?.is_finite()),
+            None => (1.0, binade_nn::unscale(&mut own, None, self.inverse())?),
+        };
+        if found_inf {
             scope::discard();
-            return Ok(StepOutcome::Skipped);
+        } else {
+            optimizer.step_scaled(&own, factor)?;
         }
-        optimizer.step(grads)?;
-        Ok(StepOutcome::Applied)
+        self.stages.insert(optimizer.id(), Stage::Stepped { found_inf });
+        Ok(if found_inf { StepOutcome::Skipped } else { StepOutcome::Applied })
     }
 
-    /// Adapts the scale; call once per iteration, after all steps. Without a checked gradient it does nothing.
-    pub fn update(&mut self) {
-        self.unscaled = None;
-        let (Some(bad), LossScale::Dynamic { growth_factor, backoff_factor, growth_interval, .. }) =
-            (self.found_inf.take(), self.config)
-        else {
-            return;
-        };
-        let scale = self.state.scale as f64;
-        if bad {
-            // Never 0: the inverse would be infinite and the scaler could not recover.
-            self.state.scale = ((scale * backoff_factor) as f32).max(f32::MIN_POSITIVE);
-            self.state.growth_tracker = 0;
-            return;
+    /// Adapts the scale; call once per iteration, after all steps.
+    ///
+    /// # Errors
+    /// [`Error::NothingChecked`] without `unscale` or `step` since the last update; [`Error::ScaleCollapsed`] if gradients are still not
+    /// finite after [`crate::Dynamic::patience`] steps at the smallest scale.
+    pub fn update(&mut self) -> Result<()> {
+        if !self.is_enabled() {
+            return Ok(());
         }
-        self.state.growth_tracker += 1;
-        // Not `==`: an interval lowered below the tracker must not stop growth.
-        if self.state.growth_tracker >= growth_interval {
-            let grown = (scale * growth_factor) as f32;
-            if grown.is_finite() {
-                self.state.scale = grown;
-            }
-            self.state.growth_tracker = 0;
+        if self.stages.is_empty() {
+            return Err(Error::NothingChecked);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scaler(init_scale: f64, growth_factor: f64, backoff_factor: f64, growth_interval: u32) -> GradScaler {
-        GradScaler::new(LossScale::Dynamic { init_scale, growth_factor, backoff_factor, growth_interval }).unwrap()
-    }
-
-    fn after(scaler: &mut GradScaler, bad: bool) -> (f32, u32) {
-        scaler.found_inf = Some(bad);
-        scaler.update();
-        (scaler.state.scale, scaler.state.growth_tracker)
-    }
-
-    #[test]
-    fn update_scale_follows_the_values_of_pytorchs_test() {
-        let mut s = scaler(4.0, 2.0, 0.25, 2);
-        assert_eq!(after(&mut s, false), (4.0, 1));
-        assert_eq!(after(&mut s, false), (8.0, 0));
-        assert_eq!(after(&mut s, true), (2.0, 0));
-    }
-
-    #[test]
-    fn the_scale_never_overflows_and_never_reaches_zero() {
-        let mut s = scaler(1e38, 16.0, 0.5, 1);
-        assert_eq!(after(&mut s, false).0, 1e38);
-        for _ in 0..400 {
-            assert!(after(&mut s, true).0 > 0.0);
+        let bad = |s: &Stage| matches!(s, Stage::Unscaled { found_inf: true } | Stage::Stepped { found_inf: true });
+        let found_inf = self.stages.drain().any(|(_, stage)| bad(&stage));
+        self.state = self.config.next(self.state, found_inf);
+        if found_inf && self.config.collapsed(self.state) {
+            return Err(Error::ScaleCollapsed { scale: self.state.scale, steps: self.state.at_floor });
         }
-        assert!((1.0 / s.loss_scale()).is_finite());
-    }
-
-    /// Every sequence of outcomes up to length 12, for three intervals, against the automaton written the other way round:
-    /// from the run of good steps since the last event.
-    #[test]
-    fn all_sequences_up_to_length_12_agree_with_a_second_automaton() {
-        for interval in 1..=3u32 {
-            for length in 1..=12u32 {
-                for sequence in 0..1u32 << length {
-                    let mut s = scaler(1024.0, 2.0, 0.5, interval);
-                    let (mut growths, mut backoffs, mut run) = (0i32, 0i32, 0u32);
-                    for i in 0..length {
-                        let bad = sequence >> i & 1 == 1;
-                        run = if bad { 0 } else { run + 1 };
-                        backoffs += bad as i32;
-                        growths += (!bad && run.is_multiple_of(interval)) as i32;
-                        after(&mut s, bad);
-                    }
-                    assert_eq!(s.state.scale as f64, 1024.0 * 2f64.powi(growths - backoffs));
-                    assert_eq!(s.state.growth_tracker, run % interval);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn settings_outside_their_domain_are_refused() {
-        let config = |init_scale, growth_factor, backoff_factor, growth_interval| LossScale::Dynamic {
-            init_scale,
-            growth_factor,
-            backoff_factor,
-            growth_interval,
-        };
-        for bad in [
-            config(1.0, 1.0, 0.5, 1),
-            config(1.0, 2.0, 1.0, 1),
-            config(1.0, 2.0, 0.0, 1),
-            config(0.0, 2.0, 0.5, 1),
-            config(1.0, 2.0, 0.5, 0),
-            config(1e39, 2.0, 0.5, 1),
-        ] {
-            assert!(GradScaler::new(bad).is_err(), "{bad:?}");
-        }
+        Ok(())
     }
 }

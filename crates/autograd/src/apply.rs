@@ -1,6 +1,6 @@
 //! [`apply`]: the one place where an operator meets dtypes, devices and the tape.
 
-use binade_tensor::{Array, Arrays, Class, DType, Device, Op, run};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Meta, Op, run};
 use smallvec::SmallVec;
 
 use crate::node::{Kind, Node, Saved};
@@ -56,7 +56,9 @@ fn narrow(var: &Var, dtype: DType) -> Result<Var> {
             value
         }
     };
-    Ok(record(Op::Cast(dtype), &[var], std::slice::from_ref(&value), value.clone()))
+    let wide = scope::rule().is_some_and(|rule| rule.wide_weight_gradients());
+    let gradient = if wide { Meta { dtype: var.dtype(), ..value.meta() } } else { value.meta() };
+    Ok(record(Op::Cast(dtype), &[var], std::slice::from_ref(&value), value.clone(), gradient))
 }
 
 fn run_planned(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> Result<(Var, Arrays)> {
@@ -76,11 +78,13 @@ pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device)
         observe(&op, &scope::path(), &outs);
     }
     let first = outs[0].clone();
-    Ok((record(op, ins, &outs, first), outs))
+    let gradient = first.meta();
+    Ok((record(op, ins, &outs, first, gradient), outs))
 }
 
 /// A variable for the first output, with a node if gradients are recorded and an input has one.
-fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array) -> Var {
+/// `gradient` is the shape and dtype of the gradient the node receives.
+fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) -> Var {
     let differentiable = first.dtype().is_float() && table::reason_not_differentiable(&op).is_none();
     if !differentiable || ins.iter().all(|v| v.node().is_none()) || !scope::is_grad_enabled() {
         return Var::constant(first);
@@ -101,12 +105,12 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array) -> Var {
     };
     let kind = Kind::Op {
         inputs: ins.iter().map(|v| v.node().cloned()).collect(),
-        metas: ins.iter().map(|v| v.array().meta()).collect(),
+        metas: ins.iter().map(|v| v.node().map_or_else(|| v.array().meta(), |n| n.out)).collect(),
         saved: std::sync::Mutex::new(Some(saved)),
         recast,
         path: scope::path(),
         op,
     };
-    let node = Node::new(kind, first.meta());
+    let node = Node::new(kind, gradient);
     Var::with_node(first, node)
 }

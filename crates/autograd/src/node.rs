@@ -27,7 +27,8 @@ pub(crate) type Hook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync
 pub struct Node {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
-    /// Shape and dtype of the first output, whose gradient the node receives.
+    /// Shape and dtype of the gradient the node receives: those of the first output, or f32 for a cast whose gradient is not
+    /// rounded.
     pub(crate) out: Meta,
     pub(crate) hooks: Mutex<Vec<Hook>>,
 }

@@ -1,8 +1,9 @@
-//! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`.
+//! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`.
 
 mod conform;
 mod formats;
 mod ops;
+mod replay;
 mod train;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Conform(conform::Args),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),
+    /// Train again what PyTorch trained and compare; or loss scales against recorded ones
+    Replay(replay::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Formats(args) => formats::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Ops(args) => ops::run(&args),
     };
     match result {

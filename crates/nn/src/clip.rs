@@ -1,7 +1,9 @@
 //! Norm and clipping of gradients.
 
-use binade_autograd::Gradients;
-use binade_tensor::{Array, ArrayMut, Class, Device, Grad, Outcome, Slot, Update};
+use std::collections::HashSet;
+
+use binade_autograd::{Gradients, LeafId};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Outcome, Slot, Update};
 
 use crate::Result;
 
@@ -66,10 +68,22 @@ pub(crate) fn scalars(device: &Device, values: &[f64]) -> Result<Array> {
     Ok(Array::from_slice(device, &values, &[values.len()], Class::Optimizer)?)
 }
 
-/// Divides all gradients by `scale` in place; true if one was not finite before.
+/// Multiplies the gradients of `leaves` (all, if `None`) by `inverse_scale`; true if a product is not finite. An f16 gradient becomes
+/// f32 first: unscaled values lie below f16's range more often than not.
 ///
 /// # Errors
-/// A gradient is in use.
-pub fn unscale(grads: &mut Gradients, inverse_scale: f64) -> Result<bool> {
-    Ok(in_place(grads, &Update::Unscale, inverse_scale)?.found_inf)
+/// A gradient is in use; out of memory.
+pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, inverse_scale: f64) -> Result<bool> {
+    let chosen: Vec<LeafId> = grads.iter().map(|(id, _)| id).filter(|id| leaves.is_none_or(|l| l.contains(id))).collect();
+    let mut part = Gradients::default();
+    for id in chosen {
+        let Some(gradient) = grads.by_id(id) else { continue };
+        if gradient.dtype() == DType::F16 {
+            let wide = gradient.cast(DType::F32, Class::Gradients)?;
+            grads.insert(id, wide);
+        }
+        // The same storage: the pass below writes to what `grads` holds.
+        part.insert(id, grads.by_id(id).ok_or(binade_autograd::Error::NoGraph)?.clone());
+    }
+    Ok(in_place(&mut part, &Update::Unscale, inverse_scale)?.found_inf)
 }

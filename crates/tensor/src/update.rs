@@ -5,10 +5,11 @@ use crate::{Array, ArrayMut, Shape};
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
 ///
 /// Numbers that change from step to step come in the `scalars` array (f32, one dimension), so that the pass itself is
-/// constant data.
+/// constant data. The last scalar of every pass that writes parameters is a factor of the gradients: 1/loss scale, so that
+/// unscaling needs no pass of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
-    /// `grad ← grad · scalars[0]`; the outcome says whether any gradient was not finite *before* the product.
+    /// `grad ← grad · scalars[0]`; the outcome says whether any product is not finite.
     Unscale,
     /// The outcome gives the Euclidean norm over all gradients (sum of squares in f64); nothing is written. No scalars.
     Norm,

@@ -42,16 +42,16 @@ impl Precision {
     }
 
     /// Its autocast policy.
-    pub const fn policy(self) -> Policy {
+    pub fn policy(self) -> Policy {
         match self {
-            Precision::Fp32 => Policy::Off,
-            Precision::Fp16 => Policy::Autocast(DType::F16),
-            Precision::Bf16 => Policy::Autocast(DType::BF16),
+            Precision::Fp32 => Policy::OFF,
+            Precision::Fp16 => Policy::autocast(DType::F16),
+            Precision::Bf16 => Policy::autocast(DType::BF16),
         }
     }
 
     /// Its loss scaling.
-    pub const fn loss_scale(self) -> LossScale {
+    pub fn loss_scale(self) -> LossScale {
         match self {
             Precision::Fp32 | Precision::Bf16 => LossScale::Off,
             Precision::Fp16 => LossScale::dynamic(),
@@ -174,11 +174,11 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
                     });
                 }
                 let mut grads = scaler.scale(&loss)?.backward()?;
-                scaler.unscale(&mut grads)?;
+                scaler.unscale(&optimizer, &mut grads)?;
                 let grad_norm = clip_grad_norm(&mut grads, config.clip)?;
                 let (lr, loss_scale) = (optimizer.lr(), scaler.loss_scale());
-                let outcome = scaler.step(&mut optimizer, &mut grads)?;
-                scaler.update();
+                let outcome = scaler.step(&mut optimizer, &grads)?;
+                scaler.update()?;
                 let finite = |v: f64| v.is_finite().then_some(v);
                 let skipped = outcome == StepOutcome::Skipped;
                 let (iteration, loss, grad_norm) = (at.iteration, finite(loss_value), finite(grad_norm));
@@ -192,7 +192,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             log.step(&at, step)?;
             if interrupt::requested() {
                 at.peak = device.memory().into();
-                checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+                checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
                 return Err(Error::Interrupted { folder: output.folder.clone() });
             }
         }
@@ -218,7 +218,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
         if at.epoch < config.epochs {
-            checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+            checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
         }
     }
     let (train_loss, test_accuracy) = last.unwrap_or((f64::NAN, None));
@@ -235,7 +235,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         saved_activation_bytes: at.saved_activation_bytes,
     };
     at.summary = Some(summary.clone());
-    checkpoint::save(&path, config, model, &optimizer, scaler.state(), &at)?;
+    checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
     Ok(summary)
 }
 

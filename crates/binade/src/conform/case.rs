@@ -68,7 +68,7 @@ impl Case {
             inputs.insert(name.to_string(), var);
             leaves.insert(name.to_string(), leaf);
         }
-        let policy = self.region.map_or(Policy::Off, Policy::Autocast);
+        let policy = self.region.map_or(Policy::OFF, Policy::autocast);
         let result = policy.run(|| ops::apply(&self.op, &ops::Inputs::new(&inputs, &self.attrs)))?;
         let Some(out) = result else { return Ok(Outcome::Absent(self.op.clone())) };
         let mut failures = Vec::new();

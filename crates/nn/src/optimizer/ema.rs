@@ -51,7 +51,7 @@ impl Ema {
                 first: false,
             });
         }
-        device.update(&Update::Ema, &scalars(&device, &[1.0 - decay])?, &mut slots)?;
+        device.update(&Update::Ema, &scalars(&device, &[1.0 - decay, 1.0])?, &mut slots)?;
         Ok(())
     }
 

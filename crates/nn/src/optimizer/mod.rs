@@ -4,12 +4,13 @@ mod ema;
 mod rules;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use binade_autograd::{Gradients, LeafId, scope};
 use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
 
 use crate::clip::scalars;
-use crate::{Module, Param, Result};
+use crate::{Error, Module, Param, Result};
 
 pub use ema::Ema;
 pub use rules::{Adafactor, Adagrad, Adam, AdamW, Lion, RmsProp, Rule, Sgd};
@@ -42,6 +43,24 @@ pub struct Optimizer {
     groups: Vec<Group>,
     state: HashMap<LeafId, State>,
     lr_factor: f64,
+    id: Token,
+}
+
+/// Identity of an optimiser, never used again: a clone gets its own.
+#[derive(Debug)]
+struct Token(u64);
+
+impl Default for Token {
+    fn default() -> Token {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Token(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Clone for Token {
+    fn clone(&self) -> Token {
+        Token::default()
+    }
 }
 
 impl Optimizer {
@@ -92,6 +111,16 @@ impl Optimizer {
         self
     }
 
+    /// Identity of this optimiser; no other of this process has it, dropped ones included.
+    pub fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    /// The parameters' identities.
+    pub fn param_ids(&self) -> impl Iterator<Item = LeafId> {
+        self.groups.iter().flat_map(|g| &g.params).map(|(_, p)| p.id())
+    }
+
     /// The groups.
     pub fn groups(&self) -> &[Group] {
         &self.groups
@@ -112,6 +141,25 @@ impl Optimizer {
     /// # Errors
     /// A gradient of another shape; a tensor in use; out of memory.
     pub fn step(&mut self, grads: &Gradients) -> Result<()> {
+        self.step_scaled(grads, 1.0)
+    }
+
+    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (1/loss scale) in f32 as it is read: no pass of its own for
+    /// unscaling, and a 16-bit gradient is not rounded again.
+    ///
+    /// Nothing is changed unless all gradients fit their parameters.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn step_scaled(&mut self, grads: &Gradients, grad_factor: f64) -> Result<()> {
+        for (name, param) in self.groups.iter().flat_map(|g| &g.params) {
+            let Some(grad) = grads.by_id(param.id()) else { continue };
+            if grad.shape() != param.shape() {
+                return Err(Error::Shape { name: name.clone(), found: grad.shape().to_vec(), expected: param.shape().to_vec() });
+            }
+            // A tensor that is read elsewhere is an error here, before anything is written.
+            drop(ArrayMut::new("optimizer", param.array())?);
+        }
         let factor = self.lr_factor;
         for group in &self.groups {
             // Bias corrections depend on each parameter's own number of steps; parameters are passed together by that number.
@@ -128,7 +176,7 @@ impl Optimizer {
             for (steps, params) in by_steps {
                 let device = params[0].0.array().device();
                 let lr = group.lr * factor;
-                let values = match &group.update {
+                let mut values = match &group.update {
                     Update::Adam { betas, .. } => {
                         let correction = |b: f64| 1.0 - b.powf(steps as f64);
                         vec![lr, correction(betas[0]), correction(betas[1]).sqrt()]
@@ -138,6 +186,7 @@ impl Optimizer {
                     Update::Sgd { .. } | Update::RmsProp { .. } | Update::Lion { .. } => vec![lr],
                     Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr],
                 };
+                values.push(grad_factor);
                 let mut slots = Vec::with_capacity(params.len());
                 for (param, grad) in &params {
                     let state = &self.state[&param.id()];

@@ -75,13 +75,14 @@ fn one<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot: &mut Slot<'
                         let values = &mut buffer[..block.len() / dtype.size()];
                         C::load(isa, dtype, block, 0, 1, values);
                         for v in values.iter_mut() {
-                            bad |= !v.is_finite();
                             *v = match clamp {
                                 true if *v > factor => factor,
                                 true if *v < -factor => -factor,
                                 true => *v,
                                 false => *v * factor,
                             };
+                            // After the product: a scale below 1 can make it overflow. What was not finite stays so.
+                            bad |= !v.is_finite();
                         }
                         C::store(isa, values, block, dtype);
                     }
@@ -125,6 +126,7 @@ fn one<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot: &mut Slot<'
             let guard = grad.storage().read(update.name())?;
             let grad_bytes = window(grad, guard.bytes().ok_or_else(host)?);
             let first = slot.first;
+            let factor = scalar(scalars.len() - 1);
             let Some(param) = &mut slot.param else {
                 return Err(Error::Argument { op: update.name(), message: "needs parameters".into() });
             };
@@ -245,6 +247,9 @@ fn one<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot: &mut Slot<'
                     let range = start..n.min(start + BLOCK);
                     let len = range.len();
                     C::load(isa, gd, g, start, 1, &mut pg[..len]);
+                    if factor != C::one() {
+                        pg[..len].iter_mut().for_each(|g| *g = *g * factor);
+                    }
                     let (m, v) = (m.get_mut(range.clone()).unwrap_or_default(), v.get_mut(range.clone()).unwrap_or_default());
                     let w = w.get_mut(range.clone()).unwrap_or_default();
                     let stored = &mut p[start * pd.size()..range.end * pd.size()];
@@ -287,6 +292,8 @@ fn adafactor<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot: &mut 
     let guard = grad.storage().read(update.name())?;
     C::load(isa, grad.dtype(), window(&grad, guard.bytes().ok_or_else(host)?), 0, 1, &mut g);
     drop(guard);
+    let factor = C::from_f64(scalars[scalars.len() - 1] as f64);
+    g.iter_mut().for_each(|g| *g = *g * factor);
     let Some(param) = &mut slot.param else {
         return Err(Error::Argument { op: update.name(), message: "needs parameters".into() });
     };

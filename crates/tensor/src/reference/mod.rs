@@ -193,9 +193,9 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
                 write(&values, grad);
             }
             if matches!(update, Update::Unscale | Update::Scale) {
-                outcome.found_inf |= matches!(update, Update::Unscale) && values.v.iter().any(|g| !g.is_finite());
                 values.v.iter_mut().for_each(|g| *g *= scalars[0]);
                 write(&values, grad);
+                outcome.found_inf |= matches!(update, Update::Unscale) && values.v.iter().any(|&g| !(g as f32).is_finite());
             }
             values
         }
@@ -212,7 +212,7 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
         return Err(Error::Unsupported { op: "adafactor", backend: "reference".into(), dtype: DType::F64 });
     }
     for i in 0..p.v.len() {
-        let (w, g) = (p.v[i], grad.v[i]);
+        let (w, g) = (p.v[i], grad.v[i] * scalars[scalars.len() - 1]);
         match update {
             Update::Sgd { momentum, dampening, weight_decay, nesterov } => {
                 let mut d = g + weight_decay * w;

@@ -1,0 +1,361 @@
+//! [`LossScale`]: how losses are scaled, as a value, and [`ScalerState`], which it moves from step to step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How losses are scaled. "Off" is a value, so a training loop has no branch on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossScale {
+    /// No scaling: f32 and bf16.
+    #[default]
+    Off,
+    /// A fixed scale; steps whose gradients are not finite are skipped.
+    Static(f64),
+    /// A scale that grows while gradients are finite and shrinks when they are not.
+    Dynamic(Dynamic),
+}
+
+/// Settings of a dynamic scale. The defaults are PyTorch's; the constructors of [`LossScale`] give those of other systems.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dynamic {
+    /// First scale.
+    pub init_scale: f64,
+    /// Factor after `growth_interval` good steps.
+    pub growth_factor: f64,
+    /// Factor after a bad step.
+    pub backoff_factor: f64,
+    /// Good steps between growths.
+    pub growth_interval: u32,
+    /// Smallest scale.
+    pub min_scale: f64,
+    /// Largest scale; growth beyond f32 is refused in any case.
+    pub max_scale: f64,
+    /// Bad steps until the scale shrinks: 1 shrinks at every one.
+    pub hysteresis: u32,
+    /// When the count of bad steps starts anew.
+    pub refill: Refill,
+    /// Bad steps in a row at the smallest scale that are skipped before [`Error::ScaleCollapsed`].
+    pub patience: u32,
+}
+
+impl Default for Dynamic {
+    fn default() -> Dynamic {
+        Dynamic {
+            init_scale: 65536.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 2000,
+            min_scale: 0.0,
+            max_scale: f32::MAX as f64,
+            hysteresis: 1,
+            refill: Refill::Growth,
+            patience: 20,
+        }
+    }
+}
+
+/// When the count of bad steps before a backoff ([`Dynamic::hysteresis`]) starts anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refill {
+    /// Only when the scale grows: bad steps need not follow each other, and after one backoff each further one backs off
+    /// (Megatron-LM, DeepSpeed).
+    Growth,
+    /// At every good step (DeepSpeed with `consecutive_hysteresis`).
+    GoodStep,
+    /// At every good step and after every backoff (Paddle's `decr_every_n_nan_or_inf`).
+    GoodStepOrBackoff,
+}
+
+impl LossScale {
+    /// PyTorch's GradScaler: 65536, ×2 every 2000 good steps, ×0.5 after a bad one.
+    pub fn dynamic() -> LossScale {
+        LossScale::Dynamic(Dynamic::default())
+    }
+
+    /// NVIDIA apex: as PyTorch, at most 2²⁴.
+    pub fn apex() -> LossScale {
+        LossScale::Dynamic(Dynamic { max_scale: (1u32 << 24) as f64, ..Dynamic::default() })
+    }
+
+    /// Megatron-LM: from 2³², interval 1000, at least 1, the second bad step backs off. Unlike there, the scale stays finite.
+    pub fn megatron() -> LossScale {
+        LossScale::Dynamic(Dynamic {
+            init_scale: 2f64.powi(32),
+            growth_interval: 1000,
+            min_scale: 1.0,
+            hysteresis: 2,
+            ..Dynamic::default()
+        })
+    }
+
+    /// DeepSpeed with fused optimisers: as Megatron-LM, but the first bad step at the minimum ends the run.
+    pub fn deepspeed() -> LossScale {
+        LossScale::Dynamic(Dynamic {
+            init_scale: 2f64.powi(32),
+            growth_interval: 1000,
+            min_scale: 1.0,
+            patience: 0,
+            ..Dynamic::default()
+        })
+    }
+
+    /// Keras' LossScaleOptimizer: as PyTorch, from 2¹⁵.
+    pub fn keras() -> LossScale {
+        LossScale::Dynamic(Dynamic { init_scale: 32768.0, ..Dynamic::default() })
+    }
+
+    /// jmp's DynamicLossScale, from its documented 2¹⁵: at least 1.
+    pub fn jmp() -> LossScale {
+        LossScale::Dynamic(Dynamic { init_scale: 32768.0, min_scale: 1.0, ..Dynamic::default() })
+    }
+
+    /// Paddle's GradScaler with a given `decr_every_n_nan_or_inf`: at least 1.
+    pub fn paddle(decr_every: u32) -> LossScale {
+        LossScale::Dynamic(Dynamic {
+            min_scale: 1.0,
+            hysteresis: decr_every,
+            refill: Refill::GoodStepOrBackoff,
+            ..Dynamic::default()
+        })
+    }
+
+    /// The presets by name, for configuration files and tests.
+    pub fn presets() -> [(&'static str, LossScale); 7] {
+        [
+            ("torch", LossScale::dynamic()),
+            ("apex", LossScale::apex()),
+            ("megatron", LossScale::megatron()),
+            ("deepspeed", LossScale::deepspeed()),
+            ("keras", LossScale::keras()),
+            ("jmp", LossScale::jmp()),
+            ("paddle", LossScale::paddle(1)),
+        ]
+    }
+
+    /// The state before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not positive and finite
+    /// in f32 or not between the smallest and the largest, an interval or hysteresis of 0.
+    pub fn start(&self) -> Result<ScalerState> {
+        let check = |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };
+        let positive = |s: f64| (s as f32).is_finite() && s as f32 > 0.0;
+        let (scale, hysteresis) = match *self {
+            LossScale::Off => (1.0, 0),
+            LossScale::Static(scale) => (scale, 0),
+            LossScale::Dynamic(d) => {
+                let Dynamic { growth_factor: growth, backoff_factor: backoff, init_scale: init, .. } = d;
+                check(growth > 1.0 && growth.is_finite(), "growth factor", "greater than 1", growth)?;
+                check(backoff > 0.0 && backoff < 1.0, "backoff factor", "between 0 and 1", backoff)?;
+                check(d.growth_interval > 0, "growth interval", "at least 1", d.growth_interval as f64)?;
+                check(d.hysteresis > 0, "hysteresis", "at least 1", d.hysteresis as f64)?;
+                check(d.min_scale >= 0.0 && d.min_scale <= init, "smallest loss scale", "from 0 to the first scale", d.min_scale)?;
+                check(d.max_scale >= init, "largest loss scale", "at least the first scale", d.max_scale)?;
+                (init, d.hysteresis)
+            }
+        };
+        check(positive(scale), "loss scale", "positive and finite in f32", scale)?;
+        Ok(ScalerState { scale: scale as f32, growth_tracker: 0, hysteresis, at_floor: 0 })
+    }
+
+    /// The state after a step. A pure function: the whole automaton.
+    ///
+    /// Products are made in f64 and rounded to f32, as PyTorch does. The scale never becomes 0, whose inverse is infinite, nor
+    /// infinite: below the smallest normal f32 it stays.
+    #[must_use]
+    pub fn next(&self, state: ScalerState, found_inf: bool) -> ScalerState {
+        let LossScale::Dynamic(d) = *self else { return state };
+        if found_inf {
+            let hysteresis = state.hysteresis.saturating_sub(1);
+            let mut next = ScalerState { growth_tracker: 0, hysteresis, ..state };
+            if hysteresis == 0 {
+                let lower = (state.scale as f64 * d.backoff_factor) as f32;
+                next.scale = lower.max(d.floor().min(state.scale));
+                next.at_floor = if next.scale < state.scale { 0 } else { state.at_floor + 1 };
+                if d.refill == Refill::GoodStepOrBackoff {
+                    next.hysteresis = d.hysteresis;
+                }
+            }
+            return next;
+        }
+        let mut next = ScalerState { growth_tracker: state.growth_tracker + 1, at_floor: 0, ..state };
+        if d.refill != Refill::Growth {
+            next.hysteresis = d.hysteresis;
+        }
+        // Not `==`: an interval lowered below the tracker must not stop growth.
+        if next.growth_tracker >= d.growth_interval {
+            let grown = (state.scale as f64 * d.growth_factor) as f32;
+            if grown.is_finite() {
+                next.scale = grown.min((d.max_scale as f32).max(state.scale));
+            }
+            (next.growth_tracker, next.hysteresis) = (0, d.hysteresis);
+        }
+        next
+    }
+
+    /// Whether a state says that the scale cannot fall further and steps are bad still.
+    pub(crate) fn collapsed(&self, state: ScalerState) -> bool {
+        matches!(self, LossScale::Dynamic(d) if state.at_floor > d.patience)
+    }
+}
+
+impl Dynamic {
+    /// Smallest scale that backing off may reach.
+    fn floor(&self) -> f32 {
+        (self.min_scale as f32).max(f32::MIN_POSITIVE)
+    }
+}
+
+/// Everything a scaler must remember between runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScalerState {
+    /// Present scale (an f32 in PyTorch).
+    pub scale: f32,
+    /// Good steps since the last change.
+    pub growth_tracker: u32,
+    /// Bad steps left before the scale shrinks.
+    #[serde(default)]
+    pub hysteresis: u32,
+    /// Bad steps in a row at the smallest scale.
+    #[serde(default)]
+    pub at_floor: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dynamic(init_scale: f64, growth_factor: f64, backoff_factor: f64, growth_interval: u32) -> Dynamic {
+        Dynamic { init_scale, growth_factor, backoff_factor, growth_interval, ..Dynamic::default() }
+    }
+
+    fn run(config: LossScale, outcomes: &[bool]) -> Vec<ScalerState> {
+        let mut state = config.start().unwrap();
+        outcomes.iter().map(|&bad| (state = config.next(state, bad), state).1).collect()
+    }
+
+    #[test]
+    fn test_grad_scaling_update_scale() {
+        let states = run(LossScale::Dynamic(dynamic(4.0, 2.0, 0.25, 2)), &[false, false, true]);
+        let seen: Vec<_> = states.iter().map(|s| (s.scale, s.growth_tracker)).collect();
+        assert_eq!(seen, [(4.0, 1), (8.0, 0), (2.0, 0)]);
+    }
+
+    #[test]
+    fn test_grad_scale_will_not_overflow() {
+        assert_eq!(run(LossScale::Dynamic(dynamic(1e38, 16.0, 0.5, 1)), &[false])[0].scale, 1e38);
+    }
+
+    #[test]
+    fn the_inverse_of_the_scale_stays_finite_and_the_collapse_is_seen() {
+        for (name, preset) in LossScale::presets() {
+            let states = run(preset, &[true; 400]);
+            for s in &states {
+                assert!(s.scale > 0.0 && (1.0 / s.scale).is_finite(), "{name}: {}", s.scale);
+                assert!(!matches!(preset, LossScale::Dynamic(d) if (s.scale as f64) < d.min_scale), "{name}");
+            }
+            assert!(preset.collapsed(states[399]), "{name}");
+        }
+        // DeepSpeed gives up at the first bad step at the minimum: 32 halvings, then one more.
+        let states = run(LossScale::deepspeed(), &[true; 33]);
+        assert!(!LossScale::deepspeed().collapsed(states[31]) && LossScale::deepspeed().collapsed(states[32]));
+    }
+
+    #[test]
+    fn an_interval_lowered_below_the_tracker_still_grows() {
+        let mut state = run(LossScale::dynamic(), &[false; 15])[14];
+        state = LossScale::Dynamic(dynamic(65536.0, 2.0, 0.5, 10)).next(state, false);
+        assert_eq!((state.scale, state.growth_tracker), (131072.0, 0));
+    }
+
+    /// The automaton written the other way round: from the whole history, with counts of events instead of a state.
+    fn from_history(d: Dynamic, history: &[bool]) -> (f64, u32) {
+        let (mut scale, mut good, mut bad) = (d.init_scale, 0, 0);
+        for &found in history {
+            if found {
+                (good, bad) = (0, bad + 1);
+                if bad >= d.hysteresis {
+                    scale = (scale * d.backoff_factor).max(d.min_scale);
+                    if d.refill == Refill::GoodStepOrBackoff {
+                        bad = 0;
+                    }
+                }
+                continue;
+            }
+            good += 1;
+            if d.refill != Refill::Growth {
+                bad = 0;
+            }
+            if good == d.growth_interval {
+                scale = (scale * d.growth_factor).min(d.max_scale);
+                (good, bad) = (0, 0);
+            }
+        }
+        (scale, good)
+    }
+
+    /// Every preset, intervals 1 to 3, hysteresis 1 to 3, every way to refill, all sequences of outcomes up to length 12. All
+    /// prefixes of a sequence are checked with it, so only the longest are enumerated.
+    #[test]
+    fn all_sequences_up_to_length_12_agree_with_a_second_automaton() {
+        let presets = LossScale::presets().map(|(name, preset)| match preset {
+            LossScale::Dynamic(d) => (name, d),
+            other => panic!("{name} is {other:?}"),
+        });
+        let refills = [Refill::Growth, Refill::GoodStep, Refill::GoodStepOrBackoff];
+        // Small ranges, so that the smallest and largest scales are reached as well.
+        let narrow = ("narrow", Dynamic { init_scale: 4.0, min_scale: 1.0, max_scale: 16.0, ..Dynamic::default() });
+        for (name, preset) in presets.into_iter().chain([narrow]) {
+            for (growth_interval, hysteresis) in (1..=3).flat_map(|i| (1..=3).map(move |h| (i, h))) {
+                for refill in refills {
+                    let d = Dynamic { growth_interval, hysteresis, refill, ..preset };
+                    for sequence in 0..1u32 << 12 {
+                        let outcomes: Vec<bool> = (0..12).map(|i| sequence >> i & 1 == 1).collect();
+                        let states = run(LossScale::Dynamic(d), &outcomes);
+                        let (scale, tracker) = from_history(d, &outcomes);
+                        let last = states[11];
+                        assert_eq!((last.scale as f64, last.growth_tracker), (scale, tracker), "{name} {d:?} {outcomes:?}");
+                        // Shorter ones are prefixes of those that end in good steps.
+                        if let Some(n) = outcomes.iter().rposition(|&bad| bad).filter(|n| n % 3 == 0) {
+                            let (scale, tracker) = from_history(d, &outcomes[..=n]);
+                            assert_eq!((states[n].scale as f64, states[n].growth_tracker), (scale, tracker));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_survives_serialisation() {
+        for (name, preset) in LossScale::presets() {
+            let text = serde_json::to_string(&preset).unwrap();
+            assert_eq!(serde_json::from_str::<LossScale>(&text).unwrap(), preset, "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_outside_their_domain_are_refused() {
+        let base = Dynamic::default();
+        for bad in [
+            dynamic(1.0, 1.0, 0.5, 1),
+            dynamic(1.0, 2.0, 1.0, 1),
+            dynamic(1.0, 2.0, 0.0, 1),
+            dynamic(1.0, 2.0, -0.5, 1),
+            dynamic(0.0, 2.0, 0.5, 1),
+            dynamic(1.0, 2.0, 0.5, 0),
+            dynamic(1e39, 2.0, 0.5, 1),
+            dynamic(1.0, f64::NAN, 0.5, 1),
+            Dynamic { hysteresis: 0, ..base },
+            Dynamic { min_scale: 1e6, ..base },
+            Dynamic { max_scale: 1.0, ..base },
+        ] {
+            assert!(matches!(LossScale::Dynamic(bad).start(), Err(Error::Setting { .. })), "{bad:?}");
+        }
+        assert!(LossScale::Static(f64::INFINITY).start().is_err());
+    }
+}
