@@ -35,6 +35,14 @@ pub enum Error {
     /// Saving between unscaling and updating.
     #[error("the state of a scaler is complete only after update: save it there")]
     MidStep,
+    /// The loss is not finite, and not by loss scaling.
+    #[error("the loss is {loss}; the first value that is not finite comes from {}", .blame.as_ref().map_or("the weights or the data".to_string(), |b| b.to_string()))]
+    NotFinite {
+        /// The loss.
+        loss: f64,
+        /// The operator at fault.
+        blame: Option<Box<crate::Blame>>,
+    },
     /// The gradients are not finite whatever the scale.
     #[error(
         "gradients are not finite at the smallest loss scale, {scale:e}, for {steps} steps in a row: the fault is not the scale; look for the operator with binade_amp::blame"

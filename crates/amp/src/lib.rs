@@ -1,13 +1,17 @@
 //! Autocast policies and loss scaling: mixed precision training with the semantics of PyTorch.
 
+mod blame;
 mod error;
 mod loss_scale;
 mod policy;
 mod recommend;
 mod scaler;
+mod training;
 
+pub use blame::{Blame, Operand, Origin, blame};
 pub use error::{Error, Result};
 pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
 pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with};
 pub use recommend::{Hardware, Purpose, Recommendation};
 pub use scaler::{GradScaler, StepOutcome};
+pub use training::{ScaledGradients, Step, Training, UnscaledGradients};

@@ -51,6 +51,7 @@ fn narrow(var: &Var, dtype: DType) -> Result<Var> {
         Some(value) => value,
         None => {
             let value = binade_tensor::run_one(&Op::Cast(dtype), &[array], array.device(), dtype, Class::Casts)?;
+            scope::observe(&Op::Cast(dtype), &[array], std::slice::from_ref(&value));
             array.storage().set_derived(dtype, *array.layout(), value.clone());
             scope::note_cached(array.storage());
             value
@@ -74,9 +75,7 @@ pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device)
     let arrays: SmallVec<[&Array; 4]> = ins.iter().map(|v| v.array()).collect();
     let class = if matches!(op, Op::Cast(_)) { Class::Casts } else { Class::Activations };
     let outs = run(&op, &arrays, device, want, class)?;
-    if let Some(observe) = scope::observer() {
-        observe(&op, &scope::path(), &outs);
-    }
+    scope::observe(&op, &arrays, &outs);
     let first = outs[0].clone();
     let gradient = first.meta();
     Ok((record(op, ins, &outs, first, gradient), outs))

@@ -88,6 +88,10 @@ fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
 /// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, and returns their gradients, each in its
 /// node's dtype, in order of creation.
 fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>) -> Result<Vec<(Arc<Node>, V)>> {
+    scope::in_backward(|| walk_nodes(output, seed, keep, targets))
+}
+
+fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>) -> Result<Vec<(Arc<Node>, V)>> {
     let root = output.node().ok_or(Error::NoGraph)?;
     let first = targets.iter().min().copied().unwrap_or(0);
     let mut found = Vec::new();

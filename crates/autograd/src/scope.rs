@@ -11,8 +11,33 @@ use crate::{CastRule, Result};
 /// A change that waits for the step's outcome: BatchNorm's running statistics.
 type Deferred = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
-/// Sees every operator that runs, the path of its layer and its outputs.
-pub type Observer = Arc<dyn Fn(&Op, &str, &[Array]) + Send + Sync>;
+/// Whether an operator ran forward or for a gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Computing a result.
+    #[default]
+    Forward,
+    /// Computing gradients.
+    Backward,
+}
+
+/// An operator that has just run.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The operator.
+    pub op: &'a Op,
+    /// Forward or backward.
+    pub phase: Phase,
+    /// Path of the layer, empty outside a model.
+    pub path: &'a str,
+    /// Inputs.
+    pub ins: &'a [&'a Array],
+    /// Outputs.
+    pub outs: &'a [Array],
+}
+
+/// Sees every operator that runs.
+pub type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// What surrounds an operator.
 #[derive(Clone)]
@@ -21,6 +46,7 @@ pub struct Scope {
     rule: Option<Arc<dyn CastRule>>,
     grad: bool,
     train: bool,
+    phase: Phase,
     key: Key,
     path: Arc<str>,
     deferred: Vec<Deferred>,
@@ -35,6 +61,7 @@ impl Default for Scope {
             rule: None,
             grad: true,
             train: true,
+            phase: Phase::Forward,
             key: Key::default(),
             path: Arc::from(""),
             deferred: Vec::new(),
@@ -114,16 +141,31 @@ pub fn with_key<T>(seed: u64, iteration: u64, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Runs `f` with an observer of every forward operator: to find which one overflows, or to count them.
+/// Runs `f` with an observer of every operator, forward and backward: to find which one overflows, or to count them. An observer
+/// that is there already sees each operator first.
 pub fn with_observer<T>(observer: Observer, f: impl FnOnce() -> T) -> T {
-    let mut before = with(|s| s.observer.replace(observer));
+    let both = with(|s| s.observer.clone()).map_or(observer.clone(), |outer| {
+        Arc::new(move |event: &Event<'_>| {
+            outer(event);
+            observer(event);
+        })
+    });
+    let mut before = with(|s| s.observer.replace(both));
     let _restore = Restore(move |s| s.observer = before.take());
     f()
 }
 
-/// The observer, if any.
-pub(crate) fn observer() -> Option<Observer> {
-    with(|s| s.observer.clone())
+/// Shows an operator that has run to the observer, if there is one.
+pub(crate) fn observe(op: &Op, ins: &[&Array], outs: &[Array]) {
+    let Some((observer, phase, path)) = with(|s| s.observer.clone().map(|o| (o, s.phase, s.path.clone()))) else { return };
+    observer(&Event { op, phase, path: &path, ins, outs });
+}
+
+/// Runs `f` as part of a backward pass.
+pub(crate) fn in_backward<T>(f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.phase, Phase::Backward));
+    let _restore = Restore(move |s| s.phase = before);
+    f()
 }
 
 /// A copy of this thread's scope, without the deferred changes.

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::node::Node;
 use crate::table::Grads;
-use crate::{Result, Var, apply, backward};
+use crate::{Result, Var, apply, backward, scope};
 
 /// A gradient, or a value one is computed from.
 pub(crate) trait Value: Clone {
@@ -58,11 +58,15 @@ impl Value for Array {
     }
 
     fn run(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<Array> {
-        Ok(binade_tensor::run_one(&op, ins, device, want, Class::Gradients)?)
+        let out = binade_tensor::run_one(&op, ins, device, want, Class::Gradients)?;
+        scope::observe(&op, ins, std::slice::from_ref(&out));
+        Ok(out)
     }
 
     fn run_all(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Array; 3]>> {
-        Ok(binade_tensor::run(&op, ins, device, want, Class::Gradients)?.into_iter().collect())
+        let outs = binade_tensor::run(&op, ins, device, want, Class::Gradients)?;
+        scope::observe(&op, ins, &outs);
+        Ok(outs.into_iter().collect())
     }
 
     fn through_definition(op: &Op, ins: &[Array], needs: &[bool], gradient: &Array) -> Result<Option<Grads<Array>>> {

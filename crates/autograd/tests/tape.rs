@@ -16,6 +16,10 @@ fn leaf(values: &[f32], shape: &[usize]) -> Var {
 struct Low(DType);
 
 impl CastRule for Low {
+    fn wide_weight_gradients(&self) -> bool {
+        false
+    }
+
     fn plan(&self, op: &Op, _ins: &[DType]) -> binade_tensor::Result<CastPlan> {
         Ok(match op.numerics() {
             Numerics::Lower => CastPlan { inputs: Some(self.0), output: Some(self.0) },

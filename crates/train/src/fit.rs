@@ -1,12 +1,12 @@
 //! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on precision.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use binade_amp::{GradScaler, LossScale, Policy, StepOutcome};
-use binade_autograd::{Var, eval, scope};
-use binade_nn::{AdamW, Layer, Optimizer, Schedule, clip_grad_norm};
+use binade_amp::{LossScale, Policy, Step, StepOutcome, Training};
+use binade_autograd::{Var, eval};
+use binade_nn::{AdamW, Layer, Optimizer, Schedule};
 use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{Class, DType, Device, Key};
 use serde::{Deserialize, Serialize};
@@ -136,19 +136,21 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     let device = Device::cpu();
     device.reset_peak_memory();
     let policy = config.precision.policy();
-    let mut scaler = GradScaler::new(config.precision.loss_scale())?;
-    let mut optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() });
+    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() });
+    let mut training = Training::new(optimizer, policy.clone(), config.precision.loss_scale())?;
+    (training.clip, training.seed) = (Some(config.clip), config.seed);
     let mut at = Progress::default();
     let path = output.checkpoint(config.precision);
     if output.resume && path.exists() {
-        let (progress, state) = checkpoint::load(&path, config, model, &mut optimizer)?;
-        (at, _) = (progress, scaler.load_state(state));
+        let (progress, state) = checkpoint::load(&path, config, model, &mut training.optimizer)?;
+        (at, _) = (progress, training.scaler.load_state(state));
+        (training.iteration, training.step) = (at.iteration, at.step);
         if let Some(summary) = at.summary {
             return Ok(summary);
         }
     }
     let batches = data.train.len().div_ceil(config.batch_size);
-    let schedule = Schedule::Cosine { warmup: 0, total: config.epochs * batches as u64, floor: 0.0 };
+    training.schedule = Schedule::Cosine { warmup: 0, total: config.epochs * batches as u64, floor: 0.0 };
     let mut log = Log::open(output, config, at.iteration, batches)?;
     let mut last = None;
 
@@ -158,41 +160,34 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         for samples in loader {
             let start = Instant::now();
             let batch = samples.batch(&*data.train)?;
-            optimizer.set_lr_factor(schedule.factor(at.step));
-            let step = scope::with_key(config.seed, at.iteration, || -> Result<_> {
-                let loss = policy.run(|| loss_of(model, &batch, &data.train.target()))?;
-                at.saved_activation_bytes = at.saved_activation_bytes.max(saved_bytes(&device));
-                let loss_value = loss.item()?;
-                // With a scale above 1 the step will be skipped and the scale lowered; else the weights would be spoilt.
-                if !loss_value.is_finite() && scaler.loss_scale() <= 1.0 {
-                    let origin = policy.run(|| first_not_finite(model, &batch, data));
-                    return Err(Error::Diverged {
-                        precision: config.precision.name(),
-                        loss: loss_value,
-                        step: at.iteration,
-                        origin,
-                    });
+            let saved = AtomicUsize::new(at.saved_activation_bytes);
+            let iteration = training.iteration;
+            let forward = || -> Result<Var> {
+                let loss = loss_of(model, &batch, &data.train.target())?;
+                saved.fetch_max(saved_bytes(&device), Ordering::Relaxed);
+                Ok(loss)
+            };
+            let Step { outcome, loss, grad_norm, lr, loss_scale, blame } = training.step(forward).map_err(|error| match error {
+                Error::Amp(binade_amp::Error::NotFinite { loss, blame }) => {
+                    let origin = blame.map_or_else(|| "the weights or the data".into(), |b| b.to_string());
+                    Error::Diverged { precision: config.precision.name(), loss, step: iteration, origin }
                 }
-                let mut grads = scaler.scale(&loss)?.backward()?;
-                scaler.unscale(&optimizer, &mut grads)?;
-                let grad_norm = clip_grad_norm(&mut grads, config.clip)?;
-                let (lr, loss_scale) = (optimizer.lr(), scaler.loss_scale());
-                let outcome = scaler.step(&mut optimizer, &grads)?;
-                scaler.update()?;
-                let finite = |v: f64| v.is_finite().then_some(v);
-                let skipped = outcome == StepOutcome::Skipped;
-                let (iteration, loss, grad_norm) = (at.iteration, finite(loss_value), finite(grad_norm));
-                Ok(StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped })
+                other => other,
             })?;
+            let finite = |v: f64| v.is_finite().then_some(v);
+            let skipped = outcome == StepOutcome::Skipped;
+            let (loss, grad_norm) = (finite(loss), finite(grad_norm));
+            let step = StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped, blame: blame.map(Box::new) };
+            at.saved_activation_bytes = saved.into_inner();
             at.seconds += start.elapsed().as_secs_f64();
             at.epoch_seconds += start.elapsed().as_secs_f64();
             (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
-            (at.batch, at.iteration) = (at.batch + 1, at.iteration + 1);
-            (at.step, at.skipped) = (at.step + !step.skipped as u64, at.skipped + step.skipped as u64);
+            (at.batch, at.iteration) = (at.batch + 1, training.iteration);
+            (at.step, at.skipped) = (training.step, at.skipped + step.skipped as u64);
             log.step(&at, step)?;
             if interrupt::requested() {
                 at.peak = device.memory().into();
-                checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
+                checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
                 return Err(Error::Interrupted { folder: output.folder.clone() });
             }
         }
@@ -218,7 +213,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
         if at.epoch < config.epochs {
-            checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
+            checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
         }
     }
     let (train_loss, test_accuracy) = last.unwrap_or((f64::NAN, None));
@@ -229,13 +224,13 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         images_per_second: data.train.len() as f64 * at.epoch as f64 / at.seconds,
         train_loss,
         test_accuracy,
-        loss_scale: scaler.loss_scale(),
+        loss_scale: training.scaler.loss_scale(),
         skipped_steps: at.skipped,
         peak_bytes: at.peak,
         saved_activation_bytes: at.saved_activation_bytes,
     };
     at.summary = Some(summary.clone());
-    checkpoint::save(&path, config, model, &optimizer, scaler.state()?, &at)?;
+    checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
     Ok(summary)
 }
 
@@ -277,26 +272,6 @@ fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
     Ok((loss / n as f64, accuracy))
 }
 
-/// The operator and layer whose result is the first that is not finite, found by running the batch again.
-fn first_not_finite(model: &impl Layer, batch: &Batch, data: &Splits) -> String {
-    if batch.input.to_f64_vec().is_ok_and(|v| v.iter().any(|x| !x.is_finite())) {
-        return "the input data".into();
-    }
-    let found = Arc::new(Mutex::new(None));
-    let sink = found.clone();
-    let observer: scope::Observer = Arc::new(move |op, path, outs| {
-        let mut first = sink.lock().unwrap_or_else(|e| e.into_inner());
-        let bad = || outs[0].dtype().is_float() && outs[0].to_f64_vec().is_ok_and(|v| v.iter().any(|x| !x.is_finite()));
-        if first.is_none() && bad() {
-            *first = Some(if path.is_empty() { op.name().to_string() } else { format!("{} in {path}", op.name()) });
-        }
-    });
-    // Only the observer's finding matters here.
-    let _ = scope::with_observer(observer, || eval(|| loss_of(model, batch, &data.train.target())));
-    let first = found.lock().unwrap_or_else(|e| e.into_inner()).take();
-    first.unwrap_or_else(|| "the weights after the last step".into())
-}
-
 /// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.
 struct Log {
     writer: Writer,
@@ -324,6 +299,10 @@ impl Log {
         self.bar.set_position(at.iteration);
         if let Some(loss) = step.loss {
             self.bar.set_message(format!("loss {loss:.4}"));
+        }
+        if let Some(blame) = step.blame.as_ref().filter(|_| !self.quiet) {
+            let line = format!("{} step {} skipped: {blame}", self.precision, step.iteration);
+            self.bar.suspend(|| println!("{line}"));
         }
         self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Step(step) })
     }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
+use binade_amp::Blame;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -22,6 +23,9 @@ pub struct StepMetrics {
     pub loss_scale: f64,
     /// Whether the step was skipped.
     pub skipped: bool,
+    /// Of a skipped step, the operator whose result was the first that was not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Box<Blame>>,
 }
 
 /// One epoch.
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     fn step(precision: &str, iteration: u64) -> Record {
-        let metrics = StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false };
+        let metrics = StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false, blame: None };
         Record { precision: precision.into(), metrics: Metrics::Step(metrics) }
     }
 

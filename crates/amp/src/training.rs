@@ -1,0 +1,210 @@
+//! [`Training`]: whole steps that are applied or not, and [`ScaledGradients`] → [`UnscaledGradients`] → [`StepOutcome`]: the order of a step as
+//! types.
+
+use binade_autograd::{Gradients, LeafId, Var, scope};
+use binade_nn::{Ema, Optimizer, Schedule, clip_grad_norm, clip_grad_value};
+use binade_tensor::Array;
+
+use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome, blame};
+
+/// Gradients of a scaled loss: they can be accumulated, and unscaled once. Clipping them does not compile:
+///
+/// ```compile_fail
+/// # fn f(grads: binade_amp::ScaledGradients) {
+/// grads.clip_norm(1.0);
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "gradients that are not unscaled train nothing"]
+pub struct ScaledGradients(Gradients);
+
+/// Gradients as the loss without scaling would give them.
+#[derive(Debug)]
+#[must_use = "gradients that no step consumes train nothing"]
+pub struct UnscaledGradients(Gradients);
+
+impl GradScaler {
+    /// Scales the loss and computes its gradients.
+    ///
+    /// # Errors
+    /// As [`Var::backward`].
+    pub fn backward(&self, loss: &Var) -> Result<ScaledGradients> {
+        Ok(ScaledGradients(self.scale(loss)?.backward()?))
+    }
+}
+
+impl ScaledGradients {
+    /// Adds the gradients of another part of the batch, in f32.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn add(&mut self, other: ScaledGradients) -> Result<()> {
+        Ok(self.0.add(other.0)?)
+    }
+
+    /// Divides by the scale and checks.
+    ///
+    /// # Errors
+    /// As [`GradScaler::unscale`].
+    pub fn unscale(mut self, scaler: &mut GradScaler, optimizer: &Optimizer) -> Result<UnscaledGradients> {
+        scaler.unscale(optimizer, &mut self.0)?;
+        Ok(UnscaledGradients(self.0))
+    }
+}
+
+impl UnscaledGradients {
+    /// As [`clip_grad_norm`].
+    ///
+    /// # Errors
+    /// A gradient is in use.
+    pub fn clip_norm(&mut self, max_norm: f64) -> Result<f64> {
+        Ok(clip_grad_norm(&mut self.0, max_norm)?)
+    }
+
+    /// As [`clip_grad_value`].
+    ///
+    /// # Errors
+    /// A gradient is in use.
+    pub fn clip_value(&mut self, limit: f64) -> Result<()> {
+        Ok(clip_grad_value(&mut self.0, limit)?)
+    }
+
+    /// The gradient of a leaf.
+    pub fn by_id(&self, id: LeafId) -> Option<&Array> {
+        self.0.by_id(id)
+    }
+
+    /// Steps the optimiser, or skips, and adapts the scale.
+    ///
+    /// # Errors
+    /// As [`GradScaler::step`] and [`GradScaler::update`].
+    pub fn step(self, scaler: &mut GradScaler, optimizer: &mut Optimizer) -> Result<StepOutcome> {
+        let outcome = scaler.step(optimizer, &self.0)?;
+        scaler.update()?;
+        Ok(outcome)
+    }
+}
+
+/// What a step of [`Training`] did.
+#[derive(Clone, Debug)]
+#[must_use = "a step may have been skipped"]
+pub struct Step {
+    /// Applied or skipped.
+    pub outcome: StepOutcome,
+    /// The loss, unscaled.
+    pub loss: f64,
+    /// Norm of all gradients before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the first group.
+    pub lr: f64,
+    /// Loss scale of this step.
+    pub loss_scale: f64,
+    /// Of a skipped step, the operator at fault.
+    pub blame: Option<Blame>,
+}
+
+/// An optimiser and all that must move with it. A step is applied as a whole or not at all: parameters, optimiser state, running
+/// statistics, averages and schedule.
+///
+/// `iteration` always advances and keys randomness (and should key the data); `step` counts applied updates and keys the
+/// schedule.
+#[derive(Debug)]
+pub struct Training {
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// The scaler.
+    pub scaler: GradScaler,
+    /// The policy of forward passes.
+    pub policy: Policy,
+    /// Learning rate over applied steps.
+    pub schedule: Schedule,
+    /// Largest gradient norm.
+    pub clip: Option<f64>,
+    /// Averages of the parameters.
+    pub ema: Option<Ema>,
+    /// Seed of randomness inside steps.
+    pub seed: u64,
+    /// Whether a skipped step is run again to find the operator at fault.
+    pub blame: bool,
+    /// Steps tried.
+    pub iteration: u64,
+    /// Steps applied.
+    pub step: u64,
+}
+
+impl Training {
+    /// With a constant schedule, without clipping and averages.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn new(optimizer: Optimizer, policy: Policy, loss_scale: LossScale) -> Result<Training> {
+        let scaler = GradScaler::new(loss_scale)?.with_recheck(true);
+        let (schedule, clip, ema) = (Schedule::Constant, None, None);
+        Ok(Training { optimizer, scaler, policy, schedule, clip, ema, seed: 0, blame: true, iteration: 0, step: 0 })
+    }
+
+    /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of nothing.
+    ///
+    /// Gradients that are not finite skip the step, without loss scaling too. The closure runs again if the step is skipped, to
+    /// find the operator at fault; it must not change anything itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if the loss is not finite and no lower scale could help; [`Error::ScaleCollapsed`]; the closure or a
+    /// kernel fails. Nothing is changed then.
+    pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
+        let result = scope::with_key(self.seed, self.iteration, || self.try_step(&loss));
+        scope::discard();
+        if result.is_ok() {
+            self.iteration += 1;
+        }
+        result
+    }
+
+    fn try_step<E: From<Error>>(&mut self, loss: &impl Fn() -> Result<Var, E>) -> Result<Step, E> {
+        let key = scope::capture();
+        let scale = self.scaler.loss_scale();
+        let policy = self.policy.clone();
+        let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
+        let value = self.policy.run(loss)?;
+        let loss_value = value.item().map_err(Error::from)?;
+        if !loss_value.is_finite() && scale <= 1.0 {
+            drop(value);
+            return Err(Error::NotFinite { loss: loss_value, blame: find(true)?.map(Box::new) }.into());
+        }
+        let state = self.scaler.state()?;
+        let attempt = self.gradient_step(value);
+        if attempt.is_err() {
+            self.scaler.load_state(state);
+        }
+        let (outcome, grad_norm, lr) = attempt?;
+        let blame = if outcome == StepOutcome::Skipped { find(self.blame)? } else { None };
+        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, blame })
+    }
+
+    fn gradient_step(&mut self, loss: Var) -> Result<(StepOutcome, f64, f64)> {
+        let mut grads = self.scaler.scale(&loss)?.backward()?;
+        drop(loss);
+        self.scaler.unscale(&self.optimizer, &mut grads)?;
+        let grad_norm = match self.clip {
+            Some(max) => clip_grad_norm(&mut grads, max)?,
+            None => binade_nn::grad_norm(&grads)?,
+        };
+        self.optimizer.set_lr_factor(self.schedule.factor(self.step));
+        let lr = self.optimizer.lr();
+        // Without loss scaling nothing was checked yet.
+        let outcome = if grad_norm.is_finite() || self.scaler.is_enabled() {
+            self.scaler.step(&mut self.optimizer, &grads)?
+        } else {
+            scope::discard();
+            StepOutcome::Skipped
+        };
+        self.scaler.update()?;
+        if outcome == StepOutcome::Applied {
+            self.step += 1;
+            if let Some(ema) = &mut self.ema {
+                ema.update()?;
+            }
+        }
+        Ok((outcome, grad_norm, lr))
+    }
+}

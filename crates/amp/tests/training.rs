@@ -1,0 +1,242 @@
+//! Whole steps: applied or not, blamed on the right operator, with an infinity planted at every operator.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use binade_amp::{Error, LossScale, Origin, Policy, Result, StepOutcome, Training, blame};
+use binade_autograd::scope::{self, Event, Phase};
+use binade_autograd::{Var, eval};
+use binade_nn::{AdamW, BatchNorm2d, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Schedule, Visitor, state_dict};
+use binade_tensor::op::{CrossEntropy, Unary};
+use binade_tensor::{Array, Class, DType, Device};
+
+/// One of each kind of layer that keeps something between steps.
+#[derive(Clone, Module)]
+struct Net {
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    drop: Dropout,
+    middle: LayerNorm,
+    head: Linear,
+}
+
+impl Net {
+    fn new() -> Net {
+        scope::with_key(3, 0, || Net {
+            conv: Conv2d::same(1, 4, 3).unwrap(),
+            norm: BatchNorm2d::new(4).unwrap(),
+            drop: Dropout { p: 0.25 },
+            middle: LayerNorm::new(64).unwrap(),
+            head: Linear::new(64, 3).unwrap(),
+        })
+    }
+
+    fn loss(&self) -> Result<Var> {
+        let x: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+        let x = Var::constant(Array::from_slice(&Device::cpu(), &x, &[2, 1, 4, 4], Class::Activations)?);
+        let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices)?);
+        let h = self.norm.forward(&self.conv.forward(&x)?)?.unary(Unary::Relu)?;
+        let h = self.middle.forward(&self.drop.forward(&h.flatten(1)?)?)?;
+        Ok(self.head.forward(&h)?.cross_entropy(&target, CrossEntropy::default())?)
+    }
+}
+
+fn training(net: &Net, scale: LossScale) -> Training {
+    let policy = if scale == LossScale::Off { Policy::OFF } else { Policy::autocast(DType::F16) };
+    let mut training = Training::new(Optimizer::new(net, AdamW::default()), policy, scale).unwrap();
+    training.clip = Some(1.0);
+    training.schedule = Schedule::Exponential { gamma: 0.9 };
+    training.ema = Some(Ema::new(net, 0.9).unwrap());
+    training
+}
+
+/// Every bit that a step may change, but for the iteration and the loss scale.
+fn state(net: &Net, t: &Training) -> Vec<u64> {
+    let bits = |a: &Array| a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+    let mut out: Vec<u64> = state_dict(net).iter().flat_map(|(_, a)| bits(a)).collect();
+    out.extend(t.optimizer.state_dict().iter().flat_map(|(_, a, steps)| [bits(a), vec![*steps]].concat()));
+    let ema = t.ema.as_ref().unwrap();
+    out.extend(ema.averages().flat_map(|(_, a)| bits(a)));
+    out.extend([ema.steps(), t.step]);
+    out
+}
+
+/// An observer that puts `value` into the first output of the operator number `at`, and notes which that was.
+struct Plant {
+    count: AtomicUsize,
+    at: usize,
+    value: f64,
+    hit: Mutex<Option<(String, String, bool)>>,
+}
+
+impl Plant {
+    fn new(at: usize, value: f64) -> Arc<Plant> {
+        Arc::new(Plant { count: AtomicUsize::new(0), at, value, hit: Mutex::new(None) })
+    }
+
+    fn observer(self: &Arc<Plant>) -> scope::Observer {
+        let plant = self.clone();
+        Arc::new(move |event: &Event<'_>| {
+            let out = &event.outs[0];
+            // Views share the memory of what they view; integers hold no infinity.
+            let shared = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
+            if shared || !out.dtype().is_float() || out.numel() == 0 {
+                return;
+            }
+            if plant.count.fetch_add(1, Ordering::Relaxed) == plant.at {
+                let mut values = out.to_f64_vec().unwrap();
+                let last = values.len() - 1;
+                values[last] = plant.value;
+                let values = Array::from_slice(out.device(), &values, out.shape(), Class::Workspace).unwrap();
+                out.copy_from(&values).unwrap();
+                *plant.hit.lock().unwrap() =
+                    Some((event.op.name().into(), event.path.into(), event.phase == Phase::Backward));
+            }
+        })
+    }
+
+    fn restart(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {
+    for value in [f64::INFINITY, f64::NAN] {
+        let (mut forward, mut backward, mut absorbed) = (0, 0, 0);
+        for at in 0.. {
+            let net = Net::new();
+            // A scale above 1, so that an infinite loss is a skipped step.
+            let mut t = training(&net, LossScale::Static(8.0));
+            assert_eq!(t.step(|| net.loss()).unwrap().outcome, StepOutcome::Applied);
+            let before = state(&net, &t);
+            let plant = Plant::new(at, value);
+            let step = scope::with_observer(plant.observer(), || {
+                t.step(|| {
+                    plant.restart();
+                    net.loss()
+                })
+            })
+            .unwrap();
+            assert_eq!(t.iteration, 2);
+            let Some(hit) = plant.hit.lock().unwrap().clone() else { break };
+            if step.outcome == StepOutcome::Applied {
+                // ReLU's derivative or a dropped element hid it: then the gradients are right.
+                absorbed += 1;
+                continue;
+            }
+            assert_eq!(state(&net, &t), before, "{value} at operator {at}: {hit:?}");
+            let blame = step.blame.unwrap_or_else(|| panic!("no blame for {hit:?}"));
+            assert_eq!((blame.op, blame.layer, blame.backward), hit, "operator {at}");
+            assert_eq!(blame.counts[if value.is_nan() { 0 } else { 1 }], 1);
+            *(if hit.2 { &mut backward } else { &mut forward }) += 1;
+        }
+        assert!(forward >= 8 && backward >= 10 && absorbed <= 4, "{forward} {backward} {absorbed}");
+    }
+}
+
+#[test]
+fn gradients_spoilt_between_unscaling_and_stepping_are_seen_by_the_recheck_only() {
+    for recheck in [false, true] {
+        let net = Net::new();
+        let mut optimizer = Optimizer::new(&net, AdamW::default());
+        let mut scaler = binade_amp::GradScaler::new(LossScale::dynamic()).unwrap().with_recheck(recheck);
+        let mut grads = scaler.scale(&net.loss().unwrap()).unwrap().backward().unwrap();
+        scaler.unscale(&optimizer, &mut grads).unwrap();
+        let (_, first) = grads.iter().next().unwrap();
+        let bad = vec![f32::INFINITY; first.numel()];
+        first.copy_from(&Array::from_slice(&Device::cpu(), &bad, first.shape(), Class::Workspace).unwrap()).unwrap();
+        let outcome = scaler.step(&mut optimizer, &grads).unwrap();
+        // test_params_invalidated_with_grads_invalidated_between_unscale_and_step: PyTorch applies them.
+        assert_eq!(outcome == StepOutcome::Skipped, recheck);
+    }
+}
+
+#[test]
+fn the_schedule_counts_applied_steps_and_randomness_every_iteration() {
+    let net = Net::new();
+    let mut t = training(&net, LossScale::Static(8.0));
+    let mut rates = Vec::new();
+    for i in 0..4 {
+        let factor = if i == 1 { f64::INFINITY } else { 1.0 };
+        let step = t.step(|| -> Result<Var> { Ok((&net.loss()? * factor)?) }).unwrap();
+        rates.push(step.lr / 1e-3);
+    }
+    assert_eq!((t.iteration, t.step), (4, 3));
+    for (rate, expected) in rates.iter().zip([1.0, 0.9, 0.9, 0.81]) {
+        assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+    }
+}
+
+#[test]
+fn a_loss_that_no_scale_can_mend_is_an_error_that_names_the_operator() {
+    let net = Net::new();
+    let mut t = training(&net, LossScale::Off);
+    let before = state(&net, &t);
+    let error = t.step(|| -> Result<Var> { Ok(net.loss()?.sub(&net.loss()?)?.log()?) }).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { .. }), "{error}");
+    assert!(error.to_string().contains("log"), "{error}");
+    assert_eq!((state(&net, &t), t.iteration), (before, 0));
+}
+
+#[test]
+fn the_fitting_scale_fits_and_twice_it_does_not() {
+    let net = Net::new();
+    let policy = Policy::autocast(DType::F16);
+    let scale = 2f64.powi(40);
+    let at = |scale: f64| scope::with_key(0, 0, || blame(scale, || policy.run(|| net.loss()))).unwrap();
+    let found = at(scale).expect("2^40 overflows f16");
+    assert!(found.backward && found.origin == Origin::CastOverflow, "{found}");
+    let fits = found.fitting_scale.unwrap();
+    assert_eq!(at(fits), None);
+    assert!(at(2.0 * fits).is_some());
+}
+
+#[test]
+fn masked_scores_are_no_fault() {
+    let w = Var::leaf(Array::from_slice(&Device::cpu(), &[0.5f32, -0.25, 0.75, 1.0], &[2, 2], Class::Weights).unwrap());
+    let mask = Var::constant(Array::from_slice(&Device::cpu(), &[0.0, 0.0, f32::NEG_INFINITY, 0.0], &[2, 2], Class::Workspace).unwrap());
+    let masked = || -> Result<Var> { Ok(w.add(&mask)?.softmax(-1)?.square()?.sum(&[], false)?) };
+    assert_eq!(blame(1.0, masked).unwrap(), None);
+    let overflow = || -> Result<Var> { Ok((&w.add(&mask)?.softmax(-1)? * 1e30)?.square()?.sum(&[], false)?) };
+    let found = blame(1.0, overflow).unwrap().unwrap();
+    assert_eq!((found.op.as_str(), found.origin), ("square", Origin::OpOverflow));
+}
+
+#[test]
+fn origins_are_told_apart() {
+    let leaf = |v: f32, d: DType| {
+        Var::leaf(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap().cast(d, Class::Weights).unwrap())
+    };
+    let of = |f: &dyn Fn() -> Result<Var>| blame(1.0, f).unwrap().unwrap().origin;
+    assert_eq!(of(&|| Ok(leaf(1e5, DType::F32).cast(DType::F16)?)), Origin::CastOverflow);
+    assert_eq!(of(&|| Ok(leaf(300.0, DType::F16).square()?)), Origin::CastOverflow);
+    assert_eq!(of(&|| Ok(leaf(100.0, DType::F32).exp()?)), Origin::OpOverflow);
+    assert_eq!(of(&|| Ok(leaf(-1.0, DType::F32).log()?)), Origin::Invalid);
+    assert_eq!(of(&|| Ok(leaf(f32::NAN, DType::F32).exp()?)), Origin::Inherited);
+}
+
+#[test]
+fn evaluation_between_steps_changes_nothing() {
+    let run = |evaluate: bool| {
+        let net = Net::new();
+        let mut t = training(&net, LossScale::dynamic());
+        for _ in 0..3 {
+            let _ = t.step(|| net.loss()).unwrap();
+            if evaluate {
+                eval(|| net.loss()).unwrap();
+            }
+        }
+        state(&net, &t)
+    };
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn steps_out_of_order_do_not_compile() {
+    let t = trybuild::TestCases::new();
+    t.pass("tests/typestate/in_order.rs");
+    t.compile_fail("tests/typestate/clip_before_unscale.rs");
+    t.compile_fail("tests/typestate/unscale_twice.rs");
+    t.compile_fail("tests/typestate/outcome_ignored.rs");
+}

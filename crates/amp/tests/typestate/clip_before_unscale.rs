@@ -1,0 +1,18 @@
+#![deny(unused_must_use)]
+use binade_amp::{GradScaler, Result, StepOutcome};
+use binade_autograd::Var;
+use binade_nn::Optimizer;
+
+fn step(loss: &Var, scaler: &mut GradScaler, optimizer: &mut Optimizer, step: &mut u64) -> Result<()> {
+    let mut scaled = scaler.backward(loss)?;
+    scaled.clip_norm(1.0)?;
+    let grads = scaled.unscale(scaler, optimizer)?;
+    if grads.step(scaler, optimizer)? == StepOutcome::Applied {
+        *step += 1;
+    }
+    Ok(())
+}
+
+fn main() {
+    let _ = step;
+}
