@@ -153,7 +153,12 @@ impl LossScale {
                 check(backoff > 0.0 && backoff < 1.0, "backoff factor", "between 0 and 1", backoff)?;
                 check(d.growth_interval > 0, "growth interval", "at least 1", d.growth_interval as f64)?;
                 check(d.hysteresis > 0, "hysteresis", "at least 1", d.hysteresis as f64)?;
-                check(d.min_scale >= 0.0 && d.min_scale <= init, "smallest loss scale", "from 0 to the first scale", d.min_scale)?;
+                check(
+                    d.min_scale >= 0.0 && d.min_scale <= init,
+                    "smallest loss scale",
+                    "from 0 to the first scale",
+                    d.min_scale,
+                )?;
                 check(d.max_scale >= init, "largest loss scale", "at least the first scale", d.max_scale)?;
                 (init, d.hysteresis)
             }

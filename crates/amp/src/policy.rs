@@ -109,14 +109,8 @@ impl Default for Policy {
 
 impl Policy {
     /// Operators run in the dtype of their inputs.
-    pub const OFF: Policy = Policy {
-        compute: None,
-        table: Table::Torch,
-        exceptions: Vec::new(),
-        param: DType::F32,
-        output: None,
-        wgrad_f32: false,
-    };
+    pub const OFF: Policy =
+        Policy { compute: None, table: Table::Torch, exceptions: Vec::new(), param: DType::F32, output: None, wgrad_f32: false };
 
     /// PyTorch's autocast with its CUDA lists (2.15), for every device. A dtype that is not a 16-bit float disables autocasting,
     /// as in PyTorch, where that is a warning.

@@ -72,9 +72,7 @@ impl Policy {
             (Hardware::CudaAmpere, Purpose::Training) => {
                 (DType::BF16, LossScale::Off, "tensor cores run bf16 as fast as f16, and its range needs no loss scaling")
             }
-            (Hardware::Tpu, Purpose::Training) => {
-                (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16 and has no f16")
-            }
+            (Hardware::Tpu, Purpose::Training) => (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16 and has no f16"),
             (Hardware::Cpu | Hardware::CudaPascal, Purpose::Inference) => {
                 (DType::F16, LossScale::Off, "half the bytes per weight, which bound inference; three more bits than bf16")
             }
@@ -83,7 +81,9 @@ impl Policy {
                 LossScale::Off,
                 "three more bits than bf16 at the same rate; bf16 if the model was trained in it and overflows, int8 weights if memory binds",
             ),
-            (Hardware::Tpu, Purpose::Inference) => (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16; int8 doubles its rate"),
+            (Hardware::Tpu, Purpose::Inference) => {
+                (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16; int8 doubles its rate")
+            }
         };
         Recommendation { policy: Policy::autocast(dtype), loss_scale, why }
     }

@@ -3,7 +3,7 @@
 
 use binade_autograd::{Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Schedule, clip_grad_norm, clip_grad_value};
-use binade_tensor::Array;
+use binade_tensor::{Array, Class};
 
 use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome, blame};
 
@@ -99,6 +99,8 @@ pub struct Step {
     pub lr: f64,
     /// Loss scale of this step.
     pub loss_scale: f64,
+    /// Bytes of activations, casts and indices alive between forward and backward.
+    pub saved_bytes: usize,
     /// Of a skipped step, the operator at fault.
     pub blame: Option<Blame>,
 }
@@ -166,6 +168,8 @@ impl Training {
         let policy = self.policy.clone();
         let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
         let value = self.policy.run(loss)?;
+        let stats = value.array().device().memory();
+        let saved_bytes = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let loss_value = value.item().map_err(Error::from)?;
         if !loss_value.is_finite() && scale <= 1.0 {
             drop(value);
@@ -178,7 +182,7 @@ impl Training {
         }
         let (outcome, grad_norm, lr) = attempt?;
         let blame = if outcome == StepOutcome::Skipped { find(self.blame)? } else { None };
-        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, blame })
+        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, saved_bytes, blame })
     }
 
     fn gradient_step(&mut self, loss: Var) -> Result<(StepOutcome, f64, f64)> {

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use binade_amp::{Error, LossScale, Origin, Policy, Result, StepOutcome, Training, blame};
 use binade_autograd::scope::{self, Event, Phase};
 use binade_autograd::{Var, eval};
-use binade_nn::{AdamW, BatchNorm2d, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Schedule, Visitor, state_dict};
+use binade_nn::{
+    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Schedule, Visitor,
+    state_dict,
+};
 use binade_tensor::op::{CrossEntropy, Unary};
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -89,8 +92,7 @@ impl Plant {
                 values[last] = plant.value;
                 let values = Array::from_slice(out.device(), &values, out.shape(), Class::Workspace).unwrap();
                 out.copy_from(&values).unwrap();
-                *plant.hit.lock().unwrap() =
-                    Some((event.op.name().into(), event.path.into(), event.phase == Phase::Backward));
+                *plant.hit.lock().unwrap() = Some((event.op.name().into(), event.path.into(), event.phase == Phase::Backward));
             }
         })
     }
@@ -195,7 +197,8 @@ fn the_fitting_scale_fits_and_twice_it_does_not() {
 #[test]
 fn masked_scores_are_no_fault() {
     let w = Var::leaf(Array::from_slice(&Device::cpu(), &[0.5f32, -0.25, 0.75, 1.0], &[2, 2], Class::Weights).unwrap());
-    let mask = Var::constant(Array::from_slice(&Device::cpu(), &[0.0, 0.0, f32::NEG_INFINITY, 0.0], &[2, 2], Class::Workspace).unwrap());
+    let mask =
+        Var::constant(Array::from_slice(&Device::cpu(), &[0.0, 0.0, f32::NEG_INFINITY, 0.0], &[2, 2], Class::Workspace).unwrap());
     let masked = || -> Result<Var> { Ok(w.add(&mask)?.softmax(-1)?.square()?.sum(&[], false)?) };
     assert_eq!(blame(1.0, masked).unwrap(), None);
     let overflow = || -> Result<Var> { Ok((&w.add(&mask)?.softmax(-1)? * 1e30)?.square()?.sum(&[], false)?) };
@@ -239,4 +242,57 @@ fn steps_out_of_order_do_not_compile() {
     t.compile_fail("tests/typestate/clip_before_unscale.rs");
     t.compile_fail("tests/typestate/unscale_twice.rs");
     t.compile_fail("tests/typestate/outcome_ignored.rs");
+}
+
+/// All but the head, as a layer.
+#[derive(Clone, Module)]
+struct Body {
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    drop: Dropout,
+    middle: LayerNorm,
+}
+
+impl Layer for Body {
+    fn forward(&self, x: &Var) -> binade_nn::Result<Var> {
+        let h = self.norm.forward(&self.conv.forward(x)?)?.unary(Unary::Relu)?;
+        self.middle.forward(&self.drop.forward(&h.flatten(1)?)?)
+    }
+}
+
+#[test]
+fn recomputation_gives_the_same_bits_and_statistics_and_saves_less() {
+    // Dropout, batch norm and autocast inside: randomness, deferred statistics and casts must replay.
+    let run = |recompute: bool| {
+        let net = Net::new();
+        let mut t = training(&net, LossScale::Static(8.0));
+        let body = Body { conv: net.conv.clone(), norm: net.norm.clone(), drop: net.drop.clone(), middle: net.middle.clone() };
+        let again = Checkpointed::new(body.clone());
+        let (head, target) = (net.head.clone(), Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices).unwrap());
+        let mut losses = Vec::new();
+        for _ in 0..3 {
+            let step = t
+                .step(|| -> Result<Var> {
+                    let x: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+                    let x = Var::constant(Array::from_slice(&Device::cpu(), &x, &[2, 1, 4, 4], Class::Activations)?);
+                    let h = if recompute { again.forward(&x)? } else { body.forward(&x)? };
+                    Ok(head.forward(&h)?.cross_entropy(&Var::constant(target.clone()), CrossEntropy::default())?)
+                })
+                .unwrap();
+            assert_eq!(step.outcome, StepOutcome::Applied);
+            losses.push(step.loss.to_bits());
+        }
+        (losses, state(&net, &t))
+    };
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn recomputation_leaves_no_cast_behind() {
+    let w = Var::leaf(Array::from_slice(&Device::cpu(), &[0.5f32; 16], &[4, 4], Class::Weights).unwrap());
+    let inner = w.clone();
+    let y = binade_amp::autocast(DType::F16, || binade_autograd::checkpoint(move |x| x[0].matmul(&inner), &[&w])).unwrap();
+    let grads = y.sum(&[], false).unwrap().backward().unwrap();
+    assert_eq!(grads.get(&w).unwrap().dtype(), DType::F32);
+    assert!(w.array().storage().derived(DType::F16, w.array().layout()).is_none());
 }

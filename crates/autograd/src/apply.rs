@@ -43,7 +43,8 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
 /// is recorded for each use, so gradients of all uses meet in the leaf's own dtype.
 fn narrow(var: &Var, dtype: DType) -> Result<Var> {
     let array = var.array();
-    if !var.node().is_some_and(|n| n.is_leaf_view()) {
+    // Under no_grad a view of a parameter has no node, but its memory says what it is.
+    if !var.node().is_some_and(|n| n.is_leaf_view()) && array.storage().class() != Class::Weights {
         return apply(Op::Cast(dtype), &[var]);
     }
     let cached = array.storage().derived(dtype, array.layout());

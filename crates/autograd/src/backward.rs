@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::node::{Kind, Node};
 use crate::table::{Context, Grads, gradients};
 use crate::value::Value;
-use crate::{Error, Gradients, Result, Var, scope};
+use crate::{Error, Gradients, Result, Var, checkpoint, scope};
 
 /// Orders nodes by id.
 struct ById(Arc<Node>);
@@ -110,11 +110,21 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
             found.push((node, gradient));
             continue;
         }
-        let Kind::Op { inputs, path, .. } = &node.kind else {
-            if targets.is_empty() {
+        let (inputs, path) = match &node.kind {
+            Kind::Op { inputs, path, .. } => (inputs, path),
+            Kind::Leaf(_) if targets.is_empty() => {
                 found.push((node, gradient));
+                continue;
             }
-            continue;
+            Kind::Leaf(_) => continue,
+            Kind::Recompute { inputs, saved, f, scope } => {
+                // The new nodes have the largest ids, so they are next; their edges lead to the nodes before and to the leaves.
+                if let Some(again) = checkpoint::again(inputs, saved, f, scope)?.node() {
+                    pending.insert(again.id, gradient);
+                    heap.push(ById(again.clone()));
+                }
+                continue;
+            }
         };
         scope::enter_path(path);
         let grads = node_gradients(&node, gradient, keep)?;

@@ -45,6 +45,12 @@ pub enum Error {
         /// Version found.
         found: u64,
     },
+    /// A recomputed part of a model failed.
+    #[error("{message}")]
+    Recompute {
+        /// The layer's error.
+        message: String,
+    },
     /// An operator that has no gradient.
     #[error("{op}{}: not differentiable: {reason}", at(.path))]
     NotDifferentiable {

@@ -7,6 +7,7 @@
 mod apply;
 mod backward;
 mod cast;
+mod checkpoint;
 mod error;
 mod gradcheck;
 mod gradients;
@@ -20,6 +21,7 @@ mod var;
 pub use apply::{apply, apply_all};
 pub use backward::grad;
 pub use cast::{CastPlan, CastRule};
+pub use checkpoint::checkpoint;
 pub use error::{Error, Result};
 pub use gradcheck::{GradcheckError, gradcheck};
 pub use gradients::Gradients;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use binade_tensor::{Array, Class, DType, Meta, Op, run_one};
 use smallvec::SmallVec;
 
-use crate::{Error, Result};
+use crate::scope::Scope;
+use crate::{Error, Result, Var};
 
 /// Identity of a leaf: a parameter, or a variable gradients are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +47,17 @@ pub(crate) enum Kind {
         recast: Option<Array>,
         path: Arc<str>,
     },
+    /// A computation to be run again for its gradient.
+    Recompute {
+        inputs: SmallVec<[Option<Edge>; 3]>,
+        saved: SmallVec<[Saved; 3]>,
+        f: Recompute,
+        scope: Box<Scope>,
+    },
 }
+
+/// A computation of some inputs.
+pub(crate) type Recompute = Arc<dyn Fn(&[Var]) -> Result<Var> + Send + Sync>;
 
 /// Where a tensor came from: always the first output of a node.
 pub(crate) type Edge = Arc<Node>;
@@ -61,13 +72,13 @@ impl Node {
         match &self.kind {
             Kind::Leaf(_) => true,
             Kind::Op { op: Op::View(_), inputs, .. } => inputs[0].as_ref().is_some_and(|n| n.is_leaf_view()),
-            Kind::Op { .. } => false,
+            Kind::Op { .. } | Kind::Recompute { .. } => false,
         }
     }
 
     pub(crate) fn recast(&self) -> Option<&Array> {
         match &self.kind {
-            Kind::Leaf(_) => None,
+            Kind::Leaf(_) | Kind::Recompute { .. } => None,
             Kind::Op { recast, .. } => recast.as_ref(),
         }
     }
@@ -113,11 +124,11 @@ impl Saved {
 impl Drop for Node {
     /// Dropping a long chain must not recurse: inputs that only this node holds are taken apart in a loop.
     fn drop(&mut self) {
-        let Kind::Op { inputs, .. } = &mut self.kind else { return };
+        let (Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. }) = &mut self.kind else { return };
         let mut stack: SmallVec<[Edge; 8]> = inputs.drain(..).flatten().collect();
         while let Some(edge) = stack.pop() {
             if let Some(mut node) = Arc::into_inner(edge)
-                && let Kind::Op { inputs, .. } = &mut node.kind
+                && let Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } = &mut node.kind
             {
                 stack.extend(inputs.drain(..).flatten());
             }

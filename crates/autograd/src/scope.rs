@@ -70,6 +70,20 @@ impl Default for Scope {
     }
 }
 
+impl Scope {
+    /// The same with the observer, and the phase, of now.
+    pub(crate) fn observed_now(&self) -> Scope {
+        with(|now| Scope { observer: now.observer.clone(), phase: now.phase, ..self.clone() })
+    }
+
+    /// Drops cached casts unless a cast rule is in force.
+    fn end_region(&mut self) {
+        if self.rule.is_none() {
+            self.cached.drain(..).filter_map(|w| w.upgrade()).for_each(|storage| storage.clear_derived());
+        }
+    }
+}
+
 thread_local! {
     static SCOPE: RefCell<Scope> = RefCell::new(Scope::default());
 }
@@ -125,11 +139,7 @@ pub fn with_cast_rule<T>(rule: Option<Arc<dyn CastRule>>, f: impl FnOnce() -> T)
     let mut before = with(|s| std::mem::replace(&mut s.rule, rule));
     let _restore = Restore(move |s| {
         s.rule = before.take();
-        if s.rule.is_none() {
-            for storage in s.cached.drain(..).filter_map(|w| w.upgrade()) {
-                storage.clear_derived();
-            }
-        }
+        s.end_region();
     });
     f()
 }
@@ -176,7 +186,12 @@ pub fn capture() -> Scope {
 /// Runs `f` under a captured scope; changes deferred inside are discarded.
 pub fn run_in<T>(scope: &Scope, f: impl FnOnce() -> T) -> T {
     let mut before = Some(with(|s| std::mem::replace(s, scope.clone())));
-    let _restore = Restore(move |s| *s = before.take().unwrap_or_default());
+    let _restore = Restore(move |s| {
+        let inside = std::mem::replace(s, before.take().unwrap_or_default());
+        // Casts cached inside live as long as the region around, if there is one.
+        s.cached.extend(inside.cached);
+        s.end_region();
+    });
     f()
 }
 

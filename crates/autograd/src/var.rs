@@ -64,7 +64,7 @@ impl Var {
     pub fn leaf_id(&self) -> Option<LeafId> {
         match self.node.as_ref().map(|n| &n.kind) {
             Some(Kind::Leaf(id)) => Some(*id),
-            Some(Kind::Op { .. }) | None => None,
+            Some(Kind::Op { .. } | Kind::Recompute { .. }) | None => None,
         }
     }
 

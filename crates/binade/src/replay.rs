@@ -108,8 +108,7 @@ fn traces(path: &Path) -> Result<Report> {
         let mut state = config.start().with_context(|| format!("trace {i}"))?;
         for (step, &found_inf) in trace.found_inf.iter().enumerate() {
             state = config.next(state, found_inf);
-            let (ours, recorded) =
-                ((state.scale, state.growth_tracker), (trace.scale[step] as f32, trace.growth_tracker[step]));
+            let (ours, recorded) = ((state.scale, state.growth_tracker), (trace.scale[step] as f32, trace.growth_tracker[step]));
             if ours != recorded {
                 failures.push(format!("trace {i}, update {step}: scale and tracker are {ours:?}, recorded {recorded:?}"));
                 break;
@@ -222,9 +221,8 @@ fn training(folder: &Path) -> Result<Report> {
     for step in 0..steps {
         let input = Var::constant(tensor(format!("batch.{step}.x"))?.clone());
         let target = Var::constant(tensor(format!("batch.{step}.y"))?.clone());
-        let loss = policy.run(|| -> binade::nn::Result<_> {
-            Ok(model.forward(&input)?.cross_entropy(&target, CrossEntropy::default())?)
-        })?;
+        let loss = policy
+            .run(|| -> binade::nn::Result<_> { Ok(model.forward(&input)?.cross_entropy(&target, CrossEntropy::default())?) })?;
         let (ours, theirs) = (loss.item()?, tensor(format!("loss.{step}"))?.item()?);
         let error = (ours - theirs).abs() / theirs.abs().max(f64::MIN_POSITIVE);
         worst = worst.max(error);

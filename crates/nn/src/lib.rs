@@ -21,9 +21,9 @@ pub use clip::{clip_grad_norm, clip_grad_value, grad_norm, unscale};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use layers::{
-    Activation, Celu, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Dropout, DropoutChannels, Elu, Embedding,
-    Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu, Recurrent, Sequential, Softmax,
-    Softplus, SwiGlu,
+    Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Dropout, DropoutChannels, Elu,
+    Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu, Recurrent, Sequential,
+    Softmax, Softplus, SwiGlu,
 };
 pub use module::{Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};

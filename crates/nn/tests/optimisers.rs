@@ -42,7 +42,8 @@ fn every_elementwise_rule_follows_its_formula() {
     ];
     for update in rules {
         // Across a task's edge.
-        let (ours, exact) = (run(&Device::cpu(), &update, 20_000, &[0.01, 0.25]), run(&Device::reference(), &update, 20_000, &[0.01, 0.25]));
+        let (ours, exact) =
+            (run(&Device::cpu(), &update, 20_000, &[0.01, 0.25]), run(&Device::reference(), &update, 20_000, &[0.01, 0.25]));
         for (ours, exact) in ours.iter().zip(&exact) {
             for (o, e) in ours.iter().zip(exact) {
                 // The reference rounds its state to f32 as well; near 0 a sign may differ by the rounding of its argument.

@@ -1,14 +1,13 @@
 //! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on precision.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use binade_amp::{LossScale, Policy, Step, StepOutcome, Training};
 use binade_autograd::{Var, eval};
 use binade_nn::{AdamW, Layer, Optimizer, Schedule};
 use binade_tensor::op::{CrossEntropy, Reduction};
-use binade_tensor::{Class, DType, Device, Key};
+use binade_tensor::{DType, Device, Key};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Progress};
@@ -160,14 +159,9 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         for samples in loader {
             let start = Instant::now();
             let batch = samples.batch(&*data.train)?;
-            let saved = AtomicUsize::new(at.saved_activation_bytes);
             let iteration = training.iteration;
-            let forward = || -> Result<Var> {
-                let loss = loss_of(model, &batch, &data.train.target())?;
-                saved.fetch_max(saved_bytes(&device), Ordering::Relaxed);
-                Ok(loss)
-            };
-            let Step { outcome, loss, grad_norm, lr, loss_scale, blame } = training.step(forward).map_err(|error| match error {
+            let tried = training.step(|| loss_of(model, &batch, &data.train.target()));
+            let Step { outcome, loss, grad_norm, lr, loss_scale, saved_bytes, blame } = tried.map_err(|error| match error {
                 Error::Amp(binade_amp::Error::NotFinite { loss, blame }) => {
                     let origin = blame.map_or_else(|| "the weights or the data".into(), |b| b.to_string());
                     Error::Diverged { precision: config.precision.name(), loss, step: iteration, origin }
@@ -178,7 +172,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             let skipped = outcome == StepOutcome::Skipped;
             let (loss, grad_norm) = (finite(loss), finite(grad_norm));
             let step = StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped, blame: blame.map(Box::new) };
-            at.saved_activation_bytes = saved.into_inner();
+            at.saved_activation_bytes = at.saved_activation_bytes.max(saved_bytes);
             at.seconds += start.elapsed().as_secs_f64();
             at.epoch_seconds += start.elapsed().as_secs_f64();
             (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
@@ -246,12 +240,6 @@ fn score(output: &Var, batch: &Batch, target: &Target) -> Result<Var> {
         Target::Classes(_) => output.cross_entropy(&wanted, CrossEntropy::default())?,
         Target::Values(_) => output.mse_loss(&wanted, Reduction::Mean)?,
     })
-}
-
-/// Bytes that wait for the backward pass.
-fn saved_bytes(device: &Device) -> usize {
-    let stats = device.memory();
-    [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum()
 }
 
 /// Mean loss and accuracy on the test samples.

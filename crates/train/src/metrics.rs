@@ -137,7 +137,8 @@ mod tests {
     use super::*;
 
     fn step(precision: &str, iteration: u64) -> Record {
-        let metrics = StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false, blame: None };
+        let metrics =
+            StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false, blame: None };
         Record { precision: precision.into(), metrics: Metrics::Step(metrics) }
     }
 

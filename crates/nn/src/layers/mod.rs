@@ -162,6 +162,33 @@ impl Layer for Dropout {
     }
 }
 
+/// A layer whose inner values are not kept for backward but computed again ([`binade_autograd::checkpoint`]): the memory of its input
+/// instead of everything between, for the time of a second forward pass. The gradients are the same, bit for bit.
+#[derive(Clone, Module)]
+pub struct Checkpointed<L: Module> {
+    layer: L,
+}
+
+impl<L: Layer + Clone + Send + Sync + 'static> Checkpointed<L> {
+    /// Around a layer; parameters keep their names with `layer.` before them.
+    pub fn new(layer: L) -> Checkpointed<L> {
+        Checkpointed { layer }
+    }
+}
+
+impl<L: Layer + Clone + Send + Sync + 'static> Layer for Checkpointed<L> {
+    fn forward(&self, x: &Var) -> Result<Var> {
+        let layer = self.layer.clone();
+        let run = move |x: &[Var]| {
+            layer.forward(&x[0]).map_err(|error| match error {
+                crate::Error::Autograd(error) => error,
+                other => binade_autograd::Error::Recompute { message: other.to_string() },
+            })
+        };
+        Ok(binade_autograd::checkpoint(run, &[x])?)
+    }
+}
+
 /// Zeroes whole channels (dimension 1) with probability `p` in training and scales the rest by 1/(1 − p).
 #[derive(Clone, Module)]
 pub struct DropoutChannels {

@@ -1,0 +1,171 @@
+//! Policies as values: tables, exceptions, strings, recommendations, weight gradients.
+
+use binade_amp::{Class, Error, Hardware, LossScale, Policy, Purpose, Table, autocast};
+use binade_autograd::{Var, no_grad, scope};
+use binade_nn::{Layer, Linear, Module, Sequential};
+use binade_tensor::op::Reduction;
+use binade_tensor::{Array, Class as Bytes, DType, Device};
+
+fn leaf(dims: &[usize]) -> Var {
+    let n: usize = dims.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
+    Var::leaf(Array::from_slice(&Device::cpu(), &values, dims, Bytes::Weights).unwrap())
+}
+
+fn bits(a: &Array) -> Vec<u64> {
+    a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect()
+}
+
+/// Dtypes of (matmul, softmax, mean, layer norm, cat of mixed dtypes, relu of f32, binary cross-entropy); `None` for an error.
+fn dtypes(policy: &Policy) -> [Option<DType>; 7] {
+    let (x, half) = (leaf(&[4, 4]), leaf(&[4, 4]).cast(DType::BF16).unwrap());
+    let p = leaf(&[4]).sigmoid().unwrap();
+    policy.run(|| {
+        [
+            x.matmul(&x),
+            half.softmax(-1),
+            half.mean(&[], false),
+            half.layer_norm(1, None, 1e-5),
+            Var::cat(&[&x, &half], 0),
+            x.relu(),
+            p.bce(&p, None, Reduction::Mean),
+        ]
+        .map(|y| y.ok().map(|y| y.dtype()))
+    })
+}
+
+#[test]
+fn each_table_gives_its_dtypes() {
+    let (low, f32) = (Some(DType::BF16), Some(DType::F32));
+    let of = |table| dtypes(&Policy::autocast(DType::BF16).with_table(table));
+    assert_eq!(of(Table::Torch), [low, f32, low, f32, f32, f32, None]);
+    assert_eq!(of(Table::TorchCpu), [low, low, low, low, f32, f32, f32]);
+    // Paddle's bf16 black list is empty.
+    assert_eq!(of(Table::PaddleO1), [low, low, low, low, f32, f32, f32]);
+    assert_eq!(of(Table::PaddleO2), [low, low, low, low, low, low, low]);
+    assert_eq!(of(Table::PaddleOd), [low, f32, f32, f32, f32, f32, f32]);
+    assert_eq!(of(Table::Uniform), [low, low, low, low, low, low, low]);
+    assert_eq!(dtypes(&Policy::OFF), [f32, low, low, low, f32, f32, f32]);
+    // Its f16 black list is not.
+    let x = leaf(&[4, 4]).cast(DType::F16).unwrap();
+    let o2 = Policy::autocast(DType::F16).with_table(Table::PaddleO2);
+    assert_eq!(o2.run(|| x.mean(&[], false)).unwrap().dtype(), DType::F32);
+}
+
+#[test]
+fn exceptions_go_by_operator_and_layer_and_the_last_wins() {
+    #[derive(Clone, Module)]
+    struct Net {
+        body: Linear,
+        head: Linear,
+    }
+    use binade_nn::Visitor;
+    let net = Net { body: Linear::new(4, 4).unwrap(), head: Linear::new(4, 2).unwrap() };
+    net.assign_names();
+    let x = leaf(&[2, 4]);
+    let run = |policy: &Policy| {
+        policy.run(|| {
+            let h = net.body.forward(&x).unwrap();
+            (h.dtype(), net.head.forward(&h).unwrap().dtype())
+        })
+    };
+    let base = Policy::autocast(DType::F16);
+    assert_eq!(run(&base), (DType::F16, DType::F16));
+    let head = base.clone().except("*", "head", Class::F32).unwrap();
+    assert_eq!(run(&head), (DType::F16, DType::F32));
+    let all = base.clone().except("mat*", "*", Class::F32).unwrap().except("matmul", "b?dy", Class::Lower).unwrap();
+    assert_eq!(run(&all), (DType::F16, DType::F32));
+    assert!(matches!(base.except("[", "*", Class::F32), Err(Error::Policy(_))));
+}
+
+#[test]
+fn jmps_strings_follow_its_rules() {
+    let of = |s: &str| Policy::parse(s).map(|p| (p.param(), p.compute(), p.output())).unwrap();
+    let (f32, f16, bf16) = (DType::F32, DType::F16, DType::BF16);
+    assert_eq!(of("p=f32,c=f16,o=f32"), (f32, Some(f16), Some(f32)));
+    assert_eq!(of("c=bfloat16"), (f32, Some(bf16), Some(bf16)));
+    assert_eq!(of("p=half"), (f16, Some(f16), Some(f16)));
+    assert_eq!(of("params=float32,compute=f32,output=f16"), (f32, None, Some(f16)));
+    assert_eq!(of("bf16"), (bf16, Some(bf16), Some(bf16)));
+    assert_eq!(of("off"), (f32, None, None));
+    assert_eq!(Policy::parse("torch-cpu:bf16").unwrap(), Policy::torch_cpu(bf16));
+    assert_eq!(Policy::parse("apex:O1").unwrap(), Policy::autocast(f16));
+    for bad in ["p=f33", "q=f32", "p", "c=f16;o=f32", "apex:O4", "torch:int8", "nothing:f16", ""] {
+        assert!(Policy::parse(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn weight_gradients_are_rounded_as_pytorchs_are_or_kept_in_f32() {
+    let (x, w) = (leaf(&[64, 4]).detach(), leaf(&[4, 8]));
+    let gradient = |policy: &Policy| {
+        let loss = policy.run(|| x.matmul(&w).unwrap().sum(&[], false)).unwrap();
+        loss.backward().unwrap().get(&w).unwrap().clone()
+    };
+    let torch = gradient(&Policy::autocast(DType::BF16));
+    let wide = gradient(&Policy::autocast(DType::BF16).with_f32_weight_gradients());
+    assert_eq!((torch.dtype(), wide.dtype()), (DType::F32, DType::F32));
+    let rounded = |a: &Array| a.cast(DType::BF16, Bytes::Workspace).unwrap().cast(DType::F32, Bytes::Workspace).unwrap();
+    assert_ne!(bits(&wide), bits(&rounded(&wide)));
+    assert_eq!(bits(&torch), bits(&rounded(&wide)));
+}
+
+#[test]
+fn a_weight_used_twice_gets_the_sum_of_both_gradients_in_f32() {
+    let (a, b, w) = (leaf(&[3, 4]).detach(), (&leaf(&[3, 4]).detach() * 1e-3).unwrap(), leaf(&[4, 4]));
+    let one = |x: &Var| {
+        let loss = autocast(DType::BF16, || x.matmul(&w).unwrap().sum(&[], false)).unwrap();
+        loss.backward().unwrap().get(&w).unwrap().to_vec::<f32>().unwrap()
+    };
+    let both = autocast(DType::BF16, || {
+        let (p, q) = (a.matmul(&w).unwrap().sum(&[], false).unwrap(), b.matmul(&w).unwrap().sum(&[], false).unwrap());
+        p.add(&q).unwrap()
+    });
+    let found = both.backward().unwrap().get(&w).unwrap().to_vec::<f32>().unwrap();
+    let expected: Vec<f32> = one(&a).iter().zip(one(&b)).map(|(p, q)| p + q).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn no_tensor_is_cast_twice_in_a_region() {
+    use std::sync::{Arc, Mutex};
+    let net = Sequential::new().then(Linear::new(8, 8).unwrap()).then(Linear::new(8, 8).unwrap());
+    let x = leaf(&[2, 8]).detach();
+    let seen = Arc::new(Mutex::new(Vec::<(u64, DType)>::new()));
+    let sink = seen.clone();
+    let observer: scope::Observer = Arc::new(move |event| {
+        if let binade_tensor::Op::Cast(to) = event.op {
+            sink.lock().unwrap().push((event.ins[0].storage().id(), *to));
+        }
+    });
+    let losses = scope::with_observer(observer, || {
+        autocast(DType::F16, || {
+            no_grad(|| net.forward(&x)).unwrap();
+            let h = net.forward(&x).unwrap();
+            net.forward(&h).unwrap().sum(&[], false).unwrap()
+        })
+    });
+    drop(losses);
+    let casts = seen.lock().unwrap().clone();
+    let weights: Vec<u64> = net.parameters().iter().map(|p| p.array().storage().id()).collect();
+    for id in weights {
+        assert_eq!(casts.iter().filter(|(from, _)| *from == id).count(), 1, "{casts:?}");
+    }
+}
+
+#[test]
+fn recommendations_scale_losses_exactly_where_f16_trains() {
+    for hardware in Hardware::ALL {
+        for purpose in [Purpose::Training, Purpose::Inference] {
+            let r = Policy::recommend(hardware, purpose);
+            let scaled = purpose == Purpose::Training && r.policy.compute() == Some(DType::F16);
+            assert_eq!(r.loss_scale != LossScale::Off, scaled, "{hardware:?} {purpose:?}");
+        }
+    }
+    let training = |h| Policy::recommend(h, Purpose::Training).policy.compute();
+    assert_eq!(training(Hardware::CudaAmpere), Some(DType::BF16));
+    assert_eq!(training(Hardware::CudaVolta), Some(DType::F16));
+    assert_eq!(training(Hardware::Tpu), Some(DType::BF16));
+    assert_eq!(training(Hardware::Cpu), Some(DType::BF16));
+    assert_eq!(training(Hardware::CudaPascal), None);
+}
