@@ -4,6 +4,7 @@ mod blame;
 mod error;
 mod loss_scale;
 mod policy;
+pub mod preflight;
 mod recommend;
 mod scaler;
 mod training;

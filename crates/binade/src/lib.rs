@@ -10,9 +10,11 @@ pub use binade_nn as nn;
 pub use binade_tensor as tensor;
 pub use binade_train as train;
 
+pub use binade_amp::preflight::preflight;
+
 /// What a model and a training run need.
 pub mod prelude {
-    pub use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, autocast};
+    pub use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, Training, autocast};
     pub use binade_autograd::{Var, eval, no_grad};
     pub use binade_nn::{Adam, AdamW, Optimizer, Schedule, Sgd, clip_grad_norm};
     pub use binade_nn::{Conv2d, Dropout, Embedding, Layer, LayerNorm, Linear, Module, Param, Sequential, Visitor};

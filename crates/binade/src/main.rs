@@ -1,7 +1,10 @@
-//! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`.
+//! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`,
+//! `binade inspect`, `binade doctor`.
 
 mod conform;
+mod doctor;
 mod formats;
+mod inspect;
 mod ops;
 mod replay;
 mod train;
@@ -28,6 +31,10 @@ enum Command {
     Formats(formats::Args),
     /// Train again what PyTorch trained and compare; or loss scales against recorded ones
     Replay(replay::Args),
+    /// Show a run's weights, activations and gradients against the range of each format
+    Inspect(inspect::Args),
+    /// Describe this machine and the recommended precisions
+    Doctor(doctor::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
 }
@@ -38,6 +45,8 @@ fn main() -> ExitCode {
         Command::Conform(args) => conform::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Ops(args) => ops::run(&args),
     };
     match result {

@@ -126,3 +126,57 @@ fn the_page_of_operators_is_what_the_program_prints() {
     let written = std::fs::read_to_string(page).unwrap();
     assert!(written == text(&out.stdout), "docs/ops.md is old: cargo xtask ops > docs/ops.md");
 }
+
+#[test]
+fn inspect_reports_every_layer_and_recommends() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = binade(&["train", "--epochs", "1", "--precision", "fp32", "--out", "run", "--quiet"], folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let table = text(&binade(&["inspect", "run"], folder.path()).stdout);
+    assert!(["c1.weight", "f2", "gradients by exponent", "recommended: f16"].iter().all(|s| table.contains(s)), "{table}");
+    let json: serde_json::Value = serde_json::from_slice(&binade(&["inspect", "run", "--json"], folder.path()).stdout).unwrap();
+    // 1 parameter tensor of each kind for 6 layers, and every layer in both passes.
+    let of = |role: &str| json["rows"].as_array().unwrap().iter().filter(|r| r["role"] == role).count();
+    assert!(of("weight") == 12 && of("activation") >= 6 && of("gradient") >= 12);
+    let missing = binade(&["inspect", "nowhere"], folder.path());
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("not a run folder"));
+}
+
+#[test]
+fn doctor_recommends_for_every_kind_of_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = text(&binade(&["doctor"], folder.path()).stdout);
+    assert!(["Volta", "Ampere", "TPU", "with dynamic loss scaling", "no CUDA backend"].iter().all(|s| out.contains(s)), "{out}");
+}
+
+#[test]
+fn replay_compares_exactly_and_names_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = |last: f64| {
+        let text = format!(
+            r#"[{{"config": {{"init_scale": 4.0, "growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 2}},
+                "found_inf": [false, false, true], "scale": [4.0, 8.0, {last}], "growth_tracker": [1, 0, 0]}}]"#
+        );
+        std::fs::write(folder.path().join("traces.json"), text).unwrap();
+        binade(&["replay", "traces.json"], folder.path())
+    };
+    assert!(trace(2.0).status.success());
+    let wrong = trace(4.0);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stdout).contains("trace 0, update 2"), "{}", text(&wrong.stdout));
+    std::fs::write(folder.path().join("traces.json"), "{").unwrap();
+    assert!(text(&binade(&["replay", "traces.json"], folder.path()).stdout).contains("not a list of loss-scale traces"));
+    assert!(text(&binade(&["replay", "."], folder.path()).stderr).contains("no recorded run"));
+}
+
+/// Training and loss scales recorded from PyTorch, where `BINADE_GOLDEN` says they are.
+#[test]
+fn recorded_training_is_replayed() {
+    let Some(golden) = std::env::var_os("BINADE_GOLDEN") else { return };
+    for part in ["train", "grad_scaler_traces.json"] {
+        let path = Path::new(&golden).join(part);
+        let out = binade(&["replay", path.to_str().unwrap()], Path::new("."));
+        assert!(out.status.success(), "{}", text(&out.stdout));
+    }
+}

@@ -67,6 +67,9 @@ pub enum Dataset {
 }
 
 impl Dataset {
+    /// All data sets.
+    pub const ALL: [Dataset; 4] = [Dataset::Digits, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist];
+
     /// Name on the command line.
     pub const fn name(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ mod report;
 mod run;
 mod summary;
 
-pub use data::{Data, InMemory, Splits, Target};
+pub use data::{Batch, Data, InMemory, Splits, Target};
 pub use error::{Error, Result};
 pub use fit::{Config, Precision, fit};
 pub use metrics::{EpochMetrics, Metrics, Record, StepMetrics};

@@ -1,0 +1,258 @@
+//! [`preflight`]: what a model's numbers would lose in each 16-bit format, found by one step in f32.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use binade_autograd::Var;
+use binade_autograd::scope::{self, Event, Phase};
+use binade_nn::Module;
+use binade_tensor::{Array, DType};
+use serde::{Deserialize, Serialize};
+
+use crate::{Dynamic, LossScale, Policy, Result};
+
+/// What a tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A parameter.
+    Weight,
+    /// A result of the forward pass.
+    Activation,
+    /// A result of the backward pass.
+    Gradient,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Weight => "weight",
+            Role::Activation => "activation",
+            Role::Gradient => "gradient",
+        })
+    }
+}
+
+/// What numbers would become in a format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Numbers that would become 0.
+    pub underflow: u64,
+    /// Numbers that would be subnormal: kept with fewer bits.
+    pub subnormal: u64,
+    /// Finite numbers that would become infinite.
+    pub overflow: u64,
+}
+
+/// Magnitudes of the numbers of some tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// Numbers seen.
+    pub count: u64,
+    /// Of them, zeros.
+    pub zeros: u64,
+    /// Of them, infinities and NaN.
+    pub not_finite: u64,
+    /// Largest finite magnitude.
+    pub max_abs: f64,
+    /// Smallest magnitude that is not 0.
+    pub min_abs: f64,
+    /// Numbers by ⌊log₂|x|⌋.
+    pub exponents: BTreeMap<i32, u64>,
+    /// In f16.
+    pub f16: Loss,
+    /// In bf16.
+    pub bf16: Loss,
+}
+
+impl Range {
+    fn add(&mut self, values: &[f64]) {
+        for &x in values {
+            let m = x.abs();
+            self.count += 1;
+            if !m.is_finite() {
+                self.not_finite += 1;
+            } else if m == 0.0 {
+                self.zeros += 1;
+            } else {
+                self.max_abs = self.max_abs.max(m);
+                self.min_abs = if self.min_abs == 0.0 { m } else { self.min_abs.min(m) };
+                // Exact for every finite f64 above its subnormals, which f32 and narrower values are.
+                *self.exponents.entry((m.to_bits() >> 52) as i32 - 1023).or_default() += 1;
+                // Ties go to even: half the smallest subnormal becomes 0, halfway beyond the largest becomes infinite.
+                self.f16.add(m, 2f64.powi(-25), 2f64.powi(-14), 65520.0);
+                self.bf16.add(m, 2f64.powi(-134), 2f64.powi(-126), 2f64.powi(128) - 2f64.powi(119));
+            }
+        }
+    }
+
+    /// Binades between the largest magnitude and the largest f16, 65504; negative beyond it.
+    pub fn f16_headroom(&self) -> f64 {
+        (65504.0 / self.max_abs).log2()
+    }
+}
+
+impl Loss {
+    fn add(&mut self, m: f64, zero: f64, normal: f64, infinite: f64) {
+        self.underflow += (m <= zero) as u64;
+        self.subnormal += (m > zero && m < normal) as u64;
+        self.overflow += (m >= infinite) as u64;
+    }
+}
+
+/// The numbers of one operator in one layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Path of the layer; of weights, the parameter's name.
+    pub layer: String,
+    /// Operator; empty for weights.
+    pub op: String,
+    /// What they are.
+    pub role: Role,
+    /// Their magnitudes.
+    pub range: Range,
+}
+
+/// What [`preflight`] found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preflight {
+    /// Weights, then operators in order of first use.
+    pub rows: Vec<Row>,
+    /// The recommended dtype of autocast.
+    pub recommended: String,
+    /// The recommended first loss scale; `None` for no scaling.
+    pub loss_scale: Option<f64>,
+    /// Why, in a sentence.
+    pub why: String,
+}
+
+impl Preflight {
+    /// The magnitudes of all numbers of a role.
+    pub fn total(&self, role: Role) -> Range {
+        let mut total = Range::default();
+        for r in self.rows.iter().filter(|r| r.role == role).map(|r| &r.range) {
+            let min = [total.min_abs, r.min_abs].into_iter().filter(|m| *m > 0.0).fold(f64::INFINITY, f64::min);
+            total.min_abs = if min.is_finite() { min } else { 0.0 };
+            total.max_abs = total.max_abs.max(r.max_abs);
+            (total.count, total.zeros) = (total.count + r.count, total.zeros + r.zeros);
+            total.not_finite += r.not_finite;
+            r.exponents.iter().for_each(|(e, n)| *total.exponents.entry(*e).or_default() += n);
+            for (t, l) in [(&mut total.f16, r.f16), (&mut total.bf16, r.bf16)] {
+                t.underflow += l.underflow;
+                t.subnormal += l.subnormal;
+                t.overflow += l.overflow;
+            }
+        }
+        total
+    }
+
+    /// The recommended policy.
+    pub fn policy(&self) -> Policy {
+        Policy::autocast(if self.recommended == DType::F16.to_string() { DType::F16 } else { DType::BF16 })
+    }
+
+    /// The loss scaling that belongs to it.
+    pub fn scaling(&self) -> LossScale {
+        match self.loss_scale {
+            Some(init_scale) => LossScale::Dynamic(Dynamic { init_scale, ..Dynamic::default() }),
+            None => LossScale::Off,
+        }
+    }
+}
+
+/// Runs one step, forward and backward, in f32 whatever the surrounding policy, and says per layer and operator what over- or
+/// underflows in f16 and bf16. Nothing is changed: running statistics that wait are discarded.
+///
+/// # Errors
+/// The closure fails.
+pub fn preflight<E: From<crate::Error>>(model: &impl Module, loss: impl Fn() -> Result<Var, E>) -> Result<Preflight, E> {
+    type Key = (Role, String, String);
+    let ranges = Arc::new(Mutex::new((Vec::<Key>::new(), BTreeMap::<Key, Range>::new())));
+    let note = |ranges: &Mutex<(Vec<Key>, BTreeMap<Key, Range>)>, key: Key, array: &Array| {
+        let mut ranges = ranges.lock().unwrap_or_else(|e| e.into_inner());
+        let (order, map) = &mut *ranges;
+        if !map.contains_key(&key) {
+            order.push(key.clone());
+        }
+        map.entry(key).or_default().add(&array.to_f64_vec().unwrap_or_default());
+    };
+    model.assign_names();
+    for (name, param) in model.named_parameters() {
+        note(&ranges, (Role::Weight, name, String::new()), param.array());
+    }
+    let sink = ranges.clone();
+    let observer: scope::Observer = Arc::new(move |event: &Event<'_>| {
+        let out = &event.outs[0];
+        // A view has the numbers of what it views.
+        let view = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
+        if !view && out.dtype().is_float() {
+            let role = if event.phase == Phase::Forward { Role::Activation } else { Role::Gradient };
+            note(&sink, (role, event.path.to_string(), event.op.name().to_string()), out);
+        }
+    });
+    scope::run_in(&scope::capture(), || {
+        scope::with_observer(observer, || {
+            let loss = Policy::OFF.run(&loss)?;
+            loss.backward().map(drop).map_err(|e| E::from(e.into()))
+        })
+    })?;
+    let (order, mut map) = std::mem::take(&mut *ranges.lock().unwrap_or_else(|e| e.into_inner()));
+    let row = |key: Key| {
+        let range = map.remove(&key).unwrap_or_default();
+        let (role, layer, op) = key;
+        Row { layer, op, role, range }
+    };
+    let rows = order.into_iter().map(row).collect();
+    Ok(judge(Preflight { rows, recommended: String::new(), loss_scale: None, why: String::new() }))
+}
+
+/// Fills in the recommendation.
+fn judge(found: Preflight) -> Preflight {
+    let wide = found.rows.iter().filter(|r| r.role != Role::Gradient).max_by(|a, b| a.range.max_abs.total_cmp(&b.range.max_abs));
+    let gradients = found.total(Role::Gradient);
+    // Four binades are left for what training will change.
+    if let Some(row) = wide.filter(|r| r.range.f16_headroom() < 4.0) {
+        let place = if row.op.is_empty() { row.layer.clone() } else { format!("{} in {:?}", row.op, row.layer) };
+        let why = format!(
+            "{place} reaches {:.3e}, {:.1} binades below 65504: too near for f16",
+            row.range.max_abs,
+            row.range.f16_headroom()
+        );
+        return Preflight { recommended: DType::BF16.to_string(), loss_scale: None, why, ..found };
+    }
+    let share = 100.0 * gradients.f16.underflow as f64 / (gradients.count - gradients.zeros).max(1) as f64;
+    // The largest power of two that keeps the largest gradient four binades below the limit.
+    let scale = 2f64.powi((gradients.f16_headroom().clamp(4.0, 28.0) as i32 - 4).min(24));
+    let why = format!(
+        "activations and weights fit f16 ({:.1} binades left); {share:.2} % of the gradients would be 0 without scaling",
+        wide.map_or(f64::INFINITY, |r| r.range.f16_headroom())
+    );
+    Preflight { recommended: DType::F16.to_string(), loss_scale: Some(scale), why, ..found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use binade_tensor::{Class, Device};
+
+    #[test]
+    fn counts_agree_with_real_casts_at_every_edge() {
+        let edges = [-134, -133, -127, -126, -26, -25, -24, -15, -14, 0, 15, 16, 126, 127];
+        let mut values: Vec<f32> = edges.iter().map(|&e| 2f64.powi(e) as f32).collect();
+        values.extend([65504.0, 65519.996, 65520.0, 3.389_531_3e38, 3.396_177e38, f32::MAX, -1e-8, 4e-8, 0.0]);
+        let around = |v: f32| [f32::from_bits(v.to_bits().saturating_sub(1)), v, f32::from_bits(v.to_bits() + 1)];
+        let values: Vec<f32> = values.into_iter().flat_map(around).filter(|v| v.is_finite()).collect();
+        for v in values {
+            let mut range = Range::default();
+            range.add(&[v as f64]);
+            let array = Array::from_slice(&Device::cpu(), &[v], &[1], Class::Workspace).unwrap();
+            for (dtype, loss, normal) in [(DType::F16, range.f16, 2f64.powi(-14)), (DType::BF16, range.bf16, 2f64.powi(-126))] {
+                let cast = array.cast(dtype, Class::Workspace).unwrap().item().unwrap().abs();
+                assert_eq!(loss.underflow == 1, v != 0.0 && cast == 0.0, "{v:e} in {dtype}");
+                assert_eq!(loss.overflow == 1, cast.is_infinite(), "{v:e} in {dtype}");
+                assert_eq!(loss.subnormal == 1, cast != 0.0 && (v.abs() as f64) < normal, "{v:e} in {dtype}");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `binade doctor`: this machine, and the precision the field recommends for it and for others.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use binade::amp::{Hardware, LossScale, Policy, Purpose};
+use binade::tensor::simd::Isa;
+
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_: &Args) -> Result<ExitCode> {
+    println!("kernels   {} (the environment variable BINADE_ISA chooses another level)", Isa::detect().name());
+    println!("threads   {}", rayon::current_num_threads());
+    println!("cuda      none: this version has no CUDA backend\n");
+    for purpose in [Purpose::Training, Purpose::Inference] {
+        println!("{}", if purpose == Purpose::Training { "training" } else { "inference" });
+        for hardware in Hardware::ALL {
+            let r = Policy::recommend(hardware, purpose);
+            let dtype = r.policy.compute().map_or("f32".into(), |d| d.to_string());
+            let scaling = if r.loss_scale == LossScale::Off { "" } else { " with dynamic loss scaling" };
+            println!("  {:<26} {dtype}{scaling}: {}", hardware.name(), r.why);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

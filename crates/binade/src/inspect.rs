@@ -1,0 +1,129 @@
+//! `binade inspect`: a run's weights, activations and gradients against the range of each format.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use binade::amp::preflight::{Preflight, Range, Role, preflight};
+use binade::autograd::Var;
+use binade::models::{SmallCnn, SmallCnnConfig};
+use binade::nn::{Layer, load_state_dict, read_safetensors};
+use binade::tensor::Class;
+use binade::tensor::op::CrossEntropy;
+use binade::train::images::Dataset;
+use binade::train::{Batch, Precision, RunConfig};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run folder, as `binade train` writes it
+    run: PathBuf,
+    /// Folder with the data set's files; digits needs none
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let path = args.run.join("config.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: not a run folder", path.display()))?;
+    let config: RunConfig = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
+        bail!("{}: a run of {:?}, whose data this command does not know", path.display(), config.name);
+    };
+    let file = |p: Precision| args.run.join(format!("checkpoint-{}.safetensors", p.name()));
+    let Some(precision) = config.precisions.iter().copied().find(|&p| file(p).exists()) else {
+        bail!("{}: no checkpoint yet", args.run.display());
+    };
+    let splits = dataset.load(args.data.as_deref())?;
+    let shape = splits.train.input_shape();
+    let model = SmallCnn::new(&SmallCnnConfig { in_channels: shape[0], size: shape[1], ..SmallCnnConfig::default() })?;
+    let (tensors, _) = read_safetensors(&file(precision), Class::Weights)?;
+    let weights: Vec<_> = tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
+    load_state_dict(&model, &weights)?;
+    let samples: Vec<usize> = (0..splits.train.len().min(config.fit.batch_size)).collect();
+    let batch = Batch::of(&*splits.train, &samples, None)?;
+    let found = preflight(&model, || -> binade::amp::Result<Var> {
+        let logits = model.forward(&Var::constant(batch.input.clone()))?;
+        Ok(logits.cross_entropy(&Var::constant(batch.target.clone()), CrossEntropy::default())?)
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    } else {
+        println!("{} after training in {}, one batch of {}, in f32\n", dataset.name(), precision.name(), samples.len());
+        print(&found);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn percent(n: u64, range: &Range) -> String {
+    format!("{:.2}", 100.0 * n as f64 / (range.count - range.zeros).max(1) as f64)
+}
+
+fn print(found: &Preflight) {
+    use comfy_table::{CellAlignment, Table, presets};
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "layer",
+        "numbers of",
+        "smallest",
+        "largest",
+        "f16 headroom",
+        "f16 % zero",
+        "% subnormal",
+        "% overflow",
+        "bf16 % zero",
+        "% overflow",
+    ]);
+    for row in &found.rows {
+        let r = &row.range;
+        let what = if row.op.is_empty() { row.role.to_string() } else { format!("{} ({})", row.op, row.role) };
+        table.add_row([
+            row.layer.clone(),
+            what,
+            format!("{:.1e}", r.min_abs),
+            format!("{:.1e}", r.max_abs),
+            format!("{:.1}", r.f16_headroom()),
+            percent(r.f16.underflow, r),
+            percent(r.f16.subnormal, r),
+            percent(r.f16.overflow, r),
+            percent(r.bf16.underflow, r),
+            percent(r.bf16.overflow, r),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}\n");
+    for role in [Role::Weight, Role::Activation, Role::Gradient] {
+        histogram(role, &found.total(role));
+    }
+    let scale = found.loss_scale.map_or(String::new(), |s| format!(", loss scale {s}"));
+    println!("recommended: {}{scale}: {}", found.recommended, found.why);
+}
+
+/// Exponents in fours, with the edges of f16 (Micikevicius et al. 2018, figure 3).
+fn histogram(role: Role, range: &Range) {
+    let numbers = (range.count - range.zeros).max(1) as f64;
+    println!("{role}s by exponent ({:.1} % are zero)", 100.0 * range.zeros as f64 / range.count.max(1) as f64);
+    let mut fours = std::collections::BTreeMap::<i32, u64>::new();
+    range.exponents.iter().for_each(|(e, n)| *fours.entry(e.div_euclid(4) * 4).or_default() += n);
+    for (&e, &n) in &fours {
+        let share = n as f64 / numbers;
+        let place = match e {
+            e if e + 3 < -25 => "0 in f16",
+            e if e + 3 < -14 => "subnormal in f16",
+            e if e > 15 => "infinite in f16",
+            _ => "",
+        };
+        println!(
+            "{:>12}  {:<40} {:>6.2} %  {place}",
+            format!("2^{e}..{}", e + 3),
+            "█".repeat((share * 40.0).ceil() as usize),
+            100.0 * share
+        );
+    }
+    println!();
+}
