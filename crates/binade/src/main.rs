@@ -1,6 +1,7 @@
 //! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`,
-//! `binade inspect`, `binade doctor`.
+//! `binade inspect`, `binade classics`, `binade doctor`.
 
+mod classics;
 mod conform;
 mod doctor;
 mod formats;
@@ -33,6 +34,8 @@ enum Command {
     Replay(replay::Args),
     /// Show a run's weights, activations and gradients against the range of each format
     Inspect(inspect::Args),
+    /// Show in miniature what the papers on mixed precision showed
+    Classics(classics::Args),
     /// Describe this machine and the recommended precisions
     Doctor(doctor::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Formats(args) => formats::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Classics(args) => classics::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Ops(args) => ops::run(&args),
     };

@@ -180,3 +180,12 @@ fn recorded_training_is_replayed() {
         assert!(out.status.success(), "{}", text(&out.stdout));
     }
 }
+
+#[test]
+fn the_classics_show_what_they_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = binade(&["classics"], folder.path());
+    let printed = text(&out.stdout);
+    assert!(out.status.success() && printed.matches("  ok ").count() == 16 && !printed.contains("FAIL"), "{printed}");
+    assert_eq!(binade(&["classics", "stagnation"], folder.path()).status.code(), Some(0));
+}
