@@ -1,0 +1,389 @@
+//! What others fell into, one test each; docs/pitfalls.md maps the reports to them. And what stays in f32, as five tests.
+
+use binade_amp::{Dynamic, Error, GradScaler, LossScale, Policy, Refill, Result, StepOutcome, autocast};
+use binade_autograd::{Gradients, Var, grad, scope};
+use binade_nn::{Adagrad, Adam, AdamW, Layer, Linear, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
+use binade_tensor::op::{CrossEntropy, Reduction};
+use binade_tensor::{Array, Class, DType, Device, Shape};
+
+fn array(values: &[f32], dims: &[usize]) -> Array {
+    Array::from_slice(&Device::cpu(), values, dims, Class::Weights).unwrap()
+}
+
+fn half(values: &[f32], dims: &[usize], dtype: DType) -> Var {
+    Var::leaf(array(values, dims).cast(dtype, Class::Activations).unwrap())
+}
+
+fn full(dtype: DType, dims: &[usize], value: f64) -> Array {
+    Array::full(&Device::cpu(), dtype, Shape::new(dims).unwrap(), value, Class::Weights).unwrap()
+}
+
+fn scaler(init_scale: f64) -> GradScaler {
+    GradScaler::new(LossScale::Dynamic(Dynamic { init_scale, ..Dynamic::default() })).unwrap()
+}
+
+/// A parameter, its optimiser, and gradients for it.
+fn one(values: &[f32], gradient: &[f32]) -> (Param, Optimizer, Gradients) {
+    let param = Param::new(array(values, &[values.len()]));
+    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() });
+    let mut grads = Gradients::default();
+    grads.insert(param.id(), array(gradient, &[gradient.len()]));
+    (param, optimizer, grads)
+}
+
+// ---- the scaler
+
+#[test]
+fn every_order_of_calls_is_allowed_or_its_own_error() {
+    let fresh = || (scaler(4.0), one(&[1.0], &[4.0]));
+    let (mut s, (_, o, mut g)) = fresh();
+    assert!(matches!(s.update(), Err(Error::NothingChecked)));
+    s.unscale(&o, &mut g).unwrap();
+    assert!(matches!(s.unscale(&o, &mut g), Err(Error::AlreadyUnscaled)));
+    assert!(matches!(s.state(), Err(Error::MidStep)));
+    s.update().unwrap();
+    assert!(s.state().is_ok());
+    let (mut s, (p, mut o, mut g)) = fresh();
+    assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Applied);
+    assert_eq!(p.array().item().unwrap(), 0.0);
+    assert!(matches!(s.step(&mut o, &g), Err(Error::AlreadyStepped)));
+    assert!(matches!(s.unscale(&o, &mut g), Err(Error::UnscaledAfterStep)));
+    s.update().unwrap();
+    assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Applied);
+    let (mut s, (_, mut o, _)) = fresh();
+    assert!(matches!(s.step(&mut o, &Gradients::default()), Err(Error::NoGradients)));
+    assert!(matches!(s.step(&mut Optimizer::empty(), &fresh().1.2), Err(Error::NoGradients)));
+}
+
+#[test]
+fn off_passes_everything_through() {
+    let mut s = GradScaler::new(LossScale::Off).unwrap();
+    let (p, mut o, mut g) = one(&[1.0], &[0.25]);
+    s.unscale(&o, &mut g).unwrap();
+    s.unscale(&o, &mut g).unwrap();
+    assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Applied);
+    s.update().unwrap();
+    s.set_scale(7).unwrap();
+    assert_eq!((p.array().item().unwrap(), s.loss_scale(), s.is_enabled()), (0.75, 1.0, false));
+}
+
+#[test]
+fn test_grad_scaling_state_dict() {
+    let config = |init_scale, growth_factor, backoff_factor, growth_interval| {
+        LossScale::Dynamic(Dynamic { init_scale, growth_factor, backoff_factor, growth_interval, ..Dynamic::default() })
+    };
+    let (s0, mut s1) = (GradScaler::new(config(3.0, 4.0, 0.5, 2)).unwrap(), GradScaler::new(config(6.0, 7.0, 0.8, 1)).unwrap());
+    s1.set_config(s0.config()).unwrap();
+    s1.load_state(s0.state().unwrap());
+    assert_eq!((s1.config(), s1.state().unwrap()), (s0.config(), s0.state().unwrap()));
+}
+
+#[test]
+fn test_grad_scaling_multiple() {
+    // Two optimisers, an inf in one: it alone is skipped, and the common scale backs off once.
+    let mut s = scaler(8.0);
+    let (a, mut oa, ga) = one(&[1.0], &[8.0]);
+    let (b, mut ob, gb) = one(&[1.0], &[f32::INFINITY]);
+    assert_eq!(s.step(&mut oa, &ga).unwrap(), StepOutcome::Applied);
+    assert_eq!(s.step(&mut ob, &gb).unwrap(), StepOutcome::Skipped);
+    s.update().unwrap();
+    assert_eq!((a.array().item().unwrap(), b.array().item().unwrap(), s.loss_scale()), (0.0, 1.0, 4.0));
+}
+
+#[test]
+fn a_scaler_for_each_loss_keeps_a_bad_head_to_itself() {
+    let (mut good, mut bad) = (scaler(8.0), scaler(8.0));
+    let (_, mut oa, ga) = one(&[1.0], &[8.0]);
+    let (_, mut ob, gb) = one(&[1.0], &[f32::NAN]);
+    let _ = (good.step(&mut oa, &ga).unwrap(), bad.step(&mut ob, &gb).unwrap());
+    good.update().unwrap();
+    bad.update().unwrap();
+    assert_eq!((good.loss_scale(), bad.loss_scale()), (8.0, 4.0));
+}
+
+#[test]
+fn test_grad_scaling_accumulation() {
+    let (w, x) = (Param::new(array(&[0.5, -0.25], &[2])), [1.0f32, 2.0, 3.0, 4.0]);
+    let gradient = |scale: f64, parts: &[&[f32]]| {
+        let mut s = scaler(scale);
+        let o = Optimizer::empty().with_group(vec![("w".into(), w.clone())], AdamW::default());
+        let mut sum = Gradients::default();
+        for part in parts {
+            let x = Var::constant(array(part, &[part.len() / 2, 2]));
+            sum.add(s.scale(&w.var().mul(&x).unwrap().sum(&[], false).unwrap()).unwrap().backward().unwrap()).unwrap();
+        }
+        s.unscale(&o, &mut sum).unwrap();
+        sum.by_id(w.id()).unwrap().to_vec::<f32>().unwrap()
+    };
+    assert_eq!(gradient(1024.0, &[&x[..2], &x[2..]]), gradient(1.0, &[&x]));
+}
+
+#[test]
+fn test_grad_scaling_clipping() {
+    // Clipped after unscaling, the result is that of f32 without scaling.
+    let clipped = |scale: f64| {
+        let (p, mut o, mut g) = one(&[1.0, 1.0], &[(3.0 * scale) as f32, (4.0 * scale) as f32]);
+        let mut s = scaler(scale);
+        s.unscale(&o, &mut g).unwrap();
+        assert_eq!(binade_nn::clip_grad_norm(&mut g, 1.0).unwrap(), 5.0);
+        let _ = s.step(&mut o, &g).unwrap();
+        p.array().to_vec::<f32>().unwrap()
+    };
+    assert_eq!(clipped(1.0), clipped(1024.0));
+}
+
+#[test]
+fn test_grad_scaling_penalty() {
+    // Gradients of gradients under f16 and scaling, against f32.
+    let x: Vec<f32> = (0..32).map(|i| (i as f32 * 0.3).sin()).collect();
+    let x = Var::constant(array(&x, &[8, 4]));
+    let run = |policy: Policy, scale: f64| {
+        let net = scope::with_key(2, 0, || Linear::new(4, 4)).unwrap();
+        let (weight, s) = (net.weight.clone(), scaler(scale));
+        let loss = policy.run(|| net.forward(&x).unwrap().square().unwrap().mean(&[], false)).unwrap();
+        let first = grad(&s.scale(&loss).unwrap(), &[&weight.var()], None, true).unwrap().remove(0).unwrap();
+        let penalty = (&first * (1.0 / s.loss_scale())).unwrap().square().unwrap().sum(&[], false).unwrap();
+        let total = s.scale(&loss.cast(DType::F32).unwrap().add(&penalty).unwrap()).unwrap();
+        let mut grads = total.backward().unwrap();
+        assert!(!binade_nn::unscale(&mut grads, None, 1.0 / s.loss_scale()).unwrap());
+        grads.by_id(weight.id()).unwrap().to_f64_vec().unwrap()
+    };
+    let (exact, found) = (run(Policy::OFF, 1.0), run(Policy::autocast(DType::F16), 1024.0));
+    let largest = exact.iter().fold(0f64, |m, v| m.max(v.abs()));
+    for (e, f) in exact.iter().zip(&found) {
+        // Some twenty roundings to 11 bits, relative to the largest.
+        assert!((e - f).abs() <= 20.0 * 2f64.powi(-11) * largest, "{f} instead of {e}");
+    }
+}
+
+#[test]
+fn a_product_that_overflows_in_unscaling_is_seen() {
+    let mut s = scaler(2f64.powi(-20));
+    let (p, mut o, g) = one(&[1.0], &[1e38]);
+    assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Skipped);
+    assert_eq!(p.array().item().unwrap(), 1.0);
+}
+
+#[test]
+fn every_scale_has_a_finite_inverse_or_is_refused() {
+    for exponent in -149..=127 {
+        let scale = 2f64.powi(exponent);
+        let mut s = scaler(1.0);
+        match s.set_scale(scale) {
+            Ok(()) => {
+                let (p, mut o, g) = one(&[0.0], &[scale as f32]);
+                assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Applied);
+                assert_eq!(p.array().item().unwrap(), -1.0, "2^{exponent}");
+            }
+            Err(Error::Setting { .. }) => assert!(exponent < -126),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(scaler(1.0).set_scale(f64::NAN).is_err());
+}
+
+#[test]
+fn three_hundred_bad_steps_end_in_an_error_above_the_smallest_scale() {
+    let mut s =
+        GradScaler::new(LossScale::Dynamic(Dynamic { min_scale: 1.0, refill: Refill::GoodStep, ..Dynamic::default() })).unwrap();
+    let (_, mut o, g) = one(&[1.0], &[f32::NAN]);
+    let error = (0..300).find_map(|_| {
+        assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Skipped);
+        s.update().err()
+    });
+    assert!(matches!(error, Some(Error::ScaleCollapsed { scale: 1.0, .. })), "{error:?}");
+}
+
+#[test]
+fn an_optimiser_that_took_the_place_of_a_dropped_one_is_another() {
+    let mut s = scaler(4.0);
+    let (_, mut o, g) = one(&[1.0], &[4.0]);
+    let _ = s.step(&mut o, &g).unwrap();
+    drop(std::mem::replace(&mut o, Optimizer::empty()));
+    let (_, mut o, g) = one(&[1.0], &[4.0]);
+    assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Applied);
+    assert_ne!(o.id(), o.clone().id());
+}
+
+#[test]
+fn f16_gradients_are_widened_before_unscaling() {
+    // 2^-10 / 65536 = 2^-26 is 0 in f16.
+    let param = Param::new(full(DType::F16, &[1], 1.0));
+    let o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd::default());
+    let mut g = Gradients::default();
+    g.insert(param.id(), full(DType::F16, &[1], 2f64.powi(-10)));
+    scaler(65536.0).unscale(&o, &mut g).unwrap();
+    let unscaled = g.by_id(param.id()).unwrap();
+    assert_eq!((unscaled.dtype(), unscaled.item().unwrap()), (DType::F32, 2f64.powi(-26)));
+}
+
+#[test]
+fn duplicated_indices_whose_sum_overflows_are_seen() {
+    // test_grad_scaling_unscale_sparse: 64000 twice at one index of an f16 weight.
+    let weight = Param::new(full(DType::F16, &[3, 1], 1.0));
+    let index = Var::constant(Array::from_slice(&Device::cpu(), &[1i64, 1], &[2], Class::Indices).unwrap());
+    let rows = weight.var().embedding(&index).unwrap();
+    let upstream = full(DType::F16, &[2, 1], 64000.0);
+    let grads = rows.backward_with(&upstream).unwrap();
+    let mut o = Optimizer::empty().with_group(vec![("w".into(), weight.clone())], Sgd::default());
+    assert_eq!(scaler(1.0).step(&mut o, &grads).unwrap(), StepOutcome::Skipped);
+}
+
+// ---- optimisers in 16 bit
+
+#[test]
+fn a_zero_gradient_moves_no_16_bit_weight() {
+    for eps in [1e-8, 1e-16] {
+        let rules: [Rule; 5] = [
+            Adam { eps, ..Adam::default() }.into(),
+            AdamW { eps, weight_decay: 0.0, ..AdamW::default() }.into(),
+            Adagrad { eps, ..Adagrad::default() }.into(),
+            RmsProp { eps, ..RmsProp::default() }.into(),
+            Lion::default().into(),
+        ];
+        for rule in rules {
+            for dtype in [DType::F16, DType::BF16] {
+                let param = Param::new(full(dtype, &[4], 1.0));
+                let name = rule.update.name();
+                let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule.clone());
+                let mut g = Gradients::default();
+                g.insert(param.id(), full(dtype, &[4], 0.0));
+                (0..3).for_each(|_| o.step(&g).unwrap());
+                assert_eq!(param.array().to_f64_vec().unwrap(), [1.0; 4], "{name} {dtype} {eps}");
+            }
+        }
+    }
+}
+
+// ---- what stays in f32
+
+#[test]
+fn stays_in_f32_master_weights() {
+    let param = Param::new(full(DType::BF16, &[1], 1.0));
+    let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() });
+    let mut g = Gradients::default();
+    g.insert(param.id(), full(DType::F32, &[1], -1e-3));
+    (0..1000).for_each(|_| o.step(&g).unwrap());
+    let state = o.state_dict();
+    assert_eq!((state[0].0.as_str(), state[0].1.dtype(), param.dtype()), ("w.master", DType::F32, DType::BF16));
+    assert!((param.array().item().unwrap() - 2.0).abs() <= 2f64.powi(-7));
+}
+
+#[test]
+fn stays_in_f32_loss() {
+    for low in [DType::F16, DType::BF16] {
+        // 64,000 classes: p − 1 and the loss against f64.
+        let (n, classes) = (2, 64_000);
+        let values: Vec<f32> = (0..n * classes).map(|i| (i as f32 * 0.01).sin() * 4.0).collect();
+        let logits = half(&values, &[n, classes], low);
+        let target = [7usize, 63_999];
+        let index = Var::constant(Array::from_slice(&Device::cpu(), &target.map(|t| t as i64), &[n], Class::Indices).unwrap());
+        let loss = autocast(low, || logits.cross_entropy(&index, CrossEntropy::default())).unwrap();
+        assert_eq!(loss.dtype(), DType::F32);
+        let exact: f64 = logits
+            .array()
+            .to_f64_vec()
+            .unwrap()
+            .chunks(classes)
+            .zip(target)
+            .map(|(row, t)| row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[t])
+            .sum::<f64>()
+            / n as f64;
+        assert!((loss.item().unwrap() - exact).abs() <= 1e-6 * exact, "{low}");
+        let gradient = loss.backward().unwrap().get(&logits).unwrap().to_f64_vec().unwrap();
+        // At the target: (p − 1)/n, rounded once.
+        assert!((gradient[7] + 0.5).abs() <= 0.5 * 2f64.powi(-7) + 1e-5);
+    }
+}
+
+#[test]
+fn stays_in_f32_softmax() {
+    // 512 equal logits: a running sum of bf16 ones would stall at 256.
+    let y = half(&[3.0; 512], &[512], DType::BF16).softmax(-1).unwrap();
+    assert_eq!(y.array().to_f64_vec().unwrap(), [1.0 / 512.0; 512]);
+    let wide = autocast(DType::BF16, || half(&[3.0; 512], &[512], DType::BF16).softmax(-1)).unwrap();
+    assert_eq!(wide.dtype(), DType::F32);
+}
+
+#[test]
+fn stays_in_f32_norm() {
+    // Values of ±200 over 10^5 elements: squares overflow f16, and eps = 1e-12 would be 0 in it.
+    let values: Vec<f32> = (0..100_000).map(|i| if i % 2 == 0 { 200.0 } else { -200.0 }).collect();
+    let y = half(&values, &[1, 100_000], DType::F16).layer_norm(1, None, 1e-12).unwrap();
+    assert!(y.array().to_f64_vec().unwrap().iter().all(|v| v.abs() == 1.0));
+    let flat = half(&[5.0; 64], &[1, 64], DType::F16).layer_norm(1, None, 1e-12).unwrap();
+    assert_eq!(flat.array().to_f64_vec().unwrap(), [0.0; 64]);
+}
+
+#[test]
+fn stays_in_f32_optimizer_state() {
+    // β₂ = 0.999 is 1 in bf16 and 0.9999 is 1 in f16: then v would never move.
+    for dtype in [DType::F16, DType::BF16] {
+        let trajectory = |dtype: DType| {
+            let param = Param::new(full(dtype, &[1], 1.0));
+            let adam = Adam { betas: [0.9, 0.9999], ..Adam::default() };
+            let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], adam);
+            let mut g = Gradients::default();
+            g.insert(param.id(), full(dtype, &[1], 0.5));
+            (0..100).for_each(|_| o.step(&g).unwrap());
+            let state = o.state_dict();
+            assert!(state.iter().all(|(_, a, _)| a.dtype() == DType::F32));
+            state.iter().filter(|(name, ..)| !name.contains("master")).map(|(_, a, _)| a.item().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(trajectory(dtype), trajectory(DType::F32));
+    }
+}
+
+// ---- operators
+
+#[test]
+fn sums_and_means_accumulate_in_f32_and_overflow_only_if_the_result_does() {
+    let sum = |v: f32, n: usize, d| half(&vec![v; n], &[n], d).sum(&[], false).unwrap().item().unwrap();
+    assert_eq!((sum(1.0, 4096, DType::F16), sum(1.0, 4096, DType::BF16)), (4096.0, 4096.0));
+    assert_eq!(half(&[1000.0; 100_000], &[100_000], DType::F16).mean(&[], false).unwrap().item().unwrap(), 1000.0);
+    let wide = autocast(DType::F16, || half(&[1000.0; 100], &[100], DType::F16).sum(&[], false)).unwrap();
+    assert_eq!((wide.dtype(), wide.item().unwrap()), (DType::F32, 100_000.0));
+}
+
+#[test]
+fn gradients_of_bce_with_logits_fit_f16_at_large_logits() {
+    let x = half(&[80.0, -80.0, 80.0, -80.0], &[4], DType::F16);
+    let t = Var::constant(array(&[1.0, 0.0, 0.0, 1.0], &[4]));
+    let loss = autocast(DType::F16, || x.bce_with_logits(&t, None, None, Reduction::Sum)).unwrap();
+    assert_eq!((loss.dtype(), loss.item().unwrap()), (DType::F32, 160.0));
+    let g = loss.backward().unwrap().get(&x).unwrap().to_f64_vec().unwrap();
+    assert_eq!((g[2], g[3]), (1.0, -1.0));
+    assert!(g[0].abs() < 1e-6 && g[1].abs() < 1e-6);
+}
+
+#[test]
+fn promotion_of_a_foreign_16_bit_dtype_names_both() {
+    let (a, b) = (half(&[1.0], &[1], DType::F16), Var::leaf(array(&[1.0], &[1])));
+    let error = autocast(DType::BF16, || a.atan2(&b)).unwrap_err().to_string();
+    assert!(error.contains("f16") && error.contains("bf16") && error.contains("atan2"), "{error}");
+}
+
+#[test]
+fn worker_threads_inherit_a_captured_scope_only() {
+    let x = Var::leaf(array(&[1.0; 4], &[2, 2]));
+    autocast(DType::BF16, || {
+        let captured = scope::capture();
+        let (plain, inherited) = std::thread::scope(|s| {
+            let plain = s.spawn(|| x.matmul(&x).unwrap().dtype()).join().unwrap();
+            (plain, s.spawn(|| scope::run_in(&captured, || x.matmul(&x).unwrap().dtype())).join().unwrap())
+        });
+        assert_eq!((plain, inherited), (DType::F32, DType::BF16));
+    });
+}
+
+#[test]
+fn backward_on_another_thread_gives_the_same_bits() -> Result<()> {
+    let w = Var::leaf(array(&[0.3, -0.7, 1.1, 0.2], &[2, 2]));
+    let loss = || autocast(DType::BF16, || w.matmul(&w).unwrap().sum(&[], false));
+    let here = loss()?.backward()?;
+    let other = loss()?;
+    let there = std::thread::scope(|s| s.spawn(move || other.backward()).join().unwrap())?;
+    let bits = |g: &Gradients| g.get(&w).unwrap().to_vec::<f32>().unwrap();
+    assert_eq!(bits(&here), bits(&there));
+    Ok(())
+}
