@@ -261,7 +261,7 @@ impl Layer for Body {
 }
 
 #[test]
-fn recomputation_gives_the_same_bits_and_statistics_and_saves_less() {
+fn recomputation_gives_the_same_bits_and_statistics() {
     // Dropout, batch norm and autocast inside: randomness, deferred statistics and casts must replay.
     let run = |recompute: bool| {
         let net = Net::new();

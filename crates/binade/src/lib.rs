@@ -22,3 +22,8 @@ pub mod prelude {
     pub use binade_tensor::{Array, DType, Device, Tensor};
     pub use binade_train::{Config, Data, InMemory, Precision, RunConfig, Splits, Target, train};
 }
+
+/// The code of the guide is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/mixed-precision.md")]
+struct MixedPrecisionGuide;
