@@ -1,7 +1,7 @@
 //! Products beyond matmul, joining and splitting.
 
 use binade_tensor::op::Epilogue;
-use binade_tensor::{Error as TensorError, Op};
+use binade_tensor::{DType, Error as TensorError, Op};
 
 use crate::{Result, Var, apply};
 
@@ -51,7 +51,10 @@ impl Var {
         if self.shape().rank() == 1 {
             return apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a, b, self]);
         }
-        a.matmul(b)?.add(self)
+        let product = a.matmul(b)?;
+        // One operator as far as autocast is concerned: all three operands are narrowed.
+        let narrow = crate::scope::rule().is_some() && product.dtype().is_half() && self.dtype() == DType::F32;
+        product.add(&if narrow { self.cast(product.dtype())? } else { self.clone() })
     }
 
     /// Einstein's notation, as `einsum("bij,bjk->bik", &[a, b])`: letters that are not in the result are summed over. Operands
