@@ -1,6 +1,7 @@
 //! Autocast policies and loss scaling: mixed precision training with the semantics of PyTorch.
 
 mod blame;
+mod census;
 mod error;
 mod loss_scale;
 mod policy;
@@ -10,9 +11,10 @@ mod scaler;
 mod training;
 
 pub use blame::{Blame, Operand, Origin, blame};
+pub use census::{Census, census};
 pub use error::{Error, Result};
 pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
-pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with};
+pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
 pub use recommend::{Hardware, Purpose, Recommendation};
 pub use scaler::{GradScaler, StepOutcome};
 pub use training::{ScaledGradients, Step, Training, UnscaledGradients};

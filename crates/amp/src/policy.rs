@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binade_autograd::{CastPlan, CastRule, scope};
+use binade_autograd::{CastPlan, CastRule, Var, scope};
 use binade_tensor::op::{NormKind, Numerics, PadMode, Resample};
 use binade_tensor::{DType, Error as TensorError, Op};
 use serde::{Deserialize, Serialize};
@@ -230,6 +230,17 @@ impl Policy {
         self.output
     }
 
+    /// A model's result in the dtype the policy wants it in.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn cast_output(&self, result: &Var) -> Result<Var> {
+        match self.output {
+            Some(dtype) if eligible(result.dtype()) && result.dtype() != dtype => Ok(result.cast(dtype)?),
+            Some(_) | None => Ok(result.clone()),
+        }
+    }
+
     /// Runs `f` under this policy on the current thread. Regions nest; the policy before is restored on panic too.
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
         let rule: Option<Arc<dyn CastRule>> = self.compute.map(|low| {
@@ -250,6 +261,21 @@ pub fn autocast<T>(dtype: DType, f: impl FnOnce() -> T) -> T {
 /// Runs `f` under any policy; [`Policy::OFF`] inside a region disables it.
 pub fn autocast_with<T>(policy: &Policy, f: impl FnOnce() -> T) -> T {
     policy.run(f)
+}
+
+/// Runs `f` on tensors brought to `dtype`, without autocast inside, if a region is in force; else on the tensors as they are: PyTorch's
+/// `custom_fwd(cast_inputs=…)`. f64 and integers stay. The backward pass needs no counterpart: it always runs in the dtypes of the forward
+/// pass, outside any region.
+///
+/// # Errors
+/// Out of memory.
+pub fn with_cast_inputs<T>(dtype: DType, ins: &[&Var], f: impl FnOnce(&[Var]) -> T) -> Result<T> {
+    if !scope::is_casting() {
+        return Ok(f(&ins.iter().map(|v| (*v).clone()).collect::<Vec<_>>()));
+    }
+    let cast = |v: &&Var| if eligible(v.dtype()) && v.dtype() != dtype { v.cast(dtype) } else { Ok((*v).clone()) };
+    let ins = ins.iter().map(cast).collect::<Result<Vec<_>, _>>()?;
+    Ok(Policy::OFF.run(|| f(&ins)))
 }
 
 /// A policy with its globs compiled.

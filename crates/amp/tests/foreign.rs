@@ -186,17 +186,17 @@ const F32: fn(DType) -> DType = |_| DType::F32;
 
 #[test]
 fn test_autocast_torch_fp16() {
-    check(TORCH_FP16, [F32, F32], LOW, |low| Some(low));
+    check(TORCH_FP16, [F32, F32], LOW, Some);
 }
 
 #[test]
 fn test_autocast_nn_fp16() {
-    check(NN_FP16, [F32, F32], LOW, |low| Some(low));
+    check(NN_FP16, [F32, F32], LOW, Some);
 }
 
 #[test]
 fn test_autocast_methods_fp16() {
-    check(METHODS_FP16, [F32, F32], LOW, |low| Some(low));
+    check(METHODS_FP16, [F32, F32], LOW, Some);
 }
 
 #[test]

@@ -169,3 +169,42 @@ fn recommendations_scale_losses_exactly_where_f16_trains() {
     assert_eq!(training(Hardware::Cpu), Some(DType::BF16));
     assert_eq!(training(Hardware::CudaPascal), None);
 }
+
+#[test]
+fn the_census_names_contractions_that_stay_in_f32() {
+    use binade_amp::census;
+    let net = Sequential::new().then(Linear::new(8, 8).unwrap()).then(Linear::new(8, 8).unwrap());
+    net.assign_names();
+    let x = leaf(&[2, 8]).detach();
+    let loss = || -> binade_amp::Result<Var> { Ok(net.forward(&x)?.sum(&[], false)?) };
+    let plain = census(&Policy::autocast(DType::F16), loss).unwrap();
+    assert!(plain.wide_contractions.is_empty(), "{plain:?}");
+    assert_eq!(plain.operators["matmul"][&DType::F16.to_string()], 2 + 3);
+    assert!(plain.cast_bytes() > 0);
+    let wide = census(&Policy::autocast(DType::F16).except("matmul", "1", Class::F32).unwrap(), loss).unwrap();
+    assert_eq!(wide.wide_contractions[0], ("1".to_string(), "matmul".to_string()));
+    assert_eq!(census(&Policy::OFF, loss).unwrap().cast_bytes(), 0);
+}
+
+#[test]
+fn test_autocast_custom_cast_inputs() {
+    let (x, double) = (leaf(&[2, 2]), Var::constant(leaf(&[2, 2]).array().cast(DType::F64, Bytes::Workspace).unwrap()));
+    let run = || {
+        binade_amp::with_cast_inputs(DType::F32, &[&x.cast(DType::F16).unwrap(), &double], |ins| {
+            (ins[0].dtype(), ins[1].dtype(), ins[0].matmul(&ins[0]).unwrap().dtype())
+        })
+        .unwrap()
+    };
+    // Inside, inputs are cast and nothing else is; outside, nothing happens.
+    assert_eq!(autocast(DType::F16, run), (DType::F32, DType::F64, DType::F32));
+    assert_eq!(run(), (DType::F16, DType::F64, DType::F16));
+}
+
+#[test]
+fn results_come_out_in_the_dtype_the_policy_wants() {
+    let policy = Policy::parse("p=f32,c=f16,o=f32").unwrap();
+    let x = leaf(&[2, 2]);
+    let y = policy.run(|| x.matmul(&x)).unwrap();
+    assert_eq!((y.dtype(), policy.cast_output(&y).unwrap().dtype()), (DType::F16, DType::F32));
+    assert_eq!(Policy::autocast(DType::F16).cast_output(&y).unwrap().dtype(), DType::F16);
+}

@@ -247,6 +247,11 @@ pub fn discard() {
     with(|s| s.deferred.clear());
 }
 
+/// Whether a cast rule is in force.
+pub fn is_casting() -> bool {
+    with(|s| s.rule.is_some())
+}
+
 /// The rule in force.
 pub(crate) fn rule() -> Option<Arc<dyn CastRule>> {
     with(|s| s.rule.clone())

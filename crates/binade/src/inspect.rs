@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use binade::amp::preflight::{Preflight, Range, Role, preflight};
+use binade::amp::{Census, census};
 use binade::autograd::Var;
 use binade::models::{SmallCnn, SmallCnnConfig};
 use binade::nn::{Layer, load_state_dict, read_safetensors};
@@ -44,15 +45,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     load_state_dict(&model, &weights)?;
     let samples: Vec<usize> = (0..splits.train.len().min(config.fit.batch_size)).collect();
     let batch = Batch::of(&*splits.train, &samples, None)?;
-    let found = preflight(&model, || -> binade::amp::Result<Var> {
+    let loss = || -> binade::amp::Result<Var> {
         let logits = model.forward(&Var::constant(batch.input.clone()))?;
         Ok(logits.cross_entropy(&Var::constant(batch.target.clone()), CrossEntropy::default())?)
-    })?;
+    };
+    let found = preflight(&model, loss)?;
+    let counted = census(&found.policy(), loss)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?);
     } else {
         println!("{} after training in {}, one batch of {}, in f32\n", dataset.name(), precision.name(), samples.len());
         print(&found);
+        print_census(&found, &counted);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,6 +106,19 @@ fn print(found: &Preflight) {
     }
     let scale = found.loss_scale.map_or(String::new(), |s| format!(", loss scale {s}"));
     println!("recommended: {}{scale}: {}", found.recommended, found.why);
+}
+
+fn print_census(found: &Preflight, census: &Census) {
+    println!("\none step under autocast to {}: operators by dtype of their result, forward and backward", found.recommended);
+    for (op, by) in &census.operators {
+        let counts: Vec<String> = by.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
+        println!("  {op:<24} {}", counts.join(", "));
+    }
+    let casts: u64 = census.casts.values().map(|(n, _)| n).sum();
+    println!("  {casts} casts wrote {:.1} KiB", census.cast_bytes() as f64 / 1024.0);
+    for (layer, op) in &census.wide_contractions {
+        println!("  {op} in {layer:?} ran in f32");
+    }
 }
 
 /// Exponents in fours, with the edges of f16 (Micikevicius et al. 2018, figure 3).

@@ -133,10 +133,13 @@ fn inspect_reports_every_layer_and_recommends() {
     let out = binade(&["train", "--epochs", "1", "--precision", "fp32", "--out", "run", "--quiet"], folder.path());
     assert!(out.status.success(), "{}", text(&out.stderr));
     let table = text(&binade(&["inspect", "run"], folder.path()).stdout);
-    assert!(["c1.weight", "f2", "gradients by exponent", "recommended: f16"].iter().all(|s| table.contains(s)), "{table}");
+    assert!(
+        ["c1.weight", "f2", "gradients by exponent", "recommended: f16", "casts wrote"].iter().all(|s| table.contains(s)),
+        "{table}"
+    );
     let json: serde_json::Value = serde_json::from_slice(&binade(&["inspect", "run", "--json"], folder.path()).stdout).unwrap();
     // 1 parameter tensor of each kind for 6 layers, and every layer in both passes.
-    let of = |role: &str| json["rows"].as_array().unwrap().iter().filter(|r| r["role"] == role).count();
+    let of = |role: &str| json["preflight"]["rows"].as_array().unwrap().iter().filter(|r| r["role"] == role).count();
     assert!(of("weight") == 12 && of("activation") >= 6 && of("gradient") >= 12);
     let missing = binade(&["inspect", "nowhere"], folder.path());
     assert_eq!(missing.status.code(), Some(1));
