@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
             Origin::CastOverflow => "beyond the range of its dtype",
             Origin::OpOverflow => "overflow in f32",
             Origin::Invalid => "an invalid operation",
-            Origin::Inherited => "from an operand that is not finite",
+            Origin::Inherited => "from an operand no operator spoilt: the input data or a weight is not finite",
         })
     }
 }
@@ -87,6 +87,7 @@ impl fmt::Display for Blame {
         }
         match self.fitting_scale {
             Some(scale) => write!(f, "; a loss scale of {scale} fits"),
+            None if self.origin == Origin::Inherited => Ok(()),
             None => write!(f, "; no loss scale fits"),
         }
     }

@@ -3,6 +3,7 @@
 mod blame;
 mod census;
 mod error;
+mod fault;
 mod loss_scale;
 mod policy;
 pub mod preflight;
@@ -13,6 +14,7 @@ mod training;
 pub use blame::{Blame, Operand, Origin, blame};
 pub use census::{Census, census};
 pub use error::{Error, Result};
+pub use fault::{Fault, Hit};
 pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
 pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
 pub use recommend::{Hardware, Purpose, Recommendation};

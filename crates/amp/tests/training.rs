@@ -1,11 +1,7 @@
 //! Whole steps: applied or not, blamed on the right operator, with an infinity planted at every operator.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-
-use binade_amp::{Error, LossScale, Origin, Policy, Result, StepOutcome, Training, blame};
-use binade_autograd::scope::{self, Event, Phase};
-use binade_autograd::{Var, eval};
+use binade_amp::{Error, Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Training, blame};
+use binade_autograd::{Var, eval, scope};
 use binade_nn::{
     AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Schedule, Visitor,
     state_dict,
@@ -64,44 +60,6 @@ fn state(net: &Net, t: &Training) -> Vec<u64> {
     out
 }
 
-/// An observer that puts `value` into the first output of the operator number `at`, and notes which that was.
-struct Plant {
-    count: AtomicUsize,
-    at: usize,
-    value: f64,
-    hit: Mutex<Option<(String, String, bool)>>,
-}
-
-impl Plant {
-    fn new(at: usize, value: f64) -> Arc<Plant> {
-        Arc::new(Plant { count: AtomicUsize::new(0), at, value, hit: Mutex::new(None) })
-    }
-
-    fn observer(self: &Arc<Plant>) -> scope::Observer {
-        let plant = self.clone();
-        Arc::new(move |event: &Event<'_>| {
-            let out = &event.outs[0];
-            // Views share the memory of what they view; integers hold no infinity.
-            let shared = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
-            if shared || !out.dtype().is_float() || out.numel() == 0 {
-                return;
-            }
-            if plant.count.fetch_add(1, Ordering::Relaxed) == plant.at {
-                let mut values = out.to_f64_vec().unwrap();
-                let last = values.len() - 1;
-                values[last] = plant.value;
-                let values = Array::from_slice(out.device(), &values, out.shape(), Class::Workspace).unwrap();
-                out.copy_from(&values).unwrap();
-                *plant.hit.lock().unwrap() = Some((event.op.name().into(), event.path.into(), event.phase == Phase::Backward));
-            }
-        })
-    }
-
-    fn restart(&self) {
-        self.count.store(0, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {
     for value in [f64::INFINITY, f64::NAN] {
@@ -112,16 +70,16 @@ fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {
             let mut t = training(&net, LossScale::Static(8.0));
             assert_eq!(t.step(|| net.loss()).unwrap().outcome, StepOutcome::Applied);
             let before = state(&net, &t);
-            let plant = Plant::new(at, value);
-            let step = scope::with_observer(plant.observer(), || {
+            let fault = Fault::new(at, value);
+            let step = fault.run(|| {
                 t.step(|| {
-                    plant.restart();
+                    fault.restart();
                     net.loss()
                 })
-            })
-            .unwrap();
+            });
+            let step = step.unwrap();
             assert_eq!(t.iteration, 2);
-            let Some(hit) = plant.hit.lock().unwrap().clone() else { break };
+            let Some(hit) = fault.hit() else { break };
             if step.outcome == StepOutcome::Applied {
                 // ReLU's derivative or a dropped element hid it: then the gradients are right.
                 absorbed += 1;
@@ -129,9 +87,9 @@ fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {
             }
             assert_eq!(state(&net, &t), before, "{value} at operator {at}: {hit:?}");
             let blame = step.blame.unwrap_or_else(|| panic!("no blame for {hit:?}"));
-            assert_eq!((blame.op, blame.layer, blame.backward), hit, "operator {at}");
+            assert_eq!(Hit { op: blame.op, layer: blame.layer, backward: blame.backward }, hit, "operator {at}");
             assert_eq!(blame.counts[if value.is_nan() { 0 } else { 1 }], 1);
-            *(if hit.2 { &mut backward } else { &mut forward }) += 1;
+            *(if hit.backward { &mut backward } else { &mut forward }) += 1;
         }
         assert!(forward >= 8 && backward >= 10 && absorbed <= 4, "{forward} {backward} {absorbed}");
     }

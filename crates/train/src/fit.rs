@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use binade_amp::preflight::{Preflight, preflight};
 use binade_amp::{LossScale, Policy, Step, StepOutcome, Training};
-use binade_autograd::{Var, eval};
+use binade_autograd::{Var, eval, scope};
 use binade_nn::{AdamW, Layer, Optimizer, Schedule};
 use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{DType, Device, Key};
@@ -226,6 +227,13 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     at.summary = Some(summary.clone());
     checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
     Ok(summary)
+}
+
+/// What the model's numbers would lose in 16 bit, on the first training samples.
+pub(crate) fn numbers(model: &impl Layer, data: &Splits, config: &Config) -> Result<Preflight> {
+    let samples: Vec<usize> = (0..data.train.len().min(config.batch_size).min(64)).collect();
+    let batch = Batch::of(&*data.train, &samples, None)?;
+    scope::with_key(config.seed, 0, || preflight(model, || loss_of(model, &batch, &data.train.target())))
 }
 
 /// Cross-entropy for classes, mean squared error for values.

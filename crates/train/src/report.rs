@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use binade_amp::preflight::{Preflight, Role};
+
 use crate::metrics::{Metrics, Record};
 use crate::summary::{Summary, bytes};
 
@@ -23,7 +25,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11p
 th:first-child,td:first-child{text-align:left}";
 
 /// The page for a run.
-pub fn report(name: &str, summaries: &[Summary], metrics: &[Record]) -> String {
+pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Option<&Preflight>) -> String {
     let of = |precision: &str, f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
         metrics.iter().filter(|r| r.precision == precision).filter_map(|r| f(&r.metrics)).collect()
     };
@@ -67,10 +69,67 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record]) -> String {
     }
     card("Loss scale by step (1 = no scaling)", chart(&scale, None, &|v| format!("2^{v:.0}")));
     card("Peak memory by class", bars(summaries));
+    if let Some(numbers) = numbers {
+        card(&format!("Numbers by exponent, against f16's range (one batch, {})", summaries[0].precision), exponents(numbers));
+    }
     page.push_str("</div><div class=\"card wide\" style=\"margin-top:1rem\">");
     page.push_str(&summary_table(summaries));
     page.push_str("</div></html>\n");
     page
+}
+
+/// Shares of weights, activations and gradients by exponent (Micikevicius et al. 2018, figure 3); shaded where f16 loses bits, and
+/// darker where it gives 0 or infinity.
+fn exponents(numbers: &Preflight) -> String {
+    let roles = [(Role::Weight, "weights"), (Role::Activation, "activations"), (Role::Gradient, "gradients")];
+    let totals = roles.map(|(role, name)| (numbers.total(role), name));
+    let all = || totals.iter().flat_map(|(r, _)| r.exponents.keys().copied());
+    let (low, high) = (all().min().unwrap_or(0).min(-30), all().max().unwrap_or(0).max(18));
+    let (width, row, left) = (520.0, 84.0, 78.0);
+    let step = (width - left - 8.0) / (high - low + 1) as f64;
+    let x = |e: i32| left + (e - low) as f64 * step;
+    let mut svg = format!("<svg viewBox=\"0 0 {width} {}\" role=\"img\">", 3.0 * row + 24.0);
+    // 2^-25 itself becomes 0; larger numbers of its binade do not.
+    for (from, to, opacity) in [(low, -26, 0.22), (-25, -15, 0.1), (16, high, 0.22)] {
+        let _ = write!(
+            svg,
+            "<rect x=\"{:.1}\" width=\"{:.1}\" y=\"4\" height=\"{:.1}\" fill=\"#d55e00\" opacity=\"{opacity}\"/>",
+            x(from),
+            (to - from + 1) as f64 * step,
+            3.0 * row
+        );
+    }
+    for (i, (range, name)) in totals.iter().enumerate() {
+        let floor = 4.0 + (i + 1) as f64 * row;
+        let most = range.exponents.values().copied().max().unwrap_or(1).max(1) as f64;
+        for (&e, &n) in &range.exponents {
+            let h = n as f64 / most * (row - 12.0);
+            let share = 100.0 * n as f64 / (range.count - range.zeros).max(1) as f64;
+            let _ = write!(
+                svg,
+                "<rect x=\"{:.1}\" width=\"{:.1}\" y=\"{:.1}\" height=\"{h:.1}\" fill=\"{}\"><title>2^{e}: {share:.2} %</title></rect>",
+                x(e) + 0.5,
+                (step - 1.0).max(0.5),
+                floor - h,
+                SERIES[i]
+            );
+        }
+        let lost = 100.0 * range.f16.underflow as f64 / (range.count - range.zeros).max(1) as f64;
+        let _ = write!(
+            svg,
+            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{lost:.1} % → 0</text>",
+            width - 8.0,
+            left - 6.0,
+            floor - 34.0,
+            left - 6.0,
+            floor - 20.0
+        );
+    }
+    for e in (low..=high).filter(|e| e % 8 == 0) {
+        let _ =
+            write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">2^{e}</text>", x(e) + step / 2.0, 3.0 * row + 20.0);
+    }
+    svg + "</svg>"
 }
 
 fn escape(text: &str) -> String {

@@ -59,17 +59,20 @@ pub struct Run {
 pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, config: &RunConfig) -> Result<Run> {
     interrupt::install();
     let folder = folder(config)?;
-    let mut summaries = Vec::new();
+    let (mut summaries, mut numbers) = (Vec::new(), None);
     for &precision in &config.precisions {
         // A stream of its own, beside those of the iterations.
         let model = scope::with_key(config.fit.seed, u64::MAX, &build)?;
         let output = Output { folder: folder.clone(), resume: config.resume, quiet: config.quiet };
         summaries.push(fit(&model, data, &Config { precision, ..config.fit.clone() }, &output)?);
         write_json(&folder.join("summary.json"), &summaries)?;
+        if numbers.is_none() {
+            numbers = Some(fit::numbers(&model, data, &config.fit)?);
+        }
     }
     let page = folder.join("report.html");
     let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-    std::fs::write(&page, report(&config.name, &summaries, &metrics)).map_err(Error::io(&page))?;
+    std::fs::write(&page, report(&config.name, &summaries, &metrics, numbers.as_ref())).map_err(Error::io(&page))?;
     if !config.quiet {
         println!("\n{}\n\nreport: {}", table(&summaries), page.display());
     }
