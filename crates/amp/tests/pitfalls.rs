@@ -2,7 +2,7 @@
 
 use binade_amp::{Dynamic, Error, GradScaler, LossScale, Policy, Refill, Result, StepOutcome, autocast};
 use binade_autograd::{Gradients, Var, grad, scope};
-use binade_nn::{Adagrad, Adam, AdamW, Layer, Linear, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
+use binade_nn::{Adagrad, Adam, AdamW, BatchNorm2d, Layer, Linear, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
 use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{Array, Class, DType, Device, Shape};
 
@@ -130,6 +130,53 @@ fn test_grad_scaling_clipping() {
         p.array().to_vec::<f32>().unwrap()
     };
     assert_eq!(clipped(1.0), clipped(1024.0));
+}
+
+/// PyTorch's `_run_scaling_case`: the second of two batches in every three is bad; the scale is backed off, then grows, and the
+/// weights are those of plain training without the bad batch.
+#[test]
+fn test_grad_scaling_autocast() {
+    let build = || scope::with_key(9, 0, || (Linear::new(8, 8).unwrap(), Linear::new(8, 8).unwrap()));
+    let run = |net: &(Linear, Linear), i: usize| -> Result<Var> {
+        let x: Vec<f32> = (0..64).map(|k| ((k * 7 + i * 13) as f32 * 0.37).sin()).collect();
+        let y: Vec<f32> = (0..64).map(|k| ((k * 5 + i * 11) as f32 * 0.53).cos()).collect();
+        let x = Var::constant(array(&x, &[8, 8]));
+        let out = autocast(DType::F16, || net.1.forward(&net.0.forward(&x)?))?;
+        Ok(out.cast(DType::F32)?.mse_loss(&Var::constant(array(&y, &[8, 8])), Reduction::Mean)?)
+    };
+    let optimizer = |net: &(Linear, Linear)| {
+        let params = [&net.0.weight, &net.1.weight].iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
+        Optimizer::empty().with_group(params, Sgd { lr: 1.0, ..Sgd::default() })
+    };
+    let (scaled, control) = (build(), build());
+    let (mut opt, mut plain) = (optimizer(&scaled), optimizer(&control));
+    let mut s = GradScaler::new(LossScale::Dynamic(Dynamic {
+        init_scale: 128.0,
+        growth_factor: 2.0,
+        backoff_factor: 0.5,
+        growth_interval: 1,
+        ..Dynamic::default()
+    }))
+    .unwrap();
+    for i in 0..4 {
+        let mut grads = s.scale(&run(&scaled, i).unwrap()).unwrap().backward().unwrap();
+        if i == 2 {
+            let id = scaled.1.weight.id();
+            let mut bad = grads.by_id(id).unwrap().to_f64_vec().unwrap();
+            bad[0] = f64::INFINITY;
+            grads.insert(id, array(&bad.iter().map(|&v| v as f32).collect::<Vec<_>>(), &[8, 8]));
+        }
+        assert_eq!(s.step(&mut opt, &grads).unwrap() == StepOutcome::Skipped, i == 2);
+        s.update().unwrap();
+        if i != 2 {
+            plain.step(&run(&control, i).unwrap().backward().unwrap()).unwrap();
+        }
+    }
+    assert_eq!(s.loss_scale(), 128.0 * 2f64.powi(3) * 0.5);
+    for (a, b) in [(&scaled.0, &control.0), (&scaled.1, &control.1)] {
+        let (a, b) = (a.weight.array().to_f64_vec().unwrap(), b.weight.array().to_f64_vec().unwrap());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-7 + 1e-5 * b.abs()), "{a:?} {b:?}");
+    }
 }
 
 #[test]
@@ -343,6 +390,23 @@ fn sums_and_means_accumulate_in_f32_and_overflow_only_if_the_result_does() {
     assert_eq!(half(&[1000.0; 100_000], &[100_000], DType::F16).mean(&[], false).unwrap().item().unwrap(), 1000.0);
     let wide = autocast(DType::F16, || half(&[1000.0; 100], &[100], DType::F16).sum(&[], false)).unwrap();
     assert_eq!((wide.dtype(), wide.item().unwrap()), (DType::F32, 100_000.0));
+}
+
+#[test]
+fn statistics_of_a_million_f16_elements_of_200_are_those_of_f64() {
+    let n = 1 << 20;
+    let values: Vec<f32> = (0..n).map(|i| if (i * 2654435761) & 4096 == 0 { 200.0 } else { -200.0 }).collect();
+    let x = half(&values, &[n / 1024, 1, 32, 32], DType::F16);
+    let norm = BatchNorm2d::new(1).unwrap();
+    let y = norm.forward(&x).unwrap().array().to_f64_vec().unwrap();
+    let mean = values.iter().map(|&v| v as f64).sum::<f64>() / n as f64;
+    let var = values.iter().map(|&v| (v as f64 - mean).powi(2)).sum::<f64>() / n as f64;
+    let worst = y.iter().zip(&values).map(|(y, &v)| (y - (v as f64 - mean) / (var + 1e-5).sqrt()).abs()).fold(0.0, f64::max);
+    assert!(worst <= 2f64.powi(-11), "{worst:e}");
+    scope::commit().unwrap();
+    let running = norm.running_var.array().item().unwrap();
+    let expected = 0.9 + 0.1 * var * n as f64 / (n - 1) as f64;
+    assert!((running - expected).abs() <= 1e-5 * expected, "{running} {expected}");
 }
 
 #[test]
