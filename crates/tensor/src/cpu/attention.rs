@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::gemm::Gemm;
+use super::gemm::small;
+use super::tile::Tile;
 use super::operand::{Compute, Operand};
 use super::rows::write;
 use super::softmax::row_max;
@@ -124,7 +125,7 @@ impl<'a> Mask<'a> {
 }
 
 /// Scores of a tile, scaled and masked, with hidden positions at −∞.
-fn scores<C: Gemm>(
+fn scores<C: Tile>(
     isa: Isa,
     g: &Geometry,
     mask: Option<&Mask<'_>>,
@@ -137,7 +138,7 @@ fn scores<C: Gemm>(
     keys: usize,
     to: &mut [C],
 ) {
-    C::gemm(rows, g.d, keys, &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], C::zero(), to, keys);
+    small(isa, [rows, g.d, keys], &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], false, to, keys);
     let scale = C::from_f64(g.scale);
     for (i, row) in to.chunks_mut(keys).take(rows).enumerate() {
         row.iter_mut().for_each(|s| *s = *s * scale);
@@ -151,7 +152,7 @@ fn scores<C: Gemm>(
     }
 }
 
-pub(super) fn forward<C: Gemm>(
+pub(super) fn forward<C: Tile>(
     isa: Isa,
     attention: &Attention,
     ins: &[&Array],
@@ -193,7 +194,7 @@ pub(super) fn forward<C: Gemm>(
                         max[i] = new;
                         g.drop(h, first + i, key, &mut p[i * keys..(i + 1) * keys]);
                     }
-                    C::gemm(rows, keys, g.e, &p, [keys, 1], &v[key * g.e..], [g.e, 1], C::one(), acc, g.e);
+                    small(isa, [rows, keys, g.e], &p, [keys, 1], &v[key * g.e..], [g.e, 1], true, acc, g.e);
                 }
                 for i in 0..rows {
                     // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
@@ -213,7 +214,7 @@ pub(super) fn forward<C: Gemm>(
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp. Probabilities are computed anew tile by tile.
-pub(super) fn backward<C: Gemm>(
+pub(super) fn backward<C: Tile>(
     isa: Isa,
     attention: &Attention,
     ins: &[&Array],
@@ -260,16 +261,16 @@ pub(super) fn backward<C: Gemm>(
                     for i in 0..rows {
                         g.drop(h, first + i, key, &mut used[i * keys..(i + 1) * keys]);
                     }
-                    C::gemm(keys, rows, g.e, used, [1, keys], &go[first * g.e..], [g.e, 1], C::one(), &mut dv[key * g.e..], g.e);
-                    C::gemm(rows, g.e, keys, &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], C::zero(), &mut dp, keys);
+                    small(isa, [keys, rows, g.e], used, [1, keys], &go[first * g.e..], [g.e, 1], true, &mut dv[key * g.e..], g.e);
+                    small(isa, [rows, g.e, keys], &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], false, &mut dp, keys);
                     for i in 0..rows {
                         g.drop(h, first + i, key, &mut dp[i * keys..(i + 1) * keys]);
                         for j in i * keys..(i + 1) * keys {
                             dp[j] = p[j] * (dp[j] - delta[i]) * scale;
                         }
                     }
-                    C::gemm(rows, keys, g.d, &dp, [keys, 1], &k[key * g.d..], [g.d, 1], C::one(), &mut dq[first * g.d..], g.d);
-                    C::gemm(keys, rows, g.d, &dp, [1, keys], &q[first * g.d..], [g.d, 1], C::one(), &mut dk[key * g.d..], g.d);
+                    small(isa, [rows, keys, g.d], &dp, [keys, 1], &k[key * g.d..], [g.d, 1], true, &mut dq[first * g.d..], g.d);
+                    small(isa, [keys, rows, g.d], &dp, [1, keys], &q[first * g.d..], [g.d, 1], true, &mut dk[key * g.d..], g.d);
                 }
             }
             [dq, dk, dv]

@@ -1,86 +1,25 @@
-//! Convolution as a matrix product: blocks of output pixels gather their patches, channels innermost, and multiply them by the
-//! weight. Only one block of patches exists at a time per thread.
+//! Convolution without patches in memory: the rows of the image a block of output pixels needs are widened, with their padding, into
+//! a slab in the second-level cache, and [`super::tile`] walks its taps. The gradient by the input is the same correlation with
+//! the weight turned round, one for each residue of the stride; the gradient by the weight is a product over pixels of two slabs.
 
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
-use super::gemm::{Finish, Gemm, Panel, ROWS, output_parts, workspace};
+use super::depthwise::{self, TapSums, Taps};
+use super::gemm::{DEPTH, Finish, Panel, elements_of, output_parts, workspace};
 use super::operand::{BLOCK, Compute, Operand};
-use super::rows::write;
-use crate::memory::Pool;
+use super::tile::{Block, Row, Segment, Tile};
+use crate::memory::{HostBuffer, Pool};
 use crate::op::{Conv2d, Epilogue};
 use crate::simd::Isa;
-use crate::{Array, ArrayMut, Layout, Result, Shape};
+use crate::{Array, ArrayMut, DType, Layout, Result, Shape};
 
-/// Extents of one convolution, or of the convolution that gives an input gradient.
-#[derive(Clone, Copy)]
-struct Geometry {
-    h: usize,
-    w: usize,
-    c: usize,
-    oh: usize,
-    ow: usize,
-    kernel: [usize; 2],
-    conv: Conv2d,
-    /// Padding before the first pixel; negative where the image is cropped.
-    pad: [isize; 2],
-}
-
-impl Geometry {
-    fn new(x: &Shape, w: &Shape, out: &Shape, conv: &Conv2d) -> Geometry {
-        Geometry {
-            h: x[2],
-            w: x[3],
-            c: x[1],
-            oh: out[2],
-            ow: out[3],
-            kernel: [w[2], w[3]],
-            conv: *conv,
-            pad: [conv.padding[0] as isize, conv.padding[1] as isize],
-        }
-    }
-
-    /// Elements of one patch of one group.
-    fn patch(&self) -> usize {
-        self.kernel[0] * self.kernel[1] * self.c / self.conv.groups
-    }
-
-    /// Whether the patches are the pixels themselves.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.conv.stride == [1, 1] && self.pad == [0, 0] && self.conv.groups == 1
-    }
-
-    /// Calls `each(tap, source)` for every tap of output pixel `pixel` with the index of its image pixel, if inside.
-    #[inline(always)]
-    fn taps(&self, pixel: usize, mut each: impl FnMut(usize, Option<usize>)) {
-        let (ox, rest) = (pixel % self.ow, pixel / self.ow);
-        let (oy, n) = (rest % self.oh, rest / self.oh);
-        let at = |o: usize, d: usize, k: usize| (o * self.conv.stride[d] + k * self.conv.dilation[d]) as isize - self.pad[d];
-        for ky in 0..self.kernel[0] {
-            let y = at(oy, 0, ky);
-            let row = (y >= 0 && (y as usize) < self.h).then(|| (n * self.h + y as usize) * self.w);
-            for kx in 0..self.kernel[1] {
-                let x = at(ox, 1, kx);
-                let source = row.filter(|_| x >= 0 && (x as usize) < self.w).map(|r| r + x as usize);
-                each(ky * self.kernel[1] + kx, source);
-            }
-        }
-    }
-
-    /// Writes the patches of `pixels` of a group, one per row, as (ky, kx, channel).
-    fn gather<C: Compute>(&self, x: &[C], pixels: std::ops::Range<usize>, group: usize, to: &mut [C]) {
-        let cg = self.c / self.conv.groups;
-        let len = self.patch();
-        for (pixel, row) in pixels.zip(to.chunks_mut(len)) {
-            self.taps(pixel, |tap, source| {
-                let to = &mut row[tap * cg..(tap + 1) * cg];
-                match source {
-                    Some(s) => to.copy_from_slice(&x[s * self.c + group * cg..][..cg]),
-                    None => to.fill(C::zero()),
-                }
-            });
-        }
-    }
-}
+/// Output pixels per block, about: their slab and results stay in the second-level cache.
+const PIXELS: usize = 256;
+/// Elements of a slab, about.
+const SLAB: usize = 96 * 1024;
+/// With fewer input channels than this, patches are copied: segments would be too short.
+const FEW: usize = 16;
 
 /// An image `[N, C, H, W]` as a channels-last slice of the computing type.
 pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a [u8]) -> Result<Panel<'a, C>> {
@@ -98,42 +37,408 @@ pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a
     Ok(Panel::Widened(buffer))
 }
 
-/// The weight `[O, C/g, KH, KW]` with rows (group, o) and columns (ky, kx, channel).
-fn weight_rows<C: Compute>(isa: Isa, w: &Array, bytes: &[u8]) -> Vec<C> {
-    let mut out = vec![C::zero(); w.numel()];
-    Operand::new(w, bytes, w.shape(), &[0, 2, 3, 1]).load(isa, 0, &mut out);
-    out
+
+/// An image read in slabs.
+pub(super) struct Source<'a> {
+    values: Operand<'a>,
+    pub(super) n: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
+    pub(super) c: usize,
 }
 
-/// `out[p, o] = Σ patch[p, k]·w[o, k]` for every pixel, with `w` as `[groups][O/g][K]`; blocks of `ROWS` pixels in parallel.
-fn correlate<C: Gemm>(
-    g: &Geometry,
-    x: &[C],
-    w: &[C],
-    o: usize,
-    parts: Vec<(&mut [u8], &mut [u8])>,
-    size: usize,
-    finish: impl Fn(&mut [C], &mut [u8], &mut [u8]) + Sync,
-) {
-    let (k, og) = (g.patch(), o / g.conv.groups);
-    parts.into_par_iter().enumerate().for_each(|(i, (out, pre))| {
-        let rows = out.len() / (o * size);
-        let first = i * ROWS;
-        let mut acc = vec![C::zero(); rows * o];
-        if g.is_pointwise() {
-            C::gemm(rows, k, o, &x[first * k..], [k, 1], w, [1, k], C::zero(), &mut acc, o);
-        } else if k > 0 {
-            let mut patches = vec![C::zero(); rows * k];
-            for group in 0..g.conv.groups {
-                g.gather(x, first..first + rows, group, &mut patches);
-                C::gemm(rows, k, og, &patches, [k, 1], &w[group * og * k..], [1, k], C::zero(), &mut acc[group * og..], o);
+impl<'a> Source<'a> {
+    pub(super) fn new(x: &Array, bytes: &'a [u8]) -> Source<'a> {
+        let s = x.shape();
+        Source { values: Operand::new(x, bytes, s, &[0, 2, 3, 1]), n: s[0], h: s[2], w: s[3], c: s[1] }
+    }
+
+    /// Rows `y..y + rows` and columns `x..x + width` of image `n`, channels `first..first + channels`, as `[rows][width][channels]`;
+    /// zeros outside the image.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn slab<C: Compute>(
+        &self,
+        isa: Isa,
+        n: usize,
+        y: isize,
+        x: isize,
+        width: usize,
+        first: usize,
+        channels: usize,
+        to: &mut [C],
+    ) {
+        let inside = |at: isize, extent: usize| at.clamp(0, extent as isize) as usize;
+        let (left, right) = (inside(x, self.w), inside(x + width as isize, self.w));
+        for (i, row) in to.chunks_exact_mut(width * channels).enumerate() {
+            let at = y + i as isize;
+            if at < 0 || at >= self.h as isize || left >= right {
+                row.fill(C::zero());
+                continue;
+            }
+            let skip = (left as isize - x) as usize * channels;
+            let until = skip + (right - left) * channels;
+            row[..skip].fill(C::zero());
+            row[until..].fill(C::zero());
+            let pixel = (n * self.h + at as usize) * self.w + left;
+            if channels == self.c {
+                self.values.load(isa, pixel * self.c, &mut row[skip..until]);
+            } else {
+                for (j, to) in row[skip..until].chunks_exact_mut(channels).enumerate() {
+                    self.values.load(isa, (pixel + j) * self.c + first, to);
+                }
             }
         }
-        finish(&mut acc, out, pre);
-    });
+    }
 }
 
-pub(super) fn forward<C: Gemm>(
+/// A tap of a phase: which slab pixel it reads, from the first, and which weight it is.
+#[derive(Clone, Copy)]
+struct Tap {
+    at: [isize; 2],
+    index: usize,
+}
+
+/// Output pixels whose coordinates leave the same residue, and the taps they have.
+struct Phase {
+    residue: [usize; 2],
+    taps: Vec<Tap>,
+}
+
+/// `out[y, x] = Σ_taps w[tap]·image[(y / step)·stride + tap.y, …]` for the pixels of each phase.
+struct Correlation {
+    /// Extents of the output.
+    h: usize,
+    w: usize,
+    /// Distance of the output pixels of a phase.
+    step: [usize; 2],
+    /// Distance in the image of neighbouring output pixels of a phase.
+    stride: [usize; 2],
+    phases: Vec<Phase>,
+    /// Least and largest tap.
+    low: [isize; 2],
+    high: [isize; 2],
+}
+
+impl Correlation {
+    fn new(h: usize, w: usize, step: [usize; 2], stride: [usize; 2], phases: Vec<Phase>) -> Correlation {
+        let taps = || phases.iter().flat_map(|p| &p.taps);
+        let low = std::array::from_fn(|d| taps().map(|t| t.at[d]).min().unwrap_or(0));
+        let high = std::array::from_fn(|d| taps().map(|t| t.at[d]).max().unwrap_or(0));
+        Correlation { h, w, step, stride, phases, low, high }
+    }
+
+    /// A convolution forward.
+    fn forward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
+        let at = |d: usize, k: usize| (k * conv.dilation[d]) as isize - conv.padding[d] as isize;
+        let taps = (0..kernel[0] * kernel[1])
+            .map(|index| Tap { at: [at(0, index / kernel[1]), at(1, index % kernel[1])], index })
+            .collect();
+        Correlation::new(h, w, [1, 1], conv.stride, vec![Phase { residue: [0, 0], taps }])
+    }
+
+    /// The gradient by the input: pixel `y` takes from every output `o` with `o·stride + k·dilation − padding = y`.
+    fn backward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
+        let from = |d: usize, residue: usize, k: usize| {
+            let at = (residue + conv.padding[d]) as isize - (k * conv.dilation[d]) as isize;
+            (at.rem_euclid(conv.stride[d] as isize) == 0).then(|| at.div_euclid(conv.stride[d] as isize))
+        };
+        let mut phases = Vec::new();
+        for py in 0..conv.stride[0] {
+            for px in 0..conv.stride[1] {
+                let tap = |index: usize| {
+                    let at = [from(0, py, index / kernel[1])?, from(1, px, index % kernel[1])?];
+                    Some(Tap { at, index })
+                };
+                phases.push(Phase { residue: [py, px], taps: (0..kernel[0] * kernel[1]).filter_map(tap).collect() });
+            }
+        }
+        Correlation::new(h, w, conv.stride, [1, 1], phases)
+    }
+
+    /// Columns of a slab.
+    fn width(&self) -> usize {
+        (self.w.div_ceil(self.step[1]) - 1) * self.stride[1] + (self.high[1] - self.low[1]) as usize + 1
+    }
+
+    /// Rows of the slab for `rows` output rows from `y` on.
+    fn slab_rows(&self, y: usize, rows: usize) -> usize {
+        let count = (y + rows - 1) / self.step[0] - y / self.step[0];
+        count * self.stride[0] + (self.high[0] - self.low[0]) as usize + 1
+    }
+
+    /// Output rows per block: by the number of pixels and the size of the slab, at least eight blocks.
+    fn rows(&self, n: usize, c: usize) -> usize {
+        let (width, all) = (self.width() * c, n * self.h);
+        let per_image = (self.h * self.w).div_ceil(PIXELS).max(1);
+        let rows = if per_image > 1 { self.h.div_ceil(per_image) } else { PIXELS.div_ceil(self.h * self.w).min(PIXELS) * self.h };
+        let fits = |rows: &usize| rows.div_ceil(self.h) * self.slab_rows(0, (*rows).min(self.h)) * width <= SLAB;
+        let mut rows = rows.min(all.div_ceil(8)).max(1);
+        while rows > 1 && !fits(&rows) {
+            rows = rows.div_ceil(2);
+        }
+        rows.next_multiple_of(self.step[0])
+    }
+
+    /// The stretches of one image among the output rows `first..first + rows` of all images.
+    fn pieces(&self, first: usize, rows: usize) -> SmallVec<[Piece; 8]> {
+        let mut out = SmallVec::new();
+        let (mut at, mut slab) = (first, 0);
+        while at < first + rows {
+            let (n, y) = (at / self.h, at % self.h);
+            let rows = (self.h - y).min(first + rows - at);
+            out.push(Piece { n, y, rows, slab, pixel: (at - first) * self.w });
+            slab += self.slab_rows(y, rows) * self.width();
+            at += rows;
+        }
+        out
+    }
+
+    /// Widens what the pieces need. Returns the number of slab pixels.
+    fn fill<C: Compute>(
+        &self,
+        isa: Isa,
+        x: &Source<'_>,
+        pieces: &[Piece],
+        first: usize,
+        channels: usize,
+        to: &mut [C],
+    ) {
+        for p in pieces {
+            let len = self.slab_rows(p.y, p.rows) * self.width() * channels;
+            let y = (p.y / self.step[0] * self.stride[0]) as isize + self.low[0];
+            x.slab(isa, p.n, y, self.low[1], self.width(), first, channels, &mut to[p.slab * channels..][..len]);
+        }
+    }
+
+    /// Slab pixels of the pieces.
+    fn slab_pixels(&self, pieces: &[Piece]) -> usize {
+        pieces.last().map_or(0, |p| p.slab + self.slab_rows(p.y, p.rows) * self.width())
+    }
+
+    /// Calls `each(slab pixel, output pixel)` for the pixels of a phase, row by row.
+    fn pixels(&self, pieces: &[Piece], residue: [usize; 2], mut each: impl FnMut(usize, usize)) {
+        for p in pieces {
+            for y in (p.y..p.y + p.rows).filter(|y| y % self.step[0] == residue[0]) {
+                let row = p.slab + (y / self.step[0] - p.y / self.step[0]) * self.stride[0] * self.width();
+                for (i, x) in (residue[1]..self.w).step_by(self.step[1]).enumerate() {
+                    each(row + i * self.stride[1], p.pixel + (y - p.y) * self.w + x);
+                }
+            }
+        }
+    }
+
+    /// Where a tap reads, in slab pixels.
+    fn tap(&self, tap: &Tap) -> usize {
+        (tap.at[0] - self.low[0]) as usize * self.width() + (tap.at[1] - self.low[1]) as usize
+    }
+
+    /// Whether patches are copied for images of `c` channels.
+    fn copies(&self, c: usize, groups: usize) -> bool {
+        c < FEW && groups == 1 && self.phases.len() == 1 && self.phases[0].taps.len() > 1
+    }
+
+    /// Copies the patches of the pieces' pixels, `(tap, channel)`, rows `ld` apart.
+    fn patches<C: Compute>(&self, pieces: &[Piece], slab: &[C], c: usize, ld: usize, to: &mut [C]) {
+        self.pixels(pieces, [0, 0], |from, pixel| {
+            let row = &mut to[pixel * ld..][..ld];
+            for (tap, to) in self.phases[0].taps.iter().zip(row.chunks_exact_mut(c)) {
+                to.copy_from_slice(&slab[(from + self.tap(tap)) * c..][..c]);
+            }
+        });
+    }
+}
+
+/// Output rows of one image, where their slab starts and which output pixel of the block is their first.
+#[derive(Clone, Copy)]
+struct Piece {
+    n: usize,
+    y: usize,
+    rows: usize,
+    slab: usize,
+    pixel: usize,
+}
+
+/// Extents of a weight `[O, C/g, KH, KW]`.
+#[derive(Clone, Copy)]
+struct Weight {
+    og: usize,
+    cg: usize,
+    taps: usize,
+    groups: usize,
+}
+
+impl Weight {
+    fn new(w: &Shape, groups: usize) -> Weight {
+        Weight { og: w[0] / groups, cg: w[1], taps: w[2] * w[3], groups }
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.og == 1 && self.cg == 1
+    }
+
+    /// Panels `[group][panel of o][tap][c][width]`, or `[group][panel of c][tap][o][width]` for the gradient by the input.
+    fn pack<C: Tile>(&self, isa: Isa, pool: &Pool, w: &Array, bytes: &[u8], backward: bool) -> Result<HostBuffer> {
+        let Weight { og, cg, taps, groups } = *self;
+        let width = C::width(isa);
+        let (columns, deep) = if backward { (cg, og) } else { (og, cg) };
+        let panels = columns.div_ceil(width);
+        let values = Operand::new(w, bytes, w.shape(), &[0, 1, 2, 3]);
+        if self.is_depthwise() {
+            // [tap][channel]
+            let mut buffer = workspace::<C>(pool, w.numel())?;
+            Operand::new(w, bytes, w.shape(), &[2, 3, 0, 1]).load(isa, 0, &mut buffer.as_mut_slice::<C>()[..w.numel()]);
+            return Ok(buffer);
+        }
+        let mut buffer = workspace::<C>(pool, groups * panels * width * deep * taps)?;
+        let all = &mut buffer.as_mut_slice::<C>()[..groups * panels * width * deep * taps];
+        all.par_chunks_mut((width * deep * taps).max(1)).enumerate().for_each(|(i, panel)| {
+            let (group, first) = (i / panels, i % panels * width);
+            let count = width.min(columns - first);
+            if count < width {
+                panel.fill(C::zero());
+            }
+            if backward {
+                let mut row = vec![C::zero(); count * taps];
+                for o in 0..og {
+                    values.load(isa, ((group * og + o) * cg + first) * taps, &mut row);
+                    for tap in 0..taps {
+                        let to = &mut panel[(tap * og + o) * width..][..count];
+                        to.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(t, &v)| *t = v);
+                    }
+                }
+            } else {
+                const DEEP: usize = 128;
+                let (mut rows, mut turned) = ([C::zero(); 32 * DEEP], [C::zero(); 32 * DEEP]);
+                for from in (0..cg * taps).step_by(DEEP) {
+                    let deep = DEEP.min(cg * taps - from);
+                    for j in 0..count {
+                        values.load(isa, (group * og + first + j) * cg * taps + from, &mut rows[j * DEEP..][..deep]);
+                    }
+                    C::transpose(isa, &rows, DEEP, count, deep, &mut turned, width);
+                    for (l, row) in turned.chunks(width).enumerate().take(deep) {
+                        let (c, tap) = ((from + l) / taps, (from + l) % taps);
+                        panel[(tap * cg + c) * width..][..count].copy_from_slice(&row[..count]);
+                    }
+                }
+            }
+        });
+        Ok(buffer)
+    }
+}
+
+/// Correlates `x` with packed weights: `inner` channels in and `columns` out per group.
+#[allow(clippy::too_many_arguments)]
+fn correlate<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    g: &Correlation,
+    x: &Source<'_>,
+    packed: &[C],
+    [groups, inner, columns]: [usize; 3],
+    taps: usize,
+    finish: &Finish<C>,
+    dtype: DType,
+    out: &mut [u8],
+    pre: Option<&mut [u8]>,
+) -> Result<()> {
+    let width = C::width(isa);
+    let depthwise = groups > 1 && inner == 1 && columns == 1;
+    let padded = if depthwise { 1 } else { columns.next_multiple_of(width) };
+    let (o, copies) = (groups * columns, g.copies(inner, groups));
+    let patch = (inner * taps).next_multiple_of(16);
+    let per_block = g.rows(x.n, x.c);
+    // The inner dimension of each phase, in chains of at most DEPTH.
+    let chains: Vec<Vec<Vec<Segment>>> = g
+        .phases
+        .iter()
+        .map(|phase| {
+            let mut chains: Vec<Vec<Segment>> = Vec::new();
+            let mut left = 0;
+            let mut push = |a: usize, b: usize, len: usize| {
+                for from in (0..len).step_by(DEPTH) {
+                    let len = DEPTH.min(len - from);
+                    if len > left {
+                        chains.push(Vec::new());
+                        left = DEPTH;
+                    }
+                    left -= len;
+                    if let Some(chain) = chains.last_mut() {
+                        chain.push(Segment { a: a + from, b: (b + from) * width, len });
+                    }
+                }
+            };
+            if copies {
+                push(0, 0, inner * taps);
+            } else {
+                phase.taps.iter().for_each(|tap| push(g.tap(tap) * x.c, tap.index * inner, inner));
+            }
+            chains
+        })
+        .collect();
+    let parts = output_parts(out, pre, per_block * g.w * o * dtype.size());
+    parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+        let pixels = out.len() / (o * dtype.size());
+        let pieces = g.pieces(i * per_block, pixels / g.w);
+        let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * x.c)?;
+        let mut slab = slab.as_mut_slice::<C>();
+        g.fill(isa, x, &pieces, 0, x.c, slab);
+        let mut copied;
+        if copies {
+            copied = workspace::<C>(pool, pixels * patch)?;
+            g.patches(&pieces, slab, x.c, patch, copied.as_mut_slice::<C>());
+            slab = copied.as_mut_slice::<C>();
+        }
+        let ld = groups * padded;
+        let mut acc = workspace::<C>(pool, pixels * ld)?;
+        let acc = &mut acc.as_mut_slice::<C>()[..pixels * ld];
+        let mut rows: Vec<Row> = Vec::with_capacity(pixels);
+        for (phase, chains) in g.phases.iter().zip(&chains) {
+            if depthwise {
+                rows.clear();
+                g.pixels(&pieces, phase.residue, |from, pixel| rows.push(Row { a: from * o, acc: pixel * o }));
+                let taps: Vec<_> = phase.taps.iter().map(|tap| (g.tap(tap) * o, tap.index * o)).collect();
+                C::taps(isa, Taps { slab, rows: &rows, taps: &taps, w: packed, c: o, acc });
+                continue;
+            }
+            for group in 0..groups {
+                rows.clear();
+                g.pixels(&pieces, phase.residue, |from, pixel| {
+                    let a = if copies { pixel * patch } else { from * x.c + group * inner };
+                    rows.push(Row { a, acc: pixel * ld + group * padded });
+                });
+                if chains.is_empty() {
+                    rows.iter().for_each(|r| acc[r.acc..r.acc + padded].fill(C::zero()));
+                }
+                for (j, segments) in chains.iter().enumerate() {
+                    C::block(
+                        isa,
+                        Block {
+                            a: slab,
+                            a_step: 1,
+                            rows: &rows,
+                            b: &packed[group * padded * inner * taps..],
+                            b_step: width,
+                            panel: width * inner * taps,
+                            columns,
+                            segments,
+                            acc,
+                            add: j > 0,
+                        },
+                    );
+                }
+            }
+        }
+        if groups > 1 && padded != columns {
+            for row in acc.chunks_mut(ld) {
+                (1..groups).for_each(|group| row.copy_within(group * padded..group * padded + columns, group * columns));
+            }
+        }
+        finish.rows(acc, ld, 0, o, o, out, pre, dtype);
+        Ok(())
+    })
+}
+
+pub(super) fn forward<C: Tile>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -147,21 +452,22 @@ pub(super) fn forward<C: Gemm>(
     if shape.numel() == 0 {
         return Ok(());
     }
-    let g = Geometry::new(ins[0].shape(), ins[1].shape(), &shape, conv);
-    let x = image::<C>(isa, pool, ins[0], bytes[0])?;
-    let w = weight_rows::<C>(isa, ins[1], bytes[1]);
+    let ws = *ins[1].shape();
     let finish = Finish::<C>::new(isa, epilogue, ins, bytes);
-    let o = shape[1];
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
-    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), ROWS * o * dtype.size());
-    correlate(&g, x.as_slice(), &w, o, parts, dtype.size(), |acc, out, pre| finish.rows(acc, o, out, pre, dtype));
-    Ok(())
+    let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]));
+    let x = Source::new(ins[0], bytes[0]);
+    let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
+    let weight = Weight::new(&ws, conv.groups);
+    let packed = weight.pack::<C>(isa, pool, ins[1], bytes[1], false)?;
+    let extents = [conv.groups, weight.cg, weight.og];
+    correlate(isa, pool, &g, &x, elements_of(&packed), extents, weight.taps, &finish, dtype, out, pre)
 }
 
-/// Inputs g, w, and a bias for a transposed convolution. With stride 1 this is a correlation of g with the flipped weight; else patches are scattered image by image.
-pub(super) fn input_backward<C: Gemm>(
+/// Inputs g, w, and a bias for a transposed convolution.
+pub(super) fn input_backward<C: Tile>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -174,84 +480,20 @@ pub(super) fn input_backward<C: Gemm>(
     if shape.numel() == 0 {
         return Ok(());
     }
-    // What every pixel starts from.
-    let mut start = vec![C::zero(); if bias.is_some() { shape[1] } else { 0 }];
-    if let Some((array, bytes)) = bias {
-        Operand::new(array, bytes, array.shape(), &[0]).load(isa, 0, &mut start);
-    }
-    let (gs, ws) = (*ins[0].shape(), *ins[1].shape());
-    let grad = image::<C>(isa, pool, ins[0], bytes[0])?;
-    let (c, o, groups) = (shape[1], gs[1], conv.groups);
-    let (cg, og) = (c / groups, o / groups);
-    let (kh, kw) = (ws[2], ws[3]);
-    let taps = kh * kw;
-    let w = weight_rows::<C>(isa, ins[1], bytes[1]);
-    let Some(bytes) = out.bytes() else { return Ok(()) };
-    let bytes = &mut bytes[..shape.numel() * dtype.size()];
-    if conv.stride == [1, 1] {
-        // Rows (group, c), columns (flipped tap, o).
-        let mut flipped = vec![C::zero(); w.len()];
-        for group in 0..groups {
-            for i in 0..cg {
-                for tap in 0..taps {
-                    for j in 0..og {
-                        flipped[((group * cg + i) * taps + taps - 1 - tap) * og + j] =
-                            w[((group * og + j) * taps + tap) * cg + i];
-                    }
-                }
-            }
-        }
-        let back = |d: usize, k: usize| (conv.dilation[d] * (k - 1)) as isize - conv.padding[d] as isize;
-        let g = Geometry {
-            h: gs[2],
-            w: gs[3],
-            c: o,
-            oh: shape[2],
-            ow: shape[3],
-            kernel: [kh, kw],
-            conv: *conv,
-            pad: [back(0, kh), back(1, kw)],
-        };
-        let parts = output_parts(bytes, None, ROWS * c * dtype.size());
-        correlate(&g, grad.as_slice(), &flipped, c, parts, dtype.size(), |acc, out, _| {
-            if !start.is_empty() {
-                acc.chunks_mut(c).for_each(|row| row.iter_mut().zip(&start).for_each(|(a, &b)| *a = *a + b));
-            }
-            C::store(isa, acc, out, dtype);
-        });
-        return Ok(());
-    }
-    let g = Geometry::new(&shape, &ws, &gs, conv);
-    let (k, pixels, grad) = (g.patch(), g.oh * g.ow, grad.as_slice());
-    let image = g.h * g.w * c;
-    bytes.par_chunks_mut(image * dtype.size()).enumerate().for_each(|(n, to)| {
-        let mut dx = vec![C::zero(); image];
-        if !start.is_empty() {
-            dx.chunks_mut(c).for_each(|pixel| pixel.copy_from_slice(&start));
-        }
-        let mut patches = vec![C::zero(); ROWS.min(pixels) * k];
-        for group in 0..groups {
-            for first in (0..pixels).step_by(ROWS) {
-                let rows = ROWS.min(pixels - first);
-                let from = &grad[(n * pixels + first) * o + group * og..];
-                C::gemm(rows, og, k, from, [o, 1], &w[group * og * k..], [k, 1], C::zero(), &mut patches, k);
-                for (i, patch) in patches.chunks(k).take(rows).enumerate() {
-                    g.taps(first + i, |tap, source| {
-                        if let Some(s) = source {
-                            let to = &mut dx[s * c + group * cg..][..cg];
-                            to.iter_mut().zip(&patch[tap * cg..]).for_each(|(t, &p)| *t = *t + p);
-                        }
-                    });
-                }
-            }
-        }
-        C::store(isa, &dx, to, dtype);
-    });
-    Ok(())
+    let finish = Finish::<C>::with_bias(isa, bias);
+    let ws = *ins[1].shape();
+    let Some(bytes_out) = out.bytes() else { return Ok(()) };
+    let to = &mut bytes_out[..shape.numel() * dtype.size()];
+    let x = Source::new(ins[0], bytes[0]);
+    let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
+    let weight = Weight::new(&ws, conv.groups);
+    let packed = weight.pack::<C>(isa, pool, ins[1], bytes[1], true)?;
+    let extents = [conv.groups, weight.og, weight.cg];
+    correlate(isa, pool, &g, &x, elements_of(&packed), extents, weight.taps, &finish, dtype, to, None)
 }
 
-/// Inputs g, x: `dw[o, k] = Σ_p g[p, o]·patch[p, k]`, over eight fixed stretches of pixels, added in order.
-pub(super) fn weight_backward<C: Gemm>(
+/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added in order.
+pub(super) fn weight_backward<C: Tile>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -259,54 +501,154 @@ pub(super) fn weight_backward<C: Gemm>(
     bytes: &[&[u8]],
     out: &mut ArrayMut<'_>,
 ) -> Result<()> {
-    let shape = *out.array().shape();
+    let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
-    let (grad, x) = (image::<C>(isa, pool, ins[0], bytes[0])?, image::<C>(isa, pool, ins[1], bytes[1])?);
-    let (grad, x) = (grad.as_slice(), x.as_slice());
-    let gs = ins[0].shape();
-    let g = Geometry::new(ins[1].shape(), &shape, gs, conv);
-    let (k, o) = (g.patch(), gs[1]);
-    let og = o / conv.groups;
-    let pixels = gs[0] * g.oh * g.ow;
-    let stretch = pixels.div_ceil(8).next_multiple_of(2 * ROWS);
-    let parts: Vec<Vec<C>> = (0..pixels.div_ceil(stretch))
-        .into_par_iter()
-        .map(|part| {
-            let mut acc = vec![C::zero(); o * k];
-            let mut patches = vec![C::zero(); 2 * ROWS * k];
-            let until = pixels.min((part + 1) * stretch);
-            for first in (part * stretch..until).step_by(2 * ROWS) {
-                let rows = (2 * ROWS).min(until - first);
-                for group in 0..conv.groups {
-                    let patches = if g.is_pointwise() {
-                        &x[first * k..]
-                    } else {
-                        g.gather(x, first..first + rows, group, &mut patches);
-                        &patches
-                    };
-                    let from = &grad[first * o + group * og..];
-                    C::gemm(og, rows, k, from, [1, o], patches, [k, 1], C::one(), &mut acc[group * og * k..], k);
-                }
-            }
-            acc
-        })
-        .collect();
-    let mut total = vec![C::zero(); o * k];
-    for part in &parts {
-        total.iter_mut().zip(part).for_each(|(t, &p)| *t = *t + p);
+    let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
+    let Some(to) = out.bytes() else { return Ok(()) };
+    let to = &mut to[..shape.numel() * dtype.size()];
+    if depthwise::applies(conv, &shape) {
+        return depthwise_weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
     }
-    // From (o, ky, kx, c) to (o, c, ky, kx).
-    let (cg, taps) = (shape[1], shape[2] * shape[3]);
-    let mut dw = vec![C::zero(); total.len()];
-    for (to, from) in dw.chunks_mut(cg * taps).zip(total.chunks(cg * taps)) {
-        for i in 0..cg {
-            for tap in 0..taps {
-                to[i * taps + tap] = from[tap * cg + i];
+    let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
+    let weight = Weight::new(&shape, conv.groups);
+    let Weight { og, cg, taps, groups } = weight;
+    let (width, copies) = (C::width(isa), g.copies(cg, groups));
+    // Blocks of output and input channels; in copied patches the taps count as channels of one tap.
+    let (o_block, c_block) = (og.min(96), if copies { cg } else { cg.min(64) });
+    let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
+    let padded = columns.next_multiple_of(width);
+    let (o_blocks, c_blocks) = (og.div_ceil(o_block), cg.div_ceil(c_block));
+    let blocks = groups * o_blocks * c_blocks;
+    let per_unit = g.rows(grad.n, c_block + o_block);
+    let units = (grad.n * grad.h).div_ceil(per_unit);
+    let stretches = (16usize.div_ceil(blocks)).clamp(1, units.max(1));
+    let per_stretch = units.div_ceil(stretches);
+    let stretches = units.div_ceil(per_stretch);
+    let size = o_block * planes * padded;
+    let mut partial = workspace::<C>(pool, stretches * blocks * size)?;
+    let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
+    partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| {
+        let (stretch, block) = (i / blocks, i % blocks);
+        let (group, o, c) = (block / (o_blocks * c_blocks), block / c_blocks % o_blocks * o_block, block % c_blocks * c_block);
+        let (os, cs) = (o_block.min(og - o), c_block.min(cg - c));
+        let columns = if copies { columns } else { cs };
+        let ld = os.next_multiple_of(16) + 16;
+        for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
+            let rows = per_unit.min(grad.n * grad.h - unit * per_unit);
+            let pieces = g.pieces(unit * per_unit, rows);
+            let slab_pixels = g.slab_pixels(&pieces);
+            // A panel reads beyond the last pixel's channels.
+            let mut slab = workspace::<C>(pool, slab_pixels * cs + width)?;
+            let mut slab = slab.as_mut_slice::<C>();
+            g.fill(isa, &x, &pieces, group * cg + c, cs, slab);
+            let pixels = rows * g.w;
+            let mut copied;
+            if copies {
+                copied = workspace::<C>(pool, pixels * padded)?;
+                g.patches(&pieces, slab, cg, padded, copied.as_mut_slice::<C>());
+                slab = copied.as_mut_slice::<C>();
+            }
+            let mut gs = workspace::<C>(pool, pixels * ld)?;
+            let gs = &mut gs.as_mut_slice::<C>()[..pixels * ld];
+            let first = unit * per_unit * g.w;
+            for (p, row) in gs.chunks_mut(ld).enumerate() {
+                grad.values.load(isa, (first + p) * grad.c + group * og + o, &mut row[..os]);
+            }
+            let segments: Vec<Segment> = if copies {
+                vec![Segment { a: 0, b: 0, len: pixels }]
+            } else {
+                let row = |p: &Piece, y: usize| Segment {
+                    a: (p.pixel + y * g.w) * ld,
+                    b: (p.slab + y * g.stride[0] * g.width()) * cs,
+                    len: g.w,
+                };
+                pieces.iter().flat_map(|p| (0..p.rows).map(move |y| row(p, y))).collect()
+            };
+            for plane in 0..planes {
+                let rows: SmallVec<[Row; 96]> = (0..os).map(|i| Row { a: i, acc: (i * planes + plane) * padded }).collect();
+                let at = if copies { 0 } else { g.tap(&g.phases[0].taps[plane]) * cs };
+                C::block(
+                    isa,
+                    Block {
+                        a: gs,
+                        a_step: ld,
+                        rows: &rows,
+                        b: &slab[at..],
+                        b_step: if copies { padded } else { g.stride[1] * cs },
+                        panel: width,
+                        columns,
+                        segments: &segments,
+                        acc,
+                        add: unit > stretch * per_stretch,
+                    },
+                );
             }
         }
+        Ok::<(), crate::Error>(())
+    })?;
+    // From [stretch][block][o][tap][c] to [o][c][tap].
+    to.par_chunks_mut(cg * taps * dtype.size()).enumerate().for_each(|(o, to)| {
+        let (group, o) = (o / og, o % og);
+        let mut row = vec![C::zero(); cg * taps];
+        for stretch in 0..stretches {
+            for c in 0..c_blocks {
+                let block = (group * o_blocks + o / o_block) * c_blocks + c;
+                let from = &partial[(stretch * blocks + block) * size + o % o_block * planes * padded..][..planes * padded];
+                for i in 0..c_block.min(cg - c * c_block) {
+                    for tap in 0..taps {
+                        let value = if copies { from[tap * cg + i] } else { from[tap * padded + i] };
+                        let sum = &mut row[(c * c_block + i) * taps + tap];
+                        *sum = if stretch == 0 { value } else { *sum + value };
+                    }
+                }
+            }
+        }
+        C::store(isa, &row, to, dtype);
+    });
+    Ok(())
+}
+
+/// [`weight_backward`] of a depthwise convolution.
+fn depthwise_weight_backward<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    conv: &Conv2d,
+    [grad, x]: [&Source<'_>; 2],
+    shape: &Shape,
+    dtype: DType,
+    to: &mut [u8],
+) -> Result<()> {
+    let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
+    let (c, taps) = (x.c, shape[2] * shape[3]);
+    let per_unit = g.rows(grad.n, 2 * c);
+    let units = (grad.n * grad.h).div_ceil(per_unit);
+    let per_stretch = units.div_ceil(16);
+    let places: Vec<usize> = g.phases[0].taps.iter().map(|tap| g.tap(tap) * c).collect();
+    let mut partial = vec![C::zero(); units.div_ceil(per_stretch) * taps * c];
+    partial.par_chunks_mut(taps * c).enumerate().try_for_each(|(stretch, acc)| {
+        for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
+            let rows = per_unit.min(grad.n * grad.h - unit * per_unit);
+            let pieces = g.pieces(unit * per_unit, rows);
+            let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * c)?;
+            let slab = slab.as_mut_slice::<C>();
+            g.fill(isa, x, &pieces, 0, c, slab);
+            let mut gs = workspace::<C>(pool, rows * g.w * c)?;
+            let gs = &mut gs.as_mut_slice::<C>()[..rows * g.w * c];
+            grad.values.load(isa, unit * per_unit * g.w * c, gs);
+            let mut rows = Vec::new();
+            g.pixels(&pieces, [0, 0], |from, pixel| rows.push(Row { a: from * c, acc: pixel * c }));
+            C::tap_sums(isa, TapSums { slab, grad: gs, rows: &rows, taps: &places, c, acc });
+        }
+        Ok::<(), crate::Error>(())
+    })?;
+    let mut dw = vec![C::zero(); c * taps];
+    for part in partial.chunks(taps * c) {
+        for (i, to) in dw.iter_mut().enumerate() {
+            *to = *to + part[i % taps * c + i / taps];
+        }
     }
-    write(isa, &dw, out);
+    C::store(isa, &dw, to, dtype);
     Ok(())
 }

@@ -1,82 +1,88 @@
-//! Matrix products: 16-bit operands are widened once (cost n², not n³) and multiplied in f32 by `matrixmultiply`; bias and
-//! activation are applied to each block of rows before its one rounding.
+//! Matrix products. Operands are widened to f32 while they are packed (cost n², not n³) and multiplied by [`super::tile`]; bias
+//! and activation are applied to each block of rows before its one rounding.
 
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use super::elementwise::activate;
 use super::operand::{BLOCK, Compute, Operand};
+use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Epilogue, Saved};
 use crate::simd::{Isa, Lanes, Map2};
-use crate::{Array, ArrayMut, Class, Error, Layout, Result, Shape};
+use crate::{Array, ArrayMut, Class, DType, Error, Layout, Result, Shape};
 
-/// Rows of the product per task: fixed, so that the split does not depend on the number of threads.
-pub(super) const ROWS: usize = 128;
+/// Products per chain: a panel of B of this depth stays in the first-level cache.
+pub(super) const DEPTH: usize = 256;
+/// Rows of the product per task at most, and columns per pass: their operands and results stay in the second-level cache.
+const ROWS: usize = 192;
+const COLUMNS: usize = 512;
+/// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
+const LONG: usize = 1024;
+/// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.
+const SKINNY: usize = 8;
 
-/// A dense matrix product in a computing type.
-pub trait Gemm: Compute {
-    /// `c ← beta·c + a·b`; strides are (row, column), c is row-major with row stride `ldc`.
-    #[allow(clippy::many_single_char_names)]
-    fn gemm(
-        m: usize,
-        k: usize,
-        n: usize,
-        a: &[Self],
-        sa: [usize; 2],
-        b: &[Self],
-        sb: [usize; 2],
-        beta: Self,
-        c: &mut [Self],
-        ldc: usize,
-    );
+/// One matrix of any dtype and strides.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    dtype: DType,
+    bytes: &'a [u8],
+    offset: usize,
+    /// Of rows and columns.
+    strides: [usize; 2],
 }
 
-/// Storage index of the last element of a matrix, plus one.
-fn end(rows: usize, columns: usize, s: [usize; 2]) -> usize {
-    if rows * columns == 0 { 0 } else { (rows - 1) * s[0] + (columns - 1) * s[1] + 1 }
-}
+impl Matrix<'_> {
+    /// Widens `to.len()` elements of a row.
+    fn row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
+        let [r, c] = self.strides;
+        C::load(isa, self.dtype, self.bytes, self.offset + row * r + column * c, c, to);
+    }
 
-macro_rules! gemm {
-    ($t:ty, $f:path) => {
-        impl Gemm for $t {
-            fn gemm(
-                m: usize,
-                k: usize,
-                n: usize,
-                a: &[$t],
-                sa: [usize; 2],
-                b: &[$t],
-                sb: [usize; 2],
-                beta: $t,
-                c: &mut [$t],
-                ldc: usize,
-            ) {
-                assert!(a.len() >= end(m, k, sa) && b.len() >= end(k, n, sb) && c.len() >= end(m, n, [ldc, 1]));
-                // SAFETY: all three matrices lie inside their slices (asserted); c is borrowed mutably.
-                unsafe {
-                    $f(
-                        m,
-                        k,
-                        n,
-                        1.0,
-                        a.as_ptr(),
-                        sa[0] as isize,
-                        sa[1] as isize,
-                        b.as_ptr(),
-                        sb[0] as isize,
-                        sb[1] as isize,
-                        beta,
-                        c.as_mut_ptr(),
-                        ldc as isize,
-                        1,
-                    );
+    fn transposed(&self) -> Self {
+        Matrix { strides: [self.strides[1], self.strides[0]], ..*self }
+    }
+
+    /// Whether columns lie densely and rows do not.
+    fn is_column_major(&self) -> bool {
+        self.strides[0] == 1 && self.strides[1] != 1
+    }
+
+    /// Rows `k` and columns `first..` as a panel `[k][width]`; columns beyond `columns` are zeros.
+    fn pack<C: Tile>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
+        let width = C::width(isa);
+        if self.is_column_major() {
+            const DEEP: usize = 128;
+            let mut buffer = [C::zero(); 32 * DEEP];
+            for from in (0..k).step_by(DEEP) {
+                let deep = DEEP.min(k - from);
+                for j in 0..columns {
+                    self.transposed().row(isa, first + j, from, &mut buffer[j * DEEP..][..deep]);
                 }
+                C::transpose(isa, &buffer, DEEP, columns, deep, &mut panel[from * width..], width);
+            }
+            if columns < width {
+                panel.chunks_mut(width).for_each(|row| row[columns..].fill(C::zero()));
+            }
+        } else {
+            for (l, row) in panel.chunks_mut(width).enumerate().take(k) {
+                self.row(isa, l, first, &mut row[..columns]);
+                row[columns..].fill(C::zero());
             }
         }
-    };
+    }
 }
-gemm!(f32, matrixmultiply::sgemm);
-gemm!(f64, matrixmultiply::dgemm);
+
+/// All of a right operand as panels, one after the other.
+fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Matrix<'_>, k: usize, n: usize) -> Result<HostBuffer> {
+    let width = C::width(isa);
+    let mut buffer = workspace::<C>(pool, n.next_multiple_of(width) * k)?;
+    let len = n.next_multiple_of(width) * k;
+    let panels = buffer.as_mut_slice::<C>()[..len].par_chunks_mut(width * k).enumerate();
+    let work = |(p, panel): (usize, &mut [C])| b.pack(isa, k, p * width, width.min(n - p * width), panel);
+    panels.with_min_len((16 * BLOCK).div_ceil(width * k)).for_each(work);
+    Ok(buffer)
+}
 
 /// An operand of a contraction as a slice of the computing type with its own strides: borrowed, or widened in memory order.
 pub(super) enum Panel<'a, C> {
@@ -94,22 +100,6 @@ impl<C: Compute> Panel<'_, C> {
             }
         }
     }
-}
-
-/// The elements of `array` in the computing type and their layout: as they lie if they need no conversion, else dense.
-pub(super) fn panel<'a, C: Compute>(isa: Isa, pool: &Pool, array: &Array, bytes: &'a [u8]) -> Result<(Panel<'a, C>, Layout)> {
-    if array.dtype() == C::DTYPE {
-        return Ok((Panel::Borrowed(super::operand::elements(bytes)), *array.layout()));
-    }
-    let layout = array.layout().like(*array.shape());
-    let mut buffer = workspace::<C>(pool, array.numel())?;
-    let operand = Operand::new(array, bytes, array.shape(), &super::operand::memory_order(&layout));
-    let n = array.numel();
-    buffer.as_mut_slice::<C>()[..n]
-        .par_chunks_mut(16 * BLOCK)
-        .enumerate()
-        .for_each(|(i, part)| operand.load(isa, i * 16 * BLOCK, part));
-    Ok((Panel::Widened(buffer), layout))
 }
 
 /// Scratch memory for `n` elements.
@@ -144,15 +134,35 @@ impl<C: Compute> Finish<C> {
         Finish { isa, epilogue, bias }
     }
 
-    /// Adds the bias to rows of length `n`, stores the value before the activation if asked, applies the activation and
-    /// stores the result. `out` and `pre` are the bytes of these rows.
-    pub(super) fn rows(&self, acc: &mut [C], n: usize, out: &mut [u8], pre: &mut [u8], dtype: crate::DType) {
+    /// A bias alone, or nothing.
+    pub(super) fn with_bias(isa: Isa, bias: Option<(&Array, &[u8])>) -> Finish<C> {
+        let mut values = vec![C::zero(); bias.map_or(0, |(array, _)| array.numel())];
+        if let Some((array, bytes)) = bias {
+            Operand::new(array, bytes, array.shape(), &[0]).load(isa, 0, &mut values);
+        }
+        Finish { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
+    }
+
+    /// Adds the bias to the columns `first..first + columns` of rows of length `n`, stores the value before the activation if asked,
+    /// applies the activation and stores the result. Row `i` of `acc` is at `i·ld`; `out` and `pre` are the bytes of whole rows.
+    pub(super) fn rows(
+        &self,
+        acc: &mut [C],
+        ld: usize,
+        first: usize,
+        columns: usize,
+        n: usize,
+        out: &mut [u8],
+        pre: &mut [u8],
+        dtype: DType,
+    ) {
         let isa = self.isa;
-        let mut buffer = vec![C::zero(); n];
-        for (i, row) in acc.chunks_mut(n).enumerate() {
-            let bytes = i * n * dtype.size()..(i + 1) * n * dtype.size();
+        let mut buffer = vec![C::zero(); columns];
+        for (i, row) in acc.chunks_mut(ld).enumerate() {
+            let row = &mut row[..columns];
+            let bytes = (i * n + first) * dtype.size()..(i * n + first + columns) * dtype.size();
             if self.epilogue.bias {
-                C::map2(isa, Add, row, &self.bias, &mut buffer);
+                C::map2(isa, Add, row, &self.bias[first..first + columns], &mut buffer);
                 row.copy_from_slice(&buffer);
             }
             if let Some(act) = self.epilogue.act {
@@ -170,12 +180,295 @@ impl<C: Compute> Finish<C> {
 
 /// Splits the bytes of the output, and of the value before the activation if there is one, into parts of `size` bytes.
 pub(super) fn output_parts<'a>(out: &'a mut [u8], pre: Option<&'a mut [u8]>, size: usize) -> Vec<(&'a mut [u8], &'a mut [u8])> {
-    let pre: Vec<&mut [u8]> = pre.map_or_else(Vec::new, |p| p.chunks_mut(size).collect());
+    let pre: Vec<&mut [u8]> = pre.filter(|p| !p.is_empty()).map_or_else(Vec::new, |p| p.chunks_mut(size).collect());
     let mut pre = pre.into_iter();
     out.chunks_mut(size).map(|o| (o, pre.next().unwrap_or_default())).collect()
 }
 
-pub(super) fn matmul<C: Gemm>(
+/// What one product needs.
+#[derive(Clone, Copy)]
+struct Product {
+    isa: Isa,
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+impl Product {
+    /// `acc[i·ld + j] = Σ a[first + i, l]·b[l, j]` for `rows` rows of A and `columns` packed columns of B.
+    fn rows<C: Tile>(
+        &self,
+        pool: &Pool,
+        a: &Matrix<'_>,
+        first: usize,
+        rows: usize,
+        packed: &[C],
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+    ) -> Result<()> {
+        let Product { isa, k, .. } = *self;
+        let width = C::width(isa);
+        if k == 0 {
+            acc.fill(C::zero());
+        }
+        // Odd multiples of a cache line: rows must not meet in the same sets.
+        let (lda, transposed) = if a.is_column_major() { (rows.next_multiple_of(16) + 16, true) } else { (DEPTH + 16, false) };
+        let mut slab = workspace::<C>(pool, if transposed { DEPTH.min(k) * lda } else { rows * lda })?;
+        let slab = slab.as_mut_slice::<C>();
+        let place = |i: usize| Row { a: if transposed { i } else { i * lda }, acc: i * ld };
+        let places: SmallVec<[Row; ROWS]> = (0..rows).map(place).collect();
+        for from in (0..k).step_by(DEPTH) {
+            let deep = DEPTH.min(k - from);
+            if transposed {
+                for l in 0..deep {
+                    a.transposed().row(isa, from + l, first, &mut slab[l * lda..][..rows]);
+                }
+            } else {
+                for i in 0..rows {
+                    a.row(isa, first + i, from, &mut slab[i * lda..][..deep]);
+                }
+            }
+            C::block(
+                isa,
+                Block {
+                    a: slab,
+                    a_step: if transposed { lda } else { 1 },
+                    rows: &places,
+                    b: packed,
+                    b_step: width,
+                    panel: width * k,
+                    columns,
+                    segments: &[Segment { a: 0, b: from * width, len: deep }],
+                    acc,
+                    add: from > 0,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// All of a product with many rows, in blocks of rows.
+    fn tall<C: Tile>(
+        &self,
+        pool: &Pool,
+        a: &Matrix<'_>,
+        packed: &[C],
+        finish: &Finish<C>,
+        dtype: DType,
+        out: &mut [u8],
+        pre: Option<&mut [u8]>,
+        parallel: bool,
+    ) -> Result<()> {
+        let Product { isa, m, k, n } = *self;
+        let width = C::width(isa);
+        // The split depends on the extents alone.
+        let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);
+        let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
+            let rows = out.len() / (n * dtype.size());
+            let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };
+            let ld = pass.next_multiple_of(width);
+            let mut acc = workspace::<C>(pool, rows * ld)?;
+            let acc = &mut acc.as_mut_slice::<C>()[..rows * ld];
+            for first in (0..n).step_by(pass) {
+                let columns = pass.min(n - first);
+                self.rows(pool, a, i * block, rows, &packed[first * k..], columns, acc, ld)?;
+                finish.rows(acc, ld, first, columns, n, out, pre, dtype);
+            }
+            Ok(())
+        };
+        let parts = output_parts(out, pre, block * n * dtype.size());
+        if parallel { parts.into_par_iter().enumerate().try_for_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
+    }
+
+    /// All of a product with few rows, in blocks of columns.
+    fn wide<C: Tile>(
+        &self,
+        pool: &Pool,
+        a: &Matrix<'_>,
+        b: &Matrix<'_>,
+        finish: &Finish<C>,
+        dtype: DType,
+        out: &mut [u8],
+        mut pre: Option<&mut [u8]>,
+    ) -> Result<()> {
+        let Product { isa, m, k, n } = *self;
+        let width = C::width(isa);
+        let chunk = n.div_ceil(16).next_multiple_of(width).clamp(2 * width, COLUMNS);
+        let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
+        let acc = &mut acc.as_mut_slice::<C>()[..n.div_ceil(chunk) * m * chunk];
+        let mut x = Vec::new();
+        if m <= SKINNY {
+            x = vec![C::zero(); m * k];
+            x.chunks_mut(k.max(1)).enumerate().for_each(|(i, row)| a.row(isa, i, 0, row));
+        }
+        acc.par_chunks_mut(m * chunk).enumerate().try_for_each(|(i, acc)| {
+            let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
+            if m > SKINNY {
+                let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * k)?;
+                let packed = &mut packed.as_mut_slice::<C>()[..columns.next_multiple_of(width) * k];
+                for (p, panel) in packed.chunks_mut((width * k).max(1)).enumerate() {
+                    b.pack(isa, k, first + p * width, width.min(columns - p * width), panel);
+                }
+                self.rows(pool, a, 0, m, packed, columns, acc, chunk)
+            } else if b.is_column_major() {
+                self.dots(b, &x, first, columns, acc, chunk);
+                Ok(())
+            } else {
+                self.sweep(pool, b, &x, first, columns, acc, chunk)
+            }
+        })?;
+        for i in 0..m {
+            let bytes = i * n * dtype.size()..(i + 1) * n * dtype.size();
+            for first in (0..n).step_by(chunk) {
+                let columns = chunk.min(n - first);
+                let row = &mut acc[(first / chunk * m + i) * chunk..][..chunk];
+                let pre = pre.as_deref_mut().filter(|p| !p.is_empty()).map_or(&mut [][..], |p| &mut p[bytes.clone()]);
+                finish.rows(row, chunk, first, columns, n, &mut out[bytes.clone()], pre, dtype);
+            }
+        }
+        Ok(())
+    }
+
+    /// Few rows of A against dense columns of B: dot products in which each element of B is read once.
+    fn dots<C: Tile>(&self, b: &Matrix<'_>, x: &[C], first: usize, columns: usize, acc: &mut [C], ld: usize) {
+        let (Product { isa, m, k, .. }, b) = (*self, b.transposed());
+        let mut buffer = [C::zero(); 4 * LONG];
+        acc.fill(C::zero());
+        for j in (0..columns).step_by(4) {
+            let group = 4.min(columns - j);
+            for from in (0..k).step_by(LONG) {
+                let deep = LONG.min(k - from);
+                for (l, to) in buffer.chunks_mut(LONG).enumerate().take(group) {
+                    b.row(isa, first + j + l, from, &mut to[..deep]);
+                }
+                for i in (0..m).step_by(4) {
+                    let rows = 4.min(m - i);
+                    let sums = C::dots(isa, &x[i * k + from..], k, rows, &buffer, LONG, deep);
+                    for (r, sums) in sums.iter().enumerate().take(rows) {
+                        for (to, &sum) in acc[(i + r) * ld + j..][..group].iter_mut().zip(sums) {
+                            *to = *to + sum;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Few rows of A against dense rows of B, widened in a strip: the sums of [`Product::dots`], bit for bit.
+    fn sweep<C: Tile>(
+        &self,
+        pool: &Pool,
+        b: &Matrix<'_>,
+        x: &[C],
+        first: usize,
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+    ) -> Result<()> {
+        const STRIP: usize = 64;
+        let Product { isa, m, k, .. } = *self;
+        let width = C::width(isa);
+        let ldb = STRIP.next_multiple_of(width) + 16;
+        let parts = C::sums(isa);
+        let mut strip = workspace::<C>(pool, LONG * ldb + parts * m * STRIP)?;
+        let (strip, sums) = strip.as_mut_slice::<C>().split_at_mut(LONG * ldb);
+        acc.fill(C::zero());
+        for at in (0..columns).step_by(STRIP) {
+            let columns = STRIP.min(columns - at);
+            for from in (0..k).step_by(LONG) {
+                let deep = LONG.min(k - from);
+                for (l, to) in strip.chunks_mut(ldb).enumerate().take(deep) {
+                    b.row(isa, from + l, first + at, &mut to[..columns]);
+                    to[columns..].fill(C::zero());
+                }
+                for residue in 0..parts {
+                    let rows: SmallVec<[Row; SKINNY]> =
+                        (0..m).map(|i| Row { a: i * k + from, acc: (residue * m + i) * STRIP }).collect();
+                    let len = (deep + parts - 1 - residue) / parts;
+                    let segments = &[Segment { a: residue, b: residue * ldb, len }];
+                    C::block(
+                        isa,
+                        Block {
+                            a: x,
+                            a_step: parts,
+                            rows: &rows,
+                            b: strip,
+                            b_step: parts * ldb,
+                            panel: width,
+                            columns,
+                            segments,
+                            acc: sums,
+                            add: false,
+                        },
+                    );
+                }
+                for half in [8, 4, 2, 1].into_iter().filter(|half| 2 * half <= parts) {
+                    let (low, high) = sums.split_at_mut(half * m * STRIP);
+                    low.iter_mut().zip(high).for_each(|(a, &mut b)| *a = *a + b);
+                }
+                for i in 0..m {
+                    for (to, &sum) in acc[i * ld + at..][..columns].iter_mut().zip(&sums[i * STRIP..]) {
+                        *to = *to + sum;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A product of matrices that already are in the computing type, on the calling thread: `c (+)= a·b`; strides are (row, column), c
+/// is row-major with row stride `ldc`.
+#[allow(clippy::many_single_char_names)]
+pub(super) fn small<C: Tile>(
+    isa: Isa,
+    [m, k, n]: [usize; 3],
+    a: &[C],
+    sa: [usize; 2],
+    b: &[C],
+    sb: [usize; 2],
+    add: bool,
+    c: &mut [C],
+    ldc: usize,
+) {
+    let width = C::width(isa);
+    let ragged = !n.is_multiple_of(width);
+    let mut packed = Vec::new();
+    if sb[1] != 1 || ragged {
+        packed = vec![C::zero(); n.next_multiple_of(width) * k];
+        let matrix = Matrix { dtype: C::DTYPE, bytes: bytemuck::cast_slice(b), offset: 0, strides: sb };
+        for (p, panel) in packed.chunks_mut((width * k).max(1)).enumerate() {
+            matrix.pack(isa, k, p * width, width.min(n - p * width), panel);
+        }
+    }
+    let direct = packed.is_empty();
+    let ld = if ragged { n.next_multiple_of(width) } else { ldc };
+    let mut scratch = vec![C::zero(); if ragged { m * ld } else { 0 }];
+    let rows: SmallVec<[Row; 64]> = (0..m).map(|i| Row { a: i * sa[0], acc: i * ld }).collect();
+    C::block(
+        isa,
+        Block {
+            a,
+            a_step: sa[1],
+            rows: &rows,
+            b: if direct { b } else { &packed },
+            b_step: if direct { sb[0] } else { width },
+            panel: if direct { width } else { width * k },
+            columns: n,
+            segments: &[Segment { a: 0, b: 0, len: k }],
+            acc: if ragged { &mut scratch } else { c },
+            add: add && !ragged,
+        },
+    );
+    for (i, row) in scratch.chunks(ld.max(1)).enumerate() {
+        for (to, &from) in c[i * ldc..].iter_mut().zip(&row[..n]) {
+            *to = if add { *to + from } else { from };
+        }
+    }
+}
+
+pub(super) fn matmul<C: Tile>(
     isa: Isa,
     pool: &Pool,
     epilogue: Epilogue,
@@ -186,54 +479,80 @@ pub(super) fn matmul<C: Gemm>(
     let shape = *outs[0].array().shape();
     let dtype = outs[0].array().dtype();
     let rank = shape.rank();
-    let (m, n) = (shape[rank - 2], shape[rank - 1]);
+    let (mut m, n) = (shape[rank - 2], shape[rank - 1]);
     let k = ins[0].shape()[ins[0].shape().rank() - 1];
     if shape.numel() == 0 {
         return Ok(());
     }
-    let (a, la) = panel::<C>(isa, pool, ins[0], bytes[0])?;
-    let (b, lb) = panel::<C>(isa, pool, ins[1], bytes[1])?;
     let finish = Finish::<C>::new(isa, epilogue, ins, bytes);
     let batch = Shape::from_slice(&shape[..rank - 2]);
-    let offsets = |layout: &Layout| -> Vec<usize> {
-        let r = layout.shape.rank();
+    // The batch dimensions, which were checked to broadcast, as storage offsets.
+    let offsets = |array: &Array| -> Vec<usize> {
+        let (layout, r) = (array.layout(), array.shape().rank());
         let head = Layout {
             shape: Shape::from_slice(&layout.shape[..r - 2]),
             strides: Shape::from_slice(&layout.strides[..r - 2]),
             offset: layout.offset,
         };
-        // The batch dimensions were checked to broadcast.
         head.expand(&batch).map_or_else(Vec::new, |l| indices(&l))
     };
-    let (oa, ob) = (offsets(&la), offsets(&lb));
-    let stride = |l: &Layout| [l.strides[l.shape.rank() - 2], l.strides[l.shape.rank() - 1]];
-    let (sa, sb) = (stride(&la), stride(&lb));
-    let (a, b) = (a.as_slice(), b.as_slice());
+    let (mut oa, mut ob) = (offsets(ins[0]), offsets(ins[1]));
+    let matrix = |i: usize| {
+        let (l, r) = (ins[i].layout(), ins[i].shape().rank());
+        Matrix { dtype: ins[i].dtype(), bytes: bytes[i], offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
+    };
+    let (a, b) = (matrix(0), matrix(1));
+    let shared = ob.iter().all(|&o| o == ob[0]);
+    if shared && oa.windows(2).all(|pair| pair[1] == pair[0] + m * a.strides[0]) {
+        // One tall matrix.
+        m *= oa.len();
+        oa.truncate(1);
+        ob.truncate(1);
+    }
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
-    // Parts are blocks of rows of one matrix of the batch.
-    let matrix = m * n * dtype.size();
-    let part = ROWS.min(m) * n * dtype.size();
-    let mut parts: Vec<(usize, usize, &mut [u8], &mut [u8])> = Vec::new();
-    for (i, (out, pre)) in output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), matrix).into_iter().enumerate() {
-        let pre = if pre.is_empty() { None } else { Some(pre) };
-        parts.extend(output_parts(out, pre, part).into_iter().enumerate().map(|(j, (o, p))| (i, j * ROWS, o, p)));
-    }
-    let work = |(i, row, out, pre): (usize, usize, &mut [u8], &mut [u8])| {
-        let rows = out.len() / (n * dtype.size());
-        let mut acc = vec![C::zero(); rows * n];
-        if k > 0 {
-            C::gemm(rows, k, n, &a[oa[i] + row * sa[0]..], sa, &b[ob[i]..], sb, C::zero(), &mut acc, n);
+    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
+    let product = Product { isa, m, k, n };
+    let at = |i: usize| (Matrix { offset: oa[i], ..a }, Matrix { offset: ob[i], ..b });
+    let small = m * n * k < 32 * 1024;
+    if parts.len() == 1 || shared && !small || m * n * k >= 1 << 24 {
+        let common = if shared && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
+        for (i, (out, pre)) in parts.into_iter().enumerate() {
+            let (a, b) = at(i);
+            if m <= SKINNY || m < 64 && n >= 256 {
+                product.wide(pool, &a, &b, &finish, dtype, out, Some(pre))?;
+                continue;
+            }
+            let mut own = None;
+            let packed = match &common {
+                Some(packed) => packed,
+                None => own.insert(pack::<C>(isa, pool, &b, k, n)?),
+            };
+            product.tall(pool, &a, elements_of(packed), &finish, dtype, out, Some(pre), !small)?;
         }
-        finish.rows(&mut acc, n, out, pre, dtype);
+        return Ok(());
+    }
+    let work = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
+        let (a, b) = at(i);
+        let len = n.next_multiple_of(C::width(isa)) * k;
+        let mut packed = workspace::<C>(pool, len)?;
+        for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((C::width(isa) * k).max(1)).enumerate() {
+            b.pack(isa, k, p * C::width(isa), C::width(isa).min(n - p * C::width(isa)), panel);
+        }
+        product.tall(pool, &a, elements_of(&packed), &finish, dtype, out, Some(pre), false)
     };
     if shape.numel() * k < 32 * 1024 {
-        parts.into_iter().for_each(work);
+        parts.into_iter().enumerate().try_for_each(work)
     } else {
-        parts.into_par_iter().for_each(work);
+        parts.into_par_iter().enumerate().try_for_each(work)
     }
-    Ok(())
+}
+
+/// A scratch buffer as elements.
+pub(super) fn elements_of<C: Compute>(buffer: &HostBuffer) -> &[C] {
+    // SAFETY: the buffer is aligned and every byte of it was initialised.
+    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / size_of::<C>()) }
 }
 
 /// Storage index of every element of a layout, in row-major order.

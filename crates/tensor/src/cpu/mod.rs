@@ -4,6 +4,7 @@
 mod attention;
 mod conv;
 mod custom;
+mod depthwise;
 mod elementwise;
 mod gather;
 mod gemm;
@@ -17,6 +18,7 @@ mod resample;
 mod rows;
 mod softmax;
 mod ternary;
+mod tile;
 mod update;
 
 use std::sync::Arc;
@@ -134,7 +136,7 @@ fn host<'a>(guard: &'a crate::ReadGuard<'_>, op: &'static str, dtype: DType) -> 
 
 impl Cpu {
     /// Runs in the computing type C.
-    fn run_in<C: gemm::Gemm>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+    fn run_in<C: tile::Tile>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
         let (isa, pool) = (self.isa, &self.pool);
         match op {
             Op::Unary(row) => elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
@@ -203,7 +205,7 @@ impl Cpu {
         Ok(())
     }
 
-    fn backward_in<C: gemm::Gemm>(
+    fn backward_in<C: tile::Tile>(
         &self,
         op: &Backward,
         ins: &[&Array],

@@ -179,6 +179,9 @@ impl Lanes for Trace {
     fn splat(value: f64) -> Trace {
         Trace::Number(value)
     }
+    fn broadcast(value: f32) -> Trace {
+        Trace::Number(value as f64)
+    }
     fn load(from: &[f32]) -> Trace {
         Trace::Number(from[0] as f64)
     }

@@ -17,6 +17,17 @@ pub trait Lanes:
     const N: usize;
     /// The same number in every lane.
     fn splat(value: f64) -> Self;
+    /// The same element in every lane.
+    fn broadcast(value: Self::Elem) -> Self;
+    /// `to[j·ld_to + i] = from[i·ld_from + j]` for `i, j < N`.
+    #[inline(always)]
+    fn transpose(from: &[Self::Elem], ld_from: usize, to: &mut [Self::Elem], ld_to: usize) {
+        for i in 0..Self::N {
+            for j in 0..Self::N {
+                to[j * ld_to + i] = from[i * ld_from + j];
+            }
+        }
+    }
     /// The first `N` elements.
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
@@ -116,6 +127,10 @@ impl Lanes for f64 {
     const N: usize = 1;
     #[inline(always)]
     fn splat(value: f64) -> f64 {
+        value
+    }
+    #[inline(always)]
+    fn broadcast(value: f64) -> f64 {
         value
     }
     #[inline(always)]
@@ -259,6 +274,8 @@ f32_lanes!(P1, bool, 1,
     div |a: P1, b: P1| P1(a.0 / b.0), neg |a: P1| P1(-a.0), {
     #[inline(always)]
     fn splat(value: f64) -> P1 { P1(value as f32) }
+    #[inline(always)]
+    fn broadcast(value: f32) -> P1 { P1(value) }
     #[inline(always)]
     fn load(from: &[f32]) -> P1 { P1(from[0]) }
     #[inline(always)]

@@ -229,7 +229,8 @@ impl Kernel for DotKernel<'_> {
     }
 }
 
-fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
+/// The sum of 16 numbers by halves.
+pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             sums[i] += sums[i + half];

@@ -30,6 +30,10 @@ f32_lanes!(V8, __m256, 8,
     #[inline(always)]
     fn splat(value: f64) -> V8 { V8(x!(_mm256_set1_ps(value as f32))) }
     #[inline(always)]
+    fn broadcast(value: f32) -> V8 { V8(x!(_mm256_set1_ps(value))) }
+    #[inline(always)]
+    fn transpose(from: &[f32], ld_from: usize, to: &mut [f32], ld_to: usize) { transpose8(from, ld_from, to, ld_to) }
+    #[inline(always)]
     fn load(from: &[f32]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_loadu_ps(from.as_ptr()))) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 8); x!(_mm256_storeu_ps(to.as_mut_ptr(), self.0)) }
@@ -101,6 +105,10 @@ f32_lanes!(V16, __mmask16, 16,
     #[inline(always)]
     fn splat(value: f64) -> V16 { V16(x!(_mm512_set1_ps(value as f32))) }
     #[inline(always)]
+    fn broadcast(value: f32) -> V16 { V16(x!(_mm512_set1_ps(value))) }
+    #[inline(always)]
+    fn transpose(from: &[f32], ld_from: usize, to: &mut [f32], ld_to: usize) { transpose16(from, ld_from, to, ld_to) }
+    #[inline(always)]
     fn load(from: &[f32]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_loadu_ps(from.as_ptr()))) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 16); x!(_mm512_storeu_ps(to.as_mut_ptr(), self.0)) }
@@ -169,4 +177,56 @@ impl F32Lanes for V16 {
     fn scale(self, n: V16) -> V16 {
         x!(V16(_mm512_scalef_ps(self.0, n.0)))
     }
+}
+
+/// Pairs of rows, then pairs of pairs, are interleaved inside the 128-bit parts; then the parts are exchanged.
+#[inline(always)]
+fn transpose8(from: &[f32], ld_from: usize, to: &mut [f32], ld_to: usize) {
+    assert!(from.len() >= 7 * ld_from + 8 && to.len() >= 7 * ld_to + 8);
+    x!({
+        let row: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.as_ptr().add(i * ld_from)));
+        let pair: [__m256; 8] = std::array::from_fn(|i| {
+            let (a, b) = (row[i & !1], row[i | 1]);
+            if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+        });
+        let quad: [__m256d; 8] = std::array::from_fn(|i| {
+            let at = i / 4 * 4 + i % 4 / 2;
+            let (a, b) = (_mm256_castps_pd(pair[at]), _mm256_castps_pd(pair[at + 2]));
+            if i % 2 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) }
+        });
+        for j in 0..4 {
+            let (a, b) = (_mm256_castpd_ps(quad[j]), _mm256_castpd_ps(quad[4 + j]));
+            _mm256_storeu_ps(to.as_mut_ptr().add(j * ld_to), _mm256_permute2f128_ps::<0x20>(a, b));
+            _mm256_storeu_ps(to.as_mut_ptr().add((4 + j) * ld_to), _mm256_permute2f128_ps::<0x31>(a, b));
+        }
+    });
+}
+
+/// As [`transpose8`], with four 128-bit parts.
+#[inline(always)]
+fn transpose16(from: &[f32], ld_from: usize, to: &mut [f32], ld_to: usize) {
+    assert!(from.len() >= 15 * ld_from + 16 && to.len() >= 15 * ld_to + 16);
+    x!({
+        let row: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.as_ptr().add(i * ld_from)));
+        let pair: [__m512; 16] = std::array::from_fn(|i| {
+            let (a, b) = (row[i & !1], row[i | 1]);
+            if i % 2 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
+        });
+        let quad: [__m512; 16] = std::array::from_fn(|i| {
+            let at = i / 4 * 4 + i % 4 / 2;
+            let (a, b) = (_mm512_castps_pd(pair[at]), _mm512_castps_pd(pair[at + 2]));
+            _mm512_castpd_ps(if i % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) })
+        });
+        for j in 0..4 {
+            let (even01, even23) =
+                (_mm512_shuffle_f32x4::<0x88>(quad[j], quad[4 + j]), _mm512_shuffle_f32x4::<0x88>(quad[8 + j], quad[12 + j]));
+            let (odd01, odd23) =
+                (_mm512_shuffle_f32x4::<0xdd>(quad[j], quad[4 + j]), _mm512_shuffle_f32x4::<0xdd>(quad[8 + j], quad[12 + j]));
+            let mut put = |column: usize, v: __m512| _mm512_storeu_ps(to.as_mut_ptr().add(column * ld_to), v);
+            put(j, _mm512_shuffle_f32x4::<0x88>(even01, even23));
+            put(4 + j, _mm512_shuffle_f32x4::<0x88>(odd01, odd23));
+            put(8 + j, _mm512_shuffle_f32x4::<0xdd>(even01, even23));
+            put(12 + j, _mm512_shuffle_f32x4::<0xdd>(odd01, odd23));
+        }
+    });
 }
