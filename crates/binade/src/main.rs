@@ -1,6 +1,7 @@
 //! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`,
-//! `binade inspect`, `binade classics`, `binade doctor`.
+//! `binade inspect`, `binade classics`, `binade bench`, `binade doctor`.
 
+mod bench;
 mod classics;
 mod conform;
 mod doctor;
@@ -36,6 +37,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show in miniature what the papers on mixed precision showed
     Classics(classics::Args),
+    /// Measure kernels and training steps, beside PyTorch if asked
+    Bench(bench::Args),
     /// Describe this machine and the recommended precisions
     Doctor(doctor::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Classics(args) => classics::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Ops(args) => ops::run(&args),
     };
