@@ -32,7 +32,7 @@ pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) 
         for array in &arrays {
             targets.push(ArrayMut::new(op.name(), array)?);
         }
-        device.run(op, ins, &mut targets)?;
+        crate::profile::timed(op, ins, || device.run(op, ins, &mut targets))?;
     }
     Ok(arrays)
 }

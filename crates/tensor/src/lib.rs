@@ -14,6 +14,7 @@ pub mod format;
 mod layout;
 pub mod memory;
 pub mod random;
+pub mod profile;
 pub mod reference;
 pub mod samples;
 mod shape;

@@ -128,6 +128,8 @@ pub fn run(args: &Args, python: &Path, precisions: &[Precision]) -> Result<ExitC
             let mut theirs: Vec<f64> = Vec::new();
             for _ in 0..args.pairs {
                 theirs.push(peer.once()?);
+                // Its threads wait actively for a while.
+                std::thread::sleep(std::time::Duration::from_millis(30));
                 for (_, case, times) in &mut ours {
                     times.push(once(case)?);
                 }

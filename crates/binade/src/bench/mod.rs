@@ -36,6 +36,9 @@ pub struct Args {
     /// Print one JSON line per measurement
     #[arg(long)]
     json: bool,
+    /// Print where the time goes, operator by operator, instead
+    #[arg(long)]
+    profile: bool,
     /// Run PyTorch's side too, in turn, with this Python interpreter, and print ratios
     #[arg(long, value_name = "PYTHON")]
     against: Option<PathBuf>,
@@ -67,12 +70,36 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         for &precision in &precisions {
             for build in cases(group, precision, args.n)? {
                 let mut case = build()?;
+                if args.profile {
+                    profile(&mut case, precision)?;
+                    continue;
+                }
                 let times = time(&mut case, args.secs, args.min_iters)?;
                 print(&case, precision, &times, args);
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Times of five runs by operator.
+fn profile(case: &mut Case, precision: Precision) -> Result<()> {
+    const RUNS: u32 = 5;
+    warm_up(case, 1.0)?;
+    binade::tensor::profile::start();
+    let start = Instant::now();
+    for _ in 0..RUNS {
+        (case.run)()?;
+    }
+    let total = start.elapsed();
+    let rows = binade::tensor::profile::stop();
+    let ms = |t: std::time::Duration| t.as_secs_f64() * 1e3 / RUNS as f64;
+    let known: std::time::Duration = rows.iter().map(|r| r.time).sum();
+    println!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known));
+    for row in rows.iter().take(40) {
+        println!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name);
+    }
+    Ok(())
 }
 
 /// Warms up, checks the result, and times single runs, in ms.

@@ -2,6 +2,7 @@
 //! threads.
 
 mod attention;
+mod channels;
 mod conv;
 mod custom;
 mod depthwise;

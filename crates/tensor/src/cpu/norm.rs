@@ -1,15 +1,74 @@
-//! Normalisations. Statistics in two passes, in the computing type with f64 across blocks; never in 16 bit.
+//! Normalisations. Statistics in the computing type around the mean of each stretch, combined in f64 (Chan et al., 1979), so that memory is
+//! read once for them; never in 16 bit.
 
 use rayon::prelude::*;
 
+use super::channels::{Channelwise, PerChannel, RowBackward, Terms};
 use super::elementwise::activate;
-use super::operand::{BLOCK, Compute, Operand, TASK, fill, memory_order};
+use super::operand::{BLOCK, Compute, Operand, TASK, memory_order};
 use super::reduce::SquaredDistance;
-use super::rows::{fill_rows, order_with_last, write};
+use super::rows::{fill_rows, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{First, Isa};
-use crate::{Array, ArrayMut, Shape};
+use crate::simd::{First, Isa, Lanes};
+use crate::{Array, ArrayMut, Class, Layout, Shape};
+
+pub(super) fn forward<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => layer::<C>(isa, pool, norm, dims, ins, bytes, outs),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::<C>(isa, pool, norm, ins, bytes, outs),
+    }
+}
+
+/// Inputs g, x, weight if affine, mean, rstd (variance for Fixed).
+pub(super) fn backward<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => layer_backward::<C>(isa, pool, norm, dims, ins, bytes, outs),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes_backward::<C>(isa, pool, norm, ins, bytes, outs),
+    }
+}
+
+/// A vector of per-channel (or per-feature) values.
+fn vector<C: Compute>(isa: Isa, array: &Array, bytes: &[u8]) -> Vec<C> {
+    let order: Vec<usize> = (0..array.shape().rank()).collect();
+    let mut out = vec![C::zero(); array.numel()];
+    Operand::new(array, bytes, array.shape(), &order).load(isa, 0, &mut out);
+    out
+}
+
+/// The vector at input `at` if the norm has weights, else `n` times `value`.
+fn weights<C: Compute>(isa: Isa, there: bool, ins: &[&Array], bytes: &[&[u8]], at: usize, n: usize, value: C) -> Vec<C> {
+    if there { vector(isa, ins[at], bytes[at]) } else { vec![value; n] }
+}
+
+// ---- rows: layer and RMS norm
+
+#[derive(Clone, Copy)]
+struct Affine {
+    mean: f64,
+    rstd: f64,
+}
+
+impl PerChannel for Affine {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, [w, b, ..]: [L; 4]) -> L {
+        (x - L::splat(self.mean)) * L::splat(self.rstd) * w + b
+    }
+}
 
 /// Mean (0 for RMS) and 1/√(var + eps) of one row.
 fn moments<C: Compute>(isa: Isa, norm: &Norm, x: &[C]) -> (C, C) {
@@ -21,129 +80,47 @@ fn moments<C: Compute>(isa: Isa, norm: &Norm, x: &[C]) -> (C, C) {
     (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
 }
 
-/// A vector of per-channel (or per-feature) values.
-fn vector<C: Compute>(isa: Isa, array: &Array, bytes: &[u8]) -> Vec<C> {
-    let order: Vec<usize> = (0..array.shape().rank()).collect();
-    let mut out = vec![C::zero(); array.numel()];
-    Operand::new(array, bytes, array.shape(), &order).load(isa, 0, &mut out);
-    out
-}
-
-/// Elements per group that share one weight, and the first weight of a group: rows of layer norm walk all weights, a row of
-/// group norm walks `channels` of them, each `span` times.
-struct Weights {
-    span: usize,
-    per_row: usize,
-    rows_per_sample: usize,
-}
-
-impl Weights {
-    fn new(norm: &Norm, shape: &Shape) -> Weights {
-        match norm.kind {
-            NormKind::Layer { dims } | NormKind::Rms { dims } => {
-                Weights { span: 1, per_row: shape[shape.rank() - dims..].iter().product(), rows_per_sample: 1 }
-            }
-            NormKind::Group { groups } => {
-                Weights { span: shape[2..].iter().product(), per_row: shape[1] / groups, rows_per_sample: groups }
-            }
-            NormKind::Batch | NormKind::Fixed => Weights { span: 1, per_row: 1, rows_per_sample: 1 },
-        }
-    }
-
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        let first = row % self.rows_per_sample * self.per_row;
-        first..first + self.per_row
-    }
-}
-
-fn row_order(norm: &Norm, shape: &Shape) -> smallvec::SmallVec<[usize; 8]> {
-    let rank = shape.rank();
-    match norm.kind {
-        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => (0..rank).collect(),
-        NormKind::Batch | NormKind::Fixed => order_with_last(rank, |d| d != 1),
-    }
-}
-
-pub(super) fn forward<C: Compute>(
+fn layer<C: Channelwise>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
+    dims: usize,
     ins: &[&Array],
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) {
-    match norm.kind {
-        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => {
-            rows_forward::<C>(isa, pool, norm, ins, bytes, outs)
-        }
-        NormKind::Batch => {
-            let n = ins[0].numel() / ins[0].shape()[1].max(1);
-            let x = Channels::new(ins[0], bytes[0]);
-            let zero = vec![C::zero(); ins[0].shape()[1]];
-            let [total, _] = x.sums::<C>(isa, None, &zero, |_, v, _| (v, C::zero()));
-            let mean: Vec<C> = total.iter().map(|t| C::from_f64(t / n as f64)).collect();
-            let [squares, _] = x.sums::<C>(isa, None, &mean, |_, v, m| ((v - m) * (v - m), C::zero()));
-            let var: Vec<f64> = squares.iter().map(|s| s / n as f64).collect();
-            let rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
-            apply::<C>(isa, norm, ins, bytes, &mean, &rstd, &mut outs[0]);
-            write(isa, &mean, &mut outs[1]);
-            write(isa, &rstd, &mut outs[2]);
-            write(isa, &var, &mut outs[3]);
-        }
-        NormKind::Fixed => {
-            let at = ins.len() - 2;
-            let mean = vector::<C>(isa, ins[at], bytes[at]);
-            let rstd = rstd_of::<C>(isa, norm, ins[at + 1], bytes[at + 1]);
-            apply::<C>(isa, norm, ins, bytes, &mean, &rstd, &mut outs[0]);
-        }
-    }
-}
-
-fn rstd_of<C: Compute>(isa: Isa, norm: &Norm, var: &Array, bytes: &[u8]) -> Vec<C> {
-    vector::<C>(isa, var, bytes).into_iter().map(|v| C::from_f64(1.0 / (v.as_f64() + norm.eps).sqrt())).collect()
-}
-
-fn rows_forward<C: Compute>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) {
     let shape = ins[0].shape();
-    let order = row_order(norm, shape);
-    let weights = Weights::new(norm, shape);
-    let len = weights.per_row * weights.span;
+    let order: Vec<usize> = (0..shape.rank()).collect();
+    let len: usize = shape[shape.rank() - dims..].iter().product();
     let x = Operand::new(ins[0], bytes[0], shape, &order);
-    let w = if norm.affine { vector::<C>(isa, ins[1], bytes[1]) } else { vec![] };
-    let b = if norm.weights() == 2 { vector::<C>(isa, ins[2], bytes[2]) } else { vec![C::zero(); w.len()] };
+    let w = weights(isa, norm.affine, ins, bytes, 1, len, C::one());
+    let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
     let stats = fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
-        x.load(isa, row * len, y);
+        let at = row * len;
+        if len <= BLOCK {
+            let mut buffer = [C::zero(); BLOCK];
+            let x = x.block(isa, at, len, &mut buffer);
+            let (mean, rstd) = moments(isa, norm, x);
+            let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
+            C::per_channel(isa, affine, x, x, [&w, &b, &b, &b], y);
+            act_in_place(isa, norm.act, y);
+            return (affine.mean, affine.rstd);
+        }
+        x.load(isa, at, y);
         let (mean, rstd) = moments(isa, norm, y);
-        if norm.affine {
-            let range = weights.range(row);
-            for ((y, &w), &b) in y.chunks_mut(weights.span).zip(&w[range.clone()]).zip(&b[range]) {
-                y.iter_mut().for_each(|v| *v = (*v - mean) * rstd * w + b);
-            }
-        } else {
-            y.iter_mut().for_each(|v| *v = (*v - mean) * rstd);
+        let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
+        let mut buffer = [C::zero(); BLOCK];
+        for (i, y) in y.chunks_mut(BLOCK).enumerate() {
+            let (n, from) = (y.len(), i * BLOCK);
+            buffer[..n].copy_from_slice(y);
+            let (w, b) = (&w[from..from + n], &b[from..from + n]);
+            C::per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
         }
         act_in_place(isa, norm.act, y);
-        (mean.as_f64(), rstd.as_f64())
+        (affine.mean, affine.rstd)
     });
     write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), &mut outs[1]);
     write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), &mut outs[2]);
-}
-
-/// `(x − mean)·rstd·weight + bias` with per-channel values, in memory order.
-fn apply<C: Compute>(isa: Isa, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], mean: &[C], rstd: &[C], out: &mut ArrayMut<'_>) {
-    let channels = mean.len();
-    let (w, b) = if norm.affine {
-        (vector::<C>(isa, ins[1], bytes[1]), vector::<C>(isa, ins[2], bytes[2]))
-    } else {
-        (vec![C::one(); channels], vec![C::zero(); channels])
-    };
-    let x = Operand::new(ins[0], bytes[0], ins[0].shape(), &memory_order(out.array().layout()));
-    let walk = Channels::walk(out.array());
-    fill::<C>(isa, out, |start, y| {
-        x.load(isa, start, y);
-        walk.each(start, y, |c, v| (v - mean[c]) * rstd[c] * w[c] + b[c]);
-        act_in_place(isa, norm.act, y);
-    });
 }
 
 /// The fused activation, block by block while the row is in the first-level cache.
@@ -156,115 +133,449 @@ fn act_in_place<C: Compute>(isa: Isa, act: Option<Unary>, y: &mut [C]) {
     }
 }
 
-/// Channel (dimension 1) of every element of an array in its memory order.
-struct Walk {
-    /// Elements in a row that have the same channel.
-    span: usize,
-    channels: usize,
-}
-
-impl Walk {
-    fn each<C: Compute>(&self, start: usize, y: &mut [C], f: impl Fn(usize, C) -> C) {
-        if self.span == 1 {
-            // Channels-last: whole pixels, so that the loop over channels has no division.
-            let mut done = 0;
-            while done < y.len() {
-                let c = (start + done) % self.channels;
-                let n = (self.channels - c).min(y.len() - done);
-                for (i, v) in y[done..done + n].iter_mut().enumerate() {
-                    *v = f(c + i, *v);
-                }
-                done += n;
+fn layer_backward<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    dims: usize,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    /// Rows whose products with the gradient are added in the computing type before they go to f64.
+    const SOME: usize = 16;
+    let shape = ins[1].shape();
+    let order: Vec<usize> = (0..shape.rank()).collect();
+    let len: usize = shape[shape.rank() - dims..].iter().product();
+    let at = 2 + norm.affine as usize;
+    let (mean, rstd) = (vector::<C>(isa, ins[at], bytes[at]), vector::<C>(isa, ins[at + 1], bytes[at + 1]));
+    let w = weights(isa, norm.affine, ins, bytes, 2, len, C::one());
+    let (g, x) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
+    let centred = !matches!(norm.kind, NormKind::Rms { .. });
+    let rows = mean.len();
+    // Tasks by the extents alone: at most 64 sets of partial sums.
+    let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(SOME);
+    let (first, rest) = outs.split_at_mut(1);
+    let walk = Layout::with_order(*shape, &order);
+    let totals = fill_walk::<C, _>(isa, pool, &mut first[0], &walk, per_task * len, |task, dtype, to| {
+        let mut total = [vec![0.0f64; len], vec![0.0f64; len]];
+        let (mut dw, mut db) = (vec![C::zero(); len], vec![C::zero(); len]);
+        let (mut pg, mut px, mut dx) = (vec![C::zero(); len], vec![C::zero(); len], vec![C::zero(); len]);
+        let size = dtype.size();
+        for (i, to) in to.chunks_mut((len * size).max(1)).enumerate() {
+            let row = task * per_task + i;
+            let (g, x) = (g.block(isa, row * len, len, &mut pg), x.block(isa, row * len, len, &mut px));
+            let (m, r) = (mean[row], rstd[row]);
+            let mut sums = [0.0f64; 2];
+            for from in (0..len).step_by(BLOCK) {
+                let until = len.min(from + BLOCK);
+                let part = C::row_sums(isa, &g[from..until], &x[from..until], &w[from..until], m);
+                sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
             }
-        } else {
-            for (i, v) in y.iter_mut().enumerate() {
-                *v = f((start + i) / self.span % self.channels, *v);
+            let (n, r64) = (len as f64, r.as_f64());
+            let slope = sums[1] / n * r64 * r64 * r64;
+            let shift = if centred { sums[0] / n * r64 } else { 0.0 };
+            let scalars = [m.as_f64(), r64, slope, shift];
+            let row = RowBackward { g, x, w: &w, scalars, dx: &mut dx, dw: &mut dw, db: &mut db };
+            C::row_backward(isa, row);
+            C::store(isa, &dx, to, dtype);
+            if i % SOME == SOME - 1 {
+                flush(&mut total, [&mut dw, &mut db]);
             }
         }
+        flush(&mut total, [&mut dw, &mut db]);
+        total
+    });
+    if norm.affine {
+        let mut sums = [vec![0.0; len], vec![0.0; len]];
+        for part in totals {
+            sums.iter_mut().zip(part).for_each(|(t, p)| t.iter_mut().zip(p).for_each(|(t, p)| *t += p));
+        }
+        sums.iter().zip(rest).for_each(|(sum, out)| write(isa, sum, out));
     }
 }
 
-/// The image of a per-channel normalisation.
-struct Channels<'a> {
-    array: &'a Array,
-    bytes: &'a [u8],
+/// Adds partial sums to totals and clears them.
+fn flush<C: Compute>(total: &mut [Vec<f64>; 2], parts: [&mut Vec<C>; 2]) {
+    for (total, part) in total.iter_mut().zip(parts) {
+        total.iter_mut().zip(part.iter_mut()).for_each(|(t, p)| {
+            *t += p.as_f64();
+            *p = C::zero();
+        });
+    }
 }
 
-impl<'a> Channels<'a> {
-    fn new(array: &'a Array, bytes: &'a [u8]) -> Channels<'a> {
-        Channels { array, bytes }
+/// Runs `f(task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order; where it lies in memory in another order,
+/// through a scratch buffer.
+fn fill_walk<C: Compute, S: Send>(
+    isa: Isa,
+    pool: &Pool,
+    out: &mut ArrayMut<'_>,
+    walk: &Layout,
+    per_task: usize,
+    f: impl Fn(usize, crate::DType, &mut [u8]) -> S + Sync,
+) -> Vec<S> {
+    let array = out.array();
+    let (dtype, n) = (array.dtype(), array.numel());
+    if n == 0 || per_task == 0 {
+        return Vec::new();
+    }
+    let work = |dtype: crate::DType, bytes: &mut [u8]| -> Vec<S> {
+        let parts = bytes.par_chunks_mut(per_task * dtype.size()).enumerate();
+        parts.map(|(task, bytes)| f(task, dtype, bytes)).collect()
+    };
+    if walk.same_order(array.layout()) {
+        return out.bytes().map_or_else(Vec::new, |bytes| work(dtype, &mut bytes[..n * dtype.size()]));
+    }
+    let Some(mut scratch) = pool.alloc(n * size_of::<C>(), Class::Workspace) else { return Vec::new() };
+    let values: &mut [u8] = scratch.as_mut_slice();
+    let values = &mut values[..n * size_of::<C>()];
+    let results = work(C::DTYPE, values);
+    let memory = memory_order(array.layout());
+    super::elementwise::cast::<C>(isa, &Operand::from_layout(C::DTYPE, walk, values, array.shape(), &memory), out);
+    results
+}
+
+// ---- planes: batch and group norm
+
+#[derive(Clone, Copy)]
+struct Values;
+
+impl Terms for Values {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, k: L) -> (L, L) {
+        (x, k)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Squares;
+
+impl Terms for Squares {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, mean: L) -> (L, L) {
+        let d = x - mean;
+        (d * d, d)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gradients;
+
+impl Terms for Gradients {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, mean: L) -> (L, L) {
+        (g, g * (x - mean))
+    }
+}
+
+/// `(x − k₀)·k₁ + k₂`
+#[derive(Clone, Copy)]
+struct Forward;
+
+impl PerChannel for Forward {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, k: [L; 4]) -> L {
+        (x - k[0]) * k[1] + k[2]
+    }
+}
+
+/// `g·k₀ − ((x − k₁)·k₂ + k₃)`
+#[derive(Clone, Copy)]
+struct Backward;
+
+impl PerChannel for Backward {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
+        g * k[0] - ((x - k[1]) * k[2] + k[3])
+    }
+}
+
+/// `[samples][channels][pixels]`, or `[samples][pixels][channels]`, as it is walked.
+struct Planes {
+    samples: usize,
+    channels: usize,
+    pixels: usize,
+    last: bool,
+    order: smallvec::SmallVec<[usize; 8]>,
+    walk: Layout,
+    /// Stretches of a sample and their length in elements; the last of a sample may be shorter.
+    stretch: usize,
+    stretches: usize,
+}
+
+impl Planes {
+    /// The walk of an output: channels last if it lies so.
+    fn new(shape: &Shape, layout: &Layout) -> Planes {
+        let rank = shape.rank();
+        let order: smallvec::SmallVec<[usize; 8]> = (0..1).chain(2..rank).chain(1..2).collect();
+        let last = Layout::with_order(*shape, &order);
+        let (samples, channels, pixels) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
+        let is_last = last.same_order(layout) && channels > 1;
+        let order = if is_last { order } else { (0..rank).collect() };
+        // Whole pixels, or whole or part of one channel's plane.
+        let stretch = if is_last { (TASK / channels).clamp(1, pixels.max(1)) * channels } else { pixels.clamp(1, TASK) };
+        let per_plane = if is_last { (channels * pixels).div_ceil(stretch) } else { pixels.div_ceil(stretch) };
+        let stretches = if is_last { per_plane } else { per_plane * channels };
+        let walk = Layout::with_order(*shape, &order);
+        Planes { samples, channels, pixels, last: is_last, order, walk, stretch, stretches }
     }
 
-    fn walk(array: &Array) -> Walk {
-        let order = memory_order(array.layout());
-        let at = order.iter().position(|&d| d == 1).unwrap_or(0);
-        Walk { span: order[at + 1..].iter().map(|&d| array.shape()[d]).product(), channels: array.shape()[1] }
+    fn operand<'a>(&self, array: &Array, bytes: &'a [u8], shape: &Shape) -> Operand<'a> {
+        Operand::new(array, bytes, shape, &self.order)
     }
 
-    /// Per channel, Σ of both results of `f(g, x, mean[c])`: fixed tasks in the computing type, added in f64 in order.
-    fn sums<C: Compute>(
+    /// First element, length and, if not all, the channel of a stretch.
+    fn part(&self, index: usize) -> (usize, usize, Option<usize>) {
+        let (sample, part) = (index / self.stretches, index % self.stretches);
+        let size = self.channels * self.pixels;
+        if self.last {
+            let from = part * self.stretch;
+            return (sample * size + from, self.stretch.min(size - from), None);
+        }
+        let per_plane = self.stretches / self.channels;
+        let (channel, from) = (part / per_plane, part % per_plane * self.stretch);
+        (sample * size + channel * self.pixels + from, self.stretch.min(self.pixels - from), Some(channel))
+    }
+
+    /// Elements per block: whole pixels.
+    fn block(&self) -> usize {
+        if self.last { (2 * BLOCK / self.channels).max(1) * self.channels } else { 2 * BLOCK }
+    }
+
+    fn count(&self) -> usize {
+        self.samples * self.stretches
+    }
+
+    /// Per stretch and channel, the sums of `f` with the coefficients `k(sample, channel)`: `[channel][2]`, one channel if the stretch has
+    /// one.
+    fn sums<C: Channelwise, F: Terms>(
         &self,
         isa: Isa,
-        g: Option<(&Array, &[u8])>,
-        mean: &[C],
-        f: impl Fn(C, C, C) -> (C, C) + Sync,
-    ) -> [Vec<f64>; 2] {
-        let order = memory_order(self.array.layout());
-        let x = Operand::new(self.array, self.bytes, self.array.shape(), &order);
-        let g = g.map(|(array, bytes)| Operand::new(array, bytes, self.array.shape(), &order));
-        let walk = Channels::walk(self.array);
-        let (n, channels) = (self.array.numel(), mean.len());
-        let parts: Vec<[Vec<C>; 2]> = (0..n.div_ceil(TASK))
-            .into_par_iter()
-            .map(|task| {
-                let mut acc = [vec![C::zero(); channels], vec![C::zero(); channels]];
-                let (mut px, mut pg) = ([C::zero(); BLOCK], [C::zero(); BLOCK]);
-                for start in (task * TASK..n.min((task + 1) * TASK)).step_by(BLOCK) {
-                    let len = BLOCK.min(n - start);
-                    let x = x.block(isa, start, len, &mut px);
-                    let g = g.as_ref().map_or(x, |g| g.block(isa, start, len, &mut pg));
-                    let [first, second] = &mut acc;
-                    let mut done = 0;
-                    while done < len {
-                        let at = start + done;
-                        let c = at / walk.span % channels;
-                        if walk.span == 1 {
-                            let run = (channels - c).min(len - done);
-                            for i in 0..run {
-                                let (a, b) = f(g[done + i], x[done + i], mean[c + i]);
-                                first[c + i] = first[c + i] + a;
-                                second[c + i] = second[c + i] + b;
-                            }
-                            done += run;
-                        } else {
-                            let run = (walk.span - at % walk.span).min(len - done);
-                            let (mut sa, mut sb) = ([C::zero(); 8], [C::zero(); 8]);
-                            for i in 0..run {
-                                let (a, b) = f(g[done + i], x[done + i], mean[c]);
-                                sa[i % 8] = sa[i % 8] + a;
-                                sb[i % 8] = sb[i % 8] + b;
-                            }
-                            first[c] = first[c] + sa.into_iter().fold(C::zero(), |t, v| t + v);
-                            second[c] = second[c] + sb.into_iter().fold(C::zero(), |t, v| t + v);
-                            done += run;
+        f: F,
+        g: Option<&Operand<'_>>,
+        x: &Operand<'_>,
+        index: usize,
+        k: &[C],
+        buffers: &mut Buffers<C>,
+    ) -> Vec<[f64; 2]> {
+        /// Terms of one sum in the computing type; then it goes to f64.
+        const CHAIN: usize = 256;
+        let (start, len, channel) = self.part(index);
+        let width = channel.map_or(self.channels, |_| 16);
+        let mut sums = [vec![C::zero(); width], vec![C::zero(); width]];
+        let mut total = [vec![0.0f64; width], vec![0.0f64; width]];
+        let (block, mut chain) = (self.block(), 0);
+        for from in (0..len).step_by(block) {
+            let n = block.min(len - from);
+            let x = x.block(isa, start + from, n, &mut buffers.x);
+            let g = g.map_or(x, |g| g.block(isa, start + from, n, &mut buffers.g));
+            let [first, second] = &mut sums;
+            C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
+            chain += n.div_ceil(width);
+            if chain >= CHAIN || from + n == len {
+                flush(&mut total, [first, second]);
+                chain = 0;
+            }
+        }
+        let [first, second] = total;
+        if channel.is_none() {
+            return first.into_iter().zip(second).map(|(a, b)| [a, b]).collect();
+        }
+        vec![[first.iter().sum(), second.iter().sum()]]
+    }
+
+    /// Coefficients for a stretch: of all channels, or sixteen times those of its channel.
+    fn coefficients<C: Copy>(&self, channel: Option<usize>, sample: usize, k: &[Vec<C>], per_sample: bool, to: &mut [Vec<C>]) {
+        let base = if per_sample { sample * self.channels } else { 0 };
+        for (to, k) in to.iter_mut().zip(k) {
+            to.clear();
+            match channel {
+                Some(c) => to.extend([k[base + c]; 16]),
+                None => to.extend_from_slice(&k[base..base + self.channels]),
+            }
+        }
+    }
+
+    /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.
+    fn apply<C: Channelwise, F: PerChannel>(
+        &self,
+        isa: Isa,
+        pool: &Pool,
+        f: F,
+        g: Option<&Operand<'_>>,
+        x: &Operand<'_>,
+        k: [Vec<C>; 4],
+        act: Option<Unary>,
+        out: &mut ArrayMut<'_>,
+    ) {
+        let per_sample = k[0].len() > self.channels;
+        let size = self.channels * self.pixels;
+        // Tasks of whole stretches, about as many elements each.
+        let group = (TASK / self.stretch.max(1)).max(1);
+        let whole = if size.is_multiple_of(self.stretch.max(1)) { group * self.stretch } else { size };
+        fill_walk::<C, ()>(isa, pool, out, &self.walk, whole, |task, dtype, to| {
+            let mut buffers = Buffers::new(self.block());
+            let mut coefficients = [vec![], vec![], vec![], vec![]];
+            let (mut at, until) = (task * whole, task * whole + to.len() / dtype.size());
+            let first = at;
+            while at < until {
+                let (sample, inside) = (at / size, at % size);
+                let len = if self.last {
+                    self.stretch.min(size - inside)
+                } else {
+                    self.stretch.min(self.pixels - inside % self.pixels)
+                };
+                let channel = if self.last { None } else { Some(inside / self.pixels) };
+                self.coefficients(channel, sample, &k, per_sample, &mut coefficients);
+                let [k0, k1, k2, k3] = &coefficients;
+                for from in (0..len).step_by(self.block()) {
+                    let n = self.block().min(len - from);
+                    let x = x.block(isa, at + from, n, &mut buffers.x);
+                    let g = g.map_or(x, |g| g.block(isa, at + from, n, &mut buffers.g));
+                    let to = &mut to[(at + from - first) * dtype.size()..][..n * dtype.size()];
+                    let y = &mut buffers.y[..n];
+                    if act.is_none() && dtype == C::DTYPE {
+                        C::per_channel(isa, f, g, x, [k0, k1, k2, k3], super::operand::elements_mut(to));
+                        continue;
+                    }
+                    C::per_channel(isa, f, g, x, [k0, k1, k2, k3], y);
+                    match act {
+                        Some(act) if dtype == C::DTYPE => activate(isa, act, y, super::operand::elements_mut(to)),
+                        Some(act) => {
+                            activate(isa, act, y, &mut buffers.z[..n]);
+                            C::store(isa, &buffers.z[..n], to, dtype);
                         }
+                        None => C::store(isa, y, to, dtype),
                     }
                 }
-                acc
-            })
+                at += len;
+            }
+        });
+    }
+}
+
+struct Buffers<C> {
+    g: Vec<C>,
+    x: Vec<C>,
+    y: Vec<C>,
+    z: Vec<C>,
+}
+
+impl<C: Compute> Buffers<C> {
+    fn new(n: usize) -> Buffers<C> {
+        let zeros = || vec![C::zero(); n];
+        Buffers { g: zeros(), x: zeros(), y: zeros(), z: zeros() }
+    }
+}
+
+/// Number of elements, mean, and sum of squared distances from it.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    n: f64,
+    mean: f64,
+    m2: f64,
+}
+
+impl Moments {
+    fn add(&mut self, other: Moments) {
+        let n = self.n + other.n;
+        if other.n > 0.0 {
+            let d = other.mean - self.mean;
+            self.mean += d * (other.n / n);
+            self.m2 += other.m2 + d * d * (self.n * other.n / n);
+            self.n = n;
+        }
+    }
+}
+
+fn planes<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    let shape = *ins[0].shape();
+    let p = Planes::new(&shape, outs[0].array().layout());
+    let x = p.operand(ins[0], bytes[0], &shape);
+    let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
+    let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
+    let groups = match norm.kind {
+        NormKind::Group { groups } => groups,
+        _ => p.channels,
+    };
+    // Of each group of each sample; batch norm has one sample for all.
+    let (mean, rstd): (Vec<C>, Vec<C>) = if matches!(norm.kind, NormKind::Fixed) {
+        let at = ins.len() - 2;
+        (vector(isa, ins[at], bytes[at]), rstd_of(isa, norm, ins[at + 1], bytes[at + 1]))
+    } else {
+        let parts: Vec<Vec<Moments>> = (0..p.count())
+            .into_par_iter()
+            .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
+            .map_init(
+                || Buffers::new(p.block()),
+                |buffers, index| {
+                    let (_, len, channel) = p.part(index);
+                    let width = channel.map_or(p.channels, |_| 16);
+                    let n = if channel.is_some() { len } else { len / p.channels } as f64;
+                    let sums = p.sums(isa, Values, None, &x, index, &vec![C::zero(); width], buffers);
+                    let means: Vec<C> = sums.iter().map(|s| C::from_f64(s[0] / n)).collect();
+                    let centres = if channel.is_some() { vec![means[0]; width] } else { means.clone() };
+                    let squares = p.sums(isa, Squares, None, &x, index, &centres, buffers);
+                    let moments = means.iter().zip(squares).map(|(m, [m2, d])| {
+                        // The mean as it was rounded, and what is left of it.
+                        let rest = d / n;
+                        let m2 = m2 - n * rest * rest;
+                        Moments { n, mean: m.as_f64() + rest, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+                    });
+                    moments.collect()
+                },
+            )
             .collect();
-        let mut total = [vec![0.0; channels], vec![0.0; channels]];
-        for part in parts {
-            for (t, p) in total.iter_mut().zip(part) {
-                t.iter_mut().zip(p).for_each(|(t, p)| *t += p.as_f64());
+        let samples = if matches!(norm.kind, NormKind::Batch) { 1 } else { p.samples };
+        let mut total = vec![Moments::default(); samples * groups];
+        let per_group = p.channels / groups;
+        for (index, part) in parts.into_iter().enumerate() {
+            let sample = if samples == 1 { 0 } else { index / p.stretches };
+            let first = p.part(index).2.unwrap_or(0);
+            for (c, moments) in part.into_iter().enumerate() {
+                total[sample * groups + (first + c) / per_group].add(moments);
             }
         }
-        total
-    }
+        let var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
+        let mean: Vec<C> = total.iter().map(|t| C::from_f64(t.mean)).collect();
+        let rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
+        write(isa, &mean, &mut outs[1]);
+        write(isa, &rstd, &mut outs[2]);
+        if let Some(out) = outs.get_mut(3) {
+            write(isa, &var, out);
+        }
+        (mean, rstd)
+    };
+    let k = spread(&p, groups, &mean, |i, c| [mean[i], rstd[i] * w[c], b[c], C::zero()]);
+    p.apply(isa, pool, Forward, None, &x, k, norm.act, &mut outs[0]);
 }
 
-/// Inputs g, x, weight if affine, mean, rstd (variance for Fixed).
-pub(super) fn backward<C: Compute>(
+/// Coefficients by channel, or by sample and channel, from statistics by group.
+fn spread<C: Copy>(p: &Planes, groups: usize, of: &[C], f: impl Fn(usize, usize) -> [C; 4]) -> [Vec<C>; 4] {
+    let per_group = p.channels / groups.max(1);
+    let mut out = [vec![], vec![], vec![], vec![]];
+    for sample in 0..of.len() / groups.max(1) {
+        for c in 0..p.channels {
+            let values = f(sample * groups + c / per_group, c);
+            out.iter_mut().zip(values).for_each(|(out, v)| out.push(v));
+        }
+    }
+    out
+}
+
+fn rstd_of<C: Compute>(isa: Isa, norm: &Norm, var: &Array, bytes: &[u8]) -> Vec<C> {
+    vector::<C>(isa, var, bytes).into_iter().map(|v| C::from_f64(1.0 / (v.as_f64() + norm.eps).sqrt())).collect()
+}
+
+fn planes_backward<C: Channelwise>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -272,120 +583,65 @@ pub(super) fn backward<C: Compute>(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) {
+    let shape = *ins[1].shape();
+    let p = Planes::new(&shape, outs[0].array().layout());
+    let (g, x) = (p.operand(ins[0], bytes[0], &shape), p.operand(ins[1], bytes[1], &shape));
     let at = 2 + norm.affine as usize;
-    let mean = vector::<C>(isa, ins[at], bytes[at]);
-    let w = if norm.affine { vector::<C>(isa, ins[2], bytes[2]) } else { vec![] };
-    match norm.kind {
-        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => {
-            let rstd = vector::<C>(isa, ins[at + 1], bytes[at + 1]);
-            rows_backward::<C>(isa, pool, norm, ins, bytes, &mean, &rstd, &w, outs);
-        }
-        NormKind::Batch | NormKind::Fixed => {
-            let batch = matches!(norm.kind, NormKind::Batch);
-            let rstd = if batch {
-                vector::<C>(isa, ins[at + 1], bytes[at + 1])
-            } else {
-                rstd_of::<C>(isa, norm, ins[at + 1], bytes[at + 1])
-            };
-            let x = Channels::new(ins[1], bytes[1]);
-            let [sum_g, sum_gx] = x.sums::<C>(isa, Some((ins[0], bytes[0])), &mean, |g, x, m| (g, g * (x - m)));
-            let n = (ins[1].numel() / mean.len().max(1)) as f64;
-            let scale: Vec<C> = (0..mean.len()).map(|c| rstd[c] * if norm.affine { w[c] } else { C::one() }).collect();
-            // dx = (g − mean(g) − x̂·mean(g·x̂))·rstd·w, x̂ = (x − mean)·rstd
-            let shift: Vec<C> = sum_g.iter().map(|s| C::from_f64(if batch { s / n } else { 0.0 })).collect();
-            let slope: Vec<C> =
-                (0..mean.len()).map(|c| if batch { C::from_f64(sum_gx[c] / n) * rstd[c] * rstd[c] } else { C::zero() }).collect();
-            let order = memory_order(outs[0].array().layout());
-            let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[1].shape(), &order);
-            let (g, x) = (operand(0), operand(1));
-            let walk = Channels::walk(outs[0].array());
-            fill::<C>(isa, &mut outs[0], |start, y| {
-                let (mut px, n) = ([C::zero(); BLOCK], y.len());
-                let x = x.block(isa, start, n, &mut px);
-                g.load(isa, start, y);
-                let mut centred = [C::zero(); BLOCK];
-                centred[..n].copy_from_slice(x);
-                walk.each(start, &mut centred[..n], |c, v| (v - mean[c]) * slope[c] + shift[c]);
-                y.iter_mut().zip(&centred).for_each(|(y, &c)| *y = *y - c);
-                walk.each(start, y, |c, v| v * scale[c]);
-            });
-            if norm.affine {
-                let dw: Vec<f64> = (0..mean.len()).map(|c| sum_gx[c] * rstd[c].as_f64()).collect();
-                write(isa, &dw, &mut outs[1]);
-                write(isa, &sum_g, &mut outs[2]);
-            }
-        }
-    }
-}
-
-fn rows_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    norm: &Norm,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    mean: &[C],
-    rstd: &[C],
-    w: &[C],
-    outs: &mut [ArrayMut<'_>],
-) {
-    let shape = ins[1].shape();
-    let order = row_order(norm, shape);
-    let weights = Weights::new(norm, shape);
-    let (span, len) = (weights.span, weights.per_row * weights.span);
-    let (g, x) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
-    fill_rows::<C, ()>(isa, pool, &mut outs[0], &order, len, |row, y| {
-        let (mut pg, mut px) = (vec![C::zero(); len], vec![C::zero(); len]);
-        g.load(isa, row * len, &mut pg);
-        x.load(isa, row * len, &mut px);
-        let (m, r) = (mean[row], rstd[row]);
-        if norm.affine {
-            for (g, &w) in pg.chunks_mut(span).zip(&w[weights.range(row)]) {
-                g.iter_mut().for_each(|g| *g = *g * w);
-            }
-        }
-        px.iter_mut().for_each(|x| *x = (*x - m) * r);
-        let n = len as f64;
-        let centred = !matches!(norm.kind, NormKind::Rms { .. });
-        let mean_g = C::from_f64(pg.chunks(BLOCK).map(|b| C::sum(isa, First, b, C::zero()).as_f64()).sum::<f64>() / n);
-        let mean_gx =
-            C::from_f64(pg.chunks(BLOCK).zip(px.chunks(BLOCK)).map(|(g, x)| C::dot(isa, g, x).as_f64()).sum::<f64>() / n);
-        for ((y, &g), &x) in y.iter_mut().zip(&pg).zip(&px) {
-            *y = (if centred { g - mean_g } else { g } - x * mean_gx) * r;
-        }
-    });
-    if !norm.affine || len == 0 {
-        return;
-    }
-    // Per weight, over rows: fixed tasks of rows in the computing type, added in f64 in order.
-    let rows = mean.len();
-    let per_task = (TASK / len).max(1);
-    let count = w.len();
-    let parts: Vec<[Vec<f64>; 2]> = (0..rows.div_ceil(per_task))
+    let w = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::one());
+    let mean: Vec<C> = vector(isa, ins[at], bytes[at]);
+    let fixed = matches!(norm.kind, NormKind::Fixed);
+    let rstd: Vec<C> =
+        if fixed { rstd_of(isa, norm, ins[at + 1], bytes[at + 1]) } else { vector(isa, ins[at + 1], bytes[at + 1]) };
+    let groups = match norm.kind {
+        NormKind::Group { groups } => groups,
+        _ => p.channels,
+    };
+    let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
+    let [means, ..] = spread(&p, groups, &mean, |i, _| [mean[i]; 4]);
+    let parts: Vec<Vec<[f64; 2]>> = (0..p.count())
         .into_par_iter()
-        .map(|task| {
-            let mut acc = [vec![0.0; count], vec![0.0; count]];
-            let (mut pg, mut px) = (vec![C::zero(); len], vec![C::zero(); len]);
-            for row in task * per_task..rows.min((task + 1) * per_task) {
-                let (g, x) = (g.block(isa, row * len, len, &mut pg), x.block(isa, row * len, len, &mut px));
-                let (m, r) = (mean[row], rstd[row]);
-                for (k, c) in weights.range(row).enumerate() {
-                    for i in k * span..(k + 1) * span {
-                        acc[0][c] += (g[i] * ((x[i] - m) * r)).as_f64();
-                        acc[1][c] += g[i].as_f64();
-                    }
-                }
-            }
-            acc
+        .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
+        .map_init(
+            || (Buffers::new(p.block()), [vec![]]),
+            |(buffers, k), index| {
+                let channel = p.part(index).2;
+                p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, k);
+                p.sums(isa, Gradients, Some(&g), &x, index, &k[0], buffers)
+            },
+        )
+        .collect();
+    // Σ g and Σ g·(x − mean), by sample and channel, or by channel.
+    let mut sums = vec![[0.0f64; 2]; samples * p.channels];
+    for (index, part) in parts.iter().enumerate() {
+        let base = if samples > 1 { index / p.stretches * p.channels } else { 0 } + p.part(index).2.unwrap_or(0);
+        for (sum, part) in sums[base..].iter_mut().zip(part) {
+            sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+        }
+    }
+    // dx = (g·w − mean(g·w) − x̂·mean(g·w·x̂))·rstd, x̂ = (x − mean)·rstd
+    let n = if fixed { f64::INFINITY } else { (p.samples * p.pixels * p.channels) as f64 / mean.len() as f64 };
+    let grouped: Vec<[f64; 2]> = (0..mean.len())
+        .map(|i| {
+            let first = i / groups * p.channels + i % groups * per_group;
+            let each = (first..first + per_group).map(|at| sums[at].map(|s| s * w[at % p.channels].as_f64()));
+            each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
         })
         .collect();
-    let mut total = [vec![0.0; count], vec![0.0; count]];
-    for part in parts {
-        for (t, p) in total.iter_mut().zip(part) {
-            t.iter_mut().zip(p).for_each(|(t, p)| *t += p);
+    let k = spread(&p, groups, &mean, |i, c| {
+        let r = rstd[i].as_f64();
+        let zero = |v: f64| if fixed { 0.0 } else { v };
+        let (slope, shift) = (zero(grouped[i][1] / n * r * r * r), zero(grouped[i][0] / n * r));
+        [rstd[i] * w[c], mean[i], C::from_f64(slope), C::from_f64(shift)]
+    });
+    p.apply(isa, pool, Backward, Some(&g), &x, k, None, &mut outs[0]);
+    if norm.affine {
+        let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
+        for (at, [sum, product]) in sums.iter().enumerate() {
+            let (sample, c) = (at / p.channels, at % p.channels);
+            dw[c] += product * rstd[sample * groups + c / per_group].as_f64();
+            db[c] += sum;
         }
-    }
-    for (total, out) in total.iter().zip(&mut outs[1..]) {
-        write(isa, total, out);
+        write(isa, &dw, &mut outs[1]);
+        write(isa, &db, &mut outs[2]);
     }
 }

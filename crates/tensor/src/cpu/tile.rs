@@ -165,7 +165,7 @@ impl Kernel for Block<'_, f32> {
 }
 
 /// The types with a tile kernel.
-pub trait Tile: super::operand::Compute {
+pub trait Tile: super::channels::Channelwise {
     /// Columns per panel of `b`.
     fn width(isa: Isa) -> usize;
     /// Rows per register tile.
