@@ -37,7 +37,10 @@ pub(crate) fn backward(loss: &Var, upstream: Option<&Array>, keep: bool) -> Resu
     let mut result = Gradients::default();
     for (node, gradient) in walk::<Array>(loss, seed, keep, &HashSet::new())? {
         let Kind::Leaf(id) = node.kind else { continue };
-        let mut gradient = gradient.contiguous(Class::Gradients)?;
+        let mut gradient = match gradient.layout().is_contiguous() {
+            true => gradient,
+            false => gradient.contiguous(Class::Gradients)?,
+        };
         // Each leaf owns its gradient: `a + b` hands both operands the same array, and clipping works in place.
         if Arc::strong_count(gradient.storage()) > 1 {
             gradient = binade_tensor::run_one(&Op::Copy, &[&gradient], gradient.device(), gradient.dtype(), Class::Gradients)?;

@@ -24,6 +24,9 @@ pub struct Args {
     /// Batch size, instead of the case's own
     #[arg(long)]
     n: Option<usize>,
+    /// Only measurements whose name contains this
+    #[arg(long)]
+    only: Option<String>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -70,6 +73,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         for &precision in &precisions {
             for build in cases(group, precision, args.n)? {
                 let mut case = build()?;
+                if args.only.as_ref().is_some_and(|only| !case.name.contains(only)) {
+                    continue;
+                }
                 if args.profile {
                     profile(&mut case, precision)?;
                     continue;

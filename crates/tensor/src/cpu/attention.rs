@@ -6,9 +6,8 @@ use super::gemm::small;
 use super::tile::Tile;
 use super::operand::{Compute, Operand};
 use super::rows::write;
-use super::softmax::row_max;
 use crate::op::Attention;
-use crate::simd::{First, Isa, Lanes, Map1};
+use crate::simd::{Isa, Lanes, Map1};
 use crate::{Array, ArrayMut, DType, Key, Result};
 
 /// Rows of queries and of keys per tile.
@@ -179,17 +178,16 @@ pub(super) fn forward<C: Tile>(
                     scores(isa, &g, mask.as_ref(), h, &q, first, rows, &k, key, keys, &mut tile);
                     for i in 0..rows {
                         let row = &tile[i * keys..(i + 1) * keys];
-                        let largest = row_max(row);
+                        let largest = C::row_max(isa, row);
                         let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
                         if new == C::neg_infinity() {
                             p[i * keys..(i + 1) * keys].fill(C::zero());
                             continue;
                         }
                         let fade = (max[i] - new).exp();
-                        C::map1(isa, ExpMinus(new.as_f64()), row, &mut p[i * keys..(i + 1) * keys]);
-                        total[i] = total[i] * fade + C::sum(isa, First, &p[i * keys..(i + 1) * keys], C::zero());
+                        total[i] = total[i] * fade + C::row_exp(isa, row, new, &mut p[i * keys..(i + 1) * keys]);
                         if fade != C::one() {
-                            acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * fade);
+                            C::scale(isa, fade, &mut acc[i * g.e..(i + 1) * g.e]);
                         }
                         max[i] = new;
                         g.drop(h, first + i, key, &mut p[i * keys..(i + 1) * keys]);
@@ -200,7 +198,7 @@ pub(super) fn forward<C: Tile>(
                     // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
                     let unseen = total[i] == C::zero();
                     let inverse = if unseen { C::zero() } else { C::one() / total[i] };
-                    acc[i * g.e..(i + 1) * g.e].iter_mut().for_each(|a| *a = *a * inverse);
+                    C::scale(isa, inverse, &mut acc[i * g.e..(i + 1) * g.e]);
                     lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
                 }
             }

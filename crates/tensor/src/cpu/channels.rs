@@ -48,7 +48,7 @@ pub trait Channelwise: Compute {
 
 /// The elements `at..at + N`, and zeros beyond the end.
 #[inline(always)]
-fn load<L: Lanes>(from: &[L::Elem], at: usize, zero: L::Elem) -> L {
+pub fn load<L: Lanes>(from: &[L::Elem], at: usize, zero: L::Elem) -> L {
     if at + L::N <= from.len() {
         return L::load(&from[at..at + L::N]);
     }
@@ -58,8 +58,9 @@ fn load<L: Lanes>(from: &[L::Elem], at: usize, zero: L::Elem) -> L {
     L::load(&pad[..L::N])
 }
 
+/// Writes the elements `at..at + N` that are there.
 #[inline(always)]
-fn store<L: Lanes>(value: L, to: &mut [L::Elem], at: usize, zero: L::Elem) {
+pub fn store<L: Lanes>(value: L, to: &mut [L::Elem], at: usize, zero: L::Elem) {
     if at + L::N <= to.len() {
         value.store(&mut to[at..at + L::N]);
         return;

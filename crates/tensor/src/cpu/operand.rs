@@ -133,6 +133,12 @@ impl<'a> Operand<'a> {
         Operand { dtype, bytes, offset: layout.offset, dims }
     }
 
+    /// Whether [`Operand::block`] needs no buffer wherever it starts.
+    pub fn is_borrowed<C: Compute>(&self, n: usize) -> bool {
+        let (_, stride) = self.dims[self.dims.len() - 1];
+        n == 0 || self.dtype == C::DTYPE && self.dims.len() == 1 && stride == 1
+    }
+
     /// The elements at flat positions `start..start + n`: borrowed where no conversion is needed, else in `buffer`.
     pub fn block<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut [C]) -> &'b [C] {
         let (extent, stride) = self.dims[self.dims.len() - 1];

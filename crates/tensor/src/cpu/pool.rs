@@ -1,12 +1,17 @@
 //! Pooling, pixel by pixel over vectors of channels.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use smallvec::SmallVec;
+
+use super::channels::{load, store};
 use super::conv::image;
 use super::operand::{Compute, Operand};
 use super::rows::fill_rows;
 use crate::memory::Pool as Memory;
 use crate::op::{Pool, PoolKind};
-use crate::simd::Isa;
-use crate::{Array, ArrayMut, Result, Shape};
+use crate::simd::{Isa, Kernel, Lanes, dispatch};
+use crate::{Array, ArrayMut, Class, Error, Result, Shape};
 
 /// Calls `each(pixel of the image)` for the taps of an output pixel that lie inside, in row-major order.
 fn taps(pool: &Pool, x: &Shape, oy: usize, ox: usize, mut each: impl FnMut(usize)) {
@@ -21,7 +26,117 @@ fn taps(pool: &Pool, x: &Shape, oy: usize, ox: usize, mut each: impl FnMut(usize
     }
 }
 
-pub(super) fn forward<C: Compute>(
+/// One window forward: `y = max x[tap]`, or `factor·Σ x[tap]`.
+pub struct Window<'a, C> {
+    x: &'a [C],
+    /// Places of the pixels under the window.
+    taps: &'a [usize],
+    kind: PoolKind,
+    factor: f64,
+    y: &'a mut [C],
+}
+
+impl<C: Copy + Default> Window<'_, C> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) {
+        let Window { x, taps, kind, factor, y } = self;
+        let factor = L::splat(factor);
+        for c in (0..y.len()).step_by(L::N) {
+            let at = |tap: usize| load::<L>(&x[..tap + y.len()], tap + c, C::default());
+            let value = match kind {
+                PoolKind::Max => taps.iter().fold(L::splat(f64::NEG_INFINITY), |best, &tap| at(tap).max(best)),
+                PoolKind::Avg => taps.iter().fold(L::splat(0.0), |sum, &tap| sum + at(tap)) * factor,
+            };
+            store(value, y, c, C::default());
+        }
+    }
+}
+
+impl Kernel for Window<'_, f32> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
+    }
+}
+
+/// One window backward. For a maximum the gradient goes to the first element that equals it.
+pub struct WindowBackward<'a, C> {
+    g: &'a [C],
+    /// Image and maximum.
+    max: Option<(&'a [C], &'a [C])>,
+    taps: &'a [usize],
+    factor: f64,
+    dx: &'a mut [C],
+}
+
+impl<C: Copy + Default> WindowBackward<'_, C> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) {
+        let WindowBackward { g, max, taps, factor, dx } = self;
+        let (n, zero) = (g.len(), C::default());
+        for c in (0..n).step_by(L::N) {
+            let mut left = load::<L>(g, c, zero);
+            match max {
+                Some((x, y)) => {
+                    let y = load::<L>(y, c, zero);
+                    for &tap in taps {
+                        let x = load::<L>(&x[..tap + n], tap + c, zero);
+                        let none = L::splat(0.0);
+                        // NaN counts as the maximum.
+                        let hit = L::select(x.eq(x), L::select(x.eq(y), left, none), left);
+                        left = L::select(x.eq(x), L::select(x.eq(y), none, left), none);
+                        let dx = &mut dx[..tap + n];
+                        store(load::<L>(dx, tap + c, zero) + hit, dx, tap + c, zero);
+                    }
+                }
+                None => {
+                    left = left * L::splat(factor);
+                    for &tap in taps {
+                        let dx = &mut dx[..tap + n];
+                        store(load::<L>(dx, tap + c, zero) + left, dx, tap + c, zero);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for WindowBackward<'_, f32> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
+    }
+}
+
+/// The types with these kernels.
+pub trait Pooled: Compute {
+    /// Runs a window.
+    fn window(isa: Isa, window: Window<'_, Self>);
+    /// Runs a window's gradient.
+    fn window_backward(isa: Isa, window: WindowBackward<'_, Self>);
+}
+
+impl Pooled for f32 {
+    fn window(isa: Isa, window: Window<'_, f32>) {
+        dispatch(isa, window);
+    }
+    fn window_backward(isa: Isa, window: WindowBackward<'_, f32>) {
+        dispatch(isa, window);
+    }
+}
+
+impl Pooled for f64 {
+    fn window(_isa: Isa, window: Window<'_, f64>) {
+        window.run_on::<f64>();
+    }
+    fn window_backward(_isa: Isa, window: WindowBackward<'_, f64>) {
+        window.run_on::<f64>();
+    }
+}
+
+pub(super) fn forward<C: Pooled>(
     isa: Isa,
     memory: &Memory,
     pool: &Pool,
@@ -30,34 +145,36 @@ pub(super) fn forward<C: Compute>(
     out: &mut ArrayMut<'_>,
 ) -> Result<()> {
     let shape = *x.shape();
-    let panel = image::<C>(isa, memory, x, bytes)?;
-    let (values, c) = (panel.as_slice(), shape[1]);
+    let (c, h, w) = (shape[1], shape[2], shape[3]);
+    let values = Operand::new(x, bytes, x.shape(), &[0, 2, 3, 1]);
     let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
-    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], c, |row, y| {
-        let (ox, oy, n) = (row % ow, row / ow % oh, row / (ow * oh));
-        let from = &values[n * shape[2] * shape[3] * c..];
-        match pool.kind {
-            PoolKind::Max => {
-                y.fill(C::neg_infinity());
-                taps(pool, &shape, oy, ox, |pixel| {
-                    for (y, &v) in y.iter_mut().zip(&from[pixel * c..]) {
-                        *y = if v > *y || v.is_nan() { v } else { *y };
-                    }
-                });
-            }
-            PoolKind::Avg => {
-                y.fill(C::zero());
-                taps(pool, &shape, oy, ox, |pixel| y.iter_mut().zip(&from[pixel * c..]).for_each(|(y, &v)| *y = *y + v));
-                let factor = C::one() / C::from_f64(pool.divisor([oy, ox], [shape[2], shape[3]]) as f64);
-                y.iter_mut().for_each(|y| *y = *y * factor);
-            }
+    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], ow * c, |row, y| {
+        let (oy, n) = (row % oh, row / oh);
+        // The rows of the image under this row of windows.
+        let reach = (pool.kernel[0] - 1) * pool.dilation[0] + 1;
+        let top = (oy * pool.stride[0]).saturating_sub(pool.padding[0]).min(h);
+        let bottom = (oy * pool.stride[0] + reach).saturating_sub(pool.padding[0]).min(h);
+        let (mut buffer, len) = (Vec::new(), (bottom - top) * w * c);
+        if !values.is_borrowed::<C>(len) {
+            buffer.resize(len, C::zero());
+        }
+        let image = values.block(isa, (n * h + top) * w * c, len, &mut buffer);
+        let mut places: SmallVec<[usize; 16]> = SmallVec::new();
+        for (ox, y) in y.chunks_exact_mut(c).enumerate() {
+            places.clear();
+            taps(pool, &shape, oy, ox, |pixel| places.push((pixel - top * w) * c));
+            let factor = match pool.kind {
+                PoolKind::Max => 1.0,
+                PoolKind::Avg => 1.0 / pool.divisor([oy, ox], [h, w]) as f64,
+            };
+            C::window(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
         }
     });
     Ok(())
 }
 
 /// Inputs g, and for max x and y: the gradient of a window goes to its first element that equals y.
-pub(super) fn backward<C: Compute>(
+pub(super) fn backward<C: Pooled>(
     isa: Isa,
     memory: &Memory,
     pool: &Pool,
@@ -70,43 +187,36 @@ pub(super) fn backward<C: Compute>(
     let windows = gs[2] * gs[3];
     let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[i].shape(), &[0, 2, 3, 1]);
     let (g, max) = (operand(0), (pool.kind == PoolKind::Max).then(|| (operand(1), operand(2))));
+    let failed = AtomicBool::new(false);
     fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], size, |n, dx| {
         dx.fill(C::zero());
-        let mut pg = vec![C::zero(); windows * c];
-        g.load(isa, n * windows * c, &mut pg);
-        let loaded = max.as_ref().map(|(x, y)| {
-            let (mut px, mut py) = (vec![C::zero(); size], vec![C::zero(); windows * c]);
-            x.load(isa, n * size, &mut px);
-            y.load(isa, n * windows * c, &mut py);
-            (px, py)
+        let needed = |o: &Operand<'_>, len: usize| if o.is_borrowed::<C>(len) { 0 } else { len };
+        let parts = match &max {
+            Some((x, y)) => [needed(&g, windows * c), needed(x, size), needed(y, windows * c)],
+            None => [needed(&g, windows * c), 0, 0],
+        };
+        let bytes = parts.iter().sum::<usize>() * size_of::<C>();
+        let Some(mut buffer) = memory.alloc(bytes, Class::Workspace) else { return failed.store(true, Relaxed) };
+        let (pg, rest) = buffer.as_mut_slice::<C>().split_at_mut(parts[0]);
+        let (px, rest) = rest.split_at_mut(parts[1]);
+        let g = g.block(isa, n * windows * c, windows * c, pg);
+        let max = max.as_ref().map(|(x, y)| {
+            let py = &mut rest[..parts[2]];
+            (x.block(isa, n * size, size, px), y.block(isa, n * windows * c, windows * c, py))
         });
-        let mut taken = vec![false; c];
-        for window in 0..windows {
-            let g = &pg[window * c..(window + 1) * c];
+        let mut places: SmallVec<[usize; 16]> = SmallVec::new();
+        for (window, g) in g.chunks_exact(c).enumerate() {
             let (oy, ox) = (window / gs[3], window % gs[3]);
-            match &loaded {
-                Some((x, y)) => {
-                    let y = &y[window * c..(window + 1) * c];
-                    taken.fill(false);
-                    taps(pool, &shape, oy, ox, |pixel| {
-                        let x = &x[pixel * c..(pixel + 1) * c];
-                        let dx = &mut dx[pixel * c..(pixel + 1) * c];
-                        for i in 0..c {
-                            let hit = !taken[i] && (x[i] == y[i] || x[i].is_nan());
-                            dx[i] = if hit { dx[i] + g[i] } else { dx[i] };
-                            taken[i] |= hit;
-                        }
-                    });
-                }
-                None => {
-                    let factor = C::one() / C::from_f64(pool.divisor([oy, ox], [shape[2], shape[3]]) as f64);
-                    taps(pool, &shape, oy, ox, |pixel| {
-                        dx[pixel * c..(pixel + 1) * c].iter_mut().zip(g).for_each(|(d, &g)| *d = *d + g * factor);
-                    });
-                }
-            }
+            places.clear();
+            taps(pool, &shape, oy, ox, |pixel| places.push(pixel * c));
+            let max = max.map(|(x, y)| (x, &y[window * c..(window + 1) * c]));
+            let factor = if max.is_some() { 1.0 } else { 1.0 / pool.divisor([oy, ox], [shape[2], shape[3]]) as f64 };
+            C::window_backward(isa, WindowBackward { g, max, taps: &places, factor, dx });
         }
     });
+    if failed.into_inner() {
+        return Err(Error::OutOfMemory { bytes: size * size_of::<C>(), class: Class::Workspace });
+    }
     Ok(())
 }
 

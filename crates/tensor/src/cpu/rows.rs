@@ -34,13 +34,16 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
         let Some(bytes) = out.bytes() else { return results };
         bytes[..n * size].par_chunks_mut(per_task * len * size).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
             |(task, (chunk, results))| {
-                let mut buffer = if dtype == C::DTYPE { Vec::new() } else { vec![C::zero(); len] };
+                // From the pool: fresh pages of the allocator would cost more than the rows.
+                let wanted = if dtype == C::DTYPE { 0 } else { len };
+                let Some(mut buffer) = pool.alloc(wanted * size_of::<C>(), Class::Workspace) else { return };
+                let buffer = &mut buffer.as_mut_slice::<C>()[..wanted];
                 for (i, (row, result)) in chunk.chunks_mut(len * size).zip(results).enumerate() {
                     if dtype == C::DTYPE {
                         *result = f(task * per_task + i, elements_mut::<C>(row));
                     } else {
-                        *result = f(task * per_task + i, &mut buffer);
-                        C::store(isa, &buffer, row, dtype);
+                        *result = f(task * per_task + i, buffer);
+                        C::store(isa, buffer, row, dtype);
                     }
                 }
             },

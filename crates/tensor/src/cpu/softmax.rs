@@ -1,21 +1,11 @@
 //! Softmax and cross-entropy: one row at a time, shifted by the row's maximum.
 
-use super::operand::{Compute, Operand, elements};
+use super::operand::{BLOCK, Compute, Operand, elements};
 use super::rows::{fill_rows, order_with_last, write};
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
-use crate::simd::{First, Isa, Lanes, Map1, Map2};
+use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, dispatch, halves};
 use crate::{Array, ArrayMut, Error, Result};
-
-#[derive(Clone, Copy)]
-struct ExpMinus(f64);
-
-impl Map1 for ExpMinus {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, x: L) -> L {
-        (x - L::splat(self.0)).exp()
-    }
-}
 
 #[derive(Clone, Copy)]
 pub(super) struct ExpDistance;
@@ -27,39 +17,189 @@ impl Map2 for ExpDistance {
     }
 }
 
-/// The largest element; NaN wins. Eight interleaved maxima, so that the loop is not one chain.
-pub(super) fn row_max<C: Compute>(x: &[C]) -> C {
-    let mut best = [C::neg_infinity(); 8];
-    for chunk in x.chunks(8) {
-        for (b, &v) in best.iter_mut().zip(chunk) {
-            *b = if v > *b || v.is_nan() { v } else { *b };
-        }
+/// `x − max − rest`
+#[derive(Clone, Copy)]
+struct LogRow(f64, f64);
+
+impl Map1 for LogRow {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        (x - L::splat(self.0)) - L::splat(self.1)
     }
-    best.into_iter().fold(C::neg_infinity(), |a, b| if b > a || b.is_nan() { b } else { a })
 }
 
-pub(super) fn softmax<C: Compute>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+/// `y·(g − dot)`
+#[derive(Clone, Copy)]
+struct Slope(f64);
+
+impl Map2 for Slope {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, y: L) -> L {
+        y * (g - L::splat(self.0))
+    }
+}
+
+/// `g − eʸ·total`
+#[derive(Clone, Copy)]
+struct LogSlope(f64);
+
+impl Map2 for LogSlope {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, y: L) -> L {
+        g - y.exp() * L::splat(self.0)
+    }
+}
+
+/// The largest element; NaN wins.
+struct Max<'a, C>(&'a [C], C);
+
+impl<C: Compute> Max<'_, C> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+        // Interleaved maxima, so that the loop is not one chain.
+        let mut best = [L::splat(f64::NEG_INFINITY); 4];
+        let chunks = self.0.chunks_exact(4 * L::N);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (i, best) in best.iter_mut().enumerate() {
+                *best = best.max(L::load(&chunk[i * L::N..(i + 1) * L::N]));
+            }
+        }
+        let mut parts = [self.1; 16];
+        best[0].max(best[1]).max(best[2].max(best[3])).store(&mut parts[..L::N]);
+        parts[..L::N].iter().chain(rest).fold(self.1, |a, &b| if b > a || b.is_nan() { b } else { a })
+    }
+}
+
+impl Kernel for Max<'_, f32> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        self.run_on::<L>()
+    }
+}
+
+/// `e^(x − max)` into `y`, and their sum over 16 interleaved parts.
+struct ExpRow<'a, C>(&'a [C], C, &'a mut [C]);
+
+impl<C: Compute + std::ops::AddAssign> ExpRow<'_, C> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+        let ExpRow(x, max, y) = self;
+        let (n, max, zero) = (y.len(), L::broadcast(max), C::zero());
+        let mut parts = [L::splat(0.0); 16];
+        let count = 16 / L::N;
+        let body = n - n % 16;
+        for (x, y) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)) {
+            for (i, part) in parts.iter_mut().enumerate().take(count) {
+                let e = (L::load(&x[i * L::N..(i + 1) * L::N]) - max).exp();
+                e.store(&mut y[i * L::N..(i + 1) * L::N]);
+                *part = *part + e;
+            }
+        }
+        let mut sums = [zero; 16];
+        for (i, part) in parts.iter().enumerate().take(count) {
+            part.store(&mut sums[i * L::N..(i + 1) * L::N]);
+        }
+        let mut pad = [zero; 16];
+        for at in (body..n).step_by(L::N) {
+            let len = L::N.min(n - at);
+            pad[..len].copy_from_slice(&x[at..at + len]);
+            (L::load(&pad[..L::N]) - max).exp().store(&mut pad[..L::N]);
+            y[at..at + len].copy_from_slice(&pad[..len]);
+            sums[at - body..].iter_mut().zip(&pad[..len]).for_each(|(s, &e)| *s += e);
+        }
+        halves(&mut sums)
+    }
+}
+
+impl Kernel for ExpRow<'_, f32> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        self.run_on::<L>()
+    }
+}
+
+/// Multiplies in place.
+struct Scale<'a>(f32, &'a mut [f32]);
+
+impl Kernel for Scale<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        let Scale(factor, x) = self;
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+/// The types with these kernels.
+pub trait Rows: Compute {
+    /// The largest element; NaN wins.
+    fn row_max(isa: Isa, x: &[Self]) -> Self;
+    /// `x ← x·factor`
+    fn scale(isa: Isa, factor: Self, x: &mut [Self]);
+    /// `y = e^(x − max)`; returns Σ y.
+    fn row_exp(isa: Isa, x: &[Self], max: Self, y: &mut [Self]) -> Self;
+}
+
+impl Rows for f32 {
+    fn row_max(isa: Isa, x: &[f32]) -> f32 {
+        dispatch(isa, Max(x, f32::NEG_INFINITY))
+    }
+    fn scale(isa: Isa, factor: f32, x: &mut [f32]) {
+        dispatch(isa, Scale(factor, x));
+    }
+    fn row_exp(isa: Isa, x: &[f32], max: f32, y: &mut [f32]) -> f32 {
+        dispatch(isa, ExpRow(x, max, y))
+    }
+}
+
+impl Rows for f64 {
+    fn row_max(_isa: Isa, x: &[f64]) -> f64 {
+        Max(x, f64::NEG_INFINITY).run_on::<f64>()
+    }
+    fn scale(_isa: Isa, factor: f64, x: &mut [f64]) {
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
+    fn row_exp(_isa: Isa, x: &[f64], max: f64, y: &mut [f64]) -> f64 {
+        ExpRow(x, max, y).run_on::<f64>()
+    }
+}
+
+/// A buffer for a row: on the stack if it fits.
+struct Buffer<C>([C; BLOCK], Vec<C>);
+
+impl<C: Compute> Buffer<C> {
+    fn new(n: usize) -> Buffer<C> {
+        Buffer([C::zero(); BLOCK], vec![C::zero(); if n > BLOCK { n } else { 0 }])
+    }
+
+    fn get(&mut self) -> &mut [C] {
+        if self.1.is_empty() { &mut self.0 } else { &mut self.1 }
+    }
+}
+
+pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let order = order_with_last(x.shape().rank(), |d| d == dim);
     let n = x.shape().get(dim).copied().unwrap_or(1);
     let operand = Operand::new(x, bytes, x.shape(), &order);
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
-        let mut buffer = vec![C::zero(); n];
-        let x = operand.block(isa, row * n, n, &mut buffer);
-        let max = row_max(x);
+        let mut buffer = Buffer::new(n);
+        let x = operand.block(isa, row * n, n, buffer.get());
+        let max = C::row_max(isa, x);
         if log {
             // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
             let rest = C::sum(isa, ExpDistance, x, max).ln();
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - max) - rest);
+            C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
         } else {
-            C::map1(isa, ExpMinus(max.as_f64()), x, y);
-            let total = C::sum(isa, First, y, C::zero());
-            let inverse = C::one() / total;
-            y.iter_mut().for_each(|y| *y = *y * inverse);
+            let inverse = C::one() / C::row_exp(isa, x, max, y);
+            C::scale(isa, inverse, y);
         }
     });
 }
 
-pub(super) fn backward<C: Compute>(
+pub(super) fn backward<C: Rows>(
     isa: Isa,
     pool: &Pool,
     dim: usize,
@@ -73,15 +213,14 @@ pub(super) fn backward<C: Compute>(
     let n = shape.get(dim).copied().unwrap_or(1);
     let (g, y) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
-        let (mut pg, mut py) = (vec![C::zero(); n], vec![C::zero(); n]);
-        let (g, y) = (g.block(isa, row * n, n, &mut pg), y.block(isa, row * n, n, &mut py));
+        let (mut pg, mut py) = (Buffer::new(n), Buffer::new(n));
+        let (g, y) = (g.block(isa, row * n, n, pg.get()), y.block(isa, row * n, n, py.get()));
         if log {
             let total = C::sum(isa, First, g, C::zero());
-            C::map1(isa, ExpMinus(0.0), y, to);
-            to.iter_mut().zip(g).for_each(|(t, &g)| *t = g - *t * total);
+            C::map2(isa, LogSlope(total.as_f64()), g, y, to);
         } else {
             let dot = C::dot(isa, g, y);
-            to.iter_mut().zip(g.iter().zip(y)).for_each(|(t, (&g, &y))| *t = y * (g - dot));
+            C::map2(isa, Slope(dot.as_f64()), g, y, to);
         }
     });
 }
@@ -104,7 +243,7 @@ fn targets<'a>(loss: &CrossEntropy, target: &Array, bytes: &'a [u8], classes: us
     }
 }
 
-pub(super) fn cross_entropy<C: Compute>(
+pub(super) fn cross_entropy<C: Rows>(
     isa: Isa,
     loss: &CrossEntropy,
     ins: &[&Array],
@@ -123,10 +262,10 @@ pub(super) fn cross_entropy<C: Compute>(
             if target[row] == loss.ignore_index {
                 return 0.0;
             }
-            let mut buffer = vec![C::zero(); classes];
-            let x = operand.block(isa, row * classes, classes, &mut buffer);
+            let mut buffer = Buffer::new(classes);
+            let x = operand.block(isa, row * classes, classes, buffer.get());
             // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
-            let max = row_max(x);
+            let max = C::row_max(isa, x);
             let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
             let nll = |v: C| rest - (v - max).as_f64();
             let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
@@ -151,7 +290,7 @@ fn counted(loss: &CrossEntropy, target: &[i64]) -> f64 {
 
 /// `g·(softmax − target)`; inputs g, logits, target. The softmax is normalised by its own sum: a saved log-sum-exp
 /// would carry its rounding into every probability.
-pub(super) fn cross_entropy_backward<C: Compute>(
+pub(super) fn cross_entropy_backward<C: Rows>(
     isa: Isa,
     pool: &Pool,
     loss: &CrossEntropy,
@@ -173,11 +312,10 @@ pub(super) fn cross_entropy_backward<C: Compute>(
         }
         let mut pg = [C::zero()];
         g.load(isa, row, &mut pg);
-        let mut buffer = vec![C::zero(); classes];
-        let x = operand.block(isa, row * classes, classes, &mut buffer);
-        C::map1(isa, ExpMinus(row_max(x).as_f64()), x, to);
-        let inverse = C::one() / C::sum(isa, First, to, C::zero());
-        to.iter_mut().for_each(|p| *p = *p * inverse);
+        let mut buffer = Buffer::new(classes);
+        let x = operand.block(isa, row * classes, classes, buffer.get());
+        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to);
+        C::scale(isa, inverse, to);
         let uniform = C::from_f64(loss.smoothing / classes as f64);
         to.iter_mut().for_each(|p| *p = *p - uniform);
         let class = &mut to[target[row] as usize];

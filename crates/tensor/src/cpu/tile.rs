@@ -165,7 +165,7 @@ impl Kernel for Block<'_, f32> {
 }
 
 /// The types with a tile kernel.
-pub trait Tile: super::channels::Channelwise {
+pub trait Tile: super::channels::Channelwise + super::pool::Pooled + super::softmax::Rows {
     /// Columns per panel of `b`.
     fn width(isa: Isa) -> usize;
     /// Rows per register tile.
