@@ -84,10 +84,12 @@ impl AttentionBlock {
 impl Layer for AttentionBlock {
     fn forward(&self, x: &Var) -> Result<Var> {
         let [n, c, h, w] = std::array::from_fn(|d| x.shape()[d] as isize);
-        let qkv = self.qkv.forward(&self.norm.forward(x)?)?.reshape(&[n, 3, c, h * w])?.transpose(2, 3)?; // (N, 3, HW, C)
+        // Channels lie last in memory: as pixels of three vectors nothing is copied.
+        let qkv = self.qkv.forward(&self.norm.forward(x)?)?.permute(&[0, 2, 3, 1])?.reshape(&[n, h * w, 3, c])?;
+        let qkv = qkv.transpose(1, 2)?; // (N, 3, HW, C)
         let part = |i: usize| qkv.narrow(1, i, 1);
         let y = part(0)?.attention(&part(1)?, &part(2)?, Attention::default())?; // (N, 1, HW, C)
-        Ok((x + &self.proj.forward(&y.transpose(2, 3)?.reshape(&[n, c, h, w])?)?)?)
+        Ok((x + &self.proj.forward(&y.reshape(&[n, h, w, c])?.permute(&[0, 3, 1, 2])?)?)?)
     }
 }
 

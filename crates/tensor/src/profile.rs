@@ -38,16 +38,19 @@ pub fn stop() -> Vec<Row> {
 
 /// Runs `f`, recording its time if recording is on.
 pub(crate) fn timed<T>(op: &Op, ins: &[&Array], f: impl FnOnce() -> T) -> T {
-    record(|| {
-        let shapes: Vec<String> = ins
-            .iter()
-            .map(|a| {
-                let order = if a.layout().is_contiguous() { "" } else { "*" };
-                format!("{}{:?}{order}", a.dtype(), &**a.shape())
-            })
-            .collect();
-        format!("{} {}", op.name(), shapes.join(" "))
-    }, f)
+    record(
+        || {
+            let shapes: Vec<String> = ins
+                .iter()
+                .map(|a| {
+                    let order = if a.layout().is_contiguous() { "" } else { "*" };
+                    format!("{}{:?}{order}", a.dtype(), &**a.shape())
+                })
+                .collect();
+            format!("{} {}", op.name(), shapes.join(" "))
+        },
+        f,
+    )
 }
 
 /// As [`timed`], under any name.

@@ -142,7 +142,9 @@ pub fn run(args: &Args, python: &Path, precisions: &[Precision]) -> Result<ExitC
             for (precision, case, times) in &ours {
                 (case.check)()?;
                 let ratios = sorted(&theirs.iter().zip(times).map(|(t, o)| t / o).collect::<Vec<_>>());
-                let to_own = own.as_ref().map(|own| quantile(&sorted(&own.iter().zip(times).map(|(f, o)| f / o).collect::<Vec<_>>()), 0.5));
+                let to_own = own
+                    .as_ref()
+                    .map(|own| quantile(&sorted(&own.iter().zip(times).map(|(f, o)| f / o).collect::<Vec<_>>()), 0.5));
                 let [low, mid, high] = [0.25, 0.5, 0.75].map(|q| quantile(&ratios, q));
                 let (here, there) = (quantile(&sorted(times), 0.5), quantile(&sorted(&theirs), 0.5));
                 eprintln!("{} {}: {here:.2} ms, PyTorch {there:.2} ms, ratio {mid:.2}", case.name, precision.name());

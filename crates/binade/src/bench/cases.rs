@@ -99,7 +99,8 @@ fn tolerance(precision: Precision) -> f64 {
 fn compare(found: &Var, exact: &Var, tolerance: f64) -> Result<()> {
     let (found, exact) = (found.array().to_f64_vec()?, exact.array().to_f64_vec()?);
     let largest = exact.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-    let worst = found.iter().zip(&exact).fold(0.0f64, |m, (a, b)| m.max(if a.is_finite() { (a - b).abs() } else { f64::INFINITY }));
+    let worst =
+        found.iter().zip(&exact).fold(0.0f64, |m, (a, b)| m.max(if a.is_finite() { (a - b).abs() } else { f64::INFINITY }));
     ensure!(worst <= tolerance * largest, "off by {:.2e} of the largest value, allowed {tolerance:.2e}", worst / largest);
     Ok(())
 }
@@ -165,7 +166,8 @@ fn convolution(shape: Convolution, backward: bool, precision: Precision, batch: 
         check: Box::new(move || {
             let (x, g) = (Var::leaf(cx.narrow(0, 0, 1)?.array().clone()), cg.narrow(0, 0, 1)?);
             let y = cp.run(|| cl.forward(&x))?;
-            let (wide, w, b) = (f64s(&x)?, f64s(&weight.weight.var())?, weight.bias.as_ref().map(|b| f64s(&b.var())).transpose()?);
+            let (wide, w, b) =
+                (f64s(&x)?, f64s(&weight.weight.var())?, weight.bias.as_ref().map(|b| f64s(&b.var())).transpose()?);
             let exact = wide.conv2d(&w, b.as_ref(), geometry, None)?;
             // Weights are rounded once more than the operands of a bare product.
             compare(&y, &exact, 2.0 * tolerance(precision))?;

@@ -102,7 +102,7 @@ fn profile(case: &mut Case, precision: Precision) -> Result<()> {
     let ms = |t: std::time::Duration| t.as_secs_f64() * 1e3 / RUNS as f64;
     let known: std::time::Duration = rows.iter().map(|r| r.time).sum();
     println!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known));
-    for row in rows.iter().take(40) {
+    for row in rows.iter().take(400) {
         println!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name);
     }
     Ok(())

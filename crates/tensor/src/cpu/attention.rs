@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::gemm::small;
-use super::tile::Tile;
 use super::operand::{Compute, Operand};
 use super::rows::write;
+use super::tile::Tile;
 use crate::op::Attention;
-use crate::simd::{Isa, Lanes, Map1};
+use crate::simd::{Isa, Lanes, Map1, Map2};
 use crate::{Array, ArrayMut, DType, Key, Result};
 
 /// Rows of queries and of keys per tile.
@@ -84,6 +84,20 @@ impl Map1 for ExpMinus {
     }
 }
 
+/// `p·(dp − delta)·scale`
+#[derive(Clone, Copy)]
+struct ScoreSlope {
+    delta: f64,
+    scale: f64,
+}
+
+impl Map2 for ScoreSlope {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, p: L, dp: L) -> L {
+        p * (dp - L::splat(self.delta)) * L::splat(self.scale)
+    }
+}
+
 /// One head's matrix in row-major order.
 fn head<C: Compute>(isa: Isa, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Vec<C> {
     let mut out = vec![C::zero(); rows * columns];
@@ -140,7 +154,7 @@ fn scores<C: Tile>(
     small(isa, [rows, g.d, keys], &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], false, to, keys);
     let scale = C::from_f64(g.scale);
     for (i, row) in to.chunks_mut(keys).take(rows).enumerate() {
-        row.iter_mut().for_each(|s| *s = *s * scale);
+        C::scale(isa, scale, row);
         if let Some(mask) = mask {
             mask.apply(isa, g, head, first + i, key, row);
         }
@@ -221,7 +235,6 @@ pub(super) fn backward<C: Tile>(
 ) -> Result<()> {
     let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
     let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
-    let scale = C::from_f64(g.scale);
     let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
     let heads: Vec<[Vec<C>; 3]> = (0..g.heads)
         .into_par_iter()
@@ -263,12 +276,12 @@ pub(super) fn backward<C: Tile>(
                     small(isa, [rows, g.e, keys], &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], false, &mut dp, keys);
                     for i in 0..rows {
                         g.drop(h, first + i, key, &mut dp[i * keys..(i + 1) * keys]);
-                        for j in i * keys..(i + 1) * keys {
-                            dp[j] = p[j] * (dp[j] - delta[i]) * scale;
-                        }
+                        let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale };
+                        let row = i * keys..(i + 1) * keys;
+                        C::map2(isa, slope, &p[row.clone()], &dp[row.clone()], &mut tile[row]);
                     }
-                    small(isa, [rows, keys, g.d], &dp, [keys, 1], &k[key * g.d..], [g.d, 1], true, &mut dq[first * g.d..], g.d);
-                    small(isa, [keys, rows, g.d], &dp, [1, keys], &q[first * g.d..], [g.d, 1], true, &mut dk[key * g.d..], g.d);
+                    small(isa, [rows, keys, g.d], &tile, [keys, 1], &k[key * g.d..], [g.d, 1], true, &mut dq[first * g.d..], g.d);
+                    small(isa, [keys, rows, g.d], &tile, [1, keys], &q[first * g.d..], [g.d, 1], true, &mut dk[key * g.d..], g.d);
                 }
             }
             [dq, dk, dv]

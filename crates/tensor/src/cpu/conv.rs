@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::depthwise::{self, TapSums, Taps};
 use super::gemm::{DEPTH, Finish, Panel, elements_of, output_parts, workspace};
-use super::operand::{BLOCK, Compute, Operand};
+use super::operand::{BLOCK, Compute, Operand, elements_mut};
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Conv2d, Epilogue};
@@ -15,9 +15,9 @@ use crate::simd::Isa;
 use crate::{Array, ArrayMut, DType, Layout, Result, Shape};
 
 /// Output pixels per block, about: their slab and results stay in the second-level cache.
-const PIXELS: usize = 256;
+const PIXELS: usize = 512;
 /// Elements of a slab, about.
-const SLAB: usize = 96 * 1024;
+const SLAB: usize = 128 * 1024;
 /// With fewer input channels than this, patches are copied: segments would be too short.
 const FEW: usize = 16;
 
@@ -36,7 +36,6 @@ pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a
         .for_each(|(i, part)| operand.load(isa, i * 16 * BLOCK, part));
     Ok(Panel::Widened(buffer))
 }
-
 
 /// An image read in slabs.
 pub(super) struct Source<'a> {
@@ -194,15 +193,7 @@ impl Correlation {
     }
 
     /// Widens what the pieces need. Returns the number of slab pixels.
-    fn fill<C: Compute>(
-        &self,
-        isa: Isa,
-        x: &Source<'_>,
-        pieces: &[Piece],
-        first: usize,
-        channels: usize,
-        to: &mut [C],
-    ) {
+    fn fill<C: Compute>(&self, isa: Isa, x: &Source<'_>, pieces: &[Piece], first: usize, channels: usize, to: &mut [C]) {
         for p in pieces {
             let len = self.slab_rows(p.y, p.rows) * self.width() * channels;
             let y = (p.y / self.step[0] * self.stride[0]) as isize + self.low[0];
@@ -389,8 +380,10 @@ fn correlate<C: Tile>(
             slab = copied.as_mut_slice::<C>();
         }
         let ld = groups * padded;
-        let mut acc = workspace::<C>(pool, pixels * ld)?;
-        let acc = &mut acc.as_mut_slice::<C>()[..pixels * ld];
+        // Where nothing is left to do after the sums they stand where they belong.
+        let direct = finish.is_plain() && dtype == C::DTYPE && ld == o;
+        let mut scratch = workspace::<C>(pool, if direct { 0 } else { pixels * ld })?;
+        let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<C>()[..pixels * ld] };
         let mut rows: Vec<Row> = Vec::with_capacity(pixels);
         for (phase, chains) in g.phases.iter().zip(&chains) {
             if depthwise {
@@ -433,7 +426,9 @@ fn correlate<C: Tile>(
                 (1..groups).for_each(|group| row.copy_within(group * padded..group * padded + columns, group * columns));
             }
         }
-        finish.rows(acc, ld, 0, o, o, out, pre, dtype);
+        if !direct {
+            finish.rows(&mut scratch.as_mut_slice::<C>()[..pixels * ld], ld, 0, o, o, out, pre, dtype);
+        }
         Ok(())
     })
 }
@@ -534,7 +529,9 @@ pub(super) fn weight_backward<C: Tile>(
         let (group, o, c) = (block / (o_blocks * c_blocks), block / c_blocks % o_blocks * o_block, block % c_blocks * c_block);
         let (os, cs) = (o_block.min(og - o), c_block.min(cg - c));
         let columns = if copies { columns } else { cs };
-        let ld = os.next_multiple_of(16) + 16;
+        // Pixels that lie close together are read where they are.
+        let direct = grad.c <= 128 && grad.values.is_borrowed::<C>(grad.n * grad.h * grad.w * grad.c);
+        let ld = if direct { grad.c } else { os.next_multiple_of(16) + 16 };
         for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
             let rows = per_unit.min(grad.n * grad.h - unit * per_unit);
             let pieces = g.pieces(unit * per_unit, rows);
@@ -550,12 +547,17 @@ pub(super) fn weight_backward<C: Tile>(
                 g.patches(&pieces, slab, cg, padded, copied.as_mut_slice::<C>());
                 slab = copied.as_mut_slice::<C>();
             }
-            let mut gs = workspace::<C>(pool, pixels * ld)?;
-            let gs = &mut gs.as_mut_slice::<C>()[..pixels * ld];
             let first = unit * per_unit * g.w;
-            for (p, row) in gs.chunks_mut(ld).enumerate() {
-                grad.values.load(isa, (first + p) * grad.c + group * og + o, &mut row[..os]);
-            }
+            let mut copy = workspace::<C>(pool, if direct { 0 } else { pixels * ld })?;
+            let gs = if direct {
+                &grad.values.block(isa, first * grad.c, pixels * grad.c, &mut [])[group * og + o..]
+            } else {
+                let gs = &mut copy.as_mut_slice::<C>()[..pixels * ld];
+                for (p, row) in gs.chunks_mut(ld).enumerate() {
+                    grad.values.load(isa, (first + p) * grad.c + group * og + o, &mut row[..os]);
+                }
+                gs
+            };
             let segments: Vec<Segment> = if copies {
                 vec![Segment { a: 0, b: 0, len: pixels }]
             } else {

@@ -1,9 +1,9 @@
 //! Kernels of depthwise convolutions: vectors of channels, no product over channels.
 
 use super::tile::Row;
+use crate::Shape;
 use crate::op::Conv2d;
 use crate::simd::{Kernel, Lanes};
-use crate::Shape;
 
 /// Whether a convolution has one input and one output channel per group.
 pub(super) fn applies(conv: &Conv2d, w: &Shape) -> bool {

@@ -156,25 +156,47 @@ impl<C: Compute> Finish<C> {
         pre: &mut [u8],
         dtype: DType,
     ) {
-        let isa = self.isa;
-        let mut buffer = vec![C::zero(); columns];
+        let Finish { isa, epilogue, .. } = *self;
+        let mut buffer = vec![C::zero(); if epilogue.bias || epilogue.act.is_some() { columns } else { 0 }];
         for (i, row) in acc.chunks_mut(ld).enumerate() {
             let row = &mut row[..columns];
             let bytes = (i * n + first) * dtype.size()..(i * n + first + columns) * dtype.size();
-            if self.epilogue.bias {
-                C::map2(isa, Add, row, &self.bias[first..first + columns], &mut buffer);
-                row.copy_from_slice(&buffer);
-            }
-            if let Some(act) = self.epilogue.act {
-                if act.saved() == Saved::Input {
-                    C::store(isa, row, &mut pre[bytes.clone()], dtype);
+            let out = &mut out[bytes.clone()];
+            let bias = |to: &mut [C], row: &[C]| C::map2(isa, Add, row, &self.bias[first..first + columns], to);
+            match epilogue.act {
+                None if !epilogue.bias => C::store(isa, row, out, dtype),
+                None if dtype == C::DTYPE => bias(super::operand::elements_mut(out), row),
+                None => {
+                    bias(&mut buffer, row);
+                    C::store(isa, &buffer, out, dtype);
                 }
-                activate(isa, act, row, &mut buffer);
-                C::store(isa, &buffer, &mut out[bytes], dtype);
-            } else {
-                C::store(isa, row, &mut out[bytes], dtype);
+                Some(act) => {
+                    let before: &[C] = if epilogue.bias {
+                        bias(&mut buffer, row);
+                        &buffer
+                    } else {
+                        row
+                    };
+                    if act.saved() == Saved::Input {
+                        C::store(isa, before, &mut pre[bytes], dtype);
+                    }
+                    if dtype == C::DTYPE {
+                        activate(isa, act, before, super::operand::elements_mut(out));
+                    } else {
+                        let mut after = [C::zero(); 2 * BLOCK];
+                        for (from, to) in before.chunks(2 * BLOCK).zip(out.chunks_mut(2 * BLOCK * dtype.size())) {
+                            activate(isa, act, from, &mut after[..from.len()]);
+                            C::store(isa, &after[..from.len()], to, dtype);
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// Whether results are stored as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.epilogue.bias && self.epilogue.act.is_none()
     }
 }
 
@@ -207,11 +229,27 @@ impl Product {
         acc: &mut [C],
         ld: usize,
     ) -> Result<()> {
-        let Product { isa, k, .. } = *self;
-        let width = C::width(isa);
-        if k == 0 {
+        if self.k == 0 {
             acc.fill(C::zero());
         }
+        self.add_rows(pool, a, first, rows, packed, columns, acc, ld, false)
+    }
+
+    /// As [`Product::rows`]; `add` to what is there, or not.
+    fn add_rows<C: Tile>(
+        &self,
+        pool: &Pool,
+        a: &Matrix<'_>,
+        first: usize,
+        rows: usize,
+        packed: &[C],
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+        add: bool,
+    ) -> Result<()> {
+        let Product { isa, k, .. } = *self;
+        let width = C::width(isa);
         // Odd multiples of a cache line: rows must not meet in the same sets.
         let (lda, transposed) = if a.is_column_major() { (rows.next_multiple_of(16) + 16, true) } else { (DEPTH + 16, false) };
         let mut slab = workspace::<C>(pool, if transposed { DEPTH.min(k) * lda } else { rows * lda })?;
@@ -241,7 +279,7 @@ impl Product {
                     columns,
                     segments: &[Segment { a: 0, b: from * width, len: deep }],
                     acc,
-                    add: from > 0,
+                    add: add || from > 0,
                 },
             );
         }
@@ -267,6 +305,10 @@ impl Product {
         let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
             let rows = out.len() / (n * dtype.size());
             let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };
+            if finish.is_plain() && dtype == C::DTYPE && n.is_multiple_of(width) && pass == n {
+                // Nothing is left to do after the sums: they may stand where they belong.
+                return self.rows(pool, a, i * block, rows, packed, n, super::operand::elements_mut(out), n);
+            }
             let ld = pass.next_multiple_of(width);
             let mut acc = workspace::<C>(pool, rows * ld)?;
             let acc = &mut acc.as_mut_slice::<C>()[..rows * ld];
@@ -278,7 +320,42 @@ impl Product {
             Ok(())
         };
         let parts = output_parts(out, pre, block * n * dtype.size());
-        if parallel { parts.into_par_iter().enumerate().try_for_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
+        if parallel {
+            parts.into_par_iter().enumerate().try_for_each(task)
+        } else {
+            parts.into_iter().enumerate().try_for_each(task)
+        }
+    }
+
+    /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time.
+    fn columns<C: Tile>(
+        &self,
+        pool: &Pool,
+        a: &Matrix<'_>,
+        b: &Matrix<'_>,
+        first: usize,
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+    ) -> Result<()> {
+        let Product { isa, m, k, .. } = *self;
+        let width = C::width(isa);
+        let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * DEPTH.min(k))?;
+        if k == 0 {
+            acc.fill(C::zero());
+        }
+        for from in (0..k).step_by(DEPTH) {
+            let deep = DEPTH.min(k - from);
+            let packed = &mut packed.as_mut_slice::<C>()[..columns.next_multiple_of(width) * deep];
+            let strip = Matrix { offset: b.offset + from * b.strides[0], ..*b };
+            for (p, panel) in packed.chunks_mut(width * deep).enumerate() {
+                strip.pack(isa, deep, first + p * width, width.min(columns - p * width), panel);
+            }
+            let inner = Product { k: deep, ..*self };
+            let left = Matrix { offset: a.offset + from * a.strides[1], ..*a };
+            inner.add_rows(pool, &left, 0, m, packed, columns, acc, ld, from > 0)?;
+        }
+        Ok(())
     }
 
     /// All of a product with few rows, in blocks of columns.
@@ -290,11 +367,11 @@ impl Product {
         finish: &Finish<C>,
         dtype: DType,
         out: &mut [u8],
-        mut pre: Option<&mut [u8]>,
+        pre: Option<&mut [u8]>,
     ) -> Result<()> {
         let Product { isa, m, k, n } = *self;
         let width = C::width(isa);
-        let chunk = n.div_ceil(16).next_multiple_of(width).clamp(2 * width, COLUMNS);
+        let chunk = n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
         let acc = &mut acc.as_mut_slice::<C>()[..n.div_ceil(chunk) * m * chunk];
         let mut x = Vec::new();
@@ -305,12 +382,7 @@ impl Product {
         acc.par_chunks_mut(m * chunk).enumerate().try_for_each(|(i, acc)| {
             let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
             if m > SKINNY {
-                let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * k)?;
-                let packed = &mut packed.as_mut_slice::<C>()[..columns.next_multiple_of(width) * k];
-                for (p, panel) in packed.chunks_mut((width * k).max(1)).enumerate() {
-                    b.pack(isa, k, first + p * width, width.min(columns - p * width), panel);
-                }
-                self.rows(pool, a, 0, m, packed, columns, acc, chunk)
+                self.columns(pool, a, b, first, columns, acc, chunk)
             } else if b.is_column_major() {
                 self.dots(b, &x, first, columns, acc, chunk);
                 Ok(())
@@ -318,15 +390,17 @@ impl Product {
                 self.sweep(pool, b, &x, first, columns, acc, chunk)
             }
         })?;
-        for i in 0..m {
-            let bytes = i * n * dtype.size()..(i + 1) * n * dtype.size();
-            for first in (0..n).step_by(chunk) {
-                let columns = chunk.min(n - first);
-                let row = &mut acc[(first / chunk * m + i) * chunk..][..chunk];
-                let pre = pre.as_deref_mut().filter(|p| !p.is_empty()).map_or(&mut [][..], |p| &mut p[bytes.clone()]);
-                finish.rows(row, chunk, first, columns, n, &mut out[bytes.clone()], pre, dtype);
-            }
-        }
+        let acc = &*acc;
+        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().for_each(
+            |(i, (out, pre))| {
+                for first in (0..n).step_by(chunk) {
+                    let columns = chunk.min(n - first);
+                    let mut row: SmallVec<[C; COLUMNS]> =
+                        SmallVec::from_slice(&acc[(first / chunk * m + i) * chunk..][..columns]);
+                    finish.rows(&mut row, columns, first, columns, n, out, pre, dtype);
+                }
+            },
+        );
         Ok(())
     }
 
@@ -520,7 +594,8 @@ pub(super) fn matmul<C: Tile>(
         let common = if shared && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
-            if m <= SKINNY || m < 64 && n >= 256 {
+            // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
+            if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
                 product.wide(pool, &a, &b, &finish, dtype, out, Some(pre))?;
                 continue;
             }

@@ -489,14 +489,7 @@ impl Moments {
     }
 }
 
-fn planes<C: Channelwise>(
-    isa: Isa,
-    pool: &Pool,
-    norm: &Norm,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+fn planes<C: Channelwise>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) {
     let shape = *ins[0].shape();
     let p = Planes::new(&shape, outs[0].array().layout());
     let x = p.operand(ins[0], bytes[0], &shape);

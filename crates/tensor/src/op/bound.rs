@@ -111,7 +111,7 @@ impl Op {
                 // A sum over a block of pixels, of which there are at least eight and at most as many as rows, then the blocks' sums.
                 Backward::Conv2dWeight { .. } => {
                     let (rows, width) = (extent(0, 0) * extent(0, 2), extent(0, 3));
-                    let block = ((rows / 8.0).ceil() * width).min(512.0 + width);
+                    let block = ((rows / 8.0).ceil() * width).min(1024.0 + width);
                     Bound::Gamma((block + rows).min(rows * width) + 8.0)
                 }
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),

@@ -93,7 +93,14 @@ impl Convert for f16 {
 
 impl Convert for bf16 {
     fn widen(isa: Isa, from: &[bf16], to: &mut [f32]) {
-        by_isa!(isa, from, to, |from, to| dispatch(Isa::Portable, Each(widen_bf16, from, to)), widen_bf16_avx2, widen_bf16_avx512);
+        by_isa!(
+            isa,
+            from,
+            to,
+            |from, to| dispatch(Isa::Portable, Each(widen_bf16, from, to)),
+            widen_bf16_avx2,
+            widen_bf16_avx512
+        );
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [bf16]) {
         #[cfg(target_arch = "x86_64")]
