@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::channels::{Channelwise, Terms};
 use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
 use super::rows::{order_with_last, write};
 use super::softmax::ExpDistance;
@@ -47,7 +48,7 @@ fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: us
     best.as_f64()
 }
 
-pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let n = dims.count(x.shape());
     if out.array().numel() == 0 {
         return;
@@ -153,26 +154,32 @@ fn column_major(x: &Array, dims: Dims) -> Option<usize> {
     sound.then(|| kept.iter().map(|&d| x.shape()[d]).product())
 }
 
+/// The values themselves; the second sum is not needed.
 #[derive(Clone, Copy)]
-struct Add;
+struct Columns;
 
-impl Map2 for Add {
+impl Terms for Columns {
     #[inline(always)]
-    fn eval<L: Lanes>(self, a: L, b: L) -> L {
-        a + b
+    fn eval<L: Lanes>(self, _g: L, x: L, k: L) -> (L, L) {
+        (x, k)
     }
 }
 
 /// Sums over the rows of a `[rows, columns]` operand: f32 within a fixed number of rows, f64 across.
-pub(super) fn column_sums<C: Compute>(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize) -> Vec<f64> {
+pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize) -> Vec<f64> {
     let per_task = (TASK / columns.max(1)).clamp(1, BLOCK);
     let parts: Vec<Vec<C>> = (0..rows.div_ceil(per_task))
         .into_par_iter()
         .map(|task| {
-            let (mut acc, mut next, mut buffer) = (vec![C::zero(); columns], vec![C::zero(); columns], vec![C::zero(); columns]);
-            for row in task * per_task..rows.min((task + 1) * per_task) {
-                C::map2(isa, Add, &acc, x.block(isa, row * columns, columns, &mut buffer), &mut next);
-                std::mem::swap(&mut acc, &mut next);
+            // Whole rows, as many as fit a block.
+            let some = (2 * BLOCK / columns.max(1)).max(1);
+            let zeros = || vec![C::zero(); columns];
+            let (mut acc, mut unused, coefficients, mut buffer) = (zeros(), zeros(), zeros(), vec![C::zero(); some * columns]);
+            let until = rows.min((task + 1) * per_task);
+            for row in (task * per_task..until).step_by(some) {
+                let n = some.min(until - row) * columns;
+                let x = x.block(isa, row * columns, n, &mut buffer);
+                C::sum_channels(isa, Columns, x, x, &coefficients, [&mut acc, &mut unused]);
             }
             acc
         })
