@@ -37,7 +37,8 @@ pub(crate) fn backward(loss: &Var, upstream: Option<&Array>, keep: bool) -> Resu
     let mut result = Gradients::default();
     for (node, gradient) in walk::<Array>(loss, seed, keep, &HashSet::new())? {
         let Kind::Leaf(id) = node.kind else { continue };
-        let mut gradient = match gradient.layout().is_contiguous() {
+        // In the layout of the leaf, as an optimiser walks both together.
+        let mut gradient = match gradient.layout().same_order(&node.out.layout) {
             true => gradient,
             false => gradient.contiguous(Class::Gradients)?,
         };

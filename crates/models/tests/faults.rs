@@ -1,21 +1,19 @@
 //! An infinity planted at every operator of a training step of every model: no bit of the state changes, and the blame is right.
 
-use binade_amp::{Fault, Hit, LossScale, Policy, Result, StepOutcome, Training};
-use binade_autograd::{Var, scope};
-use binade_models::{SmallCnn, SmallCnnConfig};
-use binade_nn::{AdamW, Layer, Module, Optimizer, state_dict};
-use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class, DType, Device};
+mod common;
 
-fn bits(a: &Array) -> Vec<u64> {
-    a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect()
-}
+use binade_amp::{Fault, Hit, LossScale, Policy, StepOutcome, Training};
+use binade_autograd::scope;
+use binade_nn::{AdamW, Optimizer, state_dict};
+use binade_tensor::DType;
+use common::{Subject, bits, subject};
 
-/// Plants an infinity at each operator in turn. Returns how many spoilt the step, and how many an operator after them absorbed.
-fn plant_everywhere<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Result<Var>) -> [usize; 2] {
+/// Plants an infinity at every `stride`-th operator in turn. Returns how many spoilt the step, and how many an operator after them
+/// absorbed.
+fn plant_everywhere(name: &str, stride: usize) -> [usize; 2] {
     let mut counts = [0, 0];
-    for at in 0.. {
-        let model = scope::with_key(5, 0, &build);
+    for at in (0..).step_by(stride) {
+        let Subject { model, loss } = scope::with_key(5, 0, || subject(name));
         let optimizer = Optimizer::new(&model, AdamW::default());
         let mut training = Training::new(optimizer, Policy::autocast(DType::F16), LossScale::Static(8.0)).unwrap();
         training.clip = Some(1.0);
@@ -28,7 +26,7 @@ fn plant_everywhere<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Resul
         let step = fault.run(|| {
             training.step(|| {
                 fault.restart();
-                loss(&model)
+                loss()
             })
         });
         let step = step.unwrap();
@@ -38,27 +36,39 @@ fn plant_everywhere<M: Module>(build: impl Fn() -> M, loss: impl Fn(&M) -> Resul
             continue;
         }
         counts[0] += 1;
-        assert_eq!(state(&training), before, "operator {at}: {hit:?}");
+        assert_eq!(state(&training), before, "{name}, operator {at}: {hit:?}");
         let blame = step.blame.unwrap_or_else(|| panic!("no blame for {hit:?}"));
-        assert_eq!(Hit { op: blame.op, layer: blame.layer, backward: blame.backward }, hit, "operator {at}");
+        assert_eq!(Hit { op: blame.op, layer: blame.layer, backward: blame.backward }, hit, "{name}, operator {at}");
     }
     counts
 }
 
-fn image(n: usize, size: usize) -> Result<Var> {
-    let x: Vec<f32> = (0..n * size * size).map(|i| (i as f32 * 0.7).sin()).collect();
-    Ok(Var::constant(Array::from_slice(&Device::cpu(), &x, &[n, 1, size, size], Class::Activations)?))
+#[test]
+fn small_cnn() {
+    let [spoilt, absorbed] = plant_everywhere("small_cnn", 1);
+    assert!(spoilt >= 40 && absorbed * 5 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
 }
 
 #[test]
-fn small_cnn() {
-    let config = SmallCnnConfig { channels: [4, 4, 6, 6], fc: 8, classes: 3, ..SmallCnnConfig::default() };
-    let [spoilt, absorbed] = plant_everywhere(
-        || SmallCnn::new(&config).unwrap(),
-        |model| {
-            let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices)?);
-            Ok(model.forward(&image(2, 8)?)?.cross_entropy(&target, CrossEntropy::default())?)
-        },
-    );
-    assert!(spoilt >= 40 && absorbed * 5 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
+fn resnet() {
+    let [spoilt, absorbed] = plant_everywhere("resnet", 1);
+    assert!(spoilt >= 60 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
+}
+
+#[test]
+fn vit() {
+    let [spoilt, absorbed] = plant_everywhere("vit", 1);
+    assert!(spoilt >= 60 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
+}
+
+#[test]
+fn gpt() {
+    let [spoilt, absorbed] = plant_everywhere("gpt", 1);
+    assert!(spoilt >= 60 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
+}
+
+#[test]
+fn unet() {
+    let [spoilt, absorbed] = plant_everywhere("unet", 7);
+    assert!(spoilt >= 40 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
 }

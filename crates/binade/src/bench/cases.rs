@@ -148,8 +148,12 @@ fn convolution(shape: Convolution, backward: bool, precision: Precision, batch: 
     let geometry = Geometry { padding: [1, 1], groups, ..Geometry::default() };
     let layer = scope::with_key(3, 0, || Conv2d::with(inputs, outputs, [3, 3], geometry, true))?;
     // The weight is cast in the region, as in a training step; the input arrives in 16 bit, from a layer before.
-    let x = Var::leaf(normal(&[n, inputs, size, size], 4)?.cast(dtype(precision))?.array().clone());
-    let g = normal(&[n, outputs, size, size], 5)?.cast(dtype(precision))?;
+    // Channels lie last in memory, as they do between layers.
+    let image = |channels: usize, seed: u64| -> Result<Var> {
+        Ok(normal(&[n, size, size, channels], seed)?.cast(dtype(precision))?.permute(&[0, 3, 1, 2])?)
+    };
+    let x = Var::leaf(image(inputs, 4)?.array().clone());
+    let g = image(outputs, 5)?;
     let policy = policy(precision);
     let (cx, cg, cl, cp) = (x.clone(), g.clone(), layer.clone(), policy.clone());
     let weight = layer.clone();

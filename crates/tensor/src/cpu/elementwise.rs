@@ -72,22 +72,31 @@ fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, window: u32, x: &[f32], y: &
     if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
 }
 
-/// Elements whose nearness is searched for together.
+/// Elements whose nearness is searched for together: the bits of a word.
 const GROUP: usize = 32;
 
 fn settle<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
     let mut groups = [0u32; BLOCK / GROUP];
-    dispatch(isa, NearGroups::<BF16>(window, y, &mut groups));
-    for ((&any, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {
-        if any == 0 {
-            continue;
-        }
-        for (&x, y) in x.iter().zip(y) {
-            if near::<BF16>(*y, window) != 0 && y.is_finite() {
-                *y = f64_to_f32_odd(R::f::<f64>(x as f64));
+    dispatch(isa, Candidates::<BF16>(window, y, &mut groups));
+    for ((&group, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {
+        let mut left = group;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if near::<BF16>(y[i], window) != 0 && y[i].is_finite() {
+                y[i] = f64_to_f32_odd(R::f::<f64>(x[i] as f64));
             }
         }
     }
+}
+
+/// 1 where [`near`] may be 1: the cheap part of its test, and all small numbers but 0.
+#[inline(always)]
+fn candidate<const BF16: bool>(y: f32, window: u32) -> u32 {
+    let bits = y.to_bits() & 0x7fff_ffff;
+    let (dropped, tie, small) = if BF16 { (0xffff, 0x8000, 1e-35f32) } else { (0x1fff, 0x1000, 6.103_515_6e-5) };
+    let close = (bits.wrapping_add(window).wrapping_sub(tie) & dropped) <= 2 * window;
+    (close | (bits.wrapping_sub(1) < small.to_bits() - 1)) as u32
 }
 
 /// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector loop.
@@ -108,16 +117,16 @@ fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
     if a >= 6.103_515_6e-5 { normal } else { subnormal }
 }
 
-/// Which groups hold a number near a tie.
-struct NearGroups<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
+/// Which numbers of each group may be near a tie.
+struct Candidates<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
 
-impl<const BF16: bool> Kernel for NearGroups<'_, BF16> {
+impl<const BF16: bool> Kernel for Candidates<'_, BF16> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
-        let NearGroups(window, y, groups) = self;
-        for (any, y) in groups.iter_mut().zip(y.chunks(GROUP)) {
-            *any = y.iter().fold(0, |any, &y| any | near::<BF16>(y, window));
+        let Candidates(window, y, groups) = self;
+        for (group, y) in groups.iter_mut().zip(y.chunks(GROUP)) {
+            *group = y.iter().enumerate().fold(0, |bits, (i, &y)| bits | candidate::<BF16>(y, window) << i);
         }
     }
 }
