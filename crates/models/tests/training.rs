@@ -12,7 +12,7 @@ use common::{NAMES, Subject, bits, subject};
 /// The state after some steps, and their losses.
 fn train(name: &str, policy: Policy, steps: usize) -> (Vec<Vec<u64>>, Vec<f64>) {
     let Subject { model, loss } = scope::with_key(5, 0, || subject(name));
-    let rule = AdamW { lr: 3e-3, ..AdamW::default() };
+    let rule = AdamW { lr: 1e-2, ..AdamW::default() };
     let mut training = Training::new(Optimizer::new(&model, rule), policy, LossScale::Static(64.0)).unwrap();
     training.clip = Some(1.0);
     let losses = (0..steps).map(|_| training.step(|| loss()).unwrap().loss).collect();

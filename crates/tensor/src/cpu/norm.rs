@@ -176,9 +176,13 @@ fn layer_backward<C: Channelwise>(
             let slope = sums[1] / n * r64 * r64 * r64;
             let shift = if centred { sums[0] / n * r64 } else { 0.0 };
             let scalars = [m.as_f64(), r64, slope, shift];
-            let row = RowBackward { g, x, w: &w, scalars, dx: &mut dx, dw: &mut dw, db: &mut db };
-            C::row_backward(isa, row);
-            C::store(isa, &dx, to, dtype);
+            if dtype == C::DTYPE {
+                let dx = super::operand::elements_mut(to);
+                C::row_backward(isa, RowBackward { g, x, w: &w, scalars, dx, dw: &mut dw, db: &mut db });
+            } else {
+                C::row_backward(isa, RowBackward { g, x, w: &w, scalars, dx: &mut dx, dw: &mut dw, db: &mut db });
+                C::store(isa, &dx, to, dtype);
+            }
             if i % SOME == SOME - 1 {
                 flush(&mut total, [&mut dw, &mut db]);
             }
