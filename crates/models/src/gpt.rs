@@ -45,10 +45,7 @@ impl Gpt {
     pub fn new(config: &GptConfig) -> Result<Gpt> {
         let GptConfig { vocabulary, context, features, depth, heads } = *config;
         let table = |rows: usize| -> Result<Embedding> {
-            Ok(Embedding {
-                weight: Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 0.02 })?,
-                ..Embedding::new(rows, features)?
-            })
+            Ok(Embedding { weight: Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 0.02 })? })
         };
         Ok(Gpt {
             tokens: table(vocabulary)?,

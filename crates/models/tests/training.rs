@@ -7,7 +7,9 @@ use binade_autograd::scope;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
 use binade_nn::{AdamW, Module, Optimizer, state_dict};
 use binade_tensor::DType;
-use common::{NAMES, Subject, bits, subject};
+use common::{Subject, bits, subject};
+
+const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 
 /// The state after some steps, and their losses.
 fn train(name: &str, policy: Policy, steps: usize) -> (Vec<Vec<u64>>, Vec<f64>) {
@@ -15,7 +17,7 @@ fn train(name: &str, policy: Policy, steps: usize) -> (Vec<Vec<u64>>, Vec<f64>) 
     let rule = AdamW { lr: 1e-2, ..AdamW::default() };
     let mut training = Training::new(Optimizer::new(&model, rule), policy, LossScale::Static(64.0)).unwrap();
     training.clip = Some(1.0);
-    let losses = (0..steps).map(|_| training.step(|| loss()).unwrap().loss).collect();
+    let losses = (0..steps).map(|_| training.step(&loss).unwrap().loss).collect();
     (state_dict(&model).iter().map(|(_, a)| bits(a)).collect(), losses)
 }
 

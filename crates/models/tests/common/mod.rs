@@ -13,8 +13,6 @@ pub struct Subject {
     pub loss: Box<dyn Fn() -> Result<Var>>,
 }
 
-pub const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
-
 fn values(dims: &[usize]) -> Result<Var> {
     let x: Vec<f32> = (0..dims.iter().product()).map(|i: usize| (i as f32 * 0.7).sin()).collect();
     Ok(Var::constant(Array::from_slice(&Device::cpu(), &x, dims, Class::Activations)?))
