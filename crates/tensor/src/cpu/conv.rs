@@ -511,7 +511,7 @@ pub(super) fn weight_backward<C: Tile>(
     let Weight { og, cg, taps, groups } = weight;
     let (width, copies) = (C::width(isa), g.copies(cg, groups));
     // Blocks of output and input channels; in copied patches the taps count as channels of one tap.
-    let (o_block, c_block) = (og.min(96), if copies { cg } else { cg.min(64) });
+    let (o_block, c_block) = (og.min(128), if copies { cg } else { cg.min(64) });
     let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
     let padded = columns.next_multiple_of(width);
     let (o_blocks, c_blocks) = (og.div_ceil(o_block), cg.div_ceil(c_block));
@@ -531,7 +531,9 @@ pub(super) fn weight_backward<C: Tile>(
         let columns = if copies { columns } else { cs };
         // Pixels that lie close together are read where they are.
         let direct = grad.c <= 128 && grad.values.is_borrowed::<C>(grad.n * grad.h * grad.w * grad.c);
-        let ld = if direct { grad.c } else { os.next_multiple_of(16) + 16 };
+        // All channels of all pixels are one stretch of memory.
+        let whole = os == grad.c;
+        let ld = if direct || whole { grad.c } else { os.next_multiple_of(16) + 16 };
         for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
             let rows = per_unit.min(grad.n * grad.h - unit * per_unit);
             let pieces = g.pieces(unit * per_unit, rows);
@@ -553,8 +555,12 @@ pub(super) fn weight_backward<C: Tile>(
                 &grad.values.block(isa, first * grad.c, pixels * grad.c, &mut [])[group * og + o..]
             } else {
                 let gs = &mut copy.as_mut_slice::<C>()[..pixels * ld];
-                for (p, row) in gs.chunks_mut(ld).enumerate() {
-                    grad.values.load(isa, (first + p) * grad.c + group * og + o, &mut row[..os]);
+                if whole {
+                    grad.values.load(isa, first * grad.c, gs);
+                } else {
+                    for (p, row) in gs.chunks_mut(ld).enumerate() {
+                        grad.values.load(isa, (first + p) * grad.c + group * og + o, &mut row[..os]);
+                    }
                 }
                 gs
             };
@@ -569,7 +575,7 @@ pub(super) fn weight_backward<C: Tile>(
                 pieces.iter().flat_map(|p| (0..p.rows).map(move |y| row(p, y))).collect()
             };
             for plane in 0..planes {
-                let rows: SmallVec<[Row; 96]> = (0..os).map(|i| Row { a: i, acc: (i * planes + plane) * padded }).collect();
+                let rows: SmallVec<[Row; 128]> = (0..os).map(|i| Row { a: i, acc: (i * planes + plane) * padded }).collect();
                 let at = if copies { 0 } else { g.tap(&g.phases[0].taps[plane]) * cs };
                 C::block(
                     isa,
