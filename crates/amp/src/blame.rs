@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::Var;
 use binade_autograd::scope::{self, Event, Phase};
-use binade_tensor::{Array, Class, DType, Op};
+use binade_tensor::op::Reduce;
+use binade_tensor::{Array, Class, DType, Dims, Op};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -110,7 +111,13 @@ struct Search {
 }
 
 fn finite(array: &Array) -> bool {
-    !array.dtype().is_float() || array.to_f64_vec().is_ok_and(|v| v.iter().all(|x| x.is_finite()))
+    if !array.dtype().is_float() {
+        return true;
+    }
+    // A sum shows every infinity and NaN; only a sum of large finite numbers needs the closer look.
+    let sum = Op::Reduce { kind: Reduce::Sum, dims: Dims::all(array.shape().rank()), keepdim: false };
+    let total = binade_tensor::run_one(&sum, &[array], array.device(), DType::F32, Class::Workspace);
+    total.and_then(|t| t.item()).is_ok_and(f64::is_finite) || array.to_f64_vec().is_ok_and(|v| v.iter().all(|x| x.is_finite()))
 }
 
 impl Search {
