@@ -24,12 +24,12 @@ const SKINNY: usize = 8;
 
 /// One matrix of any dtype and strides.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    dtype: DType,
-    bytes: &'a [u8],
-    offset: usize,
+pub(super) struct Matrix<'a> {
+    pub(super) dtype: DType,
+    pub(super) bytes: &'a [u8],
+    pub(super) offset: usize,
     /// Of rows and columns.
-    strides: [usize; 2],
+    pub(super) strides: [usize; 2],
 }
 
 impl Matrix<'_> {
@@ -542,6 +542,56 @@ pub(super) fn small<C: Tile>(
     }
 }
 
+/// The products of one operator: matrices in the last two dimensions, one product for each place of those before.
+pub(super) struct Batch<'a> {
+    /// Rows, inner dimension and columns of each product.
+    pub(super) extents: [usize; 3],
+    /// Whether all products have the same right operand.
+    pub(super) shares_b: bool,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    offsets: [Vec<usize>; 2],
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(shape: &Shape, ins: &[&Array], bytes: &[&'a [u8]]) -> Batch<'a> {
+        let rank = shape.rank();
+        let (mut m, n) = (shape[rank - 2], shape[rank - 1]);
+        let k = ins[0].shape()[ins[0].shape().rank() - 1];
+        let batch = Shape::from_slice(&shape[..rank - 2]);
+        // The batch dimensions, which were checked to broadcast, as storage offsets.
+        let offsets = |array: &Array| -> Vec<usize> {
+            let (layout, r) = (array.layout(), array.shape().rank());
+            let head = Layout {
+                shape: Shape::from_slice(&layout.shape[..r - 2]),
+                strides: Shape::from_slice(&layout.strides[..r - 2]),
+                offset: layout.offset,
+            };
+            head.expand(&batch).map_or_else(Vec::new, |l| indices(&l))
+        };
+        let (mut oa, mut ob) = (offsets(ins[0]), offsets(ins[1]));
+        let matrix = |i: usize| {
+            let (l, r) = (ins[i].layout(), ins[i].shape().rank());
+            Matrix { dtype: ins[i].dtype(), bytes: bytes[i], offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
+        };
+        let (a, b) = (matrix(0), matrix(1));
+        let shares_b = ob.iter().all(|&o| o == ob[0]);
+        if shares_b && oa.windows(2).all(|pair| pair[1] == pair[0] + m * a.strides[0]) {
+            // One tall matrix.
+            m *= oa.len();
+            oa.truncate(1);
+            ob.truncate(1);
+        }
+        Batch { extents: [m, k, n], shares_b, a, b, offsets: [oa, ob] }
+    }
+
+    /// The matrices of one product.
+    pub(super) fn operands(&self, i: usize) -> (Matrix<'a>, Matrix<'a>) {
+        let [oa, ob] = &self.offsets;
+        (Matrix { offset: oa[i], ..self.a }, Matrix { offset: ob[i], ..self.b })
+    }
+}
+
 pub(super) fn matmul<C: Tile>(
     isa: Isa,
     pool: &Pool,
@@ -550,48 +600,22 @@ pub(super) fn matmul<C: Tile>(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) -> Result<()> {
-    let shape = *outs[0].array().shape();
-    let dtype = outs[0].array().dtype();
-    let rank = shape.rank();
-    let (mut m, n) = (shape[rank - 2], shape[rank - 1]);
-    let k = ins[0].shape()[ins[0].shape().rank() - 1];
+    let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
     let finish = Finish::<C>::new(isa, epilogue, ins, bytes);
-    let batch = Shape::from_slice(&shape[..rank - 2]);
-    // The batch dimensions, which were checked to broadcast, as storage offsets.
-    let offsets = |array: &Array| -> Vec<usize> {
-        let (layout, r) = (array.layout(), array.shape().rank());
-        let head = Layout {
-            shape: Shape::from_slice(&layout.shape[..r - 2]),
-            strides: Shape::from_slice(&layout.strides[..r - 2]),
-            offset: layout.offset,
-        };
-        head.expand(&batch).map_or_else(Vec::new, |l| indices(&l))
-    };
-    let (mut oa, mut ob) = (offsets(ins[0]), offsets(ins[1]));
-    let matrix = |i: usize| {
-        let (l, r) = (ins[i].layout(), ins[i].shape().rank());
-        Matrix { dtype: ins[i].dtype(), bytes: bytes[i], offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
-    };
-    let (a, b) = (matrix(0), matrix(1));
-    let shared = ob.iter().all(|&o| o == ob[0]);
-    if shared && oa.windows(2).all(|pair| pair[1] == pair[0] + m * a.strides[0]) {
-        // One tall matrix.
-        m *= oa.len();
-        oa.truncate(1);
-        ob.truncate(1);
-    }
+    let batch = Batch::new(&shape, ins, bytes);
+    let [m, k, n] = batch.extents;
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = Product { isa, m, k, n };
-    let at = |i: usize| (Matrix { offset: oa[i], ..a }, Matrix { offset: ob[i], ..b });
+    let at = |i: usize| batch.operands(i);
     let small = m * n * k < 32 * 1024;
-    if parts.len() == 1 || shared && !small || m * n * k >= 1 << 24 {
-        let common = if shared && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
+    if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {
+        let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
             // With many columns and a long sum, all of B packed would go through memory once for each block of rows.

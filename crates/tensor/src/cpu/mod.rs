@@ -13,6 +13,7 @@ mod index;
 mod loss;
 mod norm;
 mod operand;
+mod planes;
 mod pool;
 mod reduce;
 mod resample;
@@ -108,6 +109,8 @@ impl Backend for Cpu {
         let wide = |dtype| dtype == DType::F64;
         if ins.iter().any(|a| wide(a.dtype())) || outs.iter().any(|o| wide(o.array().dtype())) {
             self.run_in::<f64>(op, ins, &bytes, outs)
+        } else if planes::run(self.isa, &self.pool, op, ins, &bytes, outs)? {
+            Ok(())
         } else {
             self.run_in::<f32>(op, ins, &bytes, outs)
         }

@@ -5,27 +5,8 @@
 //! depend neither on the tile's extents nor on the number of threads.
 
 use super::depthwise::{TapSums, Taps};
+pub use crate::simd::amx::{Row, Segment};
 use crate::simd::{Isa, Kernel, Lanes, Real, dispatch};
-
-/// A stretch of the inner dimension: where it starts in both operands, and its length.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// Added to a row's place in `a`.
-    pub a: usize,
-    /// Added to a panel's place in `b`.
-    pub b: usize,
-    /// Products.
-    pub len: usize,
-}
-
-/// A row of the result: its place in `a` and in the accumulator.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// Index in `a`.
-    pub a: usize,
-    /// Index in `acc`.
-    pub acc: usize,
-}
 
 /// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j % width]`.
 pub struct Block<'a, C> {
@@ -188,7 +169,7 @@ fn lanes(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 1,
         Isa::Avx2 => 8,
-        Isa::Avx512 => 16,
+        Isa::Avx512 | Isa::Amx => 16,
     }
 }
 

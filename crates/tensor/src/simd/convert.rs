@@ -64,9 +64,9 @@ macro_rules! by_isa {
             Isa::Avx2 => unsafe { x86::$avx2($from, $to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512 => unsafe { x86::$avx512($from, $to) },
+            Isa::Avx512 | Isa::Amx => unsafe { x86::$avx512($from, $to) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => $portable($from, $to),
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => $portable($from, $to),
             Isa::Portable => $portable($from, $to),
         }
     }};
@@ -104,7 +104,7 @@ impl Convert for bf16 {
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [bf16]) {
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
+        if isa >= Isa::Avx512 {
             assert_eq!(from.len(), to.len());
             // SAFETY: the level exists only after its features were detected; the lengths are equal.
             return unsafe { x86::narrow_bf16_avx512(from, to) };

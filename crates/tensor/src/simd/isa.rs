@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 /// An instruction set. A value other than `Portable` is a proof that the processor has it: only [`Isa::detect`] and
 /// [`Isa::available`] make one, which is why those variants cannot be built outside this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// No assumption about the processor.
     Portable,
@@ -14,11 +14,14 @@ pub enum Isa {
     /// AVX-512 F, BW, VL and DQ beside them.
     #[non_exhaustive]
     Avx512,
+    /// AVX-512 with BF16 conversions, and products on tiles (AMX-BF16): Intel servers since 2023.
+    #[non_exhaustive]
+    Amx,
 }
 
 impl Isa {
-    /// The best level this processor has, or the one that the environment variable `BINADE_ISA` (`portable`, `avx2` or
-    /// `avx512`) names. A level that is unknown or that the processor lacks is reported on standard error and not used.
+    /// The best level this processor has, or the one that the environment variable `BINADE_ISA` (`portable`, `avx2`,
+    /// `avx512` or `amx`) names. A level that is unknown or that the processor lacks is reported on standard error and not used.
     pub fn detect() -> Isa {
         static ISA: OnceLock<Isa> = OnceLock::new();
         *ISA.get_or_init(|| {
@@ -46,6 +49,9 @@ impl Isa {
                 all.push(Isa::Avx2);
                 if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
                     all.push(Isa::Avx512);
+                    if has!("avx512bf16") && super::amx::detect() {
+                        all.push(Isa::Amx);
+                    }
                 }
             }
         }
@@ -58,6 +64,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 }

@@ -3,10 +3,12 @@
 //! A kernel is a struct of slices with [`Kernel::run`], marked `#[inline(always)]`; [`dispatch`] calls it inside a function
 //! compiled for the instruction set, into which everything inlines.
 
+pub mod amx;
 pub mod convert;
 mod isa;
 mod lanes;
 mod math;
+pub mod planes;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -33,9 +35,9 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Avx2 => unsafe { run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 => unsafe { run_avx512(kernel) },
+        Isa::Avx512 | Isa::Amx => unsafe { run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => kernel.run::<lanes::P1>(),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => kernel.run::<lanes::P1>(),
     }
 }
 

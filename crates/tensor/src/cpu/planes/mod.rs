@@ -1,0 +1,133 @@
+//! Matrix products and convolutions on tiles ([`crate::simd::amx`]): operands are split into bf16 planes while they are packed, so
+//! that f32 and f16 are multiplied exactly and summed in f32 like bf16. An operator with numbers that have no such sum
+//! ([`crate::simd::planes`]) is left to the kernels in vectors, and so is one too small to be worth its packing.
+
+mod conv;
+mod gemm;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::operand::{Compute, elements};
+use super::tile::Tile as _;
+use crate::memory::{HostBuffer, Pool};
+use crate::op::Backward;
+use crate::simd::amx::{DEEP, SIDE};
+use crate::simd::{Isa, planes};
+use crate::{Array, ArrayMut, Class, DType, Error, Op, Result};
+
+/// Planes of a dtype's numbers; `None` if tiles do not serve it.
+fn planes_of(dtype: DType) -> Option<usize> {
+    match dtype {
+        DType::F32 => Some(3),
+        DType::F16 => Some(2),
+        DType::BF16 => Some(1),
+        DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => None,
+    }
+}
+
+/// Runs the operator on tiles, or returns false and leaves it, with whatever is in its outputs, to other kernels. Whether it does
+/// depends on its operands alone.
+pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<bool> {
+    let served = isa >= Isa::Amx
+        && ins.len() >= 2
+        && ins[..2].iter().all(|a| planes_of(a.dtype()).is_some())
+        && outs.iter().all(|o| o.array().dtype() != DType::F64)
+        && ins.iter().all(|a| a.dtype() != DType::F64)
+        && outs[0].array().numel() > 0;
+    if !served {
+        return Ok(false);
+    }
+    let work = Work { isa, pool, exact: AtomicBool::new(true) };
+    match op {
+        Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, ins, bytes, outs),
+        Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
+        Op::ConvTranspose2d { conv, bias, .. } => {
+            let bias = bias.then(|| (ins[2], bytes[2]));
+            conv::input_backward(&work, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])
+        }
+        Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
+        Op::Backward(Backward::Conv2dWeight { conv, .. }) => conv::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
+        _ => Ok(false),
+    }
+}
+
+/// What the parts of one operator share.
+struct Work<'a> {
+    isa: Isa,
+    pool: &'a Pool,
+    /// Cleared by whoever meets a number that has no sum of planes: then the results are worth nothing.
+    exact: AtomicBool,
+}
+
+impl Work<'_> {
+    fn is_exact(&self) -> bool {
+        self.exact.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, exact: bool) {
+        if !exact {
+            self.exact.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Scratch memory for `n` halves of a pair.
+    fn halves(&self, n: usize) -> Result<HostBuffer> {
+        let bytes = 2 * n;
+        self.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
+    }
+
+    /// Splits `n` numbers of a tensor from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
+    fn read(&self, dtype: DType, bytes: &[u8], start: usize, stride: usize, n: usize, distance: usize, to: &mut [u16]) {
+        const BLOCK: usize = 512;
+        let count = planes_of(dtype).unwrap_or(1);
+        if dtype == DType::BF16 && stride == 1 {
+            return self.note(planes::copy(self.isa, bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]), &mut to[..n]));
+        }
+        if dtype == DType::F32 && stride == 1 {
+            let from = &elements::<f32>(bytes)[start..start + n];
+            return self.note(planes::split(self.isa, from, count, distance, to));
+        }
+        let mut buffer = [0.0; BLOCK];
+        for at in (0..n).step_by(BLOCK) {
+            let part = &mut buffer[..BLOCK.min(n - at)];
+            f32::load(self.isa, dtype, bytes, start + at * stride, stride, part);
+            self.note(planes::split(self.isa, part, count, distance, &mut to[at..]));
+        }
+    }
+}
+
+/// A tile of 16-bit numbers, aligned so that pairs can be moved as f32.
+#[repr(align(64))]
+struct Tile16([u16; SIDE * DEEP]);
+
+/// Up to 16 rows `[i][l]` of 16-bit numbers as pairs along `l`: `to[l / 2][i][2]`, pairs `pair` apart. Rows that are not there, and
+/// what lacks of a multiple of 32 numbers, are zeros.
+fn pair_up(isa: Isa, from: &[u16], ld: usize, rows: usize, len: usize, to: &mut [u16], pair: usize) {
+    let mut block = Tile16([0; SIDE * DEEP]);
+    for at in (0..len).step_by(DEEP) {
+        let part = DEEP.min(len - at);
+        if rows == SIDE && part == DEEP {
+            transpose(isa, &from[at..], ld, &mut to[at / 2 * pair..], pair);
+            continue;
+        }
+        for i in 0..rows {
+            block.0[i * DEEP..][..part].copy_from_slice(&from[i * ld + at..][..part]);
+            block.0[i * DEEP + part..(i + 1) * DEEP].fill(0);
+        }
+        transpose(isa, &block.0, DEEP, &mut to[at / 2 * pair..], pair);
+    }
+}
+
+/// `to[l·ld_to + 2i + r] = from[i·ld_from + 2l + r]` for `i, l < 16` and `r < 2`: pairs are moved like f32 numbers, which moving
+/// leaves as they are. Distances are even, and both slices are aligned to pairs.
+fn transpose(isa: Isa, from: &[u16], ld_from: usize, to: &mut [u16], ld_to: usize) {
+    let even = to.len() & !1;
+    let (from, to) = (bytemuck::cast_slice(&from[..from.len() & !1]), bytemuck::cast_slice_mut(&mut to[..even]));
+    f32::transpose(isa, from, ld_from / 2, SIDE, SIDE, to, ld_to / 2);
+}
+
+/// A scratch buffer as halves of pairs.
+fn halves_of(buffer: &HostBuffer) -> &[u16] {
+    // SAFETY: the buffer is aligned and every byte of it was initialised.
+    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 2) }
+}

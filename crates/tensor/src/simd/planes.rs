@@ -1,0 +1,142 @@
+//! Numbers as sums of bf16 planes, for products on tiles: a bf16 is one plane, an f16 exactly two, an f32 exactly three, each plane
+//! the rounding of what the planes before it leave.
+//!
+//! What has no such sum, or would meet an instruction that flushes it, is refused: infinities, NaN, f32 numbers beyond bf16's range
+//! or below 2⁻¹⁰³ (whose last plane would be subnormal), bf16 subnormals.
+
+/// Planes of f32, f16 and bf16 at most.
+pub const MOST: usize = 3;
+
+/// Splits numbers into `planes` planes, `distance` apart in `to`. Returns whether all of them have such a sum.
+///
+/// # Panics
+/// `to` is too short.
+pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> bool {
+    assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
+    assert!(to.len() >= (planes - 1) * distance + from.len(), "no room for the planes");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the level has AVX-512 with BF16; the length was checked.
+    return unsafe {
+        match planes {
+            1 => x86::split::<1>(from, distance, to),
+            2 => x86::split::<2>(from, distance, to),
+            _ => x86::split::<3>(from, distance, to),
+        }
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Copies bf16 numbers that are their own only plane. Returns whether all may be used.
+///
+/// # Panics
+/// The lengths differ.
+pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> bool {
+    assert!(isa >= super::Isa::Amx && from.len() == to.len(), "equal lengths");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the level has AVX-512; the lengths are equal.
+    return unsafe { x86::copy(from, to) };
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// `to[2i] = a[i]`, `to[2i + 1] = b[i]`.
+///
+/// # Panics
+/// The lengths do not fit.
+pub fn zip(isa: super::Isa, a: &[u16], b: &[u16], to: &mut [u16]) {
+    assert!(isa >= super::Isa::Amx && a.len() == b.len() && to.len() == 2 * a.len(), "equal lengths");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the level has AVX-512; the lengths fit.
+    unsafe {
+        x86::zip(a, b, to);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// Below it an f32 number's last bit is below bf16's normal range: 2⁻¹⁰³.
+    const SMALL: i32 = 24 << 23;
+    /// From here on f32 numbers round to bf16's infinity.
+    const LARGE: i32 = 0x7f7f_8000;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
+    unsafe fn planes_of<const P: usize>(x: __m512) -> ([__m256i; P], __mmask16) {
+        let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+        // Less by one, so that zero is the largest.
+        let below = _mm512_sub_epi32(size, _mm512_set1_epi32(1));
+        let bad = _mm512_cmplt_epu32_mask(below, _mm512_set1_epi32(SMALL - 1))
+            | _mm512_cmpge_epu32_mask(size, _mm512_set1_epi32(LARGE));
+        let mut rest = x;
+        let planes = std::array::from_fn(|i| {
+            // SAFETY: a reinterpretation of 32 bytes.
+            let plane: __m256i = unsafe { std::mem::transmute(_mm512_cvtneps_pbh(rest)) };
+            if i + 1 < P {
+                let wide = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(plane)));
+                rest = _mm512_sub_ps(rest, wide);
+            }
+            plane
+        });
+        (planes, bad)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
+    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> bool {
+        let mut bad = 0;
+        let mut i = 0;
+        while i < from.len() {
+            let n = (from.len() - i).min(16);
+            let mask = (u32::MAX >> (32 - n)) as __mmask16;
+            // SAFETY: masked to what is left of `from`, and of each plane in `to`.
+            unsafe {
+                let (planes, b) = planes_of::<P>(_mm512_maskz_loadu_ps(mask, from.as_ptr().add(i)));
+                bad |= b;
+                for (p, plane) in planes.into_iter().enumerate() {
+                    _mm256_mask_storeu_epi16(to.as_mut_ptr().add(p * distance + i).cast(), mask, plane);
+                }
+            }
+            i += n;
+        }
+        bad == 0
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> bool {
+        let mut bad = 0;
+        let mut i = 0;
+        while i < from.len() {
+            let n = (from.len() - i).min(32);
+            let mask = u32::MAX >> (32 - n);
+            // SAFETY: masked to what is left.
+            unsafe {
+                let x = _mm512_maskz_loadu_epi16(mask, from.as_ptr().add(i).cast());
+                let size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
+                let below = _mm512_sub_epi16(size, _mm512_set1_epi16(1));
+                bad |= _mm512_cmplt_epu16_mask(below, _mm512_set1_epi16(0x007f))
+                    | _mm512_cmpge_epu16_mask(size, _mm512_set1_epi16(0x7f80));
+                _mm512_mask_storeu_epi16(to.as_mut_ptr().add(i).cast(), mask, x);
+            }
+            i += n;
+        }
+        bad == 0
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub unsafe fn zip(a: &[u16], b: &[u16], to: &mut [u16]) {
+        let mut i = 0;
+        while i < a.len() {
+            let n = (a.len() - i).min(16);
+            let mask = (u32::MAX >> (32 - n)) as __mmask16;
+            // SAFETY: masked to what is left.
+            unsafe {
+                let low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, a.as_ptr().add(i).cast()));
+                let high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, b.as_ptr().add(i).cast()));
+                let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                _mm512_mask_storeu_epi32(to.as_mut_ptr().add(2 * i).cast(), mask, pairs);
+            }
+            i += n;
+        }
+    }
+}
