@@ -39,7 +39,7 @@ pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a
 
 /// An image read in slabs.
 pub(super) struct Source<'a> {
-    values: Operand<'a>,
+    pub(super) values: Operand<'a>,
     pub(super) n: usize,
     pub(super) h: usize,
     pub(super) w: usize,
@@ -92,30 +92,30 @@ impl<'a> Source<'a> {
 
 /// A tap of a phase: which slab pixel it reads, from the first, and which weight it is.
 #[derive(Clone, Copy)]
-struct Tap {
-    at: [isize; 2],
-    index: usize,
+pub(super) struct Tap {
+    pub(super) at: [isize; 2],
+    pub(super) index: usize,
 }
 
 /// Output pixels whose coordinates leave the same residue, and the taps they have.
-struct Phase {
-    residue: [usize; 2],
-    taps: Vec<Tap>,
+pub(super) struct Phase {
+    pub(super) residue: [usize; 2],
+    pub(super) taps: Vec<Tap>,
 }
 
 /// `out[y, x] = Σ_taps w[tap]·image[(y / step)·stride + tap.y, …]` for the pixels of each phase.
-struct Correlation {
+pub(super) struct Correlation {
     /// Extents of the output.
-    h: usize,
-    w: usize,
+    pub(super) h: usize,
+    pub(super) w: usize,
     /// Distance of the output pixels of a phase.
-    step: [usize; 2],
+    pub(super) step: [usize; 2],
     /// Distance in the image of neighbouring output pixels of a phase.
-    stride: [usize; 2],
-    phases: Vec<Phase>,
+    pub(super) stride: [usize; 2],
+    pub(super) phases: Vec<Phase>,
     /// Least and largest tap.
-    low: [isize; 2],
-    high: [isize; 2],
+    pub(super) low: [isize; 2],
+    pub(super) high: [isize; 2],
 }
 
 impl Correlation {
@@ -127,7 +127,7 @@ impl Correlation {
     }
 
     /// A convolution forward.
-    fn forward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
+    pub(super) fn forward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
         let at = |d: usize, k: usize| (k * conv.dilation[d]) as isize - conv.padding[d] as isize;
         let taps = (0..kernel[0] * kernel[1])
             .map(|index| Tap { at: [at(0, index / kernel[1]), at(1, index % kernel[1])], index })
@@ -136,7 +136,7 @@ impl Correlation {
     }
 
     /// The gradient by the input: pixel `y` takes from every output `o` with `o·stride + k·dilation − padding = y`.
-    fn backward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
+    pub(super) fn backward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
         let from = |d: usize, residue: usize, k: usize| {
             let at = (residue + conv.padding[d]) as isize - (k * conv.dilation[d]) as isize;
             (at.rem_euclid(conv.stride[d] as isize) == 0).then(|| at.div_euclid(conv.stride[d] as isize))
@@ -155,12 +155,12 @@ impl Correlation {
     }
 
     /// Columns of a slab.
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         (self.w.div_ceil(self.step[1]) - 1) * self.stride[1] + (self.high[1] - self.low[1]) as usize + 1
     }
 
     /// Rows of the slab for `rows` output rows from `y` on.
-    fn slab_rows(&self, y: usize, rows: usize) -> usize {
+    pub(super) fn slab_rows(&self, y: usize, rows: usize) -> usize {
         let count = (y + rows - 1) / self.step[0] - y / self.step[0];
         count * self.stride[0] + (self.high[0] - self.low[0]) as usize + 1
     }
@@ -179,7 +179,7 @@ impl Correlation {
     }
 
     /// The stretches of one image among the output rows `first..first + rows` of all images.
-    fn pieces(&self, first: usize, rows: usize) -> SmallVec<[Piece; 8]> {
+    pub(super) fn pieces(&self, first: usize, rows: usize) -> SmallVec<[Piece; 8]> {
         let mut out = SmallVec::new();
         let (mut at, mut slab) = (first, 0);
         while at < first + rows {
@@ -202,12 +202,12 @@ impl Correlation {
     }
 
     /// Slab pixels of the pieces.
-    fn slab_pixels(&self, pieces: &[Piece]) -> usize {
+    pub(super) fn slab_pixels(&self, pieces: &[Piece]) -> usize {
         pieces.last().map_or(0, |p| p.slab + self.slab_rows(p.y, p.rows) * self.width())
     }
 
     /// Calls `each(slab pixel, output pixel)` for the pixels of a phase, row by row.
-    fn pixels(&self, pieces: &[Piece], residue: [usize; 2], mut each: impl FnMut(usize, usize)) {
+    pub(super) fn pixels(&self, pieces: &[Piece], residue: [usize; 2], mut each: impl FnMut(usize, usize)) {
         for p in pieces {
             for y in (p.y..p.y + p.rows).filter(|y| y % self.step[0] == residue[0]) {
                 let row = p.slab + (y / self.step[0] - p.y / self.step[0]) * self.stride[0] * self.width();
@@ -219,7 +219,7 @@ impl Correlation {
     }
 
     /// Where a tap reads, in slab pixels.
-    fn tap(&self, tap: &Tap) -> usize {
+    pub(super) fn tap(&self, tap: &Tap) -> usize {
         (tap.at[0] - self.low[0]) as usize * self.width() + (tap.at[1] - self.low[1]) as usize
     }
 
@@ -241,17 +241,17 @@ impl Correlation {
 
 /// Output rows of one image, where their slab starts and which output pixel of the block is their first.
 #[derive(Clone, Copy)]
-struct Piece {
-    n: usize,
-    y: usize,
-    rows: usize,
-    slab: usize,
-    pixel: usize,
+pub(super) struct Piece {
+    pub(super) n: usize,
+    pub(super) y: usize,
+    pub(super) rows: usize,
+    pub(super) slab: usize,
+    pub(super) pixel: usize,
 }
 
 /// Extents of a weight `[O, C/g, KH, KW]`.
 #[derive(Clone, Copy)]
-struct Weight {
+pub(super) struct Weight {
     og: usize,
     cg: usize,
     taps: usize,

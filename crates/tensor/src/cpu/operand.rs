@@ -152,13 +152,8 @@ impl<'a> Operand<'a> {
 
     /// Widens the elements at flat positions `start..start + to.len()`.
     pub fn load<C: Compute>(&self, isa: Isa, start: usize, to: &mut [C]) {
-        let (extent, stride) = self.dims[self.dims.len() - 1];
-        let mut done = 0;
-        while done < to.len() {
-            let at = start + done;
-            let run = (extent - at % extent).min(to.len() - done);
-            let from = self.position(at);
-            let part = &mut to[done..done + run];
+        self.runs(start, to.len(), |from, stride, range| {
+            let part = &mut to[range];
             if stride == 0 {
                 C::load(isa, self.dtype, self.bytes, from, 1, &mut part[..1]);
                 let value = part[0];
@@ -166,8 +161,25 @@ impl<'a> Operand<'a> {
             } else {
                 C::load(isa, self.dtype, self.bytes, from, stride, part);
             }
+        });
+    }
+
+    /// Calls `each(storage index, stride, positions)` for the stretches of evenly spaced elements that flat positions
+    /// `start..start + n` are; the positions count from `start`.
+    pub fn runs(&self, start: usize, n: usize, mut each: impl FnMut(usize, usize, std::ops::Range<usize>)) {
+        let (extent, stride) = self.dims[self.dims.len() - 1];
+        let mut done = 0;
+        while done < n {
+            let at = start + done;
+            let run = (extent - at % extent).min(n - done);
+            each(self.position(at), stride, done..done + run);
             done += run;
         }
+    }
+
+    /// What the elements are and where.
+    pub fn source(&self) -> (DType, &'a [u8]) {
+        (self.dtype, self.bytes)
     }
 
     /// Storage index of a flat position.
