@@ -15,23 +15,23 @@ const TILE: usize = 64;
 
 /// Extents of one attention.
 #[derive(Clone, Copy)]
-struct Geometry {
-    heads: usize,
-    t: usize,
-    s: usize,
-    d: usize,
-    e: usize,
-    scale: f64,
-    causal: bool,
+pub(super) struct Geometry {
+    pub(super) heads: usize,
+    pub(super) t: usize,
+    pub(super) s: usize,
+    pub(super) d: usize,
+    pub(super) e: usize,
+    pub(super) scale: f64,
+    pub(super) causal: bool,
     /// Heads of q per sample, and how many of them share a head of k and v.
     per_sample: usize,
-    shared: usize,
-    dropout: f64,
+    pub(super) shared: usize,
+    pub(super) dropout: f64,
     key: Key,
 }
 
 impl Geometry {
-    fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
+    pub(super) fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
         let r = q.shape().rank();
         let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
         let heads = |x: &Array| if r >= 3 { x.shape()[r - 3] } else { 1 };
@@ -51,14 +51,14 @@ impl Geometry {
     }
 
     /// The head of k and v of a head of q.
-    fn key_head(&self, head: usize) -> usize {
+    pub(super) fn key_head(&self, head: usize) -> usize {
         let per_sample = self.per_sample / self.shared;
         head / self.per_sample * per_sample + head % self.per_sample / self.shared
     }
 
     /// Multiplies the weights of one query and `to.len()` keys from `key` on by 0 or 1/(1 − p): the same draw forward and
     /// backward.
-    fn drop<C: Compute>(&self, head: usize, query: usize, key: usize, to: &mut [C]) {
+    pub(super) fn drop<C: Compute>(&self, head: usize, query: usize, key: usize, to: &mut [C]) {
         if self.dropout > 0.0 {
             let (first, scale) = ((head * self.t + query) * self.s + key, C::from_f64(1.0 / (1.0 - self.dropout)));
             let threshold = (self.dropout * 4294967296.0) as u64;
@@ -69,13 +69,13 @@ impl Geometry {
     }
 
     /// Keys that any of the queries `first..first + rows` sees.
-    fn visible(&self, first: usize, rows: usize) -> usize {
+    pub(super) fn visible(&self, first: usize, rows: usize) -> usize {
         if self.causal { self.s.min(first + rows) } else { self.s }
     }
 }
 
 #[derive(Clone, Copy)]
-struct ExpMinus(f64);
+pub(super) struct ExpMinus(pub(super) f64);
 
 impl Map1 for ExpMinus {
     #[inline(always)]
@@ -86,9 +86,9 @@ impl Map1 for ExpMinus {
 
 /// `p·(dp − delta)·scale`
 #[derive(Clone, Copy)]
-struct ScoreSlope {
-    delta: f64,
-    scale: f64,
+pub(super) struct ScoreSlope {
+    pub(super) delta: f64,
+    pub(super) scale: f64,
 }
 
 impl Map2 for ScoreSlope {
@@ -105,16 +105,16 @@ fn head<C: Compute>(isa: Isa, x: &Operand<'_>, head: usize, rows: usize, columns
     out
 }
 
-fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
+pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
     let order: Vec<usize> = (0..array.shape().rank()).collect();
     Operand::new(array, bytes, array.shape(), &order)
 }
 
 /// The mask, broadcast to `[…, T, S]`, and whether it is bool.
-struct Mask<'a>(Operand<'a>, bool);
+pub(super) struct Mask<'a>(Operand<'a>, bool);
 
 impl<'a> Mask<'a> {
-    fn new(q: &Array, s: usize, mask: &Array, bytes: &'a [u8]) -> Mask<'a> {
+    pub(super) fn new(q: &Array, s: usize, mask: &Array, bytes: &'a [u8]) -> Mask<'a> {
         let r = q.shape().rank();
         let mut shape = q.shape().to_vec();
         shape[r - 1] = s;
@@ -123,16 +123,18 @@ impl<'a> Mask<'a> {
     }
 
     /// Hides or shifts the scores of one query and the keys from `key` on.
-    fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
+    pub(super) fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
         let mut values = [C::zero(); TILE];
-        let values = &mut values[..to.len()];
-        self.0.load(isa, (head * g.t + query) * g.s + key, values);
-        for (s, &m) in to.iter_mut().zip(&*values) {
-            *s = match self.1 {
-                true if m == C::zero() => C::neg_infinity(),
-                true => *s,
-                false => *s + m,
-            };
+        for (i, to) in to.chunks_mut(TILE).enumerate() {
+            let values = &mut values[..to.len()];
+            self.0.load(isa, (head * g.t + query) * g.s + key + i * TILE, values);
+            for (s, &m) in to.iter_mut().zip(&*values) {
+                *s = match self.1 {
+                    true if m == C::zero() => C::neg_infinity(),
+                    true => *s,
+                    false => *s + m,
+                };
+            }
         }
     }
 }

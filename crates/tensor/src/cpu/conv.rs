@@ -40,6 +40,8 @@ pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a
 /// An image read in slabs.
 pub(super) struct Source<'a> {
     pub(super) values: Operand<'a>,
+    /// The elements in the order `[N, C, H, W]`, where rows lie densely and channels do not.
+    pub(super) rows: Option<Operand<'a>>,
     pub(super) n: usize,
     pub(super) h: usize,
     pub(super) w: usize,
@@ -48,8 +50,10 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(x: &Array, bytes: &'a [u8]) -> Source<'a> {
-        let s = x.shape();
-        Source { values: Operand::new(x, bytes, s, &[0, 2, 3, 1]), n: s[0], h: s[2], w: s[3], c: s[1] }
+        let (s, strides) = (x.shape(), x.layout().strides);
+        let by_rows = strides[3] == 1 && strides[1] != 1 && s[1] > 1;
+        let rows = by_rows.then(|| Operand::new(x, bytes, s, &[0, 1, 2, 3]));
+        Source { values: Operand::new(x, bytes, s, &[0, 2, 3, 1]), rows, n: s[0], h: s[2], w: s[3], c: s[1] }
     }
 
     /// Rows `y..y + rows` and columns `x..x + width` of image `n`, channels `first..first + channels`, as `[rows][width][channels]`;

@@ -156,38 +156,53 @@ impl<C: Compute> Finish<C> {
         pre: &mut [u8],
         dtype: DType,
     ) {
-        let Finish { isa, epilogue, .. } = *self;
-        let mut buffer = vec![C::zero(); if epilogue.bias || epilogue.act.is_some() { columns } else { 0 }];
-        for (i, row) in acc.chunks_mut(ld).enumerate() {
-            let row = &mut row[..columns];
-            let bytes = (i * n + first) * dtype.size()..(i * n + first + columns) * dtype.size();
-            let out = &mut out[bytes.clone()];
-            let bias = |to: &mut [C], row: &[C]| C::map2(isa, Add, row, &self.bias[first..first + columns], to);
-            match epilogue.act {
-                None if !epilogue.bias => C::store(isa, row, out, dtype),
-                None if dtype == C::DTYPE => bias(super::operand::elements_mut(out), row),
+        // Rows without gaps are taken several at a time, with as many copies of the bias.
+        let dense = ld == columns && columns == n;
+        let together = if dense { (BLOCK / n).max(1) } else { 1 };
+        let bias: SmallVec<[C; BLOCK]> = match self.bias.get(first..first + columns) {
+            Some(bias) => std::iter::repeat_n(bias, together).flatten().copied().collect(),
+            None => SmallVec::new(),
+        };
+        let size = dtype.size();
+        for (i, rows) in acc.chunks_mut(together * ld).enumerate() {
+            let len = if dense { rows.len() } else { columns };
+            let bytes = (i * together * n + first) * size..(i * together * n + first + len) * size;
+            let before = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
+            self.stretch(&mut rows[..len], &bias[..if bias.is_empty() { 0 } else { len }], &mut out[bytes], before, dtype);
+        }
+    }
+
+    /// A stretch of results with their biases.
+    fn stretch(&self, values: &mut [C], bias: &[C], out: &mut [u8], pre: &mut [u8], dtype: DType) {
+        let (isa, size) = (self.isa, dtype.size());
+        let mut buffer = [C::zero(); BLOCK];
+        for at in (0..values.len()).step_by(BLOCK) {
+            let len = BLOCK.min(values.len() - at);
+            let (values, to) = (&values[at..at + len], &mut out[at * size..(at + len) * size]);
+            let biased = |to: &mut [C]| C::map2(isa, Add, values, &bias[at..at + len], to);
+            match self.epilogue.act {
+                None if bias.is_empty() => C::store(isa, values, to, dtype),
+                None if dtype == C::DTYPE => biased(super::operand::elements_mut(to)),
                 None => {
-                    bias(&mut buffer, row);
-                    C::store(isa, &buffer, out, dtype);
+                    biased(&mut buffer[..len]);
+                    C::store(isa, &buffer[..len], to, dtype);
                 }
                 Some(act) => {
-                    let before: &[C] = if epilogue.bias {
-                        bias(&mut buffer, row);
-                        &buffer
+                    let before = if bias.is_empty() {
+                        values
                     } else {
-                        row
+                        biased(&mut buffer[..len]);
+                        &buffer[..len]
                     };
                     if act.saved() == Saved::Input {
-                        C::store(isa, before, &mut pre[bytes], dtype);
+                        C::store(isa, before, &mut pre[at * size..(at + len) * size], dtype);
                     }
                     if dtype == C::DTYPE {
-                        activate(isa, act, before, super::operand::elements_mut(out));
+                        activate(isa, act, before, super::operand::elements_mut(to));
                     } else {
-                        let mut after = [C::zero(); 2 * BLOCK];
-                        for (from, to) in before.chunks(2 * BLOCK).zip(out.chunks_mut(2 * BLOCK * dtype.size())) {
-                            activate(isa, act, from, &mut after[..from.len()]);
-                            C::store(isa, &after[..from.len()], to, dtype);
-                        }
+                        let mut after = [C::zero(); BLOCK];
+                        activate(isa, act, before, &mut after[..len]);
+                        C::store(isa, &after[..len], to, dtype);
                     }
                 }
             }

@@ -20,6 +20,8 @@ use crate::{Array, ArrayMut, DType, Result, Shape};
 const SLAB: usize = 768 * 1024;
 /// Output pixels per block at least, where there are enough: each block reads all weights.
 const PIXELS: usize = 256;
+/// Pixels of a row read together.
+const ROW: usize = 256;
 /// With fewer channels than this, or output rows that are not whole tiles, patches are copied.
 const FEW: usize = 16;
 /// Operators with fewer products are not worth their packing.
@@ -34,23 +36,6 @@ struct Image<'a> {
 impl<'a> Image<'a> {
     fn new(source: &'a Source<'a>) -> Image<'a> {
         Image { source, planes: planes_of(source.values.source().0).unwrap_or(1) }
-    }
-
-    /// `n` numbers from a flat position on.
-    fn read(&self, work: &Work<'_>, start: usize, n: usize, distance: usize, to: &mut [u16]) {
-        let values = &self.source.values;
-        let (dtype, bytes) = values.source();
-        values.runs(start, n, |from, stride, range| {
-            let to = &mut to[range.start..];
-            if stride > 0 || range.len() == 1 {
-                return work.read(dtype, bytes, from, stride, range.len(), distance, to);
-            }
-            work.read(dtype, bytes, from, 1, 1, distance, to);
-            for plane in to.chunks_mut(distance).take(self.planes) {
-                let value = plane[0];
-                plane[..range.len()].fill(value);
-            }
-        });
     }
 
     /// The slab of the pieces, `[pixel][padded channels]` in planes; zeros outside the image and beyond the channels.
@@ -77,12 +62,32 @@ impl<'a> Image<'a> {
                 zero(to, until..row + width * padded);
                 let pixel = (p.n * h + y as usize) * w + left;
                 if channels == *c && padded == channels {
-                    self.read(work, pixel * c, (right - left) * c, distance, &mut to[skip..]);
+                    work.read_flat(&self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..]);
+                    continue;
+                }
+                if let Some(rows) = &self.source.rows {
+                    // Channels lie one after the other: a row of each is read, and spread.
+                    let (n, mut row) = (right - left, [0; planes::MOST * ROW]);
+                    for ch in 0..padded {
+                        for x in (0..n).step_by(ROW) {
+                            let len = ROW.min(n - x);
+                            if ch < channels {
+                                let at = ((p.n * c + first + ch) * h + y as usize) * w + left + x;
+                                work.read_flat(rows, at, len, ROW, &mut row);
+                            } else if x == 0 {
+                                row.fill(0);
+                            }
+                            for plane in 0..self.planes {
+                                let to = &mut to[plane * distance + skip + x * padded + ch..];
+                                to.iter_mut().step_by(padded).zip(&row[plane * ROW..][..len]).for_each(|(t, &v)| *t = v);
+                            }
+                        }
+                    }
                     continue;
                 }
                 for j in 0..right - left {
                     let at = skip + j * padded;
-                    self.read(work, (pixel + j) * c + first, channels, distance, &mut to[at..]);
+                    work.read_flat(&self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..]);
                     if padded > channels {
                         zero(to, at + channels..at + padded);
                     }
@@ -630,7 +635,7 @@ impl OverPixels<'_> {
         for at in (0..len).step_by(DEEP) {
             for l in 0..DEEP {
                 match pixel(at + l) {
-                    Some(from) => self.grad.read(work, from, os, DEEP * wide, &mut read[l * wide..]),
+                    Some(from) => work.read_flat(&self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..]),
                     None => (0..self.grad.planes).for_each(|plane| read[(plane * DEEP + l) * wide..][..os].fill(0)),
                 }
             }

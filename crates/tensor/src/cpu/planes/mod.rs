@@ -2,12 +2,13 @@
 //! that f32 and f16 are multiplied exactly and summed in f32 like bf16. An operator with numbers that have no such sum
 //! ([`crate::simd::planes`]) is left to the kernels in vectors, and so is one too small to be worth its packing.
 
+mod attention;
 mod conv;
 mod gemm;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::operand::{Compute, elements};
+use super::operand::{Compute, Operand, elements};
 use super::tile::Tile as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Backward;
@@ -47,6 +48,8 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
         }
         Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
         Op::Backward(Backward::Conv2dWeight { conv, .. }) => conv::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
+        Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
+        Op::Backward(Backward::Attention(attention)) => attention::backward(&work, attention, ins, bytes, outs),
         _ => Ok(false),
     }
 }
@@ -74,6 +77,22 @@ impl Work<'_> {
     fn halves(&self, n: usize) -> Result<HostBuffer> {
         let bytes = 2 * n;
         self.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
+    }
+
+    /// Splits `n` numbers of an operand from a flat position on.
+    fn read_flat(&self, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16]) {
+        let (dtype, bytes) = values.source();
+        values.runs(start, n, |from, stride, range| {
+            let to = &mut to[range.start..];
+            if stride > 0 || range.len() == 1 {
+                return self.read(dtype, bytes, from, stride, range.len(), distance, to);
+            }
+            self.read(dtype, bytes, from, 1, 1, distance, to);
+            for plane in to.chunks_mut(distance).take(planes_of(dtype).unwrap_or(1)) {
+                let value = plane[0];
+                plane[..range.len()].fill(value);
+            }
+        });
     }
 
     /// Splits `n` numbers of a tensor from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.

@@ -1,0 +1,430 @@
+//! Attention on tiles. Queries, keys, values and the output's gradient are split as they come; the weights, which are between 0 and 1
+//! and computed here, are split from f32, where what is below f32's normal range may be lost: it is added to a sum near 1.
+
+use rayon::prelude::*;
+
+use super::{Work, halves_of, pair_up, planes_of};
+use crate::cpu::attention::{ExpMinus, Geometry, Mask, ScoreSlope, operand};
+use crate::cpu::gemm::workspace;
+use crate::cpu::operand::{Compute as _, Operand, elements_mut};
+use crate::cpu::softmax::Rows as _;
+use crate::cpu::tile::{Row, Segment, Tile as _};
+use crate::memory::HostBuffer;
+use crate::op::Attention;
+use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
+use crate::simd::{Real as _, planes};
+use crate::{Array, ArrayMut, Result};
+
+/// Queries per tile; fewer than twice as many are one tile.
+const QUERIES: usize = 64;
+/// Keys per tile.
+const KEYS: usize = 256;
+/// Operators with fewer products are not worth their packing.
+const SMALL: usize = 1 << 16;
+/// Planes of weights and their gradients.
+const WEIGHTS: usize = planes::MOST;
+
+/// One head's matrix in planes of dense rows, padded to whole tiles.
+struct Matrix {
+    halves: HostBuffer,
+    planes: usize,
+    rows: usize,
+    columns: usize,
+    ld: usize,
+}
+
+impl Matrix {
+    fn distance(&self) -> usize {
+        self.rows.next_multiple_of(DEEP) * self.ld
+    }
+
+    fn read(work: &Work<'_>, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Result<Matrix> {
+        let planes = planes_of(x.source().0).unwrap_or(1);
+        let (ld, padded) = (columns.next_multiple_of(DEEP), rows.next_multiple_of(DEEP));
+        let distance = padded * ld;
+        let mut halves = work.halves(planes * distance)?;
+        let to = &mut halves.as_mut_slice::<u16>()[..planes * distance];
+        if ld > columns || padded > rows {
+            to.fill(0);
+        }
+        let start = head * rows * columns;
+        if ld == columns {
+            work.read_flat(x, start, rows * columns, distance, to);
+        } else {
+            for i in 0..rows {
+                work.read_flat(x, start + i * columns, columns, distance, &mut to[i * ld..]);
+            }
+        }
+        Ok(Matrix { halves, planes, rows, columns, ld })
+    }
+
+    /// As the right operand whose columns are the rows: panels `[plane][columns / 2][16][2]`.
+    fn turned(&self, work: &Work<'_>) -> Result<Panels> {
+        let panels = Panels { planes: self.planes, deep: self.ld, halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)? };
+        let mut panels = panels;
+        let (from, panel) = (halves_of(&self.halves), panels.panel());
+        for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE)) {
+            for (plane, to) in to.chunks_exact_mut(self.ld * SIDE).enumerate() {
+                let rows = &from[plane * self.distance() + p * SIDE * self.ld..];
+                pair_up(work.isa, rows, self.ld, SIDE.min(self.rows - p * SIDE), self.ld, to, 2 * SIDE);
+            }
+        }
+        Ok(panels)
+    }
+
+    /// As the right operand whose inner dimension is the rows: panels `[plane][rows / 2][16][2]`.
+    fn upright(&self, work: &Work<'_>) -> Result<Panels> {
+        let deep = self.rows.next_multiple_of(DEEP);
+        let count = self.columns.div_ceil(SIDE);
+        let mut panels = Panels { planes: self.planes, deep, halves: work.halves(count * self.planes * deep * SIDE)? };
+        let (from, panel) = (halves_of(&self.halves), panels.panel());
+        for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(count) {
+            for (plane, to) in to.chunks_exact_mut(deep * SIDE).enumerate() {
+                let row = |l: usize| &from[plane * self.distance() + l * self.ld + p * SIDE..][..SIDE];
+                for (l, to) in to.chunks_exact_mut(2 * SIDE).enumerate() {
+                    planes::zip(work.isa, row(2 * l), row(2 * l + 1), to);
+                }
+            }
+        }
+        Ok(panels)
+    }
+}
+
+/// A right operand.
+struct Panels {
+    halves: HostBuffer,
+    planes: usize,
+    deep: usize,
+}
+
+impl Panels {
+    fn panel(&self) -> usize {
+        self.planes * self.deep * SIDE
+    }
+}
+
+/// Rows of a left operand: planes `distance` apart, rows `ld` apart from `first` on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    halves: &'a [u16],
+    planes: usize,
+    distance: usize,
+    ld: usize,
+    first: usize,
+}
+
+impl<'a> Left<'a> {
+    fn of(matrix: &'a Matrix, first: usize) -> Left<'a> {
+        Left { halves: halves_of(&matrix.halves), planes: matrix.planes, distance: matrix.distance(), ld: matrix.ld, first }
+    }
+}
+
+/// `acc[i·ld + j] (+)= Σ_l a[i, l]·b[from + l, first + j]` for `rows` rows, `columns` columns and `len` places; `first` is a multiple
+/// of 16, `from` and `len` of 32.
+fn multiply(
+    work: &Work<'_>,
+    a: Left<'_>,
+    rows: usize,
+    b: &Panels,
+    [from, len]: [usize; 2],
+    [first, columns]: [usize; 2],
+    acc: &mut [f32],
+    ld: usize,
+    add: bool,
+) {
+    let rows: smallvec::SmallVec<[Row; KEYS]> = (0..rows).map(|i| Row { a: (a.first + i) * a.ld, acc: i * ld }).collect();
+    let block = TileBlock {
+        a: a.halves,
+        a_planes: (a.planes, a.distance),
+        rows: &rows,
+        b: &halves_of(&b.halves)[first / SIDE * b.panel()..],
+        b_planes: (b.planes, b.deep * SIDE),
+        b_pair: 2 * SIDE,
+        panel: b.panel(),
+        columns,
+        segments: &[Segment { a: 0, b: from * SIDE, len }],
+        acc,
+        add,
+    };
+    amx::run(work.isa, block);
+}
+
+/// Scratch of one head.
+struct Scratch {
+    /// Scores, then slopes: `[queries][KEYS]`.
+    tile: HostBuffer,
+    /// Weights.
+    p: HostBuffer,
+    /// The gradient by the weights; what is turned.
+    dp: HostBuffer,
+    /// Planes of weights, `[queries][keys]` or turned.
+    split: HostBuffer,
+}
+
+impl Scratch {
+    fn new(work: &Work<'_>, queries: usize) -> Result<Scratch> {
+        let queries = queries.next_multiple_of(DEEP);
+        let floats = || workspace::<f32>(work.pool, queries * KEYS);
+        Ok(Scratch { tile: floats()?, p: floats()?, dp: floats()?, split: work.halves(WEIGHTS * queries * KEYS)? })
+    }
+}
+
+/// Splits rows `[i][columns]`, `KEYS` apart, as a left operand whose places beyond the columns are zeros.
+fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, columns: usize, to: &'a mut [u16]) -> Left<'a> {
+    let ld = columns.next_multiple_of(DEEP);
+    let distance = rows.next_multiple_of(SIDE) * ld;
+    for i in 0..rows {
+        // What is too small for three planes is too small to matter.
+        let _ = planes::split(work.isa, &from[i * KEYS..][..columns], WEIGHTS, distance, &mut to[i * ld..]);
+        if ld > columns {
+            (0..WEIGHTS).for_each(|plane| to[plane * distance + i * ld + columns..][..ld - columns].fill(0));
+        }
+    }
+    Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
+}
+
+/// As [`weights`], turned: rows are keys, their places queries.
+fn weights_turned<'a>(work: &Work<'_>, from: &[f32], queries: usize, keys: usize, turned: &mut [f32], to: &'a mut [u16]) -> Left<'a> {
+    let ld = queries.next_multiple_of(DEEP);
+    let distance = keys.next_multiple_of(SIDE) * ld;
+    f32::transpose(work.isa, from, KEYS, queries, keys, turned, ld);
+    for j in 0..keys {
+        let _ = planes::split(work.isa, &turned[j * ld..][..queries], WEIGHTS, distance, &mut to[j * ld..]);
+        if ld > queries {
+            (0..WEIGHTS).for_each(|plane| to[plane * distance + j * ld + queries..][..ld - queries].fill(0));
+        }
+    }
+    Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
+}
+
+/// What is the same for all heads.
+struct Heads<'a> {
+    work: &'a Work<'a>,
+    g: Geometry,
+    mask: Option<Mask<'a>>,
+}
+
+impl Heads<'_> {
+    /// Queries per tile.
+    fn queries(&self) -> usize {
+        if self.g.t < 2 * QUERIES { self.g.t } else { QUERIES }
+    }
+
+    /// Scores of a tile, scaled and masked, with hidden positions at −∞.
+    fn scores(&self, head: usize, q: &Matrix, [first, rows]: [usize; 2], k: &Panels, [key, keys]: [usize; 2], to: &mut [f32]) {
+        let (work, g) = (self.work, &self.g);
+        multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, KEYS, false);
+        for (i, row) in to.chunks_mut(KEYS).take(rows).enumerate() {
+            let row = &mut row[..keys];
+            f32::scale(work.isa, g.scale as f32, row);
+            if let Some(mask) = &self.mask {
+                mask.apply(work.isa, g, head, first + i, key, row);
+            }
+            if g.causal {
+                let seen = (first + i + 1).saturating_sub(key).min(keys);
+                row[seen..].fill(f32::NEG_INFINITY);
+            }
+        }
+    }
+
+    fn forward(&self, head: usize, [q, k, v]: [&Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
+        let (work, g) = (self.work, &self.g);
+        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let q = Matrix::read(work, q, head, g.t, g.d)?;
+        let k = Matrix::read(work, k, kv, g.s, g.d)?.turned(work)?;
+        let v = Matrix::read(work, v, kv, g.s, g.e)?.upright(work)?;
+        let mut scratch = Scratch::new(work, queries)?;
+        let (tile, p) = (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>());
+        let ld = g.e.next_multiple_of(SIDE);
+        let mut acc = workspace::<f32>(work.pool, queries * ld)?;
+        let acc = &mut acc.as_mut_slice::<f32>()[..queries * ld];
+        for first in (0..g.t).step_by(queries) {
+            let rows = queries.min(g.t - first);
+            let (mut max, mut total) = (vec![f32::NEG_INFINITY; rows], vec![0.0f32; rows]);
+            acc.fill(0.0);
+            let visible = g.visible(first, rows);
+            for key in (0..visible).step_by(KEYS) {
+                let keys = KEYS.min(visible - key);
+                self.scores(head, &q, [first, rows], &k, [key, keys], tile);
+                for i in 0..rows {
+                    let row = &tile[i * KEYS..][..keys];
+                    let largest = f32::row_max(isa, row);
+                    let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
+                    let p = &mut p[i * KEYS..][..keys];
+                    if new == f32::NEG_INFINITY {
+                        p.fill(0.0);
+                        continue;
+                    }
+                    let fade = (max[i] - new).exp();
+                    total[i] = total[i] * fade + f32::row_exp(isa, row, new, p);
+                    if fade != 1.0 {
+                        f32::scale(isa, fade, &mut acc[i * ld..(i + 1) * ld]);
+                    }
+                    max[i] = new;
+                    g.drop(head, first + i, key, p);
+                }
+                let left = weights(work, p, rows, keys, scratch.split.as_mut_slice());
+                multiply(work, left, rows, &v, [key, left.ld], [0, g.e], acc, ld, true);
+            }
+            for i in 0..rows {
+                // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
+                let unseen = total[i] == 0.0;
+                let inverse = if unseen { 0.0 } else { 1.0 / total[i] };
+                let to = &mut out[(first + i) * g.e..][..g.e];
+                to.copy_from_slice(&acc[i * ld..][..g.e]);
+                f32::scale(isa, inverse, to);
+                lse[first + i] = if unseen { f32::INFINITY } else { max[i] + total[i].ln() };
+            }
+        }
+        Ok(())
+    }
+
+    /// Inputs g, q, k, v, output, log-sum-exp; adds to zeros.
+    fn backward(&self, head: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [f32]; 3]) -> Result<()> {
+        let (work, g) = (self.work, &self.g);
+        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let go = Matrix::read(work, &ins[0], head, g.t, g.e)?;
+        let q = Matrix::read(work, &ins[1], head, g.t, g.d)?;
+        let k = Matrix::read(work, &ins[2], kv, g.s, g.d)?;
+        let v = Matrix::read(work, &ins[3], kv, g.s, g.e)?.turned(work)?;
+        if !work.is_exact() {
+            return Ok(());
+        }
+        let (go_upright, q_upright, k_turned, k_upright) = (go.upright(work)?, q.upright(work)?, k.turned(work)?, k.upright(work)?);
+        let mut lse = vec![0.0f32; g.t];
+        ins[5].load(isa, head * g.t, &mut lse);
+        let mut scratch = Scratch::new(work, queries)?;
+        let (tile, p, dp) =
+            (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>(), scratch.dp.as_mut_slice::<f32>());
+        let mut turned = workspace::<f32>(work.pool, queries.next_multiple_of(DEEP) * KEYS)?;
+        let turned = turned.as_mut_slice::<f32>();
+        let (mut wide, mut out) = (vec![0.0f32; g.e], vec![0.0f32; g.e]);
+        for first in (0..g.t).step_by(queries) {
+            let rows = queries.min(g.t - first);
+            let delta: Vec<f32> = (first..first + rows)
+                .map(|i| {
+                    ins[0].load(isa, (head * g.t + i) * g.e, &mut wide);
+                    ins[4].load(isa, (head * g.t + i) * g.e, &mut out);
+                    f32::dot(isa, &wide, &out)
+                })
+                .collect();
+            let visible = g.visible(first, rows);
+            // A left operand that starts at a tile of queries; a tile of the last queries is padded with zeros.
+            let places = [first, rows.next_multiple_of(DEEP)];
+            for key in (0..visible).step_by(KEYS) {
+                let keys = KEYS.min(visible - key);
+                self.scores(head, &q, [first, rows], &k_turned, [key, keys], tile);
+                for i in 0..rows {
+                    let row = i * KEYS..i * KEYS + keys;
+                    f32::map1(isa, ExpMinus(lse[first + i] as f64), &tile[row.clone()], &mut p[row.clone()]);
+                    // dv takes the weights as they were used; dp passes through the same draw.
+                    if g.dropout > 0.0 {
+                        dp[row.clone()].copy_from_slice(&p[row.clone()]);
+                        g.drop(head, first + i, key, &mut dp[row]);
+                    }
+                }
+                let used = if g.dropout > 0.0 { &*dp } else { &*p };
+                let left = weights_turned(work, used, rows, keys, turned, scratch.split.as_mut_slice());
+                multiply(work, left, keys, &go_upright, places, [0, g.e], &mut dv[key * padded(g.e)..], padded(g.e), true);
+                multiply(work, Left::of(&go, first), rows, &v, [0, go.ld], [key, keys], dp, KEYS, false);
+                for i in 0..rows {
+                    let row = i * KEYS..i * KEYS + keys;
+                    g.drop(head, first + i, key, &mut dp[row.clone()]);
+                    let slope = ScoreSlope { delta: delta[i] as f64, scale: g.scale };
+                    f32::map2(isa, slope, &p[row.clone()], &dp[row.clone()], &mut tile[row]);
+                }
+                let left = weights(work, tile, rows, keys, scratch.split.as_mut_slice());
+                multiply(work, left, rows, &k_upright, [key, left.ld], [0, g.d], &mut dq[first * padded(g.d)..], padded(g.d), true);
+                let left = weights_turned(work, tile, rows, keys, turned, scratch.split.as_mut_slice());
+                multiply(work, left, keys, &q_upright, places, [0, g.d], &mut dk[key * padded(g.d)..], padded(g.d), true);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row of results in an accumulator.
+fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(SIDE)
+}
+
+fn serves(g: &Geometry) -> bool {
+    g.t >= SIDE && g.s >= SIDE && g.d >= SIDE && g.e >= SIDE && g.t * g.s * g.d >= SMALL
+}
+
+pub(super) fn forward(
+    work: &Work<'_>,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
+    let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
+    let (dtype, dense) = (outs[0].array().dtype(), outs.iter().all(|o| o.array().layout().is_contiguous()));
+    if !serves(&g) || planes_of(ins[2].dtype()).is_none() || !dense {
+        return Ok(false);
+    }
+    let x = [0, 1, 2].map(|i| operand(ins[i], bytes[i]));
+    let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
+    let heads = Heads { work, g, mask };
+    let (out, lse) = outs.split_at_mut(1);
+    let (Some(out), Some(lse)) = (out[0].bytes(), lse[0].bytes()) else { return Ok(false) };
+    let size = dtype.size() * g.t * g.e;
+    let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
+    out[..g.heads * size].par_chunks_mut(size).zip(lse.par_chunks_mut(g.t)).enumerate().try_for_each(|(head, (out, lse))| {
+        let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
+        let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
+        heads.forward(head, [&x[0], &x[1], &x[2]], wide, lse)?;
+        f32::store(work.isa, wide, out, dtype);
+        Ok::<(), crate::Error>(())
+    })?;
+    Ok(work.is_exact())
+}
+
+/// Inputs g, q, k, v, output, log-sum-exp.
+pub(super) fn backward(
+    work: &Work<'_>,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
+    let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
+    let dense = outs.iter().all(|o| o.array().layout().is_contiguous());
+    if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || !dense || g.shared > 1 {
+        return Ok(false);
+    }
+    let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
+    let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
+    let heads = Heads { work, g, mask };
+    let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
+    let dtypes: Vec<_> = outs.iter().map(|o| o.array().dtype()).collect();
+    let mut parts = outs.iter_mut().zip(extents).map(|(out, [rows, columns])| {
+        let size = out.array().dtype().size() * rows * columns;
+        out.bytes().map(|bytes| bytes[..g.heads * size].par_chunks_mut(size))
+    });
+    let (Some(Some(dq)), Some(Some(dk)), Some(Some(dv))) = (parts.next(), parts.next(), parts.next()) else { return Ok(false) };
+    dq.zip(dk).zip(dv).enumerate().try_for_each(|(head, ((dq, dk), dv))| {
+        let mut sums = Vec::new();
+        for [rows, columns] in extents {
+            let mut sum = workspace::<f32>(work.pool, rows * padded(columns))?;
+            sum.as_mut_slice::<f32>()[..rows * padded(columns)].fill(0.0);
+            sums.push(sum);
+        }
+        if let [q, k, v] = &mut sums[..] {
+            heads.backward(head, &x, [q.as_mut_slice(), k.as_mut_slice(), v.as_mut_slice()])?;
+        }
+        for (((sum, [rows, columns]), out), &dtype) in sums.iter_mut().zip(extents).zip([dq, dk, dv]).zip(&dtypes) {
+            let sum = &sum.as_mut_slice::<f32>()[..rows * padded(columns)];
+            if padded(columns) == columns {
+                f32::store(work.isa, sum, out, dtype);
+                continue;
+            }
+            for (from, to) in sum.chunks(padded(columns)).zip(out.chunks_mut(columns * dtype.size())) {
+                f32::store(work.isa, &from[..columns], to, dtype);
+            }
+        }
+        Ok::<(), crate::Error>(())
+    })?;
+    Ok(work.is_exact())
+}
