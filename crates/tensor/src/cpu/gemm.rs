@@ -163,19 +163,26 @@ impl<C: Compute> Finish<C> {
             Some(bias) => std::iter::repeat_n(bias, together).flatten().copied().collect(),
             None => SmallVec::new(),
         };
-        let size = dtype.size();
+        let (size, mut buffers) = (dtype.size(), [[C::zero(); BLOCK]; 2]);
         for (i, rows) in acc.chunks_mut(together * ld).enumerate() {
             let len = if dense { rows.len() } else { columns };
             let bytes = (i * together * n + first) * size..(i * together * n + first + len) * size;
             let before = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
-            self.stretch(&mut rows[..len], &bias[..if bias.is_empty() { 0 } else { len }], &mut out[bytes], before, dtype);
+            self.stretch(&mut rows[..len], &bias[..if bias.is_empty() { 0 } else { len }], &mut out[bytes], before, dtype, &mut buffers);
         }
     }
 
     /// A stretch of results with their biases.
-    fn stretch(&self, values: &mut [C], bias: &[C], out: &mut [u8], pre: &mut [u8], dtype: DType) {
+    fn stretch(
+        &self,
+        values: &mut [C],
+        bias: &[C],
+        out: &mut [u8],
+        pre: &mut [u8],
+        dtype: DType,
+        [buffer, after]: &mut [[C; BLOCK]; 2],
+    ) {
         let (isa, size) = (self.isa, dtype.size());
-        let mut buffer = [C::zero(); BLOCK];
         for at in (0..values.len()).step_by(BLOCK) {
             let len = BLOCK.min(values.len() - at);
             let (values, to) = (&values[at..at + len], &mut out[at * size..(at + len) * size]);
@@ -200,7 +207,6 @@ impl<C: Compute> Finish<C> {
                     if dtype == C::DTYPE {
                         activate(isa, act, before, super::operand::elements_mut(to));
                     } else {
-                        let mut after = [C::zero(); BLOCK];
                         activate(isa, act, before, &mut after[..len]);
                         C::store(isa, &after[..len], to, dtype);
                     }

@@ -57,6 +57,8 @@ pub fn zip(isa: super::Isa, a: &[u16], b: &[u16], to: &mut [u16]) {
 mod x86 {
     use std::arch::x86_64::*;
 
+    /// Bytes ahead of which memory is asked for.
+    const AHEAD: usize = 1024;
     /// Below it an f32 number's last bit is below bf16's normal range: 2⁻¹⁰³.
     const SMALL: i32 = 24 << 23;
     /// From here on f32 numbers round to bf16's infinity.
@@ -89,8 +91,9 @@ mod x86 {
         while i < from.len() {
             let n = (from.len() - i).min(16);
             let mask = (u32::MAX >> (32 - n)) as __mmask16;
-            // SAFETY: masked to what is left of `from`, and of each plane in `to`.
+            // SAFETY: masked to what is left of `from`, and of each plane in `to`; what is asked for ahead need not be there.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(i + AHEAD / 4).cast());
                 let (planes, b) = planes_of::<P>(_mm512_maskz_loadu_ps(mask, from.as_ptr().add(i)));
                 bad |= b;
                 for (p, plane) in planes.into_iter().enumerate() {
@@ -109,8 +112,9 @@ mod x86 {
         while i < from.len() {
             let n = (from.len() - i).min(32);
             let mask = u32::MAX >> (32 - n);
-            // SAFETY: masked to what is left.
+            // SAFETY: masked to what is left; what is asked for ahead need not be there.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(i + AHEAD / 2).cast());
                 let x = _mm512_maskz_loadu_epi16(mask, from.as_ptr().add(i).cast());
                 let size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
                 let below = _mm512_sub_epi16(size, _mm512_set1_epi16(1));

@@ -17,8 +17,12 @@ use crate::{Array, ArrayMut, DType, Result};
 const ROWS: usize = 256;
 /// Bytes of a left operand's slab, about: with the panels it meets it stays in the second-level cache.
 const SLAB: usize = 768 * 1024;
-/// Columns per pass over the rows of a task.
-const COLUMNS: usize = 4096;
+/// Inner places per part of a wide product, and rows per block of it.
+const LONG: usize = 512;
+const STRIP: usize = 64;
+/// Columns per pass over the rows of a task, and at most where each pass packs the rows anew.
+const COLUMNS: usize = 512;
+const MOST_COLUMNS: usize = 4096;
 /// Panels packed together: rows of the right operand are read this wide.
 const PANELS: usize = 8;
 /// Up to so many rows a product is bound by memory, and left to the kernel that reads the right operand as it is.
@@ -95,10 +99,10 @@ impl<'a> Planes<'a> {
         }
     }
 
-    /// Columns `first..first + columns`, at most [`PANELS`] panels of them, as panels `[plane][k / 2][16][2]`.
-    fn right(&self, work: &Work<'_>, k: usize, [first, columns]: [usize; 2], to: &mut [u16]) {
-        const LONG: usize = 512;
-        let padded = k.next_multiple_of(DEEP);
+    /// Inner places `from..from + k` of the columns `first..first + columns`, at most [`PANELS`] panels of them, as panels
+    /// `[plane][padded / 2][16][2]`.
+    fn right(&self, work: &Work<'_>, [from, k, padded]: [usize; 3], [first, columns]: [usize; 2], to: &mut [u16]) {
+        let whole = k.next_multiple_of(DEEP);
         let (distance, panel) = (padded * SIDE, self.count * padded * SIDE);
         if self.matrix.strides[0] == 1 {
             // Whole columns are read, and turned.
@@ -109,7 +113,7 @@ impl<'a> Planes<'a> {
                 for at in (0..k).step_by(LONG) {
                     let part = LONG.min(k - at);
                     for j in 0..count {
-                        self.read(work, [at, first + p * SIDE + j], 0, part, SIDE * LONG, &mut read[j * LONG..]);
+                        self.read(work, [from + at, first + p * SIDE + j], 0, part, SIDE * LONG, &mut read[j * LONG..]);
                     }
                     for plane in 0..self.count {
                         let to = &mut to[plane * distance + at * SIDE..];
@@ -121,11 +125,11 @@ impl<'a> Planes<'a> {
         }
         const WIDE: usize = PANELS * SIDE;
         let mut read = [0; 2 * planes::MOST * WIDE];
-        for l in (0..padded).step_by(2) {
+        for l in (0..whole).step_by(2) {
             for r in 0..2 {
                 let row = &mut read[r * planes::MOST * WIDE..][..planes::MOST * WIDE];
                 if l + r < k {
-                    self.read(work, [l + r, first], 1, columns, WIDE, row);
+                    self.read(work, [from + l + r, first], 1, columns, WIDE, row);
                 } else {
                     row.fill(0);
                 }
@@ -173,65 +177,60 @@ impl Product<'_> {
         let mut packed = work.halves(len)?;
         packed.as_mut_slice::<u16>()[..len].par_chunks_mut(PANELS * self.panel()).enumerate().for_each(|(i, panels)| {
             let first = i * PANELS * SIDE;
-            self.b.right(work, self.k, [first, (PANELS * SIDE).min(self.n - first)], panels);
+            self.b.right(work, [0, self.k, self.padded()], [first, (PANELS * SIDE).min(self.n - first)], panels);
         });
         Ok(packed)
     }
 
-    /// Rows `[first, rows]` of A against packed columns: `acc[i·ld + j] = …`.
-    fn rows(&self, work: &Work<'_>, [first, rows]: [usize; 2], b: &[u16], columns: usize, acc: &mut [f32], ld: usize) -> Result<()> {
-        // A slab's rows must not meet in the same sets of the cache.
-        let most = (SLAB / (2 * self.a.count * rows) / DEEP).max(1) * DEEP;
-        let chunks = self.padded().div_ceil(most);
-        let chunk = self.padded().div_ceil(chunks).next_multiple_of(DEEP);
-        let lda = (chunk / DEEP | 1) * DEEP;
-        let distance = rows.next_multiple_of(SIDE) * lda;
-        let mut slab = work.halves(self.a.count * distance)?;
-        let slab = &mut slab.as_mut_slice::<u16>()[..self.a.count * distance];
-        let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * ld }).collect();
-        for from in (0..self.k).step_by(chunk) {
-            let deep = chunk.min(self.k - from);
-            self.a.left(work, [first, rows], [from, deep], lda, distance, slab);
-            if !work.is_exact() {
-                return Ok(());
-            }
-            let block = TileBlock {
-                a: slab,
-                a_planes: (self.a.count, distance),
-                rows: &places,
-                b,
-                b_planes: (self.b.count, self.padded() * SIDE),
-                b_pair: 2 * SIDE,
-                panel: self.panel(),
-                columns,
-                segments: &[Segment { a: 0, b: from * SIDE, len: deep.next_multiple_of(DEEP) }],
-                acc,
-                add: from > 0,
-            };
-            amx::run(work.isa, block);
-        }
-        Ok(())
-    }
-
     /// A product with many rows, in blocks of rows.
     fn tall(&self, work: &Work<'_>, packed: &[u16], target: Target<'_>, parallel: bool) -> Result<()> {
-        let (n, Target { finish, dtype, out, pre }) = (self.n, target);
-        // The split depends on the extents alone.
-        let block = self.m.div_ceil(8).next_multiple_of(2 * SIDE).min(ROWS);
-        let pass = n.min(COLUMNS);
+        let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
+        // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
+        let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(ROWS);
+        // As many inner places at a time as a slab has room for; all of them leave the columns to be taken a few at a time.
+        let parts = self.padded().div_ceil((SLAB / (2 * self.a.count * block) / DEEP).max(1) * DEEP);
+        let deep = self.padded().div_ceil(parts).next_multiple_of(DEEP);
+        let pass = n.min(if parts == 1 { COLUMNS } else { MOST_COLUMNS });
+        // Rows of a slab must not meet in the same sets of the cache.
+        let lda = (deep / DEEP | 1) * DEEP;
         let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
-            let rows = [i * block, out.len() / (n * dtype.size())];
-            if finish.is_plain() && dtype == DType::F32 && n.is_multiple_of(SIDE) && pass == n {
-                // Nothing is left to do after the sums: they may stand where they belong.
-                return self.rows(work, rows, packed, n, elements_mut(out), n);
-            }
-            let ld = pass.next_multiple_of(SIDE);
-            let mut acc = workspace::<f32>(work.pool, rows[1] * ld)?;
-            let acc = &mut acc.as_mut_slice::<f32>()[..rows[1] * ld];
-            for first in (0..n).step_by(pass) {
-                let columns = pass.min(n - first);
-                self.rows(work, rows, &packed[first / SIDE * self.panel()..], columns, acc, ld)?;
-                finish.rows(acc, ld, first, columns, n, out, pre, dtype);
+            let (first, rows) = (i * block, out.len() / (n * dtype.size()));
+            let distance = rows.next_multiple_of(SIDE) * lda;
+            let mut slab = work.halves(self.a.count * distance)?;
+            let slab = &mut slab.as_mut_slice::<u16>()[..self.a.count * distance];
+            // Where nothing is left to do after the sums they stand where they belong.
+            let direct = finish.is_plain() && dtype == DType::F32 && n.is_multiple_of(SIDE);
+            let ld = if direct { n } else { pass.next_multiple_of(SIDE) };
+            let mut acc = workspace::<f32>(work.pool, if direct { 0 } else { rows * ld })?;
+            let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * ld }).collect();
+            for at in (0..n).step_by(pass) {
+                let columns = pass.min(n - at);
+                for from in (0..k).step_by(deep) {
+                    let len = deep.min(k - from);
+                    if at == 0 || parts > 1 {
+                        self.a.left(work, [first, rows], [from, len], lda, distance, slab);
+                        if !work.is_exact() {
+                            return Ok(());
+                        }
+                    }
+                    let block = TileBlock {
+                        a: slab,
+                        a_planes: (self.a.count, distance),
+                        rows: &places,
+                        b: &packed[at / SIDE * self.panel()..],
+                        b_planes: (self.b.count, self.padded() * SIDE),
+                        b_pair: 2 * SIDE,
+                        panel: self.panel(),
+                        columns,
+                        segments: &[Segment { a: 0, b: from * SIDE, len: len.next_multiple_of(DEEP) }],
+                        acc: if direct { &mut elements_mut::<f32>(out)[at..] } else { &mut acc.as_mut_slice::<f32>()[..rows * ld] },
+                        add: from > 0,
+                    };
+                    amx::run(work.isa, block);
+                }
+                if !direct {
+                    finish.rows(&mut acc.as_mut_slice::<f32>()[..rows * ld], ld, at, columns, n, out, pre, dtype);
+                }
             }
             Ok(())
         };
@@ -243,21 +242,65 @@ impl Product<'_> {
         }
     }
 
-    /// A product with few rows, in blocks of columns, each of which packs its own.
+    /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before.
     fn wide(&self, work: &Work<'_>, target: Target<'_>) -> Result<()> {
-        let (Product { m, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
-        let (m, n) = (*m, *n);
-        let chunk = n.div_ceil(8).next_multiple_of(2 * SIDE).min(PANELS * SIDE);
-        let len = n.div_ceil(chunk) * m * chunk;
+        let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
+        // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
+        let columns = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(3 * PANELS * SIDE);
+        let deep = self.padded().div_ceil(self.padded().div_ceil(LONG)).next_multiple_of(DEEP);
+        let lda = (deep / DEEP | 1) * DEEP;
+        // [part of the inner dimension][block of rows][plane][row][place]
+        let size = self.a.count * STRIP * lda;
+        let blocks = m.div_ceil(STRIP);
+        let len = self.padded().div_ceil(deep) * blocks * size;
+        let mut left = work.halves(len)?;
+        left.as_mut_slice::<u16>()[..len].par_chunks_mut(size).enumerate().for_each(|(i, to)| {
+            let (from, first) = (i / blocks * deep, i % blocks * STRIP);
+            self.a.left(work, [first, STRIP.min(m - first)], [from, deep.min(k - from)], lda, STRIP * lda, to);
+        });
+        if !work.is_exact() {
+            return Ok(());
+        }
+        let left = super::halves_of(&left);
+        let len = n.div_ceil(columns) * m * columns;
         let mut acc = workspace::<f32>(work.pool, len)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..len];
-        acc.par_chunks_mut(m * chunk).enumerate().try_for_each(|(i, acc)| {
-            let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
-            let len = columns.div_ceil(SIDE) * self.panel();
-            let mut packed = work.halves(len)?;
-            let packed = &mut packed.as_mut_slice::<u16>()[..len];
-            self.b.right(work, self.k, [first, columns], packed);
-            self.rows(work, [0, m], packed, columns, acc, chunk)
+        acc.par_chunks_mut(m * columns).enumerate().try_for_each(|(i, acc)| {
+            let (first, count) = (i * columns, columns.min(n - i * columns));
+            let panel = self.b.count * deep * SIDE;
+            let mut packed = work.halves(count.div_ceil(SIDE) * panel)?;
+            let packed = &mut packed.as_mut_slice::<u16>()[..count.div_ceil(SIDE) * panel];
+            for (part, left) in left.chunks(blocks * size).enumerate() {
+                let from = part * deep;
+                for (j, panels) in packed.chunks_mut(PANELS * panel).enumerate() {
+                    let at = j * PANELS * SIDE;
+                    let inner = [from, deep.min(k - from), deep];
+                    self.b.right(work, inner, [first + at, (PANELS * SIDE).min(count - at)], panels);
+                }
+                if !work.is_exact() {
+                    return Ok(());
+                }
+                for (block, left) in left.chunks(size).enumerate() {
+                    let rows = block * STRIP..m.min((block + 1) * STRIP);
+                    let rows: SmallVec<[Row; STRIP]> =
+                        rows.enumerate().map(|(i, row)| Row { a: i * lda, acc: row * columns }).collect();
+                    let block = TileBlock {
+                        a: left,
+                        a_planes: (self.a.count, STRIP * lda),
+                        rows: &rows,
+                        b: packed,
+                        b_planes: (self.b.count, deep * SIDE),
+                        b_pair: 2 * SIDE,
+                        panel,
+                        columns: count,
+                        segments: &[Segment { a: 0, b: 0, len: deep.min(k - from).next_multiple_of(DEEP) }],
+                        acc,
+                        add: part > 0,
+                    };
+                    amx::run(work.isa, block);
+                }
+            }
+            Ok::<(), crate::Error>(())
         })?;
         let acc = &*acc;
         output_parts(out, Some(pre), n * dtype.size())
@@ -265,11 +308,11 @@ impl Product<'_> {
             .with_min_len((4 * BLOCK).div_ceil(n))
             .enumerate()
             .for_each(|(i, (out, pre))| {
-                for first in (0..n).step_by(chunk) {
-                    let columns = chunk.min(n - first);
-                    let mut row: SmallVec<[f32; PANELS * SIDE]> =
-                        SmallVec::from_slice(&acc[(first / chunk * m + i) * chunk..][..columns]);
-                    finish.rows(&mut row, columns, first, columns, n, out, pre, dtype);
+                for first in (0..n).step_by(columns) {
+                    let count = columns.min(n - first);
+                    let mut row: SmallVec<[f32; 3 * PANELS * SIDE]> =
+                        SmallVec::from_slice(&acc[(first / columns * m + i) * columns..][..count]);
+                    finish.rows(&mut row, count, first, count, n, out, pre, dtype);
                 }
             });
         Ok(())
@@ -310,7 +353,7 @@ pub(super) fn matmul(
     let mut common = None;
     for (i, part) in parts.into_iter().enumerate() {
         let product = product(i);
-        if m <= ROWS && n >= 2 * m {
+        if n > m {
             product.wide(work, target(part))?;
             continue;
         }
