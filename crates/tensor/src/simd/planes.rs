@@ -53,6 +53,26 @@ pub fn zip(isa: super::Isa, a: &[u16], b: &[u16], to: &mut [u16]) {
     }
 }
 
+/// [`split`] of 16 numbers each, and [`zip`] of their planes.
+///
+/// # Panics
+/// `to` is too short.
+pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> bool {
+    assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
+    assert!(to.len() >= (planes - 1) * distance + 32, "no room for the planes");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the level has AVX-512 with BF16; the length was checked.
+    return unsafe {
+        match planes {
+            1 => x86::pairs::<1>(a, b, distance, to),
+            2 => x86::pairs::<2>(a, b, distance, to),
+            _ => x86::pairs::<3>(a, b, distance, to),
+        }
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -88,12 +108,23 @@ mod x86 {
     pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> bool {
         let mut bad = 0;
         let mut i = 0;
+        while i + 16 <= from.len() {
+            // SAFETY: whole vectors of what is left; what is asked for ahead need not be there.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(i + AHEAD / 4).cast());
+                let (planes, b) = planes_of::<P>(_mm512_loadu_ps(from.as_ptr().add(i)));
+                bad |= b;
+                for (p, plane) in planes.into_iter().enumerate() {
+                    _mm256_storeu_si256(to.as_mut_ptr().add(p * distance + i).cast(), plane);
+                }
+            }
+            i += 16;
+        }
         while i < from.len() {
             let n = (from.len() - i).min(16);
             let mask = (u32::MAX >> (32 - n)) as __mmask16;
-            // SAFETY: masked to what is left of `from`, and of each plane in `to`; what is asked for ahead need not be there.
+            // SAFETY: masked to what is left of `from`, and of each plane in `to`.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(i + AHEAD / 4).cast());
                 let (planes, b) = planes_of::<P>(_mm512_maskz_loadu_ps(mask, from.as_ptr().add(i)));
                 bad |= b;
                 for (p, plane) in planes.into_iter().enumerate() {
@@ -130,6 +161,21 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
     pub unsafe fn zip(a: &[u16], b: &[u16], to: &mut [u16]) {
         let mut i = 0;
+        // SAFETY: whole vectors of what is left.
+        unsafe {
+            let place = |first: i16| {
+                let order: [i16; 32] = std::array::from_fn(|i| first + i as i16 / 2 + 32 * (i as i16 % 2));
+                _mm512_loadu_si512(order.as_ptr().cast())
+            };
+            let (low, high) = (place(0), place(16));
+            while i + 32 <= a.len() {
+                let (x, y) = (_mm512_loadu_si512(a.as_ptr().add(i).cast()), _mm512_loadu_si512(b.as_ptr().add(i).cast()));
+                let to = to.as_mut_ptr().add(2 * i);
+                _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(x, low, y));
+                _mm512_storeu_si512(to.add(32).cast(), _mm512_permutex2var_epi16(x, high, y));
+                i += 32;
+            }
+        }
         while i < a.len() {
             let n = (a.len() - i).min(16);
             let mask = (u32::MAX >> (32 - n)) as __mmask16;
@@ -141,6 +187,20 @@ mod x86 {
                 _mm512_mask_storeu_epi32(to.as_mut_ptr().add(2 * i).cast(), mask, pairs);
             }
             i += n;
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
+    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> bool {
+        // SAFETY: whole vectors; the caller checked the room for the planes.
+        unsafe {
+            let (a, bad_a) = planes_of::<P>(_mm512_loadu_ps(a.as_ptr()));
+            let (b, bad_b) = planes_of::<P>(_mm512_loadu_ps(b.as_ptr()));
+            for p in 0..P {
+                let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
+                _mm512_storeu_si512(to.as_mut_ptr().add(p * distance).cast(), pairs);
+            }
+            bad_a | bad_b == 0
         }
     }
 }

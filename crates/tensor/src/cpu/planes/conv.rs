@@ -5,11 +5,11 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{Tile16, Work, halves_of, pair_up, planes_of, transpose};
+use super::{Tile16, Work, halves_of, planes_of, transpose};
 use crate::cpu::conv::{Correlation, Phase, Piece, Source};
 use crate::cpu::gemm::{Finish, output_parts, workspace};
 use crate::cpu::operand::{Compute as _, Operand, elements_mut};
-use crate::cpu::tile::{Row, Segment};
+use crate::cpu::tile::{Row, Segment, Tile as _};
 use crate::memory::HostBuffer;
 use crate::op::{Conv2d, Epilogue};
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
@@ -20,6 +20,8 @@ use crate::{Array, ArrayMut, DType, Result, Shape};
 const SLAB: usize = 768 * 1024;
 /// Output pixels per block at least, where there are enough: each block reads all weights.
 const PIXELS: usize = 256;
+/// Weights of an output channel turned together, about.
+const LONG: usize = 512;
 /// Pixels of a row read together.
 const ROW: usize = 256;
 /// With fewer channels than this, or output rows that are not whole tiles, patches are copied.
@@ -138,48 +140,84 @@ impl<'a> Weight<'a> {
 
     /// Panels `[plane][inner / 2][16][2]` whose inner dimension is the taps in order, with `padded` channels each.
     fn pack(&self, work: &Work<'_>, padded: usize) -> Result<HostBuffer> {
-        let Weight { taps, inputs, .. } = *self;
-        let (columns, inner) = (self.columns(), self.inner());
+        let (columns, inner, taps) = (self.columns(), self.inner(), self.taps);
         let deep = (taps * padded).next_multiple_of(DEEP);
         let panel = self.planes * deep * SIDE;
         let len = columns.div_ceil(SIDE) * panel;
         let mut packed = work.halves(len)?;
         packed.as_mut_slice::<u16>()[..len].par_chunks_mut(panel).enumerate().try_for_each(|(p, panel)| {
             let (first, count) = (p * SIDE, SIDE.min(columns - p * SIDE));
-            let ld = deep + DEEP;
-            let mut rows = workspace::<f32>(work.pool, SIDE * ld)?;
-            let rows = &mut rows.as_mut_slice::<f32>()[..SIDE * ld];
-            if padded > inner || deep > taps * padded {
-                rows.fill(0.0);
+            if padded > inner || deep > taps * padded || count < SIDE {
+                panel.fill(0);
             }
-            if self.backward {
-                let mut read = vec![0.0; count * taps];
-                for o in 0..inner {
-                    self.values.load(work.isa, (o * inputs + first) * taps, &mut read);
-                    for (row, from) in rows.chunks_mut(ld).zip(read.chunks(taps)) {
-                        from.iter().enumerate().for_each(|(tap, &v)| row[tap * padded + o] = v);
+            // [channel][tap][column] of a few channels at a time; the last channel, where their number is odd, meets zeros.
+            let some = (LONG / taps).next_multiple_of(2);
+            let mut wide = workspace::<f32>(work.pool, (some + 1) * taps * SIDE)?;
+            let wide = &mut wide.as_mut_slice::<f32>()[..(some + 1) * taps * SIDE];
+            let mut read = workspace::<f32>(work.pool, SIDE * (some * taps + SIDE))?;
+            let read = read.as_mut_slice::<f32>();
+            for at in (0..inner).step_by(some) {
+                let channels = some.min(inner - at);
+                wide[channels * taps * SIDE..].fill(0.0);
+                if self.backward {
+                    self.turn_inputs(work, [first, count], [at, channels], read, wide);
+                } else {
+                    self.turn_outputs(work, [first, count], [at, channels], read, wide);
+                }
+                let places: &[[f32; SIDE]] = bytemuck::cast_slice(wide);
+                for (c, tap) in (0..channels).step_by(2).flat_map(|c| (0..taps).map(move |tap| (c, tap))) {
+                    let to = tap * padded + at + c;
+                    if padded.is_multiple_of(2) {
+                        let (a, b) = (&places[c * taps + tap], &places[(c + 1) * taps + tap]);
+                        work.note(planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..]));
+                        continue;
+                    }
+                    // With an odd number of channels pairs do not end where taps do.
+                    for (r, from) in [(to, c), (to + 1, c + 1)].into_iter().take(channels - c) {
+                        let mut halves = [0; planes::MOST * SIDE];
+                        work.note(planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves));
+                        for (plane, halves) in halves.chunks(SIDE).enumerate().take(self.planes) {
+                            let to = &mut panel[plane * deep * SIDE + r / 2 * 2 * SIDE..][..2 * SIDE];
+                            to.iter_mut().skip(r % 2).step_by(2).zip(halves).for_each(|(t, &v)| *t = v);
+                        }
                     }
                 }
-            } else {
-                let mut read = vec![0.0; inner * taps];
-                for (j, row) in rows.chunks_mut(ld).enumerate().take(count) {
-                    self.values.load(work.isa, (first + j) * inner * taps, &mut read);
-                    for (c, from) in read.chunks(taps).enumerate() {
-                        from.iter().enumerate().for_each(|(tap, &v)| row[tap * padded + c] = v);
-                    }
-                }
-            }
-            let mut split = work.halves(self.planes * SIDE * ld)?;
-            let split = &mut split.as_mut_slice::<u16>()[..self.planes * SIDE * ld];
-            for (j, row) in rows.chunks(ld).enumerate().take(count) {
-                work.note(planes::split(work.isa, &row[..deep], self.planes, SIDE * ld, &mut split[j * ld..]));
-            }
-            for (plane, to) in panel.chunks_mut(deep * SIDE).enumerate() {
-                pair_up(work.isa, &split[plane * SIDE * ld..], ld, count, deep, to, 2 * SIDE);
             }
             Ok(())
         })?;
         Ok(packed)
+    }
+
+    /// `wide[channel][tap][column]` of input channels `[at, channels]`; columns are output channels.
+    fn turn_outputs(&self, work: &Work<'_>, [first, count]: [usize; 2], [at, channels]: [usize; 2], read: &mut [f32], wide: &mut [f32]) {
+        let (len, taps) = (channels * self.taps, self.taps);
+        let ld = len + SIDE;
+        for (j, to) in read.chunks_mut(ld).enumerate().take(SIDE) {
+            if j < count {
+                self.values.load(work.isa, ((first + j) * self.inputs + at) * taps, &mut to[..len]);
+            } else {
+                to[..len].fill(0.0);
+            }
+        }
+        f32::transpose(work.isa, read, ld, SIDE, len, wide, SIDE);
+    }
+
+    /// `wide[channel][tap][column]` of output channels `[at, channels]`; columns are input channels.
+    fn turn_inputs(&self, work: &Work<'_>, [first, count]: [usize; 2], [at, channels]: [usize; 2], read: &mut [f32], wide: &mut [f32]) {
+        let taps = self.taps;
+        let mut block = [0.0; SIDE * SIDE];
+        for o in 0..channels {
+            let row = &mut read[..SIDE * taps + SIDE];
+            row[count * taps..].fill(0.0);
+            self.values.load(work.isa, ((at + o) * self.inputs + first) * taps, &mut row[..count * taps]);
+            let wide = &mut wide[o * taps * SIDE..];
+            // Whole vectors are read and turned; what is beyond the taps is not kept.
+            for tap in (0..taps).step_by(SIDE) {
+                let some = SIDE.min(taps - tap) * SIDE;
+                f32::transpose(work.isa, &row[tap..], taps, SIDE, SIDE, &mut block, SIDE);
+                wide[tap * SIDE..][..some].copy_from_slice(&block[..some]);
+            }
+        }
     }
 }
 
@@ -633,7 +671,13 @@ impl OverPixels<'_> {
         read.fill(0);
         let mut pairs = Tile16([0; SIDE * DEEP]);
         for at in (0..len).step_by(DEEP) {
-            for l in 0..DEEP {
+            // Pixels that follow each other in memory with all their channels are read in one go.
+            let (start_at, end_at) = (pixel(at), pixel(at + DEEP - 1));
+            let whole = wide == self.grad.source.c && start_at.zip(end_at).is_some_and(|(a, b)| b == a + (DEEP - 1) * wide);
+            if let (true, Some(from)) = (whole, start_at) {
+                work.read_flat(&self.grad.source.values, from, DEEP * wide, DEEP * wide, read);
+            }
+            for l in 0..if whole { 0 } else { DEEP } {
                 match pixel(at + l) {
                     Some(from) => work.read_flat(&self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..]),
                     None => (0..self.grad.planes).for_each(|plane| read[(plane * DEEP + l) * wide..][..os].fill(0)),
