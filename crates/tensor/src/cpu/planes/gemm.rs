@@ -23,6 +23,8 @@ const STRIP: usize = 64;
 /// Columns per pass over the rows of a task, and at most where each pass packs the rows anew.
 const COLUMNS: usize = 512;
 const MOST_COLUMNS: usize = 4096;
+/// Rows of which memory is asked for ahead.
+const AHEAD: usize = 8;
 /// Panels packed together: rows of the right operand are read this wide.
 const PANELS: usize = 8;
 /// Up to so many rows a product is bound by memory, and left to the kernel that reads the right operand as it is.
@@ -47,6 +49,15 @@ impl<'a> Planes<'a> {
         let Matrix { dtype, bytes, offset, strides } = self.matrix;
         let start = offset + row * strides[0] + column * strides[1];
         work.read(dtype, bytes, start, strides[along], n, distance, to);
+    }
+
+    /// Asks for `n` neighbours of a row that will be read soon, where columns are neighbours, or of a column.
+    fn ask(&self, [row, column]: [usize; 2], along: usize, n: usize) {
+        let Matrix { dtype, bytes, offset, strides } = self.matrix;
+        if strides[along] == 1 {
+            let start = offset + row * strides[0] + column * strides[1];
+            planes::ask(bytes, start * dtype.size(), n * dtype.size());
+        }
     }
 
     /// Rows `first..first + rows` and inner places `from..from + deep` as planes `[row][deep]`, rows `ld` apart.
@@ -86,6 +97,7 @@ impl<'a> Planes<'a> {
                     read[(plane * DEEP + l) * wide..][lack..wide].fill(0);
                 }
                 if l < part {
+                    self.ask([first, from + at + l + AHEAD], 0, rows);
                     self.read(work, [first, from + at + l], 0, rows, DEEP * wide, &mut read[l * wide..]);
                 }
             }
@@ -129,6 +141,7 @@ impl<'a> Planes<'a> {
             for r in 0..2 {
                 let row = &mut read[r * planes::MOST * WIDE..][..planes::MOST * WIDE];
                 if l + r < k {
+                    self.ask([from + l + r + AHEAD, first], 1, columns);
                     self.read(work, [from + l + r, first], 1, columns, WIDE, row);
                 } else {
                     row.fill(0);
