@@ -2,10 +2,10 @@
 //! image. At every instruction set, in both layouts, against the naive f64 reference.
 
 use binade_tensor::cpu::Cpu;
-use binade_tensor::op::{Backward, Conv2d, Epilogue, Unary};
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Unary};
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::assert_op;
-use binade_tensor::{Array, Class, DType, Device, Op, Shape};
+use binade_tensor::{Array, Class, DType, Device, Op, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -51,6 +51,12 @@ fn products_at_every_turn_of_the_kernels() {
                     assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} {dtype}: {e}"));
                 }
             }
+            // Operands of one dtype, and those that meet where only one is 16 bit.
+            for dtypes in [[DType::F32; 2], [DType::F16; 2], [DType::BF16; 2], [DType::BF16, DType::F32], [DType::F16, DType::BF16]] {
+                let ins = [permuted(device, &[m, k], &[1, 0], dtypes[0]), array(device, &[k, n], dtypes[1])];
+                let op = Op::MatMul(Epilogue::default());
+                assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} {dtypes:?}: {e}"));
+            }
             let bias = array(device, &[n], DType::F32);
             let ins = [array(device, &[m, k], DType::F16), array(device, &[k, n], DType::F32), bias];
             let op = Op::MatMul(Epilogue { bias: true, act: Some(Unary::Relu) });
@@ -85,7 +91,7 @@ fn convolutions_at_every_turn_of_the_kernels() {
             let conv = Conv2d { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups };
             let out = |x: usize| (x + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
             let (xs, ws, ys) = ([n, c, h, w], [o, c / groups, kernel, kernel], [n, o, out(h), out(w)]);
-            for (order, dtype) in [([0, 2, 3, 1], DType::F32), ([0, 1, 2, 3], DType::F16)] {
+            for (order, dtype) in [([0, 2, 3, 1], DType::F32), ([0, 1, 2, 3], DType::F16), ([0, 2, 3, 1], DType::BF16)] {
                 let (x, g) = (permuted(device, &xs, &order, dtype), permuted(device, &ys, &order, dtype));
                 let weight = array(device, &ws, dtype);
                 let bias = array(device, &[o], DType::F32);
@@ -100,6 +106,81 @@ fn convolutions_at_every_turn_of_the_kernels() {
                     let context = || format!("{isa} {} {xs:?} {ws:?} {conv:?} {dtype}", op.name());
                     assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{}: {e}", context()));
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn attention_at_every_turn_of_the_kernels() {
+    // Batch, heads, queries, keys, width of q and k, width of v.
+    let shapes = [(2, 3, 65, 65, 64, 64), (1, 2, 200, 200, 32, 48), (1, 1, 130, 300, 40, 17), (2, 1, 16, 530, 16, 16)];
+    each_device(|device, isa| {
+        for (b, h, t, s, d, e) in shapes {
+            for (dtype, causal) in [(DType::F32, false), (DType::BF16, t == s), (DType::F16, t == s)] {
+                let heads = |n: usize, width: usize| permuted(device, &[b, h, n, width], &[0, 2, 1, 3], dtype);
+                let ins = vec![heads(t, d), heads(s, d), heads(s, e)];
+                let attention = Attention { causal, ..Attention::default() };
+                let op = Op::Attention(attention);
+                let context = |op: &Op| format!("{isa} {} {:?} {dtype} causal {causal}", op.name(), (b, h, t, s, d, e));
+                assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
+                let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
+                let mut ins = [vec![heads(t, e)], ins].concat();
+                ins.extend(saved.iter().cloned());
+                let op = Op::Backward(Backward::Attention(attention));
+                assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
+            }
+        }
+    });
+}
+
+/// Numbers that tiles cannot take: infinities, NaN, subnormals, f32 beyond bf16's range or close to its end.
+#[test]
+fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
+    let (m, k, n) = (40, 100, 64);
+    let strange = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::from_bits(1), 1e-35, -0.0];
+    each_device(|device, isa| {
+        for (dtype, value) in DType::FLOATS.into_iter().filter(|&d| d != DType::F64).flat_map(|d| strange.map(|v| (d, v))) {
+            for place in [0, 1] {
+                let mut values = [array(device, &[m, k], DType::F32), array(device, &[k, n], DType::F32)].map(|a| a.to_f64_vec().unwrap());
+                values[place][3 * 64 + 5] = value as f64;
+                // Its partner lifts a small number into the range where it can be seen.
+                values[1 - place].iter_mut().for_each(|v| *v *= 1024.0);
+                let tensor = |i: usize, dims: [usize; 2]| {
+                    let x: Vec<f32> = values[i].iter().map(|&v| v as f32).collect();
+                    Array::from_slice(device, &x, &dims, Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+                };
+                let ins = [tensor(0, [m, k]), tensor(1, [k, n])];
+                let op = Op::MatMul(Epilogue::default());
+                assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {dtype} with {value:e} in {place}: {e}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
+    each_device(|device, isa| {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let results = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let one = |op: &Op, ins: &[&Array]| {
+                        run(op, ins, device, DType::F32, Class::Activations).unwrap()[0].to_f64_vec().unwrap()
+                    };
+                    let product = |m, k, n| {
+                        one(&Op::MatMul(Epilogue::default()), &[&array(device, &[m, k], dtype), &array(device, &[k, n], dtype)])
+                    };
+                    let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
+                    let x = permuted(device, &[3, 24, 32, 32], &[0, 2, 3, 1], dtype);
+                    let g = permuted(device, &[3, 40, 32, 32], &[0, 2, 3, 1], dtype);
+                    let weight = Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[40, 24, 3, 3]).unwrap() });
+                    [product(700, 300, 90), product(90, 1100, 700), one(&weight, &[&g, &x])].concat()
+                })
+            };
+            let alone = results(1);
+            for threads in [2, 3, 8] {
+                assert!(results(threads) == alone, "{isa} {dtype}: {threads} threads");
             }
         }
     });
