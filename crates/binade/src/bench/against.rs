@@ -119,8 +119,11 @@ fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result
     Ok(rows)
 }
 
-/// Fills in what the training steps of both sides take.
+/// Fills in what the training steps of both sides take, where the system tells.
 fn add_memory(args: &Args, python: &Path, group: &str, peers: &[(Precision, Setting)], rows: &mut [Row]) -> Result<()> {
+    if memory::peak_rss_mib().is_none() {
+        return Ok(());
+    }
     let of = |wanted: Precision| -> Result<Option<Memory>> {
         let found = peers.iter().find(|(precision, _)| *precision == wanted);
         found.map(|(precision, setting)| memory::peer(args, python, group, *precision, *setting)).transpose()

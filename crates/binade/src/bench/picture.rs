@@ -11,7 +11,7 @@ const BF16: &str = "#009e73";
 const AUTOCAST: &str = "#cc79a7";
 
 const WIDTH: f64 = 860.0;
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 205.0;
 const RIGHT: f64 = 24.0;
 
 /// `class` in place of `fill` and `stroke` where the colour follows the page.
@@ -126,9 +126,13 @@ fn memory(rows: &[Row]) -> Vec<Line> {
     lines(rows, |row| {
         let f32s = rows.iter().find(|r| r.case == row.case && r.prec == "fp32").and_then(|r| r.memory);
         let (peak, saved) = match row.prec.as_str() {
-            "fp32" => (series("peak, fp32 / PyTorch f32", FP32, false), None),
-            "fp16" => (series("fp16 / PyTorch f32", FP16, false), Some(series("saved activations, fp16 / own f32", FP16, true))),
-            _ => (series("bf16 / PyTorch f32", BF16, false), Some(series("bf16 / own f32", BF16, true))),
+            "fp32" => (series("peak, fp32 / PyTorch's f32", FP32, false), None),
+            "fp16" => {
+                (series("peak, fp16 / PyTorch's f32", FP16, false), Some(series("saved activations, fp16 / own f32", FP16, true)))
+            }
+            _ => {
+                (series("peak, bf16 / PyTorch's f32", BF16, false), Some(series("saved activations, bf16 / own f32", BF16, true)))
+            }
         };
         let part = |a: f64, b: Option<f64>| b.filter(|b| *b > 0.0).map(|b| a / b);
         let Some(here) = row.memory else { return Vec::new() };
@@ -147,6 +151,7 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], axis: &Axis) -
             kinds.push(dot.series);
         }
     }
+    kinds.sort_by_key(|kind| kind.hollow);
     let _ = writeln!(svg, "<text x=\"12\" y=\"{}\" font-weight=\"600\" font-size=\"15\">{title}</text>", top + 24.0);
     let (mut x, mut y) = (12.0, top + 46.0);
     for kind in &kinds {

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use binade_tensor::cpu::Cpu;
-use binade_tensor::op::{Epilogue, Norm, NormKind, Unary};
-use binade_tensor::simd::{Isa, vector_length};
-use binade_tensor::{Array, Class, DType, Device, Op, Result, run_one};
+use binade::tensor::cpu::Cpu;
+use binade::tensor::op::{Epilogue, Norm, NormKind, Unary};
+use binade::tensor::simd::{Isa, vector_length};
+use binade::tensor::{Array, Class, DType, Device, Op, Result, run_one};
 
 /// Set in the child process, which prints its bits instead of starting children.
 const CHILD: &str = "BINADE_ISA_TEST_CHILD";
