@@ -40,9 +40,9 @@ pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
 
 /// Parts of a run's time.
 pub struct Shares {
-    /// Products, convolutions and attention, forward and backward: they grow with the square of a network's width.
+    /// Products, convolutions and attention, forward and backward: their work grows with the square of a network's width.
     pub products: f64,
-    /// All other operators: they grow with the width.
+    /// All other operators: theirs grows with the width.
     pub others: f64,
     /// Outside operators: optimiser, unscaling, clipping, tape, allocation. Does not depend on the batch.
     pub rest: f64,

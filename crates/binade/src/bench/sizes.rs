@@ -34,12 +34,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             for batch in (0..).map(|i| 1 << i).take_while(|n| *n <= 2 * batch) {
                 points.push(measure(args, network, precision, batch, Size { batch: Some(batch), width: None })?);
             }
-            print(args, network, precision, "batch", &points, linear_in_batch);
+            print(args, network, precision, "batch", &points, over_batch);
             points.clear();
             for width in widths(network, width) {
                 points.push(measure(args, network, precision, width, Size { batch: None, width: Some(width) })?);
             }
-            print(args, network, precision, "width", &points, kind_over_width);
+            print(args, network, precision, "width", &points, over_width);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -71,26 +71,27 @@ fn growth(before: (usize, f64), now: (usize, f64)) -> f64 {
     (now.1 / before.1).ln() / (now.0 as f64 / before.0 as f64).ln()
 }
 
-/// What a growth of time with the batch means.
-fn linear_in_batch(growth: f64) -> &'static str {
+/// How time grows with the batch.
+fn over_batch(growth: f64) -> &'static str {
     match growth {
-        g if g < 0.9 => "less: costs that do not depend on the batch",
+        g if g < 0.9 => "below linear",
         g if g <= 1.1 => "linear",
-        _ => "more: beyond a cache",
+        _ => "above linear",
     }
 }
 
-/// What a growth of time with the width means.
-fn kind_over_width(growth: f64) -> &'static str {
+/// How time grows with the width, of which products take the square and all else the first power.
+fn over_width(growth: f64) -> &'static str {
     match growth {
-        g if g < 0.9 => "less: costs that do not depend on the width",
-        g if g <= 1.1 => "linear: bytes of activations",
-        g if g < 1.8 => "between",
-        _ => "square: products",
+        g if g < 0.9 => "below linear",
+        g if g <= 1.1 => "linear",
+        g if g < 1.8 => "above linear",
+        g if g <= 2.1 => "square",
+        _ => "above square",
     }
 }
 
-fn print(args: &Args, network: &str, precision: Precision, axis: &str, points: &[Point], meaning: fn(f64) -> &'static str) {
+fn print(args: &Args, network: &str, precision: Precision, axis: &str, points: &[Point], kind: fn(f64) -> &'static str) {
     let mut table = Table::new();
     let header = [axis, "parameters", "step, ms", "ms/sample", "time grows with", "peak, MiB", "memory grows with"];
     table.set_header(header.into_iter().chain(["products", "other operators", "rest", "time is"]));
@@ -112,7 +113,7 @@ fn print(args: &Args, network: &str, precision: Precision, axis: &str, points: &
             percent(products),
             percent(others),
             percent(rest),
-            time.map_or("", meaning).into(),
+            time.map_or("", kind).into(),
         ]);
         if args.json {
             let number = |g: Option<f64>| g.map_or(Value::Null, |g| json!(round(g)));
