@@ -48,9 +48,11 @@ fn adamw() -> Result<()> {
     })
 }
 
-/// Names, and what runs under each.
-fn kernels() -> Result<Vec<(String, Box<dyn Fn() -> Result<()>>)>> {
-    let mut all: Vec<(String, Box<dyn Fn() -> Result<()>>)> = Vec::new();
+/// A name, and what runs under it.
+type Named = (String, Box<dyn Fn() -> Result<()>>);
+
+fn kernels() -> Result<Vec<Named>> {
+    let mut all: Vec<Named> = Vec::new();
     let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
     let weight = Backward::Conv2dWeight { conv, shape: [40, 32, 3, 3].try_into()? };
     let norm = Norm { kind: NormKind::Layer { dims: 1 }, eps: 1e-5, affine: false, act: None };
