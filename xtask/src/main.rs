@@ -1,13 +1,25 @@
-//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`.
+//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` is a command of its own.
 
+mod counts;
+
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == "counts").is_some() {
+        let args: Vec<String> = args.map(|a| a.to_string_lossy().into_owned()).collect();
+        return match counts::run(&cargo, &args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("error: {message}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut command = Command::new(cargo);
-    command
-        .args(["run", "--quiet", "--release", "--package", "binade", "--features", "cli", "--"])
-        .args(std::env::args_os().skip(1));
+    command.args(["run", "--quiet", "--release", "--package", "binade", "--features", "cli", "--"]).args(args);
     // Ctrl-C goes to the whole foreground group: the child saves its state, so this process waits for it.
     if let Err(e) = ctrlc::set_handler(|| {}) {
         eprintln!("warning: Ctrl-C will not save the run: {e}");

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use binade::amp::{Hardware, LossScale, Policy, Purpose};
-use binade::tensor::simd::Isa;
+use binade::tensor::simd::{Isa, vector_length};
 
 #[derive(clap::Args)]
 pub struct Args {}
 
 pub fn run(_: &Args) -> Result<ExitCode> {
-    println!("kernels   {} (the environment variable BINADE_ISA chooses another level)", Isa::detect().name());
+    let isa = Isa::detect();
+    let length = vector_length(isa);
+    println!("kernels   {}, {length} f32 at a time (the environment variable BINADE_ISA chooses another level)", isa.name());
     println!("threads   {}", rayon::current_num_threads());
     println!("cuda      none: this version has no CUDA backend\n");
     for purpose in [Purpose::Training, Purpose::Inference] {

@@ -106,7 +106,8 @@ fn formats_tells_what_a_number_becomes() {
 fn the_commands_of_the_readme_exist() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     let mut seen = 0;
-    for line in readme.lines().filter_map(|l| l.strip_prefix("| `cargo xtask ")) {
+    // `counts` is a command of xtask, not of the program.
+    for line in readme.lines().filter_map(|l| l.strip_prefix("| `cargo xtask ")).filter(|l| !l.starts_with("counts`")) {
         let words: Vec<&str> = line.split('`').next().unwrap().split(' ').collect();
         let help = text(&binade(&[words[0], "--help"], Path::new(".")).stdout);
         for flag in words.iter().filter(|w| w.starts_with("--")) {
@@ -151,6 +152,80 @@ fn doctor_recommends_for_every_kind_of_machine() {
     let folder = tempfile::tempdir().unwrap();
     let out = text(&binade(&["doctor"], folder.path()).stdout);
     assert!(["Volta", "Ampere", "TPU", "with dynamic loss scaling", "no CUDA backend"].iter().all(|s| out.contains(s)), "{out}");
+}
+
+#[test]
+fn the_environment_chooses_the_kernels() {
+    let level = |isa: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_binade")).arg("doctor").env("BINADE_ISA", isa).output().unwrap();
+        (text(&out.stdout).lines().next().unwrap_or_default().to_string(), text(&out.stderr))
+    };
+    for isa in binade::tensor::simd::Isa::available() {
+        // The number comes from a kernel that ran, not from the name.
+        let length = binade::tensor::simd::vector_length(isa);
+        let (line, warning) = level(isa.name());
+        assert!(line.starts_with(&format!("kernels   {}, {length} f32 at a time", isa.name())), "{line}");
+        assert_eq!(warning, "");
+    }
+    let (line, warning) = level("sse9");
+    assert!(warning.contains("BINADE_ISA=sse9: this processor has portable") && line.starts_with("kernels   "), "{warning}");
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| {
+        let out = binade(&[&["bench"], args].concat(), folder.path());
+        assert_ne!(out.status.code(), Some(0), "{args:?}");
+        text(&out.stderr)
+    };
+    assert!(error(&["cnn,rnn"]).contains("there are gemm, skinny, conv, micro, tape, cnn, resnet18, vit, gpt, unet"));
+    assert!(error(&["--precision", "fp8"]).contains("there are fp32, fp16, bf16"));
+    assert!(error(&["--against", "python", "--peer-precision", "fp16"]).contains("fp32 and bf16"));
+    assert!(error(&["--peer-precision", "bf16"]).contains("--against"));
+    for flag in ["--n", "--threads", "--pairs", "--min-iters"] {
+        for value in ["0", "-1", "many"] {
+            assert!(error(&[&format!("{flag}={value}")]).contains("at least 1"), "{flag}={value}");
+        }
+    }
+    for value in ["0", "-1", "inf", "NaN", "long"] {
+        assert!(error(&[&format!("--secs={value}")]).contains("above 0"), "{value}");
+    }
+    assert!(error(&["--scaling", "--sizes"]).contains("cannot be used with"));
+    assert!(error(&["--sizes", "--n", "4"]).contains("cannot be used with"));
+    assert!(error(&["--picture", "a.svg"]).contains("--against"));
+    assert!(error(&["--out", "a.json"]).contains("--against"));
+    assert!(error(&["--from", "nowhere.json"]).contains("nowhere.json"));
+    std::fs::write(folder.path().join("other.json"), "[1]").unwrap();
+    assert!(error(&["--from", "other.json"]).contains("not what bench --out writes"));
+}
+
+/// The picture needs no measurement: it is made of the file that a comparison wrote.
+#[test]
+fn bench_draws_what_was_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |prec: &str, own: &str, bf16: &str| {
+        format!(
+            r#"{{"case": "cnn", "prec": "{prec}", "threads": 2, "rounds": 5, "binade_ms": 10.0, "own_f32": {own},
+            "torch_f32": {{"ms": 12.0, "ratio": 1.25, "p25": 1.1, "p75": 1.3}}, "torch_bf16": {bf16},
+            "memory": {{"saved_mib": 50.0, "peak_mib": 80.0}}, "torch_f32_memory": {{"saved_mib": 100.0, "peak_mib": 160.0}},
+            "torch_bf16_memory": null}}"#
+        )
+    };
+    let beside = r#"{"ms": 11.0, "ratio": 0.9, "p25": 0.8, "p75": 99.0}"#;
+    let rows = format!("[{}, {}]", row("fp32", "null", "null"), row("bf16", beside, beside));
+    std::fs::write(folder.path().join("rows.json"), rows).unwrap();
+    let out = binade(&["bench", "--from", "rows.json", "--picture", "a.svg"], folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let printed = text(&out.stdout);
+    assert!(
+        printed.contains("1.25 (1.10 to 1.30)") && printed.contains("PyTorch bf16, ms") && printed.contains("0.50"),
+        "{printed}"
+    );
+    let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
+    // Three ratios of time, two of peak memory and one of saved activations, and the legend's six.
+    assert_eq!(svg.matches("<circle").count(), 12, "{svg}");
+    assert!(svg.contains("prefers-color-scheme:dark") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
 }
 
 #[test]

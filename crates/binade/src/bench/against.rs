@@ -1,199 +1,137 @@
-//! Both sides in turn: one run here, one run there, as many pairs as asked for.
+//! Both sides in turn: one run here, one run there, round by round.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use binade::train::Precision;
-use comfy_table::Table;
-use serde_json::{Value, json};
 
-use super::{Args, cases, once, quantile, round, sorted, warm_up};
+use super::cases::NETWORKS;
+use super::memory::{self, Memory};
+use super::peer::{Peer, Setting};
+use super::row::{Beside, Row, publish};
+use super::timing::{check, median, once, round, warm_up};
+use super::{Args, Case, cases};
 
-const SCRIPT: &str = include_str!("torch_bench.py");
-
-/// The script with its timer replaced: after a warm-up it runs once for each line it reads.
-const IN_TURN: &str = r#"
-def timeit(f, secs, min_iters, warm=2, warm_secs=1.0):
-    t0 = time.perf_counter(); k = 0
-    while k < warm or (time.perf_counter() - t0 < warm_secs and k < 50):
-        f(); k += 1
-        if time.perf_counter() - t0 > 20: break
-    print("ready", flush=True); ts = []
-    for line in sys.stdin:
-        if line.strip() == "end": break
-        a = time.perf_counter(); f(); ts.append(time.perf_counter() - a)
-        print(ts[-1] * 1e3, flush=True)
-    return ts or [0.0]
-main()
-"#;
-
-/// A way to run PyTorch: allocator settings and memory format.
-#[derive(Clone, Copy)]
-struct Setting {
-    reuse: bool,
-    channels_last: bool,
+/// PyTorch in one precision at its best setting.
+struct Side {
+    precision: Precision,
+    setting: Setting,
+    peer: Peer,
+    times: Vec<f64>,
 }
 
-struct Peer {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+/// A case here.
+struct Own {
+    precision: Precision,
+    case: Case,
+    times: Vec<f64>,
 }
 
-impl Peer {
-    fn start(python: &Path, case: &str, precision: &str, setting: Setting, args: &Args) -> Result<Peer> {
-        let script = SCRIPT.replace("\nmain()\n", "\n") + IN_TURN;
-        let mut command = Command::new(python);
-        command.args(["-c", &script, case, precision, "--threads", &args.threads.to_string()]);
-        if let Some(n) = args.n {
-            command.args(["--n", &n.to_string()]);
-        }
-        if setting.channels_last {
-            command.arg("--channels-last");
-        }
-        if setting.reuse {
-            command.envs([
-                ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
-                ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
-                ("MALLOC_TOP_PAD_", "67108864"),
-            ]);
-        }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", python.display()))?;
-        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else { bail!("no pipes") };
-        Ok(Peer { child, to, from: BufReader::new(from) })
-    }
-
-    /// The next line; `None` at the end.
-    fn line(&mut self) -> Result<Option<String>> {
-        let mut line = String::new();
-        Ok(if self.from.read_line(&mut line)? == 0 { None } else { Some(line.trim().to_string()) })
-    }
-
-    /// Waits for the next case. The JSON lines of the one before are passed over.
-    fn ready(&mut self) -> Result<()> {
-        loop {
-            match self.line()? {
-                Some(line) if line == "ready" => return Ok(()),
-                Some(_) => {}
-                None => bail!("PyTorch's side ended early; is torch installed for this interpreter?"),
-            }
-        }
-    }
-
-    fn once(&mut self) -> Result<f64> {
-        writeln!(self.to, "go")?;
-        match self.line()? {
-            Some(line) => line.parse().with_context(|| format!("PyTorch's side printed {line}")),
-            None => bail!("PyTorch's side ended early"),
-        }
-    }
-
-    /// Ends a case.
-    fn end(&mut self) -> Result<()> {
-        Ok(writeln!(self.to, "end")?)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn run(args: &Args, python: &Path, precisions: &[Precision]) -> Result<ExitCode> {
+pub fn run(args: &Args, python: &Path) -> Result<ExitCode> {
     let mut rows = Vec::new();
-    let mut table = Table::new();
-    table.set_header(["case", "precision", "here, ms", "PyTorch f32, ms", "ratio", "quartiles", "own f32 / here"]);
-    for group in args.case.split(',') {
-        let setting = best(args, python, group)?;
-        let mut peer = Peer::start(python, group, "fp32", setting, args)?;
-        let count = cases(group, precisions[0], args.n)?.len();
-        for index in 0..count {
-            peer.ready()?;
-            let mut ours = Vec::new();
-            for &precision in precisions {
-                let build = cases(group, precision, args.n)?.into_iter().nth(index).context("no such case")?;
-                let mut case = build()?;
-                warm_up(&mut case, args.secs)?;
-                ours.push((precision, case, Vec::new()));
-            }
-            let mut theirs: Vec<f64> = Vec::new();
-            for _ in 0..args.pairs {
-                theirs.push(peer.once()?);
-                // Its threads wait actively for a while.
-                std::thread::sleep(std::time::Duration::from_millis(30));
-                for (_, case, times) in &mut ours {
-                    times.push(once(case)?);
-                }
-                if theirs.len() >= 5 && theirs.iter().sum::<f64>() > 5e3 {
-                    break;
-                }
-            }
-            peer.end()?;
-            let own: Option<Vec<f64>> = ours.iter().find(|(p, ..)| *p == Precision::Fp32).map(|(_, _, t)| t.clone());
-            for (precision, case, times) in &ours {
-                (case.check)()?;
-                let ratios = sorted(&theirs.iter().zip(times).map(|(t, o)| t / o).collect::<Vec<_>>());
-                let to_own = own
-                    .as_ref()
-                    .map(|own| quantile(&sorted(&own.iter().zip(times).map(|(f, o)| f / o).collect::<Vec<_>>()), 0.5));
-                let [low, mid, high] = [0.25, 0.5, 0.75].map(|q| quantile(&ratios, q));
-                let (here, there) = (quantile(&sorted(times), 0.5), quantile(&sorted(&theirs), 0.5));
-                eprintln!("{} {}: {here:.2} ms, PyTorch {there:.2} ms, ratio {mid:.2}", case.name, precision.name());
-                table.add_row([
-                    case.name.clone(),
-                    precision.name().into(),
-                    format!("{here:.2}"),
-                    format!("{there:.2}"),
-                    format!("{mid:.2}"),
-                    format!("{low:.2} to {high:.2}"),
-                    to_own.map_or(String::new(), |r| format!("{r:.2}")),
-                ]);
-                rows.push(json!({
-                    "case": case.name, "prec": precision.name(), "binade_ms": round(here), "torch_f32_ms": round(there),
-                    "ratio": round(mid), "ratio_p25": round(low), "ratio_p75": round(high),
-                    "own_f32_ratio": to_own.map(round), "pairs": times.len(), "threads": args.threads,
-                }));
+    for group in &args.case {
+        let network = NETWORKS.contains(&group.as_str());
+        let mut sides = Vec::new();
+        for &precision in &args.peer_precision {
+            // Single operators of PyTorch in 16 bit take minutes where the processor has no such instructions.
+            if precision == Precision::Fp32 || network {
+                let setting = Peer::best(args, python, group, precision)?;
+                let peer = Peer::start(args, python, group, precision, setting)?;
+                sides.push(Side { precision, setting, peer, times: Vec::new() });
             }
         }
+        let first = rows.len();
+        for index in 0..cases(group, Precision::Fp32, args.n)?.len() {
+            rows.extend(in_turn(args, group, index, &mut sides)?);
+        }
+        if network {
+            let settings: Vec<_> = sides.drain(..).map(|s| (s.precision, s.setting)).collect();
+            add_memory(args, python, group, &settings, &mut rows[first..])?;
+        }
     }
-    println!("{table}");
-    if let Some(path) = &args.out {
-        std::fs::write(path, serde_json::to_string_pretty(&Value::Array(rows))?).with_context(|| path.display().to_string())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    publish(&rows, args.out.as_deref(), args.picture.as_deref())
 }
 
-/// The fastest of PyTorch's settings for a group, by the sum over its cases.
-fn best(args: &Args, python: &Path, group: &str) -> Result<Setting> {
-    let images = matches!(group, "conv" | "cnn" | "resnet18" | "unet");
-    let mut fastest = (f64::INFINITY, Setting { reuse: false, channels_last: false });
-    for reuse in [false, true] {
-        for channels_last in [false, true] {
-            if channels_last && !images {
-                continue;
-            }
-            let setting = Setting { reuse, channels_last };
-            let mut peer = Peer::start(python, group, "fp32", setting, args)?;
-            let mut total = 0.0;
-            for _ in 0..cases(group, Precision::Fp32, args.n)?.len() {
-                peer.ready()?;
-                let times = [peer.once()?, peer.once()?, peer.once()?];
-                total += quantile(&sorted(&times), 0.5);
-                peer.end()?;
-            }
-            if total < fastest.0 {
-                fastest = (total, setting);
+/// One case in all precisions: a row for each.
+fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result<Vec<Row>> {
+    for side in &mut *sides {
+        side.peer.ready()?;
+        side.times.clear();
+    }
+    let mut own = Vec::new();
+    for &precision in &args.precision {
+        let build = cases(group, precision, args.n)?.into_iter().nth(index).context("no such case")?;
+        let mut case = build()?;
+        warm_up(&mut case, args.secs)?;
+        own.push(Own { precision, case, times: Vec::new() });
+    }
+    let spent = |times: &[f64]| times.iter().sum::<f64>();
+    let mut rounds = 0;
+    while rounds < args.pairs {
+        for side in &mut *sides {
+            // A side that takes many seconds stops after three runs.
+            if side.times.len() == rounds && (rounds < 3 || spent(&side.times) < 20e3) {
+                side.times.push(side.peer.once()?);
+                // Its threads wait actively for a while.
+                std::thread::sleep(Duration::from_millis(30));
             }
         }
+        for own in &mut own {
+            own.times.push(once(&mut own.case)?);
+        }
+        rounds += 1;
+        let longest = sides.iter().map(|s| spent(&s.times)).chain([spent(&own[0].times)]).fold(0.0, f64::max);
+        if rounds >= 5 && longest > 5e3 {
+            break;
+        }
     }
-    Ok(fastest.1)
+    for side in &mut *sides {
+        side.peer.end()?;
+    }
+    let f32s = own.iter().find(|o| o.precision == Precision::Fp32).map(|o| o.times.clone());
+    let mut rows = Vec::new();
+    for Own { precision, case, times } in &own {
+        check(case)?;
+        let side = |wanted: Precision| sides.iter().find(|s| s.precision == wanted).map(|s| Beside::new(&s.times, times));
+        let low = *precision != Precision::Fp32;
+        let row = Row {
+            case: case.name.clone(),
+            prec: precision.name().into(),
+            threads: args.threads,
+            rounds,
+            binade_ms: round(median(times)),
+            own_f32: f32s.as_ref().filter(|_| low).map(|f| Beside::new(f, times)),
+            torch_f32: side(Precision::Fp32),
+            torch_bf16: side(Precision::Bf16).filter(|_| low),
+            memory: None,
+            torch_f32_memory: None,
+            torch_bf16_memory: None,
+        };
+        let ratios: Vec<String> = [("own f32", row.own_f32), ("PyTorch f32", row.torch_f32), ("PyTorch bf16", row.torch_bf16)]
+            .into_iter()
+            .filter_map(|(name, beside)| beside.map(|b| format!(", {:.2} against {name}", b.ratio)))
+            .collect();
+        eprintln!("{} {}: {:.2} ms{}", row.case, row.prec, row.binade_ms, ratios.concat());
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Fills in what the training steps of both sides take, where the system tells.
+fn add_memory(args: &Args, python: &Path, group: &str, peers: &[(Precision, Setting)], rows: &mut [Row]) -> Result<()> {
+    if memory::peak_rss_mib().is_none() {
+        return Ok(());
+    }
+    let of = |wanted: Precision| -> Result<Option<Memory>> {
+        let found = peers.iter().find(|(precision, _)| *precision == wanted);
+        found.map(|(precision, setting)| memory::peer(args, python, group, *precision, *setting)).transpose()
+    };
+    let (torch_f32, torch_bf16) = (of(Precision::Fp32)?, of(Precision::Bf16)?);
+    for (row, &precision) in rows.iter_mut().zip(&args.precision) {
+        row.memory = Some(memory::here(args, group, precision)?);
+        (row.torch_f32_memory, row.torch_bf16_memory) = (torch_f32, torch_bf16);
+    }
+    Ok(())
 }

@@ -1,83 +1,135 @@
-//! `binade bench`: the cases of `torch_bench.py` on this side, one JSON line each, and both sides in turn with their ratios.
+//! `binade bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their ratios; cost
+//! against threads and sizes.
 
 mod against;
 mod cases;
+mod kernels;
+mod memory;
+mod peer;
+mod picture;
+mod profile;
+mod row;
+mod scaling;
+mod sizes;
+mod steps;
+mod tape;
+mod timing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use binade::train::Precision;
 use serde_json::{Map, Value, json};
 
-pub use cases::{Case, cases};
+use cases::{Case, GROUPS, cases};
+use timing::{quantile, round, sorted, time};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Cases, with commas: gemm, conv, micro, cnn, resnet18, vit, gpt, unet
-    #[arg(default_value = "gemm,conv,micro,cnn,resnet18,vit,gpt,unet")]
-    case: String,
+    /// Cases, with commas: gemm, skinny, conv, micro, tape, cnn, resnet18, vit, gpt, unet
+    #[arg(default_value = "gemm,skinny,conv,micro,tape,cnn,resnet18,vit,gpt,unet", value_delimiter = ',', value_parser = group)]
+    case: Vec<String>,
     /// Precisions, with commas
-    #[arg(long, default_value = "fp32,fp16,bf16")]
-    precision: String,
+    #[arg(long, default_value = "fp32,fp16,bf16", value_delimiter = ',', value_parser = precision)]
+    precision: Vec<Precision>,
     /// Batch size, instead of the case's own
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     n: Option<usize>,
     /// Only measurements whose name contains this
-    #[arg(long)]
+    #[arg(long, conflicts_with = "mode")]
     only: Option<String>,
     /// Threads
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = positive)]
     threads: usize,
     /// Seconds per measurement
-    #[arg(long, default_value_t = 6.0)]
+    #[arg(long, default_value_t = 6.0, value_parser = seconds)]
     secs: f64,
     /// Iterations per measurement at least
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = positive)]
     min_iters: usize,
     /// Print one JSON line per measurement
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["against", "from", "profile"])]
     json: bool,
     /// Print where the time goes, operator by operator, instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "mode")]
     profile: bool,
+    /// Run each case with 1, 2, … and --threads threads in turn, and print ratios
+    #[arg(long, group = "mode")]
+    scaling: bool,
+    /// Training steps over batch size and width: time, memory, and where they stop being linear
+    #[arg(long, group = "mode", conflicts_with = "n")]
+    sizes: bool,
     /// Run PyTorch's side too, in turn, with this Python interpreter, and print ratios
-    #[arg(long, value_name = "PYTHON")]
+    #[arg(long, value_name = "PYTHON", groups = ["mode", "source"])]
     against: Option<PathBuf>,
-    /// Pairs of runs per case with --against
-    #[arg(long, default_value_t = 15)]
+    /// PyTorch's precisions with --against, with commas: fp32 for every case; bf16 (its autocast) for training steps in 16 bit
+    #[arg(long, default_value = "fp32", value_delimiter = ',', value_parser = peer_precision, requires = "against")]
+    peer_precision: Vec<Precision>,
+    /// Pairs of runs per case with --against and --scaling
+    #[arg(long, default_value_t = 15, value_parser = positive)]
     pairs: usize,
     /// Where --against writes its table as JSON
-    #[arg(long)]
+    #[arg(long, value_name = "FILE.json", requires = "against")]
     out: Option<PathBuf>,
+    /// Measure nothing: the table and the picture of what --out wrote
+    #[arg(long, value_name = "FILE.json", groups = ["mode", "source"])]
+    from: Option<PathBuf>,
+    /// Where the picture of the ratios goes
+    #[arg(long, value_name = "FILE.svg", requires = "source")]
+    picture: Option<PathBuf>,
+}
+
+fn group(name: &str) -> Result<String, String> {
+    if GROUPS.contains(&name) { Ok(name.into()) } else { Err(format!("no such case; there are {}", GROUPS.join(", "))) }
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    Precision::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| "there are fp32, fp16, bf16".into())
+}
+
+fn peer_precision(name: &str) -> Result<Precision, String> {
+    match precision(name) {
+        Ok(found @ (Precision::Fp32 | Precision::Bf16)) => Ok(found),
+        Ok(Precision::Fp16) | Err(_) => Err("PyTorch's side is measured in fp32 and bf16".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number of at least 1".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s: &f64| *s > 0.0 && s.is_finite());
+    seconds.ok_or_else(|| "expected a number of seconds above 0".into())
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.from {
+        return row::publish(&row::read(path)?, None, args.picture.as_deref());
+    }
     if cfg!(debug_assertions) {
         bail!("a debug build measures nothing: cargo xtask bench builds in release mode");
     }
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().context("threads")?;
-    let precisions = args
-        .precision
-        .split(',')
-        .map(|name| {
-            let known = Precision::ALL.into_iter().find(|p| p.name() == name);
-            known.with_context(|| format!("no precision {name}; there are fp32, fp16, bf16"))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    if let Some(python) = &args.against {
-        return against::run(args, python, &precisions);
+    if args.scaling {
+        return scaling::run(args);
     }
-    for group in args.case.split(',') {
-        for &precision in &precisions {
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().context("threads")?;
+    if let Some(python) = &args.against {
+        return against::run(args, python);
+    }
+    if args.sizes {
+        return sizes::run(args);
+    }
+    for group in &args.case {
+        for &precision in &args.precision {
             for build in cases(group, precision, args.n)? {
                 let mut case = build()?;
                 if args.only.as_ref().is_some_and(|only| !case.name.contains(only)) {
                     continue;
                 }
                 if args.profile {
-                    profile(&mut case, precision)?;
+                    profile::print(&mut case, precision)?;
                     continue;
                 }
                 let times = time(&mut case, args.secs, args.min_iters)?;
@@ -86,73 +138,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Times of five runs by operator.
-fn profile(case: &mut Case, precision: Precision) -> Result<()> {
-    const RUNS: u32 = 5;
-    warm_up(case, 1.0)?;
-    binade::tensor::profile::start();
-    let start = Instant::now();
-    for _ in 0..RUNS {
-        (case.run)()?;
-    }
-    let total = start.elapsed();
-    let rows = binade::tensor::profile::stop();
-    let ms = |t: std::time::Duration| t.as_secs_f64() * 1e3 / RUNS as f64;
-    let known: std::time::Duration = rows.iter().map(|r| r.time).sum();
-    println!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known));
-    for row in rows.iter().take(400) {
-        println!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name);
-    }
-    Ok(())
-}
-
-/// Warms up, checks the result, and times single runs, in ms.
-fn time(case: &mut Case, secs: f64, min_iters: usize) -> Result<Vec<f64>> {
-    warm_up(case, secs)?;
-    let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < min_iters || start.elapsed().as_secs_f64() < secs && times.len() < 300 {
-        times.push(once(case)?);
-        if start.elapsed().as_secs_f64() > 4.0 * secs && times.len() >= 2 {
-            break;
-        }
-    }
-    (case.check)().with_context(|| format!("{}: the result is wrong", case.name))?;
-    Ok(times)
-}
-
-fn warm_up(case: &mut Case, secs: f64) -> Result<()> {
-    (case.check)().with_context(|| format!("{}: the result is wrong", case.name))?;
-    let start = Instant::now();
-    for i in 0..50 {
-        if i >= 2 && start.elapsed().as_secs_f64() > 1.0 || start.elapsed().as_secs_f64() > secs {
-            break;
-        }
-        (case.run)()?;
-    }
-    Ok(())
-}
-
-fn once(case: &mut Case) -> Result<f64> {
-    let start = Instant::now();
-    (case.run)()?;
-    Ok(start.elapsed().as_secs_f64() * 1e3)
-}
-
-/// The `q`-quantile of sorted numbers.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * q).round() as usize]
-}
-
-fn sorted(values: &[f64]) -> Vec<f64> {
-    let mut out = values.to_vec();
-    out.sort_by(f64::total_cmp);
-    out
-}
-
-fn round(x: f64) -> f64 {
-    (x * 1e4).round() / 1e4
 }
 
 fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) {
@@ -175,22 +160,18 @@ fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) {
     if let Some((unit, count)) = case.rate {
         put(unit, json!((count / median * 1e4).round() / 10.0));
     }
-    for (key, value) in (case.extra)() {
+    for (key, value) in (case.extra)(median) {
         put(key, value);
     }
-    put("peak_rss_mib", json!(peak_rss().map(|b| (b / 104857.6).round() / 10.0)));
+    put("peak_rss_mib", json!(memory::peak_rss_mib()));
     if args.json {
         println!("{}", Value::Object(line));
     } else {
-        let gflops = if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
+        let mut more = if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
+        if let Some(us) = line.get("us_per_call") {
+            more += &format!("  {us} µs per call");
+        }
         let (low, high) = (quantile(&t, 0.25), quantile(&t, 0.75));
-        println!("{:<26} {:<5} {median:>10.3} ms  ({low:.3} to {high:.3}){gflops}", case.name, precision.name());
+        println!("{:<26} {:<5} {median:>10.3} ms  ({low:.3} to {high:.3}){more}", case.name, precision.name());
     }
-}
-
-/// Most memory this process ever had resident, in bytes, where the system tells.
-fn peak_rss() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
 }

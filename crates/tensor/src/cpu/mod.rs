@@ -34,7 +34,7 @@ use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, 
 use elementwise::{BinaryKernel, operands};
 pub(crate) use operand::{elements, elements_mut};
 
-/// The CPU. Kernels run on rayon's global thread pool.
+/// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was installed.
 #[derive(Debug)]
 pub struct Cpu {
     isa: Isa,

@@ -53,6 +53,19 @@ fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<x86::V16>()
 }
 
+/// How many f32 the vectors of a kernel dispatched to `isa` hold, as the kernel itself tells.
+pub fn vector_length(isa: Isa) -> usize {
+    struct Length;
+    impl Kernel for Length {
+        type Output = usize;
+        #[inline(always)]
+        fn run<L: Lanes<Elem = f32>>(self) -> usize {
+            L::N
+        }
+    }
+    dispatch(isa, Length)
+}
+
 /// An elementwise function of one value.
 pub trait Map1: Copy {
     /// The function.

@@ -1,0 +1,59 @@
+//! Where the time of a case goes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use binade::tensor::profile::{Row, start, stop};
+use binade::train::Precision;
+
+use super::Case;
+use super::timing::warm_up;
+
+/// Wall-clock time of some runs, and the part of it inside operators.
+struct Profile {
+    total: Duration,
+    rows: Vec<Row>,
+}
+
+fn profile(case: &mut Case, runs: u32) -> Result<Profile> {
+    start();
+    let begin = Instant::now();
+    let done = (0..runs).try_for_each(|_| (case.run)());
+    let (total, rows) = (begin.elapsed(), stop());
+    done?;
+    Ok(Profile { total, rows })
+}
+
+/// Times of five runs by operator.
+pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
+    const RUNS: u32 = 5;
+    warm_up(case, 1.0)?;
+    let Profile { total, rows } = profile(case, RUNS)?;
+    let ms = |t: Duration| t.as_secs_f64() * 1e3 / RUNS as f64;
+    let known: Duration = rows.iter().map(|r| r.time).sum();
+    println!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known));
+    for row in rows.iter().take(400) {
+        println!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name);
+    }
+    Ok(())
+}
+
+/// Parts of a run's time.
+pub struct Shares {
+    /// Products, convolutions and attention, forward and backward: their work grows with the square of a network's width.
+    pub products: f64,
+    /// All other operators: theirs grows with the width.
+    pub others: f64,
+    /// Outside operators: optimiser, unscaling, clipping, tape, allocation. Does not depend on the batch.
+    pub rest: f64,
+}
+
+/// The parts over a few runs.
+pub fn shares(case: &mut Case, runs: u32) -> Result<Shares> {
+    let Profile { total, rows } = profile(case, runs)?;
+    let is_product = |row: &&Row| ["matmul", "conv", "attention"].iter().any(|name| row.name.starts_with(name));
+    let part = |time: Duration| time.as_secs_f64() / total.as_secs_f64();
+    let products = part(rows.iter().filter(is_product).map(|r| r.time).sum());
+    let others = part(rows.iter().map(|r| r.time).sum()) - products;
+    Ok(Shares { products, others, rest: 1.0 - products - others })
+}
