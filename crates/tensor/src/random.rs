@@ -22,19 +22,8 @@ impl Key {
     /// The four words of block `block`: elements `4·block` to `4·block + 3`.
     #[inline]
     pub fn block(self, block: u32) -> [u32; 4] {
-        self.columns([block]).map(|[word]| word)
-    }
-
-    /// The blocks from `first` on, word by word: those of block `first + i` are `[0][i]` to `[3][i]`. Inside a kernel it is vector code.
-    #[inline(always)]
-    pub(crate) fn blocks(self, first: u32) -> [[u32; PHILOX_BLOCKS]; 4] {
-        self.columns(std::array::from_fn(|i| first.wrapping_add(i as u32)))
-    }
-
-    #[inline(always)]
-    fn columns<const N: usize>(self, blocks: [u32; N]) -> [[u32; N]; 4] {
-        philox(
-            [blocks, [self.op; N], [self.iteration as u32; N], [(self.iteration >> 32) as u32; N]],
+        philox4x32_10(
+            [block, self.op, self.iteration as u32, (self.iteration >> 32) as u32],
             [self.seed as u32, (self.seed >> 32) as u32],
         )
     }
@@ -46,31 +35,16 @@ impl Key {
     }
 }
 
-/// Blocks that kernels compute together.
-pub(crate) const PHILOX_BLOCKS: usize = 16;
-
 /// The block cipher itself: 10 rounds of two 32×32→64 multiplications.
 #[inline]
-pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    philox(counter.map(|word| [word]), key).map(|[word]| word)
-}
-
-/// Of N counters at once, word by word.
-#[inline(always)]
-fn philox<const N: usize>(mut counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
+pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
-        let [x, y, z, w] = counter;
-        for i in 0..N {
-            let a = 0xD251_1F53u64 * x[i] as u64;
-            let b = 0xCD9E_8D57u64 * z[i] as u64;
-            counter[0][i] = (b >> 32) as u32 ^ y[i] ^ key[0];
-            counter[1][i] = b as u32;
-            counter[2][i] = (a >> 32) as u32 ^ w[i] ^ key[1];
-            counter[3][i] = a as u32;
-        }
+        let a = 0xD251_1F53u64 * counter[0] as u64;
+        let b = 0xCD9E_8D57u64 * counter[2] as u64;
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
     }
     counter
 }

@@ -3,7 +3,7 @@
 use super::operand::{BLOCK, Compute, Operand, fill, fill_as, in_storage, memory_order};
 use super::table::{SLOPES, VALUES, look_up};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
-use crate::random::{PHILOX_BLOCKS, below, normal_pair, uniform};
+use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
 use crate::simd::{Isa, Kernel, Lanes, Map1, Map2, Map3, Real, Stored, dispatch};
 use crate::{Array, ArrayMut, DType, Key, MAX_RANK, bf16, f16};
@@ -411,32 +411,18 @@ pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>
     fill::<C>(isa, out, |start, y| x.load(isa, start, y));
 }
 
-/// `each(i, words)` for the flat *logical* position `start + i` of every element of a block, N words for each. The output is row-major, so
-/// it is the position in memory; `start` is a multiple of 4.
-fn draw<const N: usize>(isa: Isa, key: Key, start: usize, n: usize, mut each: impl FnMut(usize, [u32; N])) {
-    let mut words = [0; BLOCK];
-    for from in (0..n).step_by(BLOCK / N) {
-        let here = (BLOCK / N).min(n - from);
-        dispatch(isa, Words(key, ((start + from) * N / 4) as u32, &mut words[..(here * N).next_multiple_of(4)]));
-        for i in 0..here {
-            each(from + i, std::array::from_fn(|j| words[i * N + j]));
-        }
-    }
-}
-
-/// The words of the blocks from one on.
-struct Words<'a>(Key, u32, &'a mut [u32]);
-
-impl Kernel for Words<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        let Words(key, first, words) = self;
-        for (i, words) in words.chunks_mut(4 * PHILOX_BLOCKS).enumerate() {
-            let columns = key.blocks(first.wrapping_add((i * PHILOX_BLOCKS) as u32));
-            for (j, word) in words.iter_mut().enumerate() {
-                *word = columns[j % 4][j / 4];
+/// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start + i`.
+fn draw<const N: usize>(key: Key, start: usize, n: usize, mut each: impl FnMut(usize, [u32; N])) {
+    let mut i = 0;
+    while i < n {
+        let at = start + i;
+        let block = key.block((at * N / 4) as u32);
+        for slot in (at * N % 4) / N..4 / N {
+            if i == n {
+                break;
             }
+            each(i, std::array::from_fn(|j| block[slot * N + j]));
+            i += 1;
         }
     }
 }
@@ -447,14 +433,14 @@ pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, o
     let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
     fill::<C>(isa, out, |start, y| {
         x.load(isa, start, y);
-        draw::<1>(isa, key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
+        draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
     });
 }
 
 pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     fill::<f32>(isa, out, |start, y| {
         x.load(isa, start, y);
-        draw::<1>(isa, key, start, y.len(), |i, [bits]| {
+        draw::<1>(key, start, y.len(), |i, [bits]| {
             y[i] = if dtype == DType::BF16 { stochastic_bf16(y[i], bits).to_f32() } else { stochastic_f16(y[i], bits).to_f32() };
         });
     });
@@ -463,11 +449,11 @@ pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>,
 pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut ArrayMut<'_>) {
     match distribution {
         Distribution::Uniform { low, high } => fill::<f64>(isa, out, |start, y| {
-            draw::<1>(isa, key, start, y.len(), |i, [bits]| y[i] = low + (high - low) * uniform(bits) as f64);
+            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = low + (high - low) * uniform(bits) as f64);
         }),
         // Two words per element, so that an element's value depends on its own block only.
         Distribution::Normal { mean, std } => fill::<f64>(isa, out, |start, y| {
-            draw::<2>(isa, key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
+            draw::<2>(key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
         }),
         Distribution::Permutation => {
             let Some(bytes) = out.bytes() else { return };
@@ -475,7 +461,7 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut A
             values.iter_mut().enumerate().for_each(|(i, v)| *v = i as i64);
             // Fisher and Yates, from the end.
             let n = values.len();
-            draw::<2>(isa, key, 0, n, |i, [a, b]| {
+            draw::<2>(key, 0, n, |i, [a, b]| {
                 let last = n - 1 - i;
                 values.swap(last, below(a, b, last as u64 + 1) as usize);
             });
