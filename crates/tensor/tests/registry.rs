@@ -3,7 +3,7 @@
 
 use binade_tensor::cpu::Cpu;
 use binade_tensor::format::Format;
-use binade_tensor::op::{Distribution, Unary, View};
+use binade_tensor::op::{Backward, Distribution, Saved, Unary, View};
 use binade_tensor::samples::catalogue;
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::check_op;
@@ -136,6 +136,46 @@ fn correctly_rounded(device: &Device, isa: Isa) {
                     x.dtype(),
                     out.decode(code as u64)
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn looked_up_functions_and_derivatives_have_the_bits_of_computed_ones_for_every_code() {
+    // Large dense operands are looked up in tables, every second column of a matrix is computed.
+    const CODES: usize = 1 << 16;
+    let every = |i: usize| i as u16;
+    let gradients = |i: usize| (i as u16).wrapping_mul(40_503);
+    let column = |device: &Device, dtype: DType, code: &dyn Fn(usize) -> u16| {
+        let bytes: Vec<u8> = (0..2 * CODES).flat_map(|i| code(i / 2).to_ne_bytes()).collect();
+        let matrix = Array::from_bytes(device, dtype, &bytes, &[CODES, 2], Class::Activations).unwrap();
+        let strided =
+            run_one(&Op::View(View::Narrow { dim: 1, start: 0, length: 1 }), &[&matrix], device, dtype, Class::Activations);
+        let strided = strided.unwrap();
+        [strided.contiguous(Class::Activations).unwrap(), strided]
+    };
+    let bits = |op: &Op, ins: &[&Array], device: &Device| {
+        let out = run_one(op, ins, device, ins[0].dtype(), Class::Activations).unwrap();
+        let infinity = if out.dtype() == DType::F16 { 0x7c00 } else { 0x7f80 };
+        let codes = device.download(&out).unwrap().chunks(2).map(|b| u16::from_ne_bytes([b[0], b[1]])).collect::<Vec<_>>();
+        // Of two NaN the processor keeps either.
+        codes.into_iter().map(|code| if code & 0x7fff > infinity { u16::MAX } else { code }).collect::<Vec<_>>()
+    };
+    for isa in Isa::available() {
+        let device = Device::new(Cpu::with_isa(isa));
+        for dtype in [DType::F16, DType::BF16] {
+            let ([dense, strided], [g, strided_g]) = (column(&device, dtype, &every), column(&device, dtype, &gradients));
+            assert!(dense.layout().is_contiguous() && !strided.layout().is_contiguous());
+            for &row in Unary::ALL {
+                let forward = Op::Unary(row);
+                assert!(bits(&forward, &[&dense], &device) == bits(&forward, &[&strided], &device), "{row:?} {dtype} {isa:?}");
+                if row.saved() != Saved::Nothing {
+                    let backward = Op::Backward(Backward::Unary(row));
+                    let (looked_up, computed) =
+                        (bits(&backward, &[&g, &dense], &device), bits(&backward, &[&strided_g, &strided], &device));
+                    assert!(looked_up == computed, "{row:?} backward {dtype} {isa:?}");
+                }
             }
         }
     }

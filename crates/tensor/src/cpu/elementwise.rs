@@ -1,11 +1,12 @@
 //! Elementwise kernels, casts, random numbers and fills.
 
-use super::operand::{BLOCK, Compute, Operand, fill, memory_order};
-use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Unary, UnaryRow, UnaryVisitor};
+use super::operand::{BLOCK, Compute, Operand, fill, fill_as, in_storage, memory_order};
+use super::table::{SLOPES, VALUES, look_up};
+use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
-use crate::simd::{Isa, Kernel, Lanes, Map1, Map2, dispatch};
-use crate::{Array, ArrayMut, DType, Key, MAX_RANK};
+use crate::simd::{Isa, Kernel, Lanes, Map1, Map2, Map3, Real, Stored, dispatch};
+use crate::{Array, ArrayMut, DType, Key, MAX_RANK, bf16, f16};
 
 /// The inputs of an elementwise kernel in the memory order of its output.
 pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
@@ -14,6 +15,19 @@ pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> s
 }
 
 fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    if in_storage!(out.array().dtype(), map1_dense::<C>(isa, f, x, out)).is_none() {
+        map1_blocks::<C, F>(isa, f, x, out);
+    }
+}
+
+/// Through registers alone, if the operand is dense and of the output's type T; else `None`.
+fn map1_dense<C: Compute, T: Stored<C>>(isa: Isa, f: impl Map1 + Sync, x: &Operand<'_>, out: &mut ArrayMut<'_>) -> Option<()> {
+    let x = x.dense::<T>()?;
+    fill_as::<T>(out, |start, y| C::map1(isa, f, &x[start..start + y.len()], y));
+    Some(())
+}
+
+fn map1_blocks<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     fill::<C>(isa, out, |start, y| {
         let mut buffer = [C::zero(); BLOCK];
         C::map1(isa, f, x.block(isa, start, y.len(), &mut buffer), y);
@@ -21,6 +35,28 @@ fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut A
 }
 
 fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    if in_storage!(out.array().dtype(), map2_dense::<C>(isa, f, a, b, out)).is_none() {
+        map2_blocks::<C, F>(isa, f, a, b, out);
+    }
+}
+
+/// As [`map1_dense`].
+fn map2_dense<C: Compute, T: Stored<C>>(
+    isa: Isa,
+    f: impl Map2 + Sync,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    out: &mut ArrayMut<'_>,
+) -> Option<()> {
+    let (a, b) = (a.dense::<T>()?, b.dense::<T>()?);
+    fill_as::<T>(out, |start, y| {
+        let part = start..start + y.len();
+        C::map2(isa, f, &a[part.clone()], &b[part], y);
+    });
+    Some(())
+}
+
+fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
     fill::<C>(isa, out, |start, y| {
         let (mut pa, mut pb) = ([C::zero(); BLOCK], [C::zero(); BLOCK]);
         C::map2(isa, f, a.block(isa, start, y.len(), &mut pa), b.block(isa, start, y.len(), &mut pb), y);
@@ -28,7 +64,7 @@ fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand
 }
 
 /// `f(x)` of a unary row.
-struct Forward<'a, 'b, C>(Isa, Unary, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct Forward<'a, 'b, C>(Isa, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
 
 #[derive(Clone, Copy)]
 struct F<R>(R2<R>);
@@ -42,33 +78,63 @@ impl<R: UnaryRow> Map1 for F<R> {
     }
 }
 
+/// Whether the f32 result, rounded to 16 bit, need not be the correctly rounded one. One correctly rounded f32 operation rounds correctly
+/// to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
+const fn needs_settling<R: UnaryRow>() -> bool {
+    R::ROW.ulp() != 0.0 && R::ROW.ulp() != 0.5
+}
+
 impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
-        let Forward(isa, row, x, out, _) = self;
-        let dtype = out.array().dtype();
-        // One correctly rounded f32 operation rounds correctly to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
-        if dtype.is_half() && C::DTYPE == DType::F32 && row.ulp() != 0.0 && row.ulp() != 0.5 {
-            let window = (row.ulp() + 0.5).ceil() as u32;
-            return fill::<C>(isa, out, |start, y| {
-                let mut buffer = [C::zero(); BLOCK];
-                let x = x.block(isa, start, y.len(), &mut buffer);
-                C::map1(isa, F::<R>(R2::default()), x, y);
-                settle_ties::<R>(isa, dtype, window, bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y));
-            });
+        let Forward(isa, x, out, _) = self;
+        if const { !needs_settling::<R>() } {
+            return map1::<C, _>(isa, F::<R>(R2::default()), x, out);
         }
-        map1::<C, _>(isa, F::<R>(R2::default()), x, out);
+        let dtype = out.array().dtype();
+        if dtype.is_half() && C::DTYPE == DType::F32 {
+            return half::<R>(isa, x, out);
+        }
+        if dtype != C::DTYPE || map1_dense::<C, C>(isa, F::<R>(R2::default()), x, out).is_none() {
+            map1_blocks::<C, _>(isa, F::<R>(R2::default()), x, out);
+        }
     }
 }
 
+/// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by block.
+fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    let (dtype, n) = (out.array().dtype(), out.array().numel());
+    let compute = |x: &[f32], y: &mut [f32]| {
+        f32::map1(isa, F::<R>(R2::default()), x, y);
+        settle_ties::<R>(isa, dtype, x, y);
+    };
+    if x.dtype() == dtype
+        && let Some(codes) = x.codes()
+    {
+        let table = VALUES.get(isa, R::ROW, dtype, n, |x, codes| {
+            let mut y = [0.0; BLOCK];
+            compute(x, &mut y[..x.len()]);
+            f32::store(isa, &y[..x.len()], bytemuck::cast_slice_mut(codes), dtype);
+        });
+        if let Some(table) = table {
+            return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
+        }
+    }
+    fill::<f32>(isa, out, |start, y| {
+        let mut buffer = [0.0; BLOCK];
+        compute(x.block(isa, start, y.len(), &mut buffer), y);
+    });
+}
+
 pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    row.visit(Forward::<C>(isa, row, x, out, std::marker::PhantomData));
+    row.visit(Forward::<C>(isa, x, out, std::marker::PhantomData));
 }
 
 /// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own error is
 /// computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's strategy). About
 /// one element in a thousand for f16, in ten thousand for bf16.
-fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, window: u32, x: &[f32], y: &mut [f32]) {
+fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
+    let window = (R::ROW.ulp() + 0.5).ceil() as u32;
     if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
 }
 
@@ -156,11 +222,61 @@ impl<R: UnaryRow> Map2 for Df<R> {
     }
 }
 
+/// `f'(saved)`, for tables.
+#[derive(Clone, Copy)]
+struct SlopeOf<R>(R2<R>);
+
+impl<R: UnaryRow> Map1 for SlopeOf<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, saved: L) -> L {
+        R::df(saved)
+    }
+}
+
+/// Whether the derivative costs more than looking it up: those written in the output are a few operations.
+const fn has_costly_slope<R: UnaryRow>() -> bool {
+    needs_settling::<R>() && matches!(R::ROW.saved(), Saved::Input)
+}
+
 impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
-        map2::<C, _>(self.0, Df::<R>(R2::default()), self.1, self.2, self.3);
+        let Gradient(isa, g, saved, out, _) = self;
+        if const { !has_costly_slope::<R>() } {
+            return map2::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
+        }
+        let dense = match out.array().dtype() {
+            DType::F16 => half_gradient::<R, f16>(isa, g, saved, out),
+            DType::BF16 => half_gradient::<R, bf16>(isa, g, saved, out),
+            dtype if dtype == C::DTYPE => map2_dense::<C, C>(isa, Df::<R>(R2::default()), g, saved, out),
+            DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => None,
+        };
+        if dense.is_none() {
+            map2_blocks::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
+        }
     }
+}
+
+/// As [`map2_dense`] in a 16-bit format, with the derivative looked up: in f32, multiplied and rounded once as ever.
+fn half_gradient<R: UnaryRow, T: Stored<f32>>(
+    isa: Isa,
+    g: &Operand<'_>,
+    saved: &Operand<'_>,
+    out: &mut ArrayMut<'_>,
+) -> Option<()> {
+    let g = g.dense::<T>()?;
+    let codes = saved.codes().filter(|_| saved.dtype() == T::DTYPE)?;
+    let slope = |x: &[f32], y: &mut [f32]| f32::map1(isa, SlopeOf::<R>(R2::default()), x, y);
+    let table = SLOPES.get(isa, R::ROW, T::DTYPE, out.array().numel(), slope)?;
+    fill_as::<T>(out, |start, y| {
+        let mut slopes = [0.0; BLOCK];
+        for (i, y) in y.chunks_mut(BLOCK).enumerate() {
+            let (from, n) = (start + i * BLOCK, y.len());
+            look_up(table, &codes[from..from + n], &mut slopes[..n]);
+            f32::map2(isa, Product, &g[from..from + n], &slopes[..n], y);
+        }
+    });
+    Some(())
 }
 
 pub(super) fn unary_backward<C: Compute>(isa: Isa, row: Unary, g: &Operand<'_>, saved: &Operand<'_>, out: &mut ArrayMut<'_>) {
@@ -216,17 +332,18 @@ pub(super) enum BinaryKernel<'a> {
 
 struct RunBinary<'a, 'b, C>(Isa, BinaryKernel<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
 
-/// `g · factor`, the last step of a binary gradient.
+/// `g · ∂f/∂a`, or by b.
 #[derive(Clone, Copy)]
 struct Da<R, const RHS: bool>(R2<R>);
 
-impl<R: BinaryRow, const RHS: bool> Map2 for Da<R, RHS> {
+impl<R: BinaryRow, const RHS: bool> Map3 for Da<R, RHS> {
     #[inline(always)]
-    fn eval<L: Lanes>(self, a: L, b: L) -> L {
-        if RHS { R::db(a, b) } else { R::da(a, b) }
+    fn eval<L: Lanes>(self, g: L, a: L, b: L) -> L {
+        g * if RHS { R::db(a, b) } else { R::da(a, b) }
     }
 }
 
+/// The last step of a gradient.
 #[derive(Clone, Copy)]
 struct Product;
 
@@ -250,15 +367,15 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                 map2::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, g, x, out)
             }
             BinaryKernel::Backward(ins, rhs) => fill::<C>(isa, out, |start, y| {
-                let [mut pg, mut pa, mut pb, mut factor] = [[C::zero(); BLOCK]; 4];
+                let [mut pg, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
                 let n = y.len();
+                let g = ins[0].block(isa, start, n, &mut pg);
                 let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
                 if rhs {
-                    C::map2(isa, Da::<R, true>(R2::default()), a, b, &mut factor[..n]);
+                    C::map3(isa, Da::<R, true>(R2::default()), g, a, b, y);
                 } else {
-                    C::map2(isa, Da::<R, false>(R2::default()), a, b, &mut factor[..n]);
+                    C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
                 }
-                C::map2(isa, Product, ins[0].block(isa, start, n, &mut pg), &factor[..n], y);
             }),
         }
     }
@@ -352,8 +469,25 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut A
     }
 }
 
-pub(super) fn constant<C: Compute>(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |_, y| y.fill(C::from_f64(value)));
+pub(super) fn constant(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
+    /// The same N bytes in every element.
+    fn same<const N: usize>(bytes: &[u8], out: &mut ArrayMut<'_>)
+    where
+        [u8; N]: bytemuck::Pod,
+    {
+        let Ok(element) = <[u8; N]>::try_from(bytes) else { return };
+        fill_as::<[u8; N]>(out, |_, y| y.fill(element));
+    }
+    let dtype = out.array().dtype();
+    let mut word = [0u64];
+    let bytes = &mut bytemuck::cast_slice_mut(&mut word)[..dtype.size()];
+    <f64 as Compute>::store(isa, &[value], bytes, dtype);
+    match bytes.len() {
+        1 => same::<1>(bytes, out),
+        2 => same::<2>(bytes, out),
+        4 => same::<4>(bytes, out),
+        _ => same::<8>(bytes, out),
+    }
 }
 
 pub(super) fn range(start: i64, out: &mut ArrayMut<'_>) {

@@ -19,6 +19,7 @@ mod reduce;
 mod resample;
 mod rows;
 mod softmax;
+mod table;
 mod ternary;
 mod tile;
 mod update;
@@ -192,7 +193,7 @@ impl Cpu {
                 elementwise::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
             }
             Op::Random { distribution, key, .. } => elementwise::random(isa, *distribution, *key, &mut outs[0]),
-            Op::Fill { value, .. } => elementwise::constant::<f64>(isa, *value, &mut outs[0]),
+            Op::Fill { value, .. } => elementwise::constant(isa, *value, &mut outs[0]),
             Op::Range { start, .. } => elementwise::range(*start, &mut outs[0]),
             // Through f64 where an integer takes part: f32 would round large ones.
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {

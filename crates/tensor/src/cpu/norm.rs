@@ -3,14 +3,14 @@
 
 use rayon::prelude::*;
 
-use super::channels::{Channelwise, PerChannel, RowBackward, Terms};
+use super::channels::{Channelwise, PerChannel, RowsBackward, Terms};
 use super::elementwise::activate;
-use super::operand::{BLOCK, Compute, Operand, TASK, memory_order};
+use super::operand::{BLOCK, Compute, Operand, TASK, in_storage, memory_order};
 use super::reduce::SquaredDistance;
-use super::rows::{fill_rows, write};
+use super::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{First, Isa, Lanes};
+use crate::simd::{First, Isa, Lanes, Stored};
 use crate::{Array, ArrayMut, Class, Layout, Shape};
 
 pub(super) fn forward<C: Channelwise>(
@@ -71,13 +71,41 @@ impl PerChannel for Affine {
 }
 
 /// Mean (0 for RMS) and 1/√(var + eps) of one row.
-fn moments<C: Compute>(isa: Isa, norm: &Norm, x: &[C]) -> (C, C) {
+fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, x: &[X]) -> (C, C) {
     let n = x.len() as f64;
-    let blocks = |f: &dyn Fn(&[C]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
+    let blocks = |f: &dyn Fn(&[X]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
     let centred = !matches!(norm.kind, NormKind::Rms { .. });
     let mean = if centred { C::from_f64(blocks(&|b| C::sum(isa, First, b, C::zero())) / n) } else { C::zero() };
     let var = blocks(&|b| C::sum(isa, SquaredDistance, b, mean)) / n;
     (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
+}
+
+/// One row of `x` into `y`; returns mean and 1/deviation.
+fn layer_row<C: Channelwise, X: Stored<C>, Y: Stored<C>>(
+    isa: Isa,
+    norm: &Norm,
+    x: &[X],
+    [w, b]: [&[C]; 2],
+    y: &mut [Y],
+) -> (f64, f64) {
+    let (mean, rstd) = moments::<C, X>(isa, norm, x);
+    let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
+    C::per_channel(isa, affine, x, x, [w, b, b, b], y);
+    (affine.mean, affine.rstd)
+}
+
+/// Rows read and written in place, if they lie so in memory and there is nothing to do after them; else `None`.
+fn layer_dense<C: Channelwise, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    x: &Operand<'_>,
+    weights: [&[C]; 2],
+    out: &mut ArrayMut<'_>,
+) -> Option<Vec<(f64, f64)>> {
+    let x = x.dense::<T>().filter(|_| norm.act.is_none())?;
+    let len = weights[0].len();
+    Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |row, y, _| layer_row(isa, norm, &x[row * len..][..len], weights, y)))
 }
 
 fn layer<C: Channelwise>(
@@ -95,29 +123,27 @@ fn layer<C: Channelwise>(
     let x = Operand::new(ins[0], bytes[0], shape, &order);
     let w = weights(isa, norm.affine, ins, bytes, 1, len, C::one());
     let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
-    let stats = fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
-        let at = row * len;
-        if len <= BLOCK {
+    let dtype = outs[0].array().dtype();
+    let dense = if len > 0 && is_in_order(&outs[0], &order) {
+        in_storage!(dtype, layer_dense::<C>(isa, pool, norm, &x, [&w, &b], &mut outs[0]))
+    } else {
+        None
+    };
+    let stats = dense.unwrap_or_else(|| {
+        fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
+            x.load(isa, row * len, y);
             let mut buffer = [C::zero(); BLOCK];
-            let x = x.block(isa, at, len, &mut buffer);
-            let (mean, rstd) = moments(isa, norm, x);
+            let (mean, rstd) = moments::<C, C>(isa, norm, y);
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
-            C::per_channel(isa, affine, x, x, [&w, &b, &b, &b], y);
+            for (i, y) in y.chunks_mut(BLOCK).enumerate() {
+                let (n, from) = (y.len(), i * BLOCK);
+                buffer[..n].copy_from_slice(y);
+                let (w, b) = (&w[from..from + n], &b[from..from + n]);
+                C::per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
+            }
             act_in_place(isa, norm.act, y);
-            return (affine.mean, affine.rstd);
-        }
-        x.load(isa, at, y);
-        let (mean, rstd) = moments(isa, norm, y);
-        let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
-        let mut buffer = [C::zero(); BLOCK];
-        for (i, y) in y.chunks_mut(BLOCK).enumerate() {
-            let (n, from) = (y.len(), i * BLOCK);
-            buffer[..n].copy_from_slice(y);
-            let (w, b) = (&w[from..from + n], &b[from..from + n]);
-            C::per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
-        }
-        act_in_place(isa, norm.act, y);
-        (affine.mean, affine.rstd)
+            (affine.mean, affine.rstd)
+        })
     });
     write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), &mut outs[1]);
     write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), &mut outs[2]);
@@ -133,6 +159,111 @@ fn act_in_place<C: Compute>(isa: Isa, act: Option<Unary>, y: &mut [C]) {
     }
 }
 
+/// What the rows of a layer norm's gradient are computed from.
+struct LayerRows<'a, C> {
+    len: usize,
+    centred: bool,
+    g: Operand<'a>,
+    x: Operand<'a>,
+    w: Vec<C>,
+    mean: Vec<C>,
+    rstd: Vec<C>,
+}
+
+/// Sums over rows by weight and bias: some rows in the computing type, then f64.
+struct LayerSums<C> {
+    rows: usize,
+    dw: Vec<C>,
+    db: Vec<C>,
+    total: [Vec<f64>; 2],
+}
+
+impl<C: Channelwise> LayerSums<C> {
+    /// Rows whose products with the gradient are added in the computing type.
+    const SOME: usize = 16;
+
+    fn new(len: usize) -> LayerSums<C> {
+        LayerSums { rows: 0, dw: vec![C::zero(); len], db: vec![C::zero(); len], total: [vec![0.0; len], vec![0.0; len]] }
+    }
+
+    fn count(&mut self, rows: usize) {
+        self.rows += rows;
+        if self.rows.is_multiple_of(LayerSums::<C>::SOME) {
+            flush(&mut self.total, [&mut self.dw, &mut self.db]);
+        }
+    }
+}
+
+impl<C: Channelwise> LayerRows<'_, C> {
+    /// R rows from `row` on, in memory or in buffers.
+    fn rows<X: Stored<C>, Y: Stored<C>, const R: usize>(
+        &self,
+        isa: Isa,
+        row: usize,
+        [g, x]: [[&[X]; R]; 2],
+        dx: [&mut [Y]; R],
+        sums: &mut LayerSums<C>,
+    ) {
+        let (len, n) = (self.len, self.len as f64);
+        let scalars = std::array::from_fn(|r| {
+            let (mean, rstd) = (self.mean[row + r], self.rstd[row + r].as_f64());
+            let mut sums = [0.0f64; 2];
+            for from in (0..len).step_by(BLOCK) {
+                let part = from..len.min(from + BLOCK);
+                let part = C::row_sums(isa, &g[r][part.clone()], &x[r][part.clone()], &self.w[part], mean);
+                sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
+            }
+            let slope = sums[1] / n * rstd * rstd * rstd;
+            let shift = if self.centred { sums[0] / n * rstd } else { 0.0 };
+            [mean.as_f64(), rstd, slope, shift]
+        });
+        C::rows_backward(isa, RowsBackward { g, x, w: &self.w, scalars, dx, dw: &mut sums.dw, db: &mut sums.db });
+        sums.count(R);
+    }
+}
+
+/// The rows from `first` on that `to` has room for, in place, if all are of type T and dense; else `None`.
+fn layer_rows_dense<C: Channelwise, T: Stored<C>>(
+    isa: Isa,
+    layer: &LayerRows<'_, C>,
+    first: usize,
+    to: &mut [u8],
+    sums: &mut LayerSums<C>,
+) -> Option<()> {
+    let (g, x) = (layer.g.dense::<T>()?, layer.x.dense::<T>()?);
+    let len = layer.len;
+    for (i, to) in bytemuck::cast_slice_mut::<u8, T>(to).chunks_mut((2 * len).max(1)).enumerate() {
+        let row = first + 2 * i;
+        let (g, x) = (&g[row * len..][..to.len()], &x[row * len..][..to.len()]);
+        if to.len() > len {
+            let ((g0, g1), (x0, x1), (to0, to1)) = (g.split_at(len), x.split_at(len), to.split_at_mut(len));
+            layer.rows(isa, row, [[g0, g1], [x0, x1]], [to0, to1], sums);
+        } else {
+            layer.rows(isa, row, [[g], [x]], [to], sums);
+        }
+    }
+    Some(())
+}
+
+/// As [`layer_rows_dense`], through buffers.
+fn layer_rows_blocks<C: Channelwise>(
+    isa: Isa,
+    layer: &LayerRows<'_, C>,
+    first: usize,
+    dtype: crate::DType,
+    to: &mut [u8],
+    sums: &mut LayerSums<C>,
+) {
+    let len = layer.len;
+    let [mut pg, mut px, mut dx] = [(); 3].map(|()| vec![C::zero(); len]);
+    for (i, to) in to.chunks_mut((len * dtype.size()).max(1)).enumerate() {
+        let row = first + i;
+        let (g, x) = (layer.g.block(isa, row * len, len, &mut pg), layer.x.block(isa, row * len, len, &mut px));
+        layer.rows(isa, row, [[g], [x]], [&mut dx[..]], sums);
+        C::store(isa, &dx, to, dtype);
+    }
+}
+
 fn layer_backward<C: Channelwise>(
     isa: Isa,
     pool: &Pool,
@@ -142,53 +273,32 @@ fn layer_backward<C: Channelwise>(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) {
-    /// Rows whose products with the gradient are added in the computing type before they go to f64.
-    const SOME: usize = 16;
     let shape = ins[1].shape();
     let order: Vec<usize> = (0..shape.rank()).collect();
     let len: usize = shape[shape.rank() - dims..].iter().product();
     let at = 2 + norm.affine as usize;
-    let (mean, rstd) = (vector::<C>(isa, ins[at], bytes[at]), vector::<C>(isa, ins[at + 1], bytes[at + 1]));
-    let w = weights(isa, norm.affine, ins, bytes, 2, len, C::one());
-    let (g, x) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
-    let centred = !matches!(norm.kind, NormKind::Rms { .. });
-    let rows = mean.len();
+    let layer = LayerRows {
+        len,
+        centred: !matches!(norm.kind, NormKind::Rms { .. }),
+        g: Operand::new(ins[0], bytes[0], shape, &order),
+        x: Operand::new(ins[1], bytes[1], shape, &order),
+        w: weights(isa, norm.affine, ins, bytes, 2, len, C::one()),
+        mean: vector::<C>(isa, ins[at], bytes[at]),
+        rstd: vector::<C>(isa, ins[at + 1], bytes[at + 1]),
+    };
+    let rows = layer.mean.len();
     // Tasks by the extents alone: at most 64 sets of partial sums.
-    let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(SOME);
+    let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(LayerSums::<C>::SOME);
     let (first, rest) = outs.split_at_mut(1);
     let walk = Layout::with_order(*shape, &order);
     let totals = fill_walk::<C, _>(isa, pool, &mut first[0], &walk, per_task * len, |task, dtype, to| {
-        let mut total = [vec![0.0f64; len], vec![0.0f64; len]];
-        let (mut dw, mut db) = (vec![C::zero(); len], vec![C::zero(); len]);
-        let (mut pg, mut px, mut dx) = (vec![C::zero(); len], vec![C::zero(); len], vec![C::zero(); len]);
-        let size = dtype.size();
-        for (i, to) in to.chunks_mut((len * size).max(1)).enumerate() {
-            let row = task * per_task + i;
-            let (g, x) = (g.block(isa, row * len, len, &mut pg), x.block(isa, row * len, len, &mut px));
-            let (m, r) = (mean[row], rstd[row]);
-            let mut sums = [0.0f64; 2];
-            for from in (0..len).step_by(BLOCK) {
-                let until = len.min(from + BLOCK);
-                let part = C::row_sums(isa, &g[from..until], &x[from..until], &w[from..until], m);
-                sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
-            }
-            let (n, r64) = (len as f64, r.as_f64());
-            let slope = sums[1] / n * r64 * r64 * r64;
-            let shift = if centred { sums[0] / n * r64 } else { 0.0 };
-            let scalars = [m.as_f64(), r64, slope, shift];
-            if dtype == C::DTYPE {
-                let dx = super::operand::elements_mut(to);
-                C::row_backward(isa, RowBackward { g, x, w: &w, scalars, dx, dw: &mut dw, db: &mut db });
-            } else {
-                C::row_backward(isa, RowBackward { g, x, w: &w, scalars, dx: &mut dx, dw: &mut dw, db: &mut db });
-                C::store(isa, &dx, to, dtype);
-            }
-            if i % SOME == SOME - 1 {
-                flush(&mut total, [&mut dw, &mut db]);
-            }
+        let mut sums = LayerSums::<C>::new(len);
+        let row = task * per_task;
+        if in_storage!(dtype, layer_rows_dense::<C>(isa, &layer, row, to, &mut sums)).is_none() {
+            layer_rows_blocks(isa, &layer, row, dtype, to, &mut sums);
         }
-        flush(&mut total, [&mut dw, &mut db]);
-        total
+        flush(&mut sums.total, [&mut sums.dw, &mut sums.db]);
+        sums.total
     });
     if norm.affine {
         let mut sums = [vec![0.0; len], vec![0.0; len]];
@@ -440,7 +550,7 @@ impl Planes {
                     let to = &mut to[(at + from - first) * dtype.size()..][..n * dtype.size()];
                     let y = &mut buffers.y[..n];
                     if act.is_none() && dtype == C::DTYPE {
-                        C::per_channel(isa, f, g, x, [k0, k1, k2, k3], super::operand::elements_mut(to));
+                        C::per_channel(isa, f, g, x, [k0, k1, k2, k3], super::operand::elements_mut::<C>(to));
                         continue;
                     }
                     C::per_channel(isa, f, g, x, [k0, k1, k2, k3], y);

@@ -1,7 +1,8 @@
 //! Reading and writing tensors of any dtype and strides in blocks of the computing type.
 //!
 //! Every kernel but the contractions is block-buffered: a block of each input is widened into a buffer that stays in the
-//! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes.
+//! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes. Where all
+//! operands are dense and of one dtype, kernels may read and write them in place instead ([`in_storage`]).
 
 use rayon::prelude::*;
 
@@ -133,6 +134,31 @@ impl<'a> Operand<'a> {
         Operand { dtype, bytes, offset: layout.offset, dims }
     }
 
+    /// Type of the elements in memory.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// All elements in the walk order, if they lie so in memory and are of type `T`.
+    pub fn dense<T: Element>(&self) -> Option<&'a [T]> {
+        let run = self.run().filter(|_| self.dtype == T::DTYPE)?;
+        elements(self.bytes).get(run)
+    }
+
+    /// The codes of a 16-bit format, as [`Operand::dense`].
+    pub fn codes(&self) -> Option<&'a [u16]> {
+        let run = self.run().filter(|_| self.dtype.is_half())?;
+        bytemuck::cast_slice(self.bytes).get(run)
+    }
+
+    /// Storage indices, if they follow each other.
+    fn run(&self) -> Option<std::ops::Range<usize>> {
+        match self.dims[..] {
+            [(extent, 1)] => Some(self.offset..self.offset + extent),
+            _ => None,
+        }
+    }
+
     /// Whether [`Operand::block`] needs no buffer wherever it starts.
     pub fn is_borrowed<C: Compute>(&self, n: usize) -> bool {
         let (_, stride) = self.dims[self.dims.len() - 1];
@@ -203,19 +229,47 @@ pub fn memory_order(layout: &Layout) -> smallvec::SmallVec<[usize; MAX_RANK]> {
     order
 }
 
-/// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
-/// `start..`; the split into tasks depends on the size alone.
-pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+/// `f::<C, T>(…)` with the storage type T of a dtype, if kernels in C read and write it in place, else `None`.
+macro_rules! in_storage {
+    ($dtype:expr, $f:ident::<$c:ident>($($arg:expr),* $(,)?)) => {
+        match $dtype {
+            $crate::DType::F16 => $f::<$c, $crate::f16>($($arg),*),
+            $crate::DType::BF16 => $f::<$c, $crate::bf16>($($arg),*),
+            dtype if dtype == <$c as $crate::Element>::DTYPE => $f::<$c, $c>($($arg),*),
+            $crate::DType::F32 | $crate::DType::F64 | $crate::DType::I64 | $crate::DType::U32 | $crate::DType::I8 | $crate::DType::Bool => None,
+        }
+    };
+}
+pub(super) use in_storage;
+
+/// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends on the size alone.
+fn tasks(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [u8]) + Sync) {
     let array = out.array();
-    let (dtype, n, offset) = (array.dtype(), array.numel(), array.layout().offset);
-    let size = dtype.size();
+    let (size, n, offset) = (array.dtype().size(), array.numel(), array.layout().offset);
     let Some(bytes) = out.bytes() else { return };
     let bytes = &mut bytes[offset * size..(offset + n) * size];
-    let task = |(index, chunk): (usize, &mut [u8])| {
+    if n <= TASK {
+        f(0, bytes);
+    } else {
+        bytes.par_chunks_mut(TASK * size).enumerate().for_each(|(index, chunk)| f(index * TASK, chunk));
+    }
+}
+
+/// Fills a dense output of elements (or codes) `T` in place: `f(start, elements)`.
+pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [T]) + Sync) {
+    debug_assert_eq!(out.array().dtype().size(), size_of::<T>());
+    tasks(out, |start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
+}
+
+/// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
+/// `start..`.
+pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+    let dtype = out.array().dtype();
+    let size = dtype.size();
+    tasks(out, |start, bytes| {
         let mut buffer = [C::zero(); BLOCK];
-        for (i, block) in chunk.chunks_mut(BLOCK * size).enumerate() {
-            let start = index * TASK + i * BLOCK;
-            let len = block.len() / size;
+        for (i, block) in bytes.chunks_mut(BLOCK * size).enumerate() {
+            let (start, len) = (start + i * BLOCK, block.len() / size);
             if dtype == C::DTYPE {
                 f(start, elements_mut::<C>(block));
             } else {
@@ -223,10 +277,5 @@ pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut
                 C::store(isa, &buffer[..len], block, dtype);
             }
         }
-    };
-    if n <= TASK {
-        task((0, bytes));
-    } else {
-        bytes.par_chunks_mut(TASK * size).enumerate().for_each(task);
-    }
+    });
 }

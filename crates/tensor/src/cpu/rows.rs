@@ -3,12 +3,55 @@
 use rayon::prelude::*;
 
 use super::operand::{Compute, Operand, TASK, elements_mut};
-use crate::simd::Isa;
+use crate::simd::{Isa, Stored};
 use crate::{ArrayMut, Class, Layout, memory::Pool};
 
 /// Walk order with the dimensions of `inner` last: rows are what lies in them.
 pub fn order_with_last(rank: usize, inner: impl Fn(usize) -> bool) -> smallvec::SmallVec<[usize; 8]> {
     (0..rank).filter(|&d| !inner(d)).chain((0..rank).filter(|&d| inner(d))).collect()
+}
+
+/// Runs `f(row, bytes, scratch)` on the rows of `len` elements that lie in `bytes` and returns the results; a task of several rows has
+/// one scratch of so many elements, of any content. From the pool: fresh pages of the allocator would cost more than the rows.
+fn row_tasks<C: Compute, S: Send + Copy + Default>(
+    pool: &Pool,
+    bytes: &mut [u8],
+    [len, size, scratch]: [usize; 3],
+    f: impl Fn(usize, &mut [u8], &mut [C]) -> S + Sync,
+) -> Vec<S> {
+    let per_task = (TASK / len.max(1)).max(1);
+    let row = (len * size).max(1);
+    let mut results = vec![S::default(); bytes.len() / row];
+    bytes.par_chunks_mut(per_task * row).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
+        |(task, (chunk, results))| {
+            let Some(mut buffer) = pool.alloc(scratch * size_of::<C>(), Class::Workspace) else { return };
+            let buffer = &mut buffer.as_mut_slice::<C>()[..scratch];
+            for (i, (row, result)) in chunk.chunks_mut(row).zip(results).enumerate() {
+                *result = f(task * per_task + i, row, buffer);
+            }
+        },
+    );
+    results
+}
+
+/// Whether an output lies in memory in a walk order of its dimensions.
+pub fn is_in_order(out: &ArrayMut<'_>, order: &[usize]) -> bool {
+    Layout::with_order(*out.array().shape(), order).same_order(out.array().layout())
+}
+
+/// As [`fill_rows`] for an output that [`is_in_order`], in place in its own type: `f(row, elements, scratch)`.
+pub fn fill_rows_as<C: Compute, T: Stored<C>, S: Send + Copy + Default>(
+    pool: &Pool,
+    out: &mut ArrayMut<'_>,
+    len: usize,
+    scratch: usize,
+    f: impl Fn(usize, &mut [T], &mut [C]) -> S + Sync,
+) -> Vec<S> {
+    let (n, size) = (out.array().numel(), out.array().dtype().size());
+    let Some(bytes) = out.bytes() else { return Vec::new() };
+    row_tasks(pool, &mut bytes[..n * size], [len, size, scratch], |row, bytes, scratch| {
+        f(row, bytemuck::cast_slice_mut(bytes), scratch)
+    })
 }
 
 /// Fills `out` row by row and returns what `f(row, elements)` returned for each. Rows are stretches of `len` elements in the
@@ -23,33 +66,24 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
 ) -> Vec<S> {
     let array = out.array();
     let (dtype, size, n) = (array.dtype(), array.dtype().size(), array.numel());
-    let rows = n.checked_div(len).unwrap_or(0);
-    let mut results = vec![S::default(); rows];
     if n == 0 {
-        return results;
+        return vec![S::default(); n.checked_div(len).unwrap_or(0)];
     }
-    let per_task = (TASK / len).max(1);
-    let walk = Layout::with_order(*array.shape(), order);
-    if walk.same_order(array.layout()) {
-        let Some(bytes) = out.bytes() else { return results };
-        bytes[..n * size].par_chunks_mut(per_task * len * size).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
-            |(task, (chunk, results))| {
-                // From the pool: fresh pages of the allocator would cost more than the rows.
-                let wanted = if dtype == C::DTYPE { 0 } else { len };
-                let Some(mut buffer) = pool.alloc(wanted * size_of::<C>(), Class::Workspace) else { return };
-                let buffer = &mut buffer.as_mut_slice::<C>()[..wanted];
-                for (i, (row, result)) in chunk.chunks_mut(len * size).zip(results).enumerate() {
-                    if dtype == C::DTYPE {
-                        *result = f(task * per_task + i, elements_mut::<C>(row));
-                    } else {
-                        *result = f(task * per_task + i, buffer);
-                        C::store(isa, buffer, row, dtype);
-                    }
-                }
-            },
-        );
-        return results;
+    if is_in_order(out, order) {
+        let Some(bytes) = out.bytes() else { return Vec::new() };
+        let in_place = dtype == C::DTYPE;
+        let wanted = if in_place { 0 } else { len };
+        return row_tasks::<C, S>(pool, &mut bytes[..n * size], [len, size, wanted], |row, bytes, buffer| {
+            if in_place {
+                return f(row, elements_mut::<C>(bytes));
+            }
+            let result = f(row, buffer);
+            C::store(isa, buffer, bytes, dtype);
+            result
+        });
     }
+    let walk = Layout::with_order(*out.array().shape(), order);
+    let (per_task, mut results) = ((TASK / len).max(1), vec![S::default(); n / len]);
     let Some(mut scratch) = pool.alloc(n * size_of::<C>(), Class::Workspace) else { return results };
     let values: &mut [C] = scratch.as_mut_slice();
     values[..n].par_chunks_mut(per_task * len).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
@@ -60,8 +94,8 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
         },
     );
     let bytes: &[u8] = bytemuck::cast_slice(&values[..n]);
-    let memory = super::operand::memory_order(array.layout());
-    super::elementwise::cast::<C>(isa, &Operand::from_layout(C::DTYPE, &walk, bytes, array.shape(), &memory), out);
+    let memory = super::operand::memory_order(out.array().layout());
+    super::elementwise::cast::<C>(isa, &Operand::from_layout(C::DTYPE, &walk, bytes, out.array().shape(), &memory), out);
     results
 }
 

@@ -1,10 +1,12 @@
 //! Softmax and cross-entropy: one row at a time, shifted by the row's maximum.
 
-use super::operand::{BLOCK, Compute, Operand, elements};
-use super::rows::{fill_rows, order_with_last, write};
+use super::operand::{BLOCK, Compute, Operand, elements, in_storage};
+use super::rows::{fill_rows, fill_rows_as, is_in_order, order_with_last, write};
+use num_traits::Float;
+
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
-use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, dispatch, halves};
+use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves};
 use crate::{Array, ArrayMut, Error, Result};
 
 #[derive(Clone, Copy)]
@@ -50,28 +52,48 @@ impl Map2 for LogSlope {
     }
 }
 
-/// The largest element; NaN wins.
-struct Max<'a, C>(&'a [C], C);
+/// `x·factor`
+#[derive(Clone, Copy)]
+struct Times(f64);
 
-impl<C: Compute> Max<'_, C> {
+impl Map1 for Times {
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+    fn eval<L: Lanes>(self, x: L) -> L {
+        x * L::splat(self.0)
+    }
+}
+
+/// The largest element; NaN wins.
+struct Max<'a, X>(&'a [X]);
+
+impl<X> Max<'_, X> {
+    #[inline(always)]
+    fn run_on<L: Lanes>(self) -> L::Elem
+    where
+        L::Elem: Compute,
+        X: Stored<L::Elem>,
+    {
         // Interleaved maxima, so that the loop is not one chain.
         let mut best = [L::splat(f64::NEG_INFINITY); 4];
         let chunks = self.0.chunks_exact(4 * L::N);
         let rest = chunks.remainder();
         for chunk in chunks {
             for (i, best) in best.iter_mut().enumerate() {
-                *best = best.max(L::load(&chunk[i * L::N..(i + 1) * L::N]));
+                *best = best.max(X::get(&chunk[i * L::N..(i + 1) * L::N]));
             }
         }
-        let mut parts = [self.1; 16];
-        best[0].max(best[1]).max(best[2].max(best[3])).store(&mut parts[..L::N]);
-        parts[..L::N].iter().chain(rest).fold(self.1, |a, &b| if b > a || b.is_nan() { b } else { a })
+        let lowest = <L::Elem as Float>::neg_infinity();
+        let largest = |value: L, n: usize, from: L::Elem| {
+            let mut parts = [lowest; 16];
+            value.store(&mut parts[..L::N]);
+            parts[..n].iter().fold(from, |a, &b| if b > a || b.is_nan() { b } else { a })
+        };
+        let body = largest(best[0].max(best[1]).max(best[2].max(best[3])), L::N, lowest);
+        rest.chunks(L::N).fold(body, |max, part| largest(X::get_part(part), part.len(), max))
     }
 }
 
-impl Kernel for Max<'_, f32> {
+impl<X: Stored<f32>> Kernel for Max<'_, X> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
@@ -80,9 +102,9 @@ impl Kernel for Max<'_, f32> {
 }
 
 /// `e^(x − max)` into `y`, and their sum over 16 interleaved parts.
-struct ExpRow<'a, C>(&'a [C], C, &'a mut [C]);
+struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C]);
 
-impl<C: Compute + std::ops::AddAssign> ExpRow<'_, C> {
+impl<X: Stored<C>, C: Compute + std::ops::AddAssign> ExpRow<'_, X, C> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
         let ExpRow(x, max, y) = self;
@@ -92,7 +114,7 @@ impl<C: Compute + std::ops::AddAssign> ExpRow<'_, C> {
         let body = n - n % 16;
         for (x, y) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)) {
             for (i, part) in parts.iter_mut().enumerate().take(count) {
-                let e = (L::load(&x[i * L::N..(i + 1) * L::N]) - max).exp();
+                let e = (X::get::<L>(&x[i * L::N..(i + 1) * L::N]) - max).exp();
                 e.store(&mut y[i * L::N..(i + 1) * L::N]);
                 *part = *part + e;
             }
@@ -104,8 +126,7 @@ impl<C: Compute + std::ops::AddAssign> ExpRow<'_, C> {
         let mut pad = [zero; 16];
         for at in (body..n).step_by(L::N) {
             let len = L::N.min(n - at);
-            pad[..len].copy_from_slice(&x[at..at + len]);
-            (L::load(&pad[..L::N]) - max).exp().store(&mut pad[..L::N]);
+            (X::get_part::<L>(&x[at..at + len]) - max).exp().store(&mut pad[..L::N]);
             y[at..at + len].copy_from_slice(&pad[..len]);
             sums[at - body..].iter_mut().zip(&pad[..len]).for_each(|(s, &e)| *s += e);
         }
@@ -113,7 +134,7 @@ impl<C: Compute + std::ops::AddAssign> ExpRow<'_, C> {
     }
 }
 
-impl Kernel for ExpRow<'_, f32> {
+impl<X: Stored<f32>> Kernel for ExpRow<'_, X, f32> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
@@ -136,33 +157,33 @@ impl Kernel for Scale<'_> {
 /// The types with these kernels.
 pub trait Rows: Compute {
     /// The largest element; NaN wins.
-    fn row_max(isa: Isa, x: &[Self]) -> Self;
+    fn row_max<X: Stored<Self>>(isa: Isa, x: &[X]) -> Self;
     /// `x ← x·factor`
     fn scale(isa: Isa, factor: Self, x: &mut [Self]);
     /// `y = e^(x − max)`; returns Σ y.
-    fn row_exp(isa: Isa, x: &[Self], max: Self, y: &mut [Self]) -> Self;
+    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self]) -> Self;
 }
 
 impl Rows for f32 {
-    fn row_max(isa: Isa, x: &[f32]) -> f32 {
-        dispatch(isa, Max(x, f32::NEG_INFINITY))
+    fn row_max<X: Stored<f32>>(isa: Isa, x: &[X]) -> f32 {
+        dispatch(isa, Max(x))
     }
     fn scale(isa: Isa, factor: f32, x: &mut [f32]) {
         dispatch(isa, Scale(factor, x));
     }
-    fn row_exp(isa: Isa, x: &[f32], max: f32, y: &mut [f32]) -> f32 {
+    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32]) -> f32 {
         dispatch(isa, ExpRow(x, max, y))
     }
 }
 
 impl Rows for f64 {
-    fn row_max(_isa: Isa, x: &[f64]) -> f64 {
-        Max(x, f64::NEG_INFINITY).run_on::<f64>()
+    fn row_max<X: Stored<f64>>(_isa: Isa, x: &[X]) -> f64 {
+        Max(x).run_on::<f64>()
     }
     fn scale(_isa: Isa, factor: f64, x: &mut [f64]) {
         x.iter_mut().for_each(|x| *x *= factor);
     }
-    fn row_exp(_isa: Isa, x: &[f64], max: f64, y: &mut [f64]) -> f64 {
+    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64]) -> f64 {
         ExpRow(x, max, y).run_on::<f64>()
     }
 }
@@ -180,23 +201,76 @@ impl<C: Compute> Buffer<C> {
     }
 }
 
+/// One row; `scratch` is as long.
+fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X], y: &mut [Y], scratch: &mut [C]) {
+    let max = C::row_max(isa, x);
+    if log {
+        // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
+        let rest = C::sum(isa, ExpDistance, x, max).ln();
+        C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
+    } else {
+        let inverse = C::one() / C::row_exp(isa, x, max, scratch);
+        C::map1(isa, Times(inverse.as_f64()), scratch, y);
+    }
+}
+
+/// Row `row` of a dense operand.
+fn row<T>(x: &[T], row: usize, n: usize) -> &[T] {
+    &x[row * n..(row + 1) * n]
+}
+
+/// Rows read and written in place, if they lie so in memory; else `None`.
+fn softmax_dense<C: Rows, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    log: bool,
+    n: usize,
+    x: &Operand<'_>,
+    out: &mut ArrayMut<'_>,
+) -> Option<()> {
+    let x = x.dense::<T>()?;
+    fill_rows_as::<C, T, ()>(pool, out, n, if log { 0 } else { n }, |i, y, scratch| {
+        softmax_row(isa, log, row(x, i, n), y, scratch)
+    });
+    Some(())
+}
+
 pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let order = order_with_last(x.shape().rank(), |d| d == dim);
     let n = x.shape().get(dim).copied().unwrap_or(1);
     let operand = Operand::new(x, bytes, x.shape(), &order);
+    let in_order = is_in_order(out, &order);
+    if in_order && in_storage!(out.array().dtype(), softmax_dense::<C>(isa, pool, log, n, &operand, out)).is_some() {
+        return;
+    }
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
-        let mut buffer = Buffer::new(n);
-        let x = operand.block(isa, row * n, n, buffer.get());
-        let max = C::row_max(isa, x);
-        if log {
-            // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
-            let rest = C::sum(isa, ExpDistance, x, max).ln();
-            C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
-        } else {
-            let inverse = C::one() / C::row_exp(isa, x, max, y);
-            C::scale(isa, inverse, y);
-        }
+        let (mut buffer, mut scratch) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
+        softmax_row::<C, C, C>(isa, log, operand.block(isa, row * n, n, buffer.get()), y, &mut scratch.get()[..n]);
     });
+}
+
+fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
+    if log {
+        let total = C::sum(isa, First, g, C::zero());
+        C::map2(isa, LogSlope(total.as_f64()), g, y, to);
+    } else {
+        let dot = C::dot(isa, g, y);
+        C::map2(isa, Slope(dot.as_f64()), g, y, to);
+    }
+}
+
+/// As [`softmax_dense`].
+fn backward_dense<C: Rows, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    log: bool,
+    n: usize,
+    [g, y]: [&Operand<'_>; 2],
+    out: &mut ArrayMut<'_>,
+) -> Option<()> {
+    let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
+    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to));
+    Some(())
 }
 
 pub(super) fn backward<C: Rows>(
@@ -212,16 +286,14 @@ pub(super) fn backward<C: Rows>(
     let order = order_with_last(shape.rank(), |d| d == dim);
     let n = shape.get(dim).copied().unwrap_or(1);
     let (g, y) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
+    let in_order = is_in_order(out, &order);
+    if in_order && in_storage!(out.array().dtype(), backward_dense::<C>(isa, pool, log, n, [&g, &y], out)).is_some() {
+        return;
+    }
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
-        let (mut pg, mut py) = (Buffer::new(n), Buffer::new(n));
+        let (mut pg, mut py) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
         let (g, y) = (g.block(isa, row * n, n, pg.get()), y.block(isa, row * n, n, py.get()));
-        if log {
-            let total = C::sum(isa, First, g, C::zero());
-            C::map2(isa, LogSlope(total.as_f64()), g, y, to);
-        } else {
-            let dot = C::dot(isa, g, y);
-            C::map2(isa, Slope(dot.as_f64()), g, y, to);
-        }
+        backward_row::<C, C, C>(isa, log, g, y, to);
     });
 }
 
@@ -262,7 +334,7 @@ pub(super) fn cross_entropy<C: Rows>(
             if target[row] == loss.ignore_index {
                 return 0.0;
             }
-            let mut buffer = Buffer::new(classes);
+            let mut buffer = Buffer::<C>::new(classes);
             let x = operand.block(isa, row * classes, classes, buffer.get());
             // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
             let max = C::row_max(isa, x);
@@ -312,7 +384,7 @@ pub(super) fn cross_entropy_backward<C: Rows>(
         }
         let mut pg = [C::zero()];
         g.load(isa, row, &mut pg);
-        let mut buffer = Buffer::new(classes);
+        let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
         let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to);
         C::scale(isa, inverse, to);

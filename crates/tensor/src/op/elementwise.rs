@@ -19,6 +19,8 @@ pub enum Saved {
 
 /// A unary row as a type, for kernels generic over it.
 pub trait UnaryRow: Copy + Send + Sync + 'static {
+    /// The row.
+    const ROW: Unary;
     /// `f(x)`.
     fn f<L: Lanes>(x: L) -> L;
     /// The derivative, as a function of the saved value.
@@ -84,6 +86,7 @@ macro_rules! unary {
         }
 
         $(impl UnaryRow for rows::$variant {
+            const ROW: Unary = Unary::$variant;
             #[inline(always)]
             fn f<L: Lanes>($x: L) -> L { $f }
             #[inline(always)]
@@ -238,8 +241,7 @@ fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
 #[inline(always)]
 fn gelu_derivative<L: Lanes>(x: L) -> L {
     let cdf = x.normal_cdf();
-    let density = (x * x * L::splat(-0.5)).exp() * L::splat(0.398_942_280_401_432_7);
-    settle(x, 40.0, x * density + cdf, cdf)
+    settle(x, 40.0, x * x.normal_density() + cdf, cdf)
 }
 
 #[inline(always)]

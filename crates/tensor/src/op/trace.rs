@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use half::{bf16, f16};
+
 use super::program::{Builder, Value};
 use super::{
     Binary, BinaryRow, BinaryVisitor, Compare, Loss, LossRow, LossVisitor, Ternary, TernaryRow, TernaryVisitor, Unary, UnaryRow,
@@ -188,6 +190,18 @@ impl Lanes for Trace {
     /// A formula has no memory; only kernels store.
     fn store(self, to: &mut [f32]) {
         to[0] = f32::NAN;
+    }
+    fn load_f16(from: &[f16]) -> Trace {
+        Trace::Number(from[0].to_f64())
+    }
+    fn store_f16(self, to: &mut [f16]) {
+        to[0] = f16::NAN;
+    }
+    fn load_bf16(from: &[bf16]) -> Trace {
+        Trace::Number(from[0].to_f64())
+    }
+    fn store_bf16(self, to: &mut [bf16]) {
+        to[0] = bf16::NAN;
     }
     fn mul_add(self, b: Trace, c: Trace) -> Trace {
         self * b + c

@@ -149,14 +149,14 @@ impl<F: Fn(f32, u32) -> B, B> Kernel for EachNoisy<'_, F, B> {
 // The scalar formulas choose between values, never between paths, so that loops over them become vector code.
 
 #[inline(always)]
-fn widen_bf16(x: bf16) -> f32 {
+pub(super) fn widen_bf16(x: bf16) -> f32 {
     let bits = (x.to_bits() as u32) << 16;
     let quiet = if bits << 1 > 0xff00_0000 { 0x0040_0000 } else { 0 };
     f32::from_bits(bits | quiet)
 }
 
 #[inline(always)]
-fn narrow_bf16(x: f32) -> bf16 {
+pub(super) fn narrow_bf16(x: f32) -> bf16 {
     let bits = x.to_bits();
     // Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
@@ -165,7 +165,7 @@ fn narrow_bf16(x: f32) -> bf16 {
 }
 
 #[inline(always)]
-fn widen_f16(x: f16) -> f32 {
+pub(super) fn widen_f16(x: f16) -> f32 {
     let bits = x.to_bits() as u32;
     let magnitude = bits & 0x7fff;
     // The fields at their places in f32, then the difference of the biases as an exact product: right for subnormals too.
@@ -175,7 +175,7 @@ fn widen_f16(x: f16) -> f32 {
 }
 
 #[inline(always)]
-fn narrow_f16(x: f32) -> f16 {
+pub(super) fn narrow_f16(x: f32) -> f16 {
     let bits = x.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
     let nan = 0x7e00 | (magnitude >> 13 & 0x3ff);

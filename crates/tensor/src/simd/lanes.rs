@@ -2,6 +2,9 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use half::{bf16, f16};
+
+use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_bf16, widen_f16};
 use super::math;
 use super::wide::{Wide, Wide2};
 
@@ -32,6 +35,14 @@ pub trait Lanes:
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
+    /// The first `N` numbers, widened exactly.
+    fn load_f16(from: &[f16]) -> Self;
+    /// Writes the first `N` numbers, rounded once to nearest even.
+    fn store_f16(self, to: &mut [f16]);
+    /// As [`Lanes::load_f16`].
+    fn load_bf16(from: &[bf16]) -> Self;
+    /// As [`Lanes::store_f16`].
+    fn store_bf16(self, to: &mut [bf16]);
     /// `self · b + c`, fused where the instruction set has such an instruction, else rounded twice.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Square root, correctly rounded.
@@ -82,6 +93,11 @@ pub trait Lanes:
     fn erfc(self) -> Self;
     /// `Φ(x) = ½·erfc(−x/√2)`, with relative accuracy in the tail.
     fn normal_cdf(self) -> Self;
+    /// `φ(x) = e^(−x²/2)/√(2π)`.
+    #[inline(always)]
+    fn normal_density(self) -> Self {
+        (self * self * Self::splat(-0.5)).exp() * Self::splat(0.398_942_280_401_432_7)
+    }
     /// `½(1 + tanh(√(2/π)(x + 0.044715x³)))`, with relative accuracy in the tail.
     fn tanh_cdf(self) -> Self;
     /// Lane by lane through f64, rounded once.
@@ -140,6 +156,22 @@ impl Lanes for f64 {
     #[inline(always)]
     fn store(self, to: &mut [f64]) {
         to[0] = self;
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16]) -> f64 {
+        from[0].to_f64()
+    }
+    #[inline(always)]
+    fn store_f16(self, to: &mut [f16]) {
+        to[0] = f16::from_f32(f64_to_f32_odd(self));
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16]) -> f64 {
+        from[0].to_f64()
+    }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16]) {
+        to[0] = bf16::from_f32(f64_to_f32_odd(self));
     }
     #[inline(always)]
     fn mul_add(self, b: f64, c: f64) -> f64 {
@@ -245,6 +277,7 @@ macro_rules! f32_lanes {
             #[inline(always)] fn erf(self) -> $t { math::erf(self) }
             #[inline(always)] fn erfc(self) -> $t { math::erfc(self) }
             #[inline(always)] fn normal_cdf(self) -> $t { math::normal_cdf(self) }
+            #[inline(always)] fn normal_density(self) -> $t { math::normal_density(self) }
             #[inline(always)] fn tanh_cdf(self) -> $t { math::tanh_cdf(self) }
             fn wide(self, f: crate::simd::Wide) -> $t {
                 let mut x = [0.0f32; $n];
@@ -280,6 +313,14 @@ f32_lanes!(P1, bool, 1,
     fn load(from: &[f32]) -> P1 { P1(from[0]) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { to[0] = self.0; }
+    #[inline(always)]
+    fn load_f16(from: &[f16]) -> P1 { P1(widen_f16(from[0])) }
+    #[inline(always)]
+    fn store_f16(self, to: &mut [f16]) { to[0] = narrow_f16(self.0); }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16]) -> P1 { P1(widen_bf16(from[0])) }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16]) { to[0] = narrow_bf16(self.0); }
     // Two roundings: without the instruction a fused operation is a call to a library.
     #[inline(always)]
     fn mul_add(self, b: P1, c: P1) -> P1 { P1(self.0 * b.0 + c.0) }

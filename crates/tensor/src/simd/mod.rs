@@ -84,18 +84,58 @@ pub trait Map3: Copy {
     fn eval<L: Lanes>(self, a: L, b: L, c: L) -> L;
 }
 
-/// The types kernels compute in.
-pub trait Real: crate::Float + bytemuck::Pod {
+/// A type that vectors of `E` are read from and written to: `E` itself or a 16-bit format, widened exactly and rounded once.
+pub trait Stored<E>: crate::Element + bytemuck::Pod + Default {
+    /// The first `N` numbers.
+    fn get<L: Lanes<Elem = E>>(from: &[Self]) -> L;
+    /// Writes the first `N` numbers.
+    fn put<L: Lanes<Elem = E>>(value: L, to: &mut [Self]);
+    /// The numbers there are, at most `N`, and zeros.
+    #[inline(always)]
+    fn get_part<L: Lanes<Elem = E>>(from: &[Self]) -> L {
+        let mut pad = [Self::default(); 16];
+        pad[..from.len()].copy_from_slice(from);
+        Self::get(&pad[..L::N])
+    }
+    /// Writes as many numbers as there is room for, at most `N`.
+    #[inline(always)]
+    fn put_part<L: Lanes<Elem = E>>(value: L, to: &mut [Self]) {
+        let mut pad = [Self::default(); 16];
+        Self::put(value, &mut pad[..L::N]);
+        to.copy_from_slice(&pad[..to.len()]);
+    }
+}
+
+macro_rules! stored {
+    ($($t:ty, [$($generic:ident)?], $e:ty, $load:ident, $store:ident;)*) => {
+        $(impl<$($generic)?> Stored<$e> for $t {
+            #[inline(always)]
+            fn get<L: Lanes<Elem = $e>>(from: &[$t]) -> L { L::$load(from) }
+            #[inline(always)]
+            fn put<L: Lanes<Elem = $e>>(value: L, to: &mut [$t]) { value.$store(to) }
+        })*
+    };
+}
+
+stored! {
+    f32, [], f32, load, store;
+    f64, [], f64, load, store;
+    half::f16, [E], E, load_f16, store_f16;
+    half::bf16, [E], E, load_bf16, store_bf16;
+}
+
+/// The types kernels compute in. Operands and results are in this type or stored in 16 bit.
+pub trait Real: crate::Float + bytemuck::Pod + Stored<Self> {
     /// `y[i] = f(x[i])`. An element's result does not depend on its position.
-    fn map1<F: Map1>(isa: Isa, f: F, x: &[Self], y: &mut [Self]);
+    fn map1<F: Map1, X: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, x: &[X], y: &mut [Y]);
     /// `y[i] = f(a[i], b[i])`.
-    fn map2<F: Map2>(isa: Isa, f: F, a: &[Self], b: &[Self], y: &mut [Self]);
+    fn map2<F: Map2, A: Stored<Self>, B: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]);
     /// `y[i] = f(a[i], b[i], c[i])`.
     fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
-    fn sum<F: Map2>(isa: Isa, f: F, x: &[Self], shift: Self) -> Self;
+    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self;
     /// `Σ a[i]·b[i]` over the same fixed tree.
-    fn dot(isa: Isa, a: &[Self], b: &[Self]) -> Self;
+    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B]) -> Self;
 }
 
 /// The identity on the first operand, for plain sums.
@@ -109,47 +149,62 @@ impl Map2 for First {
     }
 }
 
-struct Map1Kernel<'a, F>(F, &'a [f32], &'a mut [f32]);
+struct Map1Kernel<'a, F, X, Y>(F, &'a [X], &'a mut [Y]);
 
-impl<F: Map1> Kernel for Map1Kernel<'_, F> {
-    type Output = ();
+impl<F: Map1, X, Y> Map1Kernel<'_, F, X, Y> {
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
+    fn run_on<L: Lanes>(self)
+    where
+        X: Stored<L::Elem>,
+        Y: Stored<L::Elem>,
+    {
         let Map1Kernel(f, x, y) = self;
         let n = x.len().min(y.len());
         let body = n - n % L::N;
         for (x, y) in x[..body].chunks_exact(L::N).zip(y[..body].chunks_exact_mut(L::N)) {
-            f.eval(L::load(x)).store(y);
+            Y::put(f.eval(X::get::<L>(x)), y);
         }
         if body < n {
-            let mut part = [0.0; 16];
-            part[..n - body].copy_from_slice(&x[body..n]);
-            let mut out = [0.0; 16];
-            f.eval(L::load(&part[..L::N])).store(&mut out[..L::N]);
-            y[body..n].copy_from_slice(&out[..n - body]);
+            Y::put_part(f.eval(X::get_part::<L>(&x[body..n])), &mut y[body..n]);
         }
     }
 }
 
-struct Map2Kernel<'a, F>(F, &'a [f32], &'a [f32], &'a mut [f32]);
-
-impl<F: Map2> Kernel for Map2Kernel<'_, F> {
+impl<F: Map1, X: Stored<f32>, Y: Stored<f32>> Kernel for Map1Kernel<'_, F, X, Y> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
+    }
+}
+
+struct Map2Kernel<'a, F, A, B, Y>(F, &'a [A], &'a [B], &'a mut [Y]);
+
+impl<F: Map2, A, B, Y> Map2Kernel<'_, F, A, B, Y> {
+    #[inline(always)]
+    fn run_on<L: Lanes>(self)
+    where
+        A: Stored<L::Elem>,
+        B: Stored<L::Elem>,
+        Y: Stored<L::Elem>,
+    {
         let Map2Kernel(f, a, b, y) = self;
         let n = a.len().min(b.len()).min(y.len());
         let body = n - n % L::N;
         for ((a, b), y) in a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N)) {
-            f.eval(L::load(a), L::load(b)).store(y);
+            Y::put(f.eval(A::get::<L>(a), B::get(b)), y);
         }
         if body < n {
-            let (mut pa, mut pb, mut out) = ([0.0; 16], [0.0; 16], [0.0; 16]);
-            pa[..n - body].copy_from_slice(&a[body..n]);
-            pb[..n - body].copy_from_slice(&b[body..n]);
-            f.eval(L::load(&pa[..L::N]), L::load(&pb[..L::N])).store(&mut out[..L::N]);
-            y[body..n].copy_from_slice(&out[..n - body]);
+            Y::put_part(f.eval(A::get_part::<L>(&a[body..n]), B::get_part(&b[body..n])), &mut y[body..n]);
         }
+    }
+}
+
+impl<F: Map2, A: Stored<f32>, B: Stored<f32>, Y: Stored<f32>> Kernel for Map2Kernel<'_, F, A, B, Y> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
     }
 }
 
@@ -178,9 +233,9 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
 }
 
 /// 16 interleaved partial sums of `f(x, shift)`, whatever the vector width.
-struct SumKernel<'a, F>(F, &'a [f32], f32);
+struct SumKernel<'a, F, X>(F, &'a [X], f32);
 
-impl<F: Map2> Kernel for SumKernel<'_, F> {
+impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
@@ -190,7 +245,7 @@ impl<F: Map2> Kernel for SumKernel<'_, F> {
         let count = 16 / L::N;
         for chunk in x.chunks_exact(16) {
             for i in 0..count {
-                parts[i] = parts[i] + f.eval(L::load(&chunk[i * L::N..]), s);
+                parts[i] = parts[i] + f.eval(X::get(&chunk[i * L::N..]), s);
             }
         }
         let mut sums = [0.0f32; 16];
@@ -198,10 +253,10 @@ impl<F: Map2> Kernel for SumKernel<'_, F> {
             parts[i].store(&mut sums[i * L::N..]);
         }
         let rest = x.chunks_exact(16).remainder();
-        let (mut pad, mut out) = ([0.0f32; 16], [0.0f32; 16]);
+        let (mut pad, mut out) = ([X::default(); 16], [0.0f32; 16]);
         pad[..rest.len()].copy_from_slice(rest);
         for i in 0..count {
-            f.eval(L::load(&pad[i * L::N..]), s).store(&mut out[i * L::N..]);
+            f.eval(X::get(&pad[i * L::N..]), s).store(&mut out[i * L::N..]);
         }
         for i in 0..rest.len() {
             sums[i] += out[i];
@@ -211,9 +266,9 @@ impl<F: Map2> Kernel for SumKernel<'_, F> {
 }
 
 /// 16 interleaved partial sums of products.
-struct DotKernel<'a>(&'a [f32], &'a [f32]);
+struct DotKernel<'a, A, B>(&'a [A], &'a [B]);
 
-impl Kernel for DotKernel<'_> {
+impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
@@ -222,7 +277,7 @@ impl Kernel for DotKernel<'_> {
         let count = 16 / L::N;
         for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
             for i in 0..count {
-                parts[i] = L::load(&a[i * L::N..]).mul_add(L::load(&b[i * L::N..]), parts[i]);
+                parts[i] = A::get::<L>(&a[i * L::N..]).mul_add(B::get(&b[i * L::N..]), parts[i]);
             }
         }
         let mut sums = [0.0f32; 16];
@@ -230,11 +285,11 @@ impl Kernel for DotKernel<'_> {
         let body = n - n % 16;
         if body < n {
             // The rest goes through the same instruction, so that a product counts the same wherever it stands.
-            let (mut pa, mut pb) = ([0.0f32; 16], [0.0f32; 16]);
+            let (mut pa, mut pb) = ([A::default(); 16], [B::default(); 16]);
             pa[..n - body].copy_from_slice(&a[body..n]);
             pb[..n - body].copy_from_slice(&b[body..n]);
             for i in 0..count {
-                parts[i] = L::load(&pa[i * L::N..]).mul_add(L::load(&pb[i * L::N..]), parts[i]);
+                parts[i] = A::get::<L>(&pa[i * L::N..]).mul_add(B::get(&pb[i * L::N..]), parts[i]);
             }
         }
         for i in 0..count {
@@ -255,47 +310,47 @@ pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
 }
 
 impl Real for f32 {
-    fn map1<F: Map1>(isa: Isa, f: F, x: &[f32], y: &mut [f32]) {
+    fn map1<F: Map1, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, x: &[X], y: &mut [Y]) {
         dispatch(isa, Map1Kernel(f, x, y));
     }
-    fn map2<F: Map2>(isa: Isa, f: F, a: &[f32], b: &[f32], y: &mut [f32]) {
+    fn map2<F: Map2, A: Stored<f32>, B: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]) {
         dispatch(isa, Map2Kernel(f, a, b, y));
     }
     fn map3<F: Map3>(isa: Isa, f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
         dispatch(isa, Map3Kernel(f, [a, b, c], y));
     }
-    fn sum<F: Map2>(isa: Isa, f: F, x: &[f32], shift: f32) -> f32 {
+    fn sum<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32) -> f32 {
         dispatch(isa, SumKernel(f, x, shift))
     }
-    fn dot(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
+    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B]) -> f32 {
         dispatch(isa, DotKernel(a, b))
     }
 }
 
 impl Real for f64 {
-    fn map1<F: Map1>(_isa: Isa, f: F, x: &[f64], y: &mut [f64]) {
-        x.iter().zip(y).for_each(|(&x, y)| *y = f.eval(x));
+    fn map1<F: Map1, X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, f: F, x: &[X], y: &mut [Y]) {
+        Map1Kernel(f, x, y).run_on::<f64>();
     }
-    fn map2<F: Map2>(_isa: Isa, f: F, a: &[f64], b: &[f64], y: &mut [f64]) {
-        a.iter().zip(b).zip(y).for_each(|((&a, &b), y)| *y = f.eval(a, b));
+    fn map2<F: Map2, A: Stored<f64>, B: Stored<f64>, Y: Stored<f64>>(_isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]) {
+        Map2Kernel(f, a, b, y).run_on::<f64>();
     }
     fn map3<F: Map3>(_isa: Isa, f: F, a: &[f64], b: &[f64], c: &[f64], y: &mut [f64]) {
         y.iter_mut().enumerate().for_each(|(i, y)| *y = f.eval(a[i], b[i], c[i]));
     }
-    fn sum<F: Map2>(_isa: Isa, f: F, x: &[f64], shift: f64) -> f64 {
+    fn sum<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64) -> f64 {
         let mut sums = [0.0; 16];
         for chunk in x.chunks(16) {
-            for (s, &x) in sums.iter_mut().zip(chunk) {
-                *s += f.eval(x, shift);
+            for (s, x) in sums.iter_mut().zip(chunk) {
+                *s += f.eval(X::get::<f64>(std::slice::from_ref(x)), shift);
             }
         }
         halves(&mut sums)
     }
-    fn dot(_isa: Isa, a: &[f64], b: &[f64]) -> f64 {
+    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B]) -> f64 {
         let mut sums = [0.0; 16];
         for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-            for (s, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                *s += a * b;
+            for (s, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+                *s += A::get::<f64>(std::slice::from_ref(a)) * B::get::<f64>(std::slice::from_ref(b));
             }
         }
         halves(&mut sums)

@@ -1,6 +1,7 @@
 //! [`Lanes`] in AVX and AVX-512 registers.
 
 use core::arch::x86_64::*;
+use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
@@ -37,6 +38,39 @@ f32_lanes!(V8, __m256, 8,
     fn load(from: &[f32]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_loadu_ps(from.as_ptr()))) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 8); x!(_mm256_storeu_ps(to.as_mut_ptr(), self.0)) }
+    #[inline(always)]
+    fn load_f16(from: &[f16]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())))) }
+    #[inline(always)]
+    fn store_f16(self, to: &mut [f16]) {
+        assert!(to.len() >= 8);
+        x!(_mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16]) -> V8 {
+        assert!(from.len() >= 8);
+        x!({
+            let bits = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())));
+            let x = _mm256_castsi256_ps(bits);
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+            V8(_mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_and_si256(nan, _mm256_set1_epi32(0x0040_0000)))))
+        })
+    }
+    // As `narrow_bf16`: adding just under half an ulp, plus the last kept bit.
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16]) {
+        assert!(to.len() >= 8);
+        x!({
+            let bits = _mm256_castps_si256(self.0);
+            let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let up = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(up, quiet, nan));
+            // Packing works inside the 128-bit parts.
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_castsi256_si128(packed))
+        })
+    }
     #[inline(always)]
     fn mul_add(self, b: V8, c: V8) -> V8 { V8(x!(_mm256_fmadd_ps(self.0, b.0, c.0))) }
     #[inline(always)]
@@ -112,6 +146,36 @@ f32_lanes!(V16, __mmask16, 16,
     fn load(from: &[f32]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_loadu_ps(from.as_ptr()))) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 16); x!(_mm512_storeu_ps(to.as_mut_ptr(), self.0)) }
+    #[inline(always)]
+    fn load_f16(from: &[f16]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))) }
+    #[inline(always)]
+    fn store_f16(self, to: &mut [f16]) {
+        assert!(to.len() >= 16);
+        x!(_mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))
+    }
+    #[inline(always)]
+    fn load_bf16(from: &[bf16]) -> V16 {
+        assert!(from.len() >= 16);
+        x!({
+            let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast())));
+            let x = _mm512_castsi512_ps(bits);
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+            V16(_mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x0040_0000))))
+        })
+    }
+    // As `narrow_bf16`.
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16]) {
+        assert!(to.len() >= 16);
+        x!({
+            let bits = _mm512_castps_si512(self.0);
+            let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let up = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let out = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(out)))
+        })
+    }
     #[inline(always)]
     fn mul_add(self, b: V16, c: V16) -> V16 { V16(x!(_mm512_fmadd_ps(self.0, b.0, c.0))) }
     #[inline(always)]
