@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if cfg!(debug_assertions) {
         bail!("a debug build measures nothing: cargo xtask bench builds in release mode");
     }
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().context("threads")?;
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).use_current_thread().build_global().context("threads")?;
     let precisions = args
         .precision
         .split(',')

@@ -1,6 +1,6 @@
 //! Elementwise kernels, casts, random numbers and fills.
 
-use super::operand::{BLOCK, Compute, Operand, fill, memory_order};
+use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_with, memory_order};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
@@ -14,16 +14,15 @@ pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> s
 }
 
 fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |start, y| {
-        let mut buffer = [C::zero(); BLOCK];
-        C::map1(isa, f, x.block(isa, start, y.len(), &mut buffer), y);
+    fill_with(isa, out, Buffer::<C>::new, |buffer, start, y| {
+        C::map1(isa, f, x.block_in(isa, start, y.len(), buffer), y);
     });
 }
 
 fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |start, y| {
-        let (mut pa, mut pb) = ([C::zero(); BLOCK], [C::zero(); BLOCK]);
-        C::map2(isa, f, a.block(isa, start, y.len(), &mut pa), b.block(isa, start, y.len(), &mut pb), y);
+    let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
+    fill_with(isa, out, scratch, |(pa, pb), start, y| {
+        C::map2(isa, f, a.block_in(isa, start, y.len(), pa), b.block_in(isa, start, y.len(), pb), y);
     });
 }
 
@@ -50,9 +49,8 @@ impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
         // One correctly rounded f32 operation rounds correctly to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
         if dtype.is_half() && C::DTYPE == DType::F32 && row.ulp() != 0.0 && row.ulp() != 0.5 {
             let window = (row.ulp() + 0.5).ceil() as u32;
-            return fill::<C>(isa, out, |start, y| {
-                let mut buffer = [C::zero(); BLOCK];
-                let x = x.block(isa, start, y.len(), &mut buffer);
+            return fill_with(isa, out, Buffer::<C>::new, |buffer, start, y| {
+                let x = x.block_in(isa, start, y.len(), buffer);
                 C::map1(isa, F::<R>(R2::default()), x, y);
                 settle_ties::<R>(isa, dtype, window, bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y));
             });
@@ -249,17 +247,20 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
             BinaryKernel::ScalarBackward(g, x, value, reversed) => {
                 map2::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, g, x, out)
             }
-            BinaryKernel::Backward(ins, rhs) => fill::<C>(isa, out, |start, y| {
-                let [mut pg, mut pa, mut pb, mut factor] = [[C::zero(); BLOCK]; 4];
-                let n = y.len();
-                let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
-                if rhs {
-                    C::map2(isa, Da::<R, true>(R2::default()), a, b, &mut factor[..n]);
-                } else {
-                    C::map2(isa, Da::<R, false>(R2::default()), a, b, &mut factor[..n]);
-                }
-                C::map2(isa, Product, ins[0].block(isa, start, n, &mut pg), &factor[..n], y);
-            }),
+            BinaryKernel::Backward(ins, rhs) => {
+                let scratch = || [(); 4].map(|()| Buffer::<C>::new());
+                fill_with(isa, out, scratch, |[pg, pa, pb, factor], start, y| {
+                    let n = y.len();
+                    let (a, b, factor) =
+                        (ins[1].block_in(isa, start, n, pa), ins[2].block_in(isa, start, n, pb), factor.first(n));
+                    if rhs {
+                        C::map2(isa, Da::<R, true>(R2::default()), a, b, factor);
+                    } else {
+                        C::map2(isa, Da::<R, false>(R2::default()), a, b, factor);
+                    }
+                    C::map2(isa, Product, ins[0].block_in(isa, start, n, pg), factor, y);
+                });
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Every kernel but the contractions is block-buffered: a block of each input is widened into a buffer that stays in the
 //! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::simd::convert::{Convert, f64_to_f32_odd};
@@ -141,13 +143,28 @@ impl<'a> Operand<'a> {
 
     /// The elements at flat positions `start..start + n`: borrowed where no conversion is needed, else in `buffer`.
     pub fn block<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut [C]) -> &'b [C] {
+        self.borrowed(start, n).unwrap_or_else(|| {
+            self.load(isa, start, &mut buffer[..n]);
+            &buffer[..n]
+        })
+    }
+
+    /// As [`Operand::block`], in a buffer that is made ready only if it is needed.
+    pub fn block_in<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut Buffer<C>) -> &'b [C] {
+        self.borrowed(start, n).unwrap_or_else(|| {
+            let to = buffer.first(n);
+            self.load(isa, start, to);
+            to
+        })
+    }
+
+    fn borrowed<C: Compute>(&self, start: usize, n: usize) -> Option<&[C]> {
         let (extent, stride) = self.dims[self.dims.len() - 1];
         if stride == 1 && self.dtype == C::DTYPE && (self.dims.len() == 1 || start % extent + n <= extent) {
             let from = self.position(start);
-            return &elements::<C>(self.bytes)[from..from + n];
+            return Some(&elements::<C>(self.bytes)[from..from + n]);
         }
-        self.load(isa, start, &mut buffer[..n]);
-        &buffer[..n]
+        None
     }
 
     /// Widens the elements at flat positions `start..start + to.len()`.
@@ -191,24 +208,58 @@ pub fn memory_order(layout: &Layout) -> smallvec::SmallVec<[usize; MAX_RANK]> {
     order
 }
 
+/// Room for a block. Only what is used of it is initialised, and once: filling it anew for every block, or for an operator on a few
+/// elements, would cost more than the work.
+pub struct Buffer<C> {
+    values: [MaybeUninit<C>; BLOCK],
+    ready: usize,
+}
+
+impl<C: Compute> Buffer<C> {
+    pub fn new() -> Buffer<C> {
+        Buffer { values: [const { MaybeUninit::uninit() }; BLOCK], ready: 0 }
+    }
+
+    /// The first `n` elements, of arbitrary values.
+    pub fn first(&mut self, n: usize) -> &mut [C] {
+        if self.ready < n {
+            self.values[self.ready..n].fill(MaybeUninit::new(C::zero()));
+            self.ready = n;
+        }
+        let values = &mut self.values[..n];
+        // SAFETY: the first `ready` elements, and so these, are initialised; MaybeUninit has the layout of what it holds.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+    }
+}
+
 /// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
 /// `start..`; the split into tasks depends on the size alone.
 pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+    fill_with(isa, out, || (), |(), start, block| f(start, block));
+}
+
+/// As [`fill`], with scratch that each task makes once and hands to all its blocks.
+pub fn fill_with<C: Compute, S>(
+    isa: Isa,
+    out: &mut ArrayMut<'_>,
+    scratch: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, usize, &mut [C]) + Sync,
+) {
     let array = out.array();
     let (dtype, n, offset) = (array.dtype(), array.numel(), array.layout().offset);
     let size = dtype.size();
     let Some(bytes) = out.bytes() else { return };
     let bytes = &mut bytes[offset * size..(offset + n) * size];
     let task = |(index, chunk): (usize, &mut [u8])| {
-        let mut buffer = [C::zero(); BLOCK];
+        let (mut scratch, mut buffer) = (scratch(), Buffer::new());
         for (i, block) in chunk.chunks_mut(BLOCK * size).enumerate() {
             let start = index * TASK + i * BLOCK;
-            let len = block.len() / size;
             if dtype == C::DTYPE {
-                f(start, elements_mut::<C>(block));
+                f(&mut scratch, start, elements_mut::<C>(block));
             } else {
-                f(start, &mut buffer[..len]);
-                C::store(isa, &buffer[..len], block, dtype);
+                let values = buffer.first(block.len() / size);
+                f(&mut scratch, start, values);
+                C::store(isa, values, block, dtype);
             }
         }
     };
