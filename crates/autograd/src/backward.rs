@@ -123,6 +123,9 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
     let mut front = Front { pending: HashMap::new(), heap: BinaryHeap::new() };
     front.at(root).add(seed)?;
     while let Some((node, received)) = front.next() {
+        if let Kind::Op { path, .. } = &node.kind {
+            scope::enter_path(path);
+        }
         let mut gradient = received.total(&node.out)?;
         let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());
         // Several uses were summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are: whoever
@@ -146,8 +149,8 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
             found.push((node, gradient));
             continue;
         }
-        let (op, inputs, path) = match &node.kind {
-            Kind::Op { op, inputs, path, .. } => (op, inputs, path),
+        let (op, inputs) = match &node.kind {
+            Kind::Op { op, inputs, .. } => (op, inputs),
             Kind::Leaf(_) if targets.is_empty() => {
                 found.push((node, gradient));
                 continue;
@@ -161,7 +164,6 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
                 continue;
             }
         };
-        scope::enter_path(path);
         // Nothing before the first target leads to one.
         let leads = |input: &&Arc<Node>| input.id >= first;
         if let Op::View(View::Narrow { dim, start, .. }) = op {
