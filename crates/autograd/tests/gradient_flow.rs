@@ -134,7 +134,7 @@ fn a_lean_gradient_has_the_same_values_in_the_dtype_it_was_rounded_to() {
         }
         assert_eq!(lean.get(&w).unwrap().dtype(), dtype);
         assert!(lean.get(&w).unwrap().layout().same_order(w.array().layout()));
-        // The only cast is the one of the loss's gradient, if any.
+        // The sum of the bias's two uses is rounded once; nothing is widened.
         assert!(names.iter().filter(|n| *n == "cast").count() <= 1, "{names:?}");
     }
 }
