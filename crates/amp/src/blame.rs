@@ -202,7 +202,7 @@ pub fn blame<E: From<crate::Error>>(scale: f64, loss: impl Fn() -> Result<Var, E
             let wide = if loss.dtype().is_half() { loss.cast(DType::F32) } else { Ok(loss.clone()) };
             let scaled = wide.and_then(|l| &l * scale);
             let grads = match (scaled, upstream) {
-                (Ok(scaled), Ok(upstream)) => scaled.backward_with(&upstream),
+                (Ok(scaled), Ok(upstream)) => scaled.backward_lean(Some(&upstream)),
                 (Err(error), _) => Err(error),
                 (_, Err(error)) => Err(error.into()),
             };

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use binade_autograd::{Gradients, LeafId, Var, scope};
-use binade_nn::{Optimizer, grad_norm};
+use binade_nn::{Optimizer, clip_factor, grad_norm, scaled_grad_norm};
 use binade_tensor::DType;
 
 use crate::{Error, LossScale, Result, ScalerState};
@@ -157,9 +157,9 @@ impl GradScaler {
         Ok(())
     }
 
-    /// PyTorch takes the reciprocal in f64 and rounds it to f32.
+    /// PyTorch takes the reciprocal in f64 and rounds it to f32. 1 when off.
     fn inverse(&self) -> f64 {
-        (1.0 / self.loss_scale()) as f32 as f64
+        if self.is_enabled() { (1.0 / self.loss_scale()) as f32 as f64 } else { 1.0 }
     }
 
     /// Steps the optimiser if all its gradients are finite; else skips, and drops what waited for the step (running statistics).
@@ -170,11 +170,7 @@ impl GradScaler {
     /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and changed
     /// nothing.
     pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
-        let mut own = Gradients::default();
-        optimizer.param_ids().for_each(|id| grads.by_id(id).into_iter().for_each(|g| own.insert(id, g.clone())));
-        if own.is_empty() {
-            return Err(Error::NoGradients);
-        }
+        let own = own(optimizer, grads)?;
         if !self.is_enabled() {
             optimizer.step(&own)?;
             return Ok(StepOutcome::Applied);
@@ -182,16 +178,41 @@ impl GradScaler {
         let (factor, found_inf) = match self.stages.get(&optimizer.id()) {
             Some(Stage::Stepped { .. }) => return Err(Error::AlreadyStepped),
             Some(Stage::Unscaled { found_inf }) => (1.0, *found_inf || self.recheck && !grad_norm(&own)?.is_finite()),
-            // The norm is a sum in f64, finite as long as every gradient is; so is every product with a factor of at most 1.
-            None if self.inverse() <= 1.0 => (self.inverse(), !grad_norm(&own)?.is_finite()),
-            None => (1.0, binade_nn::unscale(&mut own, None, self.inverse())?),
+            None => (self.inverse(), !scaled_grad_norm(&own, self.inverse())?.is_finite()),
         };
+        self.apply(optimizer, &own, factor, found_inf)
+    }
+
+    /// Unscaling, check, norm, clipping and step of gradients that are still scaled, in two passes: one that reads them for the norm, which
+    /// also tells whether they are finite, and the optimiser's, which multiplies by the inverse scale and the clipping factor as it
+    /// reads. Also the norm of the unscaled gradients. Without loss scaling too, gradients that are not finite skip the step.
+    ///
+    /// # Errors
+    /// As [`GradScaler::step`].
+    pub(crate) fn step_clipped(
+        &mut self,
+        optimizer: &mut Optimizer,
+        grads: &Gradients,
+        max_norm: Option<f64>,
+    ) -> Result<(StepOutcome, f64)> {
+        let own = own(optimizer, grads)?;
+        let inverse = self.inverse();
+        let norm = scaled_grad_norm(&own, inverse)?;
+        // Rounded as `clip_grad_norm` rounds it: with a power of two for scale, the same bits.
+        let factor = inverse * max_norm.map_or(1.0, |max| clip_factor(norm, max)) as f32 as f64;
+        let found_inf = !(norm.is_finite() && factor.is_finite());
+        Ok((self.apply(optimizer, &own, factor, found_inf)?, norm))
+    }
+
+    fn apply(&mut self, optimizer: &mut Optimizer, own: &Gradients, factor: f64, found_inf: bool) -> Result<StepOutcome> {
         if found_inf {
             scope::discard();
         } else {
-            optimizer.step_scaled(&own, factor)?;
+            optimizer.step_scaled(own, factor)?;
         }
-        self.stages.insert(optimizer.id(), Stage::Stepped { found_inf });
+        if self.is_enabled() {
+            self.stages.insert(optimizer.id(), Stage::Stepped { found_inf });
+        }
         Ok(if found_inf { StepOutcome::Skipped } else { StepOutcome::Applied })
     }
 
@@ -215,4 +236,10 @@ impl GradScaler {
         }
         Ok(())
     }
+}
+
+/// The gradients of an optimiser's parameters.
+fn own(optimizer: &Optimizer, grads: &Gradients) -> Result<Gradients> {
+    let own = optimizer.own(grads);
+    if own.is_empty() { Err(Error::NoGradients) } else { Ok(own) }
 }

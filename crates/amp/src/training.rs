@@ -93,7 +93,7 @@ pub struct Step {
     pub outcome: StepOutcome,
     /// The loss, unscaled.
     pub loss: f64,
-    /// Norm of all gradients before clipping.
+    /// Norm of the parameters' gradients before clipping.
     pub grad_norm: f64,
     /// Learning rate of the first group.
     pub lr: f64,
@@ -186,22 +186,11 @@ impl Training {
     }
 
     fn gradient_step(&mut self, loss: Var) -> Result<(StepOutcome, f64, f64)> {
-        let mut grads = self.scaler.scale(&loss)?.backward()?;
+        let grads = self.scaler.scale(&loss)?.backward_lean(None)?;
         drop(loss);
-        self.scaler.unscale(&self.optimizer, &mut grads)?;
-        let grad_norm = match self.clip {
-            Some(max) => clip_grad_norm(&mut grads, max)?,
-            None => binade_nn::grad_norm(&grads)?,
-        };
         self.optimizer.set_lr_factor(self.schedule.factor(self.step));
         let lr = self.optimizer.lr();
-        // Without loss scaling nothing was checked yet.
-        let outcome = if grad_norm.is_finite() || self.scaler.is_enabled() {
-            self.scaler.step(&mut self.optimizer, &grads)?
-        } else {
-            scope::discard();
-            StepOutcome::Skipped
-        };
+        let (outcome, grad_norm) = self.scaler.step_clipped(&mut self.optimizer, &grads, self.clip)?;
         self.scaler.update()?;
         if outcome == StepOutcome::Applied {
             self.step += 1;

@@ -254,3 +254,71 @@ fn recomputation_leaves_no_cast_behind() {
     assert_eq!(grads.get(&w).unwrap().dtype(), DType::F32);
     assert!(w.array().storage().derived(DType::F16, w.array().layout()).is_none());
 }
+
+#[test]
+fn a_fused_step_has_the_bits_of_separate_passes() {
+    // Powers of two for scales: their product with the clipping factor is exact.
+    for scale in [LossScale::Off, LossScale::Static(1024.0), LossScale::Static(0.25)] {
+        let (fused, separate) = (Net::new(), Net::new());
+        let mut t = training(&fused, scale);
+        let mut s = training(&separate, scale);
+        for max_norm in [Some(1e-2), Some(1e3), None] {
+            t.clip = max_norm;
+            let step = t.step(|| fused.loss()).unwrap();
+            assert_eq!(step.outcome, StepOutcome::Applied);
+            let norm = scope::with_key(s.seed, s.iteration, || {
+                let loss = s.policy.run(|| separate.loss()).unwrap();
+                let mut grads = s.scaler.scale(&loss).unwrap().backward().unwrap();
+                s.scaler.unscale(&s.optimizer, &mut grads).unwrap();
+                let norm = match max_norm {
+                    Some(max) => binade_nn::clip_grad_norm(&mut grads, max).unwrap(),
+                    None => binade_nn::grad_norm(&grads).unwrap(),
+                };
+                s.optimizer.set_lr_factor(s.schedule.factor(s.step));
+                assert_eq!(s.scaler.step(&mut s.optimizer, &grads).unwrap(), StepOutcome::Applied);
+                s.scaler.update().unwrap();
+                norm
+            });
+            s.ema.as_mut().unwrap().update().unwrap();
+            (s.iteration, s.step) = (s.iteration + 1, s.step + 1);
+            assert_eq!(step.grad_norm.to_bits(), norm.to_bits());
+            assert_eq!(state(&fused, &t), state(&separate, &s), "{scale:?}, {max_norm:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_in_16_bit_casts_each_weight_once_and_no_gradient_of_one() {
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+    let net = Net::new();
+    let mut t = training(&net, LossScale::Static(8.0));
+    let casts = Arc::new(Mutex::new((HashMap::<u64, usize>::new(), 0)));
+    let sink = casts.clone();
+    let observer: scope::Observer = Arc::new(move |event| {
+        if matches!(event.op, binade_tensor::Op::Cast(_)) {
+            let mut casts = sink.lock().unwrap();
+            match event.phase {
+                scope::Phase::Forward => *casts.0.entry(event.ins[0].storage().id()).or_default() += 1,
+                scope::Phase::Backward => casts.1 += 1,
+            }
+        }
+    });
+    let step = scope::with_observer(observer, || t.step(|| net.loss())).unwrap();
+    assert_eq!(step.outcome, StepOutcome::Applied);
+    let (forward, backward) = &*casts.lock().unwrap();
+    let params = [net.conv.weight.array(), net.head.weight.array()];
+    assert!(params.iter().all(|p| forward.get(&p.storage().id()) == Some(&1)), "{forward:?}");
+    // Where a product's f16 gradient reaches an f32 activation; those of weights and biases stay as their products made them.
+    assert!(*backward <= 2, "{backward} casts in the backward pass");
+}
+
+#[test]
+fn a_clipping_limit_that_is_not_a_number_skips_the_step() {
+    let net = Net::new();
+    let mut t = training(&net, LossScale::Off);
+    let before = state(&net, &t);
+    t.clip = Some(f64::NAN);
+    assert_eq!(t.step(|| net.loss()).unwrap().outcome, StepOutcome::Skipped);
+    assert_eq!(state(&net, &t), before);
+}

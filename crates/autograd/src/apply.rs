@@ -93,19 +93,20 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
     let saves = table::saves(&op, &needs);
     let keep_input = |(i, var): (usize, &&Var)| {
         saves.input(i).then(|| match var.node().and_then(|n| n.recast()) {
-            Some(leaf) => Saved::recast(leaf, var.array().dtype()),
-            None => Saved::value(var.array()),
+            Some(leaf) => (i, Saved::recast(leaf, var.array().dtype())),
+            None => (i, Saved::value(var.array())),
         })
     };
-    let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| Saved::value(array));
-    let saved = ins.iter().enumerate().map(keep_input).chain(outs.iter().enumerate().map(keep_output)).collect();
+    let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| (ins.len() + i, Saved::value(array)));
+    let saved_inputs = ins.iter().enumerate().filter_map(keep_input);
+    let saved = saved_inputs.chain(outs.iter().enumerate().filter_map(keep_output)).collect();
     let recast = match (&op, ins) {
-        (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(var.array().clone()),
+        (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(Box::new(var.array().clone())),
         _ => None,
     };
     let kind = Kind::Op {
         inputs: ins.iter().map(|v| v.node().cloned()).collect(),
-        metas: ins.iter().map(|v| v.node().map_or_else(|| v.array().meta(), |n| n.out)).collect(),
+        constants: ins.iter().filter(|v| v.node().is_none()).map(|v| v.array().meta()).collect(),
         saved: std::sync::Mutex::new(Some(saved)),
         recast,
         path: scope::path(),

@@ -1,16 +1,17 @@
 //! The backward pass: nodes in falling order of id, so that each is visited once, after all its uses.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
-use binade_tensor::op::{Binary, View};
-use binade_tensor::{Array, Class, Op, Shape};
+use binade_tensor::op::{Backward, Binary, View};
+use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape};
 use smallvec::SmallVec;
 
 use crate::node::{Kind, Node};
-use crate::table::{Context, Grads, gradients};
+use crate::table::{Context, Grads, Values, gradients, inverse};
 use crate::value::Value;
-use crate::{Error, Gradients, Result, Var, checkpoint, scope};
+use crate::{Error, Gradients, LeafId, Result, Var, checkpoint, scope};
 
 /// Orders nodes by id.
 struct ById(Arc<Node>);
@@ -33,22 +34,42 @@ impl Ord for ById {
 }
 
 pub(crate) fn backward(loss: &Var, upstream: Option<&Array>, keep: bool) -> Result<Gradients> {
-    let seed = seed(loss, upstream)?;
     let mut result = Gradients::default();
-    for (node, gradient) in walk::<Array>(loss, seed, keep, &HashSet::new())? {
-        let Kind::Leaf(id) = node.kind else { continue };
-        // In the layout of the leaf, as an optimiser walks both together.
-        let mut gradient = match gradient.layout().same_order(&node.out.layout) {
-            true => gradient,
-            false => gradient.contiguous(Class::Gradients)?,
-        };
+    for (id, gradient) in leaves(loss, upstream, keep, Widen::Yes)? {
         // Each leaf owns its gradient: `a + b` hands both operands the same array, and clipping works in place.
-        if Arc::strong_count(gradient.storage()) > 1 {
-            gradient = binade_tensor::run_one(&Op::Copy, &[&gradient], gradient.device(), gradient.dtype(), Class::Gradients)?;
-        }
-        result.insert(id, gradient);
+        let shared = Arc::strong_count(gradient.storage()) > 1;
+        result.insert(id, if shared { copy(&gradient)? } else { gradient });
     }
     Ok(result)
+}
+
+/// As [`backward`], for gradients that are only read.
+pub(crate) fn backward_lean(loss: &Var, upstream: Option<&Array>) -> Result<Gradients> {
+    let mut result = Gradients::default();
+    leaves(loss, upstream, false, Widen::NotLeaves)?.into_iter().for_each(|(id, gradient)| result.insert(id, gradient));
+    Ok(result)
+}
+
+/// The gradients of all leaves, each in the layout of its leaf, as an optimiser walks both together.
+fn leaves(loss: &Var, upstream: Option<&Array>, keep: bool, widen: Widen) -> Result<Vec<(LeafId, Array)>> {
+    let mut result = Vec::new();
+    for (node, gradient) in walk::<Array>(loss, seed(loss, upstream)?, keep, &HashSet::new(), widen)? {
+        let Kind::Leaf(id) = node.kind else { continue };
+        let in_order = gradient.layout().same_order(&node.out.layout);
+        result.push((id, if in_order { gradient } else { gradient.contiguous(Class::Gradients)? }));
+    }
+    Ok(result)
+}
+
+fn copy(array: &Array) -> Result<Array> {
+    Ok(binade_tensor::run_one(&Op::Copy, &[array], array.device(), array.dtype(), Class::Gradients)?)
+}
+
+/// Whether a gradient in 16 bit is widened for a leaf in f32.
+#[derive(Clone, Copy, PartialEq)]
+enum Widen {
+    Yes,
+    NotLeaves,
 }
 
 /// The gradients of `output` with respect to `inputs` (leaves or not), as variables: `None` where the output does not depend on
@@ -66,9 +87,9 @@ pub fn grad(output: &Var, inputs: &[&Var], upstream: Option<&Var>, create_graph:
     let array = seed(output, upstream.map(Var::array))?;
     let found: HashMap<u64, Var> = if create_graph {
         let seed = upstream.cloned().unwrap_or_else(|| Var::constant(array));
-        scope::recording(|| walk::<Var>(output, seed, true, &targets))?.into_iter().map(|(n, g)| (n.id, g)).collect()
+        scope::recording(|| walk::<Var>(output, seed, true, &targets, Widen::Yes))?.into_iter().map(|(n, g)| (n.id, g)).collect()
     } else {
-        walk::<Array>(output, array, true, &targets)?.into_iter().map(|(n, g)| (n.id, Var::constant(g))).collect()
+        walk::<Array>(output, array, true, &targets, Widen::Yes)?.into_iter().map(|(n, g)| (n.id, Var::constant(g))).collect()
     };
     Ok(nodes.iter().map(|n| found.get(&n.id).cloned()).collect())
 }
@@ -91,31 +112,45 @@ fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
 
 /// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, and returns their gradients, each in its
 /// node's dtype, in order of creation.
-fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>) -> Result<Vec<(Arc<Node>, V)>> {
-    scope::in_backward(|| walk_nodes(output, seed, keep, targets))
+fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Vec<(Arc<Node>, V)>> {
+    scope::in_backward(|| walk_nodes(output, seed, keep, targets, widen))
 }
 
-fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>) -> Result<Vec<(Arc<Node>, V)>> {
+fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Vec<(Arc<Node>, V)>> {
     let root = output.node().ok_or(Error::NoGraph)?;
     let first = targets.iter().min().copied().unwrap_or(0);
     let mut found = Vec::new();
-    let mut pending = HashMap::<u64, V>::from([(root.id, seed)]);
-    let mut heap = BinaryHeap::from([ById(root.clone())]);
-    while let Some(ById(node)) = heap.pop() {
-        let Some(sum) = pending.remove(&node.id) else { continue };
-        // Several uses were summed in f32; the node gets them in its own dtype, rounded once.
-        let mut gradient = cast(sum, node.out.dtype)?;
-        for hook in node.hooks.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+    let mut front = Front { pending: HashMap::new(), heap: BinaryHeap::new() };
+    front.at(root).add(seed)?;
+    while let Some((node, received)) = front.next() {
+        if let Kind::Op { path, .. } = &node.kind {
+            scope::enter_path(path);
+        }
+        let mut gradient = received.total(&node.out)?;
+        let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());
+        // Several uses were summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are: whoever
+        // computes with them widens as it reads.
+        let exact = gradient.dtype().is_half() && node.out.dtype == DType::F32;
+        let passes = match &node.kind {
+            Kind::Op { op, .. } => matches!(op, Op::View(_)),
+            Kind::Leaf(_) => widen == Widen::NotLeaves,
+            Kind::Recompute { .. } => false,
+        };
+        if !(exact && passes && hooks.is_empty() && !targets.contains(&node.id)) {
+            gradient = cast(gradient, node.out.dtype)?;
+        }
+        for hook in hooks.iter() {
             if let Some(replacement) = hook(gradient.array())? {
                 gradient = V::new(replacement, None);
             }
         }
+        drop(hooks);
         if targets.contains(&node.id) {
             found.push((node, gradient));
             continue;
         }
-        let (inputs, path) = match &node.kind {
-            Kind::Op { inputs, path, .. } => (inputs, path),
+        let (op, inputs) = match &node.kind {
+            Kind::Op { op, inputs, .. } => (op, inputs),
             Kind::Leaf(_) if targets.is_empty() => {
                 found.push((node, gradient));
                 continue;
@@ -124,52 +159,141 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
             Kind::Recompute { inputs, saved, f, scope } => {
                 // The new nodes have the largest ids, so they are next; their edges lead to the nodes before and to the leaves.
                 if let Some(again) = checkpoint::again(inputs, saved, f, scope)?.node() {
-                    pending.insert(again.id, gradient);
-                    heap.push(ById(again.clone()));
+                    front.at(again).add(gradient)?;
                 }
                 continue;
             }
         };
-        scope::enter_path(path);
+        // Nothing before the first target leads to one.
+        let leads = |input: &&Arc<Node>| input.id >= first;
+        if let Op::View(View::Narrow { dim, start, .. }) = op {
+            node.spend(keep)?;
+            if let Some(input) = inputs[0].as_ref().filter(leads) {
+                front.at(input).parts.push(Part { dim: *dim, start: *start, gradient });
+            }
+            continue;
+        }
         let grads = node_gradients(&node, gradient, keep)?;
         for (input, gradient) in inputs.iter().zip(grads) {
-            let (Some(input), Some(gradient)) = (input, gradient) else { continue };
-            // Nothing before the first target leads to one.
-            if input.id < first {
-                continue;
+            if let (Some(input), Some(gradient)) = (input.as_ref().filter(leads), gradient) {
+                front.at(input).add(gradient)?;
             }
-            let sum = match pending.remove(&input.id) {
-                Some(before) => add(&before, &gradient)?,
-                None => {
-                    heap.push(ById(input.clone()));
-                    gradient
-                }
-            };
-            pending.insert(input.id, sum);
         }
     }
     found.reverse();
     Ok(found)
 }
 
+/// The nodes that gradients have reached and that wait for their turn.
+struct Front<V> {
+    pending: HashMap<u64, Pending<V>>,
+    heap: BinaryHeap<ById>,
+}
+
+impl<V> Front<V> {
+    /// The node of the largest id, with what it received.
+    fn next(&mut self) -> Option<(Arc<Node>, Pending<V>)> {
+        let ById(node) = self.heap.pop()?;
+        let received = self.pending.remove(&node.id)?;
+        Some((node, received))
+    }
+
+    fn at(&mut self, node: &Arc<Node>) -> &mut Pending<V> {
+        match self.pending.entry(node.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.heap.push(ById(node.clone()));
+                entry.insert(Pending { sum: None, parts: Vec::new() })
+            }
+        }
+    }
+}
+
+/// What has reached a node so far.
+struct Pending<V> {
+    sum: Option<V>,
+    /// Gradients of narrowed views. Those of q, k and v together are the whole of qkv: one copy instead of a padded tensor each and
+    /// their sums.
+    parts: Vec<Part<V>>,
+}
+
+struct Part<V> {
+    dim: usize,
+    start: usize,
+    gradient: V,
+}
+
+impl<V: Value> Pending<V> {
+    fn add(&mut self, gradient: V) -> Result<()> {
+        self.sum = Some(match self.sum.take() {
+            Some(before) => add(&before, &gradient)?,
+            None => gradient,
+        });
+        Ok(())
+    }
+
+    /// The sum of all, for a tensor like `out`.
+    fn total(mut self, out: &Meta) -> Result<V> {
+        if let Some(whole) = self.joined(out)? {
+            self.add(whole)?;
+        } else {
+            for Part { dim, start, gradient } in std::mem::take(&mut self.parts) {
+                let op = Op::Backward(Backward::Narrow { dim, start, shape: out.layout.shape });
+                self.add(V::run(op, &[&gradient], gradient.array().device(), out.dtype)?)?;
+            }
+        }
+        self.sum.ok_or(Error::NoGraph)
+    }
+
+    /// The parts side by side in the memory order of `out`, if they cover it without overlap.
+    fn joined(&mut self, out: &Meta) -> Result<Option<V>> {
+        let Some(&Part { dim, .. }) = self.parts.first() else { return Ok(None) };
+        self.parts.sort_by_key(|part| part.start);
+        let mut end = 0;
+        for part in &self.parts {
+            if part.dim != dim || part.start != end {
+                return Ok(None);
+            }
+            end += part.gradient.shape()[dim];
+        }
+        if end != out.layout.shape[dim] {
+            return Ok(None);
+        }
+        if self.parts.len() == 1 {
+            return Ok(self.parts.pop().map(|part| part.gradient));
+        }
+        // With dimensions in memory order the result is in row-major order, and where the parts were cut from a reshaped product it can be
+        // reshaped back without a copy.
+        let order = out.layout.order();
+        let inverse = inverse(&order);
+        let device = self.parts[0].gradient.array().device().clone();
+        let dtype = self.parts.iter().map(|p| p.gradient.dtype()).reduce(|a, b| if a == b { a } else { out.dtype });
+        let meta = Meta { dtype: dtype.unwrap_or(out.dtype), layout: Layout::contiguous(out.layout.permute(&order).shape) };
+        let permuted = |v: &V, axes: Shape| V::run(Op::View(View::Permute(axes)), &[v], &device, v.dtype());
+        let parts = self.parts.iter().map(|p| permuted(&p.gradient, order)).collect::<Result<Vec<V>>>()?;
+        self.parts.clear();
+        let whole = V::run_laid_out(Op::Cat { dim: inverse[dim] }, &parts.iter().collect::<Vec<_>>(), &device, meta)?;
+        permuted(&whole, inverse).map(Some)
+    }
+}
+
 /// The gradients of a node's inputs.
 fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result<Grads<V>> {
-    let Kind::Op { op, inputs, metas, saved, path, .. } = &node.kind else { return Ok(Grads::new()) };
+    let Kind::Op { op, inputs, saved, path, .. } = &node.kind else { return Ok(Grads::new()) };
     let mut slot = saved.lock().unwrap_or_else(|e| e.into_inner());
     let kept = slot.as_ref().ok_or_else(|| Error::Released { op: op.name(), path: path.clone() })?;
-    let mut values = SmallVec::<[Option<V>; 4]>::new();
-    for (i, value) in kept.iter().enumerate() {
+    let mut values: Values<V> = inputs.iter().map(|_| None).collect();
+    for (i, value) in kept {
         // Inputs, then outputs, of which the first is this node's.
-        let from = if i < inputs.len() { inputs[i].as_ref() } else { (i == inputs.len()).then_some(node) };
-        values.push(match value {
-            Some(value) => Some(V::new(value.get(op.name(), path)?, from)),
-            None => None,
-        });
+        let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node) };
+        values.resize(values.len().max(i + 1), None);
+        values[*i] = Some(V::new(value.get(op.name(), path)?, from));
     }
     if !keep {
         *slot = None;
     }
     drop(slot);
+    let metas = node.metas();
     let needs: SmallVec<[bool; 4]> = inputs.iter().map(Option::is_some).collect();
     // A recorded gradient is differentiated through primitives; so is a backward kernel, which has no row of its own.
     if (V::RECORDED || matches!(op, Op::Backward(_))) && values[..inputs.len()].iter().all(Option::is_some) {
@@ -179,7 +303,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         }
     }
     let device = gradient.array().device().clone();
-    gradients(op, &Context::new(op, path, metas, needs, values, &device), &gradient)
+    gradients(op, &Context::new(op, path, &metas, needs, values, &device), &gradient)
 }
 
 /// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.

@@ -24,7 +24,7 @@ impl LeafId {
 /// A gradient hook: sees the gradient of a tensor and may replace it.
 pub(crate) type Hook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync>;
 
-/// A recorded operator application, or a leaf. Ids rise in order of creation, so a node's inputs have smaller ids.
+/// A recorded operator application, or a leaf: small, as one is made and moved for every operator. Ids rise in order of creation, so a node's inputs have smaller ids.
 pub struct Node {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
@@ -40,17 +40,18 @@ pub(crate) enum Kind {
     Op {
         op: Op,
         inputs: SmallVec<[Option<Edge>; 3]>,
-        metas: SmallVec<[Meta; 3]>,
-        /// Inputs, then outputs, that the gradient needs; taken by backward.
-        saved: Mutex<Option<SmallVec<[Option<Saved>; 4]>>>,
+        /// Shape and dtype of the inputs that have no node, in order.
+        constants: Vec<Meta>,
+        /// Inputs, then outputs, that the gradient needs, with their numbers; taken by backward.
+        saved: Mutex<Option<Vec<(usize, Saved)>>>,
         /// For the cast of a leaf or of a view of one: the leaf's array, from which the cast can be made again.
-        recast: Option<Array>,
+        recast: Option<Box<Array>>,
         path: Arc<str>,
     },
     /// A computation to be run again for its gradient.
     Recompute {
         inputs: SmallVec<[Option<Edge>; 3]>,
-        saved: SmallVec<[Saved; 3]>,
+        saved: Vec<Saved>,
         f: Recompute,
         scope: Box<Scope>,
     },
@@ -76,10 +77,30 @@ impl Node {
         }
     }
 
+    /// Shape and dtype of an operator's inputs; of those with a node, of the gradient it receives.
+    pub(crate) fn metas(&self) -> SmallVec<[Meta; 3]> {
+        let Kind::Op { inputs, constants, .. } = &self.kind else { return SmallVec::new() };
+        let mut constants = constants.iter();
+        inputs.iter().filter_map(|input| input.as_ref().map(|n| n.out).or_else(|| constants.next().copied())).collect()
+    }
+
+    /// Marks the node as used by a backward pass, for one that needs no saved value.
+    pub(crate) fn spend(&self, keep: bool) -> Result<()> {
+        let Kind::Op { op, saved, path, .. } = &self.kind else { return Ok(()) };
+        let mut slot = saved.lock().unwrap_or_else(|e| e.into_inner());
+        if slot.is_none() {
+            return Err(Error::Released { op: op.name(), path: path.clone() });
+        }
+        if !keep {
+            *slot = None;
+        }
+        Ok(())
+    }
+
     pub(crate) fn recast(&self) -> Option<&Array> {
         match &self.kind {
             Kind::Leaf(_) | Kind::Recompute { .. } => None,
-            Kind::Op { recast, .. } => recast.as_ref(),
+            Kind::Op { recast, .. } => recast.as_deref(),
         }
     }
 }

@@ -14,7 +14,10 @@ use crate::value::Value;
 use crate::{Error, Result};
 
 /// Gradients of the inputs, in order; `None` where not needed.
-pub(crate) type Grads<V> = SmallVec<[Option<V>; 3]>;
+pub(crate) type Grads<V> = SmallVec<[Option<V>; 2]>;
+
+/// Saved inputs and outputs, in order; `None` where not saved.
+pub(crate) type Values<V> = SmallVec<[Option<V>; 2]>;
 
 /// Which inputs and outputs the gradient needs, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -131,7 +134,7 @@ pub(crate) struct Context<'a, V> {
     path: &'a Arc<str>,
     metas: &'a [Meta],
     needs: SmallVec<[bool; 4]>,
-    values: SmallVec<[Option<V>; 4]>,
+    values: Values<V>,
     device: &'a Device,
 }
 
@@ -141,7 +144,7 @@ impl<'a, V: Value> Context<'a, V> {
         path: &'a Arc<str>,
         metas: &'a [Meta],
         needs: SmallVec<[bool; 4]>,
-        values: SmallVec<[Option<V>; 4]>,
+        values: Values<V>,
         device: &'a Device,
     ) -> Context<'a, V> {
         Context { op, path, metas, needs, values, device }
@@ -220,7 +223,7 @@ impl<'a, V: Value> Context<'a, V> {
     }
 }
 
-/// The gradient of each input that needs one, in the input's dtype.
+/// The gradient of each input that needs one, in the input's dtype (of a cast perhaps a narrower one).
 pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
     // Evaluated only if input i needs a gradient.
     let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
@@ -470,14 +473,14 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             grads
         }
         Op::Dropout { .. } => smallvec![Some(c.run(op.clone(), &[g], c.dtype(0))?)],
-        // Rounding has slope 1 on average: the gradient passes through, in the source's dtype.
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => smallvec![Some(c.cast(g, c.dtype(0))?)],
+        // Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs, once, after it
+        // has added the gradients of all uses.
+        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
+            let widens = g.dtype().is_half() && !c.dtype(0).is_half();
+            smallvec![Some(if widens { g.clone() } else { c.cast(g, c.dtype(0))? })]
+        }
         Op::View(view) => smallvec![Some(match view {
-            View::Permute(axes) => {
-                let mut inverse = *axes;
-                axes.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
-                c.view(g, View::Permute(inverse))?
-            }
+            View::Permute(axes) => c.view(g, View::Permute(inverse(axes)))?,
             View::Reshape(_) => {
                 let g = if g.layout().reshape(c.shape(0)).is_some() { g.clone() } else { c.contiguous(g)? };
                 c.view(&g, View::Reshape(*c.shape(0)))?
@@ -580,6 +583,13 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
             return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });
         }
     })
+}
+
+/// The permutation that undoes another.
+pub(crate) fn inverse(axes: &Shape) -> Shape {
+    let mut inverse = *axes;
+    axes.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
+    inverse
 }
 
 /// The array with its last two dimensions exchanged.

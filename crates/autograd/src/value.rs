@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use binade_tensor::{Array, Class, DType, Device, Layout, Op, Shape};
+use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, Shape};
 use smallvec::SmallVec;
 
 use crate::node::Node;
@@ -22,6 +22,9 @@ pub(crate) trait Value: Clone {
 
     /// The first output of an operator, in dtype `want` whatever the cast rule.
     fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self>;
+
+    /// The first output of an operator, laid out in memory as told where the operator is not recorded.
+    fn run_laid_out(op: Op, ins: &[&Self], device: &Device, meta: Meta) -> Result<Self>;
 
     /// All outputs. Where operators are recorded, only the first has a history.
     fn run_all(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>>;
@@ -63,6 +66,12 @@ impl Value for Array {
         Ok(out)
     }
 
+    fn run_laid_out(op: Op, ins: &[&Array], device: &Device, meta: Meta) -> Result<Array> {
+        let out = binade_tensor::run_laid_out(&op, ins, device, meta, Class::Gradients)?;
+        scope::observe(&op, ins, std::slice::from_ref(&out));
+        Ok(out)
+    }
+
     fn run_all(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Array; 3]>> {
         let outs = binade_tensor::run(&op, ins, device, want, Class::Gradients)?;
         scope::observe(&op, ins, &outs);
@@ -93,6 +102,10 @@ impl Value for Var {
 
     fn run(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<Var> {
         apply::run_and_record(op, ins, want, device).map(|(var, _)| var)
+    }
+
+    fn run_laid_out(op: Op, ins: &[&Var], device: &Device, meta: Meta) -> Result<Var> {
+        Var::run(op, ins, device, meta.dtype)
     }
 
     fn run_all(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<SmallVec<[Var; 3]>> {

@@ -114,6 +114,16 @@ impl Var {
     pub fn backward_with(&self, gradient: &Array) -> Result<Gradients> {
         backward::backward(self, Some(gradient), false)
     }
+
+    /// As [`Var::backward`] (or [`Var::backward_with`]), for gradients that are only read: one that a cast rounded to 16 bit stays in 16 bit,
+    /// where its f32 leaf would have it widened, and several leaves may share one array. The values are the same; an optimiser reads
+    /// half the bytes.
+    ///
+    /// # Errors
+    /// As [`Var::backward_with`].
+    pub fn backward_lean(&self, gradient: Option<&Array>) -> Result<Gradients> {
+        backward::backward_lean(self, gradient)
+    }
 }
 
 impl std::fmt::Debug for Var {

@@ -84,9 +84,9 @@ impl From<DatasetName> for Dataset {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(n) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("starting the threads")?;
-    }
+    // This thread takes part, so that a small operator's work is not handed over and waited for. 0 threads are as many as cores.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).use_current_thread();
+    pool.build_global().context("starting the threads")?;
     let dataset = Dataset::from(args.dataset);
     let splits = dataset.load(args.data.as_deref())?;
     let digits = dataset == Dataset::Digits;

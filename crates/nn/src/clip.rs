@@ -12,9 +12,25 @@ use crate::Result;
 /// # Errors
 /// A gradient is in use.
 pub fn grad_norm(grads: &Gradients) -> Result<f64> {
-    let mut slots: Vec<Slot<'_>> =
-        grads.iter().map(|(_, g)| Slot { param: None, master: None, grad: Grad::Read(g), state: vec![], first: false }).collect();
-    Ok(device(grads).update(&Update::Norm, &scalars(&device(grads), &[])?, &mut slots)?.norm)
+    scaled_grad_norm(grads, 1.0)
+}
+
+/// The Euclidean norm over all gradients times `factor` (1/loss scale), in f64: finite exactly if every product is finite in f32, so it
+/// serves as the check too.
+///
+/// # Errors
+/// A gradient is in use.
+pub fn scaled_grad_norm(grads: &Gradients, factor: f64) -> Result<f64> {
+    let slot = |(_, grad)| Slot { param: None, master: None, grad: Grad::Read(grad), state: vec![], first: false };
+    let mut slots: Vec<Slot<'_>> = grads.iter().map(slot).collect();
+    let device = device(grads);
+    Ok(device.update(&Update::Norm, &scalars(&device, &[factor])?, &mut slots)?.norm)
+}
+
+/// What clipping gradients of that norm multiplies them by: min(1, max_norm/(norm + 1e-6)), NaN if the norm is.
+pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    let factor = max_norm / (norm + 1e-6);
+    if factor >= 1.0 { 1.0 } else { factor }
 }
 
 /// Scales all gradients by min(1, max_norm/(norm + 1e-6)) in place and returns the norm before. A norm that is not finite
@@ -24,8 +40,8 @@ pub fn grad_norm(grads: &Gradients) -> Result<f64> {
 /// A gradient is in use.
 pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
     let norm = grad_norm(grads)?;
-    let factor = max_norm / (norm + 1e-6);
-    if factor < 1.0 || factor.is_nan() {
+    let factor = clip_factor(norm, max_norm);
+    if factor != 1.0 {
         in_place(grads, &Update::Scale, factor)?;
     }
     Ok(norm)

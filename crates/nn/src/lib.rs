@@ -17,7 +17,7 @@ mod transformer;
 
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
-pub use clip::{clip_grad_norm, clip_grad_value, grad_norm, unscale};
+pub use clip::{clip_factor, clip_grad_norm, clip_grad_value, grad_norm, scaled_grad_norm, unscale};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use layers::{

@@ -144,3 +144,69 @@ fn averages_follow_16_bit_parameters_in_f32() {
     ema.swap().unwrap();
     assert_eq!(weight.array().item().unwrap(), 2.0);
 }
+
+#[test]
+fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
+    let device = Device::cpu();
+    let update = Update::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, decoupled: true };
+    let scalars = Array::from_slice(&device, &[0.01f32, 0.1, 0.03, 0.25], &[4], Class::Optimizer).unwrap();
+    // Smaller than a block, a block's edge, several tasks; gradients in several dtypes; a 16-bit parameter with its master.
+    let sizes = [1, 17, 1024, 1025, 50_000];
+    let stepped = |together: bool| {
+        let cast = |a: Array, i: usize| a.cast([DType::F32, DType::F16, DType::BF16][i % 3], Class::Gradients).unwrap();
+        let grads: Vec<Array> = sizes.iter().enumerate().map(|(i, &n)| cast(values(&device, n, i as u64), i)).collect();
+        let masters: Vec<Array> = sizes.iter().map(|&n| values(&device, n, 7)).collect();
+        let params: Vec<Array> =
+            masters.iter().enumerate().map(|(i, m)| m.cast([DType::BF16, DType::F32][i % 2], Class::Weights).unwrap()).collect();
+        let state: Vec<[Array; 2]> = sizes.iter().map(|&n| [8, 9].map(|s| values(&device, n, s))).collect();
+        state.iter().for_each(|[_, v]| {
+            v.copy_from(&Array::full(&device, DType::F32, *v.shape(), 0.5, Class::Optimizer).unwrap()).unwrap()
+        });
+        let slot = |i: usize| Slot {
+            param: Some(ArrayMut::new("test", &params[i]).unwrap()),
+            master: (i % 2 == 0).then(|| ArrayMut::new("test", &masters[i]).unwrap()),
+            grad: Grad::Read(&grads[i]),
+            state: state[i].iter().map(|s| ArrayMut::new("test", s).unwrap()).collect(),
+            first: i == 3,
+        };
+        if together {
+            device.update(&update, &scalars, &mut (0..sizes.len()).map(slot).collect::<Vec<_>>()).unwrap();
+        } else {
+            for i in 0..sizes.len() {
+                device.update(&update, &scalars, &mut [slot(i)]).unwrap();
+            }
+        }
+        let bits = |a: &Array| a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+        params.iter().chain(&masters).chain(state.iter().flatten()).map(bits).collect::<Vec<_>>()
+    };
+    assert_eq!(stepped(true), stepped(false));
+}
+
+#[test]
+fn the_norm_of_scaled_gradients_is_exact_and_finite_only_if_all_products_are() {
+    let device = Device::cpu();
+    let model = Linear::new(4, 3).unwrap();
+    let ids: Vec<_> = Optimizer::new(&model, Sgd::default()).param_ids().collect();
+    let mut grads = Gradients::default();
+    grads.insert(ids[0], values(&device, 40_001, 3).cast(DType::F16, Class::Gradients).unwrap());
+    grads.insert(ids[1], values(&device, 33, 4));
+    let all: Vec<f64> = grads.iter().flat_map(|(_, g)| g.to_f64_vec().unwrap()).collect();
+    let exact = all.iter().map(|g| (g * 0.25).powi(2)).sum::<f64>().sqrt();
+    let found = scaled_grad_norm(&grads, 0.25).unwrap();
+    assert!((found - exact).abs() <= 1e-12 * exact, "{found} instead of {exact}");
+    for (value, factor, finite) in [
+        (f32::NAN, 1.0, false),
+        (f32::INFINITY, 1.0, false),
+        // The square does not fit f32, nor f16 before it.
+        (1e30, 1.0, true),
+        // A loss scale below 1: the product does not fit.
+        (3e38, 2.0, false),
+    ] {
+        for at in [0, 16, 32] {
+            let mut spoilt = vec![0.5f32; 33];
+            spoilt[at] = value;
+            grads.insert(ids[1], Array::from_slice(&device, &spoilt, &[33], Class::Gradients).unwrap());
+            assert_eq!(scaled_grad_norm(&grads, factor).unwrap().is_finite(), finite, "{value} times {factor} at {at}");
+        }
+    }
+}

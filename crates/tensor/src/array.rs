@@ -31,8 +31,8 @@ impl Meta {
     }
 }
 
-/// Arrays an operator returns; rarely more than three.
-pub type Arrays = SmallVec<[Array; 3]>;
+/// Arrays an operator returns. An array is large, and the list is moved often: room for the usual one.
+pub type Arrays = SmallVec<[Array; 1]>;
 
 impl Array {
     /// Uninitialised array (arbitrary values) of a layout.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Op, Result};
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Result};
 
 /// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run nothing.
 ///
@@ -12,16 +12,29 @@ use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Op, Result};
 /// # Errors
 /// Shapes or dtypes the operator refuses, inputs of different devices, out of memory.
 pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Arrays> {
+    run_with(op, ins, device, want, class, |_| Ok(()))
+}
+
+/// [`run`], with the outputs' layouts as `lay_out` changes them.
+fn run_with(
+    op: &Op,
+    ins: &[&Array],
+    device: &Device,
+    want: DType,
+    class: Class,
+    lay_out: impl FnOnce(&mut [Meta]) -> Result<()>,
+) -> Result<Arrays> {
     for array in ins {
         if array.device() != device {
             return Err(Error::Device { op: op.name(), first: device.name().into(), second: array.device().name().into() });
         }
     }
     let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
-    let outs = op.outs(&metas, want)?;
+    let mut outs = op.outs(&metas, want)?;
     if let Op::View(_) = op {
         return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
     }
+    lay_out(&mut outs)?;
     let mut arrays = Arrays::new();
     for (i, meta) in outs.iter().enumerate() {
         let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
@@ -35,6 +48,23 @@ pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) 
         crate::profile::timed(op, ins, || device.run(op, ins, &mut targets))?;
     }
     Ok(arrays)
+}
+
+/// [`run`] for an operator whose first output is all that is wanted, with that output in the memory order of `meta`.
+///
+/// # Errors
+/// As [`run`]; `meta` is not a dense layout of the output's shape.
+pub fn run_laid_out(op: &Op, ins: &[&Array], device: &Device, meta: Meta, class: Class) -> Result<Array> {
+    let mut outs = run_with(op, ins, device, meta.dtype, class, |outs| {
+        let (layout, wanted) = (&mut outs[0].layout, meta.layout);
+        if layout.shape != wanted.shape || !wanted.is_dense() || wanted.offset != 0 {
+            let expected = "expected a dense layout of the output's shape".into();
+            return Err(Error::Shape { op: op.name(), expected, shapes: vec![layout.shape, wanted.shape] });
+        }
+        *layout = wanted;
+        Ok(())
+    })?;
+    Ok(outs.swap_remove(0))
 }
 
 /// [`run`] for an operator whose first output is all that is wanted.

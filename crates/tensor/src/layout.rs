@@ -49,17 +49,22 @@ impl Layout {
         if self.is_contiguous() || shape.rank() != self.shape.rank() {
             return Layout::contiguous(shape);
         }
-        let mut order = [0, 1, 2, 3, 4, 5, 6, 7];
-        let order = &mut order[..shape.rank()];
+        Layout::with_order(shape, &self.order())
+    }
+
+    /// The dimensions by their place in memory, outermost first; dimensions of extent 1 and expanded ones keep their logical place.
+    pub fn order(&self) -> Shape {
+        let mut order = self.shape;
+        (0..order.rank()).for_each(|d| order[d] = d);
         // Insertion sort by falling stride that leaves dimensions without a meaningful stride where they are.
-        for i in 1..order.len() {
+        for i in 1..order.rank() {
             let mut j = i;
             while j > 0 && self.before(order[j], order[j - 1]) {
                 order.swap(j, j - 1);
                 j -= 1;
             }
         }
-        Layout::with_order(shape, order)
+        order
     }
 
     fn before(&self, a: usize, b: usize) -> bool {

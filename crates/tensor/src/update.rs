@@ -5,13 +5,14 @@ use crate::{Array, ArrayMut, Shape};
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
 ///
 /// Numbers that change from step to step come in the `scalars` array (f32, one dimension), so that the pass itself is
-/// constant data. The last scalar of every pass that writes parameters is a factor of the gradients: 1/loss scale, so that
-/// unscaling needs no pass of its own.
+/// constant data. The last scalar of every pass that writes parameters is a factor of the gradients: 1/loss scale times what clipping
+/// takes, so that neither needs a pass of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// `grad ← grad · scalars[0]`; the outcome says whether any product is not finite.
     Unscale,
-    /// The outcome gives the Euclidean norm over all gradients (sum of squares in f64); nothing is written. No scalars.
+    /// The outcome gives the Euclidean norm over all `grad · scalars[0]` (products in the computing type, their squares and the sum in f64)
+    /// and whether it is finite, which it is if every product is; nothing is written.
     Norm,
     /// `grad ← grad · scalars[0]`, without a check.
     Scale,

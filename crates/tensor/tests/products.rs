@@ -52,7 +52,9 @@ fn products_at_every_turn_of_the_kernels() {
                 }
             }
             // Operands of one dtype, and those that meet where only one is 16 bit.
-            for dtypes in [[DType::F32; 2], [DType::F16; 2], [DType::BF16; 2], [DType::BF16, DType::F32], [DType::F16, DType::BF16]] {
+            for dtypes in
+                [[DType::F32; 2], [DType::F16; 2], [DType::BF16; 2], [DType::BF16, DType::F32], [DType::F16, DType::BF16]]
+            {
                 let ins = [permuted(device, &[m, k], &[1, 0], dtypes[0]), array(device, &[k, n], dtypes[1])];
                 let op = Op::MatMul(Epilogue::default());
                 assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} {dtypes:?}: {e}"));
@@ -138,11 +140,13 @@ fn attention_at_every_turn_of_the_kernels() {
 #[test]
 fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
     let (m, k, n) = (40, 100, 64);
-    let strange = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::from_bits(1), 1e-35, -0.0];
+    let strange =
+        [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::from_bits(1), 1e-35, -0.0];
     each_device(|device, isa| {
         for (dtype, value) in DType::FLOATS.into_iter().filter(|&d| d != DType::F64).flat_map(|d| strange.map(|v| (d, v))) {
             for place in [0, 1] {
-                let mut values = [array(device, &[m, k], DType::F32), array(device, &[k, n], DType::F32)].map(|a| a.to_f64_vec().unwrap());
+                let mut values =
+                    [array(device, &[m, k], DType::F32), array(device, &[k, n], DType::F32)].map(|a| a.to_f64_vec().unwrap());
                 values[place][3 * 64 + 5] = value as f64;
                 // Its partner lifts a small number into the range where it can be seen.
                 values[1 - place].iter_mut().for_each(|v| *v *= 1024.0);
@@ -152,7 +156,8 @@ fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
                 };
                 let ins = [tensor(0, [m, k]), tensor(1, [k, n])];
                 let op = Op::MatMul(Epilogue::default());
-                assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {dtype} with {value:e} in {place}: {e}"));
+                assert_op(&op, &ins, device, DType::F32)
+                    .unwrap_or_else(|e| panic!("{isa} {dtype} with {value:e} in {place}: {e}"));
             }
         }
     });

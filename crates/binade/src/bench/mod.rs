@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.scaling {
         return scaling::run(args);
     }
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().context("threads")?;
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).use_current_thread().build_global().context("threads")?;
     if let Some(python) = &args.against {
         return against::run(args, python);
     }

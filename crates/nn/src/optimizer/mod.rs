@@ -121,6 +121,13 @@ impl Optimizer {
         self.groups.iter().flat_map(|g| &g.params).map(|(_, p)| p.id())
     }
 
+    /// Of some gradients, those of this optimiser's parameters.
+    pub fn own(&self, grads: &Gradients) -> Gradients {
+        let mut own = Gradients::default();
+        self.param_ids().for_each(|id| grads.by_id(id).into_iter().for_each(|g| own.insert(id, g.clone())));
+        own
+    }
+
     /// The groups.
     pub fn groups(&self) -> &[Group] {
         &self.groups
@@ -144,8 +151,8 @@ impl Optimizer {
         self.step_scaled(grads, 1.0)
     }
 
-    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (1/loss scale) in f32 as it is read: no pass of its own for
-    /// unscaling, and a 16-bit gradient is not rounded again.
+    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (1/loss scale, times what clipping takes) in f32 as it is read: no
+    /// pass of its own for unscaling and clipping, and a 16-bit gradient is not rounded again.
     ///
     /// Nothing is changed unless all gradients fit their parameters.
     ///

@@ -1,6 +1,6 @@
 //! Elementwise kernels, casts, random numbers and fills.
 
-use super::operand::{BLOCK, Compute, Operand, fill, fill_as, in_storage, memory_order};
+use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_with, in_storage, memory_order};
 use super::table::{SLOPES, VALUES, look_up};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
@@ -28,9 +28,8 @@ fn map1_dense<C: Compute, T: Stored<C>>(isa: Isa, f: impl Map1 + Sync, x: &Opera
 }
 
 fn map1_blocks<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |start, y| {
-        let mut buffer = [C::zero(); BLOCK];
-        C::map1(isa, f, x.block(isa, start, y.len(), &mut buffer), y);
+    fill_with::<C, _>(isa, out, Buffer::<C>::new, |buffer, start, y| {
+        C::map1(isa, f, x.block_in(isa, start, y.len(), buffer), y);
     });
 }
 
@@ -57,9 +56,9 @@ fn map2_dense<C: Compute, T: Stored<C>>(
 }
 
 fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |start, y| {
-        let (mut pa, mut pb) = ([C::zero(); BLOCK], [C::zero(); BLOCK]);
-        C::map2(isa, f, a.block(isa, start, y.len(), &mut pa), b.block(isa, start, y.len(), &mut pb), y);
+    let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
+    fill_with::<C, _>(isa, out, scratch, |(pa, pb), start, y| {
+        C::map2(isa, f, a.block_in(isa, start, y.len(), pa), b.block_in(isa, start, y.len(), pb), y);
     });
 }
 
@@ -120,10 +119,7 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
             return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
         }
     }
-    fill::<f32>(isa, out, |start, y| {
-        let mut buffer = [0.0; BLOCK];
-        compute(x.block(isa, start, y.len(), &mut buffer), y);
-    });
+    fill_with(isa, out, Buffer::new, |buffer, start, y| compute(x.block_in(isa, start, y.len(), buffer), y));
 }
 
 pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
@@ -366,17 +362,19 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
             BinaryKernel::ScalarBackward(g, x, value, reversed) => {
                 map2::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, g, x, out)
             }
-            BinaryKernel::Backward(ins, rhs) => fill::<C>(isa, out, |start, y| {
-                let [mut pg, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
-                let n = y.len();
-                let g = ins[0].block(isa, start, n, &mut pg);
-                let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
-                if rhs {
-                    C::map3(isa, Da::<R, true>(R2::default()), g, a, b, y);
-                } else {
-                    C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
-                }
-            }),
+            BinaryKernel::Backward(ins, rhs) => {
+                let scratch = || [(); 3].map(|()| Buffer::<C>::new());
+                fill_with(isa, out, scratch, |[pg, pa, pb], start, y| {
+                    let n = y.len();
+                    let g = ins[0].block_in(isa, start, n, pg);
+                    let (a, b) = (ins[1].block_in(isa, start, n, pa), ins[2].block_in(isa, start, n, pb));
+                    if rhs {
+                        C::map3(isa, Da::<R, true>(R2::default()), g, a, b, y);
+                    } else {
+                        C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
+                    }
+                });
+            }
         }
     }
 }

@@ -168,7 +168,14 @@ impl<C: Compute> Finish<C> {
             let len = if dense { rows.len() } else { columns };
             let bytes = (i * together * n + first) * size..(i * together * n + first + len) * size;
             let before = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
-            self.stretch(&mut rows[..len], &bias[..if bias.is_empty() { 0 } else { len }], &mut out[bytes], before, dtype, &mut buffers);
+            self.stretch(
+                &mut rows[..len],
+                &bias[..if bias.is_empty() { 0 } else { len }],
+                &mut out[bytes],
+                before,
+                dtype,
+                &mut buffers,
+            );
         }
     }
 

@@ -119,7 +119,10 @@ impl Backend for Cpu {
 
     fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
         let guard = scalars.storage().read(update.name())?;
-        update::update(self.isa, update, elements(host(&guard, update.name(), scalars.dtype())?), slots)
+        let scalars = elements(host(&guard, update.name(), scalars.dtype())?);
+        let count = slots.len();
+        let name = || format!("{} of {count} tensors", update.name());
+        crate::profile::record(name, || update::update(self.isa, update, scalars, slots))
     }
 
     fn memory(&self) -> MemoryStats {

@@ -4,6 +4,8 @@
 //! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes. Where all
 //! operands are dense and of one dtype, kernels may read and write them in place instead ([`in_storage`]).
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::simd::convert::{Convert, f64_to_f32_odd};
@@ -167,13 +169,28 @@ impl<'a> Operand<'a> {
 
     /// The elements at flat positions `start..start + n`: borrowed where no conversion is needed, else in `buffer`.
     pub fn block<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut [C]) -> &'b [C] {
+        self.borrowed(start, n).unwrap_or_else(|| {
+            self.load(isa, start, &mut buffer[..n]);
+            &buffer[..n]
+        })
+    }
+
+    /// As [`Operand::block`], in a buffer that is made ready only if it is needed.
+    pub fn block_in<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut Buffer<C>) -> &'b [C] {
+        self.borrowed(start, n).unwrap_or_else(|| {
+            let to = buffer.first(n);
+            self.load(isa, start, to);
+            to
+        })
+    }
+
+    fn borrowed<C: Compute>(&self, start: usize, n: usize) -> Option<&[C]> {
         let (extent, stride) = self.dims[self.dims.len() - 1];
         if stride == 1 && self.dtype == C::DTYPE && (self.dims.len() == 1 || start % extent + n <= extent) {
             let from = self.position(start);
-            return &elements::<C>(self.bytes)[from..from + n];
+            return Some(&elements::<C>(self.bytes)[from..from + n]);
         }
-        self.load(isa, start, &mut buffer[..n]);
-        &buffer[..n]
+        None
     }
 
     /// Widens the elements at flat positions `start..start + to.len()`.
@@ -242,6 +259,30 @@ macro_rules! in_storage {
 }
 pub(super) use in_storage;
 
+/// Room for a block. Only what is used of it is initialised, and once: filling it anew for every block, or for an operator on a few
+/// elements, would cost more than the work.
+pub struct Buffer<C> {
+    values: [MaybeUninit<C>; BLOCK],
+    ready: usize,
+}
+
+impl<C: Compute> Buffer<C> {
+    pub fn new() -> Buffer<C> {
+        Buffer { values: [const { MaybeUninit::uninit() }; BLOCK], ready: 0 }
+    }
+
+    /// The first `n` elements, of arbitrary values.
+    pub fn first(&mut self, n: usize) -> &mut [C] {
+        if self.ready < n {
+            self.values[self.ready..n].fill(MaybeUninit::new(C::zero()));
+            self.ready = n;
+        }
+        let values = &mut self.values[..n];
+        // SAFETY: the first `ready` elements, and so these, are initialised; MaybeUninit has the layout of what it holds.
+        unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+    }
+}
+
 /// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends on the size alone.
 fn tasks(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [u8]) + Sync) {
     let array = out.array();
@@ -264,17 +305,28 @@ pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut 
 /// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
 /// `start..`.
 pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+    fill_with(isa, out, || (), |(), start, block| f(start, block));
+}
+
+/// As [`fill`], with scratch that each task makes once and hands to all its blocks.
+pub fn fill_with<C: Compute, S>(
+    isa: Isa,
+    out: &mut ArrayMut<'_>,
+    scratch: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, usize, &mut [C]) + Sync,
+) {
     let dtype = out.array().dtype();
     let size = dtype.size();
     tasks(out, |start, bytes| {
-        let mut buffer = [C::zero(); BLOCK];
+        let (mut scratch, mut buffer) = (scratch(), Buffer::new());
         for (i, block) in bytes.chunks_mut(BLOCK * size).enumerate() {
-            let (start, len) = (start + i * BLOCK, block.len() / size);
+            let start = start + i * BLOCK;
             if dtype == C::DTYPE {
-                f(start, elements_mut::<C>(block));
+                f(&mut scratch, start, elements_mut::<C>(block));
             } else {
-                f(start, &mut buffer[..len]);
-                C::store(isa, &buffer[..len], block, dtype);
+                let values = buffer.first(block.len() / size);
+                f(&mut scratch, start, values);
+                C::store(isa, values, block, dtype);
             }
         }
     });

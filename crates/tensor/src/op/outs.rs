@@ -6,7 +6,7 @@ use super::{Backward, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKi
 use crate::{DType, Dims, Error, Layout, Meta, Result, Shape};
 
 /// Metas of the outputs.
-pub type Outs = SmallVec<[Meta; 3]>;
+pub type Outs = SmallVec<[Meta; 1]>;
 
 impl Op {
     /// Shape, dtype and layout of every output for the given inputs. Float outputs have dtype `want`, statistics f32 (f64 for

@@ -159,6 +159,7 @@ impl Backend for Reference {
             one(update, &scalars, slot, &mut outcome, &mut squares)?;
         }
         outcome.norm = squares.sqrt();
+        outcome.found_inf |= matches!(update, Update::Norm) && !squares.is_finite();
         Ok(outcome)
     }
 
@@ -204,7 +205,8 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
             read(grad, guard.bytes().unwrap_or_default())
         }
     };
-    *squares += grad.v.iter().map(|g| g * g).sum::<f64>();
+    let factor = if matches!(update, Update::Norm) { scalars[0] } else { 1.0 };
+    *squares += grad.v.iter().map(|g| (g * factor).powi(2)).sum::<f64>();
     let Some(param) = &mut slot.param else { return Ok(()) };
     let mut p = load(slot.master.as_mut().unwrap_or(param));
     let mut state: Vec<Dense> = slot.state.iter_mut().map(load).collect();

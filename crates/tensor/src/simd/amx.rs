@@ -101,7 +101,19 @@ fn agrees() -> bool {
     let (panel, b_pair) = (DEEP * SIDE, 2 * SIDE);
     // SAFETY: `detect` found the instructions.
     unsafe {
-        x86::run(TileBlock { a: &a, a_planes, rows: &rows, b: &b, b_planes, b_pair, panel, columns: COLUMNS, segments, acc: &mut acc, add: true });
+        x86::run(TileBlock {
+            a: &a,
+            a_planes,
+            rows: &rows,
+            b: &b,
+            b_planes,
+            b_pair,
+            panel,
+            columns: COLUMNS,
+            segments,
+            acc: &mut acc,
+            add: true,
+        });
     }
     (0..ROWS).all(|i| {
         (0..COLUMNS).all(|j| {
@@ -236,7 +248,10 @@ mod x86 {
         let a_last = (block.a_planes.0 - 1) * block.a_planes.1;
         let a_fits = |g: &Group<'_>| a_last + g.rows[0].a + (SIDE - 1) * g.a_stride / 2 + a_end <= block.a.len();
         assert!(a_end == 0 || groups.iter().all(a_fits), "left operand too short");
-        assert!((block.b_planes.0 - 1) * block.b_planes.1 + (panels - 1) * block.panel + b_end <= block.b.len(), "right operand too short");
+        assert!(
+            (block.b_planes.0 - 1) * block.b_planes.1 + (panels - 1) * block.panel + b_end <= block.b.len(),
+            "right operand too short"
+        );
         assert!(block.rows.iter().all(|r| r.acc + panels * SIDE <= block.acc.len()), "accumulator too short");
         // SAFETY: all addresses were checked above; the caller promises the instructions.
         unsafe {
@@ -315,7 +330,13 @@ mod x86 {
                     load!("tmm3", c11.0, c11.1);
                 }
             } else {
-                asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, preserves_flags, nomem));
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, preserves_flags, nomem)
+                );
             }
             let (a0, a1) = (block.a.as_ptr().wrapping_add(g0.rows[0].a), block.a.as_ptr().wrapping_add(g1.rows[0].a));
             let b0 = block.b.as_ptr().wrapping_add(panel * block.panel);
@@ -341,7 +362,9 @@ mod x86 {
                         }
                         (last_a, last_b) = (i, j);
                         match (MB, NB) {
-                            (2, 2) => product!("tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7"; "tmm2", "tmm5", "tmm6"; "tmm3", "tmm5", "tmm7"),
+                            (2, 2) => {
+                                product!("tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7"; "tmm2", "tmm5", "tmm6"; "tmm3", "tmm5", "tmm7")
+                            }
                             (2, _) => product!("tmm0", "tmm4", "tmm6"; "tmm2", "tmm5", "tmm6"),
                             (_, 2) => product!("tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7"),
                             (_, _) => product!("tmm0", "tmm4", "tmm6"),

@@ -60,7 +60,11 @@ impl Matrix {
 
     /// As the right operand whose columns are the rows: panels `[plane][columns / 2][16][2]`.
     fn turned(&self, work: &Work<'_>) -> Result<Panels> {
-        let panels = Panels { planes: self.planes, deep: self.ld, halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)? };
+        let panels = Panels {
+            planes: self.planes,
+            deep: self.ld,
+            halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)?,
+        };
         let mut panels = panels;
         let (from, panel) = (halves_of(&self.halves), panels.panel());
         for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE)) {
@@ -184,7 +188,14 @@ fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, columns: usize, to: &
 }
 
 /// As [`weights`], turned: rows are keys, their places queries.
-fn weights_turned<'a>(work: &Work<'_>, from: &[f32], queries: usize, keys: usize, turned: &mut [f32], to: &'a mut [u16]) -> Left<'a> {
+fn weights_turned<'a>(
+    work: &Work<'_>,
+    from: &[f32],
+    queries: usize,
+    keys: usize,
+    turned: &mut [f32],
+    to: &'a mut [u16],
+) -> Left<'a> {
     let ld = queries.next_multiple_of(DEEP);
     let distance = keys.next_multiple_of(SIDE) * ld;
     f32::transpose(work.isa, from, KEYS, queries, keys, turned, ld);
@@ -290,7 +301,8 @@ impl Heads<'_> {
         if !work.is_exact() {
             return Ok(());
         }
-        let (go_upright, q_upright, k_turned, k_upright) = (go.upright(work)?, q.upright(work)?, k.turned(work)?, k.upright(work)?);
+        let (go_upright, q_upright, k_turned, k_upright) =
+            (go.upright(work)?, q.upright(work)?, k.turned(work)?, k.upright(work)?);
         let mut lse = vec![0.0f32; g.t];
         ins[5].load(isa, head * g.t, &mut lse);
         let mut scratch = Scratch::new(work, queries)?;
@@ -334,7 +346,17 @@ impl Heads<'_> {
                     f32::map2(isa, slope, &p[row.clone()], &dp[row.clone()], &mut tile[row]);
                 }
                 let left = weights(work, tile, rows, keys, scratch.split.as_mut_slice());
-                multiply(work, left, rows, &k_upright, [key, left.ld], [0, g.d], &mut dq[first * padded(g.d)..], padded(g.d), true);
+                multiply(
+                    work,
+                    left,
+                    rows,
+                    &k_upright,
+                    [key, left.ld],
+                    [0, g.d],
+                    &mut dq[first * padded(g.d)..],
+                    padded(g.d),
+                    true,
+                );
                 let left = weights_turned(work, tile, rows, keys, turned, scratch.split.as_mut_slice());
                 multiply(work, left, keys, &q_upright, places, [0, g.d], &mut dk[key * padded(g.d)..], padded(g.d), true);
             }

@@ -41,7 +41,15 @@ impl<'a> Image<'a> {
     }
 
     /// The slab of the pieces, `[pixel][padded channels]` in planes; zeros outside the image and beyond the channels.
-    fn slab(&self, work: &Work<'_>, g: &Correlation, pieces: &[Piece], [first, channels, padded]: [usize; 3], distance: usize, to: &mut [u16]) {
+    fn slab(
+        &self,
+        work: &Work<'_>,
+        g: &Correlation,
+        pieces: &[Piece],
+        [first, channels, padded]: [usize; 3],
+        distance: usize,
+        to: &mut [u16],
+    ) {
         let (Source { h, w, c, .. }, width) = (self.source, g.width());
         let inside = |at: isize, extent: usize| at.clamp(0, extent as isize) as usize;
         let (left, right) = (inside(g.low[1], *w), inside(g.low[1] + width as isize, *w));
@@ -189,7 +197,14 @@ impl<'a> Weight<'a> {
     }
 
     /// `wide[channel][tap][column]` of input channels `[at, channels]`; columns are output channels.
-    fn turn_outputs(&self, work: &Work<'_>, [first, count]: [usize; 2], [at, channels]: [usize; 2], read: &mut [f32], wide: &mut [f32]) {
+    fn turn_outputs(
+        &self,
+        work: &Work<'_>,
+        [first, count]: [usize; 2],
+        [at, channels]: [usize; 2],
+        read: &mut [f32],
+        wide: &mut [f32],
+    ) {
         let (len, taps) = (channels * self.taps, self.taps);
         let ld = len + SIDE;
         for (j, to) in read.chunks_mut(ld).enumerate().take(SIDE) {
@@ -203,7 +218,14 @@ impl<'a> Weight<'a> {
     }
 
     /// `wide[channel][tap][column]` of output channels `[at, channels]`; columns are input channels.
-    fn turn_inputs(&self, work: &Work<'_>, [first, count]: [usize; 2], [at, channels]: [usize; 2], read: &mut [f32], wide: &mut [f32]) {
+    fn turn_inputs(
+        &self,
+        work: &Work<'_>,
+        [first, count]: [usize; 2],
+        [at, channels]: [usize; 2],
+        read: &mut [f32],
+        wide: &mut [f32],
+    ) {
         let taps = self.taps;
         let mut block = [0.0; SIDE * SIDE];
         for o in 0..channels {
@@ -320,7 +342,10 @@ impl Panels<'_> {
         let block = |a: &[u16], a_planes: (usize, usize), rows: &[Row], segments: &[Segment], acc: &mut [f32], add: bool| {
             let panel = self.planes * self.deep * SIDE;
             let (b, b_planes, columns) = (self.halves, (self.planes, self.deep * SIDE), self.columns);
-            amx::run(work.isa, TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add });
+            amx::run(
+                work.isa,
+                TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add },
+            );
         };
         if !inner.copies {
             let segment =
@@ -474,7 +499,8 @@ pub(super) fn weight_backward(
     let to = &mut to[..shape.numel() * dtype.size()];
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
     let [outputs, inputs, taps] = [shape[0], shape[1], shape[2] * shape[3]];
-    let over = OverPixels { g: &g, grad: Image::new(&grad), x: Image::new(&x), kernel: [shape[2], shape[3]], dilation: conv.dilation };
+    let over =
+        OverPixels { g: &g, grad: Image::new(&grad), x: Image::new(&x), kernel: [shape[2], shape[3]], dilation: conv.dilation };
     // Blocks of output and input channels.
     let (o_block, c_block) = (outputs.min(256), inputs.min(64));
     let padded = c_block.next_multiple_of(SIDE);

@@ -61,7 +61,15 @@ impl<'a> Planes<'a> {
     }
 
     /// Rows `first..first + rows` and inner places `from..from + deep` as planes `[row][deep]`, rows `ld` apart.
-    fn left(&self, work: &Work<'_>, [first, rows]: [usize; 2], [from, deep]: [usize; 2], ld: usize, distance: usize, to: &mut [u16]) {
+    fn left(
+        &self,
+        work: &Work<'_>,
+        [first, rows]: [usize; 2],
+        [from, deep]: [usize; 2],
+        ld: usize,
+        distance: usize,
+        to: &mut [u16],
+    ) {
         let padded = deep.next_multiple_of(DEEP);
         let [r, c] = self.matrix.strides;
         if r == 1 && c != 1 {
@@ -236,7 +244,11 @@ impl Product<'_> {
                         panel: self.panel(),
                         columns,
                         segments: &[Segment { a: 0, b: from * SIDE, len: len.next_multiple_of(DEEP) }],
-                        acc: if direct { &mut elements_mut::<f32>(out)[at..] } else { &mut acc.as_mut_slice::<f32>()[..rows * ld] },
+                        acc: if direct {
+                            &mut elements_mut::<f32>(out)[at..]
+                        } else {
+                            &mut acc.as_mut_slice::<f32>()[..rows * ld]
+                        },
                         add: from > 0,
                     };
                     amx::run(work.isa, block);

@@ -100,7 +100,11 @@ impl Work<'_> {
         const BLOCK: usize = 512;
         let count = planes_of(dtype).unwrap_or(1);
         if dtype == DType::BF16 && stride == 1 {
-            return self.note(planes::copy(self.isa, bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]), &mut to[..n]));
+            return self.note(planes::copy(
+                self.isa,
+                bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]),
+                &mut to[..n],
+            ));
         }
         if dtype == DType::F32 && stride == 1 {
             let from = &elements::<f32>(bytes)[start..start + n];

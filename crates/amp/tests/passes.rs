@@ -1,0 +1,25 @@
+//! How often a step reads gradients: alone in its binary, as the profile counts for all threads.
+
+use binade_amp::{LossScale, Policy, StepOutcome, Training};
+use binade_autograd::{Var, scope};
+use binade_nn::{AdamW, Layer, Linear, Optimizer};
+use binade_tensor::{Array, Class, DType, Device, profile};
+
+#[test]
+fn a_step_makes_one_pass_for_check_and_norm_and_one_for_the_rest() {
+    for (dtype, scale) in [(DType::F32, LossScale::Off), (DType::F16, LossScale::Static(128.0)), (DType::BF16, LossScale::Off)] {
+        let layer = scope::with_key(1, 0, || Linear::new(8, 4)).unwrap();
+        let x = Var::constant(Array::from_slice(&Device::cpu(), &[0.5f32; 16], &[2, 8], Class::Activations).unwrap());
+        let mut t = Training::new(Optimizer::new(&layer, AdamW::default()), Policy::autocast(dtype), scale).unwrap();
+        t.clip = Some(0.5);
+        profile::start();
+        let step = t.step(|| -> binade_amp::Result<Var> { Ok(layer.forward(&x)?.square()?.sum(&[], false)?) }).unwrap();
+        let rows = profile::stop();
+        assert_eq!(step.outcome, StepOutcome::Applied);
+        let passes: Vec<_> = rows.iter().filter(|r| r.name.ends_with("of 2 tensors")).collect();
+        let mut names: Vec<&str> = passes.iter().map(|r| r.name.as_str()).collect();
+        names.sort();
+        assert_eq!(names, ["adamw of 2 tensors", "norm of 2 tensors"], "{dtype}");
+        assert!(passes.iter().all(|r| r.calls == 1));
+    }
+}

@@ -1,0 +1,181 @@
+//! How gradients travel: parts of one tensor are joined, 16 bit stays 16 bit until somebody needs f32.
+
+use std::sync::{Arc, Mutex};
+
+use binade_autograd::{Var, grad, scope};
+use binade_tensor::op::{Backward, Unary};
+use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, run_laid_out};
+
+fn leaf(shape: &[usize]) -> Var {
+    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32 / 8.0 - 2.0).collect();
+    Var::leaf(Array::from_slice(&Device::cpu(), &values, shape, Class::Weights).unwrap())
+}
+
+/// The names of the operators that compute gradients inside `f`, views apart.
+fn backward_operators<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let observer: scope::Observer = Arc::new(move |event| {
+        if event.phase == scope::Phase::Backward && !matches!(event.op, Op::View(_)) {
+            sink.lock().unwrap().push(event.op.name().to_string());
+        }
+    });
+    let out = scope::with_observer(observer, f);
+    let names = seen.lock().unwrap().clone();
+    (out, names)
+}
+
+/// The gradient of Σ wᵢ·partᵢ for parts (start, length) of dimension `dim`, one weight each, and the operators it took.
+fn of_parts(x: &Var, y: &Var, dim: isize, parts: &[(usize, usize)]) -> (Vec<f64>, Vec<String>) {
+    let terms = parts.iter().enumerate().map(|(i, &(start, length))| {
+        let part = (&y.narrow(dim, start, length).unwrap() * (i as f64 + 1.0)).unwrap();
+        part.sum(&[], false).unwrap()
+    });
+    let loss = terms.reduce(|a, b| a.add(&b).unwrap()).unwrap();
+    let (grads, names) = backward_operators(|| loss.backward().unwrap());
+    (grads.get(x).unwrap().to_f64_vec().unwrap(), names)
+}
+
+/// What [`of_parts`] should give for x of shape `[rows, columns]`, cut along the columns.
+fn expected(rows: usize, columns: usize, parts: &[(usize, usize)]) -> Vec<f64> {
+    let weight = |c: usize| {
+        let covers =
+            |(i, &(start, length)): (usize, &(usize, usize))| ((start..start + length).contains(&c)) as u64 * (i as u64 + 1);
+        parts.iter().enumerate().map(covers).sum::<u64>() as f64
+    };
+    (0..rows * columns).map(|i| weight(i % columns)).collect()
+}
+
+#[test]
+fn parts_that_cover_a_tensor_are_joined_by_one_copy() {
+    // In any order.
+    for parts in [[(0, 2), (2, 3), (5, 1)], [(2, 3), (5, 1), (0, 2)]] {
+        let x = leaf(&[4, 6]);
+        let (found, names) = of_parts(&x, &x, 1, &parts);
+        assert_eq!(found, expected(4, 6, &parts));
+        assert_eq!(names.iter().filter(|n| *n == "cat").count(), 1, "{names:?}");
+        assert!(!names.iter().any(|n| n == "narrow_backward"), "{names:?}");
+    }
+}
+
+#[test]
+fn parts_that_leave_gaps_or_overlap_are_padded_and_added() {
+    for parts in [&[(0, 2), (3, 3)][..], &[(0, 4), (2, 4)], &[(1, 5)], &[(0, 3), (0, 3), (3, 3)]] {
+        let x = leaf(&[4, 6]);
+        let (found, names) = of_parts(&x, &x, 1, parts);
+        assert_eq!(found, expected(4, 6, parts), "{parts:?}");
+        assert_eq!(names.iter().filter(|n| *n == "narrow_backward").count(), parts.len(), "{names:?}");
+    }
+}
+
+#[test]
+fn parts_and_the_whole_add_up() {
+    let x = leaf(&[2, 4]);
+    let whole = x.square().unwrap().sum(&[], false).unwrap();
+    let halves = [0, 2].map(|start| x.narrow(1, start, 2).unwrap().unary(Unary::Neg).unwrap().sum(&[], false).unwrap());
+    let loss = whole.add(&halves[0]).unwrap().add(&halves[1]).unwrap();
+    let found = loss.backward().unwrap().get(&x).unwrap().to_f64_vec().unwrap();
+    let exact: Vec<f64> = x.array().to_f64_vec().unwrap().iter().map(|x| 2.0 * x - 1.0).collect();
+    assert_eq!(found, exact);
+}
+
+#[test]
+fn q_k_and_v_are_joined_in_the_memory_order_of_the_product_they_were_cut_from() {
+    // (N, T, 3·H·E) as a linear layer gives it, to (3, N, H, T, E) and back without another copy.
+    let (n, t, h, e) = (2, 3, 2, 4);
+    let x = leaf(&[n, t, 3 * h * e]);
+    let y = x.unary(Unary::Neg).unwrap();
+    let qkv = y.reshape(&[n as isize, t as isize, 3, h as isize, e as isize]).unwrap().permute(&[2, 0, 3, 1, 4]).unwrap();
+    let (found, names) = of_parts(&x, &qkv, 0, &[(0, 1), (1, 1), (2, 1)]);
+    let exact: Vec<f64> = (0..n * t * 3 * h * e).map(|i| -((i / (h * e) % 3) as f64 + 1.0)).collect();
+    assert_eq!(found, exact);
+    assert_eq!(names.iter().filter(|n| ["cat", "copy", "narrow_backward", "add"].contains(&n.as_str())).count(), 1, "{names:?}");
+}
+
+#[test]
+fn joined_gradients_are_differentiated_again() {
+    let x = leaf(&[2, 6]);
+    let cubes = [0, 2, 4].map(|start| {
+        let part = x.narrow(1, start, 2).unwrap();
+        (&part.square().unwrap() * &part).unwrap().sum(&[], false).unwrap()
+    });
+    let loss = cubes.into_iter().reduce(|a, b| a.add(&b).unwrap()).unwrap();
+    let first = grad(&loss, &[&x], None, true).unwrap().remove(0).unwrap();
+    let second = first.sum(&[], false).unwrap().backward().unwrap().get(&x).unwrap().to_f64_vec().unwrap();
+    let values = x.array().to_f64_vec().unwrap();
+    assert_eq!(first.array().to_f64_vec().unwrap(), values.iter().map(|x| 3.0 * x * x).collect::<Vec<_>>());
+    assert_eq!(second, values.iter().map(|x| 6.0 * x).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_backward_through_a_narrowed_view_is_a_named_error() {
+    let x = leaf(&[2, 4]);
+    let part = x.narrow(1, 0, 2).unwrap();
+    let y = part.sum(&[], false).unwrap();
+    y.backward().unwrap();
+    assert!(matches!(y.backward(), Err(binade_autograd::Error::Released { .. })));
+}
+
+#[test]
+fn a_lean_gradient_has_the_same_values_in_the_dtype_it_was_rounded_to() {
+    for dtype in [DType::F16, DType::BF16] {
+        let loss = |w: &Var, b: &Var| {
+            // Through a view of the leaf, as a linear layer uses its weight; the bias twice.
+            let w = w.transpose(0, 1).unwrap().cast(dtype).unwrap();
+            let b = b.cast(dtype).unwrap();
+            w.square().unwrap().add(&b).unwrap().add(&b).unwrap().sum(&[], false).unwrap()
+        };
+        let (w, b) = (leaf(&[3, 4]), leaf(&[3]));
+        let plain = loss(&w, &b).backward().unwrap();
+        let (lean, names) = backward_operators(|| loss(&w, &b).backward_lean(None).unwrap());
+        for leaf in [&w, &b] {
+            assert_eq!(plain.get(leaf).unwrap().dtype(), DType::F32);
+            assert_eq!(lean.get(leaf).unwrap().to_f64_vec().unwrap(), plain.get(leaf).unwrap().to_f64_vec().unwrap());
+        }
+        assert_eq!(lean.get(&w).unwrap().dtype(), dtype);
+        assert!(lean.get(&w).unwrap().layout().same_order(w.array().layout()));
+        // The sum of the bias's two uses is rounded once; nothing is widened.
+        assert!(names.iter().filter(|n| *n == "cast").count() <= 1, "{names:?}");
+    }
+}
+
+#[test]
+fn a_hook_sees_the_gradient_in_the_dtype_of_its_tensor() {
+    let x = leaf(&[4]);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    x.register_hook(move |g| {
+        sink.lock().unwrap().push(g.dtype());
+        Ok(None)
+    })
+    .unwrap();
+    let y = x.cast(DType::F16).unwrap().square().unwrap().sum(&[], false).unwrap();
+    y.backward_lean(None).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [DType::F32]);
+}
+
+#[test]
+fn the_backward_kernel_of_a_narrowed_view_still_serves_those_who_run_it() {
+    let g = leaf(&[2, 3]);
+    let op = Op::Backward(Backward::Narrow { dim: 1, start: 2, shape: [2, 6].try_into().unwrap() });
+    let out = binade_tensor::run_one(&op, &[g.array()], g.array().device(), DType::F32, Class::Gradients).unwrap();
+    let v = g.array().to_f64_vec().unwrap();
+    assert_eq!(out.to_f64_vec().unwrap(), [0.0, 0.0, v[0], v[1], v[2], 0.0, 0.0, 0.0, v[3], v[4], v[5], 0.0]);
+}
+
+#[test]
+fn an_operator_writes_into_the_memory_order_asked_for_or_refuses() {
+    let (a, b) = (leaf(&[2, 3]), leaf(&[2, 3]));
+    let device = a.array().device();
+    let run = |layout: Layout| {
+        let meta = Meta { dtype: DType::F16, layout };
+        run_laid_out(&Op::Cat { dim: 0 }, &[a.array(), b.array()], device, meta, Class::Gradients)
+    };
+    let columns = Layout::contiguous([3, 4].try_into().unwrap()).permute(&[1, 0]);
+    let out = run(columns).unwrap();
+    assert_eq!((out.dtype(), *out.layout()), (DType::F16, columns));
+    let values = a.array().to_f64_vec().unwrap();
+    assert_eq!(out.to_f64_vec().unwrap(), [values.clone(), values].concat());
+    let whole = Layout::contiguous([4, 6].try_into().unwrap());
+    assert!(run(whole.narrow(1, 0, 3)).is_err() && run(whole).is_err());
+}
