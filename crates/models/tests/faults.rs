@@ -52,7 +52,7 @@ fn small_cnn() {
 #[test]
 fn resnet() {
     let [spoilt, absorbed] = plant_everywhere("resnet", 1);
-    assert!(spoilt >= 60 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
+    assert!(spoilt >= 50 && absorbed * 4 <= spoilt, "{spoilt} spoilt, {absorbed} absorbed");
 }
 
 #[test]
