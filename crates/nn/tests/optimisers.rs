@@ -164,7 +164,7 @@ fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
         });
         let slot = |i: usize| Slot {
             param: Some(ArrayMut::new("test", &params[i]).unwrap()),
-            master: (i % 2 == 0).then(|| ArrayMut::new("test", &masters[i]).unwrap()),
+            master: i.is_multiple_of(2).then(|| ArrayMut::new("test", &masters[i]).unwrap()),
             grad: Grad::Read(&grads[i]),
             state: state[i].iter().map(|s| ArrayMut::new("test", s).unwrap()).collect(),
             first: i == 3,

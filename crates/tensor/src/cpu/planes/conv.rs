@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{Tile16, Work, halves_of, planes_of, transpose};
+use super::{Tile16, Work, apart, halves_of, planes_of, transpose};
 use crate::cpu::conv::{Correlation, Phase, Piece, Source};
 use crate::cpu::gemm::{Finish, output_parts, workspace};
 use crate::cpu::operand::{Compute as _, Operand, elements_mut};
@@ -390,7 +390,7 @@ impl Panels<'_> {
             parts.push(runs.iter().map(|(run, _)| *run).collect());
         }
         let longest = parts.iter().map(|p| p.iter().map(|s| s.len).sum::<usize>()).max().unwrap_or(0).next_multiple_of(DEEP);
-        let lda = (longest / DEEP | 1) * DEEP;
+        let lda = apart(longest);
         let patches_distance = rows.len().next_multiple_of(SIDE) * lda;
         let mut patches = work.halves(x_planes * patches_distance)?;
         let patches = &mut patches.as_mut_slice::<u16>()[..x_planes * patches_distance];
@@ -580,7 +580,7 @@ impl OverPixels<'_> {
         let places: SmallVec<[usize; 8]> = pieces.iter().map(|p| (p.rows * pitch).next_multiple_of(DEEP)).collect();
         let deep: usize = places.iter().sum();
 
-        let lda = (deep / DEEP | 1) * DEEP;
+        let lda = apart(deep);
         let g_distance = os.next_multiple_of(SIDE) * lda;
         let mut turned = work.halves(g_planes * g_distance)?;
         let turned = &mut turned.as_mut_slice::<u16>()[..g_planes * g_distance];

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{Tile16, Work, pair_up, planes_of, transpose};
+use super::{Tile16, Work, apart, pair_up, planes_of, transpose};
 use crate::cpu::gemm::{Batch, Finish, Matrix, output_parts, workspace};
 use crate::cpu::operand::{BLOCK, elements_mut};
 use crate::cpu::tile::{Row, Segment};
@@ -213,7 +213,7 @@ impl Product<'_> {
         let deep = self.padded().div_ceil(parts).next_multiple_of(DEEP);
         let pass = n.min(if parts == 1 { COLUMNS } else { MOST_COLUMNS });
         // Rows of a slab must not meet in the same sets of the cache.
-        let lda = (deep / DEEP | 1) * DEEP;
+        let lda = apart(deep);
         let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
             let (first, rows) = (i * block, out.len() / (n * dtype.size()));
             let distance = rows.next_multiple_of(SIDE) * lda;
@@ -273,7 +273,7 @@ impl Product<'_> {
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         let columns = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(3 * PANELS * SIDE);
         let deep = self.padded().div_ceil(self.padded().div_ceil(LONG)).next_multiple_of(DEEP);
-        let lda = (deep / DEEP | 1) * DEEP;
+        let lda = apart(deep);
         // [part of the inner dimension][block of rows][plane][row][place]
         let size = self.a.count * STRIP * lda;
         let blocks = m.div_ceil(STRIP);

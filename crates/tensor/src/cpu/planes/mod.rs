@@ -119,6 +119,12 @@ impl Work<'_> {
     }
 }
 
+/// The distance of rows with `deep` places, a multiple of 32: an odd number of cache lines, so that the rows of a tile do not meet in
+/// the same sets of the cache.
+fn apart(deep: usize) -> usize {
+    ((deep / DEEP) | 1) * DEEP
+}
+
 /// A tile of 16-bit numbers, aligned so that pairs can be moved as f32.
 #[repr(align(64))]
 struct Tile16([u16; SIDE * DEEP]);
