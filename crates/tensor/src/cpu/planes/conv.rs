@@ -392,20 +392,25 @@ impl Panels<'_> {
         let longest = parts.iter().map(|p| p.iter().map(|s| s.len).sum::<usize>()).max().unwrap_or(0).next_multiple_of(DEEP);
         let lda = apart(longest);
         let patches_distance = rows.len().next_multiple_of(SIDE) * lda;
-        let mut patches = work.halves(x_planes * patches_distance)?;
-        let patches = &mut patches.as_mut_slice::<u16>()[..x_planes * patches_distance];
+        let mut patches = work.halves(x_planes * patches_distance + SIDE)?;
+        let patches = &mut patches.as_mut_slice::<u16>()[..x_planes * patches_distance + SIDE];
         let places: Vec<Row> = rows.iter().enumerate().map(|(i, r)| Row { a: i * lda, acc: r.acc }).collect();
         for (i, part) in parts.iter().enumerate() {
             let len: usize = part.iter().map(|s| s.len).sum();
             for plane in 0..x_planes {
                 let (from, to) = (&slab[plane * distance..], &mut patches[plane * patches_distance..]);
-                for (r, to) in rows.iter().zip(to.chunks_exact_mut(lda)) {
-                    let mut at = 0;
+                for (i, r) in rows.iter().enumerate() {
+                    let mut at = i * lda;
                     for s in part {
-                        to[at..at + s.len].copy_from_slice(&from[r.a + s.a..][..s.len]);
+                        if s.len <= SIDE {
+                            // A whole vector: what is too much of it is overwritten by what follows.
+                            to[at..at + SIDE].copy_from_slice(&from[r.a + s.a..][..SIDE]);
+                        } else {
+                            to[at..at + s.len].copy_from_slice(&from[r.a + s.a..][..s.len]);
+                        }
                         at += s.len;
                     }
-                    to[at..len.next_multiple_of(DEEP)].fill(0);
+                    to[at..i * lda + len.next_multiple_of(DEEP)].fill(0);
                 }
             }
             let mut at = 0;
@@ -492,7 +497,9 @@ pub(super) fn weight_backward(
 ) -> Result<bool> {
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
-    if !serves(conv, &shape, grad.n * grad.h * grad.w) {
+    // Few channels leave most of a tile empty, which only the fewest planes make up for.
+    let planes = ins[..2].iter().filter_map(|a| planes_of(a.dtype())).sum::<usize>();
+    if !serves(conv, &shape, grad.n * grad.h * grad.w) || shape[1] < FEW && planes > 2 {
         return Ok(false);
     }
     let Some(to) = out.bytes() else { return Ok(false) };
