@@ -2,16 +2,22 @@
 //! the rounding of what the planes before it leave.
 //!
 //! What has no such sum, or would meet an instruction that flushes it, is refused: infinities, NaN, f32 numbers beyond bf16's range
-//! or below 2⁻¹⁰³ (whose last plane would be subnormal), bf16 subnormals.
+//! or below 2⁻¹⁰³ (whose last plane would be subnormal), bf16 subnormals. Functions that split return the bits of the smallest
+//! magnitude but zero as an f32 number, [`NONE`] if there is no such number, or [`REFUSED`].
 
 /// Planes of f32, f16 and bf16 at most.
 pub const MOST: usize = 3;
 
-/// Splits numbers into `planes` planes, `distance` apart in `to`. Returns whether all of them have such a sum.
+/// All numbers are zero.
+pub const NONE: u32 = u32::MAX;
+/// A number has no sum of planes.
+pub const REFUSED: u32 = 0;
+
+/// Splits numbers into `planes` planes, `distance` apart in `to`.
 ///
 /// # Panics
 /// `to` is too short.
-pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> bool {
+pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> u32 {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + from.len(), "no room for the planes");
     #[cfg(target_arch = "x86_64")]
@@ -24,20 +30,20 @@ pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: 
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    REFUSED
 }
 
-/// Copies bf16 numbers that are their own only plane. Returns whether all may be used.
+/// Copies bf16 numbers, which are their own only plane.
 ///
 /// # Panics
 /// The lengths differ.
-pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> bool {
+pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> u32 {
     assert!(isa >= super::Isa::Amx && from.len() == to.len(), "equal lengths");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512; the lengths are equal.
     return unsafe { x86::copy(from, to) };
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    REFUSED
 }
 
 /// `to[2i] = a[i]`, `to[2i + 1] = b[i]`.
@@ -72,7 +78,7 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
 ///
 /// # Panics
 /// `to` is too short.
-pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> bool {
+pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> u32 {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + 32, "no room for the planes");
     #[cfg(target_arch = "x86_64")]
@@ -85,29 +91,31 @@ pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, dista
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    REFUSED
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::{NONE, REFUSED};
+
     /// Bytes ahead of which memory is asked for.
     const AHEAD: usize = 1024;
     /// Below it an f32 number's last bit is below bf16's normal range: 2⁻¹⁰³.
-    const SMALL: i32 = 24 << 23;
+    const SMALL: u32 = 24 << 23;
     /// From here on f32 numbers round to bf16's infinity.
-    const LARGE: i32 = 0x7f7f_8000;
+    const LARGE: u32 = 0x7f7f_8000;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    unsafe fn planes_of<const P: usize>(x: __m512) -> ([__m256i; P], __mmask16) {
+    unsafe fn planes_of<const P: usize>(x: __m512, seen: &mut Seen) -> [__m256i; P] {
         let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
         // Less by one, so that zero is the largest.
         let below = _mm512_sub_epi32(size, _mm512_set1_epi32(1));
-        let bad = _mm512_cmplt_epu32_mask(below, _mm512_set1_epi32(SMALL - 1))
-            | _mm512_cmpge_epu32_mask(size, _mm512_set1_epi32(LARGE));
+        seen.least = _mm512_min_epu32(seen.least, below);
+        seen.most = _mm512_max_epu32(seen.most, size);
         let mut rest = x;
-        let planes = std::array::from_fn(|i| {
+        std::array::from_fn(|i| {
             // SAFETY: a reinterpretation of 32 bytes.
             let plane: __m256i = unsafe { std::mem::transmute(_mm512_cvtneps_pbh(rest)) };
             if i + 1 < P {
@@ -115,20 +123,41 @@ mod x86 {
                 rest = _mm512_sub_ps(rest, wide);
             }
             plane
-        });
-        (planes, bad)
+        })
+    }
+
+    /// The magnitudes met so far, as bits; `least` less by one.
+    struct Seen {
+        least: __m512i,
+        most: __m512i,
+    }
+
+    impl Seen {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        fn new() -> Seen {
+            Seen { least: _mm512_set1_epi32(-1), most: _mm512_setzero_si512() }
+        }
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        fn result(&self, small: u32, large: u32) -> u32 {
+            let (least, most) = (_mm512_reduce_min_epu32(self.least), _mm512_reduce_max_epu32(self.most));
+            match least {
+                u32::MAX => NONE,
+                _ if least + 1 < small || most >= large => REFUSED,
+                _ => least + 1,
+            }
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> bool {
-        let mut bad = 0;
+    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> u32 {
+        let mut seen = Seen::new();
         let mut i = 0;
         while i + 16 <= from.len() {
             // SAFETY: whole vectors of what is left; what is asked for ahead need not be there.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(i + AHEAD / 4).cast());
-                let (planes, b) = planes_of::<P>(_mm512_loadu_ps(from.as_ptr().add(i)));
-                bad |= b;
+                let planes = planes_of::<P>(_mm512_loadu_ps(from.as_ptr().add(i)), &mut seen);
                 for (p, plane) in planes.into_iter().enumerate() {
                     _mm256_storeu_si256(to.as_mut_ptr().add(p * distance + i).cast(), plane);
                 }
@@ -140,20 +169,19 @@ mod x86 {
             let mask = (u32::MAX >> (32 - n)) as __mmask16;
             // SAFETY: masked to what is left of `from`, and of each plane in `to`.
             unsafe {
-                let (planes, b) = planes_of::<P>(_mm512_maskz_loadu_ps(mask, from.as_ptr().add(i)));
-                bad |= b;
+                let planes = planes_of::<P>(_mm512_maskz_loadu_ps(mask, from.as_ptr().add(i)), &mut seen);
                 for (p, plane) in planes.into_iter().enumerate() {
                     _mm256_mask_storeu_epi16(to.as_mut_ptr().add(p * distance + i).cast(), mask, plane);
                 }
             }
             i += n;
         }
-        bad == 0
+        seen.result(SMALL, LARGE)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> bool {
-        let mut bad = 0;
+    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> u32 {
+        let (mut least, mut most) = (_mm512_set1_epi16(-1), _mm512_setzero_si512());
         let mut i = 0;
         while i < from.len() {
             let n = (from.len() - i).min(32);
@@ -164,13 +192,27 @@ mod x86 {
                 let x = _mm512_maskz_loadu_epi16(mask, from.as_ptr().add(i).cast());
                 let size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
                 let below = _mm512_sub_epi16(size, _mm512_set1_epi16(1));
-                bad |= _mm512_cmplt_epu16_mask(below, _mm512_set1_epi16(0x007f))
-                    | _mm512_cmpge_epu16_mask(size, _mm512_set1_epi16(0x7f80));
+                least = _mm512_min_epu16(least, below);
+                most = _mm512_max_epu16(most, size);
                 _mm512_mask_storeu_epi16(to.as_mut_ptr().add(i).cast(), mask, x);
             }
             i += n;
         }
-        bad == 0
+        // The two halves of each pair, as f32 numbers: a bf16 number is the upper half of one.
+        let high = |x: __m512i| _mm512_slli_epi32::<16>(x);
+        let (low_halves, low_bits) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(-65536));
+        let all = _mm512_cmpeq_epi16_mask(least, _mm512_set1_epi16(-1)) == u32::MAX;
+        // One more than `least`, where 0xffff, which stands for zeros, stays the largest.
+        let next =
+            _mm512_mask_add_epi16(least, _mm512_cmpneq_epi16_mask(least, _mm512_set1_epi16(-1)), least, _mm512_set1_epi16(1));
+        let least = _mm512_min_epu32(high(next), _mm512_and_si512(next, low_bits));
+        let most = _mm512_max_epu32(_mm512_and_si512(most, low_halves), _mm512_srli_epi32::<16>(most));
+        let (least, most) = (_mm512_reduce_min_epu32(least), _mm512_reduce_max_epu32(most));
+        match least {
+            _ if all => NONE,
+            _ if least < 0x0080_0000 || most >= 0x7f80 => REFUSED,
+            _ => least,
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
@@ -206,16 +248,17 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> bool {
+    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> u32 {
         // SAFETY: whole vectors; the caller checked the room for the planes.
         unsafe {
-            let (a, bad_a) = planes_of::<P>(_mm512_loadu_ps(a.as_ptr()));
-            let (b, bad_b) = planes_of::<P>(_mm512_loadu_ps(b.as_ptr()));
+            let mut seen = Seen::new();
+            let a = planes_of::<P>(_mm512_loadu_ps(a.as_ptr()), &mut seen);
+            let b = planes_of::<P>(_mm512_loadu_ps(b.as_ptr()), &mut seen);
             for p in 0..P {
                 let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
                 _mm512_storeu_si512(to.as_mut_ptr().add(p * distance).cast(), pairs);
             }
-            bad_a | bad_b == 0
+            seen.result(SMALL, LARGE)
         }
     }
 }

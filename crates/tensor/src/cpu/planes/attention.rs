@@ -38,7 +38,7 @@ impl Matrix {
         self.rows.next_multiple_of(DEEP) * self.ld
     }
 
-    fn read(work: &Work<'_>, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Result<Matrix> {
+    fn read(work: &Work<'_>, which: usize, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Result<Matrix> {
         let planes = planes_of(x.source().0).unwrap_or(1);
         let (ld, padded) = (columns.next_multiple_of(DEEP), rows.next_multiple_of(DEEP));
         let distance = padded * ld;
@@ -49,10 +49,10 @@ impl Matrix {
         }
         let start = head * rows * columns;
         if ld == columns {
-            work.read_flat(x, start, rows * columns, distance, to);
+            work.read_flat(which, x, start, rows * columns, distance, to);
         } else {
             for i in 0..rows {
-                work.read_flat(x, start + i * columns, columns, distance, &mut to[i * ld..]);
+                work.read_flat(which, x, start + i * columns, columns, distance, &mut to[i * ld..]);
             }
         }
         Ok(Matrix { halves, planes, rows, columns, ld })
@@ -241,9 +241,9 @@ impl Heads<'_> {
     fn forward(&self, head: usize, [q, k, v]: [&Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
         let (work, g) = (self.work, &self.g);
         let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
-        let q = Matrix::read(work, q, head, g.t, g.d)?;
-        let k = Matrix::read(work, k, kv, g.s, g.d)?.turned(work)?;
-        let v = Matrix::read(work, v, kv, g.s, g.e)?.upright(work)?;
+        let q = Matrix::read(work, 0, q, head, g.t, g.d)?;
+        let k = Matrix::read(work, 1, k, kv, g.s, g.d)?.turned(work)?;
+        let v = Matrix::read(work, 2, v, kv, g.s, g.e)?.upright(work)?;
         let mut scratch = Scratch::new(work, queries)?;
         let (tile, p) = (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>());
         let ld = g.e.next_multiple_of(SIDE);
@@ -294,10 +294,10 @@ impl Heads<'_> {
     fn backward(&self, head: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [f32]; 3]) -> Result<()> {
         let (work, g) = (self.work, &self.g);
         let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
-        let go = Matrix::read(work, &ins[0], head, g.t, g.e)?;
-        let q = Matrix::read(work, &ins[1], head, g.t, g.d)?;
-        let k = Matrix::read(work, &ins[2], kv, g.s, g.d)?;
-        let v = Matrix::read(work, &ins[3], kv, g.s, g.e)?.turned(work)?;
+        let go = Matrix::read(work, 0, &ins[0], head, g.t, g.e)?;
+        let q = Matrix::read(work, 1, &ins[1], head, g.t, g.d)?;
+        let k = Matrix::read(work, 2, &ins[2], kv, g.s, g.d)?;
+        let v = Matrix::read(work, 3, &ins[3], kv, g.s, g.e)?.turned(work)?;
         if !work.is_exact() {
             return Ok(());
         }
@@ -400,7 +400,7 @@ pub(super) fn forward(
         f32::store(work.isa, wide, out, dtype);
         Ok::<(), crate::Error>(())
     })?;
-    Ok(work.is_exact())
+    Ok(work.holds(ins, &[[0, 1]]))
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp.
@@ -448,5 +448,5 @@ pub(super) fn backward(
         }
         Ok::<(), crate::Error>(())
     })?;
-    Ok(work.is_exact())
+    Ok(work.holds(ins, &[[1, 2], [0, 3]]))
 }

@@ -31,13 +31,15 @@ const SMALL: usize = 1 << 18;
 
 /// The image of a [`Source`] in planes.
 struct Image<'a> {
+    /// Which input it is.
+    which: usize,
     source: &'a Source<'a>,
     planes: usize,
 }
 
 impl<'a> Image<'a> {
-    fn new(source: &'a Source<'a>) -> Image<'a> {
-        Image { source, planes: planes_of(source.values.source().0).unwrap_or(1) }
+    fn new(which: usize, source: &'a Source<'a>) -> Image<'a> {
+        Image { which, source, planes: planes_of(source.values.source().0).unwrap_or(1) }
     }
 
     /// The slab of the pieces, `[pixel][padded channels]` in planes; zeros outside the image and beyond the channels.
@@ -72,7 +74,7 @@ impl<'a> Image<'a> {
                 zero(to, until..row + width * padded);
                 let pixel = (p.n * h + y as usize) * w + left;
                 if channels == *c && padded == channels {
-                    work.read_flat(&self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..]);
+                    work.read_flat(self.which, &self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..]);
                     continue;
                 }
                 if let Some(rows) = &self.source.rows {
@@ -83,7 +85,7 @@ impl<'a> Image<'a> {
                             let len = ROW.min(n - x);
                             if ch < channels {
                                 let at = ((p.n * c + first + ch) * h + y as usize) * w + left + x;
-                                work.read_flat(rows, at, len, ROW, &mut row);
+                                work.read_flat(self.which, rows, at, len, ROW, &mut row);
                             } else if x == 0 {
                                 row.fill(0);
                             }
@@ -97,7 +99,7 @@ impl<'a> Image<'a> {
                 }
                 for j in 0..right - left {
                     let at = skip + j * padded;
-                    work.read_flat(&self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..]);
+                    work.read_flat(self.which, &self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..]);
                     if padded > channels {
                         zero(to, at + channels..at + padded);
                     }
@@ -177,13 +179,13 @@ impl<'a> Weight<'a> {
                     let to = tap * padded + at + c;
                     if padded.is_multiple_of(2) {
                         let (a, b) = (&places[c * taps + tap], &places[(c + 1) * taps + tap]);
-                        work.note(planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..]));
+                        work.note(1, planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..]));
                         continue;
                     }
                     // With an odd number of channels pairs do not end where taps do.
                     for (r, from) in [(to, c), (to + 1, c + 1)].into_iter().take(channels - c) {
                         let mut halves = [0; planes::MOST * SIDE];
-                        work.note(planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves));
+                        work.note(1, planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves));
                         for (plane, halves) in halves.chunks(SIDE).enumerate().take(self.planes) {
                             let to = &mut panel[plane * deep * SIDE + r / 2 * 2 * SIDE..][..2 * SIDE];
                             to.iter_mut().skip(r % 2).step_by(2).zip(halves).for_each(|(t, &v)| *t = v);
@@ -456,8 +458,8 @@ pub(super) fn forward(
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], false);
-    correlate(work, &g, &Image::new(&x), &weight, &finish, dtype, out, pre)?;
-    Ok(work.is_exact())
+    correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, out, pre)?;
+    Ok(work.holds(ins, &[[0, 1]]))
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
@@ -482,8 +484,8 @@ pub(super) fn input_backward(
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], true);
-    correlate(work, &g, &Image::new(&x), &weight, &finish, dtype, to, None)?;
-    Ok(work.is_exact())
+    correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, to, None)?;
+    Ok(work.holds(ins, &[[0, 1]]))
 }
 
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`: a product over pixels of the turned gradient and of pairs of neighbouring
@@ -506,8 +508,13 @@ pub(super) fn weight_backward(
     let to = &mut to[..shape.numel() * dtype.size()];
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
     let [outputs, inputs, taps] = [shape[0], shape[1], shape[2] * shape[3]];
-    let over =
-        OverPixels { g: &g, grad: Image::new(&grad), x: Image::new(&x), kernel: [shape[2], shape[3]], dilation: conv.dilation };
+    let over = OverPixels {
+        g: &g,
+        grad: Image::new(0, &grad),
+        x: Image::new(1, &x),
+        kernel: [shape[2], shape[3]],
+        dilation: conv.dilation,
+    };
     // Blocks of output and input channels.
     let (o_block, c_block) = (outputs.min(256), inputs.min(64));
     let padded = c_block.next_multiple_of(SIDE);
@@ -556,7 +563,7 @@ pub(super) fn weight_backward(
         }
         f32::store(work.isa, &row, to, dtype);
     });
-    Ok(work.is_exact())
+    Ok(work.holds(ins, &[[0, 1]]))
 }
 
 /// What the gradient by the weight sums over.
@@ -708,11 +715,13 @@ impl OverPixels<'_> {
             let (start_at, end_at) = (pixel(at), pixel(at + DEEP - 1));
             let whole = wide == self.grad.source.c && start_at.zip(end_at).is_some_and(|(a, b)| b == a + (DEEP - 1) * wide);
             if let (true, Some(from)) = (whole, start_at) {
-                work.read_flat(&self.grad.source.values, from, DEEP * wide, DEEP * wide, read);
+                work.read_flat(self.grad.which, &self.grad.source.values, from, DEEP * wide, DEEP * wide, read);
             }
             for l in 0..if whole { 0 } else { DEEP } {
                 match pixel(at + l) {
-                    Some(from) => work.read_flat(&self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..]),
+                    Some(from) => {
+                        work.read_flat(self.grad.which, &self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..])
+                    }
                     None => (0..self.grad.planes).for_each(|plane| read[(plane * DEEP + l) * wide..][..os].fill(0)),
                 }
             }

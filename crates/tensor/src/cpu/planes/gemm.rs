@@ -35,20 +35,22 @@ const SMALL: usize = 1 << 17;
 /// Planes of one operand.
 #[derive(Clone, Copy)]
 struct Planes<'a> {
+    /// Which input it is.
+    which: usize,
     matrix: Matrix<'a>,
     count: usize,
 }
 
 impl<'a> Planes<'a> {
-    fn new(matrix: Matrix<'a>) -> Planes<'a> {
-        Planes { matrix, count: planes_of(matrix.dtype).unwrap_or(1) }
+    fn new(which: usize, matrix: Matrix<'a>) -> Planes<'a> {
+        Planes { which, matrix, count: planes_of(matrix.dtype).unwrap_or(1) }
     }
 
     /// `n` numbers from a place on, along the rows or along the columns.
     fn read(&self, work: &Work<'_>, [row, column]: [usize; 2], along: usize, n: usize, distance: usize, to: &mut [u16]) {
         let Matrix { dtype, bytes, offset, strides } = self.matrix;
         let start = offset + row * strides[0] + column * strides[1];
-        work.read(dtype, bytes, start, strides[along], n, distance, to);
+        work.read(self.which, dtype, bytes, start, strides[along], n, distance, to);
     }
 
     /// Asks for `n` neighbours of a row that will be read soon, where columns are neighbours, or of a column.
@@ -364,7 +366,7 @@ pub(super) fn matmul(
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = |i: usize| {
         let (a, b) = batch.operands(i);
-        Product { m, k, n, a: Planes::new(a), b: Planes::new(b) }
+        Product { m, k, n, a: Planes::new(0, a), b: Planes::new(1, b) }
     };
     let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {
@@ -373,7 +375,7 @@ pub(super) fn matmul(
             let packed = product.pack_right(work)?;
             product.tall(work, super::halves_of(&packed), target(part), false)
         })?;
-        return Ok(work.is_exact());
+        return Ok(work.holds(ins, &[[0, 1]]));
     }
     let mut common = None;
     for (i, part) in parts.into_iter().enumerate() {
@@ -389,5 +391,5 @@ pub(super) fn matmul(
             product.tall(work, super::halves_of(packed), target(part), true)?;
         }
     }
-    Ok(work.is_exact())
+    Ok(work.holds(ins, &[[0, 1]]))
 }

@@ -6,7 +6,7 @@ mod attention;
 mod conv;
 mod gemm;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::operand::{Compute, Operand, elements};
 use super::tile::Tile as _;
@@ -38,7 +38,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     if !served {
         return Ok(false);
     }
-    let work = Work { isa, pool, exact: AtomicBool::new(true) };
+    let work = Work { isa, pool, least: [const { AtomicU32::new(planes::NONE) }; 4] };
     match op {
         Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, ins, bytes, outs),
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
@@ -58,18 +58,36 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
 struct Work<'a> {
     isa: Isa,
     pool: &'a Pool,
-    /// Cleared by whoever meets a number that has no sum of planes: then the results are worth nothing.
-    exact: AtomicBool,
+    /// The smallest magnitude met in each input, as [`planes`] gives it: 0 once a number has no sum of planes.
+    least: [AtomicU32; 4],
 }
 
 impl Work<'_> {
+    /// Whether all numbers met have sums of planes; if not, the results are worth nothing.
     fn is_exact(&self) -> bool {
-        self.exact.load(Ordering::Relaxed)
+        self.least.iter().all(|least| least.load(Ordering::Relaxed) != planes::REFUSED)
     }
 
-    fn note(&self, exact: bool) {
-        if !exact {
-            self.exact.store(false, Ordering::Relaxed);
+    /// Whether results hold: all numbers have sums of planes, and no sum of products of the inputs in `pairs` can be below f32's
+    /// normal range. Products are multiples of the product of the last bits of the smallest numbers.
+    fn holds(&self, ins: &[&Array], pairs: &[[usize; 2]]) -> bool {
+        let last_bit = |i: usize| {
+            let least = self.least[i].load(Ordering::Relaxed);
+            let digits = match ins[i].dtype() {
+                DType::BF16 => 7,
+                DType::F16 => 10,
+                DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => 23,
+            };
+            (least != planes::NONE).then_some((least >> 23) as i32 - 127 - digits)
+        };
+        let stays = |&[a, b]: &[usize; 2]| last_bit(a).zip(last_bit(b)).is_none_or(|(a, b)| a + b >= -126);
+        self.is_exact() && pairs.iter().all(stays)
+    }
+
+    /// Takes note of the smallest magnitude in a part of input `which`.
+    fn note(&self, which: usize, least: u32) {
+        if least < self.least[which].load(Ordering::Relaxed) {
+            self.least[which].fetch_min(least, Ordering::Relaxed);
         }
     }
 
@@ -79,15 +97,15 @@ impl Work<'_> {
         self.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
     }
 
-    /// Splits `n` numbers of an operand from a flat position on.
-    fn read_flat(&self, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16]) {
+    /// Splits `n` numbers of input `which` from a flat position on.
+    fn read_flat(&self, which: usize, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16]) {
         let (dtype, bytes) = values.source();
         values.runs(start, n, |from, stride, range| {
             let to = &mut to[range.start..];
             if stride > 0 || range.len() == 1 {
-                return self.read(dtype, bytes, from, stride, range.len(), distance, to);
+                return self.read(which, dtype, bytes, from, stride, range.len(), distance, to);
             }
-            self.read(dtype, bytes, from, 1, 1, distance, to);
+            self.read(which, dtype, bytes, from, 1, 1, distance, to);
             for plane in to.chunks_mut(distance).take(planes_of(dtype).unwrap_or(1)) {
                 let value = plane[0];
                 plane[..range.len()].fill(value);
@@ -95,26 +113,35 @@ impl Work<'_> {
         });
     }
 
-    /// Splits `n` numbers of a tensor from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
-    fn read(&self, dtype: DType, bytes: &[u8], start: usize, stride: usize, n: usize, distance: usize, to: &mut [u16]) {
+    /// Splits `n` numbers of input `which` from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
+    fn read(
+        &self,
+        which: usize,
+        dtype: DType,
+        bytes: &[u8],
+        start: usize,
+        stride: usize,
+        n: usize,
+        distance: usize,
+        to: &mut [u16],
+    ) {
         const BLOCK: usize = 512;
         let count = planes_of(dtype).unwrap_or(1);
         if dtype == DType::BF16 && stride == 1 {
-            return self.note(planes::copy(
-                self.isa,
-                bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]),
-                &mut to[..n],
-            ));
+            return self.note(
+                which,
+                planes::copy(self.isa, bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]), &mut to[..n]),
+            );
         }
         if dtype == DType::F32 && stride == 1 {
             let from = &elements::<f32>(bytes)[start..start + n];
-            return self.note(planes::split(self.isa, from, count, distance, to));
+            return self.note(which, planes::split(self.isa, from, count, distance, to));
         }
         let mut buffer = [0.0; BLOCK];
         for at in (0..n).step_by(BLOCK) {
             let part = &mut buffer[..BLOCK.min(n - at)];
             f32::load(self.isa, dtype, bytes, start + at * stride, stride, part);
-            self.note(planes::split(self.isa, part, count, distance, &mut to[at..]));
+            self.note(which, planes::split(self.isa, part, count, distance, &mut to[at..]));
         }
     }
 }
