@@ -5,6 +5,8 @@
 mod attention;
 mod conv;
 mod gemm;
+mod over_pixels;
+mod weight;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -47,10 +49,56 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
             conv::input_backward(&work, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])
         }
         Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
-        Op::Backward(Backward::Conv2dWeight { conv, .. }) => conv::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
+        Op::Backward(Backward::Conv2dWeight { conv, .. }) => over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
         Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
         Op::Backward(Backward::Attention(attention)) => attention::backward(&work, attention, ins, bytes, outs),
-        _ => Ok(false),
+        Op::Backward(
+            Backward::Unary(_)
+            | Backward::Binary { .. }
+            | Backward::Scalar { .. }
+            | Backward::Reduce { .. }
+            | Backward::CumProd { .. }
+            | Backward::Gather { .. }
+            | Backward::Pool { .. }
+            | Backward::PoolSelect { .. }
+            | Backward::Softmax { .. }
+            | Backward::Norm(_)
+            | Backward::CrossEntropy(_)
+            | Backward::Loss { .. }
+            | Backward::Ternary { .. }
+            | Backward::Resample { .. }
+            | Backward::Embedding { .. }
+            | Backward::Narrow { .. },
+        )
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Scalar { .. }
+        | Op::Compare(_)
+        | Op::Where
+        | Op::Reduce { .. }
+        | Op::Scan { .. }
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Sort { .. }
+        | Op::ArgMax { .. }
+        | Op::Pool(_)
+        | Op::Softmax { .. }
+        | Op::Norm(_)
+        | Op::CrossEntropy(_)
+        | Op::Loss { .. }
+        | Op::Ternary { .. }
+        | Op::Resample(_)
+        | Op::Embedding
+        | Op::Cat { .. }
+        | Op::Dropout { .. }
+        | Op::Random { .. }
+        | Op::Fill { .. }
+        | Op::Range { .. }
+        | Op::Cast(_)
+        | Op::StochasticCast { .. }
+        | Op::Copy
+        | Op::View(_)
+        | Op::Custom(_) => Ok(false),
     }
 }
 
