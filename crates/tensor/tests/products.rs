@@ -87,6 +87,7 @@ fn convolutions_at_every_turn_of_the_kernels() {
         ([2, 37, 37, 13, 12], [3, 1, 1, 1, 37]),
         ([2, 20, 20, 13, 12], [5, 2, 2, 1, 20]),
         ([9, 33, 40, 4, 4], [3, 1, 1, 1, 1]),
+        ([1, 16, 18, 24, 24], [23, 1, 11, 1, 1]),
     ];
     each_device(|device, isa| {
         for ([n, c, o, h, w], [kernel, stride, padding, dilation, groups]) in cases {

@@ -60,12 +60,11 @@ impl Matrix {
 
     /// As the right operand whose columns are the rows: panels `[plane][columns / 2][16][2]`.
     fn turned(&self, work: &Work<'_>) -> Result<Panels> {
-        let panels = Panels {
+        let mut panels = Panels {
             planes: self.planes,
             deep: self.ld,
             halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)?,
         };
-        let mut panels = panels;
         let (from, panel) = (halves_of(&self.halves), panels.panel());
         for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE)) {
             for (plane, to) in to.chunks_exact_mut(self.ld * SIDE).enumerate() {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::weight::Weight;
 use super::{Work, apart, halves_of, planes_of};
-use crate::cpu::conv::{Correlation, Phase, Piece, Source};
+use crate::cpu::conv::{Correlation, Phase, Piece, Source, Tap};
 use crate::cpu::gemm::{Finish, output_parts, workspace};
 use crate::cpu::operand::elements_mut;
 use crate::cpu::tile::{Row, Segment};
@@ -107,14 +107,6 @@ impl<'a> Image<'a> {
     }
 }
 
-/// How the inner dimension of a phase lies in slab and weight.
-struct Inner {
-    /// Channels of a slab's pixel, padded.
-    channels: usize,
-    /// Whether patches are copied.
-    copies: bool,
-}
-
 /// Correlates an image with a packed weight.
 #[allow(clippy::too_many_arguments)]
 fn correlate(
@@ -131,13 +123,12 @@ fn correlate(
     // 16 pixels of a phase must lie in one output row to be equally far apart.
     let copies = inner < FEW || !g.w.is_multiple_of(SIDE * g.step[1]);
     let channels = if copies { inner } else { inner.next_multiple_of(DEEP) };
-    let inner = Inner { channels, copies };
     let packed = weight.pack(work, channels)?;
     if !work.is_exact() {
         return Ok(());
     }
     let deep = (taps * channels).next_multiple_of(DEEP);
-    let panels = Panels { halves: halves_of(&packed), planes: weight.planes, deep, columns };
+    let panels = Panels { halves: halves_of(&packed), planes: weight.planes, deep, columns, channels, copies };
     // The split depends on the extents alone.
     let per_block = rows_per_block(g, x.source.n, 2 * x.planes * channels);
     let parts = output_parts(out, pre, per_block * g.w * columns * dtype.size());
@@ -158,7 +149,7 @@ fn correlate(
         let mut scratch = workspace::<f32>(work.pool, if direct { 0 } else { pixels * ld })?;
         let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<f32>()[..pixels * ld] };
         for phase in &g.phases {
-            panels.phase(work, g, phase, &pieces, (slab, x.planes, distance), &inner, acc, ld)?;
+            panels.phase(work, g, phase, &pieces, (slab, x.planes, distance), acc, ld)?;
         }
         if !direct {
             finish.rows(&mut scratch.as_mut_slice::<f32>()[..pixels * ld], ld, 0, columns, columns, out, pre, dtype);
@@ -182,12 +173,16 @@ fn rows_per_block(g: &Correlation, n: usize, pixel: usize) -> usize {
     rows.max(1).next_multiple_of(g.step[0])
 }
 
-/// A packed weight.
+/// A packed weight, and how its inner dimension lies in the slab.
 struct Panels<'a> {
     halves: &'a [u16],
     planes: usize,
     deep: usize,
     columns: usize,
+    /// Channels of a slab's pixel, padded.
+    channels: usize,
+    /// Whether patches are copied.
+    copies: bool,
 }
 
 impl Panels<'_> {
@@ -200,11 +195,10 @@ impl Panels<'_> {
         phase: &Phase,
         pieces: &[Piece],
         (slab, x_planes, distance): (&[u16], usize, usize),
-        inner: &Inner,
         acc: &mut [f32],
         ld: usize,
     ) -> Result<()> {
-        let channels = inner.channels;
+        let channels = self.channels;
         let mut rows: Vec<Row> = Vec::new();
         g.pixels(pieces, phase.residue, |from, pixel| rows.push(Row { a: from * channels, acc: pixel * ld }));
         if phase.taps.is_empty() {
@@ -219,23 +213,20 @@ impl Panels<'_> {
                 TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add },
             );
         };
-        if !inner.copies {
-            let segment =
-                |tap: &crate::cpu::conv::Tap| Segment { a: g.tap(tap) * channels, b: tap.index * channels * SIDE, len: channels };
+        if !self.copies {
+            let segment = |tap: &Tap| Segment { a: g.tap(tap) * channels, b: tap.index * channels * SIDE, len: channels };
             let segments: SmallVec<[Segment; 9]> = phase.taps.iter().map(segment).collect();
             block(slab, (x_planes, distance), &rows, &segments, acc, false);
             return Ok(());
         }
-        // Taps that lie one after the other in slab and weight are one run: its place in the slab, in the weight and in the patch.
-        let mut runs: SmallVec<[(Segment, usize); 9]> = SmallVec::new();
-        let mut patch = 0;
+        // Taps that lie one after the other in slab and weight are one run.
+        let mut runs: SmallVec<[Segment; 9]> = SmallVec::new();
         for tap in &phase.taps {
             let (a, b) = (g.tap(tap) * channels, tap.index * channels);
             match runs.last_mut() {
-                Some((last, _)) if last.a + last.len == a && last.b + last.len == b => last.len += channels,
-                _ => runs.push((Segment { a, b, len: channels }, patch)),
+                Some(last) if last.a + last.len == a && last.b + last.len == b => last.len += channels,
+                _ => runs.push(Segment { a, b, len: channels }),
             }
-            patch += channels;
         }
         let aligned = channels.is_multiple_of(DEEP);
         let most = (SLAB / (2 * x_planes * rows.len()) / DEEP).max(1) * DEEP;
@@ -243,7 +234,7 @@ impl Panels<'_> {
         if aligned {
             // Stretches of at most `most` places, cut where they must be.
             let mut left = 0;
-            for (run, _) in &runs {
+            for run in &runs {
                 let mut done = 0;
                 while done < run.len {
                     if left == 0 {
@@ -259,7 +250,7 @@ impl Panels<'_> {
             }
         } else {
             // Then the phase has all taps in their order, and patches are the whole inner dimension.
-            parts.push(runs.iter().map(|(run, _)| *run).collect());
+            parts.push(runs.to_vec());
         }
         let longest = parts.iter().map(|p| p.iter().map(|s| s.len).sum::<usize>()).max().unwrap_or(0).next_multiple_of(DEEP);
         let lda = apart(longest);

@@ -128,8 +128,9 @@ impl<'a> Planes<'a> {
         let (distance, panel) = (padded * SIDE, self.count * padded * SIDE);
         if self.matrix.strides[0] == 1 {
             // Whole columns are read, and turned.
-            let mut read = [[0u32; planes::MOST * SIDE * LONG / 2]; 1];
-            let read: &mut [u16] = bytemuck::cast_slice_mut(&mut read[0]);
+            // Pairs are moved as words, and so aligned to them.
+            let mut read = [0u32; planes::MOST * SIDE * LONG / 2];
+            let read: &mut [u16] = bytemuck::cast_slice_mut(&mut read);
             for (p, to) in to.chunks_mut(panel).enumerate() {
                 let count = SIDE.min(columns - p * SIDE);
                 for at in (0..k).step_by(LONG) {
