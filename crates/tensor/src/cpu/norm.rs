@@ -94,8 +94,9 @@ fn layer_row<C: Channelwise, X: Stored<C>, Y: Stored<C>>(
     (affine.mean, affine.rstd)
 }
 
-/// Rows read and written in place, if they lie so in memory and there is nothing to do after them; else `None`.
-fn layer_dense<C: Channelwise, T: Stored<C>>(
+/// Rows written in place in the output's type T, if there is nothing to do after them; else `None`. They are widened once, not in each of
+/// three passes.
+fn layer_in_place<C: Channelwise, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -103,9 +104,12 @@ fn layer_dense<C: Channelwise, T: Stored<C>>(
     weights: [&[C]; 2],
     out: &mut ArrayMut<'_>,
 ) -> Option<Vec<(f64, f64)>> {
-    let x = x.dense::<T>().filter(|_| norm.act.is_none())?;
     let len = weights[0].len();
-    Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |row, y, _| layer_row(isa, norm, &x[row * len..][..len], weights, y)))
+    norm.act.is_none().then(|| {
+        fill_rows_as::<C, T, _>(pool, out, len, len, |row, y, wide| {
+            layer_row(isa, norm, x.block::<C>(isa, row * len, len, wide), weights, y)
+        })
+    })
 }
 
 fn layer<C: Channelwise>(
@@ -125,7 +129,7 @@ fn layer<C: Channelwise>(
     let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
     let dtype = outs[0].array().dtype();
     let dense = if len > 0 && is_in_order(&outs[0], &order) {
-        in_storage!(dtype, layer_dense::<C>(isa, pool, norm, &x, [&w, &b], &mut outs[0]))
+        in_storage!(dtype, layer_in_place::<C>(isa, pool, norm, &x, [&w, &b], &mut outs[0]))
     } else {
         None
     };

@@ -219,8 +219,8 @@ fn row<T>(x: &[T], row: usize, n: usize) -> &[T] {
     &x[row * n..(row + 1) * n]
 }
 
-/// Rows read and written in place, if they lie so in memory; else `None`.
-fn softmax_dense<C: Rows, T: Stored<C>>(
+/// Rows written in place in the output's type T. They are widened once, not in each of three passes.
+fn softmax_in_place<C: Rows, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     log: bool,
@@ -228,9 +228,9 @@ fn softmax_dense<C: Rows, T: Stored<C>>(
     x: &Operand<'_>,
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
-    let x = x.dense::<T>()?;
-    fill_rows_as::<C, T, ()>(pool, out, n, if log { 0 } else { n }, |i, y, scratch| {
-        softmax_row(isa, log, row(x, i, n), y, scratch)
+    fill_rows_as::<C, T, ()>(pool, out, n, 2 * n, |i, y, scratch| {
+        let (wide, scratch) = scratch.split_at_mut(n);
+        softmax_row(isa, log, x.block(isa, i * n, n, wide), y, scratch);
     });
     Some(())
 }
@@ -240,7 +240,7 @@ pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: 
     let n = x.shape().get(dim).copied().unwrap_or(1);
     let operand = Operand::new(x, bytes, x.shape(), &order);
     let in_order = is_in_order(out, &order);
-    if in_order && in_storage!(out.array().dtype(), softmax_dense::<C>(isa, pool, log, n, &operand, out)).is_some() {
+    if in_order && in_storage!(out.array().dtype(), softmax_in_place::<C>(isa, pool, log, n, &operand, out)).is_some() {
         return;
     }
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
@@ -259,7 +259,7 @@ fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X
     }
 }
 
-/// As [`softmax_dense`].
+/// Rows read and written in place, if they lie so in memory; else `None`.
 fn backward_dense<C: Rows, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,

@@ -88,7 +88,7 @@ functions! {
     erf 1.5;
     erfc 4.0;
     normal_cdf 4.0;
-    normal_density 3.0;
+    normal_density 2.0;
     tanh_cdf 4.0;
 }
 
