@@ -1,23 +1,31 @@
 //! Numbers as sums of bf16 planes, for products on tiles: a bf16 is one plane, an f16 exactly two, an f32 exactly three, each plane
 //! the rounding of what the planes before it leave.
 //!
-//! What has no such sum, or would meet an instruction that flushes it, is refused: infinities, NaN, f32 numbers beyond bf16's range
-//! or below 2⁻¹⁰³ (whose last plane would be subnormal), bf16 subnormals. Functions that split return the bits of the smallest
-//! magnitude but zero as an f32 number, [`NONE`] if there is no such number, or [`REFUSED`].
+//! Not every number has such a sum, nor may the instructions see every number: functions that split tell what [`Magnitudes`] they met,
+//! and their caller judges.
 
 /// Planes of f32, f16 and bf16 at most.
 pub const MOST: usize = 3;
 
-/// All numbers are zero.
-pub const NONE: u32 = u32::MAX;
-/// A number has no sum of planes.
-pub const REFUSED: u32 = 0;
+/// The range of some numbers, as bits of f32 numbers, of which larger magnitudes have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Magnitudes {
+    /// The smallest magnitude but zero; [`Magnitudes::NONE`] if all numbers are zero.
+    pub least: u32,
+    /// The largest magnitude; beyond infinity's bits if a number is NaN.
+    pub most: u32,
+}
+
+impl Magnitudes {
+    /// No smallest magnitude.
+    pub const NONE: u32 = u32::MAX;
+}
 
 /// Splits numbers into `planes` planes, `distance` apart in `to`.
 ///
 /// # Panics
 /// `to` is too short.
-pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> u32 {
+pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> Magnitudes {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + from.len(), "no room for the planes");
     #[cfg(target_arch = "x86_64")]
@@ -30,20 +38,20 @@ pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: 
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    REFUSED
+    unreachable!("the level exists on x86-64 alone")
 }
 
 /// Copies bf16 numbers, which are their own only plane.
 ///
 /// # Panics
 /// The lengths differ.
-pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> u32 {
+pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> Magnitudes {
     assert!(isa >= super::Isa::Amx && from.len() == to.len(), "equal lengths");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512; the lengths are equal.
     return unsafe { x86::copy(from, to) };
     #[cfg(not(target_arch = "x86_64"))]
-    REFUSED
+    unreachable!("the level exists on x86-64 alone")
 }
 
 /// `to[2i] = a[i]`, `to[2i + 1] = b[i]`.
@@ -78,7 +86,7 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
 ///
 /// # Panics
 /// `to` is too short.
-pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> u32 {
+pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> Magnitudes {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + 32, "no room for the planes");
     #[cfg(target_arch = "x86_64")]
@@ -91,21 +99,17 @@ pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, dista
         }
     };
     #[cfg(not(target_arch = "x86_64"))]
-    REFUSED
+    unreachable!("the level exists on x86-64 alone")
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{NONE, REFUSED};
+    use super::Magnitudes;
 
     /// Bytes ahead of which memory is asked for.
     const AHEAD: usize = 1024;
-    /// Below it an f32 number's last bit is below bf16's normal range: 2⁻¹⁰³.
-    const SMALL: u32 = 24 << 23;
-    /// From here on f32 numbers round to bf16's infinity.
-    const LARGE: u32 = 0x7f7f_8000;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
     unsafe fn planes_of<const P: usize>(x: __m512, seen: &mut Seen) -> [__m256i; P] {
@@ -139,18 +143,14 @@ mod x86 {
         }
 
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-        fn result(&self, small: u32, large: u32) -> u32 {
+        fn result(&self) -> Magnitudes {
             let (least, most) = (_mm512_reduce_min_epu32(self.least), _mm512_reduce_max_epu32(self.most));
-            match least {
-                u32::MAX => NONE,
-                _ if least + 1 < small || most >= large => REFUSED,
-                _ => least + 1,
-            }
+            Magnitudes { least: if least == u32::MAX { Magnitudes::NONE } else { least + 1 }, most }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> u32 {
+    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> Magnitudes {
         let mut seen = Seen::new();
         let mut i = 0;
         while i + 16 <= from.len() {
@@ -176,11 +176,11 @@ mod x86 {
             }
             i += n;
         }
-        seen.result(SMALL, LARGE)
+        seen.result()
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> u32 {
+    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> Magnitudes {
         let (mut least, mut most) = (_mm512_set1_epi16(-1), _mm512_setzero_si512());
         let mut i = 0;
         while i < from.len() {
@@ -198,21 +198,12 @@ mod x86 {
             }
             i += n;
         }
-        // The two halves of each pair, as f32 numbers: a bf16 number is the upper half of one.
-        let high = |x: __m512i| _mm512_slli_epi32::<16>(x);
-        let (low_halves, low_bits) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(-65536));
-        let all = _mm512_cmpeq_epi16_mask(least, _mm512_set1_epi16(-1)) == u32::MAX;
-        // One more than `least`, where 0xffff, which stands for zeros, stays the largest.
-        let next =
-            _mm512_mask_add_epi16(least, _mm512_cmpneq_epi16_mask(least, _mm512_set1_epi16(-1)), least, _mm512_set1_epi16(1));
-        let least = _mm512_min_epu32(high(next), _mm512_and_si512(next, low_bits));
-        let most = _mm512_max_epu32(_mm512_and_si512(most, low_halves), _mm512_srli_epi32::<16>(most));
-        let (least, most) = (_mm512_reduce_min_epu32(least), _mm512_reduce_max_epu32(most));
-        match least {
-            _ if all => NONE,
-            _ if least < 0x0080_0000 || most >= 0x7f80 => REFUSED,
-            _ => least,
-        }
+        // The two halves of each word, as f32 numbers: a bf16 number is the upper half of one. Zeros are 0xffff in `least`, which stays
+        // the largest.
+        let (low, high) = (|x| _mm512_slli_epi32::<16>(x), |x| _mm512_and_si512(x, _mm512_set1_epi32(-65536)));
+        let least = _mm512_reduce_min_epu32(_mm512_min_epu32(low(least), high(least)));
+        let most = _mm512_reduce_max_epu32(_mm512_max_epu32(low(most), high(most)));
+        Magnitudes { least: if least == 0xffff_0000 { Magnitudes::NONE } else { least + 0x1_0000 }, most }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
@@ -248,7 +239,7 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> u32 {
+    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> Magnitudes {
         // SAFETY: whole vectors; the caller checked the room for the planes.
         unsafe {
             let mut seen = Seen::new();
@@ -258,7 +249,7 @@ mod x86 {
                 let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
                 _mm512_storeu_si512(to.as_mut_ptr().add(p * distance).cast(), pairs);
             }
-            seen.result(SMALL, LARGE)
+            seen.result()
         }
     }
 }

@@ -399,7 +399,7 @@ pub(super) fn forward(
         f32::store(work.isa, wide, out, dtype);
         Ok::<(), crate::Error>(())
     })?;
-    Ok(work.holds(ins, &[[0, 1]]))
+    Ok(work.holds(0, 1))
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp.
@@ -447,5 +447,6 @@ pub(super) fn backward(
         }
         Ok::<(), crate::Error>(())
     })?;
-    Ok(work.holds(ins, &[[1, 2], [0, 3]]))
+    // The gradients by queries and keys are sums of products of three.
+    Ok(work.holds(1, 2) && work.holds(0, 3) && work.fits(&[0, 3, 1]) && work.fits(&[0, 3, 2]))
 }

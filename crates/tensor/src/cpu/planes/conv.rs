@@ -320,7 +320,7 @@ pub(super) fn forward(
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], false);
     correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, out, pre)?;
-    Ok(work.holds(ins, &[[0, 1]]))
+    Ok(work.holds(0, 1))
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
@@ -346,5 +346,5 @@ pub(super) fn input_backward(
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], true);
     correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, to, None)?;
-    Ok(work.holds(ins, &[[0, 1]]))
+    Ok(work.holds(0, 1))
 }

@@ -376,7 +376,7 @@ pub(super) fn matmul(
             let packed = product.pack_right(work)?;
             product.tall(work, super::halves_of(&packed), target(part), false)
         })?;
-        return Ok(work.holds(ins, &[[0, 1]]));
+        return Ok(work.holds(0, 1));
     }
     let mut common = None;
     for (i, part) in parts.into_iter().enumerate() {
@@ -392,5 +392,5 @@ pub(super) fn matmul(
             product.tall(work, super::halves_of(packed), target(part), true)?;
         }
     }
-    Ok(work.holds(ins, &[[0, 1]]))
+    Ok(work.holds(0, 1))
 }

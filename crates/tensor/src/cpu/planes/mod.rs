@@ -10,11 +10,14 @@ mod weight;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use smallvec::SmallVec;
+
 use super::operand::{Compute, Operand, elements};
 use super::tile::Tile as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Backward;
 use crate::simd::amx::{DEEP, SIDE};
+use crate::simd::planes::Magnitudes;
 use crate::simd::{Isa, planes};
 use crate::{Array, ArrayMut, Class, DType, Error, Op, Result};
 
@@ -40,7 +43,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     if !served {
         return Ok(false);
     }
-    let work = Work { isa, pool, least: [const { AtomicU32::new(planes::NONE) }; 4] };
+    let work = Work::new(isa, pool, ins);
     match op {
         Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, ins, bytes, outs),
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
@@ -102,40 +105,80 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     }
 }
 
+/// What was met of one input so far.
+struct Met {
+    dtype: DType,
+    least: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Met {
+    /// Whether all numbers are sums of planes that the instructions take as they are. No infinities and NaN: planes of zero would
+    /// make NaN of an infinity. No f32 numbers that round to bf16's infinity, or whose last plane may be subnormal, and no bf16
+    /// subnormals.
+    fn is_exact(&self) -> bool {
+        const TOO_LARGE: u32 = 0x7f7f_8000;
+        let smallest = if self.dtype == DType::BF16 { 1 << 23 } else { 24 << 23 };
+        self.least.load(Ordering::Relaxed) >= smallest && self.most.load(Ordering::Relaxed) < TOO_LARGE
+    }
+
+    /// All numbers are multiples of this power of two; `None` if they are zero.
+    fn last_bit(&self) -> Option<i32> {
+        let least = self.least.load(Ordering::Relaxed);
+        let digits = match self.dtype {
+            DType::BF16 => 7,
+            DType::F16 => 10,
+            DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => 23,
+        };
+        (least != Magnitudes::NONE).then_some((least >> 23) as i32 - 127 - digits)
+    }
+
+    /// All numbers are smaller than this power of two.
+    fn size(&self) -> i32 {
+        (self.most.load(Ordering::Relaxed) >> 23) as i32 - 126
+    }
+}
+
 /// What the parts of one operator share.
 struct Work<'a> {
     isa: Isa,
     pool: &'a Pool,
-    /// The smallest magnitude met in each input, as [`planes`] gives it: 0 once a number has no sum of planes.
-    least: [AtomicU32; 4],
+    met: SmallVec<[Met; 6]>,
 }
 
-impl Work<'_> {
-    /// Whether all numbers met have sums of planes; if not, the results are worth nothing.
+impl<'a> Work<'a> {
+    fn new(isa: Isa, pool: &'a Pool, ins: &[&Array]) -> Work<'a> {
+        let met = |a: &&Array| Met { dtype: a.dtype(), least: AtomicU32::new(Magnitudes::NONE), most: AtomicU32::new(0) };
+        Work { isa, pool, met: ins.iter().map(met).collect() }
+    }
+
+    /// Whether all numbers met may be multiplied on tiles; if not, the results are worth nothing.
     fn is_exact(&self) -> bool {
-        self.least.iter().all(|least| least.load(Ordering::Relaxed) != planes::REFUSED)
+        self.met.iter().all(Met::is_exact)
     }
 
-    /// Whether results hold: all numbers have sums of planes, and no sum of products of the inputs in `pairs` can be below f32's
-    /// normal range. Products are multiples of the product of the last bits of the smallest numbers.
-    fn holds(&self, ins: &[&Array], pairs: &[[usize; 2]]) -> bool {
-        let last_bit = |i: usize| {
-            let least = self.least[i].load(Ordering::Relaxed);
-            let digits = match ins[i].dtype() {
-                DType::BF16 => 7,
-                DType::F16 => 10,
-                DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => 23,
-            };
-            (least != planes::NONE).then_some((least >> 23) as i32 - 127 - digits)
-        };
-        let stays = |&[a, b]: &[usize; 2]| last_bit(a).zip(last_bit(b)).is_none_or(|(a, b)| a + b >= -126);
-        self.is_exact() && pairs.iter().all(stays)
+    /// Whether the sums of products of two inputs hold: nothing was refused, no such sum can be below f32's normal range, where it would
+    /// be flushed, and none can overflow, where planes of different signs would make NaN of an infinity.
+    fn holds(&self, a: usize, b: usize) -> bool {
+        // Sums are multiples of the product of the last bits.
+        let last_bits = self.met[a].last_bit().zip(self.met[b].last_bit());
+        self.is_exact() && last_bits.is_none_or(|(a, b)| a + b >= -126) && self.fits(&[a, b])
     }
 
-    /// Takes note of the smallest magnitude in a part of input `which`.
-    fn note(&self, which: usize, least: u32) {
-        if least < self.least[which].load(Ordering::Relaxed) {
-            self.least[which].fetch_min(least, Ordering::Relaxed);
+    /// Whether sums of products of these inputs stay far from f32's largest number: 2²⁷ products of 2¹⁰⁰ do.
+    fn fits(&self, inputs: &[usize]) -> bool {
+        inputs.iter().map(|&i| self.met[i].size()).sum::<i32>() <= 100
+    }
+
+    /// Takes note of a part of input `which`.
+    fn note(&self, which: usize, Magnitudes { least, most }: Magnitudes) {
+        let met = &self.met[which];
+        // Most parts widen nothing, and then nothing is written.
+        if least < met.least.load(Ordering::Relaxed) {
+            met.least.fetch_min(least, Ordering::Relaxed);
+        }
+        if most > met.most.load(Ordering::Relaxed) {
+            met.most.fetch_max(most, Ordering::Relaxed);
         }
     }
 

@@ -89,7 +89,7 @@ pub(super) fn weight_backward(
         }
         f32::store(work.isa, &row, to, dtype);
     });
-    Ok(work.holds(ins, &[[0, 1]]))
+    Ok(work.holds(0, 1))
 }
 
 /// What the gradient by the weight sums over.
