@@ -284,7 +284,9 @@ impl<C: Compute> Buffer<C> {
 }
 
 /// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends on the size alone.
-fn tasks(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [u8]) + Sync) {
+/// `f` is called through a pointer, once a task: a copy of the machinery of parallel loops for each of a thousand kernels was two
+/// thirds of this crate's machine code.
+fn tasks(out: &mut ArrayMut<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
     let array = out.array();
     let (size, n, offset) = (array.dtype().size(), array.numel(), array.layout().offset);
     let Some(bytes) = out.bytes() else { return };
@@ -299,7 +301,7 @@ fn tasks(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [u8]) + Sync) {
 /// Fills a dense output of elements (or codes) `T` in place: `f(start, elements)`.
 pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [T]) + Sync) {
     debug_assert_eq!(out.array().dtype().size(), size_of::<T>());
-    tasks(out, |start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
+    tasks(out, &|start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
 }
 
 /// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
@@ -317,7 +319,7 @@ pub fn fill_with<C: Compute, S>(
 ) {
     let dtype = out.array().dtype();
     let size = dtype.size();
-    tasks(out, |start, bytes| {
+    tasks(out, &|start, bytes| {
         let (mut scratch, mut buffer) = (scratch(), Buffer::new());
         for (i, block) in bytes.chunks_mut(BLOCK * size).enumerate() {
             let start = start + i * BLOCK;

@@ -17,7 +17,7 @@ fn row_tasks<C: Compute, S: Send + Copy + Default>(
     pool: &Pool,
     bytes: &mut [u8],
     [len, size, scratch]: [usize; 3],
-    f: impl Fn(usize, &mut [u8], &mut [C]) -> S + Sync,
+    f: &(dyn Fn(usize, &mut [u8], &mut [C]) -> S + Sync),
 ) -> Vec<S> {
     let per_task = (TASK / len.max(1)).max(1);
     let row = (len * size).max(1);
@@ -49,7 +49,7 @@ pub fn fill_rows_as<C: Compute, T: Stored<C>, S: Send + Copy + Default>(
 ) -> Vec<S> {
     let (n, size) = (out.array().numel(), out.array().dtype().size());
     let Some(bytes) = out.bytes() else { return Vec::new() };
-    row_tasks(pool, &mut bytes[..n * size], [len, size, scratch], |row, bytes, scratch| {
+    row_tasks(pool, &mut bytes[..n * size], [len, size, scratch], &|row, bytes, scratch| {
         f(row, bytemuck::cast_slice_mut(bytes), scratch)
     })
 }
@@ -73,7 +73,7 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
         let Some(bytes) = out.bytes() else { return Vec::new() };
         let in_place = dtype == C::DTYPE;
         let wanted = if in_place { 0 } else { len };
-        return row_tasks::<C, S>(pool, &mut bytes[..n * size], [len, size, wanted], |row, bytes, buffer| {
+        return row_tasks::<C, S>(pool, &mut bytes[..n * size], [len, size, wanted], &|row, bytes, buffer| {
             if in_place {
                 return f(row, elements_mut::<C>(bytes));
             }
