@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use binade_autograd::{CastPlan, CastRule, Var, scope};
-use binade_tensor::op::{NormKind, Numerics, PadMode, Resample};
+use binade_tensor::op::{Binary, NormKind, Numerics, PadMode, Resample};
 use binade_tensor::{DType, Error as TensorError, Op};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +99,8 @@ pub struct Policy {
     output: Option<DType>,
     /// Whether gradients of weights stay f32 from the product on.
     wgrad_f32: bool,
+    /// Whether a sum with a 16-bit operand is 16-bit.
+    low_residual: bool,
 }
 
 impl Default for Policy {
@@ -109,8 +111,15 @@ impl Default for Policy {
 
 impl Policy {
     /// Operators run in the dtype of their inputs.
-    pub const OFF: Policy =
-        Policy { compute: None, table: Table::Torch, exceptions: Vec::new(), param: DType::F32, output: None, wgrad_f32: false };
+    pub const OFF: Policy = Policy {
+        compute: None,
+        table: Table::Torch,
+        exceptions: Vec::new(),
+        param: DType::F32,
+        output: None,
+        wgrad_f32: false,
+        low_residual: false,
+    };
 
     /// PyTorch's autocast with its CUDA lists (2.15), for every device. A dtype that is not a 16-bit float disables autocasting,
     /// as in PyTorch, where that is a warning.
@@ -148,11 +157,15 @@ impl Policy {
     /// jmp's strings: `p=f32,c=bf16,o=f32` for parameters, computation and output, or one dtype for all three. What is missing follows:
     /// parameters f32, computation as parameters, output as computation. `half` is f16.
     ///
-    /// Also the names `off`, `torch:f16`, `torch-cpu:bf16`, `apex:O1`, `paddle-o1:f16`, `paddle-o2:…`, `paddle-od:…`.
+    /// Also the names `off`, `torch:f16`, `torch-cpu:bf16`, `apex:O1`, `paddle-o1:f16`, `paddle-o2:…`, `paddle-od:…`. After any of them
+    /// `,residual=low` is [`Policy::with_low_residual`].
     ///
     /// # Errors
     /// [`Error::Policy`]: an unknown key, dtype or name.
     pub fn parse(text: &str) -> Result<Policy> {
+        if let Some(rest) = text.strip_suffix(",residual=low") {
+            return Ok(Policy::parse(rest)?.with_low_residual());
+        }
         let bad = |message: String| Error::Policy(format!("policy {text:?}: {message}"));
         let dtype = |name: &str| match name.trim() {
             "f32" | "float32" | "full" => Ok(DType::F32),
@@ -215,6 +228,14 @@ impl Policy {
         Policy { wgrad_f32: true, ..self }
     }
 
+    /// With a sum of an f32 and a 16-bit tensor in 16 bit, where autocast promotes it to f32: from its first addition on, the residual
+    /// stream of a transformer is kept in half the bytes, and each addition rounds it. Sums of f32 tensors (losses, embeddings) stay
+    /// f32. An exception that names `add` decides first.
+    #[must_use]
+    pub fn with_low_residual(self) -> Policy {
+        Policy { low_residual: true, ..self }
+    }
+
     /// The 16-bit dtype, if any.
     pub fn compute(&self) -> Option<DType> {
         self.compute
@@ -246,7 +267,8 @@ impl Policy {
         let rule: Option<Arc<dyn CastRule>> = self.compute.map(|low| {
             let compile = |e: &Exception| Some((glob::Pattern::new(&e.op).ok()?, glob::Pattern::new(&e.layer).ok()?, e.class));
             let exceptions = self.exceptions.iter().filter_map(compile).collect();
-            Arc::new(Rule { low, table: self.table, exceptions, wgrad_f32: self.wgrad_f32 }) as Arc<dyn CastRule>
+            let Policy { table, wgrad_f32, low_residual, .. } = *self;
+            Arc::new(Rule { low, table, exceptions, wgrad_f32, low_residual }) as Arc<dyn CastRule>
         });
         scope::with_cast_rule(rule, f)
     }
@@ -285,6 +307,7 @@ struct Rule {
     table: Table,
     exceptions: Vec<(glob::Pattern, glob::Pattern, Class)>,
     wgrad_f32: bool,
+    low_residual: bool,
 }
 
 /// Floats autocast may change: f64 stays.
@@ -329,12 +352,19 @@ impl CastRule for Rule {
     fn plan(&self, op: &Op, ins: &[DType]) -> binade_tensor::Result<CastPlan> {
         let low = self.low;
         let any = ins.iter().copied().any(eligible);
-        let mut class = self.table.class(op, low);
-        if !self.exceptions.is_empty() {
+        let exception = if self.exceptions.is_empty() {
+            None
+        } else {
             let path = scope::path();
             let fits = |e: &&(glob::Pattern, glob::Pattern, Class)| e.0.matches(op.name()) && e.1.matches(&path);
-            class = self.exceptions.iter().rev().find(fits).map_or(class, |e| e.2);
+            self.exceptions.iter().rev().find(fits).map(|e| e.2)
+        };
+        let mixed_sum = matches!(op, Op::Binary(Binary::Add))
+            && matches!(*ins, [a, b] if (a == low || b == low) && (a == DType::F32 || b == DType::F32));
+        if self.low_residual && exception.is_none() && mixed_sum {
+            return Ok(CastPlan { inputs: None, output: Some(low) });
         }
+        let class = exception.unwrap_or_else(|| self.table.class(op, low));
         Ok(match class {
             Class::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
             // Widening is exact: the kernel reads 16 bit, and only the result says f32.

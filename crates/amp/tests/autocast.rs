@@ -1,6 +1,6 @@
 //! Autocast's dtypes and regions, and the scaler with a real optimiser.
 
-use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, autocast, autocast_with};
+use binade_amp::{Class as PolicyClass, GradScaler, LossScale, Policy, StepOutcome, autocast, autocast_with};
 use binade_autograd::{Var, no_grad, scope};
 use binade_nn::{AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer};
 use binade_tensor::op::{Attention, Conv2d, CrossEntropy, Reduction};
@@ -80,6 +80,33 @@ fn each_operator_gives_the_dtype_of_its_class() {
                 assert_eq!(autocast(low, || f(&double)).unwrap().dtype(), DType::F64, "{name}");
             }
         }
+    }
+}
+
+#[test]
+fn a_low_residual_stream_rounds_sums_with_a_16_bit_operand_and_no_others() {
+    for low in [DType::F16, DType::BF16] {
+        let policies = [
+            Policy::autocast(low).with_low_residual(),
+            Policy::parse(if low == DType::F16 { "torch:f16,residual=low" } else { "torch:bf16,residual=low" }).unwrap(),
+        ];
+        let (wide, half) = (tensor(&[4, 4], DType::F32), tensor(&[4, 4], low));
+        for policy in policies {
+            let sum = policy.run(|| &wide + &half).unwrap();
+            let exact = (&wide + &half).unwrap();
+            assert_eq!((sum.dtype(), exact.dtype()), (low, DType::F32));
+            // One rounding of the exact sum, in either order of the operands.
+            let rounded = exact.cast(low).unwrap().array().to_f64_vec().unwrap();
+            assert_eq!(sum.array().to_f64_vec().unwrap(), rounded);
+            assert_eq!(policy.run(|| &half + &wide).unwrap().array().to_f64_vec().unwrap(), rounded);
+            // Losses and embeddings: no operand is 16-bit. Other operators promote as before.
+            assert_eq!(policy.run(|| &wide + &wide).unwrap().dtype(), DType::F32);
+            assert_eq!(policy.run(|| &wide - &half).unwrap().dtype(), DType::F32);
+            let kept = policy.except("add", "*", PolicyClass::Promote).unwrap();
+            assert_eq!(kept.run(|| &wide + &half).unwrap().dtype(), DType::F32, "an exception decides first");
+        }
+        assert_eq!(Policy::autocast(low).run(|| &wide + &half).unwrap().dtype(), DType::F32);
+        assert_eq!(Policy::OFF.with_low_residual().run(|| &wide + &half).unwrap().dtype(), DType::F32, "off is off");
     }
 }
 

@@ -43,7 +43,7 @@ pub fn run(args: &Args, python: &Path) -> Result<ExitCode> {
             }
         }
         let first = rows.len();
-        for index in 0..cases(group, Precision::Fp32, args.n)?.len() {
+        for index in 0..cases(group, Precision::Fp32, args.size())?.len() {
             rows.extend(in_turn(args, group, index, &mut sides)?);
         }
         if network {
@@ -62,7 +62,7 @@ fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result
     }
     let mut own = Vec::new();
     for &precision in &args.precision {
-        let build = cases(group, precision, args.n)?.into_iter().nth(index).context("no such case")?;
+        let build = cases(group, precision, args.size())?.into_iter().nth(index).context("no such case")?;
         let mut case = build()?;
         warm_up(&mut case, args.secs)?;
         own.push(Own { precision, case, times: Vec::new() });

@@ -37,12 +37,12 @@ pub struct Case {
 type Build = Box<dyn FnOnce() -> Result<Case>>;
 
 /// The measurements of a group, in the order of `torch_bench.py`, each built when it is its turn.
-pub fn cases(group: &str, precision: Precision, n: Option<usize>) -> Result<Vec<Build>> {
+pub fn cases(group: &str, precision: Precision, size: Size) -> Result<Vec<Build>> {
     let mut out: Vec<Build> = Vec::new();
     match group {
         "gemm" => {
-            for size in [512, 1024, 2048] {
-                out.push(Box::new(move || kernels::gemm(size, precision)));
+            for extent in [512, 1024, 2048] {
+                out.push(Box::new(move || kernels::gemm(extent, precision)));
             }
         }
         "skinny" => {
@@ -53,7 +53,7 @@ pub fn cases(group: &str, precision: Precision, n: Option<usize>) -> Result<Vec<
         "conv" => {
             for shape in CONVOLUTIONS {
                 for backward in [false, true] {
-                    out.push(Box::new(move || kernels::convolution(shape, backward, precision, n)));
+                    out.push(Box::new(move || kernels::convolution(shape, backward, precision, size.batch)));
                 }
             }
         }
@@ -71,7 +71,7 @@ pub fn cases(group: &str, precision: Precision, n: Option<usize>) -> Result<Vec<
         }
         name if NETWORKS.contains(&name) => {
             let name = group.to_string();
-            out.push(Box::new(move || steps::training(&name, precision, Size { batch: n, width: None })));
+            out.push(Box::new(move || steps::training(&name, precision, size)));
         }
         other => bail!("no case {other}; there are {}", GROUPS.join(", ")),
     }

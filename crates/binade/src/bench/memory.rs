@@ -29,6 +29,9 @@ const STEPS: [&str; 4] = ["--secs", "0.05", "--min-iters", "3"];
 pub fn here(args: &Args, group: &str, precision: Precision) -> Result<Memory> {
     let mut command = Command::new(std::env::current_exe().context("this program's path")?);
     command.args(["bench", group, "--json", "--precision", precision.name()]);
+    if args.low_residual {
+        command.arg("--low-residual");
+    }
     measure(command, args)
 }
 

@@ -23,6 +23,7 @@ use binade::train::Precision;
 use serde_json::{Map, Value, json};
 
 use cases::{Case, GROUPS, cases};
+use steps::Size;
 use timing::{quantile, round, sorted, time};
 
 #[derive(clap::Args)]
@@ -36,6 +37,9 @@ pub struct Args {
     /// Batch size, instead of the case's own
     #[arg(long, value_parser = positive)]
     n: Option<usize>,
+    /// Keep the residual stream of networks in 16 bit (`Policy::with_low_residual`)
+    #[arg(long)]
+    low_residual: bool,
     /// Only measurements whose name contains this
     #[arg(long, conflicts_with = "mode")]
     only: Option<String>,
@@ -78,6 +82,13 @@ pub struct Args {
     /// Where the picture of the ratios goes
     #[arg(long, value_name = "FILE.svg", requires = "source")]
     picture: Option<PathBuf>,
+}
+
+impl Args {
+    /// The networks as asked for.
+    fn size(&self) -> Size {
+        Size { batch: self.n, low_residual: self.low_residual, ..Size::default() }
+    }
 }
 
 fn group(name: &str) -> Result<String, String> {
@@ -123,7 +134,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     for group in &args.case {
         for &precision in &args.precision {
-            for build in cases(group, precision, args.n)? {
+            for build in cases(group, precision, args.size())? {
                 let mut case = build()?;
                 if args.only.as_ref().is_some_and(|only| !case.name.contains(only)) {
                     continue;

@@ -82,7 +82,7 @@ impl Peer {
                 let setting = Setting { reuse, channels_last };
                 let mut peer = Peer::start(args, python, group, precision, setting)?;
                 let mut total = 0.0;
-                for _ in 0..cases(group, precision, args.n)?.len() {
+                for _ in 0..cases(group, precision, args.size())?.len() {
                     peer.ready()?;
                     let mut times = vec![peer.once()?];
                     while times.len() < 3 && times[0] < 2e3 {

@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     table.set_header(header);
     for group in &args.case {
         for &precision in &args.precision {
-            for index in 0..cases(group, precision, args.n)?.len() {
+            for index in 0..cases(group, precision, args.size())?.len() {
                 let (name, times) = in_turn(args, &threads, group, precision, index)?;
                 let ratios: Vec<Beside> = times[1..].iter().map(|more| Beside::new(&times[0], more)).collect();
                 let mut cells = vec![name.clone(), precision.name().into()];
@@ -128,7 +128,7 @@ fn serve(
     time: &Sender<f64>,
 ) -> Result<String> {
     ensure!(rayon::current_num_threads() == threads, "this is not the pool of {threads} threads");
-    let build = cases(group, precision, args.n)?.into_iter().nth(index).context("no such case")?;
+    let build = cases(group, precision, args.size())?.into_iter().nth(index).context("no such case")?;
     let mut case = build()?;
     warm_up(&mut case, args.secs)?;
     time.send(0.0)?;

@@ -32,12 +32,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         for &precision in &args.precision {
             let mut points = Vec::new();
             for batch in (0..).map(|i| 1 << i).take_while(|n| *n <= 2 * batch) {
-                points.push(measure(args, network, precision, batch, Size { batch: Some(batch), width: None })?);
+                points.push(measure(args, network, precision, batch, Size { batch: Some(batch), ..args.size() })?);
             }
             print(args, network, precision, "batch", &points, over_batch);
             points.clear();
             for width in widths(network, width) {
-                points.push(measure(args, network, precision, width, Size { batch: None, width: Some(width) })?);
+                points.push(measure(args, network, precision, width, Size { width: Some(width), ..args.size() })?);
             }
             print(args, network, precision, "width", &points, over_width);
         }

@@ -24,6 +24,8 @@ pub struct Size {
     pub batch: Option<usize>,
     /// Channels of the first convolution (CNN, ResNet, U-Net) or features of a token (ViT, GPT); all others keep their proportions.
     pub width: Option<usize>,
+    /// Whether the residual stream is kept in 16 bit.
+    pub low_residual: bool,
 }
 
 /// The batch and the width of a network as `torch_bench.py` has it.
@@ -85,7 +87,8 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
         })
     })?;
     let scale = if precision == Precision::Fp16 { LossScale::dynamic() } else { LossScale::Off };
-    let mut training = Training::new(optimizer, policy(precision), scale)?;
+    let policy = if size.low_residual { policy(precision).with_low_residual() } else { policy(precision) };
+    let mut training = Training::new(optimizer, policy, scale)?;
     training.clip = Some(1.0);
     training.blame = false;
     let losses = Rc::new(RefCell::new(Vec::new()));

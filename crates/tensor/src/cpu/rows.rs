@@ -11,13 +11,15 @@ pub fn order_with_last(rank: usize, inner: impl Fn(usize) -> bool) -> smallvec::
     (0..rank).filter(|&d| !inner(d)).chain((0..rank).filter(|&d| inner(d))).collect()
 }
 
+type RowTask<'a, C, S> = dyn Fn(usize, &mut [u8], &mut [C]) -> S + Sync + 'a;
+
 /// Runs `f(row, bytes, scratch)` on the rows of `len` elements that lie in `bytes` and returns the results; a task of several rows has
 /// one scratch of so many elements, of any content. From the pool: fresh pages of the allocator would cost more than the rows.
 fn row_tasks<C: Compute, S: Send + Copy + Default>(
     pool: &Pool,
     bytes: &mut [u8],
     [len, size, scratch]: [usize; 3],
-    f: &(dyn Fn(usize, &mut [u8], &mut [C]) -> S + Sync),
+    f: &RowTask<'_, C, S>,
 ) -> Vec<S> {
     let per_task = (TASK / len.max(1)).max(1);
     let row = (len * size).max(1);
