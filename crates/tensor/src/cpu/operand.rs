@@ -220,6 +220,17 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Where rows of `columns` neighbours from a flat position on lie, if they are equally far apart: storage index of the first, distance.
+    pub fn even_rows(&self, start: usize, rows: usize, columns: usize) -> Option<(usize, usize)> {
+        match self.dims[..] {
+            [(_, 1)] => Some((self.position(start), columns)),
+            [.., (extent, distance), (inner, 1)] if inner == columns && start.is_multiple_of(columns) => {
+                (start / columns % extent + rows <= extent).then(|| (self.position(start), distance))
+            }
+            _ => None,
+        }
+    }
+
     /// What the elements are and where.
     pub fn source(&self) -> (DType, &'a [u8]) {
         (self.dtype, self.bytes)

@@ -73,23 +73,35 @@ impl<X> Max<'_, X> {
         L::Elem: Compute,
         X: Stored<L::Elem>,
     {
+        let x = self.0;
+        let lowest = <L::Elem as Float>::neg_infinity();
+        let larger = |a: L::Elem, b: L::Elem| if b > a || b.is_nan() { b } else { a };
+        let mut parts = [lowest; 16];
+        if x.len() < L::N {
+            X::get_part::<L>(x).store(&mut parts[..L::N]);
+            return parts[..x.len()].iter().fold(lowest, |a, &b| larger(a, b));
+        }
         // Interleaved maxima, so that the loop is not one chain.
         let mut best = [L::splat(f64::NEG_INFINITY); 4];
-        let chunks = self.0.chunks_exact(4 * L::N);
+        let chunks = x.chunks_exact(4 * L::N);
         let rest = chunks.remainder();
         for chunk in chunks {
             for (i, best) in best.iter_mut().enumerate() {
                 *best = best.max(X::get(&chunk[i * L::N..(i + 1) * L::N]));
             }
         }
-        let lowest = <L::Elem as Float>::neg_infinity();
-        let largest = |value: L, n: usize, from: L::Elem| {
-            let mut parts = [lowest; 16];
-            value.store(&mut parts[..L::N]);
-            parts[..n].iter().fold(from, |a, &b| if b > a || b.is_nan() { b } else { a })
-        };
-        let body = largest(best[0].max(best[1]).max(best[2].max(best[3])), L::N, lowest);
-        rest.chunks(L::N).fold(body, |max, part| largest(X::get_part(part), part.len(), max))
+        for part in rest.chunks_exact(L::N) {
+            best[0] = best[0].max(X::get(part));
+        }
+        // The last ones, some of them again.
+        best[1] = best[1].max(X::get(&x[x.len() - L::N..]));
+        best[0].max(best[1]).max(best[2].max(best[3])).store(&mut parts[..L::N]);
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                parts[i] = larger(parts[i], parts[i + half]);
+            }
+        }
+        parts[0]
     }
 }
 

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_bf16, widen_f16};
 use super::math;
+use super::normal::Table;
 use super::wide::{Wide, Wide2};
 
 /// A vector of `N` numbers. `f64` is a vector of one: the same formulas give the oracle.
@@ -13,7 +14,7 @@ pub trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
     /// Type of one number.
-    type Elem: Copy;
+    type Elem: Copy + Default;
     /// Result of a comparison.
     type Mask: Copy;
     /// Numbers per vector.
@@ -35,6 +36,20 @@ pub trait Lanes:
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
+    /// The elements there are, at most `N`, and zeros.
+    #[inline(always)]
+    fn load_part(from: &[Self::Elem]) -> Self {
+        let mut pad = [Self::Elem::default(); 16];
+        pad[..from.len()].copy_from_slice(from);
+        Self::load(&pad[..Self::N])
+    }
+    /// Writes as many elements as there is room for, at most `N`.
+    #[inline(always)]
+    fn store_part(self, to: &mut [Self::Elem]) {
+        let mut pad = [Self::Elem::default(); 16];
+        self.store(&mut pad[..Self::N]);
+        to.copy_from_slice(&pad[..to.len()]);
+    }
     /// The first `N` numbers, widened exactly.
     fn load_f16(from: &[f16]) -> Self;
     /// Writes the first `N` numbers, rounded once to nearest even.
@@ -128,6 +143,12 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn clamp(self, low: f64, high: f64) -> Self;
     /// `self · b + c` with one rounding at every level, for residuals that cancel.
     fn fused(self, b: Self, c: Self) -> Self;
+    /// Lane by lane a table's function where the table reaches, and `f`, the same function, elsewhere; `f` everywhere at levels without
+    /// instructions to look it up.
+    #[inline(always)]
+    fn by_table(self, _table: &Table, f: impl Fn(Self) -> Self) -> Self {
+        f(self)
+    }
     /// `self·2ⁿ` rounded once, for |self| in ¼..4 and an integer `n` in −160..=130.
     #[inline(always)]
     fn scale(self, n: Self) -> Self {

@@ -5,6 +5,7 @@
 //! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
 
 use super::lanes::F32Lanes as F;
+use super::normal;
 
 const LN2_HI: f64 = 0.693_138_122_558_593_8;
 const LN2_LO: f64 = 9.058_000_614_5e-6;
@@ -32,9 +33,11 @@ fn exp_parts<L: F>(x: L) -> (L, L) {
 /// `eˣ`, ≤ 1.1 ulp. `scale` rounds a subnormal result once and overflows in the right place.
 #[inline(always)]
 pub fn exp<L: F>(x: L) -> L {
-    // Beyond the limits the result is 0 or infinity all the same.
-    let (n, p) = exp_parts(x.clamp(-104.0, 89.0));
-    (p + L::splat(1.0)).scale(n)
+    // Below the limit the result is 0; it is not computed, because underflow takes processors a hundred cycles, and masked scores are
+    // −∞. Above the other it is infinity all the same.
+    let (zero, nothing) = (L::splat(0.0), x.lt(L::splat(-104.0)));
+    let (n, p) = exp_parts(L::select(nothing, zero, x.clamp(-104.0, 89.0)));
+    L::select(nothing, zero, (p + L::splat(1.0)).scale(n))
 }
 
 /// `eˣ` for x in −87..=88, where one factor 2ⁿ is enough.
@@ -199,6 +202,11 @@ fn scaled<L: F>(y: L, n: L, p: L, d: L) -> L {
 /// ½·exp(a²/2)·erfc(a/√2) (fit with relative error 2⁻²⁶ for a up to 14.6). What u lost in rounding is restored from 1 − u·(1 + a/4).
 #[inline(always)]
 pub fn normal_cdf<L: F>(x: L) -> L {
+    x.by_table(&normal::CDF, wide_normal_cdf)
+}
+
+#[inline(always)]
+fn wide_normal_cdf<L: F>(x: L) -> L {
     let (one, zero) = (L::splat(1.0), L::splat(0.0));
     let a = x.abs().clamp(0.0, NORMAL_TAIL);
     let (n, p, d) = gauss_parts(a);
@@ -228,6 +236,11 @@ pub fn normal_cdf<L: F>(x: L) -> L {
 /// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`normal_cdf`] the compiler computes the exponential of both once.
 #[inline(always)]
 pub fn normal_density<L: F>(x: L) -> L {
+    x.by_table(&normal::DENSITY, wide_normal_density)
+}
+
+#[inline(always)]
+fn wide_normal_density<L: F>(x: L) -> L {
     let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
     scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
 }

@@ -8,6 +8,7 @@ pub mod convert;
 mod isa;
 mod lanes;
 mod math;
+mod normal;
 pub mod planes;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
@@ -107,19 +108,25 @@ pub trait Stored<E>: crate::Element + bytemuck::Pod + Default {
 }
 
 macro_rules! stored {
-    ($($t:ty, [$($generic:ident)?], $e:ty, $load:ident, $store:ident;)*) => {
+    ($($t:ty, [$($generic:ident)?], $e:ty, $load:ident, $store:ident $(, $load_part:ident, $store_part:ident)?;)*) => {
         $(impl<$($generic)?> Stored<$e> for $t {
             #[inline(always)]
             fn get<L: Lanes<Elem = $e>>(from: &[$t]) -> L { L::$load(from) }
             #[inline(always)]
             fn put<L: Lanes<Elem = $e>>(value: L, to: &mut [$t]) { value.$store(to) }
+            $(
+                #[inline(always)]
+                fn get_part<L: Lanes<Elem = $e>>(from: &[$t]) -> L { L::$load_part(from) }
+                #[inline(always)]
+                fn put_part<L: Lanes<Elem = $e>>(value: L, to: &mut [$t]) { value.$store_part(to) }
+            )?
         })*
     };
 }
 
 stored! {
-    f32, [], f32, load, store;
-    f64, [], f64, load, store;
+    f32, [], f32, load, store, load_part, store_part;
+    f64, [], f64, load, store, load_part, store_part;
     half::f16, [E], E, load_f16, store_f16;
     half::bf16, [E], E, load_bf16, store_bf16;
 }
@@ -219,15 +226,9 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
         for i in (0..body).step_by(L::N) {
             f.eval(L::load(&a[i..]), L::load(&b[i..]), L::load(&c[i..])).store(&mut y[i..]);
         }
-        let rest = y.len() - body;
-        if rest > 0 {
-            let mut pad = [[0.0; 16]; 4];
-            for (pad, x) in pad.iter_mut().zip([a, b, c]) {
-                pad[..rest].copy_from_slice(&x[body..body + rest]);
-            }
-            let [a, b, c, out] = &mut pad;
-            f.eval(L::load(a), L::load(b), L::load(c)).store(out);
-            y[body..].copy_from_slice(&out[..rest]);
+        if body < y.len() {
+            let [a, b, c] = [a, b, c].map(|x| L::load_part(&x[body..y.len()]));
+            f.eval(a, b, c).store_part(&mut y[body..]);
         }
     }
 }

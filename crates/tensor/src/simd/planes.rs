@@ -21,37 +21,62 @@ impl Magnitudes {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// Splits numbers into `planes` planes, `distance` apart in `to`.
+/// The magnitudes met so far, lane by lane: what is read row by row is looked at as a whole at the end.
+#[repr(align(64))]
+pub struct Seen {
+    /// Less by one, so that zero is the largest.
+    least: [u32; 16],
+    most: [u32; 16],
+}
+
+impl Seen {
+    /// No numbers.
+    pub fn nothing() -> Seen {
+        Seen { least: [u32::MAX; 16], most: [0; 16] }
+    }
+
+    /// The range of all numbers.
+    pub fn magnitudes(&self) -> Magnitudes {
+        let fold = |x: &[u32; 16], f: fn(u32, u32) -> u32| x.iter().copied().reduce(f).unwrap_or(0);
+        // The largest less by one is that of zero, and becomes NONE.
+        let least = fold(&self.least, u32::min);
+        Magnitudes { least: if least == u32::MAX { Magnitudes::NONE } else { least + 1 }, most: fold(&self.most, u32::max) }
+    }
+}
+
+/// Splits numbers into `planes` planes, `distance` apart in `to`, and adds them to those seen.
 ///
 /// # Panics
 /// `to` is too short.
-pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16]) -> Magnitudes {
+pub fn split(isa: super::Isa, from: &[f32], planes: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + from.len(), "no room for the planes");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512 with BF16; the length was checked.
-    return unsafe {
+    unsafe {
         match planes {
-            1 => x86::split::<1>(from, distance, to),
-            2 => x86::split::<2>(from, distance, to),
-            _ => x86::split::<3>(from, distance, to),
+            1 => x86::split::<1>(from, distance, to, seen),
+            2 => x86::split::<2>(from, distance, to, seen),
+            _ => x86::split::<3>(from, distance, to, seen),
         }
-    };
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("the level exists on x86-64 alone")
+    let _ = seen;
 }
 
-/// Copies bf16 numbers, which are their own only plane.
+/// Copies bf16 numbers, which are their own only plane, and adds them to those seen.
 ///
 /// # Panics
 /// The lengths differ.
-pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16]) -> Magnitudes {
+pub fn copy(isa: super::Isa, from: &[u16], to: &mut [u16], seen: &mut Seen) {
     assert!(isa >= super::Isa::Amx && from.len() == to.len(), "equal lengths");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512; the lengths are equal.
-    return unsafe { x86::copy(from, to) };
+    unsafe {
+        x86::copy(from, to, seen);
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("the level exists on x86-64 alone")
+    let _ = seen;
 }
 
 /// `to[2i] = a[i]`, `to[2i + 1] = b[i]`.
@@ -86,33 +111,33 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
 ///
 /// # Panics
 /// `to` is too short.
-pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16]) -> Magnitudes {
+pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + 32, "no room for the planes");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512 with BF16; the length was checked.
-    return unsafe {
+    unsafe {
         match planes {
-            1 => x86::pairs::<1>(a, b, distance, to),
-            2 => x86::pairs::<2>(a, b, distance, to),
-            _ => x86::pairs::<3>(a, b, distance, to),
+            1 => x86::pairs::<1>(a, b, distance, to, seen),
+            2 => x86::pairs::<2>(a, b, distance, to, seen),
+            _ => x86::pairs::<3>(a, b, distance, to, seen),
         }
-    };
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("the level exists on x86-64 alone")
+    let _ = seen;
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Magnitudes;
+    use super::Seen;
 
     /// Bytes ahead of which memory is asked for.
     const AHEAD: usize = 1024;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    unsafe fn planes_of<const P: usize>(x: __m512, seen: &mut Seen) -> [__m256i; P] {
+    unsafe fn planes_of<const P: usize>(x: __m512, seen: &mut Lanes) -> [__m256i; P] {
         let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
         // Less by one, so that zero is the largest.
         let below = _mm512_sub_epi32(size, _mm512_set1_epi32(1));
@@ -130,28 +155,37 @@ mod x86 {
         })
     }
 
-    /// The magnitudes met so far, as bits; `least` less by one.
-    struct Seen {
+    /// [`Seen`] in registers.
+    struct Lanes {
         least: __m512i,
         most: __m512i,
     }
 
-    impl Seen {
+    impl Lanes {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-        fn new() -> Seen {
-            Seen { least: _mm512_set1_epi32(-1), most: _mm512_setzero_si512() }
+        fn load(seen: &Seen) -> Lanes {
+            // SAFETY: arrays of 64 bytes.
+            unsafe {
+                Lanes {
+                    least: _mm512_loadu_si512(seen.least.as_ptr().cast()),
+                    most: _mm512_loadu_si512(seen.most.as_ptr().cast()),
+                }
+            }
         }
 
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-        fn result(&self) -> Magnitudes {
-            let (least, most) = (_mm512_reduce_min_epu32(self.least), _mm512_reduce_max_epu32(self.most));
-            Magnitudes { least: if least == u32::MAX { Magnitudes::NONE } else { least + 1 }, most }
+        fn store(&self, seen: &mut Seen) {
+            // SAFETY: arrays of 64 bytes.
+            unsafe {
+                _mm512_storeu_si512(seen.least.as_mut_ptr().cast(), self.least);
+                _mm512_storeu_si512(seen.most.as_mut_ptr().cast(), self.most);
+            }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16]) -> Magnitudes {
-        let mut seen = Seen::new();
+    pub unsafe fn split<const P: usize>(from: &[f32], distance: usize, to: &mut [u16], all: &mut Seen) {
+        let mut seen = Lanes::load(all);
         let mut i = 0;
         while i + 16 <= from.len() {
             // SAFETY: whole vectors of what is left; what is asked for ahead need not be there.
@@ -176,11 +210,11 @@ mod x86 {
             }
             i += n;
         }
-        seen.result()
+        seen.store(all);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    pub unsafe fn copy(from: &[u16], to: &mut [u16]) -> Magnitudes {
+    pub unsafe fn copy(from: &[u16], to: &mut [u16], all: &mut Seen) {
         let (mut least, mut most) = (_mm512_set1_epi16(-1), _mm512_setzero_si512());
         let mut i = 0;
         while i < from.len() {
@@ -198,12 +232,15 @@ mod x86 {
             }
             i += n;
         }
-        // The two halves of each word, as f32 numbers: a bf16 number is the upper half of one. Zeros are 0xffff in `least`, which stays
-        // the largest.
-        let (low, high) = (|x| _mm512_slli_epi32::<16>(x), |x| _mm512_and_si512(x, _mm512_set1_epi32(-65536)));
-        let least = _mm512_reduce_min_epu32(_mm512_min_epu32(low(least), high(least)));
-        let most = _mm512_reduce_max_epu32(_mm512_max_epu32(low(most), high(most)));
-        Magnitudes { least: if least == 0xffff_0000 { Magnitudes::NONE } else { least + 0x1_0000 }, most }
+        // The two halves of each word, as f32 numbers: a bf16 number is the upper half of one. What is less by one in the half is made so
+        // in the word; zeros are 0xffff in `least`, which stays the largest.
+        let low = |x| _mm512_slli_epi32::<16>(x);
+        let high = |x| _mm512_and_si512(x, _mm512_set1_epi32(-65536));
+        let below = |x| _mm512_or_si512(x, _mm512_set1_epi32(0xffff));
+        let mut seen = Lanes::load(all);
+        seen.least = _mm512_min_epu32(seen.least, _mm512_min_epu32(below(low(least)), below(high(least))));
+        seen.most = _mm512_max_epu32(seen.most, _mm512_max_epu32(low(most), high(most)));
+        seen.store(all);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
@@ -239,17 +276,17 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16]) -> Magnitudes {
+    pub unsafe fn pairs<const P: usize>(a: &[f32; 16], b: &[f32; 16], distance: usize, to: &mut [u16], all: &mut Seen) {
         // SAFETY: whole vectors; the caller checked the room for the planes.
         unsafe {
-            let mut seen = Seen::new();
+            let mut seen = Lanes::load(all);
             let a = planes_of::<P>(_mm512_loadu_ps(a.as_ptr()), &mut seen);
             let b = planes_of::<P>(_mm512_loadu_ps(b.as_ptr()), &mut seen);
             for p in 0..P {
                 let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
                 _mm512_storeu_si512(to.as_mut_ptr().add(p * distance).cast(), pairs);
             }
-            seen.result()
+            seen.store(all);
         }
     }
 }

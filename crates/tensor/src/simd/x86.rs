@@ -6,6 +6,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
+use super::normal::{TERMS, Table};
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
@@ -19,7 +20,7 @@ pub struct V16(__m512);
 macro_rules! x {
     ($e:expr) => {
         // SAFETY: this type is used only in kernels that `dispatch` runs after detecting the instruction set; loads and
-        // stores go through slices whose length is asserted.
+        // stores go through slices whose length is asserted, or are masked to it.
         unsafe { $e }
     };
 }
@@ -146,6 +147,17 @@ f32_lanes!(V16, __mmask16, 16,
     fn load(from: &[f32]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_loadu_ps(from.as_ptr()))) }
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 16); x!(_mm512_storeu_ps(to.as_mut_ptr(), self.0)) }
+    // Through memory, a short part would wait for its own stores.
+    #[inline(always)]
+    fn load_part(from: &[f32]) -> V16 {
+        assert!(from.len() <= 16);
+        V16(x!(_mm512_maskz_loadu_ps(((1u32 << from.len()) - 1) as __mmask16, from.as_ptr())))
+    }
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32]) {
+        assert!(to.len() <= 16);
+        x!(_mm512_mask_storeu_ps(to.as_mut_ptr(), ((1u32 << to.len()) - 1) as __mmask16, self.0))
+    }
     #[inline(always)]
     fn load_f16(from: &[f16]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))) }
     #[inline(always)]
@@ -240,6 +252,27 @@ impl F32Lanes for V16 {
     #[inline(always)]
     fn scale(self, n: V16) -> V16 {
         x!(V16(_mm512_scalef_ps(self.0, n.0)))
+    }
+    #[inline(always)]
+    fn by_table(self, table: &Table, f: impl Fn(V16) -> V16) -> V16 {
+        // Adding 1.5·2²³ leaves the nearest integer to 4x in the low bits.
+        const SHIFT: f64 = 12_582_912.0;
+        x!({
+            let shifted = self.mul_add(V16::splat(4.0), V16::splat(SHIFT));
+            let place = _mm512_castps_si512(shifted.0);
+            let delta = (shifted - V16::splat(SHIFT)).mul_add(V16::splat(-0.25), self);
+            let term = |k: usize| {
+                let row = table.0[k].as_ptr();
+                V16(_mm512_permutex2var_ps(_mm512_load_ps(row), place, _mm512_load_ps(row.add(16))))
+            };
+            let mut y = term(TERMS - 1);
+            for k in (0..TERMS - 1).rev() {
+                y = y.mul_add(delta, term(k));
+            }
+            let first = _mm512_set1_epi32((SHIFT as f32).to_bits() as i32 - 16);
+            let outside = _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(place, first), _mm512_set1_epi32(31));
+            if outside == 0 { y } else { V16::select(outside, f(self), y) }
+        })
     }
 }
 

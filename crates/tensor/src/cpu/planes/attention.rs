@@ -11,8 +11,9 @@ use crate::cpu::softmax::Rows as _;
 use crate::cpu::tile::{Row, Segment, Tile as _};
 use crate::memory::HostBuffer;
 use crate::op::Attention;
+use crate::simd::Real as _;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
-use crate::simd::{Real as _, planes};
+use crate::simd::planes::{self, Seen};
 use crate::{Array, ArrayMut, Result};
 
 /// Queries per tile; fewer than twice as many are one tile.
@@ -21,6 +22,8 @@ const QUERIES: usize = 64;
 const KEYS: usize = 256;
 /// Operators with fewer products are not worth their packing.
 const SMALL: usize = 1 << 16;
+/// Rows of which memory is asked for ahead: those of a head lie far apart.
+const AHEAD: usize = 16;
 /// Planes of weights and their gradients.
 const WEIGHTS: usize = planes::MOST;
 
@@ -44,17 +47,28 @@ impl Matrix {
         let distance = padded * ld;
         let mut halves = work.halves(planes * distance)?;
         let to = &mut halves.as_mut_slice::<u16>()[..planes * distance];
-        if ld > columns || padded > rows {
+        if ld > columns {
             to.fill(0);
+        } else if padded > rows {
+            to.chunks_exact_mut(distance).for_each(|plane| plane[rows * ld..].fill(0));
         }
-        let start = head * rows * columns;
-        if ld == columns {
-            work.read_flat(which, x, start, rows * columns, distance, to);
+        let (start, mut seen) = (head * rows * columns, Seen::nothing());
+        if let Some((first, distance_of_rows)) = x.even_rows(start, rows, columns) {
+            let (dtype, bytes) = x.source();
+            let size = dtype.size();
+            for i in 0..rows {
+                let at = first + i * distance_of_rows;
+                if i + AHEAD < rows {
+                    planes::ask(bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
+                }
+                work.read(dtype, bytes, at, 1, columns, distance, &mut to[i * ld..], &mut seen);
+            }
         } else {
             for i in 0..rows {
-                work.read_flat(which, x, start + i * columns, columns, distance, &mut to[i * ld..]);
+                work.read_flat(x, start + i * columns, columns, distance, &mut to[i * ld..], &mut seen);
             }
         }
+        work.note(which, &seen);
         Ok(Matrix { halves, planes, rows, columns, ld })
     }
 
@@ -152,13 +166,14 @@ fn multiply(
     amx::run(work.isa, block);
 }
 
-/// Scratch of one head.
+/// Scratch of one head. A tile of scores has rows of its keys padded to whole tiles ([`DEEP`]), whose scores are −∞ and whose weights are
+/// zeros: vectors need no special end, and a tile is split in one go.
 struct Scratch {
-    /// Scores, then slopes: `[queries][KEYS]`.
+    /// Scores, then slopes: `[queries][keys]`.
     tile: HostBuffer,
     /// Weights.
     p: HostBuffer,
-    /// The gradient by the weights; what is turned.
+    /// The gradient by the weights.
     dp: HostBuffer,
     /// Planes of weights, `[queries][keys]` or turned.
     split: HostBuffer,
@@ -172,39 +187,27 @@ impl Scratch {
     }
 }
 
-/// Splits rows `[i][columns]`, `KEYS` apart, as a left operand whose places beyond the columns are zeros.
-fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, columns: usize, to: &'a mut [u16]) -> Left<'a> {
-    let ld = columns.next_multiple_of(DEEP);
+/// Splits rows `[i][ld]` as a left operand.
+fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, ld: usize, to: &'a mut [u16]) -> Left<'a> {
     let distance = rows.next_multiple_of(SIDE) * ld;
-    for i in 0..rows {
-        // What is too small for three planes is too small to matter.
-        let _ = planes::split(work.isa, &from[i * KEYS..][..columns], WEIGHTS, distance, &mut to[i * ld..]);
-        if ld > columns {
-            (0..WEIGHTS).for_each(|plane| to[plane * distance + i * ld + columns..][..ld - columns].fill(0));
-        }
-    }
+    // What is too small for three planes is too small to matter.
+    planes::split(work.isa, &from[..rows * ld], WEIGHTS, distance, to, &mut Seen::nothing());
     Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
 }
 
-/// As [`weights`], turned: rows are keys, their places queries.
+/// As [`weights`], turned: rows are keys, their places the queries, padded with zeros to a multiple of [`DEEP`].
 fn weights_turned<'a>(
     work: &Work<'_>,
-    from: &[f32],
-    queries: usize,
-    keys: usize,
+    from: &mut [f32],
+    [queries, keys]: [usize; 2],
+    ld: usize,
     turned: &mut [f32],
     to: &'a mut [u16],
 ) -> Left<'a> {
-    let ld = queries.next_multiple_of(DEEP);
-    let distance = keys.next_multiple_of(SIDE) * ld;
-    f32::transpose(work.isa, from, KEYS, queries, keys, turned, ld);
-    for j in 0..keys {
-        let _ = planes::split(work.isa, &turned[j * ld..][..queries], WEIGHTS, distance, &mut to[j * ld..]);
-        if ld > queries {
-            (0..WEIGHTS).for_each(|plane| to[plane * distance + j * ld + queries..][..ld - queries].fill(0));
-        }
-    }
-    Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
+    let padded = queries.next_multiple_of(DEEP);
+    from[queries * ld..padded * ld].fill(0.0);
+    f32::transpose(work.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
+    weights(work, turned, keys, padded, to)
 }
 
 /// What is the same for all heads.
@@ -220,20 +223,27 @@ impl Heads<'_> {
         if self.g.t < 2 * QUERIES { self.g.t } else { QUERIES }
     }
 
-    /// Scores of a tile, scaled and masked, with hidden positions at −∞.
-    fn scores(&self, head: usize, q: &Matrix, [first, rows]: [usize; 2], k: &Panels, [key, keys]: [usize; 2], to: &mut [f32]) {
+    /// Scores of a tile, scaled and masked, with hidden positions at −∞; rows are `ld` apart.
+    fn scores(
+        &self,
+        head: usize,
+        q: &Matrix,
+        [first, rows]: [usize; 2],
+        k: &Panels,
+        [key, keys]: [usize; 2],
+        to: &mut [f32],
+        ld: usize,
+    ) {
         let (work, g) = (self.work, &self.g);
-        multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, KEYS, false);
-        for (i, row) in to.chunks_mut(KEYS).take(rows).enumerate() {
-            let row = &mut row[..keys];
-            f32::scale(work.isa, g.scale as f32, row);
+        multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, ld, false);
+        let to = &mut to[..rows * ld];
+        f32::scale(work.isa, g.scale as f32, to);
+        for (i, row) in to.chunks_exact_mut(ld).enumerate() {
             if let Some(mask) = &self.mask {
-                mask.apply(work.isa, g, head, first + i, key, row);
+                mask.apply(work.isa, g, head, first + i, key, &mut row[..keys]);
             }
-            if g.causal {
-                let seen = (first + i + 1).saturating_sub(key).min(keys);
-                row[seen..].fill(f32::NEG_INFINITY);
-            }
+            let seen = if g.causal { (first + i + 1).saturating_sub(key).min(keys) } else { keys };
+            row[seen..].fill(f32::NEG_INFINITY);
         }
     }
 
@@ -245,9 +255,9 @@ impl Heads<'_> {
         let v = Matrix::read(work, 2, v, kv, g.s, g.e)?.upright(work)?;
         let mut scratch = Scratch::new(work, queries)?;
         let (tile, p) = (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>());
-        let ld = g.e.next_multiple_of(SIDE);
-        let mut acc = workspace::<f32>(work.pool, queries * ld)?;
-        let acc = &mut acc.as_mut_slice::<f32>()[..queries * ld];
+        let ld_out = padded(g.e);
+        let mut acc = workspace::<f32>(work.pool, queries * ld_out)?;
+        let acc = &mut acc.as_mut_slice::<f32>()[..queries * ld_out];
         for first in (0..g.t).step_by(queries) {
             let rows = queries.min(g.t - first);
             let (mut max, mut total) = (vec![f32::NEG_INFINITY; rows], vec![0.0f32; rows]);
@@ -255,33 +265,35 @@ impl Heads<'_> {
             let visible = g.visible(first, rows);
             for key in (0..visible).step_by(KEYS) {
                 let keys = KEYS.min(visible - key);
-                self.scores(head, &q, [first, rows], &k, [key, keys], tile);
-                for i in 0..rows {
-                    let row = &tile[i * KEYS..][..keys];
+                let ld = keys.next_multiple_of(DEEP);
+                self.scores(head, &q, [first, rows], &k, [key, keys], tile, ld);
+                for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
                     let largest = f32::row_max(isa, row);
                     let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
-                    let p = &mut p[i * KEYS..][..keys];
                     if new == f32::NEG_INFINITY {
                         p.fill(0.0);
                         continue;
                     }
-                    let fade = (max[i] - new).exp();
-                    total[i] = total[i] * fade + f32::row_exp(isa, row, new, p);
-                    if fade != 1.0 {
-                        f32::scale(isa, fade, &mut acc[i * ld..(i + 1) * ld]);
+                    let sum = f32::row_exp(isa, row, new, p);
+                    if max[i] == f32::NEG_INFINITY || max[i] == new {
+                        total[i] += sum;
+                    } else {
+                        let fade = (max[i] - new).exp();
+                        total[i] = total[i] * fade + sum;
+                        f32::scale(isa, fade, &mut acc[i * ld_out..(i + 1) * ld_out]);
                     }
                     max[i] = new;
-                    g.drop(head, first + i, key, p);
+                    g.drop(head, first + i, key, &mut p[..keys]);
                 }
-                let left = weights(work, p, rows, keys, scratch.split.as_mut_slice());
-                multiply(work, left, rows, &v, [key, left.ld], [0, g.e], acc, ld, true);
+                let left = weights(work, p, rows, ld, scratch.split.as_mut_slice());
+                multiply(work, left, rows, &v, [key, ld], [0, g.e], acc, ld_out, true);
             }
             for i in 0..rows {
                 // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
                 let unseen = total[i] == 0.0;
                 let inverse = if unseen { 0.0 } else { 1.0 / total[i] };
                 let to = &mut out[(first + i) * g.e..][..g.e];
-                to.copy_from_slice(&acc[i * ld..][..g.e]);
+                to.copy_from_slice(&acc[i * ld_out..][..g.e]);
                 f32::scale(isa, inverse, to);
                 lse[first + i] = if unseen { f32::INFINITY } else { max[i] + total[i].ln() };
             }
@@ -314,9 +326,8 @@ impl Heads<'_> {
             let rows = queries.min(g.t - first);
             let delta: Vec<f32> = (first..first + rows)
                 .map(|i| {
-                    ins[0].load(isa, (head * g.t + i) * g.e, &mut wide);
-                    ins[4].load(isa, (head * g.t + i) * g.e, &mut out);
-                    f32::dot(isa, &wide, &out)
+                    let (at, n) = ((head * g.t + i) * g.e, g.e);
+                    f32::dot(isa, ins[0].block(isa, at, n, &mut wide), ins[4].block(isa, at, n, &mut out))
                 })
                 .collect();
             let visible = g.visible(first, rows);
@@ -324,40 +335,35 @@ impl Heads<'_> {
             let places = [first, rows.next_multiple_of(DEEP)];
             for key in (0..visible).step_by(KEYS) {
                 let keys = KEYS.min(visible - key);
-                self.scores(head, &q, [first, rows], &k_turned, [key, keys], tile);
+                let ld = keys.next_multiple_of(DEEP);
+                let (to_q, to_k, to_v) = (first * padded(g.d), key * padded(g.d), key * padded(g.e));
+                self.scores(head, &q, [first, rows], &k_turned, [key, keys], tile, ld);
                 for i in 0..rows {
-                    let row = i * KEYS..i * KEYS + keys;
+                    let row = i * ld..(i + 1) * ld;
                     f32::map1(isa, ExpMinus(lse[first + i] as f64), &tile[row.clone()], &mut p[row.clone()]);
                     // dv takes the weights as they were used; dp passes through the same draw.
                     if g.dropout > 0.0 {
                         dp[row.clone()].copy_from_slice(&p[row.clone()]);
-                        g.drop(head, first + i, key, &mut dp[row]);
+                        g.drop(head, first + i, key, &mut dp[row][..keys]);
                     }
                 }
-                let used = if g.dropout > 0.0 { &*dp } else { &*p };
-                let left = weights_turned(work, used, rows, keys, turned, scratch.split.as_mut_slice());
-                multiply(work, left, keys, &go_upright, places, [0, g.e], &mut dv[key * padded(g.e)..], padded(g.e), true);
-                multiply(work, Left::of(&go, first), rows, &v, [0, go.ld], [key, keys], dp, KEYS, false);
+                let split = scratch.split.as_mut_slice();
+                let used = if g.dropout > 0.0 { &mut *dp } else { &mut *p };
+                let left = weights_turned(work, used, [rows, keys], ld, turned, split);
+                multiply(work, left, keys, &go_upright, places, [0, g.e], &mut dv[to_v..], padded(g.e), true);
+                multiply(work, Left::of(&go, first), rows, &v, [0, go.ld], [key, keys], dp, ld, false);
                 for i in 0..rows {
-                    let row = i * KEYS..i * KEYS + keys;
-                    g.drop(head, first + i, key, &mut dp[row.clone()]);
+                    let row = i * ld..(i + 1) * ld;
+                    let dp = &mut dp[row.clone()];
+                    g.drop(head, first + i, key, &mut dp[..keys]);
+                    dp[keys..].fill(0.0);
                     let slope = ScoreSlope { delta: delta[i] as f64, scale: g.scale };
-                    f32::map2(isa, slope, &p[row.clone()], &dp[row.clone()], &mut tile[row]);
+                    f32::map2(isa, slope, &p[row.clone()], dp, &mut tile[row]);
                 }
-                let left = weights(work, tile, rows, keys, scratch.split.as_mut_slice());
-                multiply(
-                    work,
-                    left,
-                    rows,
-                    &k_upright,
-                    [key, left.ld],
-                    [0, g.d],
-                    &mut dq[first * padded(g.d)..],
-                    padded(g.d),
-                    true,
-                );
-                let left = weights_turned(work, tile, rows, keys, turned, scratch.split.as_mut_slice());
-                multiply(work, left, keys, &q_upright, places, [0, g.d], &mut dk[key * padded(g.d)..], padded(g.d), true);
+                let left = weights(work, tile, rows, ld, split);
+                multiply(work, left, rows, &k_upright, [key, ld], [0, g.d], &mut dq[to_q..], padded(g.d), true);
+                let left = weights_turned(work, tile, [rows, keys], ld, turned, split);
+                multiply(work, left, keys, &q_upright, places, [0, g.d], &mut dk[to_k..], padded(g.d), true);
             }
         }
         Ok(())

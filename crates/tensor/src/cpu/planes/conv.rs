@@ -13,7 +13,7 @@ use crate::cpu::operand::elements_mut;
 use crate::cpu::tile::{Row, Segment};
 use crate::op::{Conv2d, Epilogue};
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
-use crate::simd::planes;
+use crate::simd::planes::{self, Seen};
 use crate::{Array, ArrayMut, DType, Result, Shape};
 
 /// Bytes of a slab or of patches, about: with the panels they meet they stay in the second-level cache.
@@ -58,6 +58,7 @@ impl<'a> Image<'a> {
                 to[plane * distance + range.start..plane * distance + range.end].fill(0);
             }
         };
+        let mut seen = Seen::nothing();
         for p in pieces {
             let top = (p.y / g.step[0] * g.stride[0]) as isize + g.low[0];
             for i in 0..g.slab_rows(p.y, p.rows) {
@@ -72,7 +73,7 @@ impl<'a> Image<'a> {
                 zero(to, until..row + width * padded);
                 let pixel = (p.n * h + y as usize) * w + left;
                 if channels == *c && padded == channels {
-                    work.read_flat(self.which, &self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..]);
+                    work.read_flat(&self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..], &mut seen);
                     continue;
                 }
                 if let Some(rows) = &self.source.rows {
@@ -83,7 +84,7 @@ impl<'a> Image<'a> {
                             let len = ROW.min(n - x);
                             if ch < channels {
                                 let at = ((p.n * c + first + ch) * h + y as usize) * w + left + x;
-                                work.read_flat(self.which, rows, at, len, ROW, &mut row);
+                                work.read_flat(rows, at, len, ROW, &mut row, &mut seen);
                             } else if x == 0 {
                                 row.fill(0);
                             }
@@ -97,13 +98,14 @@ impl<'a> Image<'a> {
                 }
                 for j in 0..right - left {
                     let at = skip + j * padded;
-                    work.read_flat(self.which, &self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..]);
+                    work.read_flat(&self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..], &mut seen);
                     if padded > channels {
                         zero(to, at + channels..at + padded);
                     }
                 }
             }
         }
+        work.note(self.which, &seen);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cpu::tile::{Row, Segment};
 use crate::memory::HostBuffer;
 use crate::op::Epilogue;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
-use crate::simd::planes;
+use crate::simd::planes::{self, Seen};
 use crate::{Array, ArrayMut, DType, Result};
 
 /// Rows of the product per task at most.
@@ -47,10 +47,19 @@ impl<'a> Planes<'a> {
     }
 
     /// `n` numbers from a place on, along the rows or along the columns.
-    fn read(&self, work: &Work<'_>, [row, column]: [usize; 2], along: usize, n: usize, distance: usize, to: &mut [u16]) {
+    fn read(
+        &self,
+        work: &Work<'_>,
+        [row, column]: [usize; 2],
+        along: usize,
+        n: usize,
+        distance: usize,
+        to: &mut [u16],
+        seen: &mut Seen,
+    ) {
         let Matrix { dtype, bytes, offset, strides } = self.matrix;
         let start = offset + row * strides[0] + column * strides[1];
-        work.read(self.which, dtype, bytes, start, strides[along], n, distance, to);
+        work.read(dtype, bytes, start, strides[along], n, distance, to, seen);
     }
 
     /// Asks for `n` neighbours of a row that will be read soon, where columns are neighbours, or of a column.
@@ -77,13 +86,15 @@ impl<'a> Planes<'a> {
         if r == 1 && c != 1 {
             return self.left_turned(work, [first, rows], [from, deep], ld, distance, to);
         }
+        let mut seen = Seen::nothing();
         for i in 0..rows {
             let row = &mut to[i * ld..];
-            self.read(work, [first + i, from], 1, deep, distance, row);
-            for plane in 0..self.count {
+            self.read(work, [first + i, from], 1, deep, distance, row, &mut seen);
+            for plane in 0..if padded > deep { self.count } else { 0 } {
                 row[plane * distance + deep..plane * distance + padded].fill(0);
             }
         }
+        work.note(self.which, &seen);
     }
 
     /// As [`Planes::left`], of a matrix whose columns lie densely.
@@ -98,7 +109,7 @@ impl<'a> Planes<'a> {
     ) {
         let wide = rows.next_multiple_of(SIDE);
         let mut read = [0; planes::MOST * DEEP * ROWS];
-        let mut pairs = Tile16([0; SIDE * DEEP]);
+        let (mut pairs, mut seen) = (Tile16([0; SIDE * DEEP]), Seen::nothing());
         for at in (0..deep).step_by(DEEP) {
             let part = DEEP.min(deep - at);
             for l in 0..DEEP {
@@ -108,7 +119,7 @@ impl<'a> Planes<'a> {
                 }
                 if l < part {
                     self.ask([first, from + at + l + AHEAD], 0, rows);
-                    self.read(work, [first, from + at + l], 0, rows, DEEP * wide, &mut read[l * wide..]);
+                    self.read(work, [first, from + at + l], 0, rows, DEEP * wide, &mut read[l * wide..], &mut seen);
                 }
             }
             for (plane, i) in (0..self.count).flat_map(|p| (0..wide).step_by(SIDE).map(move |i| (p, i))) {
@@ -119,6 +130,7 @@ impl<'a> Planes<'a> {
                 transpose(work.isa, &pairs.0, 2 * SIDE, &mut to[plane * distance + i * ld + at..], ld);
             }
         }
+        work.note(self.which, &seen);
     }
 
     /// Inner places `from..from + k` of the columns `first..first + columns`, at most [`PANELS`] panels of them, as panels
@@ -126,6 +138,7 @@ impl<'a> Planes<'a> {
     fn right(&self, work: &Work<'_>, [from, k, padded]: [usize; 3], [first, columns]: [usize; 2], to: &mut [u16]) {
         let whole = k.next_multiple_of(DEEP);
         let (distance, panel) = (padded * SIDE, self.count * padded * SIDE);
+        let mut seen = Seen::nothing();
         if self.matrix.strides[0] == 1 {
             // Whole columns are read, and turned.
             // Pairs are moved as words, and so aligned to them.
@@ -136,7 +149,15 @@ impl<'a> Planes<'a> {
                 for at in (0..k).step_by(LONG) {
                     let part = LONG.min(k - at);
                     for j in 0..count {
-                        self.read(work, [from + at, first + p * SIDE + j], 0, part, SIDE * LONG, &mut read[j * LONG..]);
+                        self.read(
+                            work,
+                            [from + at, first + p * SIDE + j],
+                            0,
+                            part,
+                            SIDE * LONG,
+                            &mut read[j * LONG..],
+                            &mut seen,
+                        );
                     }
                     for plane in 0..self.count {
                         let to = &mut to[plane * distance + at * SIDE..];
@@ -144,7 +165,7 @@ impl<'a> Planes<'a> {
                     }
                 }
             }
-            return;
+            return work.note(self.which, &seen);
         }
         const WIDE: usize = PANELS * SIDE;
         let mut read = [0; 2 * planes::MOST * WIDE];
@@ -153,7 +174,7 @@ impl<'a> Planes<'a> {
                 let row = &mut read[r * planes::MOST * WIDE..][..planes::MOST * WIDE];
                 if l + r < k {
                     self.ask([from + l + r + AHEAD, first], 1, columns);
-                    self.read(work, [from + l + r, first], 1, columns, WIDE, row);
+                    self.read(work, [from + l + r, first], 1, columns, WIDE, row, &mut seen);
                 } else {
                     row.fill(0);
                 }
@@ -165,6 +186,7 @@ impl<'a> Planes<'a> {
                 }
             }
         }
+        work.note(self.which, &seen);
     }
 }
 

@@ -17,7 +17,7 @@ use super::tile::Tile as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Backward;
 use crate::simd::amx::{DEEP, SIDE};
-use crate::simd::planes::Magnitudes;
+use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
 use crate::{Array, ArrayMut, Class, DType, Error, Op, Result};
 
@@ -170,9 +170,9 @@ impl<'a> Work<'a> {
         inputs.iter().map(|&i| self.met[i].size()).sum::<i32>() <= 100
     }
 
-    /// Takes note of a part of input `which`.
-    fn note(&self, which: usize, Magnitudes { least, most }: Magnitudes) {
-        let met = &self.met[which];
+    /// Takes note of what was seen of input `which`.
+    fn note(&self, which: usize, seen: &Seen) {
+        let (met, Magnitudes { least, most }) = (&self.met[which], seen.magnitudes());
         // Most parts widen nothing, and then nothing is written.
         if least < met.least.load(Ordering::Relaxed) {
             met.least.fetch_min(least, Ordering::Relaxed);
@@ -188,15 +188,15 @@ impl<'a> Work<'a> {
         self.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
     }
 
-    /// Splits `n` numbers of input `which` from a flat position on.
-    fn read_flat(&self, which: usize, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16]) {
+    /// Splits `n` numbers from a flat position on.
+    fn read_flat(&self, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
         let (dtype, bytes) = values.source();
         values.runs(start, n, |from, stride, range| {
             let to = &mut to[range.start..];
             if stride > 0 || range.len() == 1 {
-                return self.read(which, dtype, bytes, from, stride, range.len(), distance, to);
+                return self.read(dtype, bytes, from, stride, range.len(), distance, to, seen);
             }
-            self.read(which, dtype, bytes, from, 1, 1, distance, to);
+            self.read(dtype, bytes, from, 1, 1, distance, to, seen);
             for plane in to.chunks_mut(distance).take(planes_of(dtype).unwrap_or(1)) {
                 let value = plane[0];
                 plane[..range.len()].fill(value);
@@ -204,10 +204,9 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// Splits `n` numbers of input `which` from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
+    /// Splits `n` numbers from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
     fn read(
         &self,
-        which: usize,
         dtype: DType,
         bytes: &[u8],
         start: usize,
@@ -215,24 +214,23 @@ impl<'a> Work<'a> {
         n: usize,
         distance: usize,
         to: &mut [u16],
+        seen: &mut Seen,
     ) {
         const BLOCK: usize = 512;
         let count = planes_of(dtype).unwrap_or(1);
         if dtype == DType::BF16 && stride == 1 {
-            return self.note(
-                which,
-                planes::copy(self.isa, bytemuck::cast_slice(&elements::<crate::bf16>(bytes)[start..start + n]), &mut to[..n]),
-            );
+            let from = &elements::<crate::bf16>(bytes)[start..start + n];
+            return planes::copy(self.isa, bytemuck::cast_slice(from), &mut to[..n], seen);
         }
         if dtype == DType::F32 && stride == 1 {
             let from = &elements::<f32>(bytes)[start..start + n];
-            return self.note(which, planes::split(self.isa, from, count, distance, to));
+            return planes::split(self.isa, from, count, distance, to, seen);
         }
         let mut buffer = [0.0; BLOCK];
         for at in (0..n).step_by(BLOCK) {
             let part = &mut buffer[..BLOCK.min(n - at)];
             f32::load(self.isa, dtype, bytes, start + at * stride, stride, part);
-            self.note(which, planes::split(self.isa, part, count, distance, &mut to[at..]));
+            planes::split(self.isa, part, count, distance, &mut to[at..], seen);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::cpu::operand::Compute as _;
 use crate::cpu::tile::{Row, Segment};
 use crate::op::Conv2d;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
-use crate::simd::planes;
+use crate::simd::planes::{self, Seen};
 use crate::{Array, ArrayMut, Result};
 
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`: a product over pixels of the turned gradient and of pairs of neighbouring
@@ -235,18 +235,18 @@ impl OverPixels<'_> {
         let mut read = work.halves(self.grad.planes * DEEP * wide)?;
         let read = &mut read.as_mut_slice::<u16>()[..self.grad.planes * DEEP * wide];
         read.fill(0);
-        let mut pairs = Tile16([0; SIDE * DEEP]);
+        let (mut pairs, mut seen) = (Tile16([0; SIDE * DEEP]), Seen::nothing());
         for at in (0..len).step_by(DEEP) {
             // Pixels that follow each other in memory with all their channels are read in one go.
             let (start_at, end_at) = (pixel(at), pixel(at + DEEP - 1));
             let whole = wide == self.grad.source.c && start_at.zip(end_at).is_some_and(|(a, b)| b == a + (DEEP - 1) * wide);
             if let (true, Some(from)) = (whole, start_at) {
-                work.read_flat(self.grad.which, &self.grad.source.values, from, DEEP * wide, DEEP * wide, read);
+                work.read_flat(&self.grad.source.values, from, DEEP * wide, DEEP * wide, read, &mut seen);
             }
             for l in 0..if whole { 0 } else { DEEP } {
                 match pixel(at + l) {
                     Some(from) => {
-                        work.read_flat(self.grad.which, &self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..])
+                        work.read_flat(&self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..], &mut seen)
                     }
                     None => (0..self.grad.planes).for_each(|plane| read[(plane * DEEP + l) * wide..][..os].fill(0)),
                 }
@@ -259,6 +259,7 @@ impl OverPixels<'_> {
                 transpose(work.isa, &pairs.0, 2 * SIDE, &mut to[plane * distance + i * ld + start + at..], ld);
             }
         }
+        work.note(self.grad.which, &seen);
         Ok(())
     }
 }

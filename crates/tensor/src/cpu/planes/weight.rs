@@ -8,7 +8,7 @@ use crate::cpu::operand::Operand;
 use crate::cpu::tile::Tile as _;
 use crate::memory::HostBuffer;
 use crate::simd::amx::{DEEP, SIDE};
-use crate::simd::planes;
+use crate::simd::planes::{self, Seen};
 use crate::{Array, Result};
 
 /// Weights of an output channel turned together, about.
@@ -63,6 +63,7 @@ impl<'a> Weight<'a> {
             let wide = &mut wide.as_mut_slice::<f32>()[..(some + 1) * taps * SIDE];
             let mut read = workspace::<f32>(work.pool, SIDE * (some * taps + SIDE))?;
             let read = read.as_mut_slice::<f32>();
+            let mut seen = Seen::nothing();
             for at in (0..inner).step_by(some) {
                 let channels = some.min(inner - at);
                 wide[channels * taps * SIDE..].fill(0.0);
@@ -76,13 +77,13 @@ impl<'a> Weight<'a> {
                     let to = tap * padded + at + c;
                     if padded.is_multiple_of(2) {
                         let (a, b) = (&places[c * taps + tap], &places[(c + 1) * taps + tap]);
-                        work.note(1, planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..]));
+                        planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..], &mut seen);
                         continue;
                     }
                     // With an odd number of channels pairs do not end where taps do.
                     for (r, from) in [(to, c), (to + 1, c + 1)].into_iter().take(channels - c) {
                         let mut halves = [0; planes::MOST * SIDE];
-                        work.note(1, planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves));
+                        planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves, &mut seen);
                         for (plane, halves) in halves.chunks(SIDE).enumerate().take(self.planes) {
                             let to = &mut panel[plane * deep * SIDE + r / 2 * 2 * SIDE..][..2 * SIDE];
                             to.iter_mut().skip(r % 2).step_by(2).zip(halves).for_each(|(t, &v)| *t = v);
@@ -90,6 +91,7 @@ impl<'a> Weight<'a> {
                     }
                 }
             }
+            work.note(1, &seen);
             Ok(())
         })?;
         Ok(packed)
