@@ -4,6 +4,7 @@
 #[macro_use]
 pub mod op;
 
+mod arena;
 mod array;
 mod backend;
 pub mod cpu;

@@ -1,13 +1,15 @@
 //! Byte accounting by class, and the host memory pool.
 //!
 //! Fresh pages cost a page fault each (about 0.25 µs per 4 KiB): a training step that allocates its activations anew spends
-//! more time in the kernel than in elementwise operators. Freed buffers therefore go to a free list per size class and
-//! come back warm.
+//! more time in the kernel than in elementwise operators. Freed buffers therefore stay, and come back warm: small ones from a free list
+//! per size class, large ones from an arena (`arena.rs`) whose holes serve any size.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+
+use crate::arena::Arena;
 
 /// What a buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,8 +122,10 @@ impl Accounting {
 
 /// Alignment of every buffer: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
-/// Size classes: four per power of two from 64 bytes up, so that padding stays below a quarter.
-const CLASSES: usize = 4 * 44;
+/// Buffers of at least so many bytes come from the arena.
+const LARGE: usize = 256 << 10;
+/// Size classes below it: four per power of two from 64 bytes up, so that padding stays below a quarter.
+const CLASSES: usize = 4 * (LARGE.ilog2() as usize - 5) + 1;
 
 /// A pool of host buffers with accounting. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -130,16 +134,21 @@ pub struct Pool(Arc<PoolInner>);
 #[derive(Debug)]
 struct PoolInner {
     accounting: Accounting,
-    free: Box<[Mutex<Vec<Block>>]>,
+    free: [Mutex<Vec<Block>>; CLASSES],
+    large: Mutex<Arena>,
 }
 
 impl Default for PoolInner {
     fn default() -> Self {
-        PoolInner { accounting: Accounting::default(), free: (0..CLASSES).map(|_| Mutex::new(Vec::new())).collect() }
+        PoolInner {
+            accounting: Accounting::default(),
+            free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            large: Mutex::default(),
+        }
     }
 }
 
-/// Memory of one size class, owned.
+/// Memory of one size class or of the arena, owned.
 #[derive(Debug)]
 struct Block(NonNull<u8>);
 
@@ -160,18 +169,19 @@ impl Pool {
     /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the system
     /// has no memory left.
     pub fn alloc(&self, bytes: usize, class: Class) -> Option<HostBuffer> {
-        let (index, capacity) = size_class(bytes);
-        let warm = self.0.free.get(index)?.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let block = match warm {
-            Some(block) => block,
-            None => {
-                let layout = Layout::from_size_align(capacity, ALIGN).ok()?;
-                // SAFETY: the layout has non-zero size. Zeroed, so that every byte ever handed out is initialised.
-                Block(NonNull::new(unsafe { alloc_zeroed(layout) })?)
-            }
-        };
+        let block = if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes)?) } else { self.small(bytes)? };
         self.0.accounting.add(class, bytes);
         Some(HostBuffer { block, bytes, class, pool: self.clone() })
+    }
+
+    fn small(&self, bytes: usize) -> Option<Block> {
+        let (index, capacity) = size_class(bytes);
+        if let Some(warm) = locked(self.0.free.get(index)?).pop() {
+            return Some(warm);
+        }
+        let layout = Layout::from_size_align(capacity, ALIGN).ok()?;
+        // SAFETY: the layout has non-zero size. Zeroed, so that every byte ever handed out is initialised.
+        Some(Block(NonNull::new(unsafe { alloc_zeroed(layout) })?))
     }
 
     /// The byte counters.
@@ -179,14 +189,24 @@ impl Pool {
         &self.0.accounting
     }
 
-    /// Returns all unused buffers to the system.
+    /// Returns unused memory to the system: small buffers, and segments of large ones of which nothing is in use.
     pub fn trim(&self) {
-        for (index, list) in self.0.free.iter().enumerate() {
-            for block in list.lock().unwrap_or_else(|e| e.into_inner()).drain(..) {
-                free(block, index);
-            }
+        self.0.free_small();
+        locked(&self.0.large).trim();
+    }
+}
+
+impl PoolInner {
+    fn free_small(&self) {
+        for (index, list) in self.free.iter().enumerate() {
+            locked(list).drain(..).for_each(|block| free(block, index));
         }
     }
+}
+
+/// Nothing that changes these lists panics half way, so that what a panicking thread leaves is whole.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 fn free(block: Block, index: usize) {
@@ -198,11 +218,7 @@ fn free(block: Block, index: usize) {
 
 impl Drop for PoolInner {
     fn drop(&mut self) {
-        for (index, list) in self.free.iter().enumerate() {
-            for block in list.lock().unwrap_or_else(|e| e.into_inner()).drain(..) {
-                free(block, index);
-            }
-        }
+        self.free_small();
     }
 }
 
@@ -250,9 +266,12 @@ impl HostBuffer {
 impl Drop for HostBuffer {
     fn drop(&mut self) {
         self.pool.0.accounting.remove(self.class, self.bytes);
-        let (index, _) = size_class(self.bytes);
         let block = Block(self.block.0);
-        self.pool.0.free[index].lock().unwrap_or_else(|e| e.into_inner()).push(block);
+        if self.bytes >= LARGE {
+            locked(&self.pool.0.large).free(block.0, self.bytes);
+        } else {
+            locked(&self.pool.0.free[size_class(self.bytes).0]).push(block);
+        }
     }
 }
 
@@ -262,9 +281,12 @@ mod tests {
 
     #[test]
     fn size_classes_round_trip_and_waste_less_than_a_quarter() {
-        for bytes in (0..5000).chain([1 << 20, (1 << 20) + 1, 3 << 30]) {
+        for bytes in (0..5000).chain([LARGE / 2 + 1, LARGE - 1]) {
             let (index, capacity) = size_class(bytes);
-            assert!(capacity >= bytes.max(ALIGN) && (bytes < 256 || capacity * 4 < bytes * 5 + 4), "{bytes} -> {capacity}");
+            assert!(
+                index < CLASSES && capacity >= bytes.max(ALIGN) && (bytes < 256 || capacity * 4 < bytes * 5 + 4),
+                "{bytes} -> {capacity}"
+            );
             let (log, steps) = ((index.max(1) - 1) / 4 + 5, (index.max(1) - 1) % 4 + 1);
             assert_eq!((1usize << log) + steps * ((1usize << log) / 4), capacity, "{bytes}");
         }
