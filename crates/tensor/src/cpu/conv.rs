@@ -604,22 +604,28 @@ pub(super) fn weight_backward<C: Tile>(
     to.par_chunks_mut(cg * taps * dtype.size()).enumerate().for_each(|(o, to)| {
         let (group, o) = (o / og, o % og);
         let mut row = vec![C::zero(); cg * taps];
-        for stretch in 0..stretches {
-            for c in 0..c_blocks {
-                let block = (group * o_blocks + o / o_block) * c_blocks + c;
-                let from = &partial[(stretch * blocks + block) * size + o % o_block * planes * padded..][..planes * padded];
-                for i in 0..c_block.min(cg - c * c_block) {
-                    for tap in 0..taps {
-                        let value = if copies { from[tap * cg + i] } else { from[tap * padded + i] };
-                        let sum = &mut row[(c * c_block + i) * taps + tap];
-                        *sum = if stretch == 0 { value } else { *sum + value };
-                    }
-                }
-            }
+        let ld = if copies { cg } else { padded };
+        for (c, row) in row.chunks_mut(c_block * taps).enumerate() {
+            let block = (group * o_blocks + o / o_block) * c_blocks + c;
+            let part =
+                |stretch: usize| &partial[(stretch * blocks + block) * size + o % o_block * planes * padded..][..taps * ld];
+            add_stretches(taps, ld, (0..stretches).map(part), row);
         }
         C::store(isa, &row, to, dtype);
     });
     Ok(())
+}
+
+/// The sum in order of stretches `[tap][channel]`, taps `ld` apart, as a row `[channel][tap]`.
+pub fn add_stretches<'a, C: Compute>(taps: usize, ld: usize, mut stretches: impl Iterator<Item = &'a [C]>, row: &mut [C]) {
+    let Some(first) = stretches.next() else { return };
+    let mut sum = first.to_vec();
+    for part in stretches {
+        sum.iter_mut().zip(part).for_each(|(sum, &v)| *sum = *sum + v);
+    }
+    for (c, row) in row.chunks_exact_mut(taps).enumerate() {
+        row.iter_mut().zip(sum[c..].iter().step_by(ld)).for_each(|(to, &v)| *to = v);
+    }
 }
 
 /// [`weight_backward`] of a depthwise convolution.

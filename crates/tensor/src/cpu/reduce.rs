@@ -53,8 +53,13 @@ pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Arr
     if out.array().numel() == 0 {
         return;
     }
-    if let (Reduce::Sum | Reduce::Mean, Some(columns)) = (kind, column_major(x, dims)) {
-        let total = column_sums::<C>(isa, &Operand::new(x, bytes, x.shape(), &memory_order(x.layout())), n, columns);
+    let columns = column_major(x, dims).map(|columns| (columns, out.array().numel() / columns));
+    // Each outer index has scratch of its own, which a few elements are not worth.
+    if let (Reduce::Sum | Reduce::Mean, Some((columns, outer))) = (kind, columns)
+        && (outer == 1 || n * columns >= BLOCK)
+    {
+        let operand = Operand::new(x, bytes, x.shape(), &memory_order(x.layout()));
+        let total = column_sums::<C>(isa, &operand, outer, n, columns);
         let divisor = if kind == Reduce::Mean { n as f64 } else { 1.0 };
         let total: Vec<f64> = total.into_iter().map(|v| v / divisor).collect();
         return write(isa, &total, out);
@@ -141,17 +146,19 @@ fn norm(isa: Isa, p: f64, x: &Operand<'_>, start: usize, n: usize) -> f64 {
     scale * fold(isa, x, start, n, 0.0, |total, v| total + libm::pow((v / scale).abs(), p)).powf(1.0 / p)
 }
 
-/// The number of columns if all reduced dimensions lie outside all kept ones in memory: then rows are added vector by vector.
+/// The number of columns if the reduced dimensions lie side by side in memory and kept ones inside them: then rows are added vector by
+/// vector. Kept dimensions may lie outside too.
 fn column_major(x: &Array, dims: Dims) -> Option<usize> {
-    if !x.layout().is_dense() {
+    let order: Vec<usize> = memory_order(x.layout()).into_iter().filter(|&d| x.shape()[d] > 1).collect();
+    if x.layout().strides[*order.last()?] != 1 {
         return None;
     }
-    let order: Vec<usize> = memory_order(x.layout()).into_iter().filter(|&d| x.shape()[d] > 1).collect();
-    let split = order.iter().position(|&d| !dims.contains(d))?;
-    let kept = &order[split..];
+    let first = order.iter().position(|&d| dims.contains(d))?;
+    let split = first + order[first..].iter().position(|&d| !dims.contains(d))?;
+    let kept = || order[..first].iter().chain(&order[split..]);
     // The kept dimensions must be in logical order too, since the output is row-major.
-    let sound = split > 0 && kept.iter().all(|&d| !dims.contains(d)) && kept.is_sorted();
-    sound.then(|| kept.iter().map(|&d| x.shape()[d]).product())
+    let sound = kept().all(|&d| !dims.contains(d)) && kept().is_sorted();
+    sound.then(|| order[split..].iter().map(|&d| x.shape()[d]).product())
 }
 
 /// The values themselves; the second sum is not needed.
@@ -165,28 +172,32 @@ impl Terms for Columns {
     }
 }
 
-/// Sums over the rows of a `[rows, columns]` operand: f32 within a fixed number of rows, f64 across.
-pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize) -> Vec<f64> {
+/// Sums over the rows of an `[outer, rows, columns]` operand: f32 within a fixed number of rows, f64 across.
+pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usize, rows: usize, columns: usize) -> Vec<f64> {
     let per_task = (TASK / columns.max(1)).clamp(1, BLOCK);
-    let parts: Vec<Vec<C>> = (0..rows.div_ceil(per_task))
+    let tasks = rows.div_ceil(per_task);
+    let parts: Vec<Vec<C>> = (0..outer * tasks)
         .into_par_iter()
         .map(|task| {
             // Whole rows, as many as fit a block.
             let some = (2 * BLOCK / columns.max(1)).max(1);
             let zeros = || vec![C::zero(); columns];
             let (mut acc, mut unused, coefficients, mut buffer) = (zeros(), zeros(), zeros(), vec![C::zero(); some * columns]);
+            let (first, task) = (task / tasks * rows, task % tasks);
             let until = rows.min((task + 1) * per_task);
             for row in (task * per_task..until).step_by(some) {
                 let n = some.min(until - row) * columns;
-                let x = x.block(isa, row * columns, n, &mut buffer);
+                let x = x.block(isa, (first + row) * columns, n, &mut buffer);
                 C::sum_channels(isa, Columns, x, x, &coefficients, [&mut acc, &mut unused]);
             }
             acc
         })
         .collect();
-    let mut total = vec![0.0; columns];
-    for part in parts {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p.as_f64());
+    let mut total = vec![0.0; outer * columns];
+    for (total, parts) in total.chunks_mut(columns).zip(parts.chunks(tasks)) {
+        for part in parts {
+            total.iter_mut().zip(part).for_each(|(t, p)| *t += p.as_f64());
+        }
     }
     total
 }

@@ -10,6 +10,7 @@ mod lanes;
 mod math;
 mod normal;
 pub mod planes;
+pub mod prefetch;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -92,19 +92,17 @@ pub fn zip(isa: super::Isa, a: &[u16], b: &[u16], to: &mut [u16]) {
     }
 }
 
-/// Asks for bytes that will be read soon: rows far apart are not foreseen by the processor. What lies outside is passed over.
-pub fn ask(bytes: &[u8], start: usize, len: usize) {
+/// [`zip`] of each two rows of `columns` numbers.
+///
+/// # Panics
+/// The lengths do not fit.
+pub fn zip_rows(isa: super::Isa, from: &[u16], columns: usize, to: &mut [u16]) {
+    assert!(isa >= super::Isa::Amx && from.len() == to.len() && from.len().is_multiple_of(2 * columns), "equal lengths");
     #[cfg(target_arch = "x86_64")]
-    if let Some(part) = bytes.get(start..(start + len).min(bytes.len())) {
-        for line in part.chunks(64) {
-            // SAFETY: an address inside a slice.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
-            }
-        }
+    // SAFETY: the level has AVX-512; the lengths fit.
+    unsafe {
+        x86::zip_rows(from, columns, to);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, start, len);
 }
 
 /// [`split`] of 16 numbers each, and [`zip`] of their planes.
@@ -243,6 +241,16 @@ mod x86 {
         seen.store(all);
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub unsafe fn zip_rows(from: &[u16], columns: usize, to: &mut [u16]) {
+        for (from, to) in from.chunks_exact(2 * columns).zip(to.chunks_exact_mut(2 * columns)) {
+            let (a, b) = from.split_at(columns);
+            // SAFETY: equal lengths.
+            unsafe { zip(a, b, to) };
+        }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
     pub unsafe fn zip(a: &[u16], b: &[u16], to: &mut [u16]) {
         let mut i = 0;

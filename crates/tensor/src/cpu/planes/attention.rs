@@ -14,6 +14,7 @@ use crate::op::Attention;
 use crate::simd::Real as _;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
+use crate::simd::prefetch;
 use crate::{Array, ArrayMut, Result};
 
 /// Queries per tile; fewer than twice as many are one tile.
@@ -59,7 +60,7 @@ impl Matrix {
             for i in 0..rows {
                 let at = first + i * distance_of_rows;
                 if i + AHEAD < rows {
-                    planes::ask(bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
+                    prefetch::ask(bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
                 }
                 work.read(dtype, bytes, at, 1, columns, distance, &mut to[i * ld..], &mut seen);
             }

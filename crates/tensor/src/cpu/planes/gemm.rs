@@ -11,6 +11,7 @@ use crate::memory::HostBuffer;
 use crate::op::Epilogue;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
+use crate::simd::prefetch;
 use crate::{Array, ArrayMut, DType, Result};
 
 /// Rows of the product per task at most.
@@ -67,7 +68,7 @@ impl<'a> Planes<'a> {
         let Matrix { dtype, bytes, offset, strides } = self.matrix;
         if strides[along] == 1 {
             let start = offset + row * strides[0] + column * strides[1];
-            planes::ask(bytes, start * dtype.size(), n * dtype.size());
+            prefetch::ask(bytes, start * dtype.size(), n * dtype.size());
         }
     }
 

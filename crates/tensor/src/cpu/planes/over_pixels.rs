@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::conv::{FEW, Image, SLAB, serves};
 use super::{Tile16, Work, apart, planes_of, transpose};
-use crate::cpu::conv::{Correlation, Piece, Source};
+use crate::cpu::conv::{Correlation, Piece, Source, add_stretches};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::Compute as _;
 use crate::cpu::tile::{Row, Segment};
@@ -75,17 +75,10 @@ pub(super) fn weight_backward(
     // From [stretch][block][o][tap][c] to [o][c][tap].
     to.par_chunks_mut(inputs * taps * dtype.size()).enumerate().for_each(|(o, to)| {
         let mut row = vec![0.0; inputs * taps];
-        for stretch in 0..stretches {
-            for c in 0..c_blocks {
-                let block = stretch * blocks + o / o_block * c_blocks + c;
-                let from = &partial[block * size + o % o_block * taps * padded..][..taps * padded];
-                for i in 0..c_block.min(inputs - c * c_block) {
-                    for tap in 0..taps {
-                        let sum = &mut row[(c * c_block + i) * taps + tap];
-                        *sum = if stretch == 0 { from[tap * padded + i] } else { *sum + from[tap * padded + i] };
-                    }
-                }
-            }
+        for (c, row) in row.chunks_mut(c_block * taps).enumerate() {
+            let place = (o / o_block * c_blocks + c) * size + o % o_block * taps * padded;
+            let part = |stretch: usize| &partial[stretch * blocks * size + place..][..taps * padded];
+            add_stretches(taps, padded, (0..stretches).map(part), row);
         }
         f32::store(work.isa, &row, to, dtype);
     });
@@ -160,25 +153,37 @@ impl OverPixels<'_> {
         for plane in 0..x_planes {
             let slab = &slab[plane * slab_distance..][..slab_distance];
             for (kx, (i, &residue)) in (0..kw).flat_map(|kx| residues.iter().enumerate().map(move |r| (kx, r))) {
-                let mut to = pairs[plane * x_distance + (kx * residues.len() + i) * region..][..region].chunks_exact_mut(pair);
+                let mut to = &mut pairs[plane * x_distance + (kx * residues.len() + i) * region..][..region];
                 for p in &pieces {
                     let have = g.slab_rows(p.y, p.rows);
                     for row in 0..p.rows + most {
                         let y = row * stride[0] + residue;
-                        for at in (0..pitch).step_by(2) {
-                            let pixel = |at: usize| {
-                                if y >= have || at >= w {
-                                    return &zeros[..];
-                                }
-                                let x = at * stride[1] + kx * self.dilation[1];
-                                &slab[(p.slab + y * g.width() + x) * padded..][..padded]
-                            };
-                            if let Some(to) = to.next() {
-                                planes::zip(work.isa, pixel(at), pixel(at + 1), to);
-                            }
+                        let (here, rest) = to.split_at_mut(pitch / 2 * pair);
+                        to = rest;
+                        if y >= have {
+                            here.fill(0);
+                            continue;
+                        }
+                        let first = p.slab + y * g.width() + kx * self.dilation[1];
+                        let pixel = |at: usize| &slab[(first + at * stride[1]) * padded..][..padded];
+                        let mut whole = 0;
+                        if stride[1] == 1 {
+                            whole = w / 2;
+                            planes::zip_rows(
+                                work.isa,
+                                &slab[first * padded..][..whole * pair],
+                                padded,
+                                &mut here[..whole * pair],
+                            );
+                        }
+                        for (at, to) in here.chunks_exact_mut(pair).enumerate().skip(whole) {
+                            let right = if 2 * at + 1 < w { pixel(2 * at + 1) } else { &zeros };
+                            planes::zip(work.isa, pixel(2 * at), right, to);
                         }
                     }
-                    to.by_ref().take(DEEP / 2).for_each(|to| to.fill(0));
+                    let (beyond, rest) = to.split_at_mut(DEEP / 2 * pair);
+                    beyond.fill(0);
+                    to = rest;
                 }
             }
         }
