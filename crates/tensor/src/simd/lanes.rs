@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_bf16, widen_f16};
 use super::math;
-use super::normal::Table;
+use super::table::Table;
 use super::wide::{Wide, Wide2};
 
 /// A vector of `N` numbers. `f64` is a vector of one: the same formulas give the oracle.

@@ -5,7 +5,7 @@
 //! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
 
 use super::lanes::F32Lanes as F;
-use super::normal;
+use super::table;
 
 const LN2_HI: f64 = 0.693_138_122_558_593_8;
 const LN2_LO: f64 = 9.058_000_614_5e-6;
@@ -130,6 +130,11 @@ pub fn tanh<L: F>(x: L) -> L {
 /// corrects the quotient, which is scaled by E's power of two at the end.
 #[inline(always)]
 pub fn sigmoid<L: F>(x: L) -> L {
+    x.by_table(&table::SIGMOID, wide_sigmoid)
+}
+
+#[inline(always)]
+fn wide_sigmoid<L: F>(x: L) -> L {
     let (zero, one) = (L::splat(0.0), L::splat(1.0));
     let (n, p) = exp_parts((-x.abs()).clamp(-104.0, 0.0));
     let e = one + p;
@@ -202,7 +207,7 @@ fn scaled<L: F>(y: L, n: L, p: L, d: L) -> L {
 /// ½·exp(a²/2)·erfc(a/√2) (fit with relative error 2⁻²⁶ for a up to 14.6). What u lost in rounding is restored from 1 − u·(1 + a/4).
 #[inline(always)]
 pub fn normal_cdf<L: F>(x: L) -> L {
-    x.by_table(&normal::CDF, wide_normal_cdf)
+    x.by_table(&table::NORMAL_CDF, wide_normal_cdf)
 }
 
 #[inline(always)]
@@ -236,7 +241,7 @@ fn wide_normal_cdf<L: F>(x: L) -> L {
 /// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`normal_cdf`] the compiler computes the exponential of both once.
 #[inline(always)]
 pub fn normal_density<L: F>(x: L) -> L {
-    x.by_table(&normal::DENSITY, wide_normal_density)
+    x.by_table(&table::NORMAL_DENSITY, wide_normal_density)
 }
 
 #[inline(always)]

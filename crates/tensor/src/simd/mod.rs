@@ -8,9 +8,9 @@ pub mod convert;
 mod isa;
 mod lanes;
 mod math;
-mod normal;
 pub mod planes;
 pub mod prefetch;
+mod table;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;

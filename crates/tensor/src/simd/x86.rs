@@ -6,7 +6,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
-use super::normal::{TERMS, Table};
+use super::table::{TERMS, Table};
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
@@ -255,14 +255,14 @@ impl F32Lanes for V16 {
     }
     #[inline(always)]
     fn by_table(self, table: &Table, f: impl Fn(V16) -> V16) -> V16 {
-        // Adding 1.5·2²³ leaves the nearest integer to 4x in the low bits.
+        // Adding 1.5·2²³ leaves the nearest integer to x/width in the low bits.
         const SHIFT: f64 = 12_582_912.0;
         x!({
-            let shifted = self.mul_add(V16::splat(4.0), V16::splat(SHIFT));
+            let shifted = self.mul_add(V16::splat(1.0 / table.width), V16::splat(SHIFT));
             let place = _mm512_castps_si512(shifted.0);
-            let delta = (shifted - V16::splat(SHIFT)).mul_add(V16::splat(-0.25), self);
+            let delta = (shifted - V16::splat(SHIFT)).mul_add(V16::splat(-table.width), self);
             let term = |k: usize| {
-                let row = table.0[k].as_ptr();
+                let row = table.terms[k].as_ptr();
                 V16(_mm512_permutex2var_ps(_mm512_load_ps(row), place, _mm512_load_ps(row.add(16))))
             };
             let mut y = term(TERMS - 1);
