@@ -3,6 +3,7 @@
 
 use binade_autograd::{Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Schedule, clip_grad_norm, clip_grad_value};
+use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class};
 
 use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome, blame};
@@ -148,13 +149,14 @@ impl Training {
     /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of nothing.
     ///
     /// Gradients that are not finite skip the step, without loss scaling too. The closure runs again if the step is skipped, to
-    /// find the operator at fault; it must not change anything itself.
+    /// find the operator at fault; it must not change anything itself. On a thread of a rayon pool the pool's other threads do not sleep
+    /// meanwhile ([`awake`]).
     ///
     /// # Errors
     /// [`Error::NotFinite`] if the loss is not finite and no lower scale could help; [`Error::ScaleCollapsed`]; the closure or a
     /// kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
-        let result = scope::with_key(self.seed, self.iteration, || self.try_step(&loss));
+        let result = awake(|| scope::with_key(self.seed, self.iteration, || self.try_step(&loss)));
         scope::discard();
         if result.is_ok() {
             self.iteration += 1;

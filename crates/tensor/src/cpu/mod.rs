@@ -2,6 +2,7 @@
 //! threads.
 
 mod attention;
+mod awake;
 mod channels;
 mod conv;
 mod custom;
@@ -32,6 +33,7 @@ use crate::memory::Pool;
 use crate::op::{Backward, PoolKind, Scatter};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
+pub use awake::awake;
 use elementwise::{BinaryKernel, operands};
 pub(crate) use operand::{elements, elements_mut};
 
