@@ -40,8 +40,27 @@ impl<C: Copy + Default> Taps<'_, C> {
     #[inline(always)]
     pub(super) fn run_on<L: Lanes<Elem = C>>(self) {
         let mut pad = [C::default(); 16];
+        let whole = self.c - self.c % L::N;
+        // The usual kernel keeps its weights in registers, one vector of channels after the other.
+        let first = match <&[(usize, usize); 9]>::try_from(self.taps) {
+            Ok(taps) => {
+                for c in (0..whole).step_by(L::N) {
+                    let w = taps.map(|(_, w)| L::load(&self.w[w + c..w + c + L::N]));
+                    for row in self.rows {
+                        let mut sum = L::splat(0.0);
+                        for (&(a, _), &w) in taps.iter().zip(&w) {
+                            let at = row.a + a + c;
+                            sum = L::load(&self.slab[at..at + L::N]).mul_add(w, sum);
+                        }
+                        sum.store(&mut self.acc[row.acc + c..][..L::N]);
+                    }
+                }
+                whole
+            }
+            Err(_) => 0,
+        };
         for row in self.rows {
-            for c in (0..self.c).step_by(L::N) {
+            for c in (first..self.c).step_by(L::N) {
                 let n = (self.c - c).min(L::N);
                 let mut sum = L::splat(0.0);
                 for &(a, w) in self.taps {
