@@ -1,5 +1,4 @@
-//! Random small programs: autocast gives the table's dtypes and the same bits as casting by hand, and the same gradients up to the order in
-//! which f32 numbers are added.
+//! Random small programs: autocast gives the table's dtypes and the same bits, forward and backward, as casting by hand.
 
 use binade_amp::autocast;
 use binade_autograd::{Result, Var};
@@ -43,6 +42,12 @@ fn leaf(seed: u64) -> Var {
 fn by_hand(step: &Step, low: DType, a: &Var, b: &Var) -> Result<Var> {
     let to = |v: &Var, dtype| if v.dtype() == dtype { Ok(v.clone()) } else { v.cast(dtype) };
     match step.1 {
+        // `linear` transposes its weight before autocast casts the operands. So by hand: created in another order, the operands would add
+        // their gradients to a leaf in another order, on which the bits of a sum of three depend.
+        Kind::Lower if step.0 == "linear" => {
+            let weight = b.transpose(0, 1)?;
+            to(a, low)?.matmul(&to(&weight, low)?)
+        }
         Kind::Lower => step.2(&to(a, low)?, &to(b, low)?),
         Kind::F32 => step.2(&to(a, DType::F32)?, b),
         Kind::Neutral => step.2(a, b),
@@ -56,20 +61,8 @@ fn bits(array: &Array) -> Vec<u64> {
     array.to_f64_vec().unwrap().into_iter().map(|v| if v.is_nan() { u64::MAX } else { v.to_bits() }).collect()
 }
 
-/// Whether gradients are equal but for the order of f32 additions: a leaf that is used in f32 and twice in 16 bit gets the two 16-bit
-/// gradients added first inside autocast, which casts it once. A rounding to 16 bit too many or too few would be 2⁻¹².
-fn agree(a: &Array, b: &Array) -> bool {
-    let (x, y) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
-    let largest = x.iter().filter(|v| v.is_finite()).fold(0.0, |m: f64, v| m.max(v.abs()));
-    bits(a)
-        .iter()
-        .zip(bits(b))
-        .zip(x.iter().zip(&y))
-        .all(|((&i, j), (x, y))| i == j || (x - y).abs() <= largest / f64::from(1 << 21))
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(5000))]
 
     #[test]
     fn autocast_is_casting_by_hand(
@@ -97,7 +90,7 @@ proptest! {
             prop_assert_eq!(a.is_some(), b.is_some());
             if let (Some(a), Some(b)) = (a, b) {
                 prop_assert_eq!(a.dtype(), DType::F32);
-                prop_assert!(agree(a, b), "{:?} {:?}", bits(a), bits(b));
+                prop_assert_eq!(bits(a), bits(b));
             }
         }
     }

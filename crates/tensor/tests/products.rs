@@ -5,7 +5,7 @@ use binade_tensor::cpu::Cpu;
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Unary};
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::assert_op;
-use binade_tensor::{Array, Class, DType, Device, Op, Shape, run};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -120,12 +120,15 @@ fn attention_at_every_turn_of_the_kernels() {
     let shapes = [(2, 3, 65, 65, 64, 64), (1, 2, 200, 200, 32, 48), (1, 1, 130, 300, 40, 17), (2, 1, 16, 530, 16, 16)];
     each_device(|device, isa| {
         for (b, h, t, s, d, e) in shapes {
-            for (dtype, causal) in [(DType::F32, false), (DType::BF16, t == s), (DType::F16, t == s)] {
+            let settings =
+                [(DType::F32, false, 0.0), (DType::F32, t == s, 0.25), (DType::BF16, t == s, 0.0), (DType::F16, t == s, 0.25)];
+            for (dtype, causal, dropout) in settings {
                 let heads = |n: usize, width: usize| permuted(device, &[b, h, n, width], &[0, 2, 1, 3], dtype);
                 let ins = vec![heads(t, d), heads(s, d), heads(s, e)];
-                let attention = Attention { causal, ..Attention::default() };
+                let attention = Attention { causal, dropout, key: Key::new(3, 4), ..Attention::default() };
                 let op = Op::Attention(attention);
-                let context = |op: &Op| format!("{isa} {} {:?} {dtype} causal {causal}", op.name(), (b, h, t, s, d, e));
+                let context =
+                    |op: &Op| format!("{isa} {} {:?} {dtype} causal {causal} dropout {dropout}", op.name(), (b, h, t, s, d, e));
                 assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
                 let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
                 let mut ins = [vec![heads(t, e)], ins].concat();

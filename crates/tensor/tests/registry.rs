@@ -219,6 +219,35 @@ fn functions_of_f32_are_within_their_stated_ulps_over_the_whole_range() {
 }
 
 #[test]
+fn sums_over_views_are_within_their_bound_whatever_lies_inside_what() {
+    use binade_tensor::Dims;
+    use binade_tensor::op::Reduce;
+    let values: Vec<f32> = (0..6 * 10 * 12 * 70).map(|i: i32| (i as f32 * 0.37).sin()).collect();
+    for isa in Isa::available() {
+        let device = Device::new(Cpu::with_isa(isa));
+        let whole = Array::from_slice(&device, &values, &[6, 10, 12, 70], Class::Activations).unwrap();
+        let view =
+            |array: &Array, view: View| run_one(&Op::View(view), &[array], &device, DType::F32, Class::Activations).unwrap();
+        let narrow = |dim, start, length| View::Narrow { dim, start, length };
+        // Channels-last images, some of their channels, some of their rows; one channel; nothing moved.
+        let images = view(&whole, View::Permute([0, 3, 1, 2].try_into().unwrap()));
+        let some = view(&images, narrow(1, 3, 40));
+        let expanded = view(&view(&images, narrow(1, 5, 1)), View::Expand([6, 9, 10, 12].try_into().unwrap()));
+        for x in
+            [whole.clone(), images.clone(), some.clone(), view(&some, narrow(2, 1, 7)), view(&images, narrow(1, 69, 1)), expanded]
+        {
+            for dims in [&[0, 2, 3][..], &[2, 3], &[0], &[1], &[3], &[1, 2], &[0, 1, 2, 3], &[0, 3]] {
+                for kind in [Reduce::Sum, Reduce::Mean] {
+                    let op = Op::Reduce { kind, dims: Dims::new("sum", x.shape(), dims).unwrap(), keepdim: false };
+                    let (_, failure) = check_op(&op, std::slice::from_ref(&x), &device, DType::F32).unwrap();
+                    assert_eq!(failure, None, "{} {dims:?} of {:?}", isa.name(), x.layout());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn shapes_at_the_edge_of_sense_give_errors_and_not_panics() {
     use binade_tensor::Dims;
     use binade_tensor::op::{Norm, NormKind, Reduce};
