@@ -3,7 +3,8 @@
 use binade_tensor::{Array, Arrays, Class, DType, Device, Meta, Op, run};
 use smallvec::SmallVec;
 
-use crate::node::{Kind, Node, Saved};
+use crate::node::{Kind, Node};
+use crate::saved::{Again, Saved};
 use crate::{Result, Var, scope, table};
 
 /// Applies an operator and returns its first output.
@@ -91,15 +92,19 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
     }
     let needs: SmallVec<[bool; 4]> = ins.iter().map(|v| v.node().is_some()).collect();
     let saves = table::saves(&op, &needs);
-    let keep_input = |(i, var): (usize, &&Var)| {
-        saves.input(i).then(|| match var.node().and_then(|n| n.recast()) {
-            Some(leaf) => (i, Saved::recast(leaf, var.array().dtype())),
-            None => (i, Saved::value(var.array())),
-        })
-    };
+    let keep_input = |(i, var): (usize, &&Var)| saves.input(i).then(|| (i, var.saved()));
     let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| (ins.len() + i, Saved::value(array)));
     let saved_inputs = ins.iter().enumerate().filter_map(keep_input);
-    let saved = saved_inputs.chain(outs.iter().enumerate().filter_map(keep_output)).collect();
+    let saved: Vec<(usize, Saved)> = saved_inputs.chain(outs.iter().enumerate().filter_map(keep_output)).collect();
+    let again = table::again(&op, ins.len()).and_then(|again| {
+        let operand = |i: &usize| match saved.iter().find(|(at, _)| at == i) {
+            Some((_, saved)) => Some(saved.clone()),
+            // What only moves or rounds a value keeps nothing: it is worth doing again if the value itself is.
+            None => ins.get(*i).map(|var| var.saved()).filter(|saved| matches!(saved, Saved::Again(_))),
+        };
+        let operands: Option<SmallVec<[Saved; 5]>> = again.operands.iter().map(operand).collect();
+        Some(Again::new(again.op, operands?, &first, !(first.dtype().is_half() && again.unrounded)))
+    });
     let recast = match (&op, ins) {
         (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(Box::new(var.array().clone())),
         _ => None,
@@ -113,5 +118,5 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
         op,
     };
     let node = Node::new(kind, gradient);
-    Var::with_node(first, node)
+    Var::with_node(first, node).with_again(again)
 }

@@ -287,7 +287,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         // Inputs, then outputs, of which the first is this node's.
         let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node) };
         values.resize(values.len().max(i + 1), None);
-        values[*i] = Some(V::new(value.get(op.name(), path)?, from));
+        values[*i] = Some(V::new(value.get(op.name(), path, keep)?, from));
     }
     if !keep {
         *slot = None;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::node::{Edge, Kind, Node, Recompute, Saved};
+use crate::node::{Edge, Kind, Node, Recompute};
+use crate::saved::Saved;
 use crate::scope::Scope;
 use crate::{Result, Var, no_grad, scope};
 
@@ -26,7 +27,7 @@ pub fn checkpoint(f: impl Fn(&[Var]) -> Result<Var> + Send + Sync + 'static, ins
     let out = no_grad(|| f(&given))?;
     let kind = Kind::Recompute {
         inputs: ins.iter().map(|v| v.node().cloned()).collect(),
-        saved: ins.iter().map(|v| Saved::value(v.array())).collect(),
+        saved: ins.iter().map(|v| v.saved()).collect(),
         f,
         scope: Box::new(surrounding),
     };
@@ -39,7 +40,7 @@ pub(crate) fn again(inputs: &[Option<Edge>], saved: &[Saved], f: &Recompute, sur
     let path = scope::path();
     let mut vars = SmallVec::<[Var; 3]>::new();
     for (edge, value) in inputs.iter().zip(saved) {
-        let array = value.get("checkpoint", &path)?;
+        let array = value.get("checkpoint", &path, false)?;
         vars.push(match edge {
             Some(node) => Var::with_node(array, node.clone()),
             None => Var::constant(array),

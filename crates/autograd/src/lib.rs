@@ -13,6 +13,7 @@ mod gradcheck;
 mod gradients;
 mod methods;
 mod node;
+mod saved;
 pub mod scope;
 mod table;
 mod value;

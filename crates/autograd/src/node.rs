@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use binade_tensor::{Array, Class, DType, Meta, Op, run_one};
+use binade_tensor::{Array, Meta, Op};
 use smallvec::SmallVec;
 
+use crate::saved::Saved;
 use crate::scope::Scope;
 use crate::{Error, Result, Var};
 
@@ -101,43 +102,6 @@ impl Node {
         match &self.kind {
             Kind::Leaf(_) | Kind::Recompute { .. } => None,
             Kind::Op { recast, .. } => recast.as_deref(),
-        }
-    }
-}
-
-/// A value kept for the backward pass, with the version it must still have.
-pub(crate) enum Saved {
-    /// The value itself.
-    Value(Array, u64),
-    /// A cast of a leaf: kept as the leaf, which lives anyway, and cast again when needed.
-    Recast(Array, u64, DType),
-}
-
-impl Saved {
-    pub(crate) fn value(array: &Array) -> Saved {
-        Saved::Value(array.clone(), array.storage().version())
-    }
-
-    pub(crate) fn recast(leaf: &Array, dtype: DType) -> Saved {
-        Saved::Recast(leaf.clone(), leaf.storage().version(), dtype)
-    }
-
-    pub(crate) fn get(&self, op: &'static str, path: &Arc<str>) -> Result<Array> {
-        let (array, saved) = match self {
-            Saved::Value(array, version) | Saved::Recast(array, version, _) => (array, *version),
-        };
-        let found = array.storage().version();
-        if found != saved {
-            return Err(Error::Changed { op, path: path.clone(), saved, found });
-        }
-        match self {
-            Saved::Value(array, _) => Ok(array.clone()),
-            Saved::Recast(array, _, dtype) => {
-                if let Some(cached) = array.storage().derived(*dtype, array.layout()) {
-                    return Ok(cached);
-                }
-                Ok(run_one(&Op::Cast(*dtype), &[array], array.device(), *dtype, Class::Casts)?)
-            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use binade_tensor::op::{
-    Backward, Binary, Builder, Conv2d, Distribution, Epilogue, Norm, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
+    Backward, Binary, Builder, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
     Scatter, View,
 };
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
@@ -104,12 +104,8 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
-        // x, weights (which live anyway) and statistics; the result where its activation's derivative is written in it.
-        Op::Norm(norm) => {
-            let all = Saves { inputs: u16::MAX, outputs: 0 };
-            let result = matches!(norm.act.map(|a| a.saved()), Some(Saved::Output)) as u16;
-            Saves { outputs: result | if norm.kind == NormKind::Fixed { 0 } else { 0b110 }, ..all }
-        }
+        // x, weights (which live anyway) and statistics; an activation's argument is computed again from them.
+        Op::Norm(norm) => Saves { inputs: u16::MAX, outputs: if norm.kind == NormKind::Fixed { 0 } else { 0b110 } },
         Op::Scan { kind: Scan::Sum, .. } => Saves::NONE,
         Op::Scan { kind: Scan::Prod, .. } => Saves::inputs(&[0]),
         Op::Gather { .. } | Op::Scatter { .. } => Saves::inputs(&[1]),
@@ -125,6 +121,60 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         // Through their definition, which needs all inputs.
         Op::Backward(_) => Saves { inputs: u16::MAX, outputs: 0 },
         Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Saves::NONE,
+    }
+}
+
+/// How a first output is computed again.
+pub(crate) struct Recipe {
+    pub(crate) op: Op,
+    /// Inputs and outputs of the operator, numbered as saved values.
+    pub(crate) operands: SmallVec<[usize; 5]>,
+    /// Whether what was computed first saw an operand before it was rounded.
+    pub(crate) unrounded: bool,
+}
+
+/// How the first output of an operator with so many inputs is computed again by one elementwise pass over values that its gradient saves
+/// (or that are computed again themselves): then whoever needs the output saves nothing. `None` where nothing is gained.
+pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
+    let recipe = |op: Op, operands: SmallVec<[usize; 5]>| Some(Recipe { op, operands, unrounded: false });
+    match op {
+        Op::Unary(row) if row.saved() == Saved::Input => recipe(op.clone(), smallvec![0]),
+        Op::Binary(Binary::Mul) => recipe(op.clone(), smallvec![0, 1]),
+        Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => {
+            let act = epilogue.act.filter(|act| act.saved() == Saved::Input)?;
+            Some(Recipe { op: Op::Unary(act), operands: smallvec![inputs + 1], unrounded: true })
+        }
+        Op::Norm(norm) if norm.kind == NormKind::Fixed => recipe(op.clone(), (0..inputs).collect()),
+        Op::Norm(norm) => recipe(Op::Backward(Backward::Renormalise(*norm)), (0..inputs + 3).filter(|i| *i != inputs).collect()),
+        Op::Cast(_) | Op::Copy | Op::View(_) => recipe(op.clone(), smallvec![0]),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Scalar { .. }
+        | Op::Compare(_)
+        | Op::Where
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::Scan { .. }
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Sort { .. }
+        | Op::ConvTranspose2d { .. }
+        | Op::Pool(_)
+        | Op::Softmax { .. }
+        | Op::CrossEntropy(_)
+        | Op::Loss { .. }
+        | Op::Ternary { .. }
+        | Op::Resample(_)
+        | Op::Attention(_)
+        | Op::Embedding
+        | Op::Cat { .. }
+        | Op::Dropout { .. }
+        | Op::Random { .. }
+        | Op::Fill { .. }
+        | Op::Range { .. }
+        | Op::StochasticCast { .. }
+        | Op::Custom(_)
+        | Op::Backward(_) => None,
     }
 }
 
@@ -387,24 +437,9 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[g, c.output(0)?], c.dtype(0))?)]
         }
         Op::Norm(norm) => {
-            let plain = Norm { act: None, ..*norm };
-            let g = &match norm.act {
-                None => g.clone(),
-                Some(act) => {
-                    // What the activation saw is not kept: normalising again costs one pass and no memory.
-                    let saved = match act.saved() {
-                        Saved::Output => c.output(0)?.clone(),
-                        Saved::Input | Saved::Nothing => {
-                            let ins: SmallVec<[&V; 5]> = (0..c.metas.len()).map(|i| c.input(i)).collect::<Result<_>>()?;
-                            c.run(Op::Norm(plain), &ins, c.dtype(0).accum())?
-                        }
-                    };
-                    c.run(Op::Backward(Backward::Unary(act)), &[g, &saved], g.dtype())?
-                }
-            };
-            let mut ins: SmallVec<[&V; 5]> = smallvec![g, c.input(0)?];
-            if norm.affine {
-                ins.push(c.input(1)?);
+            let mut ins: SmallVec<[&V; 6]> = smallvec![g];
+            for i in 0..=norm.weights_of_gradient() {
+                ins.push(c.input(i)?);
             }
             match norm.kind {
                 NormKind::Fixed => ins.extend([c.input(1 + norm.weights())?, c.input(2 + norm.weights())?]),
@@ -412,7 +447,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
                     ins.extend([c.output(1)?, c.output(2)?]);
                 }
             }
-            let outs = V::run_all(Op::Backward(Backward::Norm(plain)), &ins, c.device, c.dtype(0))?;
+            let outs = V::run_all(Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0))?;
             let mut grads: Grads<V> = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
             grads.resize(c.metas.len(), None);
             grads
@@ -575,6 +610,7 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::CumProd { .. }
         | Backward::Softmax { .. }
         | Backward::Norm(_)
+        | Backward::Renormalise(_)
         | Backward::CrossEntropy(_)
         | Backward::Loss { .. }
         | Backward::Ternary { .. }

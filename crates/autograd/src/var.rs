@@ -5,6 +5,7 @@ use std::sync::Arc;
 use binade_tensor::{Array, DType, Shape};
 
 use crate::node::{Kind, LeafId, Node};
+use crate::saved::{Again, Saved};
 use crate::{Error, Gradients, Result, backward};
 
 /// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
@@ -12,12 +13,14 @@ use crate::{Error, Gradients, Result, backward};
 pub struct Var {
     array: Array,
     node: Option<Arc<Node>>,
+    /// How the value is computed again, if it need not be saved.
+    again: Option<Arc<Again>>,
 }
 
 impl Var {
     /// A tensor without gradient: data.
     pub fn constant(array: Array) -> Var {
-        Var { array, node: None }
+        Var { array, node: None, again: None }
     }
 
     /// A leaf: backward returns its gradient.
@@ -29,11 +32,24 @@ impl Var {
     pub fn new_leaf(array: Array) -> (Var, LeafId) {
         let id = LeafId::new();
         let node = Node::new(Kind::Leaf(id), array.meta());
-        (Var { array, node: Some(node) }, id)
+        (Var { array, node: Some(node), again: None }, id)
     }
 
     pub(crate) fn with_node(array: Array, node: Arc<Node>) -> Var {
-        Var { array, node: Some(node) }
+        Var { array, node: Some(node), again: None }
+    }
+
+    pub(crate) fn with_again(self, again: Option<Arc<Again>>) -> Var {
+        Var { again, ..self }
+    }
+
+    /// What keeps the value for the backward pass.
+    pub(crate) fn saved(&self) -> Saved {
+        match (&self.again, self.node.as_ref().and_then(|n| n.recast())) {
+            (Some(again), _) => Saved::Again(again.clone()),
+            (None, Some(leaf)) => Saved::recast(leaf, self.dtype()),
+            (None, None) => Saved::value(&self.array),
+        }
     }
 
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {

@@ -1,6 +1,6 @@
 //! [`Array`]: a tensor whose dtype is known at run time. The core below `Tensor<T>` and `Var`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use smallvec::SmallVec;
 
@@ -28,6 +28,22 @@ impl Meta {
     /// The shape.
     pub fn shape(&self) -> &Shape {
         &self.layout.shape
+    }
+}
+
+/// An array that does not keep its memory alive.
+#[derive(Clone, Debug)]
+pub struct WeakArray {
+    meta: Meta,
+    storage: Weak<Storage>,
+    device: Device,
+}
+
+impl WeakArray {
+    /// The array, if something else keeps its memory.
+    pub fn upgrade(&self) -> Option<Array> {
+        let storage = self.storage.upgrade()?;
+        Some(Array { dtype: self.meta.dtype, layout: self.meta.layout, storage, device: self.device.clone() })
     }
 }
 
@@ -161,6 +177,11 @@ impl Array {
     /// Dtype and layout.
     pub fn meta(&self) -> Meta {
         Meta { dtype: self.dtype, layout: self.layout }
+    }
+
+    /// This array without a share in its memory.
+    pub fn downgrade(&self) -> WeakArray {
+        WeakArray { meta: self.meta(), storage: Arc::downgrade(&self.storage), device: self.device.clone() }
     }
 
     /// Another view of the same storage.

@@ -26,7 +26,7 @@ mod tensor;
 pub mod testing;
 pub mod update;
 
-pub use array::{Array, Arrays, Meta};
+pub use array::{Array, Arrays, Meta, WeakArray};
 pub use backend::{ArrayMut, Backend, Device};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};

@@ -92,7 +92,11 @@ pub fn catalogue() -> Vec<Op> {
         for affine in [false, true] {
             let norm = Norm { kind, eps: 1e-5, affine, act: None };
             ops.extend([Op::Norm(norm), Op::Backward(Backward::Norm(norm))]);
-            ops.push(Op::Norm(Norm { act: Some(if affine { Unary::Silu } else { Unary::Relu }), ..norm }));
+            let activated = Norm { act: Some(if affine { Unary::Silu } else { Unary::Relu }), ..norm };
+            ops.extend([Op::Norm(activated), Op::Backward(Backward::Norm(activated))]);
+            if kind != NormKind::Fixed {
+                ops.extend([norm, activated].map(|norm| Op::Backward(Backward::Renormalise(norm))));
+            }
         }
     }
     for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
@@ -419,7 +423,17 @@ fn backward_samples(
             } else {
                 forward(Op::Norm(*norm), &[&[&input], &affine.iter().collect::<Vec<_>>()[..]].concat())[1..3].to_vec()
             };
-            vec![[vec![gradient(&input), input], affine.into_iter().take(1).collect(), statistics].concat()]
+            vec![
+                [vec![gradient(&input), input], affine.into_iter().take(norm.weights_of_gradient()).collect(), statistics]
+                    .concat(),
+            ]
+        }
+        Backward::Renormalise(norm) => {
+            let input = x(&[3, 4, 5, 6], 1);
+            let affine = (0..norm.weights()).map(|i| x(&norm_weights(norm), 2 + i as u64));
+            let ins: Vec<Array> = std::iter::once(input).chain(affine).collect();
+            let statistics = forward(Op::Norm(*norm), &ins.iter().collect::<Vec<_>>())[1..3].to_vec();
+            vec![[ins, statistics].concat()]
         }
         Backward::CrossEntropy(loss) => {
             let rows: &[usize] = if loss.reduction == Reduction::None { &[5] } else { &[] };

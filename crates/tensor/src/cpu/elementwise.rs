@@ -205,6 +205,22 @@ pub(super) fn activate<C: Compute>(isa: Isa, row: Unary, x: &[C], y: &mut [C]) {
     row.visit(Slice(isa, x, y));
 }
 
+/// `g · f'` at `x`, into `y`: the gradient in front of a fused activation. What `x` holds afterwards is left open.
+pub(super) fn before_activation<C: Compute>(isa: Isa, row: Unary, g: &[C], x: &mut [C], y: &mut [C]) {
+    struct Slice<'a, C>(Isa, &'a [C], &'a [C], &'a mut [C]);
+    impl<C: Compute> UnaryVisitor for Slice<'_, C> {
+        type Output = ();
+        fn visit<R: UnaryRow>(self) {
+            C::map2(self.0, Df::<R>(R2::default()), self.1, self.2, self.3);
+        }
+    }
+    if row.saved() == Saved::Output {
+        activate(isa, row, x, y);
+        x.copy_from_slice(y);
+    }
+    row.visit(Slice(isa, g, x, y));
+}
+
 /// `g · f'(saved)`.
 struct Gradient<'a, 'b, C>(Isa, &'a Operand<'a>, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
 

@@ -251,6 +251,7 @@ impl Cpu {
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
+            Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,
             Backward::Loss { loss, parameter, reduction, target } => {
                 loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, bytes, &mut outs[0]);

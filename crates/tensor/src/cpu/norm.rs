@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::channels::{Channelwise, PerChannel, RowsBackward, Terms};
-use super::elementwise::activate;
+use super::elementwise::{activate, before_activation};
 use super::operand::{BLOCK, Compute, Operand, TASK, in_storage, memory_order};
 use super::reduce::SquaredDistance;
 use super::rows::{fill_rows, fill_rows_as, is_in_order, write};
@@ -22,12 +22,33 @@ pub(super) fn forward<C: Channelwise>(
     outs: &mut [ArrayMut<'_>],
 ) {
     match norm.kind {
-        NormKind::Layer { dims } | NormKind::Rms { dims } => layer::<C>(isa, pool, norm, dims, ins, bytes, outs),
-        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::<C>(isa, pool, norm, ins, bytes, outs),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => layer::<C>(isa, pool, norm, dims, None, ins, bytes, outs),
+        NormKind::Group { .. } | NormKind::Batch => planes::<C>(isa, pool, norm, None, ins, bytes, outs),
+        NormKind::Fixed => {
+            let at = 1 + norm.weights();
+            let given = [vector(isa, ins[at], bytes[at]), rstd_of(isa, norm, ins[at + 1], bytes[at + 1])];
+            planes::<C>(isa, pool, norm, Some(given), ins, bytes, outs);
+        }
     }
 }
 
-/// Inputs g, x, weight if affine, mean, rstd (variance for Fixed).
+/// The first output again. Inputs x, weights, mean, rstd.
+pub(super) fn again<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    let given = Some([1, 2].map(|i| vector(isa, ins[norm.weights() + i], bytes[norm.weights() + i])));
+    match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => layer::<C>(isa, pool, norm, dims, given, ins, bytes, outs),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::<C>(isa, pool, norm, given, ins, bytes, outs),
+    }
+}
+
+/// Inputs g, x, weight if affine, bias if there is one and an activation, mean, rstd (variance for Fixed).
 pub(super) fn backward<C: Channelwise>(
     isa: Isa,
     pool: &Pool,
@@ -55,6 +76,17 @@ fn weights<C: Compute>(isa: Isa, there: bool, ins: &[&Array], bytes: &[&[u8]], a
     if there { vector(isa, ins[at], bytes[at]) } else { vec![value; n] }
 }
 
+/// Where the statistics of a gradient's operands begin.
+fn statistics_at(norm: &Norm) -> usize {
+    2 + norm.weights_of_gradient()
+}
+
+/// Weight and bias among a gradient's operands; the bias is there if the activation's argument must be computed again.
+fn gradient_weights<C: Compute>(isa: Isa, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], n: usize) -> [Vec<C>; 2] {
+    let biased = norm.weights_of_gradient() == 2;
+    [weights(isa, norm.affine, ins, bytes, 2, n, C::one()), weights(isa, biased, ins, bytes, 3, n, C::zero())]
+}
+
 // ---- rows: layer and RMS norm
 
 #[derive(Clone, Copy)]
@@ -70,8 +102,14 @@ impl PerChannel for Affine {
     }
 }
 
+/// Mean and 1/deviation of each row or group, where they are known.
+type Given<C> = Option<[Vec<C>; 2]>;
+
 /// Mean (0 for RMS) and 1/√(var + eps) of one row.
-fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, x: &[X]) -> (C, C) {
+fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, row: usize, x: &[X]) -> (C, C) {
+    if let Some([mean, rstd]) = given {
+        return (mean[row], rstd[row]);
+    }
     let n = x.len() as f64;
     let blocks = |f: &dyn Fn(&[X]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
     let centred = !matches!(norm.kind, NormKind::Rms { .. });
@@ -80,15 +118,14 @@ fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, x: &[X]) -> (C, C) {
     (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
 }
 
-/// One row of `x` into `y`; returns mean and 1/deviation.
+/// One row of `x` with its mean and 1/deviation into `y`; returns these.
 fn layer_row<C: Channelwise, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
-    norm: &Norm,
+    (mean, rstd): (C, C),
     x: &[X],
     [w, b]: [&[C]; 2],
     y: &mut [Y],
 ) -> (f64, f64) {
-    let (mean, rstd) = moments::<C, X>(isa, norm, x);
     let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
     C::per_channel(isa, affine, x, x, [w, b, b, b], y);
     (affine.mean, affine.rstd)
@@ -100,6 +137,7 @@ fn layer_in_place<C: Channelwise, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
+    given: &Given<C>,
     x: &Operand<'_>,
     weights: [&[C]; 2],
     out: &mut ArrayMut<'_>,
@@ -107,7 +145,8 @@ fn layer_in_place<C: Channelwise, T: Stored<C>>(
     let len = weights[0].len();
     norm.act.is_none().then(|| {
         fill_rows_as::<C, T, _>(pool, out, len, len, |row, y, wide| {
-            layer_row(isa, norm, x.block::<C>(isa, row * len, len, wide), weights, y)
+            let x = x.block::<C>(isa, row * len, len, wide);
+            layer_row(isa, moments(isa, norm, given, row, x), x, weights, y)
         })
     })
 }
@@ -117,6 +156,7 @@ fn layer<C: Channelwise>(
     pool: &Pool,
     norm: &Norm,
     dims: usize,
+    given: Given<C>,
     ins: &[&Array],
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
@@ -129,7 +169,7 @@ fn layer<C: Channelwise>(
     let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
     let dtype = outs[0].array().dtype();
     let dense = if len > 0 && is_in_order(&outs[0], &order) {
-        in_storage!(dtype, layer_in_place::<C>(isa, pool, norm, &x, [&w, &b], &mut outs[0]))
+        in_storage!(dtype, layer_in_place::<C>(isa, pool, norm, &given, &x, [&w, &b], &mut outs[0]))
     } else {
         None
     };
@@ -137,7 +177,7 @@ fn layer<C: Channelwise>(
         fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
             x.load(isa, row * len, y);
             let mut buffer = [C::zero(); BLOCK];
-            let (mean, rstd) = moments::<C, C>(isa, norm, y);
+            let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y);
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
             for (i, y) in y.chunks_mut(BLOCK).enumerate() {
                 let (n, from) = (y.len(), i * BLOCK);
@@ -149,8 +189,10 @@ fn layer<C: Channelwise>(
             (affine.mean, affine.rstd)
         })
     });
-    write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), &mut outs[1]);
-    write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), &mut outs[2]);
+    if let [_, mean, rstd] = outs {
+        write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), mean);
+        write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), rstd);
+    }
 }
 
 /// The fused activation, block by block while the row is in the first-level cache.
@@ -170,6 +212,8 @@ struct LayerRows<'a, C> {
     g: Operand<'a>,
     x: Operand<'a>,
     w: Vec<C>,
+    b: Vec<C>,
+    act: Option<Unary>,
     mean: Vec<C>,
     rstd: Vec<C>,
 }
@@ -234,6 +278,9 @@ fn layer_rows_dense<C: Channelwise, T: Stored<C>>(
     to: &mut [u8],
     sums: &mut LayerSums<C>,
 ) -> Option<()> {
+    if layer.act.is_some() {
+        return None;
+    }
     let (g, x) = (layer.g.dense::<T>()?, layer.x.dense::<T>()?);
     let len = layer.len;
     for (i, to) in bytemuck::cast_slice_mut::<u8, T>(to).chunks_mut((2 * len).max(1)).enumerate() {
@@ -259,10 +306,16 @@ fn layer_rows_blocks<C: Channelwise>(
     sums: &mut LayerSums<C>,
 ) {
     let len = layer.len;
-    let [mut pg, mut px, mut dx] = [(); 3].map(|()| vec![C::zero(); len]);
+    let [mut pg, mut px, mut y, mut before, mut dx] = [(); 5].map(|()| vec![C::zero(); len]);
     for (i, to) in to.chunks_mut((len * dtype.size()).max(1)).enumerate() {
         let row = first + i;
-        let (g, x) = (layer.g.block(isa, row * len, len, &mut pg), layer.x.block(isa, row * len, len, &mut px));
+        let (mut g, x) = (layer.g.block(isa, row * len, len, &mut pg), layer.x.block(isa, row * len, len, &mut px));
+        if let Some(act) = layer.act {
+            let affine = Affine { mean: layer.mean[row].as_f64(), rstd: layer.rstd[row].as_f64() };
+            C::per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], &mut y);
+            before_activation(isa, act, g, &mut y, &mut before);
+            g = &before;
+        }
         layer.rows(isa, row, [[g], [x]], [&mut dx[..]], sums);
         C::store(isa, &dx, to, dtype);
     }
@@ -280,13 +333,16 @@ fn layer_backward<C: Channelwise>(
     let shape = ins[1].shape();
     let order: Vec<usize> = (0..shape.rank()).collect();
     let len: usize = shape[shape.rank() - dims..].iter().product();
-    let at = 2 + norm.affine as usize;
+    let at = statistics_at(norm);
+    let [w, b] = gradient_weights(isa, norm, ins, bytes, len);
     let layer = LayerRows {
         len,
         centred: !matches!(norm.kind, NormKind::Rms { .. }),
         g: Operand::new(ins[0], bytes[0], shape, &order),
         x: Operand::new(ins[1], bytes[1], shape, &order),
-        w: weights(isa, norm.affine, ins, bytes, 2, len, C::one()),
+        w,
+        b,
+        act: norm.act,
         mean: vector::<C>(isa, ins[at], bytes[at]),
         rstd: vector::<C>(isa, ins[at + 1], bytes[at + 1]),
     };
@@ -471,7 +527,7 @@ impl Planes {
         &self,
         isa: Isa,
         f: F,
-        g: Option<&Operand<'_>>,
+        g: Option<&Upstream<'_, C>>,
         x: &Operand<'_>,
         index: usize,
         k: &[C],
@@ -484,10 +540,13 @@ impl Planes {
         let mut sums = [vec![C::zero(); width], vec![C::zero(); width]];
         let mut total = [vec![0.0f64; width], vec![0.0f64; width]];
         let (block, mut chain) = (self.block(), 0);
+        if let Some(g) = g {
+            g.enter(self, channel, index / self.stretches.max(1), buffers);
+        }
         for from in (0..len).step_by(block) {
             let n = block.min(len - from);
             let x = x.block(isa, start + from, n, &mut buffers.x);
-            let g = g.map_or(x, |g| g.block(isa, start + from, n, &mut buffers.g));
+            let g = g.map_or(x, |g| g.block(isa, start + from, x, &mut buffers.upstream));
             let [first, second] = &mut sums;
             C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
@@ -521,7 +580,7 @@ impl Planes {
         isa: Isa,
         pool: &Pool,
         f: F,
-        g: Option<&Operand<'_>>,
+        g: Option<&Upstream<'_, C>>,
         x: &Operand<'_>,
         k: [Vec<C>; 4],
         act: Option<Unary>,
@@ -547,10 +606,13 @@ impl Planes {
                 let channel = if self.last { None } else { Some(inside / self.pixels) };
                 self.coefficients(channel, sample, &k, per_sample, &mut coefficients);
                 let [k0, k1, k2, k3] = &coefficients;
+                if let Some(g) = g {
+                    g.enter(self, channel, sample, &mut buffers);
+                }
                 for from in (0..len).step_by(self.block()) {
                     let n = self.block().min(len - from);
                     let x = x.block(isa, at + from, n, &mut buffers.x);
-                    let g = g.map_or(x, |g| g.block(isa, at + from, n, &mut buffers.g));
+                    let g = g.map_or(x, |g| g.block(isa, at + from, x, &mut buffers.upstream));
                     let to = &mut to[(at + from - first) * dtype.size()..][..n * dtype.size()];
                     let y = &mut buffers.y[..n];
                     if act.is_none() && dtype == C::DTYPE {
@@ -574,16 +636,52 @@ impl Planes {
 }
 
 struct Buffers<C> {
-    g: Vec<C>,
     x: Vec<C>,
     y: Vec<C>,
     z: Vec<C>,
+    upstream: UpstreamBuffers<C>,
+}
+
+struct UpstreamBuffers<C> {
+    g: Vec<C>,
+    argument: Vec<C>,
+    before: Vec<C>,
+    k: [Vec<C>; 4],
 }
 
 impl<C: Compute> Buffers<C> {
     fn new(n: usize) -> Buffers<C> {
         let zeros = || vec![C::zero(); n];
-        Buffers { g: zeros(), x: zeros(), y: zeros(), z: zeros() }
+        let upstream = UpstreamBuffers { g: zeros(), argument: zeros(), before: zeros(), k: [(); 4].map(|()| Vec::new()) };
+        Buffers { x: zeros(), y: zeros(), z: zeros(), upstream }
+    }
+}
+
+/// The gradient of the normalised values: what arrives, behind an activation times its slope, whose argument is computed again from x.
+struct Upstream<'a, C> {
+    g: Operand<'a>,
+    /// The activation, and the coefficients that normalise.
+    act: Option<(Unary, [Vec<C>; 4])>,
+}
+
+impl<C: Channelwise> Upstream<'_, C> {
+    /// Takes the coefficients of a stretch.
+    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>) {
+        if let Some((_, k)) = &self.act {
+            p.coefficients(channel, sample, k, k[0].len() > p.channels, &mut buffers.upstream.k);
+        }
+    }
+
+    /// The elements from `start` on that belong to those of `x`.
+    fn block<'b>(&'b self, isa: Isa, start: usize, x: &[C], buffers: &'b mut UpstreamBuffers<C>) -> &'b [C] {
+        let n = x.len();
+        let UpstreamBuffers { g, argument, before, k: [k0, k1, k2, k3] } = buffers;
+        let g = self.g.block(isa, start, n, g);
+        let Some((act, _)) = &self.act else { return g };
+        let (argument, before) = (&mut argument[..n], &mut before[..n]);
+        C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
+        before_activation(isa, *act, g, argument, before);
+        before
     }
 }
 
@@ -607,7 +705,15 @@ impl Moments {
     }
 }
 
-fn planes<C: Channelwise>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) {
+fn planes<C: Channelwise>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: Given<C>,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
     let shape = *ins[0].shape();
     let p = Planes::new(&shape, outs[0].array().layout());
     let x = p.operand(ins[0], bytes[0], &shape);
@@ -618,10 +724,7 @@ fn planes<C: Channelwise>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], by
         _ => p.channels,
     };
     // Of each group of each sample; batch norm has one sample for all.
-    let (mean, rstd): (Vec<C>, Vec<C>) = if matches!(norm.kind, NormKind::Fixed) {
-        let at = ins.len() - 2;
-        (vector(isa, ins[at], bytes[at]), rstd_of(isa, norm, ins[at + 1], bytes[at + 1]))
-    } else {
+    let [mean, rstd] = given.unwrap_or_else(|| {
         let parts: Vec<Vec<Moments>> = (0..p.count())
             .into_par_iter()
             .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
@@ -663,10 +766,15 @@ fn planes<C: Channelwise>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], by
         if let Some(out) = outs.get_mut(3) {
             write(isa, &var, out);
         }
-        (mean, rstd)
-    };
-    let k = spread(&p, groups, &mean, |i, c| [mean[i], rstd[i] * w[c], b[c], C::zero()]);
+        [mean, rstd]
+    });
+    let k = forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b]);
     p.apply(isa, pool, Forward, None, &x, k, norm.act, &mut outs[0]);
+}
+
+/// The coefficients of [`Forward`].
+fn forward_coefficients<C: Compute>(p: &Planes, groups: usize, [mean, rstd]: [&[C]; 2], [w, b]: [&[C]; 2]) -> [Vec<C>; 4] {
+    spread(p, groups, mean, |i, c| [mean[i], rstd[i] * w[c], b[c], C::zero()])
 }
 
 /// Coefficients by channel, or by sample and channel, from statistics by group.
@@ -696,9 +804,9 @@ fn planes_backward<C: Channelwise>(
 ) {
     let shape = *ins[1].shape();
     let p = Planes::new(&shape, outs[0].array().layout());
-    let (g, x) = (p.operand(ins[0], bytes[0], &shape), p.operand(ins[1], bytes[1], &shape));
-    let at = 2 + norm.affine as usize;
-    let w = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::one());
+    let x = p.operand(ins[1], bytes[1], &shape);
+    let at = statistics_at(norm);
+    let [w, b] = gradient_weights(isa, norm, ins, bytes, p.channels);
     let mean: Vec<C> = vector(isa, ins[at], bytes[at]);
     let fixed = matches!(norm.kind, NormKind::Fixed);
     let rstd: Vec<C> =
@@ -708,6 +816,8 @@ fn planes_backward<C: Channelwise>(
         _ => p.channels,
     };
     let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
+    let act = norm.act.map(|act| (act, forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b])));
+    let g = Upstream { g: p.operand(ins[0], bytes[0], &shape), act };
     let [means, ..] = spread(&p, groups, &mean, |i, _| [mean[i]; 4]);
     let parts: Vec<Vec<[f64; 2]>> = (0..p.count())
         .into_par_iter()

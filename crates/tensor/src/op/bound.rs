@@ -117,6 +117,7 @@ impl Op {
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),
                 Backward::Norm(_) => Bound::Scale(96.0),
+                Backward::Renormalise(_) => Bound::Scale(64.0),
                 Backward::CrossEntropy(_) => Bound::Scale(6.0),
                 Backward::Loss { .. } => Bound::Scale(6.0),
                 Backward::Ternary { .. } => Bound::Scale(8.0),

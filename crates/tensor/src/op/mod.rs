@@ -535,9 +535,12 @@ pub enum Backward {
         /// Whether y is the logarithm.
         log: bool,
     },
-    /// Inputs: g, x, weight if affine, then mean and rstd (for [`NormKind::Fixed`] mean and variance). Outputs: dx, and dweight,
-    /// dbias (in the weight's dtype) if affine.
+    /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for [`NormKind::Fixed`] mean and
+    /// variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
     Norm(Norm),
+    /// The first output of a norm again, to the bit, from its statistics. Inputs: x, weight and bias as the norm has them, mean, rstd.
+    /// Not for [`NormKind::Fixed`], which is given its statistics anyway.
+    Renormalise(Norm),
     /// Inputs: g, logits, target.
     CrossEntropy(CrossEntropy),
     /// `g · ∂f/∂(operand)` of [`Op::Ternary`] in the broadcast shape: inputs g, x, a, b.
@@ -673,6 +676,7 @@ impl Op {
                 Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
                 Backward::Norm(_) => "norm_backward",
+                Backward::Renormalise(_) => "renormalise",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",
                 Backward::Loss { .. } => "loss_backward",
                 Backward::Ternary { .. } => "ternary_backward",
@@ -765,6 +769,11 @@ impl Norm {
             (true, NormKind::Rms { .. }) => 1,
             (true, NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed) => 2,
         }
+    }
+
+    /// Number of weight inputs of the gradient: the bias is among them where an activation's argument is computed again.
+    pub fn weights_of_gradient(&self) -> usize {
+        if self.act.is_some() { self.weights() } else { self.affine as usize }
     }
 
     /// The name of the normalisation.

@@ -323,7 +323,7 @@ impl Op {
                     smallvec![like(1)]
                 }
                 Backward::Norm(norm) => {
-                    check.count(4 + norm.affine as usize)?;
+                    check.count(4 + norm.weights_of_gradient())?;
                     check.same_shape(0, 1)?;
                     let dx = like(1);
                     if norm.affine {
@@ -332,6 +332,16 @@ impl Op {
                     } else {
                         smallvec![dx]
                     }
+                }
+                Backward::Renormalise(norm) => {
+                    check.count(3 + norm.weights())?;
+                    check.floats(0..ins.len())?;
+                    let groups = check.norm(norm, &ins[1..1 + norm.weights()])?;
+                    let fits = |i: &Meta| i.layout.shape.numel() == groups;
+                    if norm.kind == NormKind::Fixed || !ins[1 + norm.weights()..].iter().all(fits) {
+                        return check.argument(format!("expected the mean and 1/deviation of {groups} groups"));
+                    }
+                    smallvec![like(0)]
                 }
                 Backward::CrossEntropy(_) => {
                     check.count(3)?;

@@ -1,10 +1,10 @@
 //! Kernels of the backward pass, from their definitions.
 
-use super::elementwise::{derivative, loss_slope, partial, ternary_slope};
+use super::elementwise::{derivative, loss_slope, partial, ternary_slope, unary};
 use super::forward::{divisor, groups, is_bool, kept, key_head, places, places_of, probabilities, products, softmax};
 use super::{Dense, unflatten};
 use crate::Dims;
-use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction};
+use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
 
 /// All outputs in f64; the first input is the gradient of the output.
 pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
@@ -149,7 +149,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             })]
         }
         Backward::Norm(norm) => {
-            let at = 2 + norm.affine as usize;
+            let at = 2 + norm.weights_of_gradient();
             let fixed = norm.kind == NormKind::Fixed;
             let mean = &x[at].v;
             let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
@@ -160,20 +160,27 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             let term = |i: &[usize]| {
                 let (group, w) = places(norm, shape, i);
                 let hat = (x[1].at(i) - mean[group]) * rstd[group];
-                (group, w, hat, g.at(i) * if norm.affine { x[2].v[w] } else { 1.0 })
+                let weight = if norm.affine { x[2].v[w] } else { 1.0 };
+                let before = norm.act.map_or(g.at(i), |act| {
+                    let bias = if norm.weights() == 2 { x[3].v[w] } else { 0.0 };
+                    let argument = hat * weight + bias;
+                    let saved = if act.saved() == Saved::Output { unary(act, argument) } else { argument };
+                    g.at(i) * derivative(act, saved)
+                });
+                (group, w, hat, before, before * weight)
             };
             for flat in 0..g.v.len() {
                 let i = unflatten(flat, shape);
-                let (group, w, hat, up) = term(&i);
+                let (group, w, hat, before, up) = term(&i);
                 sums[group] += up;
                 dots[group] += up * hat;
                 if norm.affine {
-                    dw[w] += g.at(&i) * hat;
-                    db[w] += g.at(&i);
+                    dw[w] += before * hat;
+                    db[w] += before;
                 }
             }
             let dx = each(&|i| {
-                let (group, _, hat, up) = term(i);
+                let (group, _, hat, _, up) = term(i);
                 let mean_up = match norm.kind {
                     NormKind::Fixed | NormKind::Rms { .. } => 0.0,
                     NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => sums[group] / n,
@@ -184,6 +191,16 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 .chain([dw, db].map(|v| Dense { shape: shapes.get(1).cloned().unwrap_or_default(), v }))
                 .take(shapes.len())
                 .collect()
+        }
+        Backward::Renormalise(norm) => {
+            let at = 1 + norm.weights();
+            vec![each(&|i| {
+                let (group, w) = places(norm, shape, i);
+                let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+                let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+                let y = (x[0].at(i) - x[at].v[group]) * x[at + 1].v[group] * weight + bias;
+                norm.act.map_or(y, |act| unary(act, y))
+            })]
         }
         Backward::CrossEntropy(loss) => {
             let p = softmax(&x[1], 1, false);

@@ -66,6 +66,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
             | Backward::PoolSelect { .. }
             | Backward::Softmax { .. }
             | Backward::Norm(_)
+            | Backward::Renormalise(_)
             | Backward::CrossEntropy(_)
             | Backward::Loss { .. }
             | Backward::Ternary { .. }

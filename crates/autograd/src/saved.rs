@@ -1,0 +1,115 @@
+//! [`Saved`]: what waits for the backward pass. A value that other saved values determine is not kept: [`Again`] computes it from them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use binade_tensor::op::Backward;
+use binade_tensor::{Array, Class, DType, Op, WeakArray, run_one};
+use smallvec::SmallVec;
+
+use crate::{Error, Result};
+
+/// A value kept for the backward pass, with the version it must still have.
+#[derive(Clone)]
+pub(crate) enum Saved {
+    /// The value itself.
+    Value(Array, u64),
+    /// A cast of a leaf: kept as the leaf, which lives anyway, and cast again when needed.
+    Recast(Array, u64, DType),
+    /// A value of one elementwise pass over others that are saved anyway.
+    Again(Arc<Again>),
+}
+
+impl Saved {
+    pub(crate) fn value(array: &Array) -> Saved {
+        Saved::Value(array.clone(), array.storage().version())
+    }
+
+    pub(crate) fn recast(leaf: &Array, dtype: DType) -> Saved {
+        Saved::Recast(leaf.clone(), leaf.storage().version(), dtype)
+    }
+
+    /// The value, for the gradient of `op`. With `keep` it will be asked for again.
+    pub(crate) fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {
+        let (array, saved) = match self {
+            Saved::Value(array, version) | Saved::Recast(array, version, _) => (array, *version),
+            Saved::Again(again) => return again.get(op, path, keep),
+        };
+        check_version(array, saved, op, path)?;
+        match self {
+            Saved::Recast(_, _, dtype) => {
+                if let Some(cached) = array.storage().derived(*dtype, array.layout()) {
+                    return Ok(cached);
+                }
+                Ok(run_one(&Op::Cast(*dtype), &[array], array.device(), *dtype, Class::Casts)?)
+            }
+            Saved::Value(..) | Saved::Again(_) => Ok(array.clone()),
+        }
+    }
+}
+
+fn check_version(array: &Array, saved: u64, op: &'static str, path: &Arc<str>) -> Result<()> {
+    match array.storage().version() {
+        found if found != saved => Err(Error::Changed { op, path: path.clone(), saved, found }),
+        _ => Ok(()),
+    }
+}
+
+/// An operator and its saved operands, from which a value is computed again: once for all that need it, and not at all while something else
+/// keeps it alive.
+pub(crate) struct Again {
+    op: Op,
+    ins: SmallVec<[Saved; 5]>,
+    dtype: DType,
+    /// The value that was, with its version.
+    first: Option<(WeakArray, u64)>,
+    made: Mutex<Option<Array>>,
+}
+
+impl Again {
+    /// `exact` says that the bits will be those of `value`. Where they are not (a fused activation saw its argument before it was rounded to
+    /// 16 bit) they must not depend on who else keeps the value.
+    pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Arc<Again> {
+        let first = exact.then(|| (value.downgrade(), value.storage().version()));
+        Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None) })
+    }
+
+    fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {
+        if let Some(array) = self.there(op, path)? {
+            return Ok(array);
+        }
+        let array = match (&self.op, &self.ins[..]) {
+            (Op::Cast(dtype), [Saved::Again(wide)]) => wide.rounded(*dtype, op, path)?,
+            _ => self.run(self.dtype, op, path, keep)?,
+        };
+        if !keep {
+            *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(array.clone());
+        }
+        Ok(array)
+    }
+
+    /// The value, if it need not be computed.
+    fn there(&self, op: &'static str, path: &Arc<str>) -> Result<Option<Array>> {
+        if let Some(made) = &*self.made.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Some(made.clone()));
+        }
+        let Some((first, version)) = &self.first else { return Ok(None) };
+        let Some(array) = first.upgrade() else { return Ok(None) };
+        check_version(&array, *version, op, path)?;
+        Ok(Some(array))
+    }
+
+    fn run(&self, want: DType, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {
+        let ins = self.ins.iter().map(|saved| saved.get(op, path, keep)).collect::<Result<SmallVec<[Array; 5]>>>()?;
+        let refs: SmallVec<[&Array; 5]> = ins.iter().collect();
+        Ok(run_one(&self.op, &refs, ins[0].device(), want, Class::Activations)?)
+    }
+
+    /// The value in a narrower dtype. A norm rounds once from f32, as its f32 result would be rounded, which need not be written.
+    fn rounded(&self, dtype: DType, op: &'static str, path: &Arc<str>) -> Result<Array> {
+        match (self.there(op, path)?, &self.op) {
+            (None, Op::Backward(Backward::Renormalise(_))) if self.dtype == DType::F32 => self.run(dtype, op, path, false),
+            (Some(array), _) => Ok(array.cast(dtype, Class::Casts)?),
+            (None, _) => Ok(self.get(op, path, true)?.cast(dtype, Class::Casts)?),
+        }
+    }
+}
