@@ -4,7 +4,7 @@
 use binade_tensor::cpu::Cpu;
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Unary};
 use binade_tensor::simd::Isa;
-use binade_tensor::testing::assert_op;
+use binade_tensor::testing::{Exact, assert_op};
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
@@ -29,6 +29,18 @@ fn each_device(f: impl Fn(&Device, &str)) {
     }
 }
 
+/// Every instruction set against the reference, which is slow and runs once. `cases` makes operators and their inputs on a device.
+fn assert_at_every_isa(cases: impl Fn(&Device) -> Vec<(Op, Vec<Array>, DType)>) {
+    let exact: Vec<Exact> = cases(&Device::cpu()).iter().map(|(op, ins, _)| Exact::of(op, ins).unwrap()).collect();
+    each_device(|device, isa| {
+        for ((op, ins, dtype), exact) in cases(device).iter().zip(&exact) {
+            let (_, failure) = exact.check(op, ins, device, *dtype).unwrap();
+            let ins = || ins.iter().map(|a| format!("{} {:?}", a.dtype(), a.layout())).collect::<Vec<_>>().join(", ");
+            assert_eq!(failure, None, "{isa} {}", ins());
+        }
+    });
+}
+
 #[test]
 fn products_at_every_turn_of_the_kernels() {
     let shapes = [
@@ -42,33 +54,33 @@ fn products_at_every_turn_of_the_kernels() {
         (200, 40, 800),
         (300, 5, 7),
     ];
-    each_device(|device, isa| {
-        for (m, k, n) in shapes {
+    let plain = || Op::MatMul(Epilogue::default());
+    for (m, k, n) in shapes {
+        assert_at_every_isa(|device| {
+            let mut cases = Vec::new();
             for (a_order, b_order) in [([0, 1], [0, 1]), ([1, 0], [1, 0]), ([0, 1], [1, 0])] {
-                let ins = [permuted(device, &[m, k], &a_order, DType::F32), permuted(device, &[k, n], &b_order, DType::F16)];
-                for dtype in [DType::F32, DType::BF16] {
-                    let op = Op::MatMul(Epilogue::default());
-                    assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} {dtype}: {e}"));
-                }
+                let ins = vec![permuted(device, &[m, k], &a_order, DType::F32), permuted(device, &[k, n], &b_order, DType::F16)];
+                cases.extend([DType::F32, DType::BF16].map(|dtype| (plain(), ins.clone(), dtype)));
             }
             // Operands of one dtype, and those that meet where only one is 16 bit.
-            for dtypes in
+            for [a, b] in
                 [[DType::F32; 2], [DType::F16; 2], [DType::BF16; 2], [DType::BF16, DType::F32], [DType::F16, DType::BF16]]
             {
-                let ins = [permuted(device, &[m, k], &[1, 0], dtypes[0]), array(device, &[k, n], dtypes[1])];
-                let op = Op::MatMul(Epilogue::default());
-                assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} {dtypes:?}: {e}"));
+                let ins = vec![permuted(device, &[m, k], &[1, 0], a), array(device, &[k, n], b)];
+                cases.push((plain(), ins, DType::F32));
             }
             let bias = array(device, &[n], DType::F32);
-            let ins = [array(device, &[m, k], DType::F16), array(device, &[k, n], DType::F32), bias];
-            let op = Op::MatMul(Epilogue { bias: true, act: Some(Unary::Relu) });
-            assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} {m}×{k}×{n} with bias: {e}"));
-        }
-        for (batch, m, k, n) in [(5, 40, 33, 47), (3, 100, 300, 65)] {
-            let ins = [array(device, &[batch, m, k], DType::F32), array(device, &[batch, k, n], DType::F32)];
-            let op = Op::MatMul(Epilogue::default());
-            assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{isa} batch of {m}×{k}×{n}: {e}"));
-        }
+            let ins = vec![array(device, &[m, k], DType::F16), array(device, &[k, n], DType::F32), bias];
+            cases.push((Op::MatMul(Epilogue { bias: true, act: Some(Unary::Relu) }), ins, DType::F32));
+            cases
+        });
+    }
+    assert_at_every_isa(|device| {
+        let case = |(batch, m, k, n)| {
+            let ins = vec![array(device, &[batch, m, k], DType::F32), array(device, &[batch, k, n], DType::F32)];
+            (plain(), ins, DType::F32)
+        };
+        [(5, 40, 33, 47), (3, 100, 300, 65)].map(case).into()
     });
 }
 
@@ -89,29 +101,26 @@ fn convolutions_at_every_turn_of_the_kernels() {
         ([9, 33, 40, 4, 4], [3, 1, 1, 1, 1]),
         ([1, 16, 18, 24, 24], [23, 1, 11, 1, 1]),
     ];
-    each_device(|device, isa| {
-        for ([n, c, o, h, w], [kernel, stride, padding, dilation, groups]) in cases {
-            let conv = Conv2d { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups };
-            let out = |x: usize| (x + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
-            let (xs, ws, ys) = ([n, c, h, w], [o, c / groups, kernel, kernel], [n, o, out(h), out(w)]);
-            for (order, dtype) in [([0, 2, 3, 1], DType::F32), ([0, 1, 2, 3], DType::F16), ([0, 2, 3, 1], DType::BF16)] {
+    for ([n, c, o, h, w], [kernel, stride, padding, dilation, groups]) in cases {
+        let conv = Conv2d { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups };
+        let out = |x: usize| (x + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+        let (xs, ws, ys) = ([n, c, h, w], [o, c / groups, kernel, kernel], [n, o, out(h), out(w)]);
+        for (order, dtype) in [([0, 2, 3, 1], DType::F32), ([0, 1, 2, 3], DType::F16), ([0, 2, 3, 1], DType::BF16)] {
+            assert_at_every_isa(|device| {
                 let (x, g) = (permuted(device, &xs, &order, dtype), permuted(device, &ys, &order, dtype));
                 let weight = array(device, &ws, dtype);
                 let bias = array(device, &[o], DType::F32);
                 let shape = |dims: &[usize]| Shape::new(dims).unwrap();
-                let ops = [
-                    (Op::Conv2d(conv, Epilogue::default()), vec![x.clone(), weight.clone()]),
-                    (Op::Conv2d(conv, Epilogue { bias: true, act: None }), vec![x.clone(), weight.clone(), bias]),
-                    (Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }), vec![g.clone(), weight]),
-                    (Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&ws) }), vec![g, x]),
-                ];
-                for (op, ins) in ops {
-                    let context = || format!("{isa} {} {xs:?} {ws:?} {conv:?} {dtype}", op.name());
-                    assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{}: {e}", context()));
-                }
-            }
+                let case = |op: Op, ins: Vec<Array>| (op, ins, DType::F32);
+                vec![
+                    case(Op::Conv2d(conv, Epilogue::default()), vec![x.clone(), weight.clone()]),
+                    case(Op::Conv2d(conv, Epilogue { bias: true, act: None }), vec![x.clone(), weight.clone(), bias]),
+                    case(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }), vec![g.clone(), weight]),
+                    case(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&ws) }), vec![g, x]),
+                ]
+            });
         }
-    });
+    }
 }
 
 #[test]

@@ -85,12 +85,12 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
         }
         Backward::Conv2dInput { conv, .. } => {
             let mut dx = Dense::zeros(shape);
-            products(conv, shape, &x[1].shape, &g.shape, |o, w, xi| dx.add(&xi, g.at(&o) * x[1].at(&w)));
+            products(conv, shape, &x[1].shape, &g.shape, |o, w, xi| dx.v[xi] += g.v[o] * x[1].v[w]);
             vec![dx]
         }
         Backward::Conv2dWeight { conv, .. } => {
             let mut dw = Dense::zeros(shape);
-            products(conv, &x[1].shape, shape, &g.shape, |o, w, xi| dw.add(&w, g.at(&o) * x[1].at(&xi)));
+            products(conv, &x[1].shape, shape, &g.shape, |o, w, xi| dw.v[w] += g.v[o] * x[1].v[xi]);
             vec![dw]
         }
         Backward::Pool { pool, .. } => {
@@ -243,26 +243,23 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             let r = scores.shape.len();
             let p = softmax(&scores, r - 1, false);
             let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));
-            let with = |i: &[usize], row: usize, column: usize| [&i[..r - 2], &[row, column]].concat();
+            let with = |i: &[usize], row: usize| [&i[..r - 2], &[row, 0]].concat();
             // The gradient of the probabilities, then of the scores: p·(dp − Σ p·dp).
             let mut dp = Dense::from_fn(&p.shape, |i| {
-                let h = key_head(i, q, k);
-                (0..v.shape[r - 1]).map(|e| g.at(&with(i, i[r - 2], e)) * v.at(&with(&h, i[r - 1], e))).sum()
+                let h = with(&key_head(i, q, k), i[r - 1]);
+                g.along(&with(i, i[r - 2]), r - 1).zip(v.along(&h, r - 1)).map(|(g, v)| g * v).sum()
             });
             dp.v.iter_mut().enumerate().for_each(|(flat, dp)| *dp *= kept(attention, flat));
             let pairs = Dense { shape: p.shape.clone(), v: p.v.iter().zip(&dp.v).map(|(p, dp)| p * dp).collect() };
             let means: Vec<f64> = groups(&pairs, Dims::one(r - 1)).iter().map(|row| row.iter().sum()).collect();
             for flat in 0..p.v.len() {
                 let i = unflatten(flat, &p.shape);
-                let (t, s, h) = (i[r - 2], i[r - 1], key_head(&i, q, k));
+                let (query, key) = (with(&i, i[r - 2]), with(&key_head(&i, q, k), i[r - 1]));
+                let weight = p.v[flat] * kept(attention, flat);
                 let ds = p.v[flat] * (dp.v[flat] - means[flat / p.shape[r - 1]]) * scale;
-                for e in 0..v.shape[r - 1] {
-                    dv.add(&with(&h, s, e), p.v[flat] * kept(attention, flat) * g.at(&with(&i, t, e)));
-                }
-                for d in 0..q.shape[r - 1] {
-                    dq.add(&with(&i, t, d), ds * k.at(&with(&h, s, d)));
-                    dk.add(&with(&h, s, d), ds * q.at(&with(&i, t, d)));
-                }
+                dv.add_row(&key, weight, g.along(&query, r - 1));
+                dq.add_row(&query, ds, k.along(&key, r - 1));
+                dk.add_row(&key, ds, q.along(&query, r - 1));
             }
             vec![dq, dk, dv]
         }

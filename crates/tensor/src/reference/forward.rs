@@ -81,23 +81,16 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             vec![Dense { shape: shape.clone(), v: groups(&x[0], dims).iter().map(best).collect() }]
         }
         Op::MatMul(epilogue) => {
-            let k = x[0].shape[x[0].shape.len() - 1];
             let product = each(&|i| {
-                let (mut a, mut b) = (i.to_vec(), i.to_vec());
                 let r = i.len();
-                (0..k)
-                    .map(|j| {
-                        (a[r - 1], b[r - 2]) = (j, j);
-                        x[0].at(&a) * x[1].at(&b)
-                    })
-                    .sum()
+                x[0].along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, b)| a * b).sum()
             });
             finish(product, epilogue, x, |i| i[i.len() - 1])
         }
         Op::Conv2d(conv, epilogue) => finish(convolve(conv, &x[0], &x[1], shape), epilogue, x, |i| i[1]),
         Op::ConvTranspose2d { conv, bias, .. } => {
             let mut y = Dense::zeros(shape);
-            products(conv, shape, &x[1].shape, &x[0].shape, |o, w, at| y.add(&at, x[0].at(&o) * x[1].at(&w)));
+            products(conv, shape, &x[1].shape, &x[0].shape, |o, w, at| y.v[at] += x[0].v[o] * x[1].v[w]);
             vec![each(&|i| y.at(i) + if *bias { x[2].v[i[1]] } else { 0.0 })]
         }
         Op::Pool(pool) => vec![each(&|i| {
@@ -293,25 +286,23 @@ fn finish(product: Dense, epilogue: &Epilogue, x: &[Dense], feature: impl Fn(&[u
     }
 }
 
-/// Calls `f(output index, weight index, input index)` for every product of a convolution.
-pub(super) fn products(
-    conv: &Conv2d,
-    x: &[usize],
-    w: &[usize],
-    out: &[usize],
-    mut f: impl FnMut([usize; 4], [usize; 4], [usize; 4]),
-) {
+/// Calls `f(output, weight, input)` with the flat positions of every product of a convolution.
+pub(super) fn products(conv: &Conv2d, x: &[usize], w: &[usize], out: &[usize], mut f: impl FnMut(usize, usize, usize)) {
     let (cg, og) = (w[1], w[0] / conv.groups);
     for flat in 0..out.iter().product() {
         let o = unflatten(flat, out);
+        // Where a tap of the kernel lies in the input, if it does not lie in the padding.
+        let inside = |d: usize, k: usize| {
+            let at = (o[d + 2] * conv.stride[d] + k * conv.dilation[d]).checked_sub(conv.padding[d]);
+            at.filter(|at| *at < x[d + 2])
+        };
         for c in 0..cg {
+            let (w_plane, x_plane) = (o[1] * cg + c, o[0] * x[1] + o[1] / og * cg + c);
             for ky in 0..w[2] {
+                let Some(y) = inside(0, ky) else { continue };
                 for kx in 0..w[3] {
-                    let y = (o[2] * conv.stride[0] + ky * conv.dilation[0]) as isize - conv.padding[0] as isize;
-                    let xx = (o[3] * conv.stride[1] + kx * conv.dilation[1]) as isize - conv.padding[1] as isize;
-                    if y >= 0 && xx >= 0 && (y as usize) < x[2] && (xx as usize) < x[3] {
-                        f([o[0], o[1], o[2], o[3]], [o[1], c, ky, kx], [o[0], o[1] / og * cg + c, y as usize, xx as usize]);
-                    }
+                    let Some(xx) = inside(1, kx) else { continue };
+                    f(flat, (w_plane * w[2] + ky) * w[3] + kx, (x_plane * x[2] + y) * x[3] + xx);
                 }
             }
         }
@@ -320,7 +311,7 @@ pub(super) fn products(
 
 fn convolve(conv: &Conv2d, x: &Dense, w: &Dense, shape: &[usize]) -> Dense {
     let mut out = Dense::zeros(shape);
-    products(conv, &x.shape, &w.shape, shape, |o, wi, xi| out.add(&o, x.at(&xi) * w.at(&wi)));
+    products(conv, &x.shape, &w.shape, shape, |o, wi, xi| out.v[o] += x.v[xi] * w.v[wi]);
     out
 }
 
@@ -404,9 +395,8 @@ pub(super) fn kept(attention: &Attention, flat: usize) -> f64 {
 /// Probabilities `[…, T, S]`.
 pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
     let r = q.shape.len();
-    let (d, s) = (q.shape[r - 1], k.shape[r - 2]);
-    let scale = attention.scale.unwrap_or(1.0 / (d as f64).sqrt());
-    let shape = [&q.shape[..r - 1], &[s]].concat();
+    let scale = attention.scale.unwrap_or(1.0 / (q.shape[r - 1] as f64).sqrt());
+    let shape = [&q.shape[..r - 1], &[k.shape[r - 2]]].concat();
     let scores = Dense::from_fn(&shape, |i| {
         if attention.causal && i[r - 1] > i[r - 2] {
             return f64::NEG_INFINITY;
@@ -416,16 +406,9 @@ pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense, mask: O
             (_, true) => 0.0,
             (added, false) => added,
         });
-        let (mut a, mut b) = (i.to_vec(), key_head(i, q, k));
-        b[r - 2] = i[r - 1];
-        extra
-            + (0..d)
-                .map(|j| {
-                    (a[r - 1], b[r - 1]) = (j, j);
-                    q.at(&a) * k.at(&b)
-                })
-                .sum::<f64>()
-                * scale
+        let mut key = key_head(i, q, k);
+        key[r - 2] = i[r - 1];
+        extra + q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| q * k).sum::<f64>() * scale
     });
     (scores, scale)
 }
@@ -441,13 +424,8 @@ fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dens
     let mut p = softmax(&scores, r - 1, false);
     p.v.iter_mut().enumerate().for_each(|(flat, p)| *p *= kept(attention, flat));
     let out = Dense::from_fn(&shapes[0], |i| {
-        let (mut a, mut b) = (i.to_vec(), key_head(i, &x[0], &x[1]));
-        (0..scores.shape[r - 1])
-            .map(|j| {
-                (a[r - 1], b[r - 2]) = (j, j);
-                p.at(&a) * x[2].at(&b)
-            })
-            .sum()
+        let value = key_head(i, &x[0], &x[1]);
+        p.along(i, r - 1).zip(x[2].along(&value, r - 2)).map(|(p, v)| p * v).sum()
     });
     let rows = groups(&scores, Dims::one(r - 1));
     let lse = rows.iter().map(|g| {

@@ -41,20 +41,38 @@ impl Dense {
     }
 
     /// Flat position of an index; indices of broadcast dimensions count as 0, missing leading ones are dropped.
-    fn at(&self, index: &[usize]) -> f64 {
+    fn flat(&self, index: &[usize]) -> usize {
         let lead = index.len() - self.shape.len();
-        self.v[self.shape.iter().zip(&index[lead..]).fold(0, |flat, (&n, &i)| flat * n + if n == 1 { 0 } else { i })]
+        self.shape.iter().zip(&index[lead..]).fold(0, |flat, (&n, &i)| flat * n + if n == 1 { 0 } else { i })
+    }
+
+    fn at(&self, index: &[usize]) -> f64 {
+        self.v[self.flat(index)]
+    }
+
+    /// All elements along a dimension of the index, whatever its own entry there.
+    fn along(&self, index: &[usize], dim: usize) -> impl Iterator<Item = f64> + '_ {
+        let d = dim - (index.len() - self.shape.len());
+        let stride = self.shape[d + 1..].iter().product::<usize>().max(1);
+        let first = self.flat(index) - if self.shape[d] == 1 { 0 } else { index[dim] * stride };
+        self.v.iter().skip(first).step_by(stride).take(self.shape[d]).copied()
     }
 
     fn set(&mut self, index: &[usize], value: f64) {
-        let flat = self.shape.iter().zip(index).fold(0, |flat, (&n, &i)| flat * n + i);
+        let flat = self.flat(index);
         self.v[flat] = value;
     }
 
     /// Σ into an element.
     fn add(&mut self, index: &[usize], value: f64) {
-        let flat = self.shape.iter().zip(index).fold(0, |flat, (&n, &i)| flat * n + i);
+        let flat = self.flat(index);
         self.v[flat] += value;
+    }
+
+    /// Σ of a row times a factor into the row at an index.
+    fn add_row(&mut self, index: &[usize], factor: f64, row: impl Iterator<Item = f64>) {
+        let flat = self.flat(index);
+        self.v[flat..].iter_mut().zip(row).for_each(|(sum, v)| *sum += factor * v);
     }
 
     /// A tensor from a function of the index.

@@ -62,69 +62,95 @@ fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Arrays>
     run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
 }
 
+/// What the reference in f64 makes of an operator's inputs: computed once, compared with as many devices and dtypes as there are.
+#[derive(Debug)]
+pub struct Exact {
+    outs: Arrays,
+    /// The operator on the magnitudes of its inputs, where the bound is by the sum of the terms' magnitudes.
+    sums: Option<Arrays>,
+}
+
+impl Exact {
+    /// Runs the reference on the values of the inputs, whatever their device and layout.
+    ///
+    /// # Errors
+    /// The operator fails.
+    pub fn of(op: &Op, ins: &[Array]) -> Result<Exact> {
+        let reference = Device::reference();
+        let there = ins.iter().map(|a| on(&reference, a)).collect::<Result<Vec<_>>>()?;
+        let outs = apply(op, &there, &reference, DType::F64)?;
+        let sums = match op.bound(&ins.iter().collect::<Vec<_>>()) {
+            Bound::Gamma(_) => {
+                let absolute = ins.iter().map(|a| magnitudes(&reference, a)).collect::<Result<Vec<_>>>()?;
+                Some(apply(op, &absolute, &reference, DType::F64)?)
+            }
+            Bound::Ulps(_) | Bound::Scale(_) | Bound::Operand(_) => None,
+        };
+        Ok(Exact { outs, sums })
+    }
+
+    /// Runs the operator on `device`, where `ins` are with the same values, and compares.
+    ///
+    /// # Errors
+    /// The operator fails.
+    pub fn check(&self, op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Result<(Check, Option<String>)> {
+        let ours = apply(op, ins, device, dtype)?;
+        let bound = op.bound(&ins.iter().collect::<Vec<_>>());
+        let computing = if dtype == DType::F64 { Format::F64 } else { Format::F32 };
+        let u = computing.epsilon() / 2.0;
+        let mut largest_in: f64 = 0.0;
+        for array in ins.iter().filter(|a| a.dtype().is_float()) {
+            largest_in = array.to_f64_vec()?.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+        }
+        let first = match ins.first() {
+            Some(first) => first.to_f64_vec()?,
+            None => vec![],
+        };
+        let (mut seen, mut failure) = (Check::default(), None);
+        for (k, (ours, exact)) in ours.iter().zip(&self.outs).enumerate() {
+            let (values, wanted) = (ours.to_f64_vec()?, exact.to_f64_vec()?);
+            let largest = wanted.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+            let sums = match &self.sums {
+                Some(sums) => Some(sums[k].to_f64_vec()?),
+                None => None,
+            };
+            let out = format(ours.dtype());
+            seen.elements += values.len();
+            for (i, (&v, &w)) in values.iter().zip(&wanted).enumerate() {
+                if v == out.round(w) || v.is_nan() && w.is_nan() {
+                    continue;
+                }
+                let error = match bound {
+                    Bound::Ulps(n) => n * computing.ulp(w),
+                    Bound::Gamma(n) => n * u * sums.as_ref().map_or(0.0, |s| s[i]),
+                    Bound::Scale(n) => n * u * largest,
+                    Bound::Operand(n) => n * u * w.abs().max(first.get(i).map_or(0.0, |v: &f64| v.abs())),
+                };
+                // In f64 the reference itself has errors of this size.
+                let error = if dtype == DType::F64 { 4.0 * error + out.ulp(w) } else { error };
+                let rounding = 0.5 * out.ulp(w.abs() + error);
+                let off = (v - w).abs();
+                seen.misrounded += 1;
+                seen.ulps = seen.ulps.max(off / out.ulp(w));
+                seen.used = seen.used.max((off - rounding).max(0.0) / error.max(f64::MIN_POSITIVE));
+                if (off.is_nan() || off > error + rounding) && failure.is_none() {
+                    failure = Some(format!(
+                        "{op:?} {dtype}, output {k}, element {i}: {v:e}, exact {w:e}, off by {off:e}, allowed {:e}",
+                        error + rounding
+                    ));
+                }
+            }
+        }
+        Ok((seen, failure))
+    }
+}
+
 /// Runs an operator on `device` and compares it with the reference in f64.
 ///
 /// # Errors
 /// The operator fails.
 pub fn check_op(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Result<(Check, Option<String>)> {
-    let ours = apply(op, ins, device, dtype)?;
-    let reference = Device::reference();
-    let there = ins.iter().map(|a| on(&reference, a)).collect::<Result<Vec<_>>>()?;
-    let exact = apply(op, &there, &reference, DType::F64)?;
-    let bound = op.bound(&ins.iter().collect::<Vec<_>>());
-    let computing = if dtype == DType::F64 { Format::F64 } else { Format::F32 };
-    let u = computing.epsilon() / 2.0;
-    let sums = match bound {
-        Bound::Gamma(_) => {
-            let absolute = ins.iter().map(|a| magnitudes(&reference, a)).collect::<Result<Vec<_>>>()?;
-            Some(apply(op, &absolute, &reference, DType::F64)?)
-        }
-        Bound::Ulps(_) | Bound::Scale(_) | Bound::Operand(_) => None,
-    };
-    let mut largest_in: f64 = 0.0;
-    for array in ins.iter().filter(|a| a.dtype().is_float()) {
-        largest_in = array.to_f64_vec()?.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
-    }
-    let first = match ins.first() {
-        Some(first) => first.to_f64_vec()?,
-        None => vec![],
-    };
-    let (mut seen, mut failure) = (Check::default(), None);
-    for (k, (ours, exact)) in ours.iter().zip(&exact).enumerate() {
-        let (values, wanted) = (ours.to_f64_vec()?, exact.to_f64_vec()?);
-        let largest = wanted.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
-        let sums = match &sums {
-            Some(sums) => Some(sums[k].to_f64_vec()?),
-            None => None,
-        };
-        let out = format(ours.dtype());
-        seen.elements += values.len();
-        for (i, (&v, &w)) in values.iter().zip(&wanted).enumerate() {
-            if v == out.round(w) || v.is_nan() && w.is_nan() {
-                continue;
-            }
-            let error = match bound {
-                Bound::Ulps(n) => n * computing.ulp(w),
-                Bound::Gamma(n) => n * u * sums.as_ref().map_or(0.0, |s| s[i]),
-                Bound::Scale(n) => n * u * largest,
-                Bound::Operand(n) => n * u * w.abs().max(first.get(i).map_or(0.0, |v: &f64| v.abs())),
-            };
-            // In f64 the reference itself has errors of this size.
-            let error = if dtype == DType::F64 { 4.0 * error + out.ulp(w) } else { error };
-            let rounding = 0.5 * out.ulp(w.abs() + error);
-            let off = (v - w).abs();
-            seen.misrounded += 1;
-            seen.ulps = seen.ulps.max(off / out.ulp(w));
-            seen.used = seen.used.max((off - rounding).max(0.0) / error.max(f64::MIN_POSITIVE));
-            if (off.is_nan() || off > error + rounding) && failure.is_none() {
-                failure = Some(format!(
-                    "{op:?} {dtype}, output {k}, element {i}: {v:e}, exact {w:e}, off by {off:e}, allowed {:e}",
-                    error + rounding
-                ));
-            }
-        }
-    }
-    Ok((seen, failure))
+    Exact::of(op, ins)?.check(op, ins, device, dtype)
 }
 
 /// Fails where an operator, of the library or a [`crate::op::CustomOp`], is further from its definition than it states.

@@ -25,5 +25,5 @@
 mod bounds;
 mod strategies;
 
-pub use bounds::{Check, assert_op, assert_within_ulps, check_op};
+pub use bounds::{Check, Exact, assert_op, assert_within_ulps, check_op};
 pub use strategies::{array, array_of, layouts, shapes, values};
