@@ -273,7 +273,10 @@ fn reduce(kind: Reduce, g: &[f64]) -> f64 {
             if p > 0.0 { reduce(Reduce::Max, &[&magnitudes[..], &[0.0]].concat()) } else { reduce(Reduce::Min, &magnitudes) }
         }
         Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
-        Reduce::Var { correction } => g.iter().map(|v| (v - sum() / n).powi(2)).sum::<f64>() / (n - correction),
+        Reduce::Var { correction } => {
+            let mean = sum() / n;
+            g.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - correction)
+        }
     }
 }
 

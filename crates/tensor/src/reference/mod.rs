@@ -78,8 +78,17 @@ impl Dense {
     /// A tensor from a function of the index.
     fn from_fn(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Dense {
         let mut out = Dense::zeros(shape);
-        for flat in 0..out.v.len() {
-            out.v[flat] = f(&unflatten(flat, shape));
+        let mut index = vec![0; shape.len()];
+        for v in &mut out.v {
+            *v = f(&index);
+            // The next index: the last dimension is the fastest, and one at its end starts again.
+            for d in (0..shape.len()).rev() {
+                index[d] += 1;
+                if index[d] < shape[d] {
+                    break;
+                }
+                index[d] = 0;
+            }
         }
         out
     }
