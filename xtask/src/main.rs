@@ -20,15 +20,29 @@ fn main() -> ExitCode {
     }
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--release", "--package", "binade", "--features", "cli", "--"]).args(args);
-    // Ctrl-C goes to the whole foreground group: the child saves its state, so this process waits for it.
+    run(command)
+}
+
+/// This process becomes cargo, and cargo becomes `binade`: signals reach the program that saves its state, and its exit code is ours.
+#[cfg(unix)]
+fn run(mut command: Command) -> ExitCode {
+    let error = std::os::unix::process::CommandExt::exec(&mut command);
+    not_started(&command, &error)
+}
+
+/// Ctrl-C goes to all processes of the console: the child saves its state, so this one waits for it.
+#[cfg(not(unix))]
+fn run(mut command: Command) -> ExitCode {
     if let Err(e) = ctrlc::set_handler(|| {}) {
         eprintln!("warning: Ctrl-C will not save the run: {e}");
     }
     match command.status() {
         Ok(status) => ExitCode::from(status.code().map_or(1, |c| c as u8)),
-        Err(e) => {
-            eprintln!("error: cannot start cargo: {e}");
-            ExitCode::FAILURE
-        }
+        Err(e) => not_started(&command, &e),
     }
+}
+
+fn not_started(command: &Command, error: &std::io::Error) -> ExitCode {
+    eprintln!("error: cannot start {}: {error}", command.get_program().display());
+    ExitCode::FAILURE
 }

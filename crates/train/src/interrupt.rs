@@ -1,17 +1,24 @@
 //! Ctrl-C: the first one asks the loop to save and stop, the second ends the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// `timeout` and some supervisors send one signal twice, to the process and to its group. Nobody presses Ctrl-C again so soon.
+const ECHO: Duration = Duration::from_millis(300);
 
 /// Installs the handler for Ctrl-C and termination signals. A second call does nothing.
 pub fn install() {
     // An error means that a handler is already there.
-    let _ = ctrlc::set_handler(|| {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
+    let mut first = Instant::now();
+    let _ = ctrlc::set_handler(move || {
+        if !REQUESTED.swap(true, Ordering::SeqCst) {
+            first = Instant::now();
+            eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        } else if first.elapsed() > ECHO {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
 }
 
