@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use binade::amp::preflight::{Preflight, Range, Role, preflight};
 use binade::amp::{Census, census};
 use binade::autograd::Var;
@@ -27,11 +27,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let path = args.run.join("config.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: not a run folder", path.display()))?;
-    let config: RunConfig = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let config = RunConfig::read(&args.run)?;
     let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
-        bail!("{}: a run of {:?}, whose data this command does not know", path.display(), config.name);
+        bail!("{}: a run of {:?}, whose data this command does not know", args.run.display(), config.name);
     };
     let file = |p: Precision| args.run.join(format!("checkpoint-{}.safetensors", p.name()));
     let Some(precision) = config.precisions.iter().copied().find(|&p| file(p).exists()) else {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use binade::models::{SmallCnn, SmallCnnConfig};
 use binade::train::images::Dataset;
 use binade::train::{Config, Precision, RunConfig, Splits, Summary, train};
@@ -11,16 +11,16 @@ use clap::ValueEnum;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Data set
-    #[arg(long, value_enum, default_value = "digits")]
-    dataset: DatasetName,
+    /// Data set [default: digits]
+    #[arg(long, value_enum)]
+    dataset: Option<DatasetName>,
     /// Folder with the data set's files; digits needs none
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Precision to train in
-    #[arg(long, value_enum, default_value = "all")]
-    precision: PrecisionName,
-    /// Passes over the training images [default: 12 for digits, 10 else]
+    /// Precision to train in [default: all]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Passes over the training images; a resumed run may differ in this alone [default: 12 for digits, 10 else]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
     /// Images per step [default: 64 for digits, 128 else]
@@ -29,9 +29,9 @@ pub struct Args {
     /// Peak learning rate of AdamW [default: 2e-3 for digits, 1e-3 else]
     #[arg(long)]
     lr: Option<f64>,
-    /// Seed of initial values, order and augmentation
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of initial values, order and augmentation [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Train with this many seeds and compare each precision with fp32, seed by seed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["resume", "out"])]
     seeds: Option<u64>,
@@ -41,7 +41,7 @@ pub struct Args {
     /// Run folder [default: a new runs/DATASET-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Continue the run in DIR [default: --out, or the newest run of the data set]
+    /// Continue the run in DIR with its own settings [default: --out, or the newest run of the data set]
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
     /// Print nothing but errors
@@ -87,34 +87,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // This thread takes part, so that a small operator's work is not handed over and waited for. 0 threads are as many as cores.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).use_current_thread();
     pool.build_global().context("starting the threads")?;
-    let dataset = Dataset::from(args.dataset);
-    let splits = dataset.load(args.data.as_deref())?;
-    let digits = dataset == Dataset::Digits;
-    let mut config = RunConfig {
-        name: dataset.name().into(),
-        precisions: match args.precision {
-            PrecisionName::Fp32 => vec![Precision::Fp32],
-            PrecisionName::Fp16 => vec![Precision::Fp16],
-            PrecisionName::Bf16 => vec![Precision::Bf16],
-            PrecisionName::All => Precision::ALL.to_vec(),
-        },
-        fit: Config {
-            epochs: args.epochs.unwrap_or(if digits { 12 } else { 10 }),
-            batch_size: args.batch_size.unwrap_or(if digits { 64 } else { 128 }),
-            lr: args.lr.unwrap_or(if digits { 2e-3 } else { 1e-3 }),
-            seed: args.seed,
-            ..Config::default()
-        },
-        out: args.resume.clone().flatten().or_else(|| args.out.clone()),
-        resume: args.resume.is_some(),
-        quiet: args.quiet,
+    let mut config = settings(args)?;
+    let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
+        bail!("a run of {:?}, whose data this command does not know", config.name);
     };
+    let splits = dataset.load(args.data.as_deref())?;
     let Some(seeds) = args.seeds else {
         train_once(&splits, &config)?;
         return Ok(ExitCode::SUCCESS);
     };
     let mut all = Vec::new();
-    for seed in args.seed..args.seed + seeds {
+    for seed in (config.fit.seed..).take(seeds as usize) {
         config.fit.seed = seed;
         all.push((seed, train_once(&splits, &RunConfig { quiet: true, ..config.clone() })?));
         if !args.quiet {
@@ -123,6 +106,39 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     compare(&all);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the flags ask for. Those that are not given have their defaults, or the values of the run that is resumed.
+fn settings(args: &Args) -> Result<RunConfig> {
+    let dataset = args.dataset.map_or(Dataset::Digits, Dataset::from);
+    let (epochs, batch_size, lr) = if dataset == Dataset::Digits { (12, 64, 2e-3) } else { (10, 128, 1e-3) };
+    let mut config = RunConfig {
+        name: dataset.name().into(),
+        precisions: Precision::ALL.to_vec(),
+        fit: Config { epochs, batch_size, lr, ..Config::default() },
+        out: args.resume.clone().flatten().or_else(|| args.out.clone()),
+        resume: args.resume.is_some(),
+        quiet: args.quiet,
+    };
+    if config.resume {
+        let folder = config.folder()?;
+        let RunConfig { name, precisions, fit, .. } = RunConfig::read(&folder)?;
+        let name = if args.dataset.is_some() { config.name } else { name };
+        config = RunConfig { name, precisions, fit, out: Some(folder), ..config };
+    }
+    config.precisions = match args.precision {
+        None => config.precisions,
+        Some(PrecisionName::Fp32) => vec![Precision::Fp32],
+        Some(PrecisionName::Fp16) => vec![Precision::Fp16],
+        Some(PrecisionName::Bf16) => vec![Precision::Bf16],
+        Some(PrecisionName::All) => Precision::ALL.to_vec(),
+    };
+    let fit = &mut config.fit;
+    fit.epochs = args.epochs.unwrap_or(fit.epochs);
+    fit.batch_size = args.batch_size.unwrap_or(fit.batch_size);
+    fit.lr = args.lr.unwrap_or(fit.lr);
+    fit.seed = args.seed.unwrap_or(fit.seed);
+    Ok(config)
 }
 
 fn train_once(splits: &Splits, config: &RunConfig) -> Result<Vec<Summary>> {

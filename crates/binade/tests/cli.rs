@@ -51,6 +51,57 @@ fn a_short_run_writes_its_folder_and_is_not_overwritten() {
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
 }
 
+/// Only what is asked for in so many words can differ from the run.
+#[test]
+fn a_run_is_resumed_with_its_own_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = ["train", "--epochs", "1", "--precision", "bf16", "--batch-size", "100", "--lr", "1e-3", "--seed", "5"];
+    let out = binade(&[&start[..], &["--quiet", "--out", "run"]].concat(), folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let resumed = binade(&["train", "--resume", "run", "--epochs", "2"], folder.path());
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    let table = text(&resumed.stdout);
+    assert!(table.contains("bf16 epoch   2/2") && !table.contains("fp32"), "{table}");
+    for (flag, value, named) in
+        [("--precision", "fp16", r#"["bf16"], not ["fp16"]"#), ("--batch-size", "64", "batch_size = 100, not 64")]
+    {
+        let refused = binade(&["train", "--resume", "run", flag, value], folder.path());
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains(named), "{}", text(&refused.stderr));
+    }
+}
+
+/// Twice, as `timeout` sends it: to the process and to its group.
+#[cfg(unix)]
+#[test]
+fn a_termination_signal_saves_the_run_which_then_continues() {
+    use std::time::{Duration, Instant};
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_binade"))
+        .args(["train", "--precision", "fp32", "--epochs", "100000", "--quiet", "--out", "run"])
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (metrics, start) = (folder.path().join("run/metrics.jsonl"), Instant::now());
+    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for _ in 0..2 {
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    }
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("continue with --resume run"), "{}", text(&out.stderr));
+    let steps = || std::fs::read_to_string(&metrics).unwrap().lines().filter(|l| l.contains("\"step\"")).count();
+    let (stopped, batches) = (steps(), 1437_usize.div_ceil(64));
+    let epochs = (stopped / batches + 1).to_string();
+    let resumed = binade(&["train", "--resume", "run", "--epochs", &epochs], folder.path());
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert_eq!(steps(), (stopped / batches + 1) * batches);
+}
+
 #[test]
 fn missing_data_and_runs_are_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,15 +2,15 @@
 //! resumed run continues bit for bit.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use binade_amp::ScalerState;
 use binade_nn::{Module, Optimizer, load_state_dict, read_safetensors, state_dict, write_safetensors};
-use binade_tensor::Class;
+use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
-use crate::fit::Config;
-use crate::{Error, Result, Summary};
+use crate::recipe::{Recipe, check_same};
+use crate::{Error, Precision, Result, Summary};
 
 /// What the loop counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,8 +39,7 @@ pub(crate) struct Progress {
 /// The header that goes with the tensors.
 #[derive(Serialize, Deserialize)]
 struct Header {
-    config: Config,
-    precision: String,
+    recipe: Recipe,
     progress: Progress,
     scaler: ScalerState,
     steps: Vec<(String, u64)>,
@@ -48,21 +47,20 @@ struct Header {
 
 const KEY: &str = "binade";
 
+/// The checkpoint of a precision in a run folder.
+pub(crate) fn path(folder: &Path, precision: Precision) -> PathBuf {
+    folder.join(format!("checkpoint-{}.safetensors", precision.name()))
+}
+
 pub(crate) fn save(
     path: &Path,
-    config: &Config,
+    recipe: &Recipe,
     model: &impl Module,
     optimizer: &Optimizer,
     scaler: ScalerState,
     progress: &Progress,
 ) -> Result<()> {
-    let header = Header {
-        config: config.clone(),
-        precision: config.precision.name().into(),
-        progress: progress.clone(),
-        scaler,
-        steps: optimizer.steps(),
-    };
+    let header = Header { recipe: recipe.clone(), progress: progress.clone(), scaler, steps: optimizer.steps() };
     let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
     let mut tensors: Vec<_> = state_dict(model).into_iter().map(|(name, array)| (format!("model.{name}"), array)).collect();
     tensors.extend(optimizer.state_dict().into_iter().map(|(name, array, _)| (format!("optimizer.{name}"), array)));
@@ -72,10 +70,23 @@ pub(crate) fn save(
 /// Restores model and optimiser; returns what the loop counted and the scaler's state.
 pub(crate) fn load(
     path: &Path,
-    config: &Config,
+    recipe: &Recipe,
     model: &impl Module,
     optimizer: &mut Optimizer,
 ) -> Result<(Progress, ScalerState)> {
+    let (tensors, header) = load_model(path, recipe, model)?;
+    let state: HashMap<_, _> = part(&tensors, "optimizer.").into_iter().collect();
+    let steps: HashMap<_, _> = header.steps.into_iter().collect();
+    optimizer.load_state_dict(|name| steps.get(name).copied(), |name| state.get(name).cloned())?;
+    Ok((header.progress, header.scaler))
+}
+
+/// Fails where [`load`] would: to be called before anything of a run is written. The model is overwritten.
+pub(crate) fn check(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<()> {
+    load_model(path, recipe, model).map(drop)
+}
+
+fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<(String, Array)>, Header)> {
     let bad = |message: String| Error::Checkpoint { path: path.into(), message };
     let (tensors, metadata) = read_safetensors(path, Class::Workspace).map_err(|e| match e {
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),
@@ -83,15 +94,17 @@ pub(crate) fn load(
     })?;
     let text = metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
     let header: Header = serde_json::from_str(text).map_err(|e| bad(format!("its header does not parse: {e}")))?;
-    if let Some(difference) = config.difference(&header.config) {
-        return Err(bad(format!("the run was started with {difference}; resume with the same settings or start another run")));
+    check_same(path, &header.recipe, recipe)?;
+    let (asked, done) = (recipe.config.epochs, header.progress.epoch);
+    let finished = header.progress.summary.as_ref().is_some_and(|s| s.epochs == asked);
+    if !finished && asked <= done {
+        return Err(bad(format!("epochs = {asked} asked for, but {done} are trained already; ask for more")));
     }
-    let part = |prefix: &str| -> Vec<_> {
-        tensors.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_string(), array.clone()))).collect()
-    };
-    load_state_dict(model, &part("model.")).map_err(|e| bad(e.to_string()))?;
-    let state: HashMap<_, _> = part("optimizer.").into_iter().collect();
-    let steps: HashMap<_, _> = header.steps.into_iter().collect();
-    optimizer.load_state_dict(|name| steps.get(name).copied(), |name| state.get(name).cloned())?;
-    Ok((header.progress, header.scaler))
+    load_state_dict(model, &part(&tensors, "model.")).map_err(|e| bad(e.to_string()))?;
+    Ok((tensors, header))
+}
+
+/// The tensors whose names start with a prefix, without it.
+fn part(tensors: &[(String, Array)], prefix: &str) -> Vec<(String, Array)> {
+    tensors.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_string(), array.clone()))).collect()
 }

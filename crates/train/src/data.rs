@@ -5,11 +5,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use binade_tensor::op::Distribution;
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// What a model should predict.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// One of a number of classes; trained with cross-entropy.
     Classes(usize),

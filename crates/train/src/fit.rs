@@ -1,6 +1,6 @@
 //! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on precision.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use binade_amp::preflight::{Preflight, preflight};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{self, Progress};
 use crate::data::{Batch, epoch_order, prefetch};
 use crate::metrics::{EpochMetrics, Metrics, Record, StepMetrics, Writer};
+use crate::recipe::Recipe;
 use crate::{Error, Result, Splits, Summary, Target, interrupt};
 
 /// A precision to train in.
@@ -64,7 +65,7 @@ impl Precision {
 pub struct Config {
     /// Precision.
     pub precision: Precision,
-    /// Passes over the training samples.
+    /// Passes over the training samples. A resumed run may ask for another number; the schedule is that of the new number from there on.
     pub epochs: u64,
     /// Samples per step.
     pub batch_size: usize,
@@ -72,7 +73,7 @@ pub struct Config {
     pub lr: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Largest gradient norm.
+    /// Largest gradient norm; `f64::MAX` clips nothing.
     pub clip: f64,
     /// Seed of initial values, order, augmentation and dropout.
     pub seed: u64,
@@ -85,22 +86,20 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The first setting in which another run differs, in words.
-    pub(crate) fn difference(&self, other: &Config) -> Option<String> {
-        let (a, b) = (serde_json::to_value(self).ok()?, serde_json::to_value(other).ok()?);
-        let (a, b) = (a.as_object()?, b.as_object()?);
-        a.iter()
-            .find(|(key, value)| b.get(*key) != Some(value))
-            .map(|(key, value)| format!("{key} = {}, not {value}", b.get(key).map_or("nothing".to_string(), ToString::to_string)))
-    }
-
-    fn check(&self, data: &Splits) -> Result<()> {
+    pub(crate) fn check(&self, data: &Splits) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         if self.epochs == 0 || self.batch_size == 0 {
             return fail(format!("epochs and batch size must be at least 1, got {} and {}", self.epochs, self.batch_size));
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return fail(format!("the learning rate must be positive and finite, got {}", self.lr));
+        }
+        // What is not finite has no place in `config.json` and checkpoints either.
+        if !(self.clip > 0.0 && self.clip.is_finite()) {
+            return fail(format!("the largest gradient norm must be positive and finite, got {}", self.clip));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return fail(format!("the weight decay must be at least 0 and finite, got {}", self.weight_decay));
         }
         if data.train.is_empty() || data.test.is_empty() {
             return fail("training and test data must not be empty".into());
@@ -120,17 +119,12 @@ pub struct Output {
     pub quiet: bool,
 }
 
-impl Output {
-    pub(crate) fn checkpoint(&self, precision: Precision) -> PathBuf {
-        self.folder.join(format!("checkpoint-{}.safetensors", precision.name()))
-    }
-}
-
 /// Trains `model` on `data` with AdamW and a cosine schedule, evaluates after each epoch, writes `metrics.jsonl` and a checkpoint
 /// per epoch into the run folder, and returns the summary. With `resume` it continues bit for bit where the checkpoint stands.
 ///
 /// # Errors
-/// Bad settings, shapes that do not fit the model, a loss that is not finite, files that cannot be written, an interrupt.
+/// A checkpoint of another model, of other data or other settings than these (but for epochs), in any of which cases nothing is
+/// written. Bad settings, shapes that do not fit the model, a loss that is not finite, files that cannot be written, an interrupt.
 pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) -> Result<Summary> {
     config.check(data)?;
     let device = Device::cpu();
@@ -140,12 +134,14 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     let mut training = Training::new(optimizer, policy.clone(), config.precision.loss_scale())?;
     (training.clip, training.seed) = (Some(config.clip), config.seed);
     let mut at = Progress::default();
-    let path = output.checkpoint(config.precision);
+    let path = checkpoint::path(&output.folder, config.precision);
+    let recipe = Recipe::new(config, data);
     if output.resume && path.exists() {
-        let (progress, state) = checkpoint::load(&path, config, model, &mut training.optimizer)?;
+        let (progress, state) = checkpoint::load(&path, &recipe, model, &mut training.optimizer)?;
         (at, _) = (progress, training.scaler.load_state(state));
         (training.iteration, training.step) = (at.iteration, at.step);
-        if let Some(summary) = at.summary {
+        // A summary of fewer epochs than are asked for is no longer the end.
+        if let Some(summary) = at.summary.take().filter(|s| s.epochs == config.epochs) {
             return Ok(summary);
         }
     }
@@ -182,7 +178,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             log.step(&at, step)?;
             if interrupt::requested() {
                 at.peak = device.memory().into();
-                checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
+                checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
                 return Err(Error::Interrupted { folder: output.folder.clone() });
             }
         }
@@ -193,7 +189,8 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             );
             return Err(Error::Config(message));
         }
-        let train_loss = at.loss_sum / at.loss_count.max(1) as f64;
+        // NaN where every step was skipped for a loss that is not finite.
+        let train_loss = at.loss_sum / at.loss_count as f64;
         let (test_loss, test_accuracy) = policy.run(|| eval(|| evaluate(model, data)))?;
         (at.epoch, at.batch) = (at.epoch + 1, 0);
         log.epoch(EpochMetrics {
@@ -208,7 +205,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
         if at.epoch < config.epochs {
-            checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
+            checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
         }
     }
     let (train_loss, test_accuracy) = last.unwrap_or((f64::NAN, None));
@@ -225,7 +222,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         saved_activation_bytes: at.saved_activation_bytes,
     };
     at.summary = Some(summary.clone());
-    checkpoint::save(&path, config, model, &training.optimizer, training.scaler.state()?, &at)?;
+    checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
     Ok(summary)
 }
 
@@ -317,9 +314,4 @@ impl Log {
         }
         self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Epoch(epoch) })
     }
-}
-
-/// The checkpoint of a precision in a run folder.
-pub(crate) fn has_checkpoint(folder: &Path) -> bool {
-    Precision::ALL.iter().any(|p| folder.join(format!("checkpoint-{}.safetensors", p.name())).exists())
 }

@@ -7,6 +7,7 @@ mod fit;
 pub mod images;
 pub mod interrupt;
 mod metrics;
+mod recipe;
 mod report;
 mod run;
 mod summary;

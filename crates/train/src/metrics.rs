@@ -1,10 +1,11 @@
-//! `metrics.jsonl`: one JSON object per line, for every step and every epoch.
+//! `metrics.jsonl`: one JSON object per line, for every step and every epoch. JSON has no NaN and no infinities: numbers that are not
+//! finite are `null` in the file.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use binade_amp::Blame;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, Result};
 
@@ -35,14 +36,21 @@ pub struct EpochMetrics {
     pub epoch: u64,
     /// Iterations at its end.
     pub iteration: u64,
-    /// Mean loss over the epoch's batches.
+    /// Mean of the epoch's finite losses; NaN if there were none.
+    #[serde(deserialize_with = "null_is_nan")]
     pub train_loss: f64,
-    /// Mean loss on the test samples.
+    /// Mean loss on the test samples. Read from a file, NaN stands for an infinity too.
+    #[serde(deserialize_with = "null_is_nan")]
     pub test_loss: f64,
     /// Share of test samples classified right; absent for regression.
     pub test_accuracy: Option<f64>,
     /// Seconds of training, without evaluation.
     pub seconds: f64,
+}
+
+/// Reads the `null` that a number which is not finite is written as.
+pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// A line of `metrics.jsonl`.

@@ -6,8 +6,9 @@ use binade_autograd::scope;
 use binade_nn::Layer;
 use serde::{Deserialize, Serialize};
 
-use crate::fit::{Output, has_checkpoint};
-use crate::{Config, Error, Precision, Result, Splits, Summary, fit, interrupt, report, table};
+use crate::fit::Output;
+use crate::recipe::{Recipe, check_same};
+use crate::{Config, Error, Precision, Result, Splits, Summary, checkpoint, fit, interrupt, report, table};
 
 /// Settings of [`train`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct RunConfig {
     /// Run folder; by default a new `runs/NAME-N`.
     #[serde(skip)]
     pub out: Option<PathBuf>,
-    /// Continue the run in the folder (by default the newest of that name).
+    /// Continue the run in the folder (by default the newest of that name), which must have been started with these settings.
     #[serde(skip)]
     pub resume: bool,
     /// Print nothing.
@@ -42,6 +43,37 @@ impl Default for RunConfig {
     }
 }
 
+impl RunConfig {
+    /// The settings of the run in a folder, as its `config.json` has them.
+    ///
+    /// # Errors
+    /// The folder holds no run.
+    pub fn read(folder: &Path) -> Result<RunConfig> {
+        let path = folder.join("config.json");
+        let bad = |message: String| Error::Checkpoint { path: folder.into(), message };
+        let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("not a run folder: config.json: {e}")))?;
+        serde_json::from_str(&text).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))
+    }
+
+    /// The run folder that [`train`] makes or continues.
+    ///
+    /// # Errors
+    /// There is no run to continue.
+    pub fn folder(&self) -> Result<PathBuf> {
+        let numbered = |n: u32| Path::new("runs").join(format!("{}-{n}", self.name));
+        let next = (1..).find(|&n| !numbered(n).exists()).unwrap_or(1);
+        match (&self.out, self.resume) {
+            (Some(folder), _) => Ok(folder.clone()),
+            (None, false) => Ok(numbered(next)),
+            (None, true) if next == 1 => Err(Error::Config(format!(
+                "there is no run to resume in {}; name its folder with --out",
+                Path::new("runs").display()
+            ))),
+            (None, true) => Ok(numbered(next - 1)),
+        }
+    }
+}
+
 /// What [`train`] made.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -54,15 +86,30 @@ pub struct Run {
 /// Trains the model that `build` makes, from the same initial values in each precision in turn, and writes `config.json`,
 /// `metrics.jsonl`, checkpoints, `summary.json` and `report.html` into the run folder.
 ///
+/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may differ, and be above what is trained already.
+///
 /// # Errors
-/// As [`fit`]; a folder that cannot be written or already holds a run, before any training.
+/// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one, before anything
+/// is trained or written.
 pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, config: &RunConfig) -> Result<Run> {
     interrupt::install();
-    let folder = folder(config)?;
+    config.fit.check(data)?;
+    // A stream of its own, beside those of the iterations.
+    let build = || scope::with_key(config.fit.seed, u64::MAX, &build);
+    let folder = config.folder()?;
+    if config.resume {
+        check_resumed(&folder, &build()?, data, config)?;
+    } else if folder.join("config.json").exists() || Precision::ALL.iter().any(|&p| checkpoint::path(&folder, p).exists()) {
+        return Err(Error::Config(format!(
+            "{} already holds a run: continue it with --resume, or choose another --out",
+            folder.display()
+        )));
+    }
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    write_json(&folder.join("config.json"), config)?;
     let (mut summaries, mut numbers) = (Vec::new(), None);
     for &precision in &config.precisions {
-        // A stream of its own, beside those of the iterations.
-        let model = scope::with_key(config.fit.seed, u64::MAX, &build)?;
+        let model = build()?;
         let output = Output { folder: folder.clone(), resume: config.resume, quiet: config.quiet };
         summaries.push(fit(&model, data, &Config { precision, ..config.fit.clone() }, &output)?);
         write_json(&folder.join("summary.json"), &summaries)?;
@@ -79,37 +126,19 @@ pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, 
     Ok(Run { folder, summaries })
 }
 
-/// The run folder, made and found writable; `config.json` is in it.
-fn folder(config: &RunConfig) -> Result<PathBuf> {
-    let numbered = |n: u32| Path::new("runs").join(format!("{}-{n}", config.name));
-    let next = (1..).find(|&n| !numbered(n).exists()).unwrap_or(1);
-    let folder = match (&config.out, config.resume) {
-        (Some(folder), _) => folder.clone(),
-        (None, false) => numbered(next),
-        (None, true) if next == 1 => {
-            return Err(Error::Config(format!(
-                "there is no run to resume in {}; name its folder with --out",
-                Path::new("runs").display()
-            )));
+/// Whether the run in the folder, and every checkpoint in it, is one of these settings, these data and this model.
+fn check_resumed(folder: &Path, model: &impl Layer, data: &Splits, config: &RunConfig) -> Result<()> {
+    let written = RunConfig::read(folder)?;
+    // Of no meaning here: each precision has its own.
+    let fit = Config { precision: config.fit.precision, ..written.fit.clone() };
+    check_same(&folder.join("config.json"), &RunConfig { fit, ..written }, config)?;
+    for &precision in &config.precisions {
+        let path = checkpoint::path(folder, precision);
+        if path.exists() {
+            checkpoint::check(&path, &Recipe::new(&Config { precision, ..config.fit.clone() }, data), model)?;
         }
-        (None, true) => numbered(next - 1),
-    };
-    let settings = folder.join("config.json");
-    if config.resume {
-        if !settings.exists() {
-            return Err(Error::Checkpoint { path: folder, message: "no run to resume: config.json is missing".into() });
-        }
-        return Ok(folder);
     }
-    if settings.exists() || has_checkpoint(&folder) {
-        return Err(Error::Config(format!(
-            "{} already holds a run: continue it with --resume, or choose another --out",
-            folder.display()
-        )));
-    }
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    write_json(&settings, config)?;
-    Ok(folder)
+    Ok(())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

@@ -1,0 +1,124 @@
+//! Run folders: what a run may be resumed with, and that what is not finite can be written and read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use binade_nn::{Flatten, Linear, Sequential};
+use binade_train::{Config, InMemory, Precision, Result, Run, RunConfig, Splits, train};
+
+fn linear(width: usize) -> impl Fn() -> binade_nn::Result<Sequential> {
+    move || Ok(Sequential::new().then(Flatten).then(Linear::new(width, 3)?))
+}
+
+/// Inputs of 4 numbers times a factor, 48 for training and 12 for tests.
+fn splits(train_factor: f32, test_factor: f32) -> Splits {
+    let samples = |n: usize, factor: f32| {
+        let inputs = (0..n * 4).map(|i| factor * (i as f32 * 0.77).sin()).collect();
+        InMemory::classes(inputs, &[4], &(0..n).map(|i| i % 3).collect::<Vec<_>>(), 3).unwrap()
+    };
+    Splits::new(samples(48, train_factor), samples(12, test_factor))
+}
+
+fn config(folder: &Path, precisions: &[Precision], epochs: u64) -> RunConfig {
+    let fit = Config { epochs, batch_size: 8, ..Config::default() };
+    RunConfig { name: "test".into(), precisions: precisions.into(), fit, out: Some(folder.into()), resume: false, quiet: true }
+}
+
+/// Every file of the folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&p).unwrap())).collect()
+}
+
+fn message(result: Result<Run>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let started = config(path, &[Precision::Fp32, Precision::Fp16], 2);
+    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    let before = files(path);
+    let same = RunConfig { resume: true, ..started.clone() };
+    let with = |change: &dyn Fn(&mut RunConfig)| {
+        let mut asked = same.clone();
+        change(&mut asked);
+        message(train(linear(4), &splits(1.0, 1.0), &asked))
+    };
+    // Each error names what was and what is asked for.
+    assert!(with(&|c| c.precisions = vec![Precision::Bf16]).contains(r#"precisions = ["fp32","fp16"], not ["bf16"]"#));
+    assert!(with(&|c| c.name = "other".into()).contains(r#"name = "test", not "other""#));
+    assert!(with(&|c| c.fit.batch_size = 16).contains("batch_size = 8, not 16"));
+    assert!(with(&|c| c.fit.lr = 0.5).contains("lr = 0.002, not 0.5"));
+    assert!(with(&|c| c.fit.weight_decay = 0.5).contains("weight_decay = 0.01, not 0.5"));
+    assert!(with(&|c| c.fit.clip = 2.0).contains("clip = 1.0, not 2.0"));
+    assert!(with(&|c| c.fit.seed = 3).contains("seed = 0, not 3"));
+    assert!(with(&|c| c.fit.epochs = 1).contains("epochs = 1 asked for, but 2 are trained already"));
+    let fewer = Splits { train: splits(1.0, 1.0).test, ..splits(1.0, 1.0) };
+    assert!(message(train(linear(4), &fewer, &same)).contains("training_samples = 48, not 12"));
+    let two = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 4)?).then(Linear::new(4, 3)?));
+    assert!(message(train(two, &splits(1.0, 1.0), &same)).contains("another model"));
+    assert!(files(path) == before);
+
+    // A checkpoint that was put where that of another precision belongs.
+    std::fs::copy(path.join("checkpoint-fp32.safetensors"), path.join("checkpoint-fp16.safetensors")).unwrap();
+    let before = files(path);
+    assert!(message(train(linear(4), &splits(1.0, 1.0), &same)).contains(r#"precision = "fp32", not "fp16""#));
+    assert!(files(path) == before);
+}
+
+#[test]
+fn a_resumed_run_may_go_on_for_more_epochs() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = config(folder.path(), &[Precision::Fp32, Precision::Bf16], 2);
+    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    let longer = RunConfig { fit: Config { epochs: 5, ..started.fit.clone() }, resume: true, ..started };
+    let run = train(linear(4), &splits(1.0, 1.0), &longer).unwrap();
+    assert_eq!(run.summaries.iter().map(|s| s.epochs).collect::<Vec<_>>(), [5, 5]);
+    // It is now a run of so many epochs.
+    assert_eq!(RunConfig::read(folder.path()).unwrap().fit.epochs, 5);
+    let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().filter(|l| l.contains(r#""kind":"step""#)).count(), 2 * 5 * 6);
+    assert_eq!(metrics.lines().filter(|l| l.contains(r#""kind":"epoch""#)).count(), 2 * 5);
+}
+
+#[test]
+fn losses_that_are_not_finite_are_null_in_the_files_and_read_back() {
+    // Test inputs that are not finite; training inputs of which no step in f16 has a finite loss.
+    for (precision, data) in [(Precision::Fp32, splits(1.0, f32::INFINITY)), (Precision::Fp16, splits(1e30, f32::NAN))] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut started = config(folder.path(), &[precision], 2);
+        // So few steps that the loss scale does not come down to 1, where training ends with an error.
+        started.fit.batch_size = 24;
+        let run = train(linear(4), &data, &started).unwrap();
+        assert_eq!(run.summaries[0].train_loss.is_nan(), precision == Precision::Fp16);
+        let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let epochs: Vec<_> = lines.iter().filter(|l| l["kind"] == "epoch").collect();
+        assert!(epochs.len() == 2 && epochs.iter().all(|e| e["test_loss"].is_null()), "{metrics}");
+        assert!(epochs.iter().all(|e| e["train_loss"].is_null() == (precision == Precision::Fp16)), "{metrics}");
+        // Resuming reads summary and metrics, and keeps every line.
+        let longer = RunConfig { fit: Config { epochs: 3, ..started.fit.clone() }, resume: true, ..started };
+        train(linear(4), &data, &longer).unwrap();
+        let resumed = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        assert!(resumed.starts_with(&metrics) && resumed.lines().count() == metrics.lines().count() / 2 * 3);
+        assert!(train(linear(4), &data, &longer).is_ok());
+    }
+}
+
+#[test]
+fn settings_that_mean_nothing_leave_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut asked = config(&path, &[Precision::Fp32], 1);
+        change(&mut asked.fit);
+        message(train(linear(4), &splits(1.0, 1.0), &asked))
+    };
+    assert!(with(&|c| c.lr = f64::NAN).contains("learning rate must be positive and finite, got NaN"));
+    assert!(with(&|c| c.clip = f64::INFINITY).contains("gradient norm must be positive and finite, got inf"));
+    assert!(with(&|c| c.weight_decay = -1.0).contains("weight decay must be at least 0 and finite, got -1"));
+    assert!(!path.exists());
+}
