@@ -13,6 +13,6 @@ fn step(loss: &Var, scaler: &mut GradScaler, optimizer: &mut Optimizer, step: &m
     Ok(())
 }
 
-fn main() {
+pub fn main() {
     let _ = step;
 }

@@ -107,8 +107,9 @@ fn unflatten(mut flat: usize, shape: &[usize]) -> Vec<usize> {
 /// Storage positions of all elements of a layout, in row-major order.
 fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
     (0..layout.numel()).map(|flat| {
-        let index = unflatten(flat, &layout.shape);
-        layout.offset + index.iter().zip(layout.strides.iter()).map(|(i, s)| i * s).sum::<usize>()
+        let step =
+            |(at, rest): (usize, usize), d: usize| (at + rest % layout.shape[d] * layout.strides[d], rest / layout.shape[d]);
+        (0..layout.shape.rank()).rev().fold((layout.offset, flat), step).0
     })
 }
 
