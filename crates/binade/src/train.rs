@@ -138,6 +138,9 @@ fn settings(args: &Args) -> Result<RunConfig> {
     fit.batch_size = args.batch_size.unwrap_or(fit.batch_size);
     fit.lr = args.lr.unwrap_or(fit.lr);
     fit.seed = args.seed.unwrap_or(fit.seed);
+    if let (true, Some(folder)) = (config.resume, &config.out) {
+        config.check_resumed(folder)?;
+    }
     Ok(config)
 }
 

@@ -62,9 +62,11 @@ fn a_run_is_resumed_with_its_own_settings() {
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     let table = text(&resumed.stdout);
     assert!(table.contains("bf16 epoch   2/2") && !table.contains("fp32"), "{table}");
-    for (flag, value, named) in
-        [("--precision", "fp16", r#"["bf16"], not ["fp16"]"#), ("--batch-size", "64", "batch_size = 100, not 64")]
-    {
+    for (flag, value, named) in [
+        ("--precision", "fp16", r#"["bf16"], not ["fp16"]"#),
+        ("--batch-size", "64", "batch_size = 100, not 64"),
+        ("--dataset", "mnist", r#"name = "digits", not "mnist""#),
+    ] {
         let refused = binade(&["train", "--resume", "run", flag, value], folder.path());
         assert_eq!(refused.status.code(), Some(1));
         assert!(text(&refused.stderr).contains(named), "{}", text(&refused.stderr));

@@ -72,6 +72,18 @@ impl RunConfig {
             (None, true) => Ok(numbered(next - 1)),
         }
     }
+
+    /// Whether the run in the folder was started with these settings. [`train`] asks before it writes; asking before large data are loaded
+    /// saves the wait.
+    ///
+    /// # Errors
+    /// The first setting that differs, with both values; no run in the folder.
+    pub fn check_resumed(&self, folder: &Path) -> Result<()> {
+        let written = RunConfig::read(folder)?;
+        // Of no meaning here: each precision has its own.
+        let fit = Config { precision: self.fit.precision, ..written.fit.clone() };
+        check_same(&folder.join("config.json"), &RunConfig { fit, ..written }, self)
+    }
 }
 
 /// What [`train`] made.
@@ -86,7 +98,8 @@ pub struct Run {
 /// Trains the model that `build` makes, from the same initial values in each precision in turn, and writes `config.json`,
 /// `metrics.jsonl`, checkpoints, `summary.json` and `report.html` into the run folder.
 ///
-/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may differ, and be above what is trained already.
+/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may differ; it must be
+/// above what is trained already.
 ///
 /// # Errors
 /// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one, before anything
@@ -128,10 +141,7 @@ pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, 
 
 /// Whether the run in the folder, and every checkpoint in it, is one of these settings, these data and this model.
 fn check_resumed(folder: &Path, model: &impl Layer, data: &Splits, config: &RunConfig) -> Result<()> {
-    let written = RunConfig::read(folder)?;
-    // Of no meaning here: each precision has its own.
-    let fit = Config { precision: config.fit.precision, ..written.fit.clone() };
-    check_same(&folder.join("config.json"), &RunConfig { fit, ..written }, config)?;
+    config.check_resumed(folder)?;
     for &precision in &config.precisions {
         let path = checkpoint::path(folder, precision);
         if path.exists() {
