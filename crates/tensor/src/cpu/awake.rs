@@ -1,50 +1,81 @@
 //! Threads that do not sleep between the operators of a step.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Polls without work after which a thread lets others have its core in between.
 const PATIENCE: u32 = 1 << 10;
+/// Time without work after which a thread gives up. It may be in the middle of a task of somebody else, who waits for it.
+const LONGEST: Duration = Duration::from_millis(5);
+/// Time the other threads are given to come before `f` begins.
+const ARRIVAL: Duration = Duration::from_micros(300);
+
+/// One call of [`awake`].
+#[derive(Default)]
+struct Call {
+    /// Whether `f` has begun. A thread that comes later may come out of the middle of one of f's own tasks, which `f` would wait for while the
+    /// thread waits for `f`.
+    begun: AtomicBool,
+    done: AtomicBool,
+    arrived: AtomicUsize,
+}
 
 /// Runs `f` while the other threads of this thread's rayon pool look for work without going to sleep: waking one takes longer than many an
 /// operator of a training step. Changes no result. Without effect on a thread that belongs to no pool, or to a pool of one thread.
 pub fn awake<T>(f: impl FnOnce() -> T) -> T {
-    struct Done(Arc<AtomicBool>);
+    struct Done(Arc<Call>);
     impl Drop for Done {
         fn drop(&mut self) {
-            self.0.store(true, Relaxed);
+            self.0.done.store(true, Ordering::Relaxed);
         }
     }
-    let Some(caller) = rayon::current_thread_index().filter(|_| rayon::current_num_threads() > 1) else { return f() };
-    let done = Done(Arc::default());
-    let flag = done.0.clone();
+    let others = rayon::current_num_threads() - 1;
+    let Some(caller) = rayon::current_thread_index().filter(|_| others > 0) else { return f() };
+    let call = Arc::<Call>::default();
+    let done = Done(call.clone());
     rayon::spawn_broadcast(move |context| {
-        let mut idle = 0;
         // The caller, should it come here while it waits for others, has its work to do.
-        while context.index() != caller && !flag.load(Relaxed) {
-            match rayon::yield_now() {
-                Some(rayon::Yield::Executed) => idle = 0,
-                Some(rayon::Yield::Idle) if idle < PATIENCE => {
-                    idle += 1;
-                    std::hint::spin_loop();
-                }
-                Some(rayon::Yield::Idle) | None => std::thread::yield_now(),
-            }
+        if context.index() == caller || call.begun.load(Ordering::SeqCst) {
+            return;
         }
+        call.arrived.fetch_add(1, Ordering::SeqCst);
+        look_for_work(&call);
     });
+    let start = Instant::now();
+    while done.0.arrived.load(Ordering::SeqCst) < others && start.elapsed() < ARRIVAL {
+        std::thread::yield_now();
+    }
+    done.0.begun.store(true, Ordering::SeqCst);
     f()
+}
+
+fn look_for_work(call: &Call) {
+    let (mut idle, mut since) = (0, Instant::now());
+    while !call.done.load(Ordering::Relaxed) {
+        match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => (idle, since) = (0, Instant::now()),
+            Some(rayon::Yield::Idle) if idle < PATIENCE => {
+                idle += 1;
+                std::hint::spin_loop();
+            }
+            Some(rayon::Yield::Idle) if since.elapsed() < LONGEST => std::thread::yield_now(),
+            Some(rayon::Yield::Idle) | None => return,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon::prelude::*;
+
+    fn sum() -> u64 {
+        (0..100_000u64).into_par_iter().sum()
+    }
 
     #[test]
     fn work_is_done_and_nested_calls_and_panics_leave_the_threads_free() {
-        let sum = || -> u64 {
-            use rayon::prelude::*;
-            (0..100_000u64).into_par_iter().sum()
-        };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for _ in 0..20 {
             assert_eq!(pool.install(|| awake(|| sum() + awake(sum))), 2 * 4_999_950_000);
@@ -63,5 +94,52 @@ mod tests {
         let seen = pool.broadcast(|context| context.index());
         assert_eq!(seen, [0, 1, 2]);
         assert_eq!(awake(sum), 4_999_950_000, "outside any pool");
+    }
+
+    fn wait_for(flag: &AtomicBool) {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a task gets done that `awake(f)` waits for, whose thread waits in its middle for a half that `threads - 1` others may take: from
+    /// before `f` begins, or from then on.
+    fn is_done(threads: usize, before: bool) -> bool {
+        let [started, begun, taken] = [(); 3].map(|()| AtomicBool::new(false));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.scope(|scope| {
+            let (send, receive) = std::sync::mpsc::channel();
+            let half = || {
+                taken.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(3));
+            };
+            let (started, begun, taken) = (&started, &begun, &taken);
+            scope.spawn(move |_| {
+                started.store(true, Ordering::SeqCst);
+                if !before {
+                    wait_for(begun);
+                }
+                rayon::join(|| wait_for(taken), half);
+                let _ = send.send(());
+            });
+            wait_for(if before { taken } else { started });
+            awake(|| {
+                begun.store(true, Ordering::SeqCst);
+                while !taken.load(Ordering::SeqCst) {
+                    rayon::yield_now();
+                }
+                receive.recv_timeout(Duration::from_secs(5)).is_ok()
+            })
+        })
+    }
+
+    #[test]
+    fn a_thread_in_the_middle_of_a_task_of_the_step_goes_on_with_it() {
+        assert!(is_done(2, false));
+    }
+
+    #[test]
+    fn a_thread_in_the_middle_of_a_task_that_the_step_waits_for_goes_on_with_it() {
+        assert!(is_done(3, true));
     }
 }

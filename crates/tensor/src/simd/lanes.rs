@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_bf16, widen_f16};
 use super::math;
-use super::table::Table;
+use super::table::Tabled;
 use super::wide::{Wide, Wide2};
 
 /// A vector of `N` numbers. `f64` is a vector of one: the same formulas give the oracle.
@@ -143,11 +143,11 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn clamp(self, low: f64, high: f64) -> Self;
     /// `self · b + c` with one rounding at every level, for residuals that cancel.
     fn fused(self, b: Self, c: Self) -> Self;
-    /// Lane by lane a table's function where the table reaches, and `f`, the same function, elsewhere; `f` everywhere at levels without
+    /// Lane by lane a function by its table where that reaches, and in general elsewhere; in general everywhere at levels without
     /// instructions to look it up.
     #[inline(always)]
-    fn by_table(self, _table: &Table, f: impl Fn(Self) -> Self) -> Self {
-        f(self)
+    fn by_table<T: Tabled>(self) -> Self {
+        T::general(self)
     }
     /// `self·2ⁿ` rounded once, for |self| in ¼..4 and an integer `n` in −160..=130.
     #[inline(always)]

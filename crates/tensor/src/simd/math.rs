@@ -5,7 +5,7 @@
 //! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
 
 use super::lanes::F32Lanes as F;
-use super::table;
+use super::table::{self, Table, Tabled};
 
 const LN2_HI: f64 = 0.693_138_122_558_593_8;
 const LN2_LO: f64 = 9.058_000_614_5e-6;
@@ -130,26 +130,32 @@ pub fn tanh<L: F>(x: L) -> L {
 /// corrects the quotient, which is scaled by E's power of two at the end.
 #[inline(always)]
 pub fn sigmoid<L: F>(x: L) -> L {
-    x.by_table(&table::SIGMOID, wide_sigmoid)
+    x.by_table::<Sigmoid>()
 }
 
-#[inline(always)]
-fn wide_sigmoid<L: F>(x: L) -> L {
-    let (zero, one) = (L::splat(0.0), L::splat(1.0));
-    let (n, p) = exp_parts((-x.abs()).clamp(-104.0, 0.0));
-    let e = one + p;
-    let e_low = p - (e - one);
-    // Below 2⁻¹⁰⁰ E no longer matters beside 1.
-    let s = n.clamp(-100.0, 0.0).pow2();
-    let scaled = s * e;
-    let d = one + scaled;
-    let d_low = s.mul_add(e_low, scaled - (d - one));
-    let left = x.lt(zero);
-    let (high, low, n) = (L::select(left, e, one), L::select(left, e_low, zero), L::select(left, n, zero));
-    let inverse = one / d;
-    let q = high * inverse;
-    let rest = (-q).fused(d, high) + (-q).mul_add(d_low, low);
-    rest.mul_add(inverse, q).scale(n)
+struct Sigmoid;
+
+impl Tabled for Sigmoid {
+    const TABLE: &'static Table = &table::SIGMOID;
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        let (zero, one) = (L::splat(0.0), L::splat(1.0));
+        let (n, p) = exp_parts((-x.abs()).clamp(-104.0, 0.0));
+        let e = one + p;
+        let e_low = p - (e - one);
+        // Below 2⁻¹⁰⁰ E no longer matters beside 1.
+        let s = n.clamp(-100.0, 0.0).pow2();
+        let scaled = s * e;
+        let d = one + scaled;
+        let d_low = s.mul_add(e_low, scaled - (d - one));
+        let left = x.lt(zero);
+        let (high, low, n) = (L::select(left, e, one), L::select(left, e_low, zero), L::select(left, n, zero));
+        let inverse = one / d;
+        let q = high * inverse;
+        let rest = (-q).fused(d, high) + (-q).mul_add(d_low, low);
+        rest.mul_add(inverse, q).scale(n)
+    }
 }
 
 /// Error function, ≤ 1.5 ulp: minimax polynomials by N. Juffa (in x² below 0.9277, in the exponent above).
@@ -207,47 +213,59 @@ fn scaled<L: F>(y: L, n: L, p: L, d: L) -> L {
 /// ½·exp(a²/2)·erfc(a/√2) (fit with relative error 2⁻²⁶ for a up to 14.6). What u lost in rounding is restored from 1 − u·(1 + a/4).
 #[inline(always)]
 pub fn normal_cdf<L: F>(x: L) -> L {
-    x.by_table(&table::NORMAL_CDF, wide_normal_cdf)
+    x.by_table::<NormalCdf>()
 }
 
-#[inline(always)]
-fn wide_normal_cdf<L: F>(x: L) -> L {
-    let (one, zero) = (L::splat(1.0), L::splat(0.0));
-    let a = x.abs().clamp(0.0, NORMAL_TAIL);
-    let (n, p, d) = gauss_parts(a);
-    let quarter = a * L::splat(0.25);
-    let u = one / (quarter + one);
-    let lost = (-quarter).fused(u, one - u);
-    let t = (u + u).mul_add(lost, u.mul_add(L::splat(2.0), -one));
-    let y = poly(
-        t,
-        [
-            0.188_821_286,
-            0.151_974_171,
-            0.096_784_129_7,
-            0.046_630_311_8,
-            0.015_101_751_3,
-            0.001_883_917_49,
-            -0.000_881_355_023,
-            -0.000_395_597_104,
-            4.979_711_96e-5,
-            3.159_647_89e-5,
-        ],
-    );
-    let y = scaled(y * u, n, p, lost + d);
-    L::select(x.lt(zero), y, one - y)
+struct NormalCdf;
+
+impl Tabled for NormalCdf {
+    const TABLE: &'static Table = &table::NORMAL_CDF;
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        let (one, zero) = (L::splat(1.0), L::splat(0.0));
+        let a = x.abs().clamp(0.0, NORMAL_TAIL);
+        let (n, p, d) = gauss_parts(a);
+        let quarter = a * L::splat(0.25);
+        let u = one / (quarter + one);
+        let lost = (-quarter).fused(u, one - u);
+        let t = (u + u).mul_add(lost, u.mul_add(L::splat(2.0), -one));
+        let y = poly(
+            t,
+            [
+                0.188_821_286,
+                0.151_974_171,
+                0.096_784_129_7,
+                0.046_630_311_8,
+                0.015_101_751_3,
+                0.001_883_917_49,
+                -0.000_881_355_023,
+                -0.000_395_597_104,
+                4.979_711_96e-5,
+                3.159_647_89e-5,
+            ],
+        );
+        let y = scaled(y * u, n, p, lost + d);
+        L::select(x.lt(zero), y, one - y)
+    }
 }
 
 /// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`normal_cdf`] the compiler computes the exponential of both once.
 #[inline(always)]
 pub fn normal_density<L: F>(x: L) -> L {
-    x.by_table(&table::NORMAL_DENSITY, wide_normal_density)
+    x.by_table::<NormalDensity>()
 }
 
-#[inline(always)]
-fn wide_normal_density<L: F>(x: L) -> L {
-    let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
-    scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
+struct NormalDensity;
+
+impl Tabled for NormalDensity {
+    const TABLE: &'static Table = &table::NORMAL_DENSITY;
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
+        scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
+    }
 }
 
 /// `½(1 + tanh(√(2/π)(x + 0.044715x³))) = sigmoid(u)`, ≤ 4 ulp. u is kept as two floats: rounded, its error would be

@@ -18,6 +18,15 @@ pub struct Table {
     pub width: f64,
 }
 
+/// A function with a table. A trait and not a closure: what is called through `Fn` need not be inlined, and outside the code of its
+/// instruction set every instruction of it would be a call.
+pub trait Tabled {
+    /// The table.
+    const TABLE: &'static Table;
+    /// The function of any number; mark it `#[inline(always)]`.
+    fn general<L: super::lanes::F32Lanes>(x: L) -> L;
+}
+
 #[derive(Clone, Copy)]
 enum Function {
     NormalCdf,

@@ -6,7 +6,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
-use super::table::{TERMS, Table};
+use super::table::{TERMS, Tabled};
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
@@ -254,7 +254,8 @@ impl F32Lanes for V16 {
         x!(V16(_mm512_scalef_ps(self.0, n.0)))
     }
     #[inline(always)]
-    fn by_table(self, table: &Table, f: impl Fn(V16) -> V16) -> V16 {
+    fn by_table<T: Tabled>(self) -> V16 {
+        let table = T::TABLE;
         // Adding 1.5·2²³ leaves the nearest integer to x/width in the low bits.
         const SHIFT: f64 = 12_582_912.0;
         x!({
@@ -271,7 +272,7 @@ impl F32Lanes for V16 {
             }
             let first = _mm512_set1_epi32((SHIFT as f32).to_bits() as i32 - 16);
             let outside = _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(place, first), _mm512_set1_epi32(31));
-            if outside == 0 { y } else { V16::select(outside, f(self), y) }
+            if outside == 0 { y } else { V16::select(outside, T::general(self), y) }
         })
     }
 }
