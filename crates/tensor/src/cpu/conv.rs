@@ -5,8 +5,9 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::depthwise::{self, TapSums, Taps};
+use super::depthwise;
 use super::gemm::{DEPTH, Finish, Panel, elements_of, output_parts, workspace};
+use super::narrow::{self, Narrow};
 use super::operand::{BLOCK, Compute, Operand, elements_mut};
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
@@ -20,6 +21,8 @@ const PIXELS: usize = 512;
 const SLAB: usize = 128 * 1024;
 /// With fewer input channels than this, patches are copied: segments would be too short.
 const FEW: usize = 16;
+/// Elements of a patch that are copied together at least.
+const RUN: usize = 16;
 
 /// An image `[N, C, H, W]` as a channels-last slice of the computing type.
 pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a [u8]) -> Result<Panel<'a, C>> {
@@ -170,7 +173,7 @@ impl Correlation {
     }
 
     /// Output rows per block: by the number of pixels and the size of the slab, at least eight blocks.
-    fn rows(&self, n: usize, c: usize) -> usize {
+    pub(super) fn rows(&self, n: usize, c: usize) -> usize {
         let (width, all) = (self.width() * c, n * self.h);
         let per_image = (self.h * self.w).div_ceil(PIXELS).max(1);
         let rows = if per_image > 1 { self.h.div_ceil(per_image) } else { PIXELS.div_ceil(self.h * self.w).min(PIXELS) * self.h };
@@ -232,12 +235,27 @@ impl Correlation {
         c < FEW && groups == 1 && self.phases.len() == 1 && self.phases[0].taps.len() > 1
     }
 
-    /// Copies the patches of the pieces' pixels, `(tap, channel)`, rows `ld` apart.
+    /// Copies the patches of the pieces' pixels, `(tap, channel)`, rows `ld` apart; both slices have room for [`RUN`] more.
     fn patches<C: Compute>(&self, pieces: &[Piece], slab: &[C], c: usize, ld: usize, to: &mut [C]) {
+        // Taps that lie one after the other are one run.
+        let mut runs: SmallVec<[(usize, usize); 9]> = SmallVec::new();
+        for at in self.phases[0].taps.iter().map(|tap| self.tap(tap) * c) {
+            match runs.last_mut() {
+                Some((from, len)) if *from + *len == at => *len += c,
+                Some(_) | None => runs.push((at, c)),
+            }
+        }
         self.pixels(pieces, [0, 0], |from, pixel| {
-            let row = &mut to[pixel * ld..][..ld];
-            for (tap, to) in self.phases[0].taps.iter().zip(row.chunks_exact_mut(c)) {
-                to.copy_from_slice(&slab[(from + self.tap(tap)) * c..][..c]);
+            let mut at = pixel * ld;
+            for &(run, len) in &runs {
+                let from = &slab[from * c + run..];
+                if len <= RUN {
+                    // A whole vector: what is too much of it is overwritten by what follows.
+                    to[at..at + RUN].copy_from_slice(&from[..RUN]);
+                } else {
+                    to[at..at + len].copy_from_slice(&from[..len]);
+                }
+                at += len;
             }
         });
     }
@@ -337,11 +355,17 @@ fn correlate<C: Tile>(
     pre: Option<&mut [u8]>,
 ) -> Result<()> {
     let width = C::width(isa);
-    let depthwise = groups > 1 && inner == 1 && columns == 1;
-    let padded = if depthwise { 1 } else { columns.next_multiple_of(width) };
+    // Lanes sum chains of at most DEPTH products too.
+    let narrow = columns <= narrow::COLUMNS && groups == 1 && inner >= FEW && inner * taps <= DEPTH * C::lanes(isa);
+    let padded = if narrow { columns } else { columns.next_multiple_of(width) };
     let (o, copies) = (groups * columns, g.copies(inner, groups));
     let patch = (inner * taps).next_multiple_of(16);
     let per_block = g.rows(x.n, x.c);
+    // Rows [column][tap][c] of the one panel there is.
+    let mut turned = vec![C::zero(); if narrow { narrow::COLUMNS * inner * taps } else { 0 }];
+    for (j, row) in turned.chunks_exact_mut((inner * taps).max(1)).enumerate() {
+        row.iter_mut().zip(packed[j..].iter().step_by(width)).for_each(|(to, &v)| *to = v);
+    }
     // The inner dimension of each phase, in chains of at most DEPTH.
     let chains: Vec<Vec<Vec<Segment>>> = g
         .phases
@@ -374,12 +398,12 @@ fn correlate<C: Tile>(
     parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
         let pixels = out.len() / (o * dtype.size());
         let pieces = g.pieces(i * per_block, pixels / g.w);
-        let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * x.c)?;
+        let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * x.c + RUN)?;
         let mut slab = slab.as_mut_slice::<C>();
         g.fill(isa, x, &pieces, 0, x.c, slab);
         let mut copied;
         if copies {
-            copied = workspace::<C>(pool, pixels * patch)?;
+            copied = workspace::<C>(pool, pixels * patch + RUN)?;
             g.patches(&pieces, slab, x.c, patch, copied.as_mut_slice::<C>());
             slab = copied.as_mut_slice::<C>();
         }
@@ -390,19 +414,19 @@ fn correlate<C: Tile>(
         let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<C>()[..pixels * ld] };
         let mut rows: Vec<Row> = Vec::with_capacity(pixels);
         for (phase, chains) in g.phases.iter().zip(&chains) {
-            if depthwise {
-                rows.clear();
-                g.pixels(&pieces, phase.residue, |from, pixel| rows.push(Row { a: from * o, acc: pixel * o }));
-                let taps: Vec<_> = phase.taps.iter().map(|tap| (g.tap(tap) * o, tap.index * o)).collect();
-                C::taps(isa, Taps { slab, rows: &rows, taps: &taps, w: packed, c: o, acc });
-                continue;
-            }
             for group in 0..groups {
                 rows.clear();
                 g.pixels(&pieces, phase.residue, |from, pixel| {
                     let a = if copies { pixel * patch } else { from * x.c + group * inner };
                     rows.push(Row { a, acc: pixel * ld + group * padded });
                 });
+                if narrow {
+                    let segments: SmallVec<[Segment; 9]> =
+                        chains.iter().flatten().map(|s| Segment { b: s.b / width, ..*s }).collect();
+                    let (w, ld) = (&turned[..], inner * taps);
+                    C::narrow(isa, Narrow { a: slab, rows: &rows, w, ld, segments: &segments, columns, acc });
+                    continue;
+                }
                 if chains.is_empty() {
                     rows.iter().for_each(|r| acc[r.acc..r.acc + padded].fill(C::zero()));
                 }
@@ -461,6 +485,9 @@ pub(super) fn forward<C: Tile>(
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(&ws, conv.groups);
     let packed = weight.pack::<C>(isa, pool, ins[1], bytes[1], false)?;
+    if weight.is_depthwise() {
+        return depthwise::correlate(isa, pool, &g, &x, elements_of(&packed), &finish, dtype, out, pre);
+    }
     let extents = [conv.groups, weight.cg, weight.og];
     correlate(isa, pool, &g, &x, elements_of(&packed), extents, weight.taps, &finish, dtype, out, pre)
 }
@@ -487,6 +514,9 @@ pub(super) fn input_backward<C: Tile>(
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(&ws, conv.groups);
     let packed = weight.pack::<C>(isa, pool, ins[1], bytes[1], true)?;
+    if weight.is_depthwise() {
+        return depthwise::correlate(isa, pool, &g, &x, elements_of(&packed), &finish, dtype, to, None);
+    }
     let extents = [conv.groups, weight.og, weight.cg];
     correlate(isa, pool, &g, &x, elements_of(&packed), extents, weight.taps, &finish, dtype, to, None)
 }
@@ -508,7 +538,7 @@ pub(super) fn weight_backward<C: Tile>(
     let Some(to) = out.bytes() else { return Ok(()) };
     let to = &mut to[..shape.numel() * dtype.size()];
     if depthwise::applies(conv, &shape) {
-        return depthwise_weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
+        return depthwise::weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
     }
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
     let weight = Weight::new(&shape, conv.groups);
@@ -543,13 +573,13 @@ pub(super) fn weight_backward<C: Tile>(
             let pieces = g.pieces(unit * per_unit, rows);
             let slab_pixels = g.slab_pixels(&pieces);
             // A panel reads beyond the last pixel's channels.
-            let mut slab = workspace::<C>(pool, slab_pixels * cs + width)?;
+            let mut slab = workspace::<C>(pool, slab_pixels * cs + width.max(RUN))?;
             let mut slab = slab.as_mut_slice::<C>();
             g.fill(isa, &x, &pieces, group * cg + c, cs, slab);
             let pixels = rows * g.w;
             let mut copied;
             if copies {
-                copied = workspace::<C>(pool, pixels * padded)?;
+                copied = workspace::<C>(pool, pixels * padded + RUN)?;
                 g.patches(&pieces, slab, cg, padded, copied.as_mut_slice::<C>());
                 slab = copied.as_mut_slice::<C>();
             }
@@ -626,47 +656,4 @@ pub fn add_stretches<'a, C: Compute>(taps: usize, ld: usize, mut stretches: impl
     for (c, row) in row.chunks_exact_mut(taps).enumerate() {
         row.iter_mut().zip(sum[c..].iter().step_by(ld)).for_each(|(to, &v)| *to = v);
     }
-}
-
-/// [`weight_backward`] of a depthwise convolution.
-fn depthwise_weight_backward<C: Tile>(
-    isa: Isa,
-    pool: &Pool,
-    conv: &Conv2d,
-    [grad, x]: [&Source<'_>; 2],
-    shape: &Shape,
-    dtype: DType,
-    to: &mut [u8],
-) -> Result<()> {
-    let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
-    let (c, taps) = (x.c, shape[2] * shape[3]);
-    let per_unit = g.rows(grad.n, 2 * c);
-    let units = (grad.n * grad.h).div_ceil(per_unit);
-    let per_stretch = units.div_ceil(16);
-    let places: Vec<usize> = g.phases[0].taps.iter().map(|tap| g.tap(tap) * c).collect();
-    let mut partial = vec![C::zero(); units.div_ceil(per_stretch) * taps * c];
-    partial.par_chunks_mut(taps * c).enumerate().try_for_each(|(stretch, acc)| {
-        for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
-            let rows = per_unit.min(grad.n * grad.h - unit * per_unit);
-            let pieces = g.pieces(unit * per_unit, rows);
-            let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * c)?;
-            let slab = slab.as_mut_slice::<C>();
-            g.fill(isa, x, &pieces, 0, c, slab);
-            let mut gs = workspace::<C>(pool, rows * g.w * c)?;
-            let gs = &mut gs.as_mut_slice::<C>()[..rows * g.w * c];
-            grad.values.load(isa, unit * per_unit * g.w * c, gs);
-            let mut rows = Vec::new();
-            g.pixels(&pieces, [0, 0], |from, pixel| rows.push(Row { a: from * c, acc: pixel * c }));
-            C::tap_sums(isa, TapSums { slab, grad: gs, rows: &rows, taps: &places, c, acc });
-        }
-        Ok::<(), crate::Error>(())
-    })?;
-    let mut dw = vec![C::zero(); c * taps];
-    for part in partial.chunks(taps * c) {
-        for (i, to) in dw.iter_mut().enumerate() {
-            *to = *to + part[i % taps * c + i / taps];
-        }
-    }
-    C::store(isa, &dw, to, dtype);
-    Ok(())
 }

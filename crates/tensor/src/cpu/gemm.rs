@@ -159,10 +159,10 @@ impl<C: Compute> Finish<C> {
         // Rows without gaps are taken several at a time, with as many copies of the bias.
         let dense = ld == columns && columns == n;
         let together = if dense { (BLOCK / n).max(1) } else { 1 };
-        let bias: SmallVec<[C; BLOCK]> = match self.bias.get(first..first + columns) {
-            Some(bias) => std::iter::repeat_n(bias, together).flatten().copied().collect(),
-            None => SmallVec::new(),
-        };
+        let mut bias = SmallVec::<[C; BLOCK]>::new();
+        if let Some(part) = self.bias.get(first..first + columns) {
+            (0..together).for_each(|_| bias.extend_from_slice(part));
+        }
         let (size, mut buffers) = (dtype.size(), [[C::zero(); BLOCK]; 2]);
         for (i, rows) in acc.chunks_mut(together * ld).enumerate() {
             let len = if dense { rows.len() } else { columns };

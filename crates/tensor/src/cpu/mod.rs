@@ -12,6 +12,7 @@ mod gather;
 mod gemm;
 mod index;
 mod loss;
+mod narrow;
 mod norm;
 mod operand;
 mod planes;

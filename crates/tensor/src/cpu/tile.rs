@@ -5,6 +5,7 @@
 //! depend neither on the tile's extents nor on the number of threads.
 
 use super::depthwise::{TapSums, Taps};
+use super::narrow::Narrow;
 pub use crate::simd::amx::{Row, Segment};
 use crate::simd::{Isa, Kernel, Lanes, Real, dispatch};
 
@@ -153,6 +154,10 @@ pub trait Tile: super::channels::Channelwise + super::pool::Pooled + super::soft
     fn height(isa: Isa) -> usize;
     /// Runs a block.
     fn block(isa: Isa, block: Block<'_, Self>);
+    /// Numbers per vector.
+    fn lanes(isa: Isa) -> usize;
+    /// Runs a correlation with few output channels.
+    fn narrow(isa: Isa, narrow: Narrow<'_, Self>);
     /// Runs the taps of a depthwise convolution.
     fn taps(isa: Isa, taps: Taps<'_, Self>);
     /// Runs the sums of its gradient by the weight.
@@ -183,6 +188,12 @@ impl Tile for f32 {
     fn block(isa: Isa, block: Block<'_, f32>) {
         dispatch(isa, block);
     }
+    fn lanes(isa: Isa) -> usize {
+        lanes(isa)
+    }
+    fn narrow(isa: Isa, narrow: Narrow<'_, f32>) {
+        dispatch(isa, narrow);
+    }
     fn taps(isa: Isa, taps: Taps<'_, f32>) {
         dispatch(isa, taps);
     }
@@ -209,6 +220,12 @@ impl Tile for f64 {
     }
     fn block(_isa: Isa, block: Block<'_, f64>) {
         block.run_on::<f64>();
+    }
+    fn lanes(_isa: Isa) -> usize {
+        1
+    }
+    fn narrow(_isa: Isa, narrow: Narrow<'_, f64>) {
+        narrow.run_on::<f64>();
     }
     fn taps(_isa: Isa, taps: Taps<'_, f64>) {
         taps.run_on::<f64>();

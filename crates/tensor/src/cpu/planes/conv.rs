@@ -310,7 +310,10 @@ pub(super) fn forward(
     let out = outs[0].array();
     let (shape, dtype) = (*out.shape(), out.dtype());
     let ws = *ins[1].shape();
-    if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) {
+    // Patches of one instruction's depth are not worth splitting into more than the fewest planes.
+    let planes = ins[..2].iter().filter_map(|a| planes_of(a.dtype())).sum::<usize>();
+    let shallow = ws[1] * ws[2] * ws[3] <= DEEP && planes > 2;
+    if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) || shallow {
         return Ok(false);
     }
     let finish = Finish::<f32>::new(work.isa, epilogue, ins, bytes);
