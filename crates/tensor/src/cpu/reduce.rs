@@ -176,22 +176,25 @@ impl Terms for Columns {
 pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usize, rows: usize, columns: usize) -> Vec<f64> {
     let per_task = (TASK / columns.max(1)).clamp(1, BLOCK);
     let tasks = rows.div_ceil(per_task);
+    // Whole rows, as many as the first-level cache has room for: sums are loaded and stored once for all of them.
+    let some = (8 * BLOCK / columns.max(1)).clamp(1, per_task);
+    let zeros = |n: usize| vec![C::zero(); n];
     let parts: Vec<Vec<C>> = (0..outer * tasks)
         .into_par_iter()
-        .map(|task| {
-            // Whole rows, as many as fit a block.
-            let some = (2 * BLOCK / columns.max(1)).max(1);
-            let zeros = || vec![C::zero(); columns];
-            let (mut acc, mut unused, coefficients, mut buffer) = (zeros(), zeros(), zeros(), vec![C::zero(); some * columns]);
-            let (first, task) = (task / tasks * rows, task % tasks);
-            let until = rows.min((task + 1) * per_task);
-            for row in (task * per_task..until).step_by(some) {
-                let n = some.min(until - row) * columns;
-                let x = x.block(isa, (first + row) * columns, n, &mut buffer);
-                C::sum_channels(isa, Columns, x, x, &coefficients, [&mut acc, &mut unused]);
-            }
-            acc
-        })
+        .map_init(
+            || (zeros(some * columns), zeros(columns), zeros(columns)),
+            |(buffer, coefficients, unused), task| {
+                let mut acc = zeros(columns);
+                let (first, task) = (task / tasks * rows, task % tasks);
+                let until = rows.min((task + 1) * per_task);
+                for row in (task * per_task..until).step_by(some) {
+                    let n = some.min(until - row) * columns;
+                    let x = x.block(isa, (first + row) * columns, n, buffer);
+                    C::sum_channels(isa, Columns, x, x, coefficients, [&mut acc, unused]);
+                }
+                acc
+            },
+        )
         .collect();
     let mut total = vec![0.0; outer * columns];
     for (total, parts) in total.chunks_mut(columns).zip(parts.chunks(tasks)) {

@@ -1,0 +1,142 @@
+//! What is not saved for the backward pass because saved values determine it: the bits, the memory and the errors are as if it were.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use binade_autograd::{Error, Result, Var};
+use binade_tensor::op::{Conv2d, Distribution, NormKind, Unary};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+
+static MEMORY: Mutex<()> = Mutex::new(());
+
+/// Holds the others up, as all count the same memory.
+fn alone() -> MutexGuard<'static, ()> {
+    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn live() -> usize {
+    let stats = Device::cpu().memory();
+    [Class::Activations, Class::Casts].into_iter().map(|class| stats.live(class)).sum()
+}
+
+fn normal(shape: &[usize], seed: u64, dtype: DType) -> Array {
+    let distribution = Distribution::Normal { mean: 0.25, std: 1.0 };
+    let op = Op::Random { distribution, shape: Shape::new(shape).unwrap(), key: Key::new(seed, 1) };
+    run_one(&op, &[], &Device::cpu(), dtype, Class::Weights).unwrap()
+}
+
+fn leaf(shape: &[usize], seed: u64, dtype: DType) -> Var {
+    Var::leaf(normal(shape, seed, dtype))
+}
+
+/// `[6, 32, 5, 4]` with weights `[32]` and `[32]`, of which a value is made that needs not be saved.
+type Make = fn(&Var, &Var, &Var) -> Result<Var>;
+
+fn makers() -> Vec<(&'static str, Make)> {
+    fn norm(x: &Var, w: &Var, b: &Var, kind: NormKind, act: Option<Unary>) -> Result<Var> {
+        x.norm(kind, Some((w, b)), None, 1e-5, act).map(|(y, _)| y)
+    }
+    vec![
+        ("gelu", |x, _, _| x.gelu()),
+        ("silu of a product with itself", |x, _, _| x.mul(x)?.silu()),
+        ("gate", |x, _, _| x.silu()?.mul(x)),
+        ("batch norm", |x, w, b| norm(x, w, b, NormKind::Batch, None)),
+        ("batch norm, relu", |x, w, b| norm(x, w, b, NormKind::Batch, Some(Unary::Relu))),
+        ("group norm, silu", |x, w, b| norm(x, w, b, NormKind::Group { groups: 4 }, Some(Unary::Silu))),
+        ("layer norm over the last dimension", |x, w, b| {
+            norm(&x.permute(&[0, 2, 3, 1])?, w, b, NormKind::Layer { dims: 1 }, None)?.permute(&[0, 3, 1, 2])
+        }),
+        ("layer norm, tanh", |x, w, b| {
+            norm(&x.permute(&[0, 2, 3, 1])?, w, b, NormKind::Layer { dims: 1 }, Some(Unary::Tanh))?.permute(&[0, 3, 1, 2])
+        }),
+        ("rms norm", |x, w, _| x.permute(&[0, 2, 3, 1])?.rms_norm(1, Some(w), 1e-6)?.permute(&[0, 3, 1, 2])),
+        ("norm, rounded and reshaped", |x, w, b| {
+            norm(x, w, b, NormKind::Batch, None)?.cast(DType::BF16)?.reshape(&[6, 32, 4, 5])
+        }),
+        ("gelu of a norm", |x, w, b| norm(x, w, b, NormKind::Batch, None)?.gelu()),
+    ]
+}
+
+/// Gradients by x, the maker's weights, and the weights of two convolutions that use the value; and the bytes that waited for them.
+fn gradients(make: Make, dtype: DType, keep: bool) -> (Vec<Vec<f64>>, usize) {
+    let (x, w, b) = (leaf(&[6, 32, 5, 4], 1, dtype), leaf(&[32], 2, DType::F32), leaf(&[32], 3, DType::F32));
+    let before = live();
+    let y = make(&x, &w, &b).unwrap();
+    let kernels = [leaf(&[8, 32, 3, 3], 4, y.dtype()), leaf(&[8, 32, 3, 3], 5, y.dtype())];
+    let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
+    let [first, second] = kernels.each_ref().map(|k| y.conv2d(k, None, conv, None).unwrap());
+    let kept = keep.then(|| y.clone());
+    drop(y);
+    let loss = first.mul(&second).unwrap().sum(&[], false).unwrap();
+    let waiting = live() - before;
+    let gradients = loss.backward().unwrap();
+    drop(kept);
+    let of = |v: &Var| gradients.get(v).map(|g| g.to_f64_vec().unwrap()).unwrap_or_default();
+    ([&x, &w, &b, &kernels[0], &kernels[1]].map(of).to_vec(), waiting)
+}
+
+#[test]
+fn gradients_have_the_bits_they_have_when_the_value_is_kept() {
+    let _alone = alone();
+    for (name, make) in makers() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let (again, kept) = (gradients(make, dtype, false).0, gradients(make, dtype, true).0);
+            assert!(again[0].iter().any(|g| *g != 0.0), "{name}: the gradient is there");
+            assert!(again == kept, "{name}, {dtype}");
+        }
+    }
+}
+
+#[test]
+fn the_value_takes_no_memory_between_the_passes() {
+    let _alone = alone();
+    let elements = 6 * 32 * 5 * 4;
+    for (name, make) in makers() {
+        let (again, kept) = (gradients(make, DType::F32, false).1, gradients(make, DType::F32, true).1);
+        let size = if name.contains("rounded") { 2 } else { 4 };
+        assert!(kept >= again + elements * size, "{name}: {again} bytes wait, {kept} with the value");
+    }
+}
+
+#[test]
+fn a_fused_activation_is_made_again_from_its_argument_as_it_was_rounded() {
+    let _alone = alone();
+    for dtype in [DType::F32, DType::BF16] {
+        let (x, w, v) = (leaf(&[64, 48], 1, dtype), leaf(&[40, 48], 2, dtype), leaf(&[24, 40], 3, dtype));
+        let gradient = |keep: bool| {
+            let h = x.linear(&w, None, Some(Unary::Gelu)).unwrap();
+            let y = h.linear(&v, None, None).unwrap();
+            let kept = keep.then(|| h.clone());
+            drop(h);
+            let gradients = y.backward_with(&normal(&[64, 24], 4, dtype)).unwrap();
+            drop(kept);
+            gradients.get(&v).unwrap().to_f64_vec().unwrap()
+        };
+        // Bits do not depend on who else keeps the value, in 16 bit either.
+        assert_eq!(gradient(false), gradient(true), "{dtype}");
+        // By hand: the argument in T, its activation, the product.
+        let argument = Var::constant(x.array().clone()).linear(&Var::constant(w.array().clone()), None, None).unwrap();
+        let h = argument.gelu().unwrap();
+        let by_hand = h.linear(&v, None, None).unwrap().backward_with(&normal(&[64, 24], 4, dtype)).unwrap();
+        assert_eq!(gradient(false), by_hand.get(&v).unwrap().to_f64_vec().unwrap(), "{dtype}");
+    }
+}
+
+#[test]
+fn a_graph_that_is_kept_gives_its_gradient_twice_and_another_time_an_error() {
+    let _alone = alone();
+    let (x, w) = (leaf(&[16, 24], 1, DType::F32), leaf(&[8, 24], 2, DType::F32));
+    let y = x.gelu().unwrap().linear(&w, None, None).unwrap().square().unwrap().sum(&[], false).unwrap();
+    let of = |g: binade_autograd::Gradients| g.get(&w).unwrap().to_f64_vec().unwrap();
+    let first = of(y.backward_keep().unwrap());
+    assert_eq!(first, of(y.backward().unwrap()));
+    assert!(matches!(y.backward(), Err(Error::Released { .. })));
+}
+
+#[test]
+fn an_operand_that_was_changed_in_place_is_a_named_error() {
+    let _alone = alone();
+    let (x, w) = (leaf(&[16, 24], 1, DType::F32), leaf(&[8, 24], 2, DType::F32));
+    let y = x.gelu().unwrap().linear(&w, None, None).unwrap().sum(&[], false).unwrap();
+    x.array().copy_from(&normal(&[16, 24], 7, DType::F32)).unwrap();
+    assert!(matches!(y.backward(), Err(Error::Changed { .. })));
+}
