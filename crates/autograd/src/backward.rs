@@ -9,6 +9,7 @@ use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape};
 use smallvec::SmallVec;
 
 use crate::node::{Kind, Node};
+use crate::saved::Saved;
 use crate::table::{Context, Grads, Values, gradients, inverse};
 use crate::value::Value;
 use crate::{Error, Gradients, LeafId, Result, Var, checkpoint, scope};
@@ -283,7 +284,15 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
     let mut slot = saved.lock().unwrap_or_else(|e| e.into_inner());
     let kept = slot.as_ref().ok_or_else(|| Error::Released { op: op.name(), path: path.clone() })?;
     let mut values: Values<V> = inputs.iter().map(|_| None).collect();
+    let mut activated = None;
     for (i, value) in kept {
+        // A product reads an activation from its argument.
+        if let (false, Op::MatMul(_), 0, Saved::Again(again)) = (V::RECORDED, op, i, value)
+            && let Some((act, argument)) = again.activation(op.name(), path)?
+        {
+            activated = Some((act, V::new(argument, None)));
+            continue;
+        }
         // Inputs, then outputs, of which the first is this node's.
         let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node) };
         values.resize(values.len().max(i + 1), None);
@@ -303,7 +312,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         }
     }
     let device = gradient.array().device().clone();
-    gradients(op, &Context::new(op, path, &metas, needs, values, &device), &gradient)
+    gradients(op, &Context::new(op, path, &metas, needs, values, activated, &device), &gradient)
 }
 
 /// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.

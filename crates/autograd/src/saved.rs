@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use binade_tensor::op::Backward;
+use binade_tensor::op::{Backward, Unary};
 use binade_tensor::{Array, Class, DType, Op, WeakArray, run_one};
 use smallvec::SmallVec;
 
@@ -85,6 +85,16 @@ impl Again {
             *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(array.clone());
         }
         Ok(array)
+    }
+
+    /// The function and its argument, where the value is an activation that would have to be computed.
+    pub(crate) fn activation(&self, op: &'static str, path: &Arc<str>) -> Result<Option<(Unary, Array)>> {
+        match (&self.op, &self.ins[..]) {
+            (Op::Unary(act), [argument @ Saved::Value(..)]) if self.there(op, path)?.is_none() => {
+                Ok(Some((*act, argument.get(op, path, false)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The value, if it need not be computed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use binade_tensor::op::{
     Backward, Binary, Builder, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
-    Scatter, View,
+    Scatter, Unary, View,
 };
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -185,6 +185,8 @@ pub(crate) struct Context<'a, V> {
     metas: &'a [Meta],
     needs: SmallVec<[bool; 4]>,
     values: Values<V>,
+    /// In place of the first input, where it is an activation of a value.
+    activated: Option<(Unary, V)>,
     device: &'a Device,
 }
 
@@ -195,9 +197,10 @@ impl<'a, V: Value> Context<'a, V> {
         metas: &'a [Meta],
         needs: SmallVec<[bool; 4]>,
         values: Values<V>,
+        activated: Option<(Unary, V)>,
         device: &'a Device,
     ) -> Context<'a, V> {
-        Context { op, path, metas, needs, values, device }
+        Context { op, path, metas, needs, values, activated, device }
     }
 
     /// A saved input.
@@ -609,6 +612,7 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::Reduce { .. }
         | Backward::CumProd { .. }
         | Backward::Softmax { .. }
+        | Backward::MatMulOf(_)
         | Backward::Norm(_)
         | Backward::Renormalise(_)
         | Backward::CrossEntropy(_)
@@ -646,7 +650,15 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
 
 /// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
 fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
-    let a = c.input(0)?;
+    let strides = &c.metas[1].layout.strides;
+    // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
+    let turned = c.shape(1).rank() == 2 && strides[0] < strides[1] && g.numel() > 0;
+    let (a, plain) = match &c.activated {
+        Some((act, x)) if turned => (x.clone(), Op::Backward(Backward::MatMulOf(*act))),
+        Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, Op::MatMul(Epilogue::default())),
+        None => (c.input(0)?.clone(), Op::MatMul(Epilogue::default())),
+    };
+    let a = &a;
     let flat = |x: &V| -> Result<V> {
         let last = x.shape()[x.shape().rank() - 1];
         let shape = Shape::new(&[x.numel() / last.max(1), last])?;
@@ -655,10 +667,8 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     };
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
-        let strides = &c.metas[1].layout.strides;
-        if strides[0] < strides[1] {
-            // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
-            let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &g)?, &a], c.dtype(1))?;
+        if turned {
+            let product = c.run(plain, &[&transposed(c, &g)?, &a], c.dtype(1))?;
             return transposed(c, &product);
         }
         return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));

@@ -97,27 +97,48 @@ fn the_value_takes_no_memory_between_the_passes() {
     }
 }
 
+/// A small product, one that tiles serve, and with them tables of 16-bit functions.
+const PRODUCTS: [[usize; 4]; 2] = [[64, 48, 40, 24], [512, 96, 160, 64]];
+
 #[test]
 fn a_fused_activation_is_made_again_from_its_argument_as_it_was_rounded() {
     let _alone = alone();
-    for dtype in [DType::F32, DType::BF16] {
-        let (x, w, v) = (leaf(&[64, 48], 1, dtype), leaf(&[40, 48], 2, dtype), leaf(&[24, 40], 3, dtype));
-        let gradient = |keep: bool| {
-            let h = x.linear(&w, None, Some(Unary::Gelu)).unwrap();
+    for ([n, k, hidden, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+        let (x, w, v) = (leaf(&[n, k], 1, dtype), leaf(&[hidden, k], 2, dtype), leaf(&[m, hidden], 3, dtype));
+        let of = |h: Var, keep: bool| {
             let y = h.linear(&v, None, None).unwrap();
             let kept = keep.then(|| h.clone());
             drop(h);
-            let gradients = y.backward_with(&normal(&[64, 24], 4, dtype)).unwrap();
+            let gradients = y.backward_with(&normal(&[n, m], 4, dtype)).unwrap();
             drop(kept);
             gradients.get(&v).unwrap().to_f64_vec().unwrap()
         };
+        let fused = || x.linear(&w, None, Some(Unary::Gelu)).unwrap();
         // Bits do not depend on who else keeps the value, in 16 bit either.
-        assert_eq!(gradient(false), gradient(true), "{dtype}");
+        assert!(of(fused(), false) == of(fused(), true), "{dtype}, {n} rows");
         // By hand: the argument in T, its activation, the product.
         let argument = Var::constant(x.array().clone()).linear(&Var::constant(w.array().clone()), None, None).unwrap();
-        let h = argument.gelu().unwrap();
-        let by_hand = h.linear(&v, None, None).unwrap().backward_with(&normal(&[64, 24], 4, dtype)).unwrap();
-        assert_eq!(gradient(false), by_hand.get(&v).unwrap().to_f64_vec().unwrap(), "{dtype}");
+        assert!(of(fused(), false) == of(argument.gelu().unwrap(), true), "{dtype}, {n} rows, by hand");
+    }
+}
+
+#[test]
+fn a_product_reads_an_activation_from_its_argument_with_the_same_bits() {
+    let _alone = alone();
+    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+        for act in [Unary::Gelu, Unary::Silu, Unary::Abs, Unary::Sin] {
+            let (x, v) = (leaf(&[n, k], 1, dtype), leaf(&[m, k], 3, dtype));
+            let gradient = |keep: bool| {
+                let h = binade_autograd::apply(Op::Unary(act), &[&x]).unwrap();
+                let kept = keep.then(|| h.clone());
+                let y = h.linear(&v, None, None).unwrap();
+                drop(h);
+                let gradients = y.backward_with(&normal(&[n, m], 4, dtype)).unwrap();
+                drop(kept);
+                [&x, &v].map(|leaf| gradients.get(leaf).unwrap().to_f64_vec().unwrap())
+            };
+            assert!(gradient(false) == gradient(true), "{act:?}, {dtype}, {n} rows");
+        }
     }
 }
 

@@ -64,6 +64,7 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
         ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
     }
+    ops.extend([Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Op::Backward(Backward::MatMulOf(act))));
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
             Pool::new(kind, [2, 2], [2, 2], [0, 0]),
@@ -428,6 +429,7 @@ fn backward_samples(
                     .concat(),
             ]
         }
+        Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).samples(device, dtype),
         Backward::Renormalise(norm) => {
             let input = x(&[3, 4, 5, 6], 1);
             let affine = (0..norm.weights()).map(|i| x(&norm_weights(norm), 2 + i as u64));

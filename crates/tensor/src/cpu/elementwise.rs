@@ -1,7 +1,7 @@
 //! Elementwise kernels, casts, random numbers and fills.
 
 use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_with, in_storage, memory_order};
-use super::table::{SLOPES, VALUES, look_up};
+use super::table::{SLOPES, Table, VALUES, look_up};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
@@ -100,24 +100,41 @@ impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
     }
 }
 
+/// Results that round correctly to a 16-bit format.
+fn settled<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
+    f32::map1(isa, F::<R>(R2::default()), x, y);
+    settle_ties::<R>(isa, dtype, x, y);
+}
+
+fn settled_table<R: UnaryRow>(isa: Isa, dtype: DType, n: usize) -> Option<&'static Table<u16>> {
+    VALUES.get(isa, R::ROW, dtype, n, |x, codes| {
+        let mut y = [0.0; BLOCK];
+        settled::<R>(isa, dtype, x, &mut y[..x.len()]);
+        f32::store(isa, &y[..x.len()], bytemuck::cast_slice_mut(codes), dtype);
+    })
+}
+
+/// The table of a row in a 16-bit format, where its results are looked up and `n` of them are worth making it.
+pub(super) fn value_table(isa: Isa, row: Unary, dtype: DType, n: usize) -> Option<&'static Table<u16>> {
+    struct Find(Isa, DType, usize);
+    impl UnaryVisitor for Find {
+        type Output = Option<&'static Table<u16>>;
+        fn visit<R: UnaryRow>(self) -> Self::Output {
+            if needs_settling::<R>() { settled_table::<R>(self.0, self.1, self.2) } else { None }
+        }
+    }
+    row.visit(Find(isa, dtype, n))
+}
+
 /// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by block.
 fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     let (dtype, n) = (out.array().dtype(), out.array().numel());
-    let compute = |x: &[f32], y: &mut [f32]| {
-        f32::map1(isa, F::<R>(R2::default()), x, y);
-        settle_ties::<R>(isa, dtype, x, y);
-    };
+    let compute = |x: &[f32], y: &mut [f32]| settled::<R>(isa, dtype, x, y);
     if x.dtype() == dtype
         && let Some(codes) = x.codes()
+        && let Some(table) = settled_table::<R>(isa, dtype, n)
     {
-        let table = VALUES.get(isa, R::ROW, dtype, n, |x, codes| {
-            let mut y = [0.0; BLOCK];
-            compute(x, &mut y[..x.len()]);
-            f32::store(isa, &y[..x.len()], bytemuck::cast_slice_mut(codes), dtype);
-        });
-        if let Some(table) = table {
-            return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
-        }
+        return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
     }
     fill_with(isa, out, Buffer::new, |buffer, start, y| compute(x.block_in(isa, start, y.len(), buffer), y));
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::memory::Pool;
-use crate::op::{Backward, PoolKind, Scatter};
+use crate::op::{Backward, Epilogue, PoolKind, Scatter};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 pub use awake::awake;
@@ -251,6 +251,15 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
+            Backward::MatMulOf(act) => {
+                let activated =
+                    Array::alloc(ins[1].device(), Op::Unary(*act).outs(&[ins[1].meta()], ins[1].dtype())?[0], Class::Workspace)?;
+                let x = operands(&ins[1..], &bytes[1..], &activated);
+                elementwise::unary::<C>(isa, *act, &x[0], &mut ArrayMut::new("matmul_of_activation", &activated)?);
+                let guard = activated.storage().read("matmul_of_activation")?;
+                let bytes = [bytes[0], host(&guard, "matmul_of_activation", activated.dtype())?];
+                gemm::matmul::<C>(isa, memory, Epilogue::default(), &[ins[0], &activated], &bytes, outs)?;
+            }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,

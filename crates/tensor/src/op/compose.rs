@@ -327,6 +327,10 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             b.binary(Binary::Div, tail, x)?
         }
         Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Backward::Gather { .. } => return Ok(None),
+        Backward::MatMulOf(act) => {
+            let x = b.unary(*act, b.input(1))?;
+            b.matmul(g, x)?
+        }
         Backward::Softmax { dim, log } => {
             let y = b.input(1);
             let dims = if b.shape(y).rank() == 0 { Dims::all(0) } else { Dims::one(*dim) };

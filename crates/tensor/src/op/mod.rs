@@ -535,6 +535,8 @@ pub enum Backward {
         /// Whether y is the logarithm.
         log: bool,
     },
+    /// `a·f(x)`: a product whose right operand is an activation that was not kept, as `Op::Unary` of x in x's dtype would give it.
+    MatMulOf(Unary),
     /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for [`NormKind::Fixed`] mean and
     /// variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
     Norm(Norm),
@@ -675,6 +677,7 @@ impl Op {
                 Backward::Pool { .. } => "pool_backward",
                 Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
+                Backward::MatMulOf(_) => "matmul_of_activation",
                 Backward::Norm(_) => "norm_backward",
                 Backward::Renormalise(_) => "renormalise",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",

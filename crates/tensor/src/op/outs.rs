@@ -333,6 +333,7 @@ impl Op {
                         smallvec![dx]
                     }
                 }
+                Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).outs(ins, want)?,
                 Backward::Renormalise(norm) => {
                     check.count(3 + norm.weights())?;
                     check.floats(0..ins.len())?;

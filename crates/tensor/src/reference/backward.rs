@@ -192,6 +192,10 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 .take(shapes.len())
                 .collect()
         }
+        Backward::MatMulOf(act) => vec![each(&|i| {
+            let r = i.len();
+            g.along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, x)| a * unary(*act, x)).sum()
+        })],
         Backward::Renormalise(norm) => {
             let at = 1 + norm.weights();
             vec![each(&|i| {

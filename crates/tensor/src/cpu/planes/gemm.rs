@@ -4,11 +4,14 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::{Tile16, Work, apart, pair_up, planes_of, transpose};
+use crate::cpu::elementwise::{activate, value_table};
 use crate::cpu::gemm::{Batch, Finish, Matrix, output_parts, workspace};
-use crate::cpu::operand::{BLOCK, elements_mut};
+use crate::cpu::operand::{BLOCK, Compute as _, elements_mut};
+use crate::cpu::table::{Table, look_up};
 use crate::cpu::tile::{Row, Segment};
 use crate::memory::HostBuffer;
-use crate::op::Epilogue;
+use crate::op::{Epilogue, Unary};
+use crate::simd::Isa;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
 use crate::simd::prefetch;
@@ -33,6 +36,54 @@ const SKINNY: usize = 8;
 /// Products below it are not worth their packing.
 const SMALL: usize = 1 << 17;
 
+/// An activation of an operand, computed as the operand is read.
+#[derive(Clone, Copy)]
+enum Act {
+    Computed(Unary),
+    LookedUp(&'static Table<u16>),
+}
+
+impl Act {
+    /// `None` where there is no such way with the bits of [`crate::Op::Unary`].
+    fn new(isa: Isa, row: Unary, x: &Array) -> Option<Act> {
+        match x.dtype() {
+            DType::F32 => Some(Act::Computed(row)),
+            dtype => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
+        }
+    }
+
+    /// `n` numbers, split into planes.
+    fn read(
+        self,
+        work: &Work<'_>,
+        (dtype, bytes): (DType, &[u8]),
+        [start, stride, n]: [usize; 3],
+        distance: usize,
+        to: &mut [u16],
+        seen: &mut Seen,
+    ) {
+        const PART: usize = 512;
+        let (mut x, mut y) = ([0.0; PART], [0.0; PART]);
+        let (mut codes, mut values) = ([0; PART], [0; PART]);
+        for at in (0..n).step_by(PART) {
+            let (part, first) = (PART.min(n - at), start + at * stride);
+            match self {
+                Act::Computed(row) => {
+                    f32::load(work.isa, dtype, bytes, first, stride, &mut x[..part]);
+                    activate(work.isa, row, &x[..part], &mut y[..part]);
+                    work.read(dtype, bytemuck::cast_slice(&y[..part]), 0, 1, part, distance, &mut to[at..], seen);
+                }
+                Act::LookedUp(table) => {
+                    let from = bytemuck::cast_slice::<u8, u16>(bytes)[first..].iter().step_by(stride);
+                    codes[..part].iter_mut().zip(from).for_each(|(code, &x)| *code = x);
+                    look_up(table, &codes[..part], &mut values[..part]);
+                    work.read(dtype, bytemuck::cast_slice(&values[..part]), 0, 1, part, distance, &mut to[at..], seen);
+                }
+            }
+        }
+    }
+}
+
 /// Planes of one operand.
 #[derive(Clone, Copy)]
 struct Planes<'a> {
@@ -40,11 +91,12 @@ struct Planes<'a> {
     which: usize,
     matrix: Matrix<'a>,
     count: usize,
+    act: Option<Act>,
 }
 
 impl<'a> Planes<'a> {
-    fn new(which: usize, matrix: Matrix<'a>) -> Planes<'a> {
-        Planes { which, matrix, count: planes_of(matrix.dtype).unwrap_or(1) }
+    fn new(which: usize, matrix: Matrix<'a>, act: Option<Act>) -> Planes<'a> {
+        Planes { which, matrix, count: planes_of(matrix.dtype).unwrap_or(1), act }
     }
 
     /// `n` numbers from a place on, along the rows or along the columns.
@@ -60,7 +112,10 @@ impl<'a> Planes<'a> {
     ) {
         let Matrix { dtype, bytes, offset, strides } = self.matrix;
         let start = offset + row * strides[0] + column * strides[1];
-        work.read(dtype, bytes, start, strides[along], n, distance, to, seen);
+        match self.act {
+            Some(act) => act.read(work, (dtype, bytes), [start, strides[along], n], distance, to, seen),
+            None => work.read(dtype, bytes, start, strides[along], n, distance, to, seen),
+        }
     }
 
     /// Asks for `n` neighbours of a row that will be read soon, where columns are neighbours, or of a column.
@@ -370,9 +425,11 @@ impl Product<'_> {
     }
 }
 
+/// With `of`, the right operand is that activation of the input.
 pub(super) fn matmul(
     work: &Work<'_>,
     epilogue: Epilogue,
+    of: Option<Unary>,
     ins: &[&Array],
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
@@ -383,6 +440,10 @@ pub(super) fn matmul(
     if m <= SKINNY || n < SIDE || k < SIDE || m * n * k < SMALL {
         return Ok(false);
     }
+    let act = of.map(|row| Act::new(work.isa, row, ins[1]));
+    if act.is_some_and(|act| act.is_none()) {
+        return Ok(false);
+    }
     let finish = Finish::<f32>::new(work.isa, epilogue, ins, bytes);
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(true) };
@@ -390,7 +451,7 @@ pub(super) fn matmul(
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = |i: usize| {
         let (a, b) = batch.operands(i);
-        Product { m, k, n, a: Planes::new(0, a), b: Planes::new(1, b) }
+        Product { m, k, n, a: Planes::new(0, a, None), b: Planes::new(1, b, act.flatten()) }
     };
     let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::operand::{Compute, Operand, elements};
 use super::tile::Tile as _;
 use crate::memory::{HostBuffer, Pool};
-use crate::op::Backward;
+use crate::op::{Backward, Epilogue};
 use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
@@ -45,7 +45,8 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     }
     let work = Work::new(isa, pool, ins);
     match op {
-        Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, ins, bytes, outs),
+        Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, None, ins, bytes, outs),
+        Op::Backward(Backward::MatMulOf(act)) => gemm::matmul(&work, Epilogue::default(), Some(*act), ins, bytes, outs),
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
         Op::ConvTranspose2d { conv, bias, .. } => {
             let bias = bias.then(|| (ins[2], bytes[2]));
