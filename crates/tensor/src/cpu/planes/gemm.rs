@@ -62,22 +62,33 @@ impl Act {
         to: &mut [u16],
         seen: &mut Seen,
     ) {
-        const PART: usize = 512;
-        let (mut x, mut y) = ([0.0; PART], [0.0; PART]);
-        let (mut codes, mut values) = ([0; PART], [0; PART]);
+        // As much as is read of a row at a time: more would be cleared in vain.
+        const PART: usize = PANELS * SIDE;
         for at in (0..n).step_by(PART) {
-            let (part, first) = (PART.min(n - at), start + at * stride);
+            let (part, first, to) = (PART.min(n - at), start + at * stride, &mut to[at..]);
             match self {
                 Act::Computed(row) => {
-                    f32::load(work.isa, dtype, bytes, first, stride, &mut x[..part]);
-                    activate(work.isa, row, &x[..part], &mut y[..part]);
-                    work.read(dtype, bytemuck::cast_slice(&y[..part]), 0, 1, part, distance, &mut to[at..], seen);
+                    let (mut x, mut y) = ([0.0; PART], [0.0; PART]);
+                    let x = if stride == 1 {
+                        &bytemuck::cast_slice(bytes)[first..first + part]
+                    } else {
+                        f32::load(work.isa, dtype, bytes, first, stride, &mut x[..part]);
+                        &x[..part]
+                    };
+                    activate(work.isa, row, x, &mut y[..part]);
+                    work.read(dtype, bytemuck::cast_slice(&y[..part]), 0, 1, part, distance, to, seen);
                 }
                 Act::LookedUp(table) => {
-                    let from = bytemuck::cast_slice::<u8, u16>(bytes)[first..].iter().step_by(stride);
-                    codes[..part].iter_mut().zip(from).for_each(|(code, &x)| *code = x);
-                    look_up(table, &codes[..part], &mut values[..part]);
-                    work.read(dtype, bytemuck::cast_slice(&values[..part]), 0, 1, part, distance, &mut to[at..], seen);
+                    let (mut codes, mut values) = ([0; PART], [0; PART]);
+                    let from = &bytemuck::cast_slice::<u8, u16>(bytes)[first..];
+                    let codes = if stride == 1 {
+                        &from[..part]
+                    } else {
+                        codes[..part].iter_mut().zip(from.iter().step_by(stride)).for_each(|(code, &x)| *code = x);
+                        &codes[..part]
+                    };
+                    look_up(table, codes, &mut values[..part]);
+                    work.read(dtype, bytemuck::cast_slice(&values[..part]), 0, 1, part, distance, to, seen);
                 }
             }
         }
