@@ -103,7 +103,7 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
             None => ins.get(*i).map(|var| var.saved()).filter(|saved| matches!(saved, Saved::Again(_))),
         };
         let operands: Option<SmallVec<[Saved; 5]>> = again.operands.iter().map(operand).collect();
-        Some(Again::new(again.op, operands?, &first, !(first.dtype().is_half() && again.unrounded)))
+        Again::new(again.op, operands?, &first, !(first.dtype().is_half() && again.unrounded))
     });
     let recast = match (&op, ins) {
         (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(Box::new(var.array().clone())),

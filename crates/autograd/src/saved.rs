@@ -60,17 +60,29 @@ pub(crate) struct Again {
     op: Op,
     ins: SmallVec<[Saved; 5]>,
     dtype: DType,
-    /// The value that was, with its version.
+    /// The value that was, with its version, if the bits made again will be its.
     first: Option<(WeakArray, u64)>,
     made: Mutex<Option<Array>>,
+    /// How many are made for it, one from the other.
+    depth: usize,
 }
 
+/// In a long chain of elementwise operators every so manieth value is saved: making one again, and dropping it, goes through the chain by recursion.
+const DEEPEST: usize = 8;
+
 impl Again {
-    /// `exact` says that the bits will be those of `value`. Where they are not (a fused activation saw its argument before it was rounded to
-    /// 16 bit) they must not depend on who else keeps the value.
-    pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Arc<Again> {
+    /// `exact` says that the operator gives the bits of `value`. Where it does not (a fused activation saw its argument before it was rounded
+    /// to 16 bit) they must not depend on who else keeps the value. `None` where the value is better saved.
+    pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Option<Arc<Again>> {
+        let (mut depth, mut exact) = (1, exact);
+        for saved in &ins {
+            if let Saved::Again(operand) = saved {
+                depth = depth.max(operand.depth + 1);
+                exact &= operand.first.is_some();
+            }
+        }
         let first = exact.then(|| (value.downgrade(), value.storage().version()));
-        Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None) })
+        (depth <= DEEPEST).then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth }))
     }
 
     fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {

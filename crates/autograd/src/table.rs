@@ -653,7 +653,7 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     let strides = &c.metas[1].layout.strides;
     // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
     let turned = c.shape(1).rank() == 2 && strides[0] < strides[1] && g.numel() > 0;
-    let (a, plain) = match &c.activated {
+    let (a, product) = match &c.activated {
         Some((act, x)) if turned => (x.clone(), Op::Backward(Backward::MatMulOf(*act))),
         Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, Op::MatMul(Epilogue::default())),
         None => (c.input(0)?.clone(), Op::MatMul(Epilogue::default())),
@@ -668,7 +668,7 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
         if turned {
-            let product = c.run(plain, &[&transposed(c, &g)?, &a], c.dtype(1))?;
+            let product = c.run(product, &[&transposed(c, &g)?, &a], c.dtype(1))?;
             return transposed(c, &product);
         }
         return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));

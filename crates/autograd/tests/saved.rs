@@ -161,3 +161,37 @@ fn an_operand_that_was_changed_in_place_is_a_named_error() {
     x.array().copy_from(&normal(&[16, 24], 7, DType::F32)).unwrap();
     assert!(matches!(y.backward(), Err(Error::Changed { .. })));
 }
+
+#[test]
+fn a_long_chain_of_elementwise_operators_runs_backward_and_is_dropped() {
+    let _alone = alone();
+    let (x, k) = (
+        leaf(&[3], 1, DType::F32),
+        Var::leaf(Array::full(&Device::cpu(), DType::F32, Shape::new(&[3]).unwrap(), 1.0, Class::Weights).unwrap()),
+    );
+    let mut y = x.clone();
+    for _ in 0..100_000 {
+        y = y.mul(&k).unwrap();
+    }
+    let gradients = y.sum(&[], false).unwrap().backward_keep().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().to_f64_vec().unwrap(), [1.0; 3]);
+    drop(y);
+}
+
+#[test]
+fn what_follows_from_a_rounded_argument_does_not_depend_on_who_keeps_it() {
+    let _alone = alone();
+    let (x, w, v) = (leaf(&[64, 48], 1, DType::BF16), leaf(&[40, 48], 2, DType::BF16), leaf(&[24, 40], 3, DType::BF16));
+    let gradient = |keep: bool| {
+        let h = x.linear(&w, None, Some(Unary::Gelu)).unwrap();
+        let z = h.silu().unwrap();
+        let kept = keep.then(|| (h.clone(), z.clone()));
+        drop(h);
+        let y = z.linear(&v, None, None).unwrap();
+        drop(z);
+        let gradients = y.backward_with(&normal(&[64, 24], 4, DType::BF16)).unwrap();
+        drop(kept);
+        [&w, &v].map(|leaf| gradients.get(leaf).unwrap().to_f64_vec().unwrap())
+    };
+    assert!(gradient(false) == gradient(true));
+}
