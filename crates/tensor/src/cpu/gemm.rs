@@ -9,7 +9,7 @@ use super::operand::{BLOCK, Compute, Operand};
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Epilogue, Saved};
-use crate::simd::{Isa, Lanes, Map2};
+use crate::simd::{Isa, Lanes, Map2, prefetch};
 use crate::{Array, ArrayMut, Class, DType, Error, Layout, Result, Shape};
 
 /// Products per chain: a panel of B of this depth stays in the first-level cache.
@@ -19,6 +19,8 @@ const ROWS: usize = 192;
 const COLUMNS: usize = 512;
 /// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
 const LONG: usize = 1024;
+/// Rows are asked for so many before they are widened.
+const AHEAD: usize = 2;
 /// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.
 const SKINNY: usize = 8;
 
@@ -36,7 +38,12 @@ impl Matrix<'_> {
     /// Widens `to.len()` elements of a row.
     fn row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
         let [r, c] = self.strides;
-        C::load(isa, self.dtype, self.bytes, self.offset + row * r + column * c, c, to);
+        let at = self.offset + row * r + column * c;
+        if c == 1 {
+            let size = self.dtype.size();
+            prefetch::ask(self.bytes, (at + AHEAD * r) * size, to.len() * size);
+        }
+        C::load(isa, self.dtype, self.bytes, at, c, to);
     }
 
     fn transposed(&self) -> Self {

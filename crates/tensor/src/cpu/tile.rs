@@ -7,7 +7,7 @@
 use super::depthwise::{TapSums, Taps};
 use super::narrow::Narrow;
 pub use crate::simd::amx::{Row, Segment};
-use crate::simd::{Isa, Kernel, Lanes, Real, dispatch};
+use crate::simd::{Isa, Kernel, Lanes, Real, dispatch, prefetch};
 
 /// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j % width]`.
 pub struct Block<'a, C> {
@@ -47,7 +47,7 @@ const fn height(lanes: usize) -> usize {
     }
 }
 
-impl<C: Copy> Block<'_, C> {
+impl<'a, C: bytemuck::NoUninit> Block<'a, C> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(mut self) {
         if self.rows.is_empty() || self.columns == 0 {
@@ -65,6 +65,8 @@ impl<C: Copy> Block<'_, C> {
         for panel in 0..=last {
             let narrow = L::N > 1 && self.columns - panel * width <= L::N;
             let mut rows = self.rows;
+            let next = if panel < last { self.stretch(panel + 1) } else { &[] };
+            let mut asked = 0;
             while !rows.is_empty() {
                 // SAFETY: every index of the rows, segments and panels was checked above.
                 let done = unsafe {
@@ -77,7 +79,21 @@ impl<C: Copy> Block<'_, C> {
                     }
                 };
                 rows = &rows[done..];
+                // The next panel comes from far away, and the first tile over it would wait for it.
+                let until = next.len() * (self.rows.len() - rows.len()) / self.rows.len();
+                prefetch::ask_l2(bytemuck::cast_slice(&next[asked..until]));
+                asked = until;
             }
+        }
+    }
+
+    /// The part of a panel that is used, if it lies in one piece.
+    fn stretch(&self, panel: usize) -> &'a [C] {
+        match self.segments {
+            [Segment { b, len, .. }] => {
+                self.b.get(panel * self.panel + b..panel * self.panel + b + len * self.b_step).unwrap_or_default()
+            }
+            _ => &[],
         }
     }
 
@@ -112,19 +128,7 @@ impl<C: Copy> Block<'_, C> {
             let b = self.b.as_ptr().add(panel * self.panel);
             let mut acc = [[L::splat(0.0); NV]; MR];
             for segment in self.segments {
-                let (mut i, mut b) = (segment.a, b.add(segment.b));
-                for _ in 0..segment.len {
-                    let columns: [L; NV] = std::array::from_fn(|j| L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)));
-                    for (acc, a) in acc.iter_mut().zip(&a) {
-                        let x = L::broadcast(*a.add(i));
-                        for (acc, &column) in acc.iter_mut().zip(&columns) {
-                            *acc = x.mul_add(column, *acc);
-                        }
-                    }
-                    i += self.a_step;
-                    // The address after the last element is not read.
-                    b = b.wrapping_add(self.b_step);
-                }
+                L::accumulate(&mut acc, &a, [segment.a, self.a_step], b.add(segment.b), self.b_step, segment.len);
             }
             for (row, acc) in rows.iter().zip(&acc) {
                 for (j, &value) in acc.iter().enumerate() {

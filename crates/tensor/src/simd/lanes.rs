@@ -119,6 +119,23 @@ pub trait Lanes:
     fn wide(self, f: Wide) -> Self;
     /// As [`Lanes::wide`], of two arguments.
     fn wide2(self, other: Self, f: Wide2) -> Self;
+    /// `acc[i][j] += Σ_l rows[i][a + l·a_step] · b[l·b_step + j·N..]`, each sum one chain of products in the order of `l`.
+    ///
+    /// # Safety
+    ///
+    /// Every place of `rows` and `b` that is named here must be readable.
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize, const NV: usize>(
+        acc: &mut [[Self; NV]; MR],
+        rows: &[*const Self::Elem; MR],
+        [a, a_step]: [usize; 2],
+        b: *const Self::Elem,
+        b_step: usize,
+        len: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { accumulate(acc, rows, [a, a_step], b, b_step, len) }
+    }
     /// Smallest integer not below.
     #[inline(always)]
     fn ceil(self) -> Self {
@@ -128,6 +145,37 @@ pub trait Lanes:
     #[inline(always)]
     fn trunc(self) -> Self {
         Self::select(self.lt(Self::splat(0.0)), self.ceil(), self.floor())
+    }
+}
+
+/// [`Lanes::accumulate`] for any extents.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn accumulate<L: Lanes, const MR: usize, const NV: usize>(
+    acc: &mut [[L; NV]; MR],
+    rows: &[*const L::Elem; MR],
+    [a, a_step]: [usize; 2],
+    b: *const L::Elem,
+    b_step: usize,
+    len: usize,
+) {
+    let (mut at, mut b) = (a, b);
+    for _ in 0..len {
+        // SAFETY: the caller's promise.
+        let columns: [L; NV] = std::array::from_fn(|j| unsafe { L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)) });
+        for (acc, row) in acc.iter_mut().zip(rows) {
+            // SAFETY: the caller's promise.
+            let x = L::broadcast(unsafe { *row.add(at) });
+            for (acc, &column) in acc.iter_mut().zip(&columns) {
+                *acc = x.mul_add(column, *acc);
+            }
+        }
+        at += a_step;
+        // The address after the last element is not read.
+        b = b.wrapping_add(b_step);
     }
 }
 

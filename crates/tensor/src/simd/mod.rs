@@ -5,6 +5,8 @@
 
 pub mod amx;
 pub mod convert;
+#[cfg(target_arch = "x86_64")]
+mod fma;
 mod isa;
 mod lanes;
 mod math;

@@ -14,3 +14,17 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, start, len);
 }
+
+/// Asks for bytes that will be read later than what the first-level cache holds.
+#[inline(always)]
+pub fn ask_l2(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: an address inside a slice.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}

@@ -3,17 +3,21 @@
 use core::arch::x86_64::*;
 use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ptr;
 
-use super::lanes::{F32Lanes, Lanes, SQRT_HALF, f32_lanes};
+use super::fma;
+use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
 use super::table::{TERMS, Tabled};
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub struct V8(__m256);
 
 /// Sixteen f32 in an AVX-512 register. Made and used only inside kernels dispatched to AVX-512.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub struct V16(__m512);
 
 /// `unsafe { intrinsic }` for code that only runs where `dispatch` found the instruction set.
@@ -71,6 +75,24 @@ f32_lanes!(V8, __m256, 8,
             let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
             _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_castsi256_si128(packed))
         })
+    }
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize, const NV: usize>(
+        acc: &mut [[V8; NV]; MR],
+        rows: &[*const f32; MR],
+        a: [usize; 2],
+        b: *const f32,
+        b_step: usize,
+        len: usize,
+    ) {
+        // SAFETY: the caller's promise; the arrays' extents are those asked for.
+        unsafe {
+            if MR == 6 && NV == 2 && len > 0 {
+                fma::tile_6x16(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a, b, b_step, len);
+            } else {
+                lanes::accumulate(acc, rows, a, b, b_step, len);
+            }
+        }
     }
     #[inline(always)]
     fn mul_add(self, b: V8, c: V8) -> V8 { V8(x!(_mm256_fmadd_ps(self.0, b.0, c.0))) }
@@ -187,6 +209,27 @@ f32_lanes!(V16, __mmask16, 16,
             let out = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000));
             _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(out)))
         })
+    }
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize, const NV: usize>(
+        acc: &mut [[V16; NV]; MR],
+        rows: &[*const f32; MR],
+        [a, a_step]: [usize; 2],
+        b: *const f32,
+        b_step: usize,
+        len: usize,
+    ) {
+        let apart = |i: usize| (rows[i + 1] as usize).wrapping_sub(rows[i] as usize);
+        let in_fours = MR == 12 && (0..11).all(|i| i % 4 == 3 || apart(i) == apart(0));
+        // SAFETY: the caller's promise; the arrays' extents are those asked for.
+        unsafe {
+            if in_fours && NV == 2 && len > 0 {
+                let fours = [rows[0].add(a), rows[4].add(a), rows[8].add(a)];
+                fma::tile_12x32(&mut *ptr::from_mut(acc).cast(), fours, apart(0), a_step, b, b_step, len);
+            } else {
+                lanes::accumulate(acc, rows, [a, a_step], b, b_step, len);
+            }
+        }
     }
     #[inline(always)]
     fn mul_add(self, b: V16, c: V16) -> V16 { V16(x!(_mm512_fmadd_ps(self.0, b.0, c.0))) }
