@@ -2,16 +2,22 @@
 
 use rayon::prelude::*;
 
-use super::gemm::small;
+use smallvec::SmallVec;
+
+use super::gemm::workspace;
 use super::operand::{Compute, Operand};
-use super::rows::write;
-use super::tile::Tile;
+use super::tile::{Block, Row, Segment, Tile};
+use crate::memory::Pool;
 use crate::op::Attention;
-use crate::simd::{Isa, Lanes, Map1, Map2};
+use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
 use crate::{Array, ArrayMut, DType, Key, Result};
 
-/// Rows of queries and of keys per tile.
-const TILE: usize = 64;
+/// Queries per tile; fewer than twice as many are one tile.
+pub(super) const QUERIES: usize = 64;
+/// Keys per tile.
+pub(super) const KEYS: usize = 256;
+/// Rows of which memory is asked for ahead: those of a head lie far apart.
+pub(super) const AHEAD: usize = 16;
 
 /// Extents of one attention.
 #[derive(Clone, Copy)]
@@ -98,13 +104,6 @@ impl Map2 for ScoreSlope {
     }
 }
 
-/// One head's matrix in row-major order.
-fn head<C: Compute>(isa: Isa, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Vec<C> {
-    let mut out = vec![C::zero(); rows * columns];
-    x.load(isa, head * rows * columns, &mut out);
-    out
-}
-
 pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
     let order: Vec<usize> = (0..array.shape().rank()).collect();
     Operand::new(array, bytes, array.shape(), &order)
@@ -124,10 +123,11 @@ impl<'a> Mask<'a> {
 
     /// Hides or shifts the scores of one query and the keys from `key` on.
     pub(super) fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
-        let mut values = [C::zero(); TILE];
-        for (i, to) in to.chunks_mut(TILE).enumerate() {
+        const PART: usize = 64;
+        let mut values = [C::zero(); PART];
+        for (i, to) in to.chunks_mut(PART).enumerate() {
             let values = &mut values[..to.len()];
-            self.0.load(isa, (head * g.t + query) * g.s + key + i * TILE, values);
+            self.0.load(isa, (head * g.t + query) * g.s + key + i * PART, values);
             for (s, &m) in to.iter_mut().zip(&*values) {
                 *s = match self.1 {
                     true if m == C::zero() => C::neg_infinity(),
@@ -139,36 +139,289 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Scores of a tile, scaled and masked, with hidden positions at −∞.
-fn scores<C: Tile>(
+/// A matrix of one head: rows `ld` apart, padded with zeros to whole panels.
+#[derive(Clone, Copy)]
+struct Matrix<'a, C> {
+    data: &'a [C],
+    ld: usize,
+}
+
+/// Panels of a right operand.
+#[derive(Clone, Copy)]
+struct Panels<'a, C> {
+    data: &'a [C],
+    step: usize,
+    panel: usize,
+}
+
+/// Scratch of one task, cut into pieces.
+struct Room<'a, C>(&'a mut [C]);
+
+impl<'a, C> Room<'a, C> {
+    fn take(&mut self, n: usize) -> &'a mut [C] {
+        let (piece, rest) = std::mem::take(&mut self.0).split_at_mut(n);
+        self.0 = rest;
+        piece
+    }
+}
+
+/// What is the same for all heads.
+struct Heads<'a> {
     isa: Isa,
-    g: &Geometry,
-    mask: Option<&Mask<'_>>,
-    head: usize,
-    q: &[C],
-    first: usize,
-    rows: usize,
-    k: &[C],
-    key: usize,
-    keys: usize,
-    to: &mut [C],
-) {
-    small(isa, [rows, g.d, keys], &q[first * g.d..], [g.d, 1], &k[key * g.d..], [1, g.d], false, to, keys);
-    let scale = C::from_f64(g.scale);
-    for (i, row) in to.chunks_mut(keys).take(rows).enumerate() {
-        C::scale(isa, scale, row);
-        if let Some(mask) = mask {
-            mask.apply(isa, g, head, first + i, key, row);
+    pool: &'a Pool,
+    g: Geometry,
+    mask: Option<Mask<'a>>,
+}
+
+impl Heads<'_> {
+    /// Queries per tile.
+    fn queries(&self) -> usize {
+        if self.g.t < 2 * QUERIES { self.g.t } else { QUERIES }
+    }
+
+    fn padded<C: Tile>(&self, columns: usize) -> usize {
+        columns.next_multiple_of(C::width(self.isa))
+    }
+
+    /// Numbers in a tile of scores.
+    fn tile<C: Tile>(&self) -> usize {
+        self.queries() * self.padded::<C>(KEYS.min(self.g.s))
+    }
+
+    fn read<'r, C: Tile>(&self, room: &mut Room<'r, C>, x: &Operand<'_>, head: usize, [rows, columns]: [usize; 2]) -> Matrix<'r, C> {
+        let ld = self.padded::<C>(columns);
+        let to = room.take(rows * ld);
+        let start = head * rows * columns;
+        let even = x.even_rows(start, rows, columns);
+        let (dtype, bytes) = x.source();
+        for (i, row) in to.chunks_mut(ld.max(1)).enumerate() {
+            row[columns..].fill(C::zero());
+            match even {
+                Some((first, distance)) => {
+                    let (at, size) = (first + i * distance, dtype.size());
+                    if i + AHEAD < rows {
+                        prefetch::ask(bytes, (at + AHEAD * distance) * size, columns * size);
+                    }
+                    C::load(self.isa, dtype, bytes, at, 1, &mut row[..columns]);
+                }
+                None => x.load(self.isa, start + i * columns, &mut row[..columns]),
+            }
         }
-        if g.causal {
-            let seen = (first + i + 1).saturating_sub(key).min(keys);
+        Matrix { data: to, ld }
+    }
+
+    /// The right operand whose columns are the rows of a matrix with so many columns.
+    fn turned<'r, C: Tile>(&self, room: &mut Room<'r, C>, x: Matrix<'_, C>, [rows, columns]: [usize; 2]) -> Panels<'r, C> {
+        let width = C::width(self.isa);
+        let panel = width * columns;
+        let to = room.take(rows.div_ceil(width) * panel);
+        for (p, to) in to.chunks_mut(panel.max(1)).enumerate() {
+            let rows = width.min(rows - p * width);
+            if rows < width {
+                to.fill(C::zero());
+            }
+            C::transpose(self.isa, &x.data[p * width * x.ld..], x.ld, rows, columns, to, width);
+        }
+        Panels { data: to, step: width, panel }
+    }
+
+    /// The right operand whose inner dimension is the rows of a matrix from `first` on.
+    fn upright<'r, C: Tile>(&self, x: Matrix<'r, C>, first: usize) -> Panels<'r, C> {
+        Panels { data: &x.data[first * x.ld..], step: x.ld, panel: C::width(self.isa) }
+    }
+
+    /// `acc[i·ld + j] (+)= Σ_l a[i·row + l·step]·b[l, j]` for `l` below `len`.
+    fn multiply<C: Tile>(
+        &self,
+        a: &[C],
+        [row, step]: [usize; 2],
+        [rows, len, columns]: [usize; 3],
+        b: Panels<'_, C>,
+        acc: &mut [C],
+        ld: usize,
+        add: bool,
+    ) {
+        let rows: SmallVec<[Row; KEYS]> = (0..rows).map(|i| Row { a: i * row, acc: i * ld }).collect();
+        let segments = &[Segment { a: 0, b: 0, len }];
+        let Panels { data: b, step: b_step, panel } = b;
+        C::block(self.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
+    }
+
+    /// Scores of a tile, scaled and masked, with hidden positions at −∞; so are those that pad rows to `ld`.
+    fn scores<C: Tile>(
+        &self,
+        head: usize,
+        q: Matrix<'_, C>,
+        [first, rows]: [usize; 2],
+        k: Panels<'_, C>,
+        [key, keys]: [usize; 2],
+        to: &mut [C],
+        ld: usize,
+    ) {
+        let (isa, g) = (self.isa, &self.g);
+        let k = Panels { data: &k.data[key / C::width(isa) * k.panel..], ..k };
+        self.multiply(&q.data[first * q.ld..], [q.ld, 1], [rows, g.d, keys], k, to, ld, false);
+        let to = &mut to[..rows * ld];
+        C::scale(isa, C::from_f64(g.scale), to);
+        for (i, row) in to.chunks_exact_mut(ld).enumerate() {
+            if let Some(mask) = &self.mask {
+                mask.apply(isa, g, head, first + i, key, &mut row[..keys]);
+            }
+            let seen = if g.causal { (first + i + 1).saturating_sub(key).min(keys) } else { keys };
             row[seen..].fill(C::neg_infinity());
         }
     }
+
+    fn forward<C: Tile>(&self, head: usize, [q, k, v]: [&Operand<'_>; 3], out: &mut [u8], dtype: DType, lse: &mut [C]) -> Result<()> {
+        let (isa, g, kv, queries) = (self.isa, &self.g, self.g.key_head(head), self.queries());
+        let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
+        let keys_read = g.s * (ld_d + ld_e) + self.padded::<C>(g.s) * g.d;
+        let mut scratch = workspace::<C>(self.pool, g.t * ld_d + keys_read + 2 * self.tile::<C>() + queries * ld_e)?;
+        let mut room = Room(scratch.as_mut_slice::<C>());
+        let q = self.read(&mut room, q, head, [g.t, g.d]);
+        let k = self.read(&mut room, k, kv, [g.s, g.d]);
+        let k = self.turned(&mut room, k, [g.s, g.d]);
+        let v = self.read(&mut room, v, kv, [g.s, g.e]);
+        let (tile, p) = (room.take(self.tile::<C>()), room.take(self.tile::<C>()));
+        let acc = room.take(queries * ld_e);
+        for first in (0..g.t).step_by(queries.max(1)) {
+            let rows = queries.min(g.t - first);
+            let (mut max, mut total) = (vec![C::neg_infinity(); rows], vec![C::zero(); rows]);
+            acc.fill(C::zero());
+            let visible = g.visible(first, rows);
+            for key in (0..visible).step_by(KEYS) {
+                let keys = KEYS.min(visible - key);
+                let ld = self.padded::<C>(keys);
+                self.scores(head, q, [first, rows], k, [key, keys], tile, ld);
+                for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
+                    let largest = C::row_max(isa, row);
+                    let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
+                    if new == C::neg_infinity() {
+                        p.fill(C::zero());
+                        continue;
+                    }
+                    let sum = C::row_exp(isa, row, new, p);
+                    if max[i] == C::neg_infinity() || max[i] == new {
+                        total[i] = total[i] + sum;
+                    } else {
+                        let fade = (max[i] - new).exp();
+                        total[i] = total[i] * fade + sum;
+                        C::scale(isa, fade, &mut acc[i * ld_e..(i + 1) * ld_e]);
+                    }
+                    max[i] = new;
+                    g.drop(head, first + i, key, &mut p[..keys]);
+                }
+                self.multiply(p, [ld, 1], [rows, keys, g.e], self.upright(v, key), acc, ld_e, true);
+            }
+            for i in 0..rows {
+                // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
+                let unseen = total[i] == C::zero();
+                let inverse = if unseen { C::zero() } else { C::one() / total[i] };
+                C::scale(isa, inverse, &mut acc[i * ld_e..(i + 1) * ld_e]);
+                lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
+            }
+            store(isa, &acc[..rows * ld_e], ld_e, g.e, &mut out[first * g.e * dtype.size()..], dtype);
+        }
+        Ok(())
+    }
+
+    /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities are computed anew
+    /// tile by tile.
+    fn backward<C: Tile>(&self, kv: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [u8]; 3], dtypes: [DType; 3]) -> Result<()> {
+        let (isa, g, queries) = (self.isa, &self.g, self.queries());
+        let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
+        let keys_read = (g.s + self.padded::<C>(g.s)) * (ld_d + ld_e);
+        let sums = queries * ld_d + g.s * (ld_d + ld_e);
+        let mut scratch = workspace::<C>(self.pool, keys_read + sums + g.t * (ld_d + ld_e) + 3 * self.tile::<C>())?;
+        let mut room = Room(scratch.as_mut_slice::<C>());
+        let k = self.read(&mut room, &ins[2], kv, [g.s, g.d]);
+        let v = self.read(&mut room, &ins[3], kv, [g.s, g.e]);
+        let (k_turned, v_turned) = (self.turned(&mut room, k, [g.s, g.d]), self.turned(&mut room, v, [g.s, g.e]));
+        let [tile, p, dp] = [(); 3].map(|()| room.take(self.tile::<C>()));
+        let (sum_q, sum_k, sum_v) = (room.take(queries * ld_d), room.take(g.s * ld_d), room.take(g.s * ld_e));
+        sum_k.fill(C::zero());
+        sum_v.fill(C::zero());
+        let (mut lse, mut wide) = (vec![C::zero(); g.t], vec![C::zero(); g.e]);
+        let rest = room.0;
+        for head in kv * g.shared..(kv + 1) * g.shared {
+            let mut room = Room(&mut *rest);
+            let go = self.read(&mut room, &ins[0], head, [g.t, g.e]);
+            let q = self.read(&mut room, &ins[1], head, [g.t, g.d]);
+            ins[5].load(isa, head * g.t, &mut lse);
+            for first in (0..g.t).step_by(queries.max(1)) {
+                let rows = queries.min(g.t - first);
+                let delta: SmallVec<[C; 2 * QUERIES]> = (first..first + rows)
+                    .map(|i| C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide)))
+                    .collect();
+                let visible = g.visible(first, rows);
+                for key in (0..visible).step_by(KEYS) {
+                    let keys = KEYS.min(visible - key);
+                    let ld = self.padded::<C>(keys);
+                    self.scores(head, q, [first, rows], k_turned, [key, keys], tile, ld);
+                    for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
+                        C::map1(isa, ExpMinus(lse[first + i].as_f64()), row, p);
+                    }
+                    // dv takes the weights as they were used; dp passes through the same draw.
+                    if g.dropout > 0.0 {
+                        dp[..rows * ld].copy_from_slice(&p[..rows * ld]);
+                        for (i, row) in dp.chunks_exact_mut(ld).take(rows).enumerate() {
+                            g.drop(head, first + i, key, &mut row[..keys]);
+                        }
+                    }
+                    let used = if g.dropout > 0.0 { &*dp } else { &*p };
+                    let go_upright = self.upright(go, first);
+                    self.multiply(used, [1, ld], [keys, rows, g.e], go_upright, &mut sum_v[key * ld_e..], ld_e, true);
+                    let v = Panels { data: &v_turned.data[key / C::width(isa) * v_turned.panel..], ..v_turned };
+                    self.multiply(&go.data[first * ld_e..], [ld_e, 1], [rows, g.e, keys], v, dp, ld, false);
+                    for (i, slopes) in tile.chunks_exact_mut(ld).take(rows).enumerate() {
+                        let dp = &mut dp[i * ld..(i + 1) * ld];
+                        g.drop(head, first + i, key, &mut dp[..keys]);
+                        let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale };
+                        C::map2(isa, slope, &p[i * ld..(i + 1) * ld], dp, slopes);
+                    }
+                    self.multiply(tile, [ld, 1], [rows, keys, g.d], self.upright(k, key), sum_q, ld_d, key > 0);
+                    let q_upright = self.upright(q, first);
+                    self.multiply(tile, [1, ld], [keys, rows, g.d], q_upright, &mut sum_k[key * ld_d..], ld_d, true);
+                }
+                if visible == 0 {
+                    sum_q.fill(C::zero());
+                }
+                let to = ((head - kv * g.shared) * g.t + first) * g.d * dtypes[0].size();
+                store(isa, &sum_q[..rows * ld_d], ld_d, g.d, &mut dq[to..], dtypes[0]);
+            }
+        }
+        store(isa, sum_k, ld_d, g.d, dk, dtypes[1]);
+        store(isa, sum_v, ld_e, g.e, dv, dtypes[2]);
+        Ok(())
+    }
+}
+
+/// Rounds rows of `columns` numbers that lie `ld` apart and writes them side by side.
+fn store<C: Compute>(isa: Isa, from: &[C], ld: usize, columns: usize, to: &mut [u8], dtype: DType) {
+    if columns == 0 {
+        return;
+    }
+    if ld == columns {
+        return C::store(isa, from, &mut to[..from.len() * dtype.size()], dtype);
+    }
+    for (from, to) in from.chunks_exact(ld).zip(to.chunks_exact_mut(columns * dtype.size())) {
+        C::store(isa, &from[..columns], to, dtype);
+    }
+}
+
+/// So many parts of `size` bytes, which may be none.
+fn parts(mut bytes: &mut [u8], count: usize, size: usize) -> Vec<&mut [u8]> {
+    let mut part = || {
+        let (part, rest) = std::mem::take(&mut bytes).split_at_mut(size);
+        bytes = rest;
+        part
+    };
+    (0..count).map(|_| part()).collect()
 }
 
 pub(super) fn forward<C: Tile>(
     isa: Isa,
+    pool: &Pool,
     attention: &Attention,
     ins: &[&Array],
     bytes: &[&[u8]],
@@ -177,59 +430,24 @@ pub(super) fn forward<C: Tile>(
     let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
     let (q, k, v) = (operand(ins[0], bytes[0]), operand(ins[1], bytes[1]), operand(ins[2], bytes[2]));
     let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
-    let heads: Vec<(Vec<C>, Vec<C>)> = (0..g.heads)
-        .into_par_iter()
-        .map(|h| {
-            let kv = g.key_head(h);
-            let (q, k, v) = (head::<C>(isa, &q, h, g.t, g.d), head::<C>(isa, &k, kv, g.s, g.d), head::<C>(isa, &v, kv, g.s, g.e));
-            let (mut out, mut lse) = (vec![C::zero(); g.t * g.e], vec![C::zero(); g.t]);
-            let (mut tile, mut p) = (vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE]);
-            for first in (0..g.t).step_by(TILE) {
-                let rows = TILE.min(g.t - first);
-                let (mut max, mut total) = (vec![C::neg_infinity(); rows], vec![C::zero(); rows]);
-                let acc = &mut out[first * g.e..(first + rows) * g.e];
-                let visible = g.visible(first, rows);
-                for key in (0..visible).step_by(TILE) {
-                    let keys = TILE.min(visible - key);
-                    scores(isa, &g, mask.as_ref(), h, &q, first, rows, &k, key, keys, &mut tile);
-                    for i in 0..rows {
-                        let row = &tile[i * keys..(i + 1) * keys];
-                        let largest = C::row_max(isa, row);
-                        let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
-                        if new == C::neg_infinity() {
-                            p[i * keys..(i + 1) * keys].fill(C::zero());
-                            continue;
-                        }
-                        let fade = (max[i] - new).exp();
-                        total[i] = total[i] * fade + C::row_exp(isa, row, new, &mut p[i * keys..(i + 1) * keys]);
-                        if fade != C::one() {
-                            C::scale(isa, fade, &mut acc[i * g.e..(i + 1) * g.e]);
-                        }
-                        max[i] = new;
-                        g.drop(h, first + i, key, &mut p[i * keys..(i + 1) * keys]);
-                    }
-                    small(isa, [rows, keys, g.e], &p, [keys, 1], &v[key * g.e..], [g.e, 1], true, acc, g.e);
-                }
-                for i in 0..rows {
-                    // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
-                    let unseen = total[i] == C::zero();
-                    let inverse = if unseen { C::zero() } else { C::one() / total[i] };
-                    C::scale(isa, inverse, &mut acc[i * g.e..(i + 1) * g.e]);
-                    lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
-                }
-            }
-            (out, lse)
-        })
-        .collect();
-    let (out, lse): (Vec<Vec<C>>, Vec<Vec<C>>) = heads.into_iter().unzip();
-    write(isa, &out.concat(), &mut outs[0]);
-    write(isa, &lse.concat(), &mut outs[1]);
-    Ok(())
+    let heads = Heads { isa, pool, g, mask };
+    let dtypes = [0, 1].map(|i| outs[i].array().dtype());
+    let (out, lse) = outs.split_at_mut(1);
+    let (Some(out), Some(lse)) = (out[0].bytes(), lse[0].bytes()) else { return Ok(()) };
+    let out = parts(out, g.heads, g.t * g.e * dtypes[0].size());
+    let lse = parts(lse, g.heads, g.t * dtypes[1].size());
+    out.into_par_iter().zip(lse).enumerate().try_for_each(|(head, (out, lse))| {
+        let mut sums = vec![C::zero(); g.t];
+        heads.forward(head, [&q, &k, &v], out, dtypes[0], &mut sums)?;
+        C::store(isa, &sums, lse, dtypes[1]);
+        Ok(())
+    })
 }
 
-/// Inputs g, q, k, v, output, log-sum-exp. Probabilities are computed anew tile by tile.
+/// Inputs g, q, k, v, output, log-sum-exp.
 pub(super) fn backward<C: Tile>(
     isa: Isa,
+    pool: &Pool,
     attention: &Attention,
     ins: &[&Array],
     bytes: &[&[u8]],
@@ -238,69 +456,15 @@ pub(super) fn backward<C: Tile>(
     let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
     let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
     let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
-    let heads: Vec<[Vec<C>; 3]> = (0..g.heads)
-        .into_par_iter()
-        .map(|h| {
-            let (go, q, k, v, o) = (
-                head::<C>(isa, &all[0], h, g.t, g.e),
-                head::<C>(isa, &all[1], h, g.t, g.d),
-                head::<C>(isa, &all[2], g.key_head(h), g.s, g.d),
-                head::<C>(isa, &all[3], g.key_head(h), g.s, g.e),
-                head::<C>(isa, &all[4], h, g.t, g.e),
-            );
-            let lse = head::<C>(isa, &all[5], h, g.t, 1);
-            let (mut dq, mut dk, mut dv) = (vec![C::zero(); g.t * g.d], vec![C::zero(); g.s * g.d], vec![C::zero(); g.s * g.e]);
-            let (mut p, mut tile, mut dp) =
-                (vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE], vec![C::zero(); TILE * TILE]);
-            for first in (0..g.t).step_by(TILE) {
-                let rows = TILE.min(g.t - first);
-                let delta: Vec<C> =
-                    (first..first + rows).map(|i| C::dot(isa, &go[i * g.e..(i + 1) * g.e], &o[i * g.e..(i + 1) * g.e])).collect();
-                let visible = g.visible(first, rows);
-                for key in (0..visible).step_by(TILE) {
-                    let keys = TILE.min(visible - key);
-                    scores(isa, &g, mask.as_ref(), h, &q, first, rows, &k, key, keys, &mut tile);
-                    for i in 0..rows {
-                        C::map1(
-                            isa,
-                            ExpMinus(lse[first + i].as_f64()),
-                            &tile[i * keys..(i + 1) * keys],
-                            &mut p[i * keys..(i + 1) * keys],
-                        );
-                    }
-                    // dv takes the weights as they were used; dp passes through the same draw.
-                    let used = &mut dp[..rows * keys];
-                    used.copy_from_slice(&p[..rows * keys]);
-                    for i in 0..rows {
-                        g.drop(h, first + i, key, &mut used[i * keys..(i + 1) * keys]);
-                    }
-                    small(isa, [keys, rows, g.e], used, [1, keys], &go[first * g.e..], [g.e, 1], true, &mut dv[key * g.e..], g.e);
-                    small(isa, [rows, g.e, keys], &go[first * g.e..], [g.e, 1], &v[key * g.e..], [1, g.e], false, &mut dp, keys);
-                    for i in 0..rows {
-                        g.drop(h, first + i, key, &mut dp[i * keys..(i + 1) * keys]);
-                        let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale };
-                        let row = i * keys..(i + 1) * keys;
-                        C::map2(isa, slope, &p[row.clone()], &dp[row.clone()], &mut tile[row]);
-                    }
-                    small(isa, [rows, keys, g.d], &tile, [keys, 1], &k[key * g.d..], [g.d, 1], true, &mut dq[first * g.d..], g.d);
-                    small(isa, [keys, rows, g.d], &tile, [1, keys], &q[first * g.d..], [g.d, 1], true, &mut dk[key * g.d..], g.d);
-                }
-            }
-            [dq, dk, dv]
-        })
-        .collect();
-    for (i, out) in outs.iter_mut().enumerate() {
-        let shared = if i == 0 { 1 } else { g.shared };
-        let mut all = Vec::with_capacity(out.array().numel());
-        // Heads of q that share a head of k and v, added in order.
-        for group in heads.chunks(shared) {
-            let start = all.len();
-            all.extend_from_slice(&group[0][i]);
-            for other in &group[1..] {
-                all[start..].iter_mut().zip(&other[i]).for_each(|(a, &b): (&mut C, &C)| *a = *a + b);
-            }
-        }
-        write(isa, &all, out);
-    }
-    Ok(())
+    let heads = Heads { isa, pool, g, mask };
+    let dtypes = [0, 1, 2].map(|i| outs[i].array().dtype());
+    let sizes = [g.shared * g.t * g.d, g.s * g.d, g.s * g.e];
+    let groups = g.heads / g.shared;
+    let mut each = outs.iter_mut().zip(sizes).map(|(out, n)| {
+        let size = n * out.array().dtype().size();
+        out.bytes().map(|bytes| parts(bytes, groups, size))
+    });
+    let (Some(Some(dq)), Some(Some(dk)), Some(Some(dv))) = (each.next(), each.next(), each.next()) else { return Ok(()) };
+    let work = dq.into_par_iter().zip(dk).zip(dv).enumerate();
+    work.try_for_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, [dq, dk, dv], dtypes))
 }

@@ -527,56 +527,6 @@ impl Product {
     }
 }
 
-/// A product of matrices that already are in the computing type, on the calling thread: `c (+)= a·b`; strides are (row, column), c
-/// is row-major with row stride `ldc`.
-#[allow(clippy::many_single_char_names)]
-pub(super) fn small<C: Tile>(
-    isa: Isa,
-    [m, k, n]: [usize; 3],
-    a: &[C],
-    sa: [usize; 2],
-    b: &[C],
-    sb: [usize; 2],
-    add: bool,
-    c: &mut [C],
-    ldc: usize,
-) {
-    let width = C::width(isa);
-    let ragged = !n.is_multiple_of(width);
-    let mut packed = Vec::new();
-    if sb[1] != 1 || ragged {
-        packed = vec![C::zero(); n.next_multiple_of(width) * k];
-        let matrix = Matrix { dtype: C::DTYPE, bytes: bytemuck::cast_slice(b), offset: 0, strides: sb };
-        for (p, panel) in packed.chunks_mut((width * k).max(1)).enumerate() {
-            matrix.pack(isa, k, p * width, width.min(n - p * width), panel);
-        }
-    }
-    let direct = packed.is_empty();
-    let ld = if ragged { n.next_multiple_of(width) } else { ldc };
-    let mut scratch = vec![C::zero(); if ragged { m * ld } else { 0 }];
-    let rows: SmallVec<[Row; 64]> = (0..m).map(|i| Row { a: i * sa[0], acc: i * ld }).collect();
-    C::block(
-        isa,
-        Block {
-            a,
-            a_step: sa[1],
-            rows: &rows,
-            b: if direct { b } else { &packed },
-            b_step: if direct { sb[0] } else { width },
-            panel: if direct { width } else { width * k },
-            columns: n,
-            segments: &[Segment { a: 0, b: 0, len: k }],
-            acc: if ragged { &mut scratch } else { c },
-            add: add && !ragged,
-        },
-    );
-    for (i, row) in scratch.chunks(ld.max(1)).enumerate() {
-        for (to, &from) in c[i * ldc..].iter_mut().zip(&row[..n]) {
-            *to = if add { *to + from } else { from };
-        }
-    }
-}
-
 /// The products of one operator: matrices in the last two dimensions, one product for each place of those before.
 pub(super) struct Batch<'a> {
     /// Rows, inner dimension and columns of each product.

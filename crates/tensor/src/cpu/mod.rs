@@ -192,7 +192,7 @@ impl Cpu {
                 ternary::forward::<C>(isa, *op, *value, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
             }
             Op::Resample(map) => resample::forward::<C>(isa, pool, map, ins[0], bytes[0], &mut outs[0])?,
-            Op::Attention(attention) => attention::forward::<C>(isa, attention, ins, bytes, outs)?,
+            Op::Attention(attention) => attention::forward::<C>(isa, pool, attention, ins, bytes, outs)?,
             Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
             Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
             Op::Dropout { p, key } => {
@@ -272,7 +272,7 @@ impl Cpu {
             Backward::Resample { map, shape } => {
                 resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
             }
-            Backward::Attention(attention) => attention::backward::<C>(isa, attention, ins, bytes, outs)?,
+            Backward::Attention(attention) => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
             Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {
                 index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])

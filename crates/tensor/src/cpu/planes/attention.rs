@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::{Work, halves_of, pair_up, planes_of};
-use crate::cpu::attention::{ExpMinus, Geometry, Mask, ScoreSlope, operand};
+use crate::cpu::attention::{AHEAD, ExpMinus, Geometry, KEYS, Mask, QUERIES, ScoreSlope, operand};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::{Compute as _, Operand, elements_mut};
 use crate::cpu::softmax::Rows as _;
@@ -17,14 +17,8 @@ use crate::simd::planes::{self, Seen};
 use crate::simd::prefetch;
 use crate::{Array, ArrayMut, Result};
 
-/// Queries per tile; fewer than twice as many are one tile.
-const QUERIES: usize = 64;
-/// Keys per tile.
-const KEYS: usize = 256;
 /// Operators with fewer products are not worth their packing.
 const SMALL: usize = 1 << 16;
-/// Rows of which memory is asked for ahead: those of a head lie far apart.
-const AHEAD: usize = 16;
 /// Planes of weights and their gradients.
 const WEIGHTS: usize = planes::MOST;
 
