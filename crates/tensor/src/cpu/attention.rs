@@ -188,7 +188,13 @@ impl Heads<'_> {
         self.queries() * self.padded::<C>(KEYS.min(self.g.s))
     }
 
-    fn read<'r, C: Tile>(&self, room: &mut Room<'r, C>, x: &Operand<'_>, head: usize, [rows, columns]: [usize; 2]) -> Matrix<'r, C> {
+    fn read<'r, C: Tile>(
+        &self,
+        room: &mut Room<'r, C>,
+        x: &Operand<'_>,
+        head: usize,
+        [rows, columns]: [usize; 2],
+    ) -> Matrix<'r, C> {
         let ld = self.padded::<C>(columns);
         let to = room.take(rows * ld);
         let start = head * rows * columns;
@@ -272,7 +278,14 @@ impl Heads<'_> {
         }
     }
 
-    fn forward<C: Tile>(&self, head: usize, [q, k, v]: [&Operand<'_>; 3], out: &mut [u8], dtype: DType, lse: &mut [C]) -> Result<()> {
+    fn forward<C: Tile>(
+        &self,
+        head: usize,
+        [q, k, v]: [&Operand<'_>; 3],
+        out: &mut [u8],
+        dtype: DType,
+        lse: &mut [C],
+    ) -> Result<()> {
         let (isa, g, kv, queries) = (self.isa, &self.g, self.g.key_head(head), self.queries());
         let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
         let keys_read = g.s * (ld_d + ld_e) + self.padded::<C>(g.s) * g.d;

@@ -8,7 +8,7 @@ use super::elementwise::activate;
 use super::operand::{BLOCK, Compute, Operand};
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
-use crate::op::{Epilogue, Saved};
+use crate::op::{Epilogue, Saved, Unary};
 use crate::simd::{Isa, Lanes, Map2, prefetch};
 use crate::{Array, ArrayMut, Class, DType, Error, Layout, Result, Shape};
 
@@ -17,6 +17,8 @@ pub(super) const DEPTH: usize = 256;
 /// Rows of the product per task at most, and columns per pass: their operands and results stay in the second-level cache.
 const ROWS: usize = 192;
 const COLUMNS: usize = 512;
+/// A block of rows of so many numbers is widened once for all columns.
+const WHOLE: usize = 128 * 1024;
 /// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
 const LONG: usize = 1024;
 /// Rows are asked for so many before they are widened.
@@ -80,8 +82,35 @@ impl Matrix<'_> {
     }
 }
 
+/// A right operand: a matrix, or an activation of one in the computing type.
+#[derive(Clone, Copy)]
+struct Right<'a> {
+    matrix: Matrix<'a>,
+    act: Option<Unary>,
+}
+
+impl Right<'_> {
+    /// Without the first `rows` rows.
+    fn below(&self, rows: usize) -> Self {
+        let offset = self.matrix.offset + rows * self.matrix.strides[0];
+        Right { matrix: Matrix { offset, ..self.matrix }, ..*self }
+    }
+
+    /// As [`Matrix::pack`]. What an activation makes of padding is not read.
+    fn pack<C: Tile>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
+        self.matrix.pack(isa, k, first, columns, panel);
+        let Some(act) = self.act else { return };
+        let mut buffer = [C::zero(); BLOCK];
+        for part in panel[..k * C::width(isa)].chunks_mut(BLOCK) {
+            let to = &mut buffer[..part.len()];
+            activate(isa, act, part, to);
+            part.copy_from_slice(to);
+        }
+    }
+}
+
 /// All of a right operand as panels, one after the other.
-fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Matrix<'_>, k: usize, n: usize) -> Result<HostBuffer> {
+fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Result<HostBuffer> {
     let width = C::width(isa);
     let mut buffer = workspace::<C>(pool, n.next_multiple_of(width) * k)?;
     let len = n.next_multiple_of(width) * k;
@@ -252,73 +281,63 @@ struct Product {
 }
 
 impl Product {
-    /// `acc[i·ld + j] = Σ a[first + i, l]·b[l, j]` for `rows` rows of A and `columns` packed columns of B.
-    fn rows<C: Tile>(
-        &self,
-        pool: &Pool,
-        a: &Matrix<'_>,
-        first: usize,
-        rows: usize,
-        packed: &[C],
-        columns: usize,
-        acc: &mut [C],
-        ld: usize,
-    ) -> Result<()> {
-        if self.k == 0 {
-            acc.fill(C::zero());
+    /// Numbers in a strip of `rows` rows of A, and how its rows lie: `(distance, step of the inner dimension)`.
+    fn strip(&self, a: &Matrix<'_>, rows: usize) -> (usize, [usize; 2]) {
+        // Odd multiples of a cache line: rows must not meet in the same sets.
+        if a.is_column_major() {
+            let step = rows.next_multiple_of(16) + 16;
+            (DEPTH.min(self.k) * step, [1, step])
+        } else {
+            (rows * (DEPTH + 16), [DEPTH + 16, 1])
         }
-        self.add_rows(pool, a, first, rows, packed, columns, acc, ld, false)
     }
 
-    /// As [`Product::rows`]; `add` to what is there, or not.
-    fn add_rows<C: Tile>(
+    /// Widens `rows` rows of A from `first` on, at most [`DEPTH`] places from `from` on.
+    fn widen<C: Tile>(&self, a: &Matrix<'_>, first: usize, rows: usize, from: usize, strip: &mut [C]) {
+        let (isa, deep) = (self.isa, DEPTH.min(self.k - from));
+        let (_, [distance, step]) = self.strip(a, rows);
+        if distance == 1 {
+            for l in 0..deep {
+                a.transposed().row(isa, from + l, first, &mut strip[l * step..][..rows]);
+            }
+        } else {
+            for i in 0..rows {
+                a.row(isa, first + i, from, &mut strip[i * distance..][..deep]);
+            }
+        }
+    }
+
+    /// `acc[i·ld + j] (+)= Σ strip[i, l]·b[l, j]` for a strip of A and the places from `from` on of packed columns of B.
+    fn add<C: Tile>(
         &self,
-        pool: &Pool,
-        a: &Matrix<'_>,
-        first: usize,
+        strip: &[C],
+        [distance, step]: [usize; 2],
         rows: usize,
         packed: &[C],
+        from: usize,
         columns: usize,
         acc: &mut [C],
         ld: usize,
         add: bool,
-    ) -> Result<()> {
+    ) {
         let Product { isa, k, .. } = *self;
         let width = C::width(isa);
-        // Odd multiples of a cache line: rows must not meet in the same sets.
-        let (lda, transposed) = if a.is_column_major() { (rows.next_multiple_of(16) + 16, true) } else { (DEPTH + 16, false) };
-        let mut slab = workspace::<C>(pool, if transposed { DEPTH.min(k) * lda } else { rows * lda })?;
-        let slab = slab.as_mut_slice::<C>();
-        let place = |i: usize| Row { a: if transposed { i } else { i * lda }, acc: i * ld };
-        let places: SmallVec<[Row; ROWS]> = (0..rows).map(place).collect();
-        for from in (0..k).step_by(DEPTH) {
-            let deep = DEPTH.min(k - from);
-            if transposed {
-                for l in 0..deep {
-                    a.transposed().row(isa, from + l, first, &mut slab[l * lda..][..rows]);
-                }
-            } else {
-                for i in 0..rows {
-                    a.row(isa, first + i, from, &mut slab[i * lda..][..deep]);
-                }
-            }
-            C::block(
-                isa,
-                Block {
-                    a: slab,
-                    a_step: if transposed { lda } else { 1 },
-                    rows: &places,
-                    b: packed,
-                    b_step: width,
-                    panel: width * k,
-                    columns,
-                    segments: &[Segment { a: 0, b: from * width, len: deep }],
-                    acc,
-                    add: add || from > 0,
-                },
-            );
-        }
-        Ok(())
+        let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * distance, acc: i * ld }).collect();
+        C::block(
+            isa,
+            Block {
+                a: strip,
+                a_step: step,
+                rows: &places,
+                b: packed,
+                b_step: width,
+                panel: width * k,
+                columns,
+                segments: &[Segment { a: 0, b: from * width, len: DEPTH.min(k - from) }],
+                acc,
+                add,
+            },
+        );
     }
 
     /// All of a product with many rows, in blocks of rows.
@@ -340,17 +359,36 @@ impl Product {
         let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
             let rows = out.len() / (n * dtype.size());
             let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };
-            if finish.is_plain() && dtype == C::DTYPE && n.is_multiple_of(width) && pass == n {
+            let (strip, lie) = self.strip(a, rows);
+            // For several passes over A it is widened once, if it fits the caches.
+            let depths = k.div_ceil(DEPTH);
+            let kept = if depths * strip <= WHOLE { depths } else { 1 };
+            let mut strips = workspace::<C>(pool, kept * strip)?;
+            let strips = &mut strips.as_mut_slice::<C>()[..kept * strip];
+            let mut sums = |first: usize, acc: &mut [C], ld: usize| {
+                for (depth, from) in (0..k).step_by(DEPTH).enumerate() {
+                    let to = &mut strips[depth % kept * strip..][..strip];
+                    if first == 0 || kept < depths {
+                        self.widen(a, i * block, rows, from, to);
+                    }
+                    self.add(to, lie, rows, &packed[first * k..], from, pass.min(n - first), acc, ld, from > 0);
+                }
+                if k == 0 {
+                    acc.fill(C::zero());
+                }
+            };
+            if finish.is_plain() && dtype == C::DTYPE && n.is_multiple_of(width) {
                 // Nothing is left to do after the sums: they may stand where they belong.
-                return self.rows(pool, a, i * block, rows, packed, n, super::operand::elements_mut(out), n);
+                let out = super::operand::elements_mut(out);
+                (0..n).step_by(pass).for_each(|first| sums(first, &mut out[first..], n));
+                return Ok(());
             }
             let ld = pass.next_multiple_of(width);
             let mut acc = workspace::<C>(pool, rows * ld)?;
             let acc = &mut acc.as_mut_slice::<C>()[..rows * ld];
             for first in (0..n).step_by(pass) {
-                let columns = pass.min(n - first);
-                self.rows(pool, a, i * block, rows, &packed[first * k..], columns, acc, ld)?;
-                finish.rows(acc, ld, first, columns, n, out, pre, dtype);
+                sums(first, acc, ld);
+                finish.rows(acc, ld, first, pass.min(n - first), n, out, pre, dtype);
             }
             Ok(())
         };
@@ -367,7 +405,7 @@ impl Product {
         &self,
         pool: &Pool,
         a: &Matrix<'_>,
-        b: &Matrix<'_>,
+        b: &Right<'_>,
         first: usize,
         columns: usize,
         acc: &mut [C],
@@ -375,20 +413,21 @@ impl Product {
     ) -> Result<()> {
         let Product { isa, m, k, .. } = *self;
         let width = C::width(isa);
-        let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * DEPTH.min(k))?;
+        let (strip, lie) = self.strip(a, m);
+        let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * DEPTH.min(k) + strip)?;
+        let (left, packed) = packed.as_mut_slice::<C>().split_at_mut(strip);
         if k == 0 {
             acc.fill(C::zero());
         }
         for from in (0..k).step_by(DEPTH) {
             let deep = DEPTH.min(k - from);
-            let packed = &mut packed.as_mut_slice::<C>()[..columns.next_multiple_of(width) * deep];
-            let strip = Matrix { offset: b.offset + from * b.strides[0], ..*b };
+            let packed = &mut packed[..columns.next_multiple_of(width) * deep];
+            let strip = b.below(from);
             for (p, panel) in packed.chunks_mut(width * deep).enumerate() {
                 strip.pack(isa, deep, first + p * width, width.min(columns - p * width), panel);
             }
-            let inner = Product { k: deep, ..*self };
-            let left = Matrix { offset: a.offset + from * a.strides[1], ..*a };
-            inner.add_rows(pool, &left, 0, m, packed, columns, acc, ld, from > 0)?;
+            self.widen(a, 0, m, from, left);
+            Product { k: deep, ..*self }.add(left, lie, m, packed, 0, columns, acc, ld, from > 0);
         }
         Ok(())
     }
@@ -398,7 +437,7 @@ impl Product {
         &self,
         pool: &Pool,
         a: &Matrix<'_>,
-        b: &Matrix<'_>,
+        b: &Right<'_>,
         finish: &Finish<C>,
         dtype: DType,
         out: &mut [u8],
@@ -418,11 +457,11 @@ impl Product {
             let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
             if m > SKINNY {
                 self.columns(pool, a, b, first, columns, acc, chunk)
-            } else if b.is_column_major() {
-                self.dots(b, &x, first, columns, acc, chunk);
+            } else if b.matrix.is_column_major() {
+                self.dots(&b.matrix, &x, first, columns, acc, chunk);
                 Ok(())
             } else {
-                self.sweep(pool, b, &x, first, columns, acc, chunk)
+                self.sweep(pool, &b.matrix, &x, first, columns, acc, chunk)
             }
         })?;
         let acc = &*acc;
@@ -577,10 +616,18 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether [`matmul`] takes an activation of the right operand: it must be packed, and not be rounded in between.
+pub(super) fn packs_of<C: Compute>(ins: &[&Array]) -> bool {
+    let shape = ins[0].shape();
+    ins[1].dtype() == C::DTYPE && shape[shape.rank() - 2] > SKINNY
+}
+
+/// With `of`, the right operand is that activation of the input, whose dtype is the computing type.
 pub(super) fn matmul<C: Tile>(
     isa: Isa,
     pool: &Pool,
     epilogue: Epilogue,
+    of: Option<Unary>,
     ins: &[&Array],
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
@@ -597,7 +644,10 @@ pub(super) fn matmul<C: Tile>(
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = Product { isa, m, k, n };
-    let at = |i: usize| batch.operands(i);
+    let at = |i: usize| {
+        let (a, matrix) = batch.operands(i);
+        (a, Right { matrix, act: of })
+    };
     let small = m * n * k < 32 * 1024;
     if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {
         let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };

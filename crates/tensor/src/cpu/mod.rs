@@ -175,7 +175,7 @@ impl Cpu {
             }
             Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
-            Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, ins, bytes, outs)?,
+            Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, None, ins, bytes, outs)?,
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = bias.then(|| (ins[2], bytes[2]));
@@ -251,6 +251,9 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
+            Backward::MatMulOf(act) if gemm::packs_of::<C>(ins) => {
+                gemm::matmul::<C>(isa, memory, Epilogue::default(), Some(*act), ins, bytes, outs)?;
+            }
             Backward::MatMulOf(act) => {
                 let activated =
                     Array::alloc(ins[1].device(), Op::Unary(*act).outs(&[ins[1].meta()], ins[1].dtype())?[0], Class::Workspace)?;
@@ -258,7 +261,7 @@ impl Cpu {
                 elementwise::unary::<C>(isa, *act, &x[0], &mut ArrayMut::new("matmul_of_activation", &activated)?);
                 let guard = activated.storage().read("matmul_of_activation")?;
                 let bytes = [bytes[0], host(&guard, "matmul_of_activation", activated.dtype())?];
-                gemm::matmul::<C>(isa, memory, Epilogue::default(), &[ins[0], &activated], &bytes, outs)?;
+                gemm::matmul::<C>(isa, memory, Epilogue::default(), None, &[ins[0], &activated], &bytes, outs)?;
             }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
