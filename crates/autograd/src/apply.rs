@@ -1,10 +1,11 @@
 //! [`apply`]: the one place where an operator meets dtypes, devices and the tape.
 
+use binade_tensor::op::Binary;
 use binade_tensor::{Array, Arrays, Class, DType, Device, Meta, Op, run};
 use smallvec::SmallVec;
 
 use crate::node::{Kind, Node};
-use crate::saved::{Again, Saved};
+use crate::saved::{Again, Saved, addends};
 use crate::{Result, Var, scope, table};
 
 /// Applies an operator and returns its first output.
@@ -102,13 +103,20 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
             // What only moves or rounds a value keeps nothing: it is worth doing again if the value itself is.
             None => ins.get(*i).map(|var| var.saved()).filter(|saved| matches!(saved, Saved::Again(_))),
         };
-        let operands: Option<SmallVec<[Saved; 5]>> = again.operands.iter().map(operand).collect();
-        Again::new(again.op, operands?, &first, !(first.dtype().is_half() && again.unrounded))
+        let operands = if matches!(again.op, Op::Binary(Binary::Add | Binary::Sub)) {
+            addends(ins, &first)?
+        } else {
+            again.operands.iter().map(operand).collect::<Option<_>>()?
+        };
+        Again::new(again.op, operands, &first, !(first.dtype().is_half() && again.unrounded))
     });
     let recast = match (&op, ins) {
         (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(Box::new(var.array().clone())),
         _ => None,
     };
+    // Only of a value in f32 a sum may be narrower in part.
+    let wide = |(i, saved): &(usize, Saved)| ins.get(*i).filter(|v| matches!(saved, Saved::Value(..)) && !v.dtype().is_half());
+    let kept: SmallVec<[&Var; 4]> = saved.iter().filter_map(wide).copied().collect();
     let kind = Kind::Op {
         inputs: ins.iter().map(|v| v.node().cloned()).collect(),
         constants: ins.iter().filter(|v| v.node().is_none()).map(|v| v.array().meta()).collect(),
@@ -118,5 +126,6 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
         op,
     };
     let node = Node::new(kind, gradient);
+    kept.iter().filter_map(|var| var.node()).for_each(|from| from.set_keeper(&node));
     Var::with_node(first, node).with_again(again)
 }

@@ -1,7 +1,7 @@
 //! [`Node`]: one recorded operator application, or a leaf.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, Meta, Op};
 use smallvec::SmallVec;
@@ -33,6 +33,8 @@ pub struct Node {
     /// rounded.
     pub(crate) out: Meta,
     pub(crate) hooks: Mutex<Vec<Hook>>,
+    /// A node that saved the first output as a value.
+    keeper: Mutex<Weak<Node>>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every node is an operator; a box would cost it an allocation")]
@@ -66,7 +68,21 @@ pub(crate) type Edge = Arc<Node>;
 
 impl Node {
     pub(crate) fn new(kind: Kind, out: Meta) -> Arc<Node> {
-        Arc::new(Node { id: NEXT.fetch_add(1, Ordering::Relaxed), kind, out, hooks: Mutex::new(Vec::new()) })
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Node { id, kind, out, hooks: Mutex::default(), keeper: Mutex::default() })
+    }
+
+    /// Notes that `keeper` saved this node's output.
+    pub(crate) fn set_keeper(&self, keeper: &Arc<Node>) {
+        let mut known = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.strong_count() == 0 {
+            *known = Arc::downgrade(keeper);
+        }
+    }
+
+    /// Whether an operator that used this node's output saved it, and is still there.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
     }
 
     /// Whether this is a leaf or a view of one, whose memory lives as long as the leaf's.

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use binade_tensor::op::{Backward, Unary};
+use binade_tensor::op::{Backward, Binary, Unary};
 use binade_tensor::{Array, Class, DType, Op, WeakArray, run_one};
 use smallvec::SmallVec;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Var};
 
 /// A value kept for the backward pass, with the version it must still have.
 #[derive(Clone)]
@@ -54,6 +54,27 @@ fn check_version(array: &Array, saved: u64, op: &'static str, path: &Arc<str>) -
     }
 }
 
+/// What is kept in place of a sum or difference, if that is fewer bytes: its narrower operand, where the wider one was saved as a value by who
+/// used it before. So a residual stream in f32, to which branches in 16 bit are added, is saved at every other branch. No sum is made from a
+/// sum that is made: a chain of them would keep one value from far back and all sums on the way at once.
+pub(crate) fn addends(ins: &[&Var], sum: &Array) -> Option<SmallVec<[Saved; 5]>> {
+    let [a, b] = ins else { return None };
+    let (wide, narrow) = if a.dtype().size() > b.dtype().size() { (a, b) } else { (b, a) };
+    let fewer = wide.dtype() == sum.dtype() && narrow.dtype().size() < sum.dtype().size();
+    if !fewer || wide.shape() != sum.shape() || narrow.shape() != sum.shape() {
+        return None;
+    }
+    let kept = matches!(wide.saved(), Saved::Value(..)) && wide.node().is_some_and(|node| node.is_kept());
+    let taken = kept
+        && match narrow.saved() {
+            // A part of something larger would keep all of it.
+            Saved::Value(array, _) => array.is_whole(),
+            Saved::Recast(..) => true,
+            Saved::Again(again) => !again.sums,
+        };
+    taken.then(|| ins.iter().map(|var| var.saved()).collect())
+}
+
 /// An operator and its saved operands, from which a value is computed again: once for all that need it, and not at all while something else
 /// keeps it alive.
 pub(crate) struct Again {
@@ -65,6 +86,8 @@ pub(crate) struct Again {
     made: Mutex<Option<Array>>,
     /// How many are made for it, one from the other.
     depth: usize,
+    /// Whether it is a sum, or a sum is made for it.
+    sums: bool,
 }
 
 /// In a long chain of elementwise operators every so manieth value is saved: making one again, and dropping it, goes through the chain by recursion.
@@ -74,15 +97,16 @@ impl Again {
     /// `exact` says that the operator gives the bits of `value`. Where it does not (a fused activation saw its argument before it was rounded
     /// to 16 bit) they must not depend on who else keeps the value. `None` where the value is better saved.
     pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Option<Arc<Again>> {
-        let (mut depth, mut exact) = (1, exact);
+        let (mut depth, mut exact, mut sums) = (1, exact, matches!(op, Op::Binary(Binary::Add | Binary::Sub)));
         for saved in &ins {
             if let Saved::Again(operand) = saved {
                 depth = depth.max(operand.depth + 1);
                 exact &= operand.first.is_some();
+                sums |= operand.sums;
             }
         }
         let first = exact.then(|| (value.downgrade(), value.storage().version()));
-        (depth <= DEEPEST).then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth }))
+        (depth <= DEEPEST).then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth, sums }))
     }
 
     fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {

@@ -134,12 +134,13 @@ pub(crate) struct Recipe {
 }
 
 /// How the first output of an operator with so many inputs is computed again by one elementwise pass over values that its gradient saves
-/// (or that are computed again themselves): then whoever needs the output saves nothing. `None` where nothing is gained.
+/// (or that are computed again themselves): then whoever needs the output saves nothing. Of a sum, whose gradient saves nothing, whoever needs
+/// it saves an operand, if that is less. `None` where nothing is gained.
 pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
     let recipe = |op: Op, operands: SmallVec<[usize; 5]>| Some(Recipe { op, operands, unrounded: false });
     match op {
         Op::Unary(row) if row.saved() == Saved::Input => recipe(op.clone(), smallvec![0]),
-        Op::Binary(Binary::Mul) => recipe(op.clone(), smallvec![0, 1]),
+        Op::Binary(Binary::Mul | Binary::Add | Binary::Sub) => recipe(op.clone(), smallvec![0, 1]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => {
             let act = epilogue.act.filter(|act| act.saved() == Saved::Input)?;
             Some(Recipe { op: Op::Unary(act), operands: smallvec![inputs + 1], unrounded: true })

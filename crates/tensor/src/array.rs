@@ -169,6 +169,12 @@ impl Array {
         &self.storage
     }
 
+    /// Whether the array is all that its memory holds, each element once. False where the memory is not the host's, which knows its length.
+    pub fn is_whole(&self) -> bool {
+        let bytes = self.numel() * self.dtype.size();
+        self.layout.offset == 0 && self.layout.is_dense() && self.storage.host().is_some_and(|host| host.len() == bytes)
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
