@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use binade_tensor::op::{Backward, Binary, View};
 use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::node::{Kind, Node};
 use crate::saved::Saved;
@@ -227,7 +227,7 @@ struct Part<V> {
 impl<V: Value> Pending<V> {
     fn add(&mut self, gradient: V) -> Result<()> {
         self.sum = Some(match self.sum.take() {
-            Some(before) => add(&before, &gradient)?,
+            Some(before) => add(before, gradient)?,
             None => gradient,
         });
         Ok(())
@@ -312,7 +312,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         }
     }
     let device = gradient.array().device().clone();
-    gradients(op, &Context::new(op, path, &metas, needs, values, activated, &device), &gradient)
+    gradients(op, &Context::new(op, path, &metas, needs, values, activated, &device), gradient)
 }
 
 /// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.
@@ -352,6 +352,7 @@ fn cast<V: Value>(value: V, dtype: binade_tensor::DType) -> Result<V> {
 }
 
 /// The sum of two gradients of one tensor, in f32 (f64 for f64).
-fn add<V: Value>(a: &V, b: &V) -> Result<V> {
-    V::run(Op::Binary(Binary::Add), &[a, b], a.array().device(), a.dtype().accum())
+fn add<V: Value>(a: V, b: V) -> Result<V> {
+    let (device, want) = (a.array().device().clone(), a.dtype().accum());
+    V::run_over(Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want)
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use binade_tensor::op::Binary;
-use binade_tensor::{Array, Class, Op, run_one};
+use binade_tensor::{Array, Class, Op, run_over};
+use smallvec::smallvec;
 
 use crate::{LeafId, Result, Var};
 
@@ -62,7 +63,7 @@ impl Gradients {
 
     pub(crate) fn accumulate(&mut self, id: LeafId, gradient: Array) -> Result<()> {
         let sum = match self.map.remove(&id) {
-            Some(before) => add(&before, &gradient)?,
+            Some(before) => add(before, gradient)?,
             None => gradient,
         };
         self.map.insert(id, sum);
@@ -71,7 +72,7 @@ impl Gradients {
 }
 
 /// The sum of two gradients of one tensor, in f32 (f64 for f64).
-pub(crate) fn add(a: &Array, b: &Array) -> Result<Array> {
-    let want = a.dtype().accum();
-    Ok(run_one(&Op::Binary(Binary::Add), &[a, b], a.device(), want, Class::Gradients)?)
+pub(crate) fn add(a: Array, b: Array) -> Result<Array> {
+    let (device, want) = (a.device().clone(), a.dtype().accum());
+    Ok(run_over(&Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want, Class::Gradients)?)
 }

@@ -171,6 +171,11 @@ pub(crate) fn observe(op: &Op, ins: &[&Array], outs: &[Array]) {
     observer(&Event { op, phase, path: &path, ins, outs });
 }
 
+/// Whether there is an observer.
+pub(crate) fn is_observed() -> bool {
+    with(|s| s.observer.is_some())
+}
+
 /// Runs `f` as part of a backward pass.
 pub(crate) fn in_backward<T>(f: impl FnOnce() -> T) -> T {
     let before = with(|s| std::mem::replace(&mut s.phase, Phase::Backward));

@@ -226,12 +226,17 @@ impl<'a, V: Value> Context<'a, V> {
         V::run(op, ins, self.device, want)
     }
 
+    /// As [`Context::run`], where the gradient `g` may give its memory to the result.
+    fn run_over(&self, op: Op, g: V, kept: &[&V], want: DType) -> Result<V> {
+        V::run_over(op, smallvec![g], kept, self.device, want)
+    }
+
     fn view(&self, value: &V, view: View) -> Result<V> {
         self.run(Op::View(view), &[value], value.array().dtype())
     }
 
-    fn cast(&self, value: &V, dtype: DType) -> Result<V> {
-        if value.array().dtype() == dtype { Ok(value.clone()) } else { self.run(Op::Cast(dtype), &[value], dtype) }
+    fn cast(&self, value: V, dtype: DType) -> Result<V> {
+        if value.array().dtype() == dtype { Ok(value) } else { self.run(Op::Cast(dtype), &[&value], dtype) }
     }
 
     /// A copy in row-major order, if the value is not.
@@ -246,7 +251,7 @@ impl<'a, V: Value> Context<'a, V> {
     }
 
     /// `g` in the shape and dtype of input `i`: broadcast dimensions are summed, in f32.
-    fn fit(&self, g: &V, i: usize) -> Result<V> {
+    fn fit(&self, g: V, i: usize) -> Result<V> {
         let (shape, dtype) = (self.shape(i), self.dtype(i));
         if g.shape() == shape {
             return self.cast(g, dtype);
@@ -259,82 +264,83 @@ impl<'a, V: Value> Context<'a, V> {
             }
         }
         let summed = match dims {
-            Some(dims) => self.run(Op::Reduce { kind: Reduce::Sum, dims, keepdim: true }, &[g], dtype)?,
+            Some(dims) => self.run(Op::Reduce { kind: Reduce::Sum, dims, keepdim: true }, &[&g], dtype)?,
             None => self.cast(g, dtype)?,
         };
         self.view(&summed, View::Reshape(*shape))
     }
 
     /// The gradient in front of an epilogue's activation.
-    fn before_act(&self, epilogue: &Epilogue, g: &V) -> Result<V> {
-        let Some(act) = epilogue.act else { return Ok(g.clone()) };
+    fn before_act(&self, epilogue: &Epilogue, g: V) -> Result<V> {
+        let Some(act) = epilogue.act else { return Ok(g) };
+        let dtype = g.dtype();
         let saved = match act.saved() {
             Saved::Output => self.output(0)?,
             Saved::Input => self.output(1)?,
-            Saved::Nothing => g,
+            Saved::Nothing => return self.run(Op::Backward(Backward::Unary(act)), &[&g, &g], dtype),
         };
-        self.run(Op::Backward(Backward::Unary(act)), &[g, saved], g.dtype())
+        self.run_over(Op::Backward(Backward::Unary(act)), g, &[saved], dtype)
     }
 }
 
 /// The gradient of each input that needs one, in the input's dtype (of a cast perhaps a narrower one).
-pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
+pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<Grads<V>> {
     // Evaluated only if input i needs a gradient.
     let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
     Ok(match op {
         Op::Unary(row) => {
-            let saved = match row.saved() {
-                Saved::Input => c.input(0)?,
-                Saved::Output => c.output(0)?,
-                Saved::Nothing => g,
-            };
-            smallvec![Some(c.run(Op::Backward(Backward::Unary(*row)), &[g, saved], c.dtype(0))?)]
+            let op = Op::Backward(Backward::Unary(*row));
+            smallvec![Some(match row.saved() {
+                Saved::Input => c.run_over(op, g, &[c.input(0)?], c.dtype(0))?,
+                Saved::Output => c.run_over(op, g, &[c.output(0)?], c.dtype(0))?,
+                Saved::Nothing => c.run(op, &[&g, &g], c.dtype(0))?,
+            })]
         }
         Op::Binary(row) => {
-            let partial = |rhs: bool| -> Result<V> {
-                let i = rhs as usize;
-                let wide = if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() };
+            let partial = |i: usize, g: V| -> Result<V> {
+                let rhs = i == 1;
+                let (dtype, wide) = (g.dtype(), if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() });
                 let product = match (row, rhs) {
-                    (Binary::Add, _) | (Binary::Sub, false) => g.clone(),
-                    (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], g.dtype())?,
-                    (Binary::Mul, _) => c.run(Op::Binary(Binary::Mul), &[g, c.input(1 - i)?], wide)?,
-                    (Binary::Div, false) => c.run(Op::Binary(Binary::Div), &[g, c.input(1)?], wide)?,
-                    (Binary::Fmod, false) => g.clone(),
-                    _ => c.run(Op::Backward(Backward::Binary { op: *row, rhs }), &[g, c.input(0)?, c.input(1)?], wide)?,
+                    (Binary::Add, _) | (Binary::Sub, false) => g,
+                    (Binary::Sub, true) => c.run_over(Op::Unary(Unary::Neg), g, &[], dtype)?,
+                    (Binary::Mul, _) => c.run_over(Op::Binary(Binary::Mul), g, &[c.input(1 - i)?], wide)?,
+                    (Binary::Div, false) => c.run_over(Op::Binary(Binary::Div), g, &[c.input(1)?], wide)?,
+                    (Binary::Fmod, false) => g,
+                    _ => {
+                        let op = Op::Backward(Backward::Binary { op: *row, rhs });
+                        c.run_over(op, g, &[c.input(0)?, c.input(1)?], wide)?
+                    }
                 };
-                c.fit(&product, i)
+                c.fit(product, i)
             };
-            smallvec![when(0, &|| partial(false))?, when(1, &|| partial(true))?]
+            shares(g, &c.needs).enumerate().map(|(i, g)| g.map(|g| partial(i, g)).transpose()).collect::<Result<_>>()?
         }
         Op::Scalar { op: row, value, reversed } => {
-            let times = |op: Binary, value: f64| c.run(Op::Scalar { op, value, reversed: false }, &[g], c.dtype(0));
+            let (value, reversed) = (*value, *reversed);
+            let times = |op: Binary| Op::Scalar { op, value, reversed: false };
             let grad = match (row, reversed) {
                 (Binary::Add, _) | (Binary::Sub, false) => c.cast(g, c.dtype(0))?,
-                (Binary::Sub, true) => c.run(Op::Unary(binade_tensor::op::Unary::Neg), &[g], c.dtype(0))?,
-                (Binary::Mul, _) => times(Binary::Mul, *value)?,
-                (Binary::Div, false) => times(Binary::Div, *value)?,
-                _ => c.run(
-                    Op::Backward(Backward::Scalar { op: *row, value: *value, reversed: *reversed }),
-                    &[g, c.input(0)?],
-                    c.dtype(0),
-                )?,
+                (Binary::Sub, true) => c.run_over(Op::Unary(Unary::Neg), g, &[], c.dtype(0))?,
+                (Binary::Mul, _) => c.run_over(times(Binary::Mul), g, &[], c.dtype(0))?,
+                (Binary::Div, false) => c.run_over(times(Binary::Div), g, &[], c.dtype(0))?,
+                _ => c.run_over(Op::Backward(Backward::Scalar { op: *row, value, reversed }), g, &[c.input(0)?], c.dtype(0))?,
             };
             smallvec![Some(grad)]
         }
         Op::Where => {
             let zero = c.full(g.dtype(), Shape::SCALAR, 0.0)?;
             let pick = |i: usize| -> Result<V> {
-                let (a, b) = if i == 1 { (g, &zero) } else { (&zero, g) };
-                c.fit(&c.run(Op::Where, &[c.input(0)?, a, b], g.dtype())?, i)
+                let (a, b) = if i == 1 { (&g, &zero) } else { (&zero, &g) };
+                c.fit(c.run(Op::Where, &[c.input(0)?, a, b], g.dtype())?, i)
             };
             smallvec![None, when(1, &|| pick(1))?, when(2, &|| pick(2))?]
         }
         Op::Reduce { kind, dims, .. } => {
             let shape = c.shape(0);
             let kept = dims.reduce(shape, true);
-            let g = c.view(g, View::Reshape(kept))?;
+            let g = c.view(&g, View::Reshape(kept))?;
             let grad = match kind {
-                Reduce::Sum => c.view(&c.cast(&g, c.dtype(0))?, View::Expand(*shape))?,
+                Reduce::Sum => c.view(&c.cast(g, c.dtype(0))?, View::Expand(*shape))?,
                 Reduce::Mean => {
                     let n = dims.count(shape) as f64;
                     let share = c.run(Op::Scalar { op: Binary::Div, value: n, reversed: false }, &[&g], c.dtype(0))?;
@@ -354,7 +360,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             smallvec![Some(grad)]
         }
         Op::Scan { kind: Scan::Sum, dim, reverse } => {
-            smallvec![Some(c.run(Op::Scan { kind: Scan::Sum, dim: *dim, reverse: !reverse }, &[g], c.dtype(0))?)]
+            smallvec![Some(c.run(Op::Scan { kind: Scan::Sum, dim: *dim, reverse: !reverse }, &[&g], c.dtype(0))?)]
         }
         Op::Scan { kind: Scan::Prod, dim, reverse } => {
             // The reverse product is the product of the reversed tensor.
@@ -364,25 +370,25 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
                 }
                 c.run(Op::Resample(Resample::Flip(Dims::one(*dim))), &[v], v.dtype())
             };
-            let dx = c.run(Op::Backward(Backward::CumProd { dim: *dim }), &[&turn(g)?, &turn(c.input(0)?)?], c.dtype(0))?;
+            let dx = c.run(Op::Backward(Backward::CumProd { dim: *dim }), &[&turn(&g)?, &turn(c.input(0)?)?], c.dtype(0))?;
             smallvec![Some(turn(&dx)?)]
         }
         Op::Gather { dim } => {
             let op = Op::Backward(Backward::Gather { dim: *dim, shape: *c.shape(0) });
-            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
+            smallvec![Some(c.run(op, &[&g, c.input(1)?], c.dtype(0))?), None]
         }
         Op::Scatter { kind, dim } => {
             let index = c.input(1)?;
             let kept = || match kind {
-                Scatter::Add => c.cast(g, c.dtype(0)),
+                Scatter::Add => c.cast(g.clone(), c.dtype(0)),
                 Scatter::Set => {
                     let zeros = c.full(g.dtype(), *index.shape(), 0.0)?;
-                    c.run(Op::Scatter { kind: Scatter::Set, dim: *dim }, &[g, index, &zeros], c.dtype(0))
+                    c.run(Op::Scatter { kind: Scatter::Set, dim: *dim }, &[&g, index, &zeros], c.dtype(0))
                 }
             };
             // Of src only the part that the index covers was used.
             let taken = || {
-                let mut part = c.run(Op::Gather { dim: *dim }, &[g, index], c.dtype(2))?;
+                let mut part = c.run(Op::Gather { dim: *dim }, &[&g, index], c.dtype(2))?;
                 for d in 0..index.shape().rank() {
                     if part.shape()[d] != c.shape(2)[d] {
                         let mut shape = *part.shape();
@@ -396,52 +402,52 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
         }
         Op::Sort { dim, .. } => {
             let op = Op::Backward(Backward::Gather { dim: *dim, shape: *c.shape(0) });
-            smallvec![Some(c.run(op, &[g, c.output(1)?], c.dtype(0))?)]
+            smallvec![Some(c.run(op, &[&g, c.output(1)?], c.dtype(0))?)]
         }
         Op::MatMul(epilogue) => {
-            let g = &c.before_act(epilogue, g)?;
-            let mut grads: Grads<V> = smallvec![when(0, &|| matmul_lhs(c, g))?, when(1, &|| matmul_rhs(c, g))?];
+            let g = c.before_act(epilogue, g)?;
+            let mut grads: Grads<V> = smallvec![when(0, &|| matmul_lhs(c, &g))?, when(1, &|| matmul_rhs(c, &g))?];
             if epilogue.bias {
-                grads.push(when(2, &|| c.fit(g, 2))?);
+                grads.push(when(2, &|| c.fit(g.clone(), 2))?);
             }
             grads
         }
         Op::Conv2d(conv, epilogue) => {
-            let g = &c.before_act(epilogue, g)?;
+            let g = c.before_act(epilogue, g)?;
             let dx =
-                || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[g, c.input(1)?], c.dtype(0));
+                || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[&g, c.input(1)?], c.dtype(0));
             let dw =
-                || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[g, c.input(0)?], c.dtype(1));
+                || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[&g, c.input(0)?], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if epilogue.bias {
-                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
+                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
             }
             grads
         }
         Op::ConvTranspose2d { conv, bias, .. } => {
-            let dx = || c.run(Op::Conv2d(*conv, Epilogue::default()), &[g, c.input(1)?], c.dtype(0));
+            let dx = || c.run(Op::Conv2d(*conv, Epilogue::default()), &[&g, c.input(1)?], c.dtype(0));
             let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
-            let dw = || c.run(weight.clone(), &[c.input(0)?, g], c.dtype(1));
+            let dw = || c.run(weight.clone(), &[c.input(0)?, &g], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if *bias {
-                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))?);
+                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
             }
             grads
         }
         Op::Pool(pool) => {
             let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
             smallvec![Some(match pool.kind {
-                PoolKind::Max => c.run(op, &[g, c.input(0)?, c.output(0)?], c.dtype(0))?,
-                PoolKind::Avg => c.run(op, &[g], c.dtype(0))?,
+                PoolKind::Max => c.run(op, &[&g, c.input(0)?, c.output(0)?], c.dtype(0))?,
+                PoolKind::Avg => c.run(op, &[&g], c.dtype(0))?,
             })]
         }
         Op::Softmax { dim, log } => {
-            smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[g, c.output(0)?], c.dtype(0))?)]
+            smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[&g, c.output(0)?], c.dtype(0))?)]
         }
         Op::Norm(norm) => {
-            let mut ins: SmallVec<[&V; 6]> = smallvec![g];
+            let mut ins: SmallVec<[&V; 6]> = smallvec![&g];
             for i in 0..=norm.weights_of_gradient() {
                 ins.push(c.input(i)?);
             }
@@ -458,12 +464,12 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
         }
         Op::CrossEntropy(loss) => {
             let op = Op::Backward(Backward::CrossEntropy(*loss));
-            smallvec![Some(c.run(op, &[g, c.input(0)?, c.input(1)?], c.dtype(0))?), None]
+            smallvec![Some(c.run(op, &[&g, c.input(0)?, c.input(1)?], c.dtype(0))?), None]
         }
         Op::Loss { loss, parameter, reduction } => {
             let slope = |i: usize| {
                 let backward = Backward::Loss { loss: *loss, parameter: *parameter, reduction: *reduction, target: i == 1 };
-                c.run(Op::Backward(backward), &[g, c.input(0)?, c.input(1)?], c.dtype(i))
+                c.run(Op::Backward(backward), &[&g, c.input(0)?, c.input(1)?], c.dtype(i))
             };
             smallvec![when(0, &|| slope(0))?, when(1, &|| slope(1))?]
         }
@@ -471,20 +477,20 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             let partial = |i: usize| {
                 let op = Op::Backward(Backward::Ternary { op: *op, value: *value, operand: i });
                 let wide = if g.shape() == c.shape(i) { c.dtype(i) } else { c.dtype(i).accum() };
-                c.fit(&c.run(op, &[g, c.input(0)?, c.input(1)?, c.input(2)?], wide)?, i)
+                c.fit(c.run(op, &[&g, c.input(0)?, c.input(1)?, c.input(2)?], wide)?, i)
             };
             smallvec![when(0, &|| partial(0))?, when(1, &|| partial(1))?, when(2, &|| partial(2))?]
         }
         Op::Resample(map) => {
             let op = Op::Backward(Backward::Resample { map: *map, shape: *c.shape(0) });
-            smallvec![Some(c.run(op, &[g], c.dtype(0))?)]
+            smallvec![Some(c.run(op, &[&g], c.dtype(0))?)]
         }
         Op::Attention(attention) => {
             if attention.mask && c.needs[3] {
                 let reason = "the mask's own gradient needs all scores; Var::attention_masked writes them out for such a mask";
                 return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
             }
-            let mut ins: SmallVec<[&V; 7]> = smallvec![g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
+            let mut ins: SmallVec<[&V; 7]> = smallvec![&g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
             if attention.mask {
                 ins.push(c.input(3)?);
             }
@@ -492,40 +498,40 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             let masked = attention.mask.then_some(None);
             outs.into_iter()
                 .enumerate()
-                .map(|(i, a)| when(i, &|| c.cast(&a, c.dtype(i))))
+                .map(|(i, a)| when(i, &|| c.cast(a.clone(), c.dtype(i))))
                 .chain(masked.map(Ok))
                 .collect::<Result<_>>()?
         }
         Op::Embedding => {
             let op = Op::Backward(Backward::Embedding { rows: c.shape(0)[0] });
-            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
+            smallvec![Some(c.run(op, &[&g, c.input(1)?], c.dtype(0))?), None]
         }
         Op::Cat { dim } => {
             let mut start = 0;
             let mut grads = Grads::<V>::new();
             for i in 0..c.metas.len() {
                 let length = c.shape(i)[*dim];
-                let part = || c.cast(&c.view(g, View::Narrow { dim: *dim, start, length })?, c.dtype(i));
+                let part = || c.cast(c.view(&g, View::Narrow { dim: *dim, start, length })?, c.dtype(i));
                 grads.push(when(i, &part)?);
                 start += length;
             }
             grads
         }
-        Op::Dropout { .. } => smallvec![Some(c.run(op.clone(), &[g], c.dtype(0))?)],
+        Op::Dropout { .. } => smallvec![Some(c.run_over(op.clone(), g, &[], c.dtype(0))?)],
         // Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs, once, after it
         // has added the gradients of all uses.
         Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
             let widens = g.dtype().is_half() && !c.dtype(0).is_half();
-            smallvec![Some(if widens { g.clone() } else { c.cast(g, c.dtype(0))? })]
+            smallvec![Some(if widens { g } else { c.cast(g, c.dtype(0))? })]
         }
         Op::View(view) => smallvec![Some(match view {
-            View::Permute(axes) => c.view(g, View::Permute(inverse(axes)))?,
+            View::Permute(axes) => c.view(&g, View::Permute(inverse(axes)))?,
             View::Reshape(_) => {
-                let g = if g.layout().reshape(c.shape(0)).is_some() { g.clone() } else { c.contiguous(g)? };
+                let g = if g.layout().reshape(c.shape(0)).is_some() { g } else { c.contiguous(&g)? };
                 c.view(&g, View::Reshape(*c.shape(0)))?
             }
             View::Narrow { dim, start, .. } => {
-                c.run(Op::Backward(Backward::Narrow { dim: *dim, start: *start, shape: *c.shape(0) }), &[g], c.dtype(0))?
+                c.run(Op::Backward(Backward::Narrow { dim: *dim, start: *start, shape: *c.shape(0) }), &[&g], c.dtype(0))?
             }
             View::Expand(_) => c.fit(g, 0)?,
         })],
@@ -546,13 +552,13 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: &V) -> Result<
             for i in 0..c.metas.len() {
                 let gradient = if wanted.get(i).is_some_and(Option::is_some) { found.next() } else { None };
                 grads.push(match gradient {
-                    Some(gradient) if c.needs[i] => Some(c.fit(&gradient, i)?),
+                    Some(gradient) if c.needs[i] => Some(c.fit(gradient, i)?),
                     Some(_) | None => None,
                 });
             }
             grads
         }
-        Op::Backward(backward) => return adjoint(backward, c, g),
+        Op::Backward(backward) => return adjoint(backward, c, &g),
         Op::Compare(_) | Op::ArgMax { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {
             let reason = reason_not_differentiable(op).unwrap_or("it has no gradient");
             return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
@@ -626,6 +632,17 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
     })
 }
 
+/// The gradient for each operand that needs it. The last one has it for itself, unless something else keeps it.
+fn shares<V: Value>(g: V, needs: &[bool]) -> impl Iterator<Item = Option<V>> {
+    let last = needs.iter().rposition(|need| *need);
+    let mut g = Some(g);
+    needs.iter().enumerate().map(move |(i, need)| match need {
+        true if Some(i) == last => g.take(),
+        true => g.clone(),
+        false => None,
+    })
+}
+
 /// The permutation that undoes another.
 pub(crate) fn inverse(axes: &Shape) -> Shape {
     let mut inverse = *axes;
@@ -646,7 +663,7 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     let b = transposed(c, c.input(1)?)?;
     let want = if g.shape().rank() == c.shape(0).rank() { c.dtype(0) } else { c.dtype(0).accum() };
     let product = c.run(Op::MatMul(Epilogue::default()), &[g, &b], want)?;
-    c.fit(&product, 0)
+    c.fit(product, 0)
 }
 
 /// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
@@ -675,5 +692,5 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
         return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));
     }
     let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
-    c.fit(&product, 1)
+    c.fit(product, 1)
 }

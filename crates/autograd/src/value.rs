@@ -23,6 +23,10 @@ pub(crate) trait Value: Clone {
     /// The first output of an operator, in dtype `want` whatever the cast rule.
     fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self>;
 
+    /// As [`Value::run`], on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in this order: the result may
+    /// take the memory of what was given.
+    fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self>;
+
     /// The first output of an operator, laid out in memory as told where the operator is not recorded.
     fn run_laid_out(op: Op, ins: &[&Self], device: &Device, meta: Meta) -> Result<Self>;
 
@@ -66,6 +70,15 @@ impl Value for Array {
         Ok(out)
     }
 
+    fn run_over(op: Op, given: SmallVec<[Array; 2]>, kept: &[&Array], device: &Device, want: DType) -> Result<Array> {
+        // An observer sees operands as they were.
+        if scope::is_observed() {
+            let ins: SmallVec<[&Array; 4]> = given.iter().chain(kept.iter().copied()).collect();
+            return Array::run(op, &ins, device, want);
+        }
+        Ok(binade_tensor::run_over(&op, given, kept, device, want, Class::Gradients)?)
+    }
+
     fn run_laid_out(op: Op, ins: &[&Array], device: &Device, meta: Meta) -> Result<Array> {
         let out = binade_tensor::run_laid_out(&op, ins, device, meta, Class::Gradients)?;
         scope::observe(&op, ins, std::slice::from_ref(&out));
@@ -102,6 +115,11 @@ impl Value for Var {
 
     fn run(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<Var> {
         apply::run_and_record(op, ins, want, device).map(|(var, _)| var)
+    }
+
+    fn run_over(op: Op, given: SmallVec<[Var; 2]>, kept: &[&Var], device: &Device, want: DType) -> Result<Var> {
+        let ins: SmallVec<[&Var; 4]> = given.iter().chain(kept.iter().copied()).collect();
+        Var::run(op, &ins, device, want)
     }
 
     fn run_laid_out(op: Op, ins: &[&Var], device: &Device, meta: Meta) -> Result<Var> {

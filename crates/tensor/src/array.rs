@@ -175,6 +175,11 @@ impl Array {
         self.layout.offset == 0 && self.layout.is_dense() && self.storage.host().is_some_and(|host| host.len() == bytes)
     }
 
+    /// Whether nobody else has a share in the memory, not even a weak one.
+    pub fn is_sole(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device

@@ -32,6 +32,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
     /// while they store.
     ///
+    /// The only output may be one of the inputs (the same array, whose storage is then borrowed for writing alone) where
+    /// [`Op::may_overwrite`] allows it.
+    ///
     /// # Errors
     /// Values that the operator refuses (an index out of range), storage in use, device failures.
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()>;
@@ -75,6 +78,11 @@ impl<'a> ArrayMut<'a> {
     /// The array, for shape, dtype and layout.
     pub fn array(&self) -> &'a Array {
         self.array
+    }
+
+    /// Whether an operator's input is this very memory.
+    pub fn is_over(&self, input: &Array) -> bool {
+        Arc::ptr_eq(self.array.storage(), input.storage())
     }
 
     /// All bytes of a host storage.

@@ -15,6 +15,17 @@ pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) 
     run_with(op, ins, device, want, class, |_| Ok(()))
 }
 
+/// What the outputs will be.
+fn outputs(op: &Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Meta; 1]>> {
+    for array in ins {
+        if array.device() != device {
+            return Err(Error::Device { op: op.name(), first: device.name().into(), second: array.device().name().into() });
+        }
+    }
+    let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
+    op.outs(&metas, want)
+}
+
 /// [`run`], with the outputs' layouts as `lay_out` changes them.
 fn run_with(
     op: &Op,
@@ -24,13 +35,7 @@ fn run_with(
     class: Class,
     lay_out: impl FnOnce(&mut [Meta]) -> Result<()>,
 ) -> Result<Arrays> {
-    for array in ins {
-        if array.device() != device {
-            return Err(Error::Device { op: op.name(), first: device.name().into(), second: array.device().name().into() });
-        }
-    }
-    let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
-    let mut outs = op.outs(&metas, want)?;
+    let mut outs = outputs(op, ins, device, want)?;
     if let Op::View(_) = op {
         return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
     }
@@ -74,4 +79,33 @@ pub fn run_laid_out(op: &Op, ins: &[&Array], device: &Device, meta: Meta, class:
 pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Array> {
     let mut outs = run(op, ins, device, want, class)?;
     Ok(outs.swap_remove(0))
+}
+
+/// [`run_one`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The output is written over a given input
+/// if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype and class, and nobody
+/// else has a share in it. The bits are the same.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_over(
+    op: &Op,
+    mut given: SmallVec<[Array; 2]>,
+    kept: &[&Array],
+    device: &Device,
+    want: DType,
+    class: Class,
+) -> Result<Array> {
+    let sole: SmallVec<[bool; 2]> = given.iter_mut().map(|array| array.is_sole()).collect();
+    let ins: SmallVec<[&Array; 6]> = given.iter().chain(kept.iter().copied()).collect();
+    let outs = outputs(op, &ins, device, want)?;
+    let fits = |(i, array): (usize, &Array)| {
+        let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;
+        sole[i] && alike && op.may_overwrite(i)
+    };
+    let Some(at) = given.iter().enumerate().position(fits) else { return run_one(op, &ins, device, want, class) };
+    let mut target = [ArrayMut::new(op.name(), &given[at])?];
+    crate::profile::timed(op, &ins, || device.run(op, &ins, &mut target))?;
+    drop(target);
+    drop(ins);
+    Ok(given.swap_remove(at))
 }

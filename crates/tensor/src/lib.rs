@@ -30,7 +30,7 @@ pub use array::{Array, Arrays, Meta, WeakArray};
 pub use backend::{ArrayMut, Backend, Device};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};
-pub use exec::{run, run_laid_out, run_one};
+pub use exec::{run, run_laid_out, run_one, run_over};
 pub use half::{bf16, f16};
 pub use layout::Layout;
 pub use memory::{Class, MemoryStats};

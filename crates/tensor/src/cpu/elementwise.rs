@@ -1,6 +1,6 @@
 //! Elementwise kernels, casts, random numbers and fills.
 
-use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_with, in_storage, memory_order};
+use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
 use super::table::{SLOPES, Table, VALUES, look_up};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
@@ -11,7 +11,11 @@ use crate::{Array, ArrayMut, DType, Key, MAX_RANK, bf16, f16};
 /// The inputs of an elementwise kernel in the memory order of its output.
 pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
     let order: smallvec::SmallVec<[usize; MAX_RANK]> = memory_order(out.layout());
-    ins.iter().zip(bytes).map(|(a, b)| Operand::new(a, b, out.shape(), &order)).collect()
+    let operand = |(a, b): (&&Array, &&'a [u8])| {
+        let operand = Operand::new(a, b, out.shape(), &order);
+        if std::sync::Arc::ptr_eq(a.storage(), out.storage()) { operand.over() } else { operand }
+    };
+    ins.iter().zip(bytes).map(operand).collect()
 }
 
 fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
@@ -22,14 +26,14 @@ fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut A
 
 /// Through registers alone, if the operand is dense and of the output's type T; else `None`.
 fn map1_dense<C: Compute, T: Stored<C>>(isa: Isa, f: impl Map1 + Sync, x: &Operand<'_>, out: &mut ArrayMut<'_>) -> Option<()> {
-    let x = x.dense::<T>()?;
-    fill_as::<T>(out, |start, y| C::map1(isa, f, &x[start..start + y.len()], y));
+    let dense = x.dense_or_over::<T>()?;
+    fill_over::<T>(out, x.is_over(), |start, old, y| C::map1(isa, f, dense.part(start, y.len(), old), y));
     Some(())
 }
 
 fn map1_blocks<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill_with::<C, _>(isa, out, Buffer::<C>::new, |buffer, start, y| {
-        C::map1(isa, f, x.block_in(isa, start, y.len(), buffer), y);
+    fill_with::<C, _>(isa, out, x.is_over(), Buffer::<C>::new, |buffer, start, old, y| {
+        C::map1(isa, f, x.block_in(isa, start, y.len(), old, buffer), y);
     });
 }
 
@@ -47,18 +51,17 @@ fn map2_dense<C: Compute, T: Stored<C>>(
     b: &Operand<'_>,
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
-    let (a, b) = (a.dense::<T>()?, b.dense::<T>()?);
-    fill_as::<T>(out, |start, y| {
-        let part = start..start + y.len();
-        C::map2(isa, f, &a[part.clone()], &b[part], y);
+    let (x, z) = (a.dense_or_over::<T>()?, b.dense_or_over::<T>()?);
+    fill_over::<T>(out, a.is_over() || b.is_over(), |start, old, y| {
+        C::map2(isa, f, x.part(start, y.len(), old), z.part(start, y.len(), old), y);
     });
     Some(())
 }
 
 fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
-    fill_with::<C, _>(isa, out, scratch, |(pa, pb), start, y| {
-        C::map2(isa, f, a.block_in(isa, start, y.len(), pa), b.block_in(isa, start, y.len(), pb), y);
+    fill_with::<C, _>(isa, out, a.is_over() || b.is_over(), scratch, |(pa, pb), start, old, y| {
+        C::map2(isa, f, a.block_in(isa, start, y.len(), old, pa), b.block_in(isa, start, y.len(), old, pb), y);
     });
 }
 
@@ -136,7 +139,7 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     {
         return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
     }
-    fill_with(isa, out, Buffer::new, |buffer, start, y| compute(x.block_in(isa, start, y.len(), buffer), y));
+    fill_with(isa, out, x.is_over(), Buffer::new, |buffer, start, old, y| compute(x.block_in(isa, start, y.len(), old, buffer), y));
 }
 
 pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
@@ -293,16 +296,16 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
     saved: &Operand<'_>,
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
-    let g = g.dense::<T>()?;
+    let dense = g.dense_or_over::<T>()?;
     let codes = saved.codes().filter(|_| saved.dtype() == T::DTYPE)?;
     let slope = |x: &[f32], y: &mut [f32]| f32::map1(isa, SlopeOf::<R>(R2::default()), x, y);
     let table = SLOPES.get(isa, R::ROW, T::DTYPE, out.array().numel(), slope)?;
-    fill_as::<T>(out, |start, y| {
+    fill_over::<T>(out, g.is_over(), |start, old, y| {
         let mut slopes = [0.0; BLOCK];
         for (i, y) in y.chunks_mut(BLOCK).enumerate() {
             let (from, n) = (start + i * BLOCK, y.len());
             look_up(table, &codes[from..from + n], &mut slopes[..n]);
-            f32::map2(isa, Product, &g[from..from + n], &slopes[..n], y);
+            f32::map2(isa, Product, dense.part(from, n, old), &slopes[..n], y);
         }
     });
     Some(())
@@ -397,10 +400,11 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
             }
             BinaryKernel::Backward(ins, rhs) => {
                 let scratch = || [(); 3].map(|()| Buffer::<C>::new());
-                fill_with(isa, out, scratch, |[pg, pa, pb], start, y| {
+                let over = ins.iter().any(|x| x.is_over());
+                fill_with(isa, out, over, scratch, |[pg, pa, pb], start, old, y| {
                     let n = y.len();
-                    let g = ins[0].block_in(isa, start, n, pg);
-                    let (a, b) = (ins[1].block_in(isa, start, n, pa), ins[2].block_in(isa, start, n, pb));
+                    let g = ins[0].block_in(isa, start, n, old, pg);
+                    let (a, b) = (ins[1].block_in(isa, start, n, old, pa), ins[2].block_in(isa, start, n, old, pb));
                     if rhs {
                         C::map3(isa, Da::<R, true>(R2::default()), g, a, b, y);
                     } else {
@@ -426,11 +430,12 @@ pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, 
 }
 
 pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
-    fill::<C>(isa, out, |start, y| {
-        let [mut pc, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
+    let over = ins.iter().any(|x| x.is_over());
+    let scratch = || [(); 3].map(|()| Buffer::<C>::new());
+    fill_with(isa, out, over, scratch, |[pc, pa, pb], start, old, y| {
         let n = y.len();
-        ins[0].load(isa, start, &mut pc[..n]);
-        let (a, b) = (ins[1].block(isa, start, n, &mut pa), ins[2].block(isa, start, n, &mut pb));
+        let pc = ins[0].block_in(isa, start, n, old, pc);
+        let (a, b) = (ins[1].block_in(isa, start, n, old, pa), ins[2].block_in(isa, start, n, old, pb));
         for i in 0..n {
             y[i] = if pc[i] != C::zero() { a[i] } else { b[i] };
         }
@@ -462,8 +467,12 @@ pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, o
     // One threshold over 2³²: an element is dropped where its word is below it.
     let threshold = (p * 4294967296.0) as u64;
     let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
-    fill::<C>(isa, out, |start, y| {
-        x.load(isa, start, y);
+    fill_with::<C, _>(isa, out, x.is_over(), || (), |(), start, old, y| {
+        if x.is_over() {
+            y.copy_from_slice(old);
+        } else {
+            x.load(isa, start, y);
+        }
         draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
     });
 }

@@ -107,6 +107,25 @@ pub struct Operand<'a> {
     offset: usize,
     /// (extent, stride), innermost last; never empty.
     dims: smallvec::SmallVec<[(usize, usize); MAX_RANK]>,
+    /// The output is written over it: there are no bytes, and what the output held is handed to kernels block by block.
+    over: bool,
+}
+
+/// A dense operand: its elements, or the output that is written over them.
+#[derive(Clone, Copy)]
+pub enum Dense<'a, T> {
+    Apart(&'a [T]),
+    Over,
+}
+
+impl<'a, T> Dense<'a, T> {
+    /// The elements from `start` on that belong to `n` of the output, which held `old`.
+    pub fn part(self, start: usize, n: usize, old: &'a [T]) -> &'a [T] {
+        match self {
+            Dense::Apart(elements) => &elements[start..start + n],
+            Dense::Over => old,
+        }
+    }
 }
 
 impl<'a> Operand<'a> {
@@ -133,7 +152,17 @@ impl<'a> Operand<'a> {
         if dims.is_empty() {
             dims.push((1, 1));
         }
-        Operand { dtype, bytes, offset: layout.offset, dims }
+        Operand { dtype, bytes, offset: layout.offset, dims, over: false }
+    }
+
+    /// The same, with the output written over it.
+    pub fn over(self) -> Operand<'a> {
+        Operand { over: true, ..self }
+    }
+
+    /// Whether the output is written over it.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Type of the elements in memory.
@@ -147,6 +176,11 @@ impl<'a> Operand<'a> {
         elements(self.bytes).get(run)
     }
 
+    /// As [`Operand::dense`], for kernels that can write over the operand.
+    pub fn dense_or_over<T: Element>(&self) -> Option<Dense<'a, T>> {
+        if self.over { (self.dtype == T::DTYPE).then_some(Dense::Over) } else { self.dense().map(Dense::Apart) }
+    }
+
     /// The codes of a 16-bit format, as [`Operand::dense`].
     pub fn codes(&self) -> Option<&'a [u16]> {
         let run = self.run().filter(|_| self.dtype.is_half())?;
@@ -156,7 +190,7 @@ impl<'a> Operand<'a> {
     /// Storage indices, if they follow each other.
     fn run(&self) -> Option<std::ops::Range<usize>> {
         match self.dims[..] {
-            [(extent, 1)] => Some(self.offset..self.offset + extent),
+            [(extent, 1)] if !self.over => Some(self.offset..self.offset + extent),
             _ => None,
         }
     }
@@ -175,8 +209,12 @@ impl<'a> Operand<'a> {
         })
     }
 
-    /// As [`Operand::block`], in a buffer that is made ready only if it is needed.
-    pub fn block_in<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, buffer: &'b mut Buffer<C>) -> &'b [C] {
+    /// As [`Operand::block`], in a buffer that is made ready only if it is needed; `old` is what an output that may be written over the operand
+    /// held there.
+    pub fn block_in<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, old: &'b [C], buffer: &'b mut Buffer<C>) -> &'b [C] {
+        if self.over {
+            return old;
+        }
         self.borrowed(start, n).unwrap_or_else(|| {
             let to = buffer.first(n);
             self.load(isa, start, to);
@@ -315,30 +353,51 @@ pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut 
     tasks(out, &|start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
 }
 
+/// As [`fill_as`]; if `over`, the output is written over an operand: block by block, with a copy of what was there before.
+pub fn fill_over<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, over: bool, f: impl Fn(usize, &[T], &mut [T]) + Sync) {
+    fill_as::<T>(out, |start, y| {
+        if !over {
+            return f(start, &[], y);
+        }
+        let mut old = [T::zeroed(); BLOCK];
+        for (i, y) in y.chunks_mut(BLOCK).enumerate() {
+            let old = &mut old[..y.len()];
+            old.copy_from_slice(y);
+            f(start + i * BLOCK, old, y);
+        }
+    });
+}
+
 /// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
 /// `start..`.
 pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
-    fill_with(isa, out, || (), |(), start, block| f(start, block));
+    fill_with(isa, out, false, || (), |(), start, _, block| f(start, block));
 }
 
-/// As [`fill`], with scratch that each task makes once and hands to all its blocks.
+/// As [`fill`], with scratch that each task makes once and hands to all its blocks, and, if the output is written `over` an operand, what each
+/// block held.
 pub fn fill_with<C: Compute, S>(
     isa: Isa,
     out: &mut ArrayMut<'_>,
+    over: bool,
     scratch: impl Fn() -> S + Sync,
-    f: impl Fn(&mut S, usize, &mut [C]) + Sync,
+    f: impl Fn(&mut S, usize, &[C], &mut [C]) + Sync,
 ) {
     let dtype = out.array().dtype();
     let size = dtype.size();
     tasks(out, &|start, bytes| {
-        let (mut scratch, mut buffer) = (scratch(), Buffer::new());
+        let (mut scratch, mut buffer, mut before) = (scratch(), Buffer::new(), Buffer::new());
         for (i, block) in bytes.chunks_mut(BLOCK * size).enumerate() {
-            let start = start + i * BLOCK;
+            let (start, n) = (start + i * BLOCK, block.len() / size);
+            let old = before.first(if over { n } else { 0 });
+            if over {
+                C::load(isa, dtype, block, 0, 1, old);
+            }
             if dtype == C::DTYPE {
-                f(&mut scratch, start, elements_mut::<C>(block));
+                f(&mut scratch, start, old, elements_mut::<C>(block));
             } else {
-                let values = buffer.first(block.len() / size);
-                f(&mut scratch, start, values);
+                let values = buffer.first(n);
+                f(&mut scratch, start, old, values);
                 C::store(isa, values, block, dtype);
             }
         }

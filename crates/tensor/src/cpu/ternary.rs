@@ -1,6 +1,6 @@
 //! Elementwise functions of three tensors.
 
-use super::operand::{BLOCK, Compute, Operand, fill};
+use super::operand::{Buffer, Compute, Operand, fill_with};
 use crate::ArrayMut;
 use crate::op::{Ternary, TernaryRow, TernaryVisitor};
 use crate::simd::{Isa, Lanes, Map3};
@@ -42,11 +42,12 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
         let Run { isa, value, by, ins, out, .. } = self;
         let row = std::marker::PhantomData;
         let x = &ins[by.is_some() as usize..];
-        fill::<C>(isa, out, |start, y| {
+        let over = ins.iter().any(|x| x.is_over());
+        let scratch = || [(); 4].map(|()| Buffer::<C>::new());
+        fill_with(isa, out, over, scratch, |[px, pa, pb, pg], start, old, y| {
             let n = y.len();
-            let [mut px, mut pa, mut pb] = [[C::zero(); BLOCK]; 3];
-            let (x, a, b) =
-                (x[0].block(isa, start, n, &mut px), x[1].block(isa, start, n, &mut pa), x[2].block(isa, start, n, &mut pb));
+            let (a, b) = (x[1].block_in(isa, start, n, old, pa), x[2].block_in(isa, start, n, old, pb));
+            let x = x[0].block_in(isa, start, n, old, px);
             match by {
                 None => C::map3(isa, F::<R>(row, value), x, a, b, y),
                 Some(0) => C::map3(isa, D::<R, 0>(row, value), x, a, b, y),
@@ -54,8 +55,7 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
                 Some(_) => C::map3(isa, D::<R, 2>(row, value), x, a, b, y),
             }
             if by.is_some() {
-                let mut pg = [C::zero(); BLOCK];
-                let g = ins[0].block(isa, start, n, &mut pg);
+                let g = ins[0].block_in(isa, start, n, old, pg);
                 y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
             }
         });

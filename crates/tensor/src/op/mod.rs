@@ -723,6 +723,41 @@ impl Op {
         }
     }
 
+    /// Whether the one output may be written over operand `operand` where their layouts are the same: an element of it depends on no other
+    /// element of that operand than the one in its place.
+    pub fn may_overwrite(&self, operand: usize) -> bool {
+        match self {
+            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Dropout { .. } => true,
+            Op::Where => operand > 0,
+            Op::Backward(backward) => match backward {
+                Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => true,
+                Backward::Reduce { .. }
+                | Backward::CumProd { .. }
+                | Backward::Gather { .. }
+                | Backward::Conv2dInput { .. }
+                | Backward::Conv2dWeight { .. }
+                | Backward::Pool { .. }
+                | Backward::PoolSelect { .. }
+                | Backward::Softmax { .. }
+                | Backward::MatMulOf(_)
+                | Backward::Norm(_)
+                | Backward::Renormalise(_)
+                | Backward::CrossEntropy(_)
+                | Backward::Loss { .. }
+                | Backward::Resample { .. }
+                | Backward::Attention(_)
+                | Backward::Embedding { .. }
+                | Backward::Narrow { .. } => false,
+            },
+            // What changes the dtype, or only moves elements, has no use for it.
+            Op::Compare(_) | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => false,
+            Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::ArgMax { .. } => false,
+            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
+            Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
+            Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
+        }
+    }
+
     /// The float dtype of the result outside autocast: that of the promoted inputs; of x for norms, whose weights may be
     /// wider; of the weight for embeddings; f32 where no input is a float.
     pub fn natural_dtype(&self, ins: &[DType]) -> DType {
