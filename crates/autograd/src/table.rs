@@ -416,12 +416,14 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             let g = c.before_act(epilogue, g)?;
             let dx =
                 || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[&g, c.input(1)?], c.dtype(0));
-            let dw =
-                || c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[&g, c.input(0)?], c.dtype(1));
+            let dw = || {
+                c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[&g, c.input(0)?], c.dtype(1))
+            };
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if epilogue.bias {
-                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
+                grads
+                    .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
             }
             grads
         }
@@ -432,7 +434,8 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
             if *bias {
-                grads.push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
+                grads
+                    .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
             }
             grads
         }

@@ -195,3 +195,123 @@ fn what_follows_from_a_rounded_argument_does_not_depend_on_who_keeps_it() {
     };
     assert!(gradient(false) == gradient(true));
 }
+
+/// Gradients of what follows from a norm of x1 ⊕ branch, twice, and the bytes that wait for them. The anchor x1 is saved by a norm before, or not.
+fn residual(sum: fn(&Var, &Var) -> Result<Var>, dtype: DType, anchored: bool, keep: bool) -> (Vec<Vec<f64>>, usize) {
+    let (x, w) = (leaf(&[48, 64], 1, DType::F32), leaf(&[64, 64], 2, dtype));
+    let before = live();
+    let x1 = x.sin().unwrap().tanh().unwrap();
+    // What the branch is computed from: another tensor if the anchor is not to be saved.
+    let from = if anchored { x1.layer_norm(1, None, 1e-5).unwrap() } else { x.clone() };
+    let branch = from.cast(dtype).unwrap().linear(&w, None, None).unwrap();
+    drop(from);
+    let x2 = sum(&x1, &branch).unwrap();
+    drop((x1, branch));
+    let kept = keep.then(|| x2.clone());
+    let y = x2.layer_norm(1, None, 1e-5).unwrap().cast(dtype).unwrap().linear(&w, None, None).unwrap();
+    let loss = y.cast(DType::F32).unwrap().add(&x2).unwrap().sin().unwrap().sum(&[], false).unwrap();
+    drop((y, x2));
+    let waiting = live() - before;
+    let gradients = loss.backward_keep().unwrap();
+    let of = |g: &binade_autograd::Gradients| [&x, &w].map(|v| g.get(v).unwrap().to_f64_vec().unwrap()).to_vec();
+    let first = of(&gradients);
+    drop(gradients);
+    assert!(first == of(&loss.backward().unwrap()), "a second backward pass has the same bits");
+    drop(kept);
+    (first, waiting)
+}
+
+const SUMS: [(&str, fn(&Var, &Var) -> Result<Var>); 3] =
+    [("x + p", |x, p| x.add(p)), ("x - p", |x, p| x.sub(p)), ("p - x", |x, p| p.sub(x))];
+
+#[test]
+fn of_a_sum_the_narrower_operand_is_saved_where_the_wider_one_is_saved_anyway() {
+    let _alone = alone();
+    let elements = 48 * 64;
+    for (name, sum) in SUMS {
+        for dtype in [DType::F16, DType::BF16] {
+            let (again, kept) = (residual(sum, dtype, true, false), residual(sum, dtype, true, true));
+            assert!(again.0 == kept.0, "{name}, {dtype}: bits");
+            assert!(again.0[0].iter().any(|g| *g != 0.0));
+            assert_eq!(kept.1, again.1 + 4 * elements, "{name}, {dtype}: the sum itself does not wait");
+        }
+    }
+}
+
+#[test]
+fn a_sum_is_saved_itself_where_that_is_not_more() {
+    let _alone = alone();
+    for (name, sum) in SUMS {
+        // Nobody saves the wider operand; the operands are equally wide.
+        for (dtype, anchored) in [(DType::BF16, false), (DType::F32, true)] {
+            let (again, kept) = (residual(sum, dtype, anchored, false), residual(sum, dtype, anchored, true));
+            assert!(again.0 == kept.0, "{name}, {dtype}: bits");
+            assert_eq!(kept.1, again.1, "{name}, {dtype}: the sum waits in any case");
+        }
+    }
+}
+
+/// The bytes that wait after a norm of x, and of the sum of x and a branch.
+fn waiting_for_sum(x: &Var, branch: impl FnOnce() -> Var) -> usize {
+    let first = x.layer_norm(1, None, 1e-5).unwrap();
+    let branch = branch();
+    let before = live() - branch.array().numel() * branch.dtype().size();
+    let sum = x.add(&branch).unwrap();
+    drop(branch);
+    let second = sum.layer_norm(1, None, 1e-5).unwrap();
+    drop(sum);
+    let waiting = live() - before;
+    drop((first, second));
+    waiting
+}
+
+#[test]
+fn neither_a_broadcast_sum_nor_a_part_of_something_larger_is_kept_for_a_sum() {
+    let _alone = alone();
+    let (rows, columns) = (32, 64);
+    let statistics = 2 * 4 * rows;
+    let output = 4 * rows * columns;
+    let x = leaf(&[rows, columns], 1, DType::F32).tanh().unwrap();
+    let half = |shape: &[usize]| leaf(shape, 2, DType::F32).cast(DType::BF16).unwrap().neg().unwrap();
+    assert_eq!(waiting_for_sum(&x, || half(&[rows, columns])), output + 2 * rows * columns + statistics);
+    assert_eq!(waiting_for_sum(&x, || half(&[columns])), output + 4 * rows * columns + statistics);
+    // Twice the branch's own bytes are the view's.
+    let part = || half(&[2 * rows, columns]).narrow(0, 0, rows).unwrap();
+    assert_eq!(waiting_for_sum(&x, part) + 2 * rows * columns, output + 4 * rows * columns + statistics);
+}
+
+#[test]
+fn of_a_chain_of_sums_every_other_one_is_saved() {
+    let _alone = alone();
+    let (rows, columns) = (32, 64);
+    let mut x = leaf(&[rows, columns], 1, DType::F32).tanh().unwrap();
+    let mut norms = vec![x.layer_norm(1, None, 1e-5).unwrap().cast(DType::F16).unwrap()];
+    for i in 0..6 {
+        let before = live();
+        let branch = norms[i].neg().unwrap();
+        x = x.add(&branch).unwrap();
+        drop(branch);
+        norms.push(x.layer_norm(1, None, 1e-5).unwrap().cast(DType::F16).unwrap());
+        let statistics_and_norm = 2 * 4 * rows + 2 * rows * columns;
+        // The sum before lives no longer; this one does.
+        let grown = live() as isize - before as isize - statistics_and_norm as isize;
+        let expected = if i % 2 == 0 { 2 + 4 } else { 4 - 4 };
+        assert_eq!(grown, expected * (rows * columns) as isize, "sum {i}");
+    }
+}
+
+#[test]
+fn a_sums_operand_that_was_changed_in_place_is_a_named_error() {
+    let _alone = alone();
+    for which in [0, 1] {
+        let x = leaf(&[16, 64], 1, DType::F32).tanh().unwrap();
+        let norm = x.layer_norm(1, None, 1e-5).unwrap();
+        let branch = norm.cast(DType::BF16).unwrap().neg().unwrap();
+        let sum = x.add(&branch).unwrap();
+        let y = sum.layer_norm(1, None, 1e-5).unwrap().square().unwrap().sum(&[], false).unwrap();
+        drop(sum);
+        let changed = [&x, &branch][which];
+        changed.array().copy_from(&normal(&[16, 64], 7, DType::F32)).unwrap();
+        assert!(matches!(y.backward(), Err(Error::Changed { .. })), "operand {which}");
+    }
+}

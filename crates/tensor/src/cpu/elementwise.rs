@@ -139,7 +139,9 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     {
         return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
     }
-    fill_with(isa, out, x.is_over(), Buffer::new, |buffer, start, old, y| compute(x.block_in(isa, start, y.len(), old, buffer), y));
+    fill_with(isa, out, x.is_over(), Buffer::new, |buffer, start, old, y| {
+        compute(x.block_in(isa, start, y.len(), old, buffer), y)
+    });
 }
 
 pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
@@ -467,14 +469,20 @@ pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, o
     // One threshold over 2³²: an element is dropped where its word is below it.
     let threshold = (p * 4294967296.0) as u64;
     let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
-    fill_with::<C, _>(isa, out, x.is_over(), || (), |(), start, old, y| {
-        if x.is_over() {
-            y.copy_from_slice(old);
-        } else {
-            x.load(isa, start, y);
-        }
-        draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
-    });
+    fill_with::<C, _>(
+        isa,
+        out,
+        x.is_over(),
+        || (),
+        |(), start, old, y| {
+            if x.is_over() {
+                y.copy_from_slice(old);
+            } else {
+                x.load(isa, start, y);
+            }
+            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
+        },
+    );
 }
 
 pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {

@@ -211,7 +211,14 @@ impl<'a> Operand<'a> {
 
     /// As [`Operand::block`], in a buffer that is made ready only if it is needed; `old` is what an output that may be written over the operand
     /// held there.
-    pub fn block_in<'b, C: Compute>(&'b self, isa: Isa, start: usize, n: usize, old: &'b [C], buffer: &'b mut Buffer<C>) -> &'b [C] {
+    pub fn block_in<'b, C: Compute>(
+        &'b self,
+        isa: Isa,
+        start: usize,
+        n: usize,
+        old: &'b [C],
+        buffer: &'b mut Buffer<C>,
+    ) -> &'b [C] {
         if self.over {
             return old;
         }

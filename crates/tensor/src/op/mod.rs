@@ -751,7 +751,12 @@ impl Op {
             },
             // What changes the dtype, or only moves elements, has no use for it.
             Op::Compare(_) | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => false,
-            Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::ArgMax { .. } => false,
+            Op::Reduce { .. }
+            | Op::Scan { .. }
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
+            | Op::ArgMax { .. } => false,
             Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
             Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
