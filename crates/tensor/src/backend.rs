@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
     /// while they store.
     ///
-    /// The only output may be one of the inputs (the same array, whose storage is then borrowed for writing alone) where
+    /// The first output may be one of the inputs (the same array, whose storage is then borrowed for writing alone) where
     /// [`Op::may_overwrite`] allows it.
     ///
     /// # Errors
