@@ -275,6 +275,9 @@ fn neither_a_broadcast_sum_nor_a_part_of_something_larger_is_kept_for_a_sum() {
     let half = |shape: &[usize]| leaf(shape, 2, DType::F32).cast(DType::BF16).unwrap().neg().unwrap();
     assert_eq!(waiting_for_sum(&x, || half(&[rows, columns])), output + 2 * rows * columns + statistics);
     assert_eq!(waiting_for_sum(&x, || half(&[columns])), output + 4 * rows * columns + statistics);
+    // A stream in 16 bit, as a policy may ask for, has no narrower part.
+    let low = leaf(&[rows, columns], 1, DType::BF16).tanh().unwrap();
+    assert_eq!(waiting_for_sum(&low, || half(&[rows, columns])), (2 + 2) * rows * columns + statistics);
     // Twice the branch's own bytes are the view's.
     let part = || half(&[2 * rows, columns]).narrow(0, 0, rows).unwrap();
     assert_eq!(waiting_for_sum(&x, part) + 2 * rows * columns, output + 4 * rows * columns + statistics);

@@ -32,8 +32,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
     /// while they store.
     ///
-    /// The first output may be one of the inputs (the same array, whose storage is then borrowed for writing alone) where
-    /// [`Op::may_overwrite`] allows it.
+    /// The first output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed for writing alone.
     ///
     /// # Errors
     /// Values that the operator refuses (an index out of range), storage in use, device failures.
@@ -80,9 +79,14 @@ impl<'a> ArrayMut<'a> {
         self.array
     }
 
-    /// Whether an operator's input is this very memory.
+    /// Whether this memory is an input's too.
     pub fn is_over(&self, input: &Array) -> bool {
         Arc::ptr_eq(self.array.storage(), input.storage())
+    }
+
+    /// Whether `op`, whose first output this is, writes it over operand `at` and reads that from here: a borrow for reading cannot be had.
+    pub fn overwrites(&self, op: &Op, at: usize, input: &Array) -> bool {
+        op.may_overwrite(at) && self.is_over(input) && self.array.meta() == input.meta()
     }
 
     /// All bytes of a host storage.

@@ -8,7 +8,7 @@ use binade_tensor::samples::catalogue;
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::check_op;
 use binade_tensor::{
-    Array, Arrays, Class, DType, Device, Key, Layout, Meta, Op, Shape, bf16, f16, run, run_laid_out, run_one, run_over,
+    Array, Arrays, Class, DType, Device, Error, Key, Layout, Meta, Op, Shape, bf16, f16, run, run_laid_out, run_one, run_over,
 };
 
 /// The same values on another device, in row-major order.
@@ -240,6 +240,8 @@ fn memory_that_somebody_shares_is_not_written_over() {
     assert!(!double(array(8, Class::Weights), DType::F32), "another class");
     let part = |start: usize| whole().with_layout(whole().layout().narrow(0, start, 4)).unwrap();
     assert!(!double(part(0), DType::F32) && !double(part(4), DType::F32), "a part");
+    let array = whole();
+    assert!(matches!(array.copy_from(&array.clone()), Err(Error::InUse { .. })), "a copy has no use for it");
     let twice = whole();
     let sum = run_over(
         &Op::Binary(Binary::Add),

@@ -103,9 +103,8 @@ impl Backend for Cpu {
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
         let mut guards: SmallVec<[_; 6]> = SmallVec::new();
-        for array in ins {
-            // An input that the output is written over is read through the output, by kernels of elementwise operators.
-            let over = outs.iter().any(|out| out.is_over(array));
+        for (at, array) in ins.iter().enumerate() {
+            let over = outs.first().is_some_and(|out| out.overwrites(op, at, array));
             guards.push(if over { None } else { Some(array.storage().read(op.name())?) });
         }
         let mut bytes: SmallVec<[&[u8]; 6]> = SmallVec::new();

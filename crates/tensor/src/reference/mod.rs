@@ -167,8 +167,8 @@ impl Backend for Reference {
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
         let mut values = Vec::new();
-        for array in ins {
-            if let Some(out) = outs.iter_mut().find(|out| out.is_over(array)) {
+        for (at, array) in ins.iter().enumerate() {
+            if let Some(out) = outs.first_mut().filter(|out| out.overwrites(op, at, array)) {
                 values.push(load(out));
                 continue;
             }
