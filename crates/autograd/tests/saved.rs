@@ -197,7 +197,7 @@ fn what_follows_from_a_rounded_argument_does_not_depend_on_who_keeps_it() {
 }
 
 /// Gradients of what follows from a norm of x1 ⊕ branch, twice, and the bytes that wait for them. The anchor x1 is saved by a norm before, or not.
-fn residual(sum: fn(&Var, &Var) -> Result<Var>, dtype: DType, anchored: bool, keep: bool) -> (Vec<Vec<f64>>, usize) {
+fn residual(sum: Sum, dtype: DType, anchored: bool, keep: bool) -> (Vec<Vec<f64>>, usize) {
     let (x, w) = (leaf(&[48, 64], 1, DType::F32), leaf(&[64, 64], 2, dtype));
     let before = live();
     let x1 = x.sin().unwrap().tanh().unwrap();
@@ -221,8 +221,9 @@ fn residual(sum: fn(&Var, &Var) -> Result<Var>, dtype: DType, anchored: bool, ke
     (first, waiting)
 }
 
-const SUMS: [(&str, fn(&Var, &Var) -> Result<Var>); 3] =
-    [("x + p", |x, p| x.add(p)), ("x - p", |x, p| x.sub(p)), ("p - x", |x, p| p.sub(x))];
+type Sum = fn(&Var, &Var) -> Result<Var>;
+
+const SUMS: [(&str, Sum); 3] = [("x + p", |x, p| x.add(p)), ("x - p", |x, p| x.sub(p)), ("p - x", |x, p| p.sub(x))];
 
 #[test]
 fn of_a_sum_the_narrower_operand_is_saved_where_the_wider_one_is_saved_anyway() {
