@@ -53,6 +53,7 @@ fn products_at_every_turn_of_the_kernels() {
         (100, 520, 33),
         (200, 40, 800),
         (300, 5, 7),
+        (130, 2090, 70),
     ];
     let plain = || Op::MatMul(Epilogue::default());
     for (m, k, n) in shapes {
@@ -80,7 +81,11 @@ fn products_at_every_turn_of_the_kernels() {
             let ins = vec![array(device, &[batch, m, k], DType::F32), array(device, &[batch, k, n], DType::F32)];
             (plain(), ins, DType::F32)
         };
-        [(5, 40, 33, 47), (3, 100, 300, 65)].map(case).into()
+        let mut cases: Vec<_> = [(5, 40, 33, 47), (3, 100, 300, 65)].map(case).into();
+        // A weight's gradient with more results than one block has.
+        let ins = vec![permuted(device, &[416, 1024], &[1, 0], DType::F32), array(device, &[1024, 400], DType::F32)];
+        cases.push((plain(), ins, DType::F32));
+        cases
     });
 }
 
@@ -202,7 +207,10 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                     let x = permuted(device, &[3, 24, 32, 32], &[0, 2, 3, 1], dtype);
                     let g = permuted(device, &[3, 40, 32, 32], &[0, 2, 3, 1], dtype);
                     let weight = Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[40, 24, 3, 3]).unwrap() });
-                    [product(700, 300, 90), product(90, 1100, 700), one(&weight, &[&g, &x])].concat()
+                    // The gradient of a linear layer's weight.
+                    let turned = permuted(device, &[260, 1100], &[1, 0], dtype);
+                    let linear = one(&Op::MatMul(Epilogue::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
+                    [product(700, 300, 90), product(90, 1100, 700), linear, one(&weight, &[&g, &x])].concat()
                 })
             };
             let alone = results(1);

@@ -47,7 +47,7 @@ const fn height(lanes: usize) -> usize {
     }
 }
 
-impl<'a, C: bytemuck::NoUninit> Block<'a, C> {
+impl<'a, C: Copy> Block<'a, C> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(mut self) {
         if self.rows.is_empty() || self.columns == 0 {
@@ -81,7 +81,7 @@ impl<'a, C: bytemuck::NoUninit> Block<'a, C> {
                 rows = &rows[done..];
                 // The next panel comes from far away, and the first tile over it would wait for it.
                 let until = next.len() * (self.rows.len() - rows.len()) / self.rows.len();
-                prefetch::ask_l2(bytemuck::cast_slice(&next[asked..until]));
+                next[asked..until].chunks(64 / size_of::<C>()).for_each(|line| prefetch::ask_later(line.as_ptr().addr(), false));
                 asked = until;
             }
         }

@@ -51,6 +51,66 @@ pub struct Row {
     pub acc: usize,
 }
 
+/// Memory that will be needed soon, asked for a few lines at each step of the tiles, which leave the ports of memory idle most of the
+/// time.
+#[derive(Default)]
+pub struct Ahead {
+    matrices: smallvec::SmallVec<[Lines; 4]>,
+    lines: usize,
+    /// Lines per step.
+    share: usize,
+    /// What comes next: a matrix, a row of it, bytes of that.
+    next: [usize; 3],
+}
+
+/// Rows of bytes.
+struct Lines {
+    address: usize,
+    rows: usize,
+    stride: usize,
+    len: usize,
+    written: bool,
+}
+
+impl Ahead {
+    /// Nothing to ask for.
+    pub fn nothing() -> Ahead {
+        Ahead::default()
+    }
+
+    /// Adds `rows` rows of `len` bytes, `stride` apart, that will be read, or `written`. What lies beyond the slice is passed over.
+    pub fn push(&mut self, bytes: &[u8], start: usize, [rows, stride]: [usize; 2], len: usize, written: bool) {
+        if rows > 0 && len > 0 && start + (rows - 1) * stride + len <= bytes.len() {
+            self.matrices.push(Lines { address: bytes.as_ptr().addr() + start, rows, stride, len, written });
+            self.lines += rows * len.div_ceil(LINE);
+        }
+    }
+
+    /// Spreads what is to be asked for over so many steps.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    fn spread(&mut self, steps: usize) {
+        self.share = self.lines.div_ceil(steps.max(1));
+    }
+
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    fn ask(&mut self) {
+        for _ in 0..self.share {
+            let [matrix, row, at] = self.next;
+            let Some(&Lines { address, rows, stride, len, written }) = self.matrices.get(matrix) else { return };
+            super::prefetch::ask_later(address + row * stride + at, written);
+            self.next = match (at + LINE < len, row + 1 < rows) {
+                (true, _) => [matrix, row, at + LINE],
+                (false, true) => [matrix, row + 1, 0],
+                (false, false) => [matrix + 1, 0, 0],
+            };
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Products per instruction.
 pub const DEEP: usize = 32;
 /// Rows and columns of a tile.
@@ -102,7 +162,7 @@ fn agrees() -> bool {
     let (panel, b_pair) = (DEEP * SIDE, 2 * SIDE);
     // SAFETY: `detect` found the instructions.
     unsafe {
-        x86::run(TileBlock {
+        let block = TileBlock {
             a: &a,
             a_planes,
             rows: &rows,
@@ -114,7 +174,8 @@ fn agrees() -> bool {
             segments,
             acc: &mut acc,
             add: true,
-        });
+        };
+        x86::run(block, &mut Ahead::nothing());
     }
     (0..ROWS).all(|i| {
         (0..COLUMNS).all(|j| {
@@ -129,22 +190,31 @@ fn agrees() -> bool {
 /// # Panics
 /// The block's parts do not lie inside its slices, or the level is not available.
 pub fn run(isa: super::Isa, block: TileBlock<'_>) {
+    run_asking(isa, block, &mut Ahead::nothing());
+}
+
+/// As [`run`], asking for memory on the way.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_asking(isa: super::Isa, block: TileBlock<'_>, ahead: &mut Ahead) {
     assert_eq!(isa, super::Isa::Amx, "tiles need the level amx");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the level exists only after its features were detected.
     unsafe {
-        x86::run(block);
+        x86::run(block, ahead);
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    let _ = block;
+    let _ = (block, ahead);
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    use std::mem::MaybeUninit;
 
-    use super::{DEEP, Row, SIDE, TileBlock, terms};
+    use super::{Ahead, DEEP, Row, SIDE, TileBlock, terms};
 
     pub fn has_tiles() -> bool {
         const OSXSAVE: u32 = 1 << 27;
@@ -234,7 +304,7 @@ mod x86 {
 
     /// # Safety
     /// The processor has the tiles, and the process may use them.
-    pub unsafe fn run(mut block: TileBlock<'_>) {
+    pub unsafe fn run(mut block: TileBlock<'_>, ahead: &mut Ahead) {
         if block.rows.is_empty() || block.columns == 0 {
             return;
         }
@@ -254,34 +324,41 @@ mod x86 {
             "right operand too short"
         );
         assert!(block.rows.iter().all(|r| r.acc + panels * SIDE <= block.acc.len()), "accumulator too short");
+        let steps: usize = block.segments.iter().map(|s| s.len / DEEP).sum();
+        ahead.spread(panels.div_ceil(2) * groups.len().div_ceil(2) * steps);
         // SAFETY: all addresses were checked above; the caller promises the instructions.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, preserves_flags));
             match (block.a_planes.0, block.b_planes.0) {
-                (1, 1) => all::<1, 1>(&mut block, &groups, panels),
-                (2, 1) => all::<2, 1>(&mut block, &groups, panels),
-                (3, 1) => all::<3, 1>(&mut block, &groups, panels),
-                (1, 2) => all::<1, 2>(&mut block, &groups, panels),
-                (2, 2) => all::<2, 2>(&mut block, &groups, panels),
-                (3, 2) => all::<3, 2>(&mut block, &groups, panels),
-                (1, 3) => all::<1, 3>(&mut block, &groups, panels),
-                (2, 3) => all::<2, 3>(&mut block, &groups, panels),
-                _ => all::<3, 3>(&mut block, &groups, panels),
+                (1, 1) => all::<1, 1>(&mut block, &groups, panels, ahead),
+                (2, 1) => all::<2, 1>(&mut block, &groups, panels, ahead),
+                (3, 1) => all::<3, 1>(&mut block, &groups, panels, ahead),
+                (1, 2) => all::<1, 2>(&mut block, &groups, panels, ahead),
+                (2, 2) => all::<2, 2>(&mut block, &groups, panels, ahead),
+                (3, 2) => all::<3, 2>(&mut block, &groups, panels, ahead),
+                (1, 3) => all::<1, 3>(&mut block, &groups, panels, ahead),
+                (2, 3) => all::<2, 3>(&mut block, &groups, panels, ahead),
+                _ => all::<3, 3>(&mut block, &groups, panels, ahead),
             }
             asm!("tilerelease", options(nostack, preserves_flags, nomem));
         }
     }
 
-    unsafe fn all<const PA: usize, const PB: usize>(block: &mut TileBlock<'_>, groups: &[Group<'_>], panels: usize) {
+    unsafe fn all<const PA: usize, const PB: usize>(
+        block: &mut TileBlock<'_>,
+        groups: &[Group<'_>],
+        panels: usize,
+        ahead: &mut Ahead,
+    ) {
         for panel in (0..panels).step_by(2) {
             for pair in groups.chunks(2) {
                 // SAFETY: `run` checked the addresses.
                 unsafe {
                     match (pair.len(), panels - panel) {
-                        (2, 2..) => tiles::<PA, PB, 2, 2>(block, pair, panel),
-                        (2, _) => tiles::<PA, PB, 2, 1>(block, pair, panel),
-                        (_, 2..) => tiles::<PA, PB, 1, 2>(block, pair, panel),
-                        (_, _) => tiles::<PA, PB, 1, 1>(block, pair, panel),
+                        (2, 2..) => tiles::<PA, PB, 2, 2>(block, pair, panel, ahead),
+                        (2, _) => tiles::<PA, PB, 2, 1>(block, pair, panel, ahead),
+                        (_, 2..) => tiles::<PA, PB, 1, 2>(block, pair, panel, ahead),
+                        (_, _) => tiles::<PA, PB, 1, 1>(block, pair, panel, ahead),
                     }
                 }
             }
@@ -294,10 +371,11 @@ mod x86 {
         block: &mut TileBlock<'_>,
         groups: &[Group<'_>],
         panel: usize,
+        ahead: &mut Ahead,
     ) {
         #[repr(C, align(64))]
-        struct Scratch([[f32; SIDE * SIDE]; 4]);
-        let mut scratch = Scratch([[0.0; SIDE * SIDE]; 4]);
+        struct Scratch([MaybeUninit<[f32; SIDE * SIDE]>; 4]);
+        let mut scratch = Scratch([MaybeUninit::uninit(); 4]);
         let (g0, g1) = (groups[0], groups[MB - 1]);
         // Where the results of a tile stand: in the accumulator, or in a tile of its own.
         let mut place = |g: &Group<'_>, i: usize, j: usize| -> (*mut f32, usize) {
@@ -305,12 +383,14 @@ mod x86 {
                 // SAFETY: `run` checked the accumulator.
                 (unsafe { block.acc.as_mut_ptr().add(g.rows[0].acc + (panel + j) * SIDE) }, g.acc_stride)
             } else {
+                // Cleared only where it is used: most blocks have no such tile.
+                let tile = scratch.0[2 * i + j].write([0.0; SIDE * SIDE]);
                 if block.add {
-                    for (r, to) in g.rows.iter().zip(scratch.0[2 * i + j].chunks_mut(SIDE)) {
+                    for (r, to) in g.rows.iter().zip(tile.chunks_mut(SIDE)) {
                         to.copy_from_slice(&block.acc[r.acc + (panel + j) * SIDE..][..SIDE]);
                     }
                 }
-                (scratch.0[2 * i + j].as_mut_ptr(), 4 * SIDE)
+                (tile.as_mut_ptr(), 4 * SIDE)
             }
         };
         let c00 = place(&g0, 0, 0);
@@ -347,6 +427,7 @@ mod x86 {
                     let at = segment.a + step * DEEP;
                     let (a0, a1, b) = (a0.wrapping_add(at), a1.wrapping_add(at), b0.wrapping_add(segment.b + step * b_step));
                     let (mut last_a, mut last_b) = (PA, PB);
+                    ahead.ask();
                     for &(i, j) in const { terms(PA, PB) } {
                         if i != last_a {
                             load!("tmm4", a0.wrapping_add(i * block.a_planes.1), g0.a_stride);
@@ -386,7 +467,9 @@ mod x86 {
         }
         for (i, g) in groups[..MB].iter().enumerate().filter(|(_, g)| g.acc_stride == 0) {
             for j in 0..NB {
-                for (r, from) in g.rows.iter().zip(scratch.0[2 * i + j].chunks(SIDE)) {
+                // SAFETY: `place` wrote it.
+                let tile = unsafe { scratch.0[2 * i + j].assume_init_ref() };
+                for (r, from) in g.rows.iter().zip(tile.chunks(SIDE)) {
                     block.acc[r.acc + (panel + j) * SIDE..][..SIDE].copy_from_slice(from);
                 }
             }

@@ -105,6 +105,20 @@ pub fn zip_rows(isa: super::Isa, from: &[u16], columns: usize, to: &mut [u16]) {
     }
 }
 
+/// Turns 32 rows of 16 numbers, `ld_from` apart, into 16 rows of 32, `ld_to` apart.
+///
+/// # Panics
+/// The slices are too short.
+pub fn turn(isa: super::Isa, from: &[u16], ld_from: usize, to: &mut [u16], ld_to: usize) {
+    assert!(isa >= super::Isa::Amx, "planes need the level amx");
+    assert!(from.len() >= 31 * ld_from + 16 && to.len() >= 15 * ld_to + 32, "all rows are there");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the level has AVX-512; the lengths were checked.
+    unsafe {
+        x86::turn(from, ld_from, to, ld_to);
+    }
+}
+
 /// [`split`] of 16 numbers each, and [`zip`] of their planes.
 ///
 /// # Panics
@@ -280,6 +294,47 @@ mod x86 {
                 _mm512_mask_storeu_epi32(to.as_mut_ptr().add(2 * i).cast(), mask, pairs);
             }
             i += n;
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub unsafe fn turn(from: &[u16], ld_from: usize, to: &mut [u16], ld_to: usize) {
+        // SAFETY: the caller checked the lengths.
+        unsafe {
+            let row = |l: usize| _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().add(l * ld_from).cast()));
+            // Words of two neighbours each: `x[l][i]`.
+            let mut x = [_mm512_setzero_si512(); 16];
+            for (l, x) in x.iter_mut().enumerate() {
+                *x = _mm512_or_si512(row(2 * l), _mm512_slli_epi32::<16>(row(2 * l + 1)));
+            }
+            // Four rounds that exchange halves: of pairs of words, of lanes of four words, of pairs of lanes.
+            let mut y = [_mm512_setzero_si512(); 16];
+            for l in (0..16).step_by(2) {
+                y[l] = _mm512_unpacklo_epi32(x[l], x[l + 1]);
+                y[l + 1] = _mm512_unpackhi_epi32(x[l], x[l + 1]);
+            }
+            for l in (0..16).step_by(4) {
+                x[l] = _mm512_unpacklo_epi64(y[l], y[l + 2]);
+                x[l + 1] = _mm512_unpackhi_epi64(y[l], y[l + 2]);
+                x[l + 2] = _mm512_unpacklo_epi64(y[l + 1], y[l + 3]);
+                x[l + 3] = _mm512_unpackhi_epi64(y[l + 1], y[l + 3]);
+            }
+            // `x[4g + c]` has, in lane q, the words 4g to 4g + 3 of row 4q + c.
+            for c in 0..4 {
+                let low = _mm512_shuffle_i32x4::<0x44>(x[c], x[4 + c]);
+                let high = _mm512_shuffle_i32x4::<0xee>(x[c], x[4 + c]);
+                let low2 = _mm512_shuffle_i32x4::<0x44>(x[8 + c], x[12 + c]);
+                let high2 = _mm512_shuffle_i32x4::<0xee>(x[8 + c], x[12 + c]);
+                let rows = [
+                    _mm512_shuffle_i32x4::<0x88>(low, low2),
+                    _mm512_shuffle_i32x4::<0xdd>(low, low2),
+                    _mm512_shuffle_i32x4::<0x88>(high, high2),
+                    _mm512_shuffle_i32x4::<0xdd>(high, high2),
+                ];
+                for (q, row) in rows.into_iter().enumerate() {
+                    _mm512_storeu_si512(to.as_mut_ptr().add((4 * q + c) * ld_to).cast(), row);
+                }
+            }
         }
     }
 

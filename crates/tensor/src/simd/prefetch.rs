@@ -15,16 +15,17 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
     let _ = (bytes, start, len);
 }
 
-/// Asks for bytes that will be read later than what the first-level cache holds.
+/// Asks for the cache line of an address, for the second-level cache where it will be read, with leave to write where it will be
+/// written. There need be nothing at the address.
 #[inline(always)]
-pub fn ask_l2(bytes: &[u8]) {
+pub fn ask_later(address: usize, written: bool) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        // SAFETY: an address inside a slice.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast());
-        }
+    // SAFETY: asking for a line has no effect but on time, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
+        let at = std::ptr::without_provenance(address);
+        if written { _mm_prefetch::<_MM_HINT_ET0>(at) } else { _mm_prefetch::<_MM_HINT_T1>(at) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = (address, written);
 }

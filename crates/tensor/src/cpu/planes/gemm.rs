@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{Tile16, Work, apart, pair_up, planes_of, transpose};
+use super::{Work, apart, pair_up, planes_of};
 use crate::cpu::elementwise::{activate, value_table};
 use crate::cpu::gemm::{Batch, Finish, Matrix, output_parts, workspace};
 use crate::cpu::operand::{BLOCK, Compute as _, elements_mut};
@@ -12,15 +12,20 @@ use crate::cpu::tile::{Row, Segment};
 use crate::memory::HostBuffer;
 use crate::op::{Epilogue, Unary};
 use crate::simd::Isa;
-use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
+use crate::simd::amx::{self, Ahead, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
 use crate::simd::prefetch;
 use crate::{Array, ArrayMut, DType, Result};
 
-/// Rows of the product per task at most.
+/// Rows of the product per task at most; and where the packed right operand has no more bytes than stay in the second-level cache, with
+/// the results.
 const ROWS: usize = 256;
+const FEW_ROWS: usize = 96;
+const NEAR: usize = 1024 * 1024;
 /// Bytes of a left operand's slab, about: with the panels it meets it stays in the second-level cache.
 const SLAB: usize = 768 * 1024;
+/// Bytes of results of which few lines are found in caches: they are asked for ahead.
+const FAR: usize = 8 * 1024 * 1024;
 /// Inner places per part of a wide product, and rows per block of it.
 const LONG: usize = 512;
 const STRIP: usize = 64;
@@ -31,6 +36,13 @@ const MOST_COLUMNS: usize = 4096;
 const AHEAD: usize = 8;
 /// Panels packed together: rows of the right operand are read this wide.
 const PANELS: usize = 8;
+/// Bytes of results per block of a deep product, and 16-bit numbers per row and stretch of its operands: together they stay in the
+/// second-level cache.
+const RESULTS: usize = 640 * 1024;
+const STRETCH: usize = 288;
+/// Its inner places per part at least, and parts at most.
+const PART: usize = 1024;
+const PARTS: usize = 4;
 /// Up to so many rows a product is bound by memory, and left to the kernel that reads the right operand as it is.
 const SKINNY: usize = 8;
 /// Products below it are not worth their packing.
@@ -138,6 +150,17 @@ impl<'a> Planes<'a> {
         }
     }
 
+    /// Asks for a part of the matrix while tiles are multiplied, where rows or columns lie densely.
+    fn ask_later(&self, ahead: &mut Ahead, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) {
+        let Matrix { dtype, bytes, offset, strides: [r, c] } = self.matrix;
+        let (start, size) = ((offset + row * r + column * c) * dtype.size(), dtype.size());
+        if c == 1 {
+            ahead.push(bytes, start, [rows, r * size], columns * size, false);
+        } else if r == 1 {
+            ahead.push(bytes, start, [columns, c * size], rows * size, false);
+        }
+    }
+
     /// Rows `first..first + rows` and inner places `from..from + deep` as planes `[row][deep]`, rows `ld` apart.
     fn left(
         &self,
@@ -174,27 +197,26 @@ impl<'a> Planes<'a> {
         distance: usize,
         to: &mut [u16],
     ) {
-        let wide = rows.next_multiple_of(SIDE);
-        let mut read = [0; planes::MOST * DEEP * ROWS];
-        let (mut pairs, mut seen) = (Tile16([0; SIDE * DEEP]), Seen::nothing());
-        for at in (0..deep).step_by(DEEP) {
-            let part = DEEP.min(deep - at);
+        // A strip of rows is read that stays in the first-level cache until it is turned.
+        const WIDE: usize = PANELS * SIDE;
+        let mut read = [0; planes::MOST * DEEP * WIDE];
+        let mut seen = Seen::nothing();
+        for (strip, at) in (0..rows).step_by(WIDE).flat_map(|i| (0..deep).step_by(DEEP).map(move |at| (i, at))) {
+            let (rows, part) = (WIDE.min(rows - strip), DEEP.min(deep - at));
             for l in 0..DEEP {
                 for plane in 0..self.count {
                     let lack = if l < part { rows } else { 0 };
-                    read[(plane * DEEP + l) * wide..][lack..wide].fill(0);
+                    read[(plane * DEEP + l) * WIDE..][lack..rows.next_multiple_of(SIDE)].fill(0);
                 }
                 if l < part {
-                    self.ask([first, from + at + l + AHEAD], 0, rows);
-                    self.read(work, [first, from + at + l], 0, rows, DEEP * wide, &mut read[l * wide..], &mut seen);
+                    let place = [first + strip, from + at + l];
+                    self.ask([place[0], place[1] + AHEAD], 0, rows);
+                    self.read(work, place, 0, rows, DEEP * WIDE, &mut read[l * WIDE..], &mut seen);
                 }
             }
-            for (plane, i) in (0..self.count).flat_map(|p| (0..wide).step_by(SIDE).map(move |i| (p, i))) {
-                for (l, to) in pairs.0.chunks_exact_mut(2 * SIDE).enumerate() {
-                    let row = |r: usize| &read[(plane * DEEP + 2 * l + r) * wide + i..][..SIDE];
-                    planes::zip(work.isa, row(0), row(1), to);
-                }
-                transpose(work.isa, &pairs.0, 2 * SIDE, &mut to[plane * distance + i * ld + at..], ld);
+            for (plane, i) in (0..self.count).flat_map(|p| (0..rows).step_by(SIDE).map(move |i| (p, i))) {
+                let to = &mut to[plane * distance + (strip + i) * ld + at..];
+                planes::turn(work.isa, &read[plane * DEEP * WIDE + i..], WIDE, to, ld);
             }
         }
         work.note(self.which, &seen);
@@ -299,7 +321,9 @@ impl Product<'_> {
     fn tall(&self, work: &Work<'_>, packed: &[u16], target: Target<'_>, parallel: bool) -> Result<()> {
         let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
-        let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(ROWS);
+        // A right operand that does not stay in the second-level cache is read once a block: larger ones then.
+        let most = if size_of::<u16>() * self.panel() * n.div_ceil(SIDE) <= NEAR { FEW_ROWS } else { ROWS };
+        let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(most);
         // As many inner places at a time as a slab has room for; all of them leave the columns to be taken a few at a time.
         let parts = self.padded().div_ceil((SLAB / (2 * self.a.count * block) / DEEP).max(1) * DEEP);
         let deep = self.padded().div_ceil(parts).next_multiple_of(DEEP);
@@ -316,10 +340,36 @@ impl Product<'_> {
             let ld = if direct { n } else { pass.next_multiple_of(SIDE) };
             let mut acc = workspace::<f32>(work.pool, if direct { 0 } else { rows * ld })?;
             let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * ld }).collect();
+            let passes = n.div_ceil(pass);
             for at in (0..n).step_by(pass) {
                 let columns = pass.min(n - at);
                 for from in (0..k).step_by(deep) {
                     let len = deep.min(k - from);
+                    let mut ahead = Ahead::nothing();
+                    let (size, last) = (dtype.size(), from + len == k);
+                    let mut ask_results = |results: &[u8], first: usize, columns: usize| {
+                        ahead.push(results, first * size, [rows, n * size], columns * size, true);
+                    };
+                    // Narrower results are stored row by row, which the processor foresees.
+                    let ask = last && dtype == DType::F32 && m * n * dtype.size() >= FAR;
+                    if ask && direct {
+                        // Those of the panels that come next.
+                        for panel in (at + 2 * SIDE..n.min(at + columns + 1)).step_by(2 * SIDE) {
+                            ask_results(out, panel, (2 * SIDE).min(n - panel));
+                        }
+                    } else if ask {
+                        ask_results(out, at, columns);
+                        ask_results(pre, at, columns);
+                    }
+                    // The rows that come next, of which each pass asks for its share.
+                    if parts > 1 && !last {
+                        self.a.ask_later(&mut ahead, [first, rows], [from + len, deep.min(k - from - len)]);
+                    } else if first + rows < m {
+                        let next = block.min(m - first - rows);
+                        let share =
+                            if parts > 1 { 0..next } else { next * (at / pass) / passes..next * (at / pass + 1) / passes };
+                        self.a.ask_later(&mut ahead, [first + rows + share.start, share.len()], [0, deep.min(k)]);
+                    }
                     if at == 0 || parts > 1 {
                         self.a.left(work, [first, rows], [from, len], lda, distance, slab);
                         if !work.is_exact() {
@@ -343,7 +393,7 @@ impl Product<'_> {
                         },
                         add: from > 0,
                     };
-                    amx::run(work.isa, block);
+                    amx::run_asking(work.isa, block, &mut ahead);
                 }
                 if !direct {
                     finish.rows(&mut acc.as_mut_slice::<f32>()[..rows * ld], ld, at, columns, n, out, pre, dtype);
@@ -357,6 +407,110 @@ impl Product<'_> {
         } else {
             parts.into_iter().enumerate().try_for_each(task)
         }
+    }
+
+    /// Whether both operands have the inner dimension as the slow one in memory, and it is long: as for the gradients of weights. Wide
+    /// results are not served: their tiles lie in too many pages.
+    fn is_deep(&self) -> bool {
+        let &Product { m, k, n, a, b } = self;
+        a.matrix.strides[0] == 1 && b.matrix.strides[1] == 1 && m >= n && k >= PART && k >= 2 * m
+    }
+
+    /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that stay in the
+    /// second-level cache.
+    fn deep(&self, work: &Work<'_>, target: Target<'_>) -> Result<()> {
+        let (&Product { m, k, n, a, b }, Target { finish, dtype, out, pre }) = (self, target);
+        let half = |x: usize| (x / 2).next_multiple_of(2 * SIDE);
+        let halve = |[r, c]: [usize; 2]| if r >= c { [half(r), c] } else { [r, half(c)] };
+        let blocks = |[r, c]: [usize; 2]| m.div_ceil(r) * n.div_ceil(c);
+        let mut size = [m, n.next_multiple_of(SIDE)];
+        while size_of::<f32>() * size[0] * size[1] > RESULTS {
+            size = halve(size);
+        }
+        // The parts, whose sums are added at the end, depend on the extents alone.
+        let part = k.div_ceil(PARTS.div_ceil(blocks(size)).min(k / PART)).next_multiple_of(DEEP);
+        let parts = k.div_ceil(part);
+        // The blocks need not: they do not change bits.
+        while parts * blocks(size) < rayon::current_num_threads() && size[0].max(size[1]) > 4 * SIDE {
+            size = halve(size);
+        }
+        let ([rows, columns], across) = (size, n.div_ceil(size[1]));
+        let stretch = (STRETCH / a.count.max(b.count) / DEEP * DEEP).min(part);
+        let lda = apart(stretch);
+        // [part][block][row][column]
+        let len = parts * blocks(size) * rows * columns;
+        let mut acc = workspace::<f32>(work.pool, len)?;
+        let acc = &mut acc.as_mut_slice::<f32>()[..len];
+        acc.par_chunks_mut(rows * columns).enumerate().try_for_each(|(i, acc)| {
+            let (start, block) = (i / blocks(size) * part, i % blocks(size));
+            let (first, left) = (block / across * rows, block % across * columns);
+            let (rows, wide) = (rows.min(m - first), columns.min(n - left));
+            let distance = rows.next_multiple_of(SIDE) * lda;
+            let panel = b.count * stretch * SIDE;
+            let mut slab = work.halves(a.count * distance)?;
+            let slab = &mut slab.as_mut_slice::<u16>()[..a.count * distance];
+            let mut packed = work.halves(wide.div_ceil(SIDE) * panel)?;
+            let packed = &mut packed.as_mut_slice::<u16>()[..wide.div_ceil(SIDE) * panel];
+            let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * columns }).collect();
+            let end = k.min(start + part);
+            for from in (start..end).step_by(stretch) {
+                let len = stretch.min(end - from);
+                for i in (0..rows).step_by(ROWS) {
+                    a.left(work, [first + i, ROWS.min(rows - i)], [from, len], lda, distance, &mut slab[i * lda..]);
+                }
+                for (j, panels) in packed.chunks_mut(PANELS * panel).enumerate() {
+                    let at = j * PANELS * SIDE;
+                    b.right(work, [from, len, stretch], [left + at, (PANELS * SIDE).min(wide - at)], panels);
+                }
+                if !work.is_exact() {
+                    return Ok(());
+                }
+                let mut ahead = Ahead::nothing();
+                let next = [from + len, stretch.min(end - from - len)];
+                a.ask_later(&mut ahead, [first, rows], next);
+                b.ask_later(&mut ahead, next, [left, wide]);
+                let block = TileBlock {
+                    a: slab,
+                    a_planes: (a.count, distance),
+                    rows: &places,
+                    b: packed,
+                    b_planes: (b.count, stretch * SIDE),
+                    b_pair: 2 * SIDE,
+                    panel,
+                    columns: wide,
+                    segments: &[Segment { a: 0, b: 0, len: len.next_multiple_of(DEEP) }],
+                    acc,
+                    add: from > start,
+                };
+                amx::run_asking(work.isa, block, &mut ahead);
+            }
+            Ok::<(), crate::Error>(())
+        })?;
+        if !work.is_exact() {
+            return Ok(());
+        }
+        let acc = &*acc;
+        output_parts(out, Some(pre), n * dtype.size())
+            .into_par_iter()
+            .with_min_len((4 * BLOCK).div_ceil(n))
+            .enumerate()
+            .for_each(|(i, (out, pre))| {
+                let mut sums = [0.0; BLOCK];
+                for at in (0..n).step_by(columns) {
+                    let block = i / rows * across + at / columns;
+                    let row = |part: usize| &acc[((part * blocks(size) + block) * rows + i % rows) * columns..][..columns];
+                    for first in (0..columns.min(n - at)).step_by(BLOCK) {
+                        let count = BLOCK.min(columns.min(n - at) - first);
+                        let sums = &mut sums[..count];
+                        sums.copy_from_slice(&row(0)[first..first + count]);
+                        for part in 1..parts {
+                            sums.iter_mut().zip(&row(part)[first..]).for_each(|(sum, &x)| *sum += x);
+                        }
+                        finish.rows(sums, count, at + first, count, n, out, pre, dtype);
+                    }
+                }
+            });
+        Ok(())
     }
 
     /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before.
@@ -476,6 +630,10 @@ pub(super) fn matmul(
     let mut common = None;
     for (i, part) in parts.into_iter().enumerate() {
         let product = product(i);
+        if product.is_deep() {
+            product.deep(work, target(part))?;
+            continue;
+        }
         if n > m {
             product.wide(work, target(part))?;
             continue;
