@@ -106,6 +106,8 @@ pub(super) unsafe fn tile_12x32(
             "vmovups zmm30, [{b} + 64]",
             "prefetcht0 [{b} + 1024]",
             "prefetcht0 [{b} + 1088]",
+            "prefetcht0 [{r0} + 8*{a_step}]",
+            "prefetcht0 [{r8} + 8*{a_step} + 12]",
             row!("{r0}", "c0", "d0"),
             row!("{r0} + {apart}", "c1", "d1"),
             row!("{r0} + 2*{apart}", "c2", "d2"),
