@@ -74,5 +74,5 @@ impl Gradients {
 /// The sum of two gradients of one tensor, in f32 (f64 for f64).
 pub(crate) fn add(a: Array, b: Array) -> Result<Array> {
     let (device, want) = (a.device().clone(), a.dtype().accum());
-    Ok(run_over(&Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want, Class::Gradients)?.swap_remove(0))
+    Ok(run_over(&Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want, Class::Gradients)?)
 }

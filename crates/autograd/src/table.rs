@@ -450,7 +450,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[&g, c.output(0)?], c.dtype(0))?)]
         }
         Op::Norm(norm) => {
-            let mut ins: SmallVec<[&V; 6]> = smallvec![];
+            let mut ins: SmallVec<[&V; 6]> = smallvec![&g];
             for i in 0..=norm.weights_of_gradient() {
                 ins.push(c.input(i)?);
             }
@@ -460,7 +460,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
                     ins.extend([c.output(1)?, c.output(2)?]);
                 }
             }
-            let outs = V::run_all(Op::Backward(Backward::Norm(*norm)), smallvec![g], &ins, c.device, c.dtype(0))?;
+            let outs = V::run_all(Op::Backward(Backward::Norm(*norm)), &ins, c.device, c.dtype(0))?;
             let mut grads: Grads<V> = outs.into_iter().zip(&c.needs).map(|(a, need)| need.then_some(a)).collect();
             grads.resize(c.metas.len(), None);
             grads
@@ -493,11 +493,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
                 let reason = "the mask's own gradient needs all scores; Var::attention_masked writes them out for such a mask";
                 return Err(Error::NotDifferentiable { op: op.name(), path: c.path.clone(), reason });
             }
-            let mut ins: SmallVec<[&V; 7]> = smallvec![c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
+            let mut ins: SmallVec<[&V; 7]> = smallvec![&g, c.input(0)?, c.input(1)?, c.input(2)?, c.output(0)?, c.output(1)?];
             if attention.mask {
                 ins.push(c.input(3)?);
             }
-            let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), smallvec![g], &ins, c.device, c.dtype(0))?;
+            let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0))?;
             let masked = attention.mask.then_some(None);
             outs.into_iter()
                 .enumerate()

@@ -23,17 +23,15 @@ pub(crate) trait Value: Clone {
     /// The first output of an operator, in dtype `want` whatever the cast rule.
     fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self>;
 
-    /// As [`Value::run_all`], the first output alone.
-    fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self> {
-        Ok(Self::run_all(op, given, kept, device, want)?.swap_remove(0))
-    }
+    /// As [`Value::run`], on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in this order: the result may
+    /// take the memory of what was given.
+    fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self>;
 
     /// The first output of an operator, laid out in memory as told where the operator is not recorded.
     fn run_laid_out(op: Op, ins: &[&Self], device: &Device, meta: Meta) -> Result<Self>;
 
-    /// All outputs of an operator on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in this order: the
-    /// first output may take the memory of what was given. Where operators are recorded, only the first output has a history.
-    fn run_all(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>>;
+    /// All outputs. Where operators are recorded, only the first has a history.
+    fn run_all(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>>;
 
     /// The gradients of an operator through its definition in primitives; `None` for a primitive.
     fn through_definition(op: &Op, ins: &[Self], needs: &[bool], gradient: &Self) -> Result<Option<Grads<Self>>>;
@@ -72,26 +70,24 @@ impl Value for Array {
         Ok(out)
     }
 
+    fn run_over(op: Op, given: SmallVec<[Array; 2]>, kept: &[&Array], device: &Device, want: DType) -> Result<Array> {
+        // An observer sees operands as they were.
+        if scope::is_observed() {
+            let ins: SmallVec<[&Array; 4]> = given.iter().chain(kept.iter().copied()).collect();
+            return Array::run(op, &ins, device, want);
+        }
+        Ok(binade_tensor::run_over(&op, given, kept, device, want, Class::Gradients)?)
+    }
+
     fn run_laid_out(op: Op, ins: &[&Array], device: &Device, meta: Meta) -> Result<Array> {
         let out = binade_tensor::run_laid_out(&op, ins, device, meta, Class::Gradients)?;
         scope::observe(&op, ins, std::slice::from_ref(&out));
         Ok(out)
     }
 
-    fn run_all(
-        op: Op,
-        given: SmallVec<[Array; 2]>,
-        kept: &[&Array],
-        device: &Device,
-        want: DType,
-    ) -> Result<SmallVec<[Array; 3]>> {
-        if !scope::is_observed() {
-            return Ok(binade_tensor::run_over(&op, given, kept, device, want, Class::Gradients)?.into_iter().collect());
-        }
-        // An observer sees operands as they were.
-        let ins: SmallVec<[&Array; 7]> = given.iter().chain(kept.iter().copied()).collect();
-        let outs = binade_tensor::run(&op, &ins, device, want, Class::Gradients)?;
-        scope::observe(&op, &ins, &outs);
+    fn run_all(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Array; 3]>> {
+        let outs = binade_tensor::run(&op, ins, device, want, Class::Gradients)?;
+        scope::observe(&op, ins, &outs);
         Ok(outs.into_iter().collect())
     }
 
@@ -121,13 +117,17 @@ impl Value for Var {
         apply::run_and_record(op, ins, want, device).map(|(var, _)| var)
     }
 
+    fn run_over(op: Op, given: SmallVec<[Var; 2]>, kept: &[&Var], device: &Device, want: DType) -> Result<Var> {
+        let ins: SmallVec<[&Var; 4]> = given.iter().chain(kept.iter().copied()).collect();
+        Var::run(op, &ins, device, want)
+    }
+
     fn run_laid_out(op: Op, ins: &[&Var], device: &Device, meta: Meta) -> Result<Var> {
         Var::run(op, ins, device, meta.dtype)
     }
 
-    fn run_all(op: Op, given: SmallVec<[Var; 2]>, kept: &[&Var], device: &Device, want: DType) -> Result<SmallVec<[Var; 3]>> {
-        let ins: SmallVec<[&Var; 7]> = given.iter().chain(kept.iter().copied()).collect();
-        let (first, outs) = apply::run_and_record(op, &ins, want, device)?;
+    fn run_all(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<SmallVec<[Var; 3]>> {
+        let (first, outs) = apply::run_and_record(op, ins, want, device)?;
         let mut vars: SmallVec<[Var; 3]> = outs.into_iter().map(Var::constant).collect();
         vars[0] = first;
         Ok(vars)

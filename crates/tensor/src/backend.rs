@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
     /// while they store.
     ///
-    /// The first output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed for writing alone.
+    /// The only output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed for writing alone.
     ///
     /// # Errors
     /// Values that the operator refuses (an index out of range), storage in use, device failures.
@@ -84,7 +84,7 @@ impl<'a> ArrayMut<'a> {
         Arc::ptr_eq(self.array.storage(), input.storage())
     }
 
-    /// Whether `op`, whose first output this is, writes it over operand `at` and reads that from here: a borrow for reading cannot be had.
+    /// Whether `op`, whose output this is, writes it over operand `at` and reads that from here: a borrow for reading cannot be had.
     pub fn overwrites(&self, op: &Op, at: usize, input: &Array) -> bool {
         op.may_overwrite(at) && self.is_over(input) && self.array.meta() == input.meta()
     }

@@ -40,7 +40,19 @@ fn run_with(
         return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
     }
     lay_out(&mut outs)?;
-    fill(op, ins, device, &outs, None, class)
+    let mut arrays = Arrays::new();
+    for (i, meta) in outs.iter().enumerate() {
+        let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
+        arrays.push(Array::alloc(device, *meta, class)?);
+    }
+    {
+        let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();
+        for array in &arrays {
+            targets.push(ArrayMut::new(op.name(), array)?);
+        }
+        crate::profile::timed(op, ins, || device.run(op, ins, &mut targets))?;
+    }
+    Ok(arrays)
 }
 
 /// [`run`] for an operator whose first output is all that is wanted, with that output in the memory order of `meta`.
@@ -69,9 +81,9 @@ pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Cla
     Ok(outs.swap_remove(0))
 }
 
-/// [`run`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The first output is written over a given
-/// input if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype and class, and
-/// nobody else has a share in it. The bits are the same.
+/// [`run_one`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The output is written over a given input
+/// if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype and class, and nobody
+/// else has a share in it. The bits are the same.
 ///
 /// # Errors
 /// As [`run`].
@@ -82,34 +94,18 @@ pub fn run_over(
     device: &Device,
     want: DType,
     class: Class,
-) -> Result<Arrays> {
+) -> Result<Array> {
     let sole: SmallVec<[bool; 2]> = given.iter_mut().map(|array| array.is_sole()).collect();
     let ins: SmallVec<[&Array; 6]> = given.iter().chain(kept.iter().copied()).collect();
     let outs = outputs(op, &ins, device, want)?;
-    let fits = |(i, array): &(usize, &Array)| {
+    let fits = |(i, array): (usize, &Array)| {
         let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;
-        sole[*i] && alike && op.may_overwrite(*i)
+        sole[i] && alike && op.may_overwrite(i)
     };
-    let over = given.iter().enumerate().find(fits).map(|(_, array)| array);
-    fill(op, &ins, device, &outs, over, class)
-}
-
-/// Runs `op`, its first output written over an input if there is one for it.
-fn fill(op: &Op, ins: &[&Array], device: &Device, outs: &[Meta], over: Option<&Array>, class: Class) -> Result<Arrays> {
-    let mut arrays = Arrays::new();
-    for (i, meta) in outs.iter().enumerate() {
-        let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
-        arrays.push(match over {
-            Some(array) if i == 0 => array.clone(),
-            Some(_) | None => Array::alloc(device, *meta, class)?,
-        });
-    }
-    {
-        let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();
-        for array in &arrays {
-            targets.push(ArrayMut::new(op.name(), array)?);
-        }
-        crate::profile::timed(op, ins, || device.run(op, ins, &mut targets))?;
-    }
-    Ok(arrays)
+    let Some(at) = given.iter().enumerate().position(fits) else { return run_one(op, &ins, device, want, class) };
+    let mut target = [ArrayMut::new(op.name(), &given[at])?];
+    crate::profile::timed(op, &ins, || device.run(op, &ins, &mut target))?;
+    drop(target);
+    drop(ins);
+    Ok(given.swap_remove(at))
 }

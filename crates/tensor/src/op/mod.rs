@@ -723,16 +723,14 @@ impl Op {
         }
     }
 
-    /// Whether the first output may be written over operand `operand` where their layouts are the same. For most that can, an element of it
-    /// depends on no other element of that operand than the one in its place.
+    /// Whether the one output may be written over operand `operand` where their layouts are the same: an element of it depends on no other
+    /// element of that operand than the one in its place.
     pub fn may_overwrite(&self, operand: usize) -> bool {
         match self {
             Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Dropout { .. } => true,
             Op::Where => operand > 0,
             Op::Backward(backward) => match backward {
                 Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => true,
-                // Sums are taken first.
-                Backward::Norm(_) => operand == 0,
                 Backward::Reduce { .. }
                 | Backward::CumProd { .. }
                 | Backward::Gather { .. }
@@ -742,6 +740,7 @@ impl Op {
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
                 | Backward::MatMulOf(_)
+                | Backward::Norm(_)
                 | Backward::Renormalise(_)
                 | Backward::CrossEntropy(_)
                 | Backward::Loss { .. }

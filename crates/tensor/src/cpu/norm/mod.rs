@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::channels::Channelwise;
 use super::operand::{Compute, Operand, memory_order};
-use crate::memory::{HostBuffer, Pool};
+use crate::memory::Pool;
 use crate::op::{Norm, NormKind};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Class, Layout};
@@ -66,35 +66,6 @@ pub(super) fn backward<C: Channelwise>(
         NormKind::Layer { dims } | NormKind::Rms { dims } => rows::backward::<C>(isa, pool, norm, dims, ins, bytes, outs),
         NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::backward::<C>(isa, pool, norm, ins, bytes, outs),
     }
-}
-
-/// How a norm's gradient reads what arrives.
-enum Arriving<'a> {
-    /// Where it lies, or a copy of it.
-    Apart(&'a [u8]),
-    /// From the output, which is written over it as it lies.
-    Over,
-}
-
-/// How to read g, of these bytes unless `out` is written over it. In an order other than the output's that is not possible: then it is copied.
-fn arriving<'a>(
-    pool: &Pool,
-    g: &Array,
-    bytes: &'a [u8],
-    walk: &Layout,
-    out: &mut ArrayMut<'_>,
-    copy: &'a mut Option<HostBuffer>,
-) -> Option<Arriving<'a>> {
-    if !out.is_over(g) {
-        return Some(Arriving::Apart(bytes));
-    }
-    if walk.same_order(out.array().layout()) {
-        return Some(Arriving::Over);
-    }
-    let held = out.bytes()?;
-    let copy = copy.insert(pool.alloc(held.len(), Class::Workspace)?).as_mut_slice::<u8>();
-    copy.copy_from_slice(held);
-    Some(Arriving::Apart(copy))
 }
 
 /// A vector of per-channel (or per-feature) values.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Arriving, Given, arriving, fill_walk, flush, gradient_weights, rstd_of, statistics_at, vector, weights};
+use super::{Given, fill_walk, flush, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
 use crate::cpu::elementwise::{activate, before_activation};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK};
@@ -10,7 +10,7 @@ use crate::cpu::rows::write;
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
 use crate::simd::{Isa, Lanes};
-use crate::{Array, ArrayMut, DType, Layout, Shape};
+use crate::{Array, ArrayMut, Layout, Shape};
 
 #[derive(Clone, Copy)]
 struct Values;
@@ -146,7 +146,7 @@ impl Planes {
         for from in (0..len).step_by(block) {
             let n = block.min(len - from);
             let x = x.block(isa, start + from, n, &mut buffers.x);
-            let g = g.map_or(x, |g| g.block(isa, start + from, x, None, &mut buffers.upstream));
+            let g = g.map_or(x, |g| g.block(isa, start + from, x, &mut buffers.upstream));
             let [first, second] = &mut sums;
             C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
@@ -212,8 +212,8 @@ impl Planes {
                 for from in (0..len).step_by(self.block()) {
                     let n = self.block().min(len - from);
                     let x = x.block(isa, at + from, n, &mut buffers.x);
+                    let g = g.map_or(x, |g| g.block(isa, at + from, x, &mut buffers.upstream));
                     let to = &mut to[(at + from - first) * dtype.size()..][..n * dtype.size()];
-                    let g = g.map_or(x, |g| g.block(isa, at + from, x, Some((dtype, to)), &mut buffers.upstream));
                     let y = &mut buffers.y[..n];
                     if act.is_none() && dtype == C::DTYPE {
                         C::per_channel(isa, f, g, x, [k0, k1, k2, k3], crate::cpu::operand::elements_mut::<C>(to));
@@ -272,24 +272,11 @@ impl<C: Channelwise> Upstream<'_, C> {
         }
     }
 
-    /// The elements from `start` on that belong to those of `x`; `held` is what the output holds there, which may be them.
-    fn block<'b>(
-        &'b self,
-        isa: Isa,
-        start: usize,
-        x: &[C],
-        held: Option<(DType, &[u8])>,
-        buffers: &'b mut UpstreamBuffers<C>,
-    ) -> &'b [C] {
+    /// The elements from `start` on that belong to those of `x`.
+    fn block<'b>(&'b self, isa: Isa, start: usize, x: &[C], buffers: &'b mut UpstreamBuffers<C>) -> &'b [C] {
         let n = x.len();
         let UpstreamBuffers { g, argument, before, k: [k0, k1, k2, k3] } = buffers;
-        let g = match held.filter(|_| self.g.is_over()) {
-            Some((dtype, held)) => {
-                C::load(isa, dtype, held, 0, 1, &mut g[..n]);
-                &g[..n]
-            }
-            None => self.g.block(isa, start, n, g),
-        };
+        let g = self.g.block(isa, start, n, g);
         let Some((act, _)) = &self.act else { return g };
         let (argument, before) = (&mut argument[..n], &mut before[..n]);
         C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
@@ -426,14 +413,7 @@ pub(super) fn backward<C: Channelwise>(
     };
     let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
     let act = norm.act.map(|act| (act, forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b])));
-    let mut copy = None;
-    let Some(arriving) = arriving(pool, ins[0], bytes[0], &p.walk, &mut outs[0], &mut copy) else { return };
-    let lying: &[u8] = match arriving {
-        Arriving::Apart(bytes) => bytes,
-        // Sums are taken before anything is written.
-        Arriving::Over => outs[0].bytes().unwrap_or_default(),
-    };
-    let g = Upstream { g: p.operand(ins[0], lying, &shape), act };
+    let g = Upstream { g: p.operand(ins[0], bytes[0], &shape), act };
     let [means, ..] = spread(&p, groups, &mean, |i, _| [mean[i]; 4]);
     let parts: Vec<Vec<[f64; 2]>> = (0..p.count())
         .into_par_iter()
@@ -470,11 +450,6 @@ pub(super) fn backward<C: Channelwise>(
         let (slope, shift) = (zero(grouped[i][1] / n * r * r * r), zero(grouped[i][0] / n * r));
         [rstd[i] * w[c], mean[i], C::from_f64(slope), C::from_f64(shift)]
     });
-    let upstream = match arriving {
-        Arriving::Apart(bytes) => p.operand(ins[0], bytes, &shape),
-        Arriving::Over => p.operand(ins[0], &[], &shape).over(),
-    };
-    let g = Upstream { g: upstream, act: g.act };
     p.apply(isa, pool, Backward, Some(&g), &x, k, None, &mut outs[0]);
     if norm.affine {
         let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);

@@ -1,6 +1,6 @@
 //! Layer and RMS norm: statistics of each row.
 
-use super::{Arriving, Given, arriving, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
+use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, RowsBackward};
 use crate::cpu::elementwise::{activate, before_activation};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, in_storage};
@@ -200,14 +200,11 @@ fn layer_rows_dense<C: Channelwise, T: Stored<C>>(
     if layer.act.is_some() {
         return None;
     }
-    let (dense, x) = (layer.g.dense_or_over::<T>()?, layer.x.dense::<T>()?);
+    let (g, x) = (layer.g.dense::<T>()?, layer.x.dense::<T>()?);
     let len = layer.len;
-    let mut old = vec![T::zeroed(); if layer.g.is_over() { 2 * len } else { 0 }];
     for (i, to) in bytemuck::cast_slice_mut::<u8, T>(to).chunks_mut((2 * len).max(1)).enumerate() {
         let row = first + 2 * i;
-        let held = to.len().min(old.len());
-        old[..held].copy_from_slice(&to[..held]);
-        let (g, x) = (dense.part(row * len, to.len(), &old[..held]), &x[row * len..][..to.len()]);
+        let (g, x) = (&g[row * len..][..to.len()], &x[row * len..][..to.len()]);
         if to.len() > len {
             let ((g0, g1), (x0, x1), (to0, to1)) = (g.split_at(len), x.split_at(len), to.split_at_mut(len));
             layer.rows(isa, row, [[g0, g1], [x0, x1]], [to0, to1], sums);
@@ -231,13 +228,7 @@ fn layer_rows_blocks<C: Channelwise>(
     let [mut pg, mut px, mut y, mut before, mut dx] = [(); 5].map(|()| vec![C::zero(); len]);
     for (i, to) in to.chunks_mut((len * dtype.size()).max(1)).enumerate() {
         let row = first + i;
-        let x = layer.x.block(isa, row * len, len, &mut px);
-        let mut g = if layer.g.is_over() {
-            C::load(isa, dtype, to, 0, 1, &mut pg);
-            &pg
-        } else {
-            layer.g.block(isa, row * len, len, &mut pg)
-        };
+        let (mut g, x) = (layer.g.block(isa, row * len, len, &mut pg), layer.x.block(isa, row * len, len, &mut px));
         if let Some(act) = layer.act {
             let affine = Affine { mean: layer.mean[row].as_f64(), rstd: layer.rstd[row].as_f64() };
             C::per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], &mut y);
@@ -263,17 +254,10 @@ pub(super) fn backward<C: Channelwise>(
     let len: usize = shape[shape.rank() - dims..].iter().product();
     let at = statistics_at(norm);
     let [w, b] = gradient_weights(isa, norm, ins, bytes, len);
-    let walk = Layout::with_order(*shape, &order);
-    let mut copy = None;
-    let g = match arriving(pool, ins[0], bytes[0], &walk, &mut outs[0], &mut copy) {
-        Some(Arriving::Apart(bytes)) => Operand::new(ins[0], bytes, shape, &order),
-        Some(Arriving::Over) => Operand::new(ins[0], &[], shape, &order).over(),
-        None => return,
-    };
     let layer = LayerRows {
         len,
         centred: !matches!(norm.kind, NormKind::Rms { .. }),
-        g,
+        g: Operand::new(ins[0], bytes[0], shape, &order),
         x: Operand::new(ins[1], bytes[1], shape, &order),
         w,
         b,
@@ -285,6 +269,7 @@ pub(super) fn backward<C: Channelwise>(
     // Tasks by the extents alone: at most 64 sets of partial sums.
     let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(LayerSums::<C>::SOME);
     let (first, rest) = outs.split_at_mut(1);
+    let walk = Layout::with_order(*shape, &order);
     let totals = fill_walk::<C, _>(isa, pool, &mut first[0], &walk, per_task * len, |task, dtype, to| {
         let mut sums = LayerSums::<C>::new(len);
         let row = task * per_task;
