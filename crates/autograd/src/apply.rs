@@ -97,19 +97,19 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
     let keep_output = |(i, array): (usize, &Array)| saves.output(i).then(|| (ins.len() + i, Saved::value(array)));
     let saved_inputs = ins.iter().enumerate().filter_map(keep_input);
     let saved: Vec<(usize, Saved)> = saved_inputs.chain(outs.iter().enumerate().filter_map(keep_output)).collect();
-    let again = table::again(&op, ins.len()).and_then(|again| {
-        let operand = |i: &usize| match saved.iter().find(|(at, _)| at == i) {
-            Some((_, saved)) => Some(saved.clone()),
-            // What only moves or rounds a value keeps nothing: it is worth doing again if the value itself is.
-            None => ins.get(*i).map(|var| var.saved()).filter(|saved| matches!(saved, Saved::Again(_))),
-        };
-        let operands = if matches!(again.op, Op::Binary(Binary::Add | Binary::Sub)) {
-            addends(ins, &first)?
-        } else {
-            again.operands.iter().map(operand).collect::<Option<_>>()?
-        };
-        Again::new(again.op, operands, &first, !(first.dtype().is_half() && again.unrounded))
-    });
+    let again = if matches!(op, Op::Binary(Binary::Add | Binary::Sub)) {
+        addends(ins, &first).and_then(|operands| Again::new(op.clone(), operands, &first, true))
+    } else {
+        table::again(&op, ins.len()).and_then(|again| {
+            let operand = |i: &usize| match saved.iter().find(|(at, _)| at == i) {
+                Some((_, saved)) => Some(saved.clone()),
+                // What only moves or rounds a value keeps nothing: it is worth doing again if the value itself is.
+                None => ins.get(*i).map(|var| var.saved()).filter(|saved| matches!(saved, Saved::Again(_))),
+            };
+            let operands: Option<SmallVec<[Saved; 5]>> = again.operands.iter().map(operand).collect();
+            Again::new(again.op, operands?, &first, !(first.dtype().is_half() && again.unrounded))
+        })
+    };
     let recast = match (&op, ins) {
         (Op::Cast(_), [var]) if var.node().is_some_and(|n| n.is_leaf_view()) => Some(Box::new(var.array().clone())),
         _ => None,

@@ -134,13 +134,13 @@ pub(crate) struct Recipe {
 }
 
 /// How the first output of an operator with so many inputs is computed again by one elementwise pass over values that its gradient saves
-/// (or that are computed again themselves): then whoever needs the output saves nothing. Of a sum, whose gradient saves nothing, whoever needs
-/// it saves an operand, if that is less. `None` where nothing is gained.
+/// (or that are computed again themselves): then whoever needs the output saves nothing. `None` where nothing is gained, and for a sum, whose
+/// gradient saves nothing: see [`crate::saved::addends`].
 pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
     let recipe = |op: Op, operands: SmallVec<[usize; 5]>| Some(Recipe { op, operands, unrounded: false });
     match op {
         Op::Unary(row) if row.saved() == Saved::Input => recipe(op.clone(), smallvec![0]),
-        Op::Binary(Binary::Mul | Binary::Add | Binary::Sub) => recipe(op.clone(), smallvec![0, 1]),
+        Op::Binary(Binary::Mul) => recipe(op.clone(), smallvec![0, 1]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => {
             let act = epilogue.act.filter(|act| act.saved() == Saved::Input)?;
             Some(Recipe { op: Op::Unary(act), operands: smallvec![inputs + 1], unrounded: true })
@@ -313,7 +313,13 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
                 };
                 c.fit(product, i)
             };
-            shares(g, &c.needs).enumerate().map(|(i, g)| g.map(|g| partial(i, g)).transpose()).collect::<Result<_>>()?
+            // The last operand has the gradient for itself, unless something else keeps it.
+            match (c.needs[0], c.needs[1]) {
+                (true, true) => smallvec![Some(partial(0, g.clone())?), Some(partial(1, g)?)],
+                (true, false) => smallvec![Some(partial(0, g)?), None],
+                (false, true) => smallvec![None, Some(partial(1, g)?)],
+                (false, false) => smallvec![None, None],
+            }
         }
         Op::Scalar { op: row, value, reversed } => {
             let (value, reversed) = (*value, *reversed);
@@ -632,17 +638,6 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
             let reason = "it is differentiated through its definition, which needs all inputs";
             return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });
         }
-    })
-}
-
-/// The gradient for each operand that needs it. The last one has it for itself, unless something else keeps it.
-fn shares<V: Value>(g: V, needs: &[bool]) -> impl Iterator<Item = Option<V>> {
-    let last = needs.iter().rposition(|need| *need);
-    let mut g = Some(g);
-    needs.iter().enumerate().map(move |(i, need)| match need {
-        true if Some(i) == last => g.take(),
-        true => g.clone(),
-        false => None,
     })
 }
 

@@ -86,7 +86,7 @@ impl<'a> ArrayMut<'a> {
 
     /// Whether `op`, whose output this is, writes it over operand `at` and reads that from here: a borrow for reading cannot be had.
     pub fn overwrites(&self, op: &Op, at: usize, input: &Array) -> bool {
-        op.may_overwrite(at) && self.is_over(input) && self.array.meta() == input.meta()
+        self.is_over(input) && op.may_overwrite(at) && self.array.meta() == input.meta()
     }
 
     /// All bytes of a host storage.
