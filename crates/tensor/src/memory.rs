@@ -127,6 +127,15 @@ const LARGE: usize = 256 << 10;
 /// Size classes below it: four per power of two from 64 bytes up, so that padding stays below a quarter.
 const CLASSES: usize = 4 * (LARGE.ilog2() as usize - 5) + 1;
 
+/// Lists of small buffers per class. Each thread of a rayon pool looks first into its own: what it gave back is in its core's caches, and what
+/// another core has written would have to come from there.
+const LISTS: usize = 8;
+
+/// This thread's list; from the ninth on threads share.
+fn own_list() -> usize {
+    rayon::current_thread_index().unwrap_or(0) % LISTS
+}
+
 /// A pool of host buffers with accounting. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Pool(Arc<PoolInner>);
@@ -134,7 +143,7 @@ pub struct Pool(Arc<PoolInner>);
 #[derive(Debug)]
 struct PoolInner {
     accounting: Accounting,
-    free: [Mutex<Vec<Block>>; CLASSES],
+    free: [[Mutex<Vec<Block>>; CLASSES]; LISTS],
     large: Mutex<Arena>,
 }
 
@@ -142,7 +151,7 @@ impl Default for PoolInner {
     fn default() -> Self {
         PoolInner {
             accounting: Accounting::default(),
-            free: std::array::from_fn(|_| Mutex::new(Vec::new())),
+            free: std::array::from_fn(|_| std::array::from_fn(|_| Mutex::default())),
             large: Mutex::default(),
         }
     }
@@ -176,7 +185,8 @@ impl Pool {
 
     fn small(&self, bytes: usize) -> Option<Block> {
         let (index, capacity) = size_class(bytes);
-        if let Some(warm) = locked(self.0.free.get(index)?).pop() {
+        let own = own_list();
+        if let Some(warm) = (0..LISTS).find_map(|i| locked(&self.0.free[(own + i) % LISTS][index]).pop()) {
             return Some(warm);
         }
         let layout = Layout::from_size_align(capacity, ALIGN).ok()?;
@@ -198,7 +208,7 @@ impl Pool {
 
 impl PoolInner {
     fn free_small(&self) {
-        for (index, list) in self.free.iter().enumerate() {
+        for (index, list) in self.free.iter().flat_map(|lists| lists.iter().enumerate()) {
             locked(list).drain(..).for_each(|block| free(block, index));
         }
     }
@@ -270,7 +280,7 @@ impl Drop for HostBuffer {
         if self.bytes >= LARGE {
             locked(&self.pool.0.large).free(block.0, self.bytes);
         } else {
-            locked(&self.pool.0.free[size_class(self.bytes).0]).push(block);
+            locked(&self.pool.0.free[own_list()][size_class(self.bytes).0]).push(block);
         }
     }
 }
@@ -307,5 +317,19 @@ mod tests {
             (stats.live(Class::Activations), stats.peak(Class::Activations), stats.live(Class::Gradients)),
             (0, 1000, 990)
         );
+    }
+
+    #[test]
+    fn a_thread_takes_its_own_buffer_first_and_anothers_before_new_memory() {
+        let (pool, threads) = (Pool::default(), rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
+        let buffers = threads.broadcast(|_| Some(pool.alloc(1000, Class::Workspace).unwrap()));
+        let addresses: Vec<usize> = buffers.iter().flatten().map(|b| b.as_ptr() as usize).collect();
+        let buffers = Mutex::new(buffers);
+        threads.broadcast(|thread| drop(buffers.lock().unwrap()[thread.index()].take()));
+        let again = threads.broadcast(|_| pool.alloc(1000, Class::Workspace).unwrap());
+        assert_eq!(again.iter().map(|b| b.as_ptr() as usize).collect::<Vec<_>>(), addresses);
+        drop(again);
+        let both = threads.install(|| [(); 2].map(|()| pool.alloc(1000, Class::Workspace).unwrap()));
+        assert!(both.iter().all(|b| addresses.contains(&(b.as_ptr() as usize))));
     }
 }

@@ -174,33 +174,38 @@ impl Terms for Columns {
 
 /// Sums over the rows of an `[outer, rows, columns]` operand: f32 within a fixed number of rows, f64 across.
 pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usize, rows: usize, columns: usize) -> Vec<f64> {
-    let per_task = (TASK / columns.max(1)).clamp(1, BLOCK);
+    // Very long rows are summed in strips: sums of few rows each would be more memory than what is summed.
+    let wide = columns.clamp(1, 4 * BLOCK);
+    let strips = columns.div_ceil(wide);
+    let per_task = (TASK / wide).clamp(1, BLOCK);
     let tasks = rows.div_ceil(per_task);
     // Whole rows, as many as the first-level cache has room for: sums are loaded and stored once for all of them.
-    let some = (8 * BLOCK / columns.max(1)).clamp(1, per_task);
+    let some = if strips > 1 { 1 } else { (8 * BLOCK / wide).clamp(1, per_task) };
     let zeros = |n: usize| vec![C::zero(); n];
-    let parts: Vec<Vec<C>> = (0..outer * tasks)
+    // [outer][strip][task]
+    let parts: Vec<Vec<C>> = (0..outer * strips * tasks)
         .into_par_iter()
         .map_init(
-            || (zeros(some * columns), zeros(columns), zeros(columns)),
+            || (zeros(some * wide), zeros(wide), zeros(wide)),
             |(buffer, coefficients, unused), task| {
-                let mut acc = zeros(columns);
-                let (first, task) = (task / tasks * rows, task % tasks);
+                let (first, strip, task) = (task / (strips * tasks) * rows, task / tasks % strips * wide, task % tasks);
+                let count = wide.min(columns - strip);
+                let mut acc = zeros(count);
                 let until = rows.min((task + 1) * per_task);
                 for row in (task * per_task..until).step_by(some) {
-                    let n = some.min(until - row) * columns;
-                    let x = x.block(isa, (first + row) * columns, n, buffer);
-                    C::sum_channels(isa, Columns, x, x, coefficients, [&mut acc, unused]);
+                    let n = some.min(until - row) * count;
+                    let x = x.block(isa, (first + row) * columns + strip, n, buffer);
+                    C::sum_channels(isa, Columns, x, x, &coefficients[..count], [&mut acc, &mut unused[..count]]);
                 }
                 acc
             },
         )
         .collect();
     let mut total = vec![0.0; outer * columns];
-    for (total, parts) in total.chunks_mut(columns).zip(parts.chunks(tasks)) {
-        for part in parts {
-            total.iter_mut().zip(part).for_each(|(t, p)| *t += p.as_f64());
-        }
+    for (total, parts) in total.chunks_mut(columns).zip(parts.chunks(strips * tasks)) {
+        total.par_chunks_mut(wide).zip(parts.par_chunks(tasks)).for_each(|(total, parts)| {
+            parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(total, part)| *total += part.as_f64()));
+        });
     }
     total
 }
