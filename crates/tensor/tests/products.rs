@@ -2,10 +2,10 @@
 //! image. At every instruction set, in both layouts, against the naive f64 reference.
 
 use binade_tensor::cpu::Cpu;
-use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Unary};
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::{Exact, assert_op};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run};
+use binade_tensor::{Array, Class, DType, Device, Dims, Key, Op, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -38,6 +38,19 @@ fn assert_at_every_isa(cases: impl Fn(&Device) -> Vec<(Op, Vec<Array>, DType)>) 
             let ins = || ins.iter().map(|a| format!("{} {:?}", a.dtype(), a.layout())).collect::<Vec<_>>().join(", ");
             assert_eq!(failure, None, "{isa} {}", ins());
         }
+    });
+}
+
+#[test]
+fn sums_over_rows_of_any_length_and_over_none() {
+    let sum = |dims: Dims| Op::Reduce { kind: Reduce::Sum, dims, keepdim: false };
+    assert_at_every_isa(|device| {
+        let wide = [DType::F32, DType::BF16].map(|dtype| (sum(Dims::one(0)), vec![array(device, &[9, 65, 192], dtype)], dtype));
+        let parts = array(device, &[3, 10, 5000], DType::F32);
+        let none = array(device, &[0, 5, 3], DType::F32);
+        let mut cases = vec![(sum(Dims::one(1)), vec![parts], DType::F32), (sum(Dims::one(0).with(1)), vec![none], DType::F32)];
+        cases.extend(wide);
+        cases
     });
 }
 

@@ -178,7 +178,7 @@ pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usiz
     let wide = columns.clamp(1, 4 * BLOCK);
     let strips = columns.div_ceil(wide);
     let per_task = (TASK / wide).clamp(1, BLOCK);
-    let tasks = rows.div_ceil(per_task);
+    let tasks = rows.div_ceil(per_task).max(1);
     // Whole rows, as many as the first-level cache has room for: sums are loaded and stored once for all of them.
     let some = if strips > 1 { 1 } else { (8 * BLOCK / wide).clamp(1, per_task) };
     let zeros = |n: usize| vec![C::zero(); n];
