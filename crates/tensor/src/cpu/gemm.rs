@@ -40,12 +40,16 @@ impl Matrix<'_> {
     /// Widens `to.len()` elements of a row.
     fn row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
         let [r, c] = self.strides;
-        let at = self.offset + row * r + column * c;
+        C::load(isa, self.dtype, self.bytes, self.offset + row * r + column * c, c, to);
+    }
+
+    /// As [`Matrix::row`], for rows one after the other: those that follow are asked for.
+    fn next_row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
+        let ([r, c], size) = (self.strides, self.dtype.size());
         if c == 1 {
-            let size = self.dtype.size();
-            prefetch::ask(self.bytes, (at + AHEAD * r) * size, to.len() * size);
+            prefetch::ask(self.bytes, (self.offset + (row + AHEAD) * r + column) * size, to.len() * size);
         }
-        C::load(isa, self.dtype, self.bytes, at, c, to);
+        self.row(isa, row, column, to);
     }
 
     fn transposed(&self) -> Self {
@@ -66,7 +70,7 @@ impl Matrix<'_> {
             for from in (0..k).step_by(DEEP) {
                 let deep = DEEP.min(k - from);
                 for j in 0..columns {
-                    self.transposed().row(isa, first + j, from, &mut buffer[j * DEEP..][..deep]);
+                    self.transposed().next_row(isa, first + j, from, &mut buffer[j * DEEP..][..deep]);
                 }
                 C::transpose(isa, &buffer, DEEP, columns, deep, &mut panel[from * width..], width);
             }
@@ -75,7 +79,7 @@ impl Matrix<'_> {
             }
         } else {
             for (l, row) in panel.chunks_mut(width).enumerate().take(k) {
-                self.row(isa, l, first, &mut row[..columns]);
+                self.next_row(isa, l, first, &mut row[..columns]);
                 row[columns..].fill(C::zero());
             }
         }
@@ -298,11 +302,11 @@ impl Product {
         let (_, [distance, step]) = self.strip(a, rows);
         if distance == 1 {
             for l in 0..deep {
-                a.transposed().row(isa, from + l, first, &mut strip[l * step..][..rows]);
+                a.transposed().next_row(isa, from + l, first, &mut strip[l * step..][..rows]);
             }
         } else {
             for i in 0..rows {
-                a.row(isa, first + i, from, &mut strip[i * distance..][..deep]);
+                a.next_row(isa, first + i, from, &mut strip[i * distance..][..deep]);
             }
         }
     }

@@ -65,7 +65,7 @@ impl<'a, C: Copy> Block<'a, C> {
         for panel in 0..=last {
             let narrow = L::N > 1 && self.columns - panel * width <= L::N;
             let mut rows = self.rows;
-            let next = if panel < last { self.stretch(panel + 1) } else { &[] };
+            let next = if panel < last && self.b_step == width { self.stretch(panel + 1) } else { &[] };
             let mut asked = 0;
             while !rows.is_empty() {
                 // SAFETY: every index of the rows, segments and panels was checked above.
@@ -87,10 +87,10 @@ impl<'a, C: Copy> Block<'a, C> {
         }
     }
 
-    /// The part of a panel that is used, if it lies in one piece.
+    /// The part of a dense panel that is used, if it lies in one piece and several tiles of rows are to come.
     fn stretch(&self, panel: usize) -> &'a [C] {
         match self.segments {
-            [Segment { b, len, .. }] => {
+            [Segment { b, len, .. }] if self.rows.len() >= 32 => {
                 self.b.get(panel * self.panel + b..panel * self.panel + b + len * self.b_step).unwrap_or_default()
             }
             _ => &[],

@@ -164,8 +164,12 @@ pub(super) unsafe fn accumulate<L: Lanes, const MR: usize, const NV: usize>(
 ) {
     let (mut at, mut b) = (a, b);
     for _ in 0..len {
-        // SAFETY: the caller's promise.
-        let columns: [L; NV] = std::array::from_fn(|j| unsafe { L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)) });
+        // No closure: it would not be inlined, and be compiled without the instruction set.
+        let mut columns = [L::splat(0.0); NV];
+        for (j, column) in columns.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *column = unsafe { L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)) };
+        }
         for (acc, row) in acc.iter_mut().zip(rows) {
             // SAFETY: the caller's promise.
             let x = L::broadcast(unsafe { *row.add(at) });
