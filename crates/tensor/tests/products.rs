@@ -204,6 +204,27 @@ fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
 }
 
 #[test]
+fn a_row_of_a_product_has_the_same_bits_in_a_full_tile_and_in_a_part_of_one() {
+    let (k, n) = (300, 64);
+    each_device(|device, isa| {
+        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+            let b = array(device, &[k, n], dtype);
+            let rows = permuted(device, &[50, k], &order, dtype);
+            let product = |m: usize| {
+                let a = rows.with_layout(rows.layout().narrow(0, 0, m)).unwrap();
+                run(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations).unwrap()[0]
+                    .to_f64_vec()
+                    .unwrap()
+            };
+            let all = product(50);
+            for m in [13, 23, 31] {
+                assert!(product(m) == all[..m * n], "{isa} {dtype} {order:?}: {m} rows");
+            }
+        }
+    });
+}
+
+#[test]
 fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
     each_device(|device, isa| {
         for dtype in [DType::F32, DType::F16, DType::BF16] {

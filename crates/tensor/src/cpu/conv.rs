@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::depthwise;
-use super::gemm::{DEPTH, Finish, Panel, elements_of, output_parts, workspace};
+use super::finish::{Finish, output_parts};
+use super::gemm::{DEPTH, Panel, elements_of, workspace};
 use super::narrow::{self, Narrow};
 use super::operand::{BLOCK, Compute, Operand, elements_mut};
 use super::tile::{Block, Row, Segment, Tile};

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::conv::{Correlation, Phase, Piece, Source, Tap};
-use super::gemm::{Finish, output_parts, workspace};
+use super::finish::{Finish, output_parts};
+use super::gemm::workspace;
 use super::operand::Compute;
 use super::tile::Tile;
 use crate::memory::{HostBuffer, Pool};

@@ -8,6 +8,7 @@ mod conv;
 mod custom;
 mod depthwise;
 mod elementwise;
+mod finish;
 mod gather;
 mod gemm;
 mod index;

@@ -4,6 +4,17 @@
 use core::arch::asm;
 use core::arch::x86_64::{__m256, __m512};
 
+/// One row of a tile: a number of A times two vectors of B, the third and the first two of the registers, added to two accumulators.
+macro_rules! row {
+    ($address:literal, $left:literal, $right:literal, $width:literal, [$b0:literal, $b1:literal, $x:literal]) => {
+        concat!(
+            concat!("vbroadcastss ", $x, ", [", $address, "]\n"),
+            concat!("vfmadd231ps {", $left, ":", $width, "}, ", $x, ", ", $b0, "\n"),
+            concat!("vfmadd231ps {", $right, ":", $width, "}, ", $x, ", ", $b1, "\n"),
+        )
+    };
+}
+
 /// [`super::Lanes::accumulate`] for 6 rows × 16 columns: 12 accumulators, 2 vectors of B and a number of A in 16 registers.
 ///
 /// # Safety
@@ -19,21 +30,6 @@ pub(super) unsafe fn tile_6x16(
     b_step: usize,
     len: usize,
 ) {
-    macro_rules! row {
-        ($row:literal, $left:literal, $right:literal) => {
-            concat!(
-                "vbroadcastss ymm15, [{",
-                $row,
-                "} + 4*{at}]\n",
-                "vfmadd231ps {",
-                $left,
-                ":y}, ymm15, ymm13\n",
-                "vfmadd231ps {",
-                $right,
-                ":y}, ymm15, ymm14\n",
-            )
-        };
-    }
     let [[c0, d0], [c1, d1], [c2, d2], [c3, d3], [c4, d4], [c5, d5]] = acc;
     // SAFETY: reads the places the caller named, writes registers alone.
     unsafe {
@@ -41,12 +37,12 @@ pub(super) unsafe fn tile_6x16(
             "2:",
             "vmovups ymm13, [{b}]",
             "vmovups ymm14, [{b} + 32]",
-            row!("r0", "c0", "d0"),
-            row!("r1", "c1", "d1"),
-            row!("r2", "c2", "d2"),
-            row!("r3", "c3", "d3"),
-            row!("r4", "c4", "d4"),
-            row!("r5", "c5", "d5"),
+            row!("{r0} + 4*{at}", "c0", "d0", "y", ["ymm13", "ymm14", "ymm15"]),
+            row!("{r1} + 4*{at}", "c1", "d1", "y", ["ymm13", "ymm14", "ymm15"]),
+            row!("{r2} + 4*{at}", "c2", "d2", "y", ["ymm13", "ymm14", "ymm15"]),
+            row!("{r3} + 4*{at}", "c3", "d3", "y", ["ymm13", "ymm14", "ymm15"]),
+            row!("{r4} + 4*{at}", "c4", "d4", "y", ["ymm13", "ymm14", "ymm15"]),
+            row!("{r5} + 4*{at}", "c5", "d5", "y", ["ymm13", "ymm14", "ymm15"]),
             "add {at}, {a_step}",
             "lea {b}, [{b} + 4*{b_step}]",
             "dec {len}",
@@ -65,7 +61,8 @@ pub(super) unsafe fn tile_6x16(
 }
 
 /// [`super::Lanes::accumulate`] for 12 rows × 32 columns. The rows are three times four at equal distances, so that their addresses fit the
-/// registers: `rows` are the first of each four, `apart` is the distance in bytes.
+/// registers: `rows` are the first of each four, `apart` is the distance in bytes. A panel of B and its rows of A do not fit the first-level
+/// cache together, so both are asked for eight steps ahead: two lines of B, and the lines of the first and the last number of a column of A.
 ///
 /// # Safety
 ///
@@ -81,21 +78,6 @@ pub(super) unsafe fn tile_12x32(
     b_step: usize,
     len: usize,
 ) {
-    macro_rules! row {
-        ($address:literal, $left:literal, $right:literal) => {
-            concat!(
-                "vbroadcastss zmm31, [",
-                $address,
-                "]\n",
-                "vfmadd231ps {",
-                $left,
-                ":z}, zmm31, zmm29\n",
-                "vfmadd231ps {",
-                $right,
-                ":z}, zmm31, zmm30\n",
-            )
-        };
-    }
     let [[c0, d0], [c1, d1], [c2, d2], [c3, d3], [c4, d4], [c5, d5], [c6, d6], [c7, d7], [c8, d8], [c9, d9], [ca, da], [cb, db]] =
         acc;
     // SAFETY: reads the places the caller named, writes registers alone.
@@ -108,18 +90,18 @@ pub(super) unsafe fn tile_12x32(
             "prefetcht0 [{b} + 1088]",
             "prefetcht0 [{r0} + 8*{a_step}]",
             "prefetcht0 [{r8} + 8*{a_step} + 12]",
-            row!("{r0}", "c0", "d0"),
-            row!("{r0} + {apart}", "c1", "d1"),
-            row!("{r0} + 2*{apart}", "c2", "d2"),
-            row!("{r0} + {thrice}", "c3", "d3"),
-            row!("{r4}", "c4", "d4"),
-            row!("{r4} + {apart}", "c5", "d5"),
-            row!("{r4} + 2*{apart}", "c6", "d6"),
-            row!("{r4} + {thrice}", "c7", "d7"),
-            row!("{r8}", "c8", "d8"),
-            row!("{r8} + {apart}", "c9", "d9"),
-            row!("{r8} + 2*{apart}", "ca", "da"),
-            row!("{r8} + {thrice}", "cb", "db"),
+            row!("{r0}", "c0", "d0", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r0} + {apart}", "c1", "d1", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r0} + 2*{apart}", "c2", "d2", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r0} + {thrice}", "c3", "d3", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r4}", "c4", "d4", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r4} + {apart}", "c5", "d5", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r4} + 2*{apart}", "c6", "d6", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r4} + {thrice}", "c7", "d7", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r8}", "c8", "d8", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r8} + {apart}", "c9", "d9", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r8} + 2*{apart}", "ca", "da", "z", ["zmm29", "zmm30", "zmm31"]),
+            row!("{r8} + {thrice}", "cb", "db", "z", ["zmm29", "zmm30", "zmm31"]),
             "add {r0}, {a_step}",
             "add {r4}, {a_step}",
             "add {r8}, {a_step}",

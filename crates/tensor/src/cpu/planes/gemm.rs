@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 
 use super::{Work, apart, pair_up, planes_of};
 use crate::cpu::elementwise::{activate, value_table};
-use crate::cpu::gemm::{Batch, Finish, Matrix, output_parts, workspace};
+use crate::cpu::finish::{Finish, output_parts};
+use crate::cpu::gemm::{Batch, Matrix, workspace};
 use crate::cpu::operand::{BLOCK, Compute as _, elements_mut};
 use crate::cpu::table::{Table, look_up};
 use crate::cpu::tile::{Row, Segment};
