@@ -2,7 +2,7 @@
 //! coefficient is the case of sixteen equal channels.
 
 use super::operand::Compute;
-use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, halves};
+use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
 
 /// An element from two values and four coefficients of its channel.
 pub trait PerChannel: Copy + Sync {
@@ -47,7 +47,7 @@ pub trait Channelwise: Compute {
         y: &mut [Y],
     );
     /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
-    fn sum_channels<F: Terms>(isa: Isa, f: F, g: &[Self], x: &[Self], k: &[Self], sums: [&mut [Self]; 2]);
+    fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
     /// `Σ g·w` and `Σ g·w·(x − m)`.
     fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self) -> [Self; 2];
     /// See [`RowsBackward`].
@@ -58,12 +58,6 @@ pub trait Channelwise: Compute {
 #[inline(always)]
 fn get<L: Lanes, X: Stored<L::Elem>>(from: &[X], at: usize) -> L {
     if at + L::N <= from.len() { X::get(&from[at..at + L::N]) } else { X::get_part(&from[at.min(from.len())..]) }
-}
-
-/// Writes the elements `at..at + N` that are there.
-#[inline(always)]
-fn put<L: Lanes, Y: Stored<L::Elem>>(value: L, to: &mut [Y], at: usize) {
-    if at + L::N <= to.len() { Y::put(value, &mut to[at..at + L::N]) } else { Y::put_part(value, &mut to[at..]) }
 }
 
 /// The elements `at..at + N`, and zeros beyond the end.
@@ -104,17 +98,33 @@ impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, F: PerChannel> MapChannels<'_, C,
     fn run_on<L: Lanes<Elem = C>>(self) {
         let MapChannels { f, g, x, k, y } = self;
         let channels = k[0].len();
-        for ((g, x), y) in g.chunks(channels).zip(x.chunks(channels)).zip(y.chunks_mut(channels)) {
-            let (n, k) = (y.len(), k.map(|k| &k[..y.len()]));
-            let body = n - n % L::N;
-            for c in (0..body).step_by(L::N) {
-                let k = k.map(|k| L::load(&k[c..c + L::N]));
-                Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
-            }
-            if body < n {
-                put(f.eval(get::<L, X>(g, body), get(x, body), k.map(|k| get(k, body))), y, body);
-            }
+        let whole = y.len() - y.len() % channels;
+        let ((g, g_rest), (x, x_rest), (y, y_rest)) = (g.split_at(whole), x.split_at(whole), y.split_at_mut(whole));
+        for ((g, x), y) in g.chunks_exact(channels).zip(x.chunks_exact(channels)).zip(y.chunks_exact_mut(channels)) {
+            map_pixel::<L, _, _, _>(f, g, x, k, y);
         }
+        map_pixel::<L, _, _, _>(f, g_rest, x_rest, k, y_rest);
+    }
+}
+
+/// One pixel, or as much of it as there is.
+#[inline(always)]
+fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
+    f: F,
+    g: &[X],
+    x: &[X],
+    k: [&[L::Elem]; 4],
+    y: &mut [Y],
+) {
+    let n = y.len();
+    let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
+    for c in (0..body).step_by(L::N) {
+        let k = k.map(|k| L::load(&k[c..c + L::N]));
+        Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
+    }
+    if body < n {
+        let k = k.map(|k| L::load_part(&k[body..]));
+        Y::put_part(f.eval(X::get_part::<L>(&g[body..]), X::get_part(&x[body..]), k), &mut y[body..]);
     }
 }
 
@@ -126,53 +136,78 @@ impl<X: Stored<f32>, Y: Stored<f32>, F: PerChannel> Kernel for MapChannels<'_, f
     }
 }
 
-struct SumChannels<'a, C, F> {
+struct SumChannels<'a, C, X, F> {
     f: F,
-    g: &'a [C],
-    x: &'a [C],
+    g: &'a [X],
+    x: &'a [X],
     k: &'a [C],
     sums: [&'a mut [C]; 2],
 }
 
-impl<C: Copy + Default, F: Terms> SumChannels<'_, C, F> {
+impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run_on<L: Lanes<Elem = C>>(mut self) {
+        let channels = self.k.len();
+        let mut c = 0;
+        // Two vectors at a time: one sum is a chain of additions, each of which waits for the one before.
+        while c + 2 * L::N <= channels {
+            self.columns::<L, 2>(c);
+            c += 2 * L::N;
+        }
+        while c + L::N <= channels {
+            self.columns::<L, 1>(c);
+            c += L::N;
+        }
         let SumChannels { f, g, x, k, sums: [first, second] } = self;
-        let (zero, channels) = (C::default(), k.len());
-        let (pixels, rest) = (x.len() / channels, x.len() % channels);
-        for c in (0..channels).step_by(L::N) {
-            let mut sums = (load::<L>(first, c, zero), load::<L>(second, c, zero));
-            let kc = load::<L>(k, c, zero);
-            if c + L::N <= channels {
-                for pixel in 0..pixels {
-                    let at = pixel * channels + c;
-                    let (a, b) = f.eval(L::load(&g[at..at + L::N]), L::load(&x[at..at + L::N]), kc);
-                    sums = (sums.0 + a, sums.1 + b);
-                }
-            } else {
-                for pixel in 0..pixels {
-                    let (g, x) = (&g[pixel * channels..][..channels], &x[pixel * channels..][..channels]);
-                    let (a, b) = f.eval(load::<L>(g, c, zero), load::<L>(x, c, zero), kc);
-                    sums = (sums.0 + a, sums.1 + b);
-                }
+        let mut add = |g: &[X], x: &[X], part: std::ops::Range<usize>| {
+            let k = L::load_part(&k[part.clone()]);
+            let (a, b) = f.eval(X::get_part(&g[part.clone()]), X::get_part(&x[part.clone()]), k);
+            for (sum, term) in [(&mut *first, a), (&mut *second, b)] {
+                let sum = &mut sum[part.clone()];
+                (L::load_part(sum) + term).store_part(sum);
             }
-            store(sums.0, first, c, zero);
-            store(sums.1, second, c, zero);
+        };
+        if c < channels {
+            for (g, x) in g.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+                add(g, x, c..channels);
+            }
         }
         // A last pixel that is cut off: only the elements that are there count.
-        let (g, x) = (&g[pixels * channels..], &x[pixels * channels..]);
-        for c in (0..rest).step_by(L::N) {
-            let n = L::N.min(rest - c);
-            let (a, b) = f.eval(load::<L>(g, c, zero), load::<L>(x, c, zero), load::<L>(&k[..c + n], c, zero));
-            for (sum, term) in [(&mut *first, a), (&mut *second, b)] {
-                let total = load::<L>(&sum[..c + n], c, zero) + term;
-                store(total, &mut sum[..c + n], c, zero);
+        let (g, x) = (g.chunks_exact(channels).remainder(), x.chunks_exact(channels).remainder());
+        for c in (0..x.len()).step_by(L::N) {
+            add(g, x, c..x.len().min(c + L::N));
+        }
+    }
+
+    /// The sums of K vectors of channels from `c` on, over all whole pixels.
+    #[inline(always)]
+    fn columns<L: Lanes<Elem = C>, const K: usize>(&mut self, c: usize) {
+        let SumChannels { f, g, x, k, sums: [first, second] } = self;
+        let channels = k.len();
+        let mut sums = [[L::splat(0.0); 2]; K];
+        let mut means = [L::splat(0.0); K];
+        for i in 0..K {
+            let at = c + i * L::N..c + (i + 1) * L::N;
+            sums[i] = [L::load(&first[at.clone()]), L::load(&second[at.clone()])];
+            means[i] = L::load(&k[at]);
+        }
+        for (g, x) in g.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+            let (g, x) = (&g[c..c + K * L::N], &x[c..c + K * L::N]);
+            for i in 0..K {
+                let at = i * L::N..(i + 1) * L::N;
+                let (a, b) = f.eval(X::get::<L>(&g[at.clone()]), X::get(&x[at]), means[i]);
+                sums[i] = [sums[i][0] + a, sums[i][1] + b];
             }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            let at = c + i * L::N..c + (i + 1) * L::N;
+            sums[0].store(&mut first[at.clone()]);
+            sums[1].store(&mut second[at]);
         }
     }
 }
 
-impl<F: Terms> Kernel for SumChannels<'_, f32, F> {
+impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
@@ -189,13 +224,22 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
         let mean = L::broadcast(mean);
         let mut parts = [[L::splat(0.0); 2]; 16];
         let count = 16 / L::N;
-        for at in (0..x.len()).step_by(16) {
+        let n = x.len().min(g.len()).min(w.len());
+        let body = n - n % 16;
+        let chunks = g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(w[..body].chunks_exact(16));
+        for ((g, x), w) in chunks {
+            prefetch::ahead(g);
+            prefetch::ahead(x);
             for (i, part) in parts.iter_mut().enumerate().take(count) {
-                let at = at + i * L::N;
+                let at = i * L::N..(i + 1) * L::N;
+                row_terms(part, X::get(&g[at.clone()]), X::get(&x[at.clone()]), L::load(&w[at]), mean);
+            }
+        }
+        if body < n {
+            for (i, part) in parts.iter_mut().enumerate().take(count) {
                 // Beyond the end g is 0.
-                let gw = get::<L, X>(g, at) * get::<L, C>(w, at);
-                part[0] = part[0] + gw;
-                part[1] = gw.mul_add(get::<L, X>(x, at) - mean, part[1]);
+                let at = body + i * L::N;
+                row_terms(part, get::<L, X>(&g[..n], at), get(&x[..n], at), get(&w[..n], at), mean);
             }
         }
         std::array::from_fn(|j| {
@@ -206,6 +250,13 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
             halves(&mut sums)
         })
     }
+}
+
+/// Adds `g·w` and `g·w·(x − m)`.
+#[inline(always)]
+fn row_terms<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, mean: L) {
+    let gw = g * w;
+    *sums = [sums[0] + gw, gw.mul_add(x - mean, sums[1])];
 }
 
 impl<X: Stored<f32>> Kernel for RowSums<'_, f32, X> {
@@ -220,23 +271,39 @@ impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, const R: usize> RowsBackward<'_, 
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) {
         let RowsBackward { g, x, w, scalars, dx, dw, db } = self;
-        let scalars = scalars.map(|row| row.map(|s| L::splat(s)));
+        let scalars = scalars.map(|[mean, rstd, slope, shift]| [mean, rstd, -slope, -shift].map(|s| L::splat(s)));
         let n = w.len();
-        let (g, x) = (g.map(|g| &g[..n]), x.map(|x| &x[..n]));
-        let (dw, db) = (&mut dw[..n], &mut db[..n]);
-        for at in (0..n).step_by(L::N) {
-            let (w, mut sum, mut product) = (get::<L, C>(w, at), get::<L, C>(db, at), get::<L, C>(dw, at));
+        let body = n - n % L::N;
+        let ((w, w_rest), (dw, dw_rest), (db, db_rest)) = (w.split_at(body), dw.split_at_mut(body), db.split_at_mut(body));
+        let sums = w.chunks_exact(L::N).zip(dw.chunks_exact_mut(L::N)).zip(db.chunks_exact_mut(L::N));
+        for (i, ((w, dw), db)) in sums.enumerate() {
+            let at = i * L::N..(i + 1) * L::N;
+            let (w, mut sums) = (L::load(w), [L::load(dw), L::load(db)]);
             for r in 0..R {
-                let [mean, rstd, slope, shift] = scalars[r];
-                let (g, centred) = (get::<L, X>(g[r], at), get::<L, X>(x[r], at) - mean);
-                put(g * w * rstd - (centred * slope + shift), dx[r], at);
-                product = (g * rstd).mul_add(centred, product);
-                sum = sum + g;
+                let (g, x) = (X::get(&g[r][at.clone()]), X::get(&x[r][at.clone()]));
+                Y::put(row_gradient(&mut sums, g, x, w, scalars[r]), &mut dx[r][at.clone()]);
             }
-            put(product, dw, at);
-            put(sum, db, at);
+            sums[0].store(dw);
+            sums[1].store(db);
+        }
+        if body < n {
+            let (w, mut sums) = (L::load_part(w_rest), [L::load_part(dw_rest), L::load_part(db_rest)]);
+            for r in 0..R {
+                let (g, x) = (X::get_part(&g[r][body..n]), X::get_part(&x[r][body..n]));
+                Y::put_part(row_gradient(&mut sums, g, x, w, scalars[r]), &mut dx[r][body..n]);
+            }
+            sums[0].store_part(dw_rest);
+            sums[1].store_part(db_rest);
         }
     }
+}
+
+/// Adds to the sums by weight and bias, and returns the gradient by x. Slope and shift come negated.
+#[inline(always)]
+fn row_gradient<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, [mean, rstd, slope, shift]: [L; 4]) -> L {
+    let (scaled, centred) = (g * rstd, x - mean);
+    *sums = [scaled.mul_add(centred, sums[0]), sums[1] + g];
+    scaled.mul_add(w, centred.mul_add(slope, shift))
 }
 
 impl<X: Stored<f32>, Y: Stored<f32>, const R: usize> Kernel for RowsBackward<'_, f32, X, Y, R> {
@@ -251,7 +318,7 @@ impl Channelwise for f32 {
     fn per_channel<F: PerChannel, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: [&[f32]; 4], y: &mut [Y]) {
         dispatch(isa, MapChannels { f, g, x, k, y });
     }
-    fn sum_channels<F: Terms>(isa: Isa, f: F, g: &[f32], x: &[f32], k: &[f32], sums: [&mut [f32]; 2]) {
+    fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
         dispatch(isa, SumChannels { f, g, x, k, sums });
     }
     fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
@@ -273,7 +340,7 @@ impl Channelwise for f64 {
     ) {
         MapChannels { f, g, x, k, y }.run_on::<f64>();
     }
-    fn sum_channels<F: Terms>(_isa: Isa, f: F, g: &[f64], x: &[f64], k: &[f64], sums: [&mut [f64]; 2]) {
+    fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
         SumChannels { f, g, x, k, sums }.run_on::<f64>();
     }
     fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {

@@ -6,7 +6,7 @@ use num_traits::Float;
 
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
-use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves};
+use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves, prefetch};
 use crate::{Array, ArrayMut, Error, Result};
 
 #[derive(Clone, Copy)]
@@ -261,12 +261,15 @@ pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: 
     });
 }
 
-fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
+/// One row; `ahead` is called when it has been read once.
+fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y], ahead: impl Fn()) {
     if log {
         let total = C::sum(isa, First, g, C::zero());
+        ahead();
         C::map2(isa, LogSlope(total.as_f64()), g, y, to);
     } else {
         let dot = C::dot(isa, g, y);
+        ahead();
         C::map2(isa, Slope(dot.as_f64()), g, y, to);
     }
 }
@@ -281,7 +284,14 @@ fn backward_dense<C: Rows, T: Stored<C>>(
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
     let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
-    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to));
+    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| {
+        let ahead = || {
+            for next in [g, y] {
+                prefetch::ask(bytemuck::cast_slice(next), (i + 1) * n * size_of::<T>(), n * size_of::<T>());
+            }
+        };
+        backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to, ahead);
+    });
     Some(())
 }
 
@@ -305,7 +315,7 @@ pub(super) fn backward<C: Rows>(
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
         let (mut pg, mut py) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
         let (g, y) = (g.block(isa, row * n, n, pg.get()), y.block(isa, row * n, n, py.get()));
-        backward_row::<C, C, C>(isa, log, g, y, to);
+        backward_row::<C, C, C>(isa, log, g, y, to, || ());
     });
 }
 

@@ -103,13 +103,14 @@ impl Convert for bf16 {
         );
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [bf16]) {
-        #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx512 {
-            assert_eq!(from.len(), to.len());
-            // SAFETY: the level exists only after its features were detected; the lengths are equal.
-            return unsafe { x86::narrow_bf16_avx512(from, to) };
-        }
-        dispatch(isa, Each(narrow_bf16, from, to));
+        by_isa!(
+            isa,
+            from,
+            to,
+            |from, to| dispatch(Isa::Portable, Each(narrow_bf16, from, to)),
+            narrow_bf16_avx2,
+            narrow_bf16_avx512
+        );
     }
     fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [bf16]) {
         dispatch(isa, EachNoisy(stochastic_bf16, from, noise, to));
@@ -235,6 +236,9 @@ pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use x86::round_to_bf16;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{narrow_bf16, narrow_f16, widen_bf16, widen_f16};
     use core::arch::x86_64::*;
@@ -277,6 +281,18 @@ mod x86 {
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>().wrapping_add(4096)) }
     }
 
+    /// As `narrow_bf16`, the result in the upper halves of the words: a NaN gets no rounding but the quiet bit.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in crate::simd) fn round_to_bf16(x: __m256) -> __m256i {
+        let bits = _mm256_castps_si256(x);
+        let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(x, x));
+        let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let half = _mm256_and_si256(_mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)), number);
+        let quiet = _mm256_andnot_si256(number, _mm256_set1_epi32(0x0040_0000));
+        _mm256_or_si256(_mm256_add_epi32(bits, half), quiet)
+    }
+
     convert!(widen_f16_avx2, "avx2,fma,f16c", f16, f32, 8, widen_f16, |src, dst| {
         ahead(src);
         _mm256_storeu_ps(dst, _mm256_cvtph_ps(_mm_loadu_si128(src.cast())))
@@ -289,13 +305,26 @@ mod x86 {
         ahead(src);
         _mm512_storeu_ps(dst, _mm512_cvtph_ps(_mm256_loadu_si256(src.cast())))
     });
-    convert!(widen_bf16_avx2, "avx2,fma,f16c", bf16, f32, 8, widen_bf16, |src, dst| {
+    // One comparison tells whether there is a NaN among sixteen numbers, which is seldom.
+    convert!(widen_bf16_avx2, "avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
         ahead(src);
-        let bits = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.cast())));
-        let x = _mm256_castsi256_ps(bits);
-        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
-        let quiet = _mm256_and_si256(nan, _mm256_set1_epi32(0x0040_0000));
-        _mm256_storeu_ps(dst, _mm256_castsi256_ps(_mm256_or_si256(bits, quiet)))
+        let bits = [0, 8].map(|i| _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.add(i).cast()))));
+        let x = bits.map(|bits| _mm256_castsi256_ps(bits));
+        if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(x[0], x[1])) == 0 {
+            _mm256_storeu_ps(dst, x[0]);
+            _mm256_storeu_ps(dst.add(8), x[1]);
+        } else {
+            for i in 0..16 {
+                *dst.add(i) = widen_bf16(*src.add(i));
+            }
+        }
+    });
+    convert!(narrow_bf16_avx2, "avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
+        ahead_to_write(dst);
+        let [a, b] = [0, 8].map(|i| round_to_bf16(_mm256_loadu_ps(src.add(i))));
+        // Packing works inside the 128-bit parts.
+        let packed = _mm256_packus_epi32(_mm256_srli_epi32::<16>(a), _mm256_srli_epi32::<16>(b));
+        _mm256_storeu_si256(dst.cast(), _mm256_permute4x64_epi64::<0b1101_1000>(packed))
     });
     convert!(widen_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
         ahead(src);

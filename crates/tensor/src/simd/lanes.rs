@@ -4,7 +4,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use half::{bf16, f16};
 
-use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_bf16, widen_f16};
+use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_f16};
 use super::math;
 use super::table::Tabled;
 use super::wide::{Wide, Wide2};
@@ -54,7 +54,8 @@ pub trait Lanes:
     fn load_f16(from: &[f16]) -> Self;
     /// Writes the first `N` numbers, rounded once to nearest even.
     fn store_f16(self, to: &mut [f16]);
-    /// As [`Lanes::load_f16`].
+    /// The first `N` numbers, widened exactly. A signalling NaN may stay one: whatever computes with it makes it quiet, and so does a
+    /// store in 16 bit.
     fn load_bf16(from: &[bf16]) -> Self;
     /// As [`Lanes::store_f16`].
     fn store_bf16(self, to: &mut [bf16]);
@@ -391,7 +392,7 @@ f32_lanes!(P1, bool, 1,
     #[inline(always)]
     fn store_f16(self, to: &mut [f16]) { to[0] = narrow_f16(self.0); }
     #[inline(always)]
-    fn load_bf16(from: &[bf16]) -> P1 { P1(widen_bf16(from[0])) }
+    fn load_bf16(from: &[bf16]) -> P1 { P1(f32::from_bits((from[0].to_bits() as u32) << 16)) }
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) { to[0] = narrow_bf16(self.0); }
     // Two roundings: without the instruction a fused operation is a call to a library.

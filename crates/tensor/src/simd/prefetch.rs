@@ -29,3 +29,17 @@ pub fn ask_later(address: usize, written: bool) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (address, written);
 }
+
+/// Asks for what lies 4 KiB on, where kernels come back for the next row or block after a while of computing on this one, which the
+/// processor does not foresee. There need be nothing.
+#[inline(always)]
+pub fn ahead<T>(from: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: asking for a line has no effect but on time, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast::<i8>().wrapping_add(4096));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}

@@ -106,7 +106,13 @@ fn sixteen_bit_codes_survive_a_round_trip_at_every_level() {
         T::narrow(isa, &wide, &mut back);
         let mut in_registers = vec![0.0; codes.len() - 1];
         f32::map1(isa, Same, &codes[1..], &mut in_registers);
-        assert!(in_registers.iter().zip(&wide[1..]).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa:?}");
+        // In registers a signalling NaN may stay one until something computes with it.
+        let quiet = |x: f32| x.to_bits() | if x.is_nan() { 0x0040_0000 } else { 0 };
+        assert!(in_registers.iter().zip(&wide[1..]).all(|(&a, b)| quiet(a) == b.to_bits()), "{isa:?}");
+        // Stores from registers make it quiet.
+        f32::map1(isa, Same, &codes[1..], &mut back[1..]);
+        assert!(back[1..].iter().zip(&wide[1..]).all(|(&b, &w)| bits(b) == bits(from_f32(w))), "{isa:?}");
+        T::narrow(isa, &wide, &mut back);
         for ((&c, w), &b) in codes.iter().zip(&wide).zip(&back) {
             // NaN codes too: `half` keeps sign and payload and sets the quiet bit, as the instructions do.
             assert_eq!(w.to_bits(), to_f32(c).to_bits(), "{isa:?} {c:?}");

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::ptr;
 
+use super::convert::round_to_bf16;
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
@@ -53,27 +54,15 @@ f32_lanes!(V8, __m256, 8,
     #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V8 {
         assert!(from.len() >= 8);
-        x!({
-            let bits = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())));
-            let x = _mm256_castsi256_ps(bits);
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
-            V8(_mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_and_si256(nan, _mm256_set1_epi32(0x0040_0000)))))
-        })
+        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()))))))
     }
-    // As `narrow_bf16`: adding just under half an ulp, plus the last kept bit.
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) {
         assert!(to.len() >= 8);
         x!({
-            let bits = _mm256_castps_si256(self.0);
-            let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let up = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7fff)));
-            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
-            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(up, quiet, nan));
-            // Packing works inside the 128-bit parts.
-            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
-            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_castsi256_si128(packed))
+            let high = _mm256_srli_epi32::<16>(round_to_bf16(self.0));
+            let packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), packed)
         })
     }
     #[inline(always)]
@@ -190,12 +179,7 @@ f32_lanes!(V16, __mmask16, 16,
     #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V16 {
         assert!(from.len() >= 16);
-        x!({
-            let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast())));
-            let x = _mm512_castsi512_ps(bits);
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-            V16(_mm512_castsi512_ps(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x0040_0000))))
-        })
+        V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()))))))
     }
     // As `narrow_bf16`.
     #[inline(always)]

@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use super::{Given, fill_walk, flush, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
 use crate::cpu::elementwise::{activate, before_activation};
-use crate::cpu::operand::{BLOCK, Compute, Operand, TASK};
+use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, elements_mut, in_storage};
 use crate::cpu::rows::write;
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{Isa, Lanes};
+use crate::simd::{Isa, Lanes, Stored};
 use crate::{Array, ArrayMut, Layout, Shape};
 
 #[derive(Clone, Copy)]
@@ -50,18 +50,18 @@ struct Forward;
 impl PerChannel for Forward {
     #[inline(always)]
     fn eval<L: Lanes>(self, _g: L, x: L, k: [L; 4]) -> L {
-        (x - k[0]) * k[1] + k[2]
+        (x - k[0]).mul_add(k[1], k[2])
     }
 }
 
-/// `g·k₀ − ((x − k₁)·k₂ + k₃)`
+/// `g·k₀ + (x − k₁)·k₂ + k₃`
 #[derive(Clone, Copy)]
 struct Backward;
 
 impl PerChannel for Backward {
     #[inline(always)]
     fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
-        g * k[0] - ((x - k[1]) * k[2] + k[3])
+        g.mul_add(k[0], (x - k[1]).mul_add(k[2], k[3]))
     }
 }
 
@@ -123,12 +123,11 @@ impl Planes {
 
     /// Per stretch and channel, the sums of `f` with the coefficients `k(sample, channel)`: `[channel][2]`, one channel if the stretch has
     /// one.
-    fn sums<C: Channelwise, F: Terms>(
+    fn sums<C: Channelwise, R: Read<C>, F: Terms>(
         &self,
         isa: Isa,
         f: F,
-        g: Option<&Upstream<'_, C>>,
-        x: &Operand<'_>,
+        from: &R,
         index: usize,
         k: &[C],
         buffers: &mut Buffers<C>,
@@ -140,17 +139,14 @@ impl Planes {
         let mut sums = [vec![C::zero(); width], vec![C::zero(); width]];
         let mut total = [vec![0.0f64; width], vec![0.0f64; width]];
         let (block, mut chain) = (self.block(), 0);
-        if let Some(g) = g {
-            g.enter(self, channel, index / self.stretches.max(1), buffers);
-        }
-        for from in (0..len).step_by(block) {
-            let n = block.min(len - from);
-            let x = x.block(isa, start + from, n, &mut buffers.x);
-            let g = g.map_or(x, |g| g.block(isa, start + from, x, &mut buffers.upstream));
+        from.enter(self, channel, index / self.stretches.max(1), buffers);
+        for at in (0..len).step_by(block) {
+            let n = block.min(len - at);
+            let [g, x] = from.block(isa, start + at, n, &mut buffers.read);
             let [first, second] = &mut sums;
             C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
-            if chain >= CHAIN || from + n == len {
+            if chain >= CHAIN || at + n == len {
                 flush(&mut total, [first, second]);
                 chain = 0;
             }
@@ -162,26 +158,38 @@ impl Planes {
         vec![[first.iter().sum(), second.iter().sum()]]
     }
 
-    /// Coefficients for a stretch: of all channels, or sixteen times those of its channel.
-    fn coefficients<C: Copy>(&self, channel: Option<usize>, sample: usize, k: &[Vec<C>], per_sample: bool, to: &mut [Vec<C>]) {
+    /// Coefficients for a stretch: of all channels, or those of its channel `times` times.
+    fn coefficients<C: Copy>(
+        &self,
+        channel: Option<usize>,
+        sample: usize,
+        k: &[Vec<C>],
+        per_sample: bool,
+        times: usize,
+        to: &mut [Vec<C>],
+    ) {
         let base = if per_sample { sample * self.channels } else { 0 };
         for (to, k) in to.iter_mut().zip(k) {
             to.clear();
             match channel {
-                Some(c) => to.extend([k[base + c]; 16]),
+                Some(c) => to.resize(times, k[base + c]),
                 None => to.extend_from_slice(&k[base..base + self.channels]),
             }
         }
     }
 
+    /// How often [`Planes::apply`] repeats a plane's coefficients: a kernel goes through them again and again.
+    fn repeats(&self) -> usize {
+        self.stretch.next_multiple_of(16).min(256)
+    }
+
     /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.
-    fn apply<C: Channelwise, F: PerChannel>(
+    fn apply<C: Channelwise, R: Read<C>, F: PerChannel>(
         &self,
         isa: Isa,
         pool: &Pool,
         f: F,
-        g: Option<&Upstream<'_, C>>,
-        x: &Operand<'_>,
+        from: &R,
         k: [Vec<C>; 4],
         act: Option<Unary>,
         out: &mut ArrayMut<'_>,
@@ -204,29 +212,28 @@ impl Planes {
                     self.stretch.min(self.pixels - inside % self.pixels)
                 };
                 let channel = if self.last { None } else { Some(inside / self.pixels) };
-                self.coefficients(channel, sample, &k, per_sample, &mut coefficients);
+                self.coefficients(channel, sample, &k, per_sample, self.repeats(), &mut coefficients);
                 let [k0, k1, k2, k3] = &coefficients;
-                if let Some(g) = g {
-                    g.enter(self, channel, sample, &mut buffers);
-                }
-                for from in (0..len).step_by(self.block()) {
-                    let n = self.block().min(len - from);
-                    let x = x.block(isa, at + from, n, &mut buffers.x);
-                    let g = g.map_or(x, |g| g.block(isa, at + from, x, &mut buffers.upstream));
-                    let to = &mut to[(at + from - first) * dtype.size()..][..n * dtype.size()];
-                    let y = &mut buffers.y[..n];
-                    if act.is_none() && dtype == C::DTYPE {
-                        C::per_channel(isa, f, g, x, [k0, k1, k2, k3], crate::cpu::operand::elements_mut::<C>(to));
-                        continue;
-                    }
-                    C::per_channel(isa, f, g, x, [k0, k1, k2, k3], y);
-                    match act {
-                        Some(act) if dtype == C::DTYPE => activate(isa, act, y, crate::cpu::operand::elements_mut(to)),
-                        Some(act) => {
-                            activate(isa, act, y, &mut buffers.z[..n]);
-                            C::store(isa, &buffers.z[..n], to, dtype);
+                let k = [&k0[..], k1, k2, k3];
+                from.enter(self, channel, sample, &mut buffers);
+                for part in (0..len).step_by(self.block()) {
+                    let n = self.block().min(len - part);
+                    let [g, x] = from.block(isa, at + part, n, &mut buffers.read);
+                    let to = &mut to[(at + part - first) * dtype.size()..][..n * dtype.size()];
+                    let Some(act) = act else {
+                        if in_storage!(dtype, per_channel_into::<C>(isa, f, [g, x], k, to)).is_none() {
+                            C::per_channel(isa, f, g, x, k, &mut buffers.y[..n]);
+                            C::store(isa, &buffers.y[..n], to, dtype);
                         }
-                        None => C::store(isa, y, to, dtype),
+                        continue;
+                    };
+                    let y = &mut buffers.y[..n];
+                    C::per_channel(isa, f, g, x, k, y);
+                    if dtype == C::DTYPE {
+                        activate(isa, act, y, elements_mut(to));
+                    } else {
+                        activate(isa, act, y, &mut buffers.z[..n]);
+                        C::store(isa, &buffers.z[..n], to, dtype);
                     }
                 }
                 at += len;
@@ -235,14 +242,71 @@ impl Planes {
     }
 }
 
-struct Buffers<C> {
-    x: Vec<C>,
-    y: Vec<C>,
-    z: Vec<C>,
-    upstream: UpstreamBuffers<C>,
+/// Where a pass takes its elements from.
+trait Read<C>: Sync {
+    /// Their type.
+    type X: Stored<C>;
+    /// Takes what a stretch needs.
+    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>);
+    /// The `n` elements of g and x from `start` on; without a gradient x twice.
+    fn block<'b>(&'b self, isa: Isa, start: usize, n: usize, buffers: &'b mut ReadBuffers<C>) -> [&'b [Self::X]; 2];
 }
 
-struct UpstreamBuffers<C> {
+/// Dense operands of one type, read in place.
+struct InPlace<'a, T> {
+    g: &'a [T],
+    x: &'a [T],
+}
+
+impl<C, T: Stored<C>> Read<C> for InPlace<'_, T> {
+    type X = T;
+
+    fn enter(&self, _p: &Planes, _channel: Option<usize>, _sample: usize, _buffers: &mut Buffers<C>) {}
+
+    fn block<'b>(&'b self, _isa: Isa, start: usize, n: usize, _buffers: &'b mut ReadBuffers<C>) -> [&'b [T]; 2] {
+        [&self.g[start..start + n], &self.x[start..start + n]]
+    }
+}
+
+/// Operands widened block by block. The gradient is that of the normalised values: what arrives, behind an activation times its slope,
+/// whose argument is computed again from x.
+struct Widened<'a, C> {
+    g: Option<&'a Operand<'a>>,
+    x: &'a Operand<'a>,
+    /// The activation, and the coefficients that normalise.
+    act: Option<(Unary, [Vec<C>; 4])>,
+}
+
+impl<C: Channelwise> Read<C> for Widened<'_, C> {
+    type X = C;
+
+    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>) {
+        if let Some((_, k)) = &self.act {
+            p.coefficients(channel, sample, k, k[0].len() > p.channels, p.repeats(), &mut buffers.read.k);
+        }
+    }
+
+    fn block<'b>(&'b self, isa: Isa, start: usize, n: usize, buffers: &'b mut ReadBuffers<C>) -> [&'b [C]; 2] {
+        let ReadBuffers { x, g, argument, before, k: [k0, k1, k2, k3] } = buffers;
+        let x = self.x.block(isa, start, n, x);
+        let Some(operand) = self.g else { return [x, x] };
+        let g = operand.block(isa, start, n, g);
+        let Some((act, _)) = &self.act else { return [g, x] };
+        let (argument, before) = (&mut argument[..n], &mut before[..n]);
+        C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
+        before_activation(isa, *act, g, argument, before);
+        [before, x]
+    }
+}
+
+struct Buffers<C> {
+    y: Vec<C>,
+    z: Vec<C>,
+    read: ReadBuffers<C>,
+}
+
+struct ReadBuffers<C> {
+    x: Vec<C>,
     g: Vec<C>,
     argument: Vec<C>,
     before: Vec<C>,
@@ -252,37 +316,21 @@ struct UpstreamBuffers<C> {
 impl<C: Compute> Buffers<C> {
     fn new(n: usize) -> Buffers<C> {
         let zeros = || vec![C::zero(); n];
-        let upstream = UpstreamBuffers { g: zeros(), argument: zeros(), before: zeros(), k: [(); 4].map(|()| Vec::new()) };
-        Buffers { x: zeros(), y: zeros(), z: zeros(), upstream }
+        let read = ReadBuffers { x: zeros(), g: zeros(), argument: zeros(), before: zeros(), k: [(); 4].map(|()| Vec::new()) };
+        Buffers { y: zeros(), z: zeros(), read }
     }
 }
 
-/// The gradient of the normalised values: what arrives, behind an activation times its slope, whose argument is computed again from x.
-struct Upstream<'a, C> {
-    g: Operand<'a>,
-    /// The activation, and the coefficients that normalise.
-    act: Option<(Unary, [Vec<C>; 4])>,
-}
-
-impl<C: Channelwise> Upstream<'_, C> {
-    /// Takes the coefficients of a stretch.
-    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>) {
-        if let Some((_, k)) = &self.act {
-            p.coefficients(channel, sample, k, k[0].len() > p.channels, &mut buffers.upstream.k);
-        }
-    }
-
-    /// The elements from `start` on that belong to those of `x`.
-    fn block<'b>(&'b self, isa: Isa, start: usize, x: &[C], buffers: &'b mut UpstreamBuffers<C>) -> &'b [C] {
-        let n = x.len();
-        let UpstreamBuffers { g, argument, before, k: [k0, k1, k2, k3] } = buffers;
-        let g = self.g.block(isa, start, n, g);
-        let Some((act, _)) = &self.act else { return g };
-        let (argument, before) = (&mut argument[..n], &mut before[..n]);
-        C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
-        before_activation(isa, *act, g, argument, before);
-        before
-    }
+/// [`Channelwise::per_channel`] into the bytes of elements of type T.
+fn per_channel_into<C: Channelwise, T: Stored<C>>(
+    isa: Isa,
+    f: impl PerChannel,
+    [g, x]: [&[impl Stored<C>]; 2],
+    k: [&[C]; 4],
+    to: &mut [u8],
+) -> Option<()> {
+    C::per_channel(isa, f, g, x, k, elements_mut::<T>(to));
+    Some(())
 }
 
 /// Number of elements, mean, and sum of squared distances from it.
@@ -319,12 +367,43 @@ pub(super) fn forward<C: Channelwise>(
     let x = p.operand(ins[0], bytes[0], &shape);
     let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
     let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
+    if in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs)).is_none() {
+        forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs);
+    }
+}
+
+/// [`forward_from`] a dense x of type T.
+fn forward_in_place<C: Channelwise, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: &Given<C>,
+    p: &Planes,
+    x: &Operand<'_>,
+    weights: [&[C]; 2],
+    outs: &mut [ArrayMut<'_>],
+) -> Option<()> {
+    let x = x.dense::<T>()?;
+    forward_from(isa, pool, norm, given, p, &InPlace { g: x, x }, weights, outs);
+    Some(())
+}
+
+fn forward_from<C: Channelwise, R: Read<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: &Given<C>,
+    p: &Planes,
+    from: &R,
+    [w, b]: [&[C]; 2],
+    outs: &mut [ArrayMut<'_>],
+) {
     let groups = match norm.kind {
         NormKind::Group { groups } => groups,
         _ => p.channels,
     };
     // Of each group of each sample; batch norm has one sample for all.
-    let [mean, rstd] = given.unwrap_or_else(|| {
+    let [mean, rstd] = given.clone().unwrap_or_else(|| {
         let parts: Vec<Vec<Moments>> = (0..p.count())
             .into_par_iter()
             .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
@@ -334,10 +413,10 @@ pub(super) fn forward<C: Channelwise>(
                     let (_, len, channel) = p.part(index);
                     let width = channel.map_or(p.channels, |_| 16);
                     let n = if channel.is_some() { len } else { len / p.channels } as f64;
-                    let sums = p.sums(isa, Values, None, &x, index, &vec![C::zero(); width], buffers);
+                    let sums = p.sums(isa, Values, from, index, &vec![C::zero(); width], buffers);
                     let means: Vec<C> = sums.iter().map(|s| C::from_f64(s[0] / n)).collect();
                     let centres = if channel.is_some() { vec![means[0]; width] } else { means.clone() };
-                    let squares = p.sums(isa, Squares, None, &x, index, &centres, buffers);
+                    let squares = p.sums(isa, Squares, from, index, &centres, buffers);
                     let moments = means.iter().zip(squares).map(|(m, [m2, d])| {
                         // The mean as it was rounded, and what is left of it.
                         let rest = d / n;
@@ -368,8 +447,8 @@ pub(super) fn forward<C: Channelwise>(
         }
         [mean, rstd]
     });
-    let k = forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b]);
-    p.apply(isa, pool, Forward, None, &x, k, norm.act, &mut outs[0]);
+    let k = forward_coefficients(p, groups, [&mean, &rstd], [w, b]);
+    p.apply(isa, pool, Forward, from, k, norm.act, &mut outs[0]);
 }
 
 /// The coefficients of [`Forward`].
@@ -411,10 +490,53 @@ pub(super) fn backward<C: Channelwise>(
         NormKind::Group { groups } => groups,
         _ => p.channels,
     };
-    let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
     let act = norm.act.map(|act| (act, forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b])));
-    let g = Upstream { g: p.operand(ins[0], bytes[0], &shape), act };
-    let [means, ..] = spread(&p, groups, &mean, |i, _| [mean[i]; 4]);
+    let g = p.operand(ins[0], bytes[0], &shape);
+    let slopes = Slopes { w, mean, rstd, groups, fixed };
+    if act.is_some()
+        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &slopes, outs)).is_none()
+    {
+        backward_from(isa, pool, norm, &p, &Widened { g: Some(&g), x: &x, act }, &slopes, outs);
+    }
+}
+
+/// What a gradient is computed from beside g and x.
+struct Slopes<C> {
+    w: Vec<C>,
+    mean: Vec<C>,
+    rstd: Vec<C>,
+    groups: usize,
+    fixed: bool,
+}
+
+/// [`backward_from`] dense g and x of type T.
+fn backward_in_place<C: Channelwise, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    p: &Planes,
+    [g, x]: [&Operand<'_>; 2],
+    slopes: &Slopes<C>,
+    outs: &mut [ArrayMut<'_>],
+) -> Option<()> {
+    let from = InPlace { g: g.dense::<T>()?, x: x.dense::<T>()? };
+    backward_from(isa, pool, norm, p, &from, slopes, outs);
+    Some(())
+}
+
+fn backward_from<C: Channelwise, R: Read<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    p: &Planes,
+    from: &R,
+    slopes: &Slopes<C>,
+    outs: &mut [ArrayMut<'_>],
+) {
+    let Slopes { w, mean, rstd, groups, fixed } = slopes;
+    let (groups, fixed) = (*groups, *fixed);
+    let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
+    let [means, ..] = spread(p, groups, mean, |i, _| [mean[i]; 4]);
     let parts: Vec<Vec<[f64; 2]>> = (0..p.count())
         .into_par_iter()
         .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
@@ -422,8 +544,8 @@ pub(super) fn backward<C: Channelwise>(
             || (Buffers::new(p.block()), [vec![]]),
             |(buffers, k), index| {
                 let channel = p.part(index).2;
-                p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, k);
-                p.sums(isa, Gradients, Some(&g), &x, index, &k[0], buffers)
+                p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, 16, k);
+                p.sums(isa, Gradients, from, index, &k[0], buffers)
             },
         )
         .collect();
@@ -444,13 +566,13 @@ pub(super) fn backward<C: Channelwise>(
             each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
         })
         .collect();
-    let k = spread(&p, groups, &mean, |i, c| {
+    let k = spread(p, groups, mean, |i, c| {
         let r = rstd[i].as_f64();
         let zero = |v: f64| if fixed { 0.0 } else { v };
         let (slope, shift) = (zero(grouped[i][1] / n * r * r * r), zero(grouped[i][0] / n * r));
-        [rstd[i] * w[c], mean[i], C::from_f64(slope), C::from_f64(shift)]
+        [rstd[i] * w[c], mean[i], C::from_f64(-slope), C::from_f64(-shift)]
     });
-    p.apply(isa, pool, Backward, Some(&g), &x, k, None, &mut outs[0]);
+    p.apply(isa, pool, Backward, from, k, None, &mut outs[0]);
     if norm.affine {
         let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
         for (at, [sum, product]) in sums.iter().enumerate() {

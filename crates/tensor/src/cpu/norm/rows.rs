@@ -20,7 +20,7 @@ struct Affine {
 impl PerChannel for Affine {
     #[inline(always)]
     fn eval<L: Lanes>(self, _g: L, x: L, [w, b, ..]: [L; 4]) -> L {
-        (x - L::splat(self.mean)) * L::splat(self.rstd) * w + b
+        ((x - L::splat(self.mean)) * L::splat(self.rstd)).mul_add(w, b)
     }
 }
 
