@@ -182,7 +182,7 @@ unary! {
     /// `min(max(x, 0), 6)`. The gradient at 0 and 6 is 0.
     Relu6, "relu6", relu6, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)).min(L::splat(6.0)), |y| step::<L>(L::splat(0.0).lt(y)) * step::<L>(y.lt(L::splat(6.0)));
     /// `x·Φ(x)` with the error function. Left of −12.8, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹.
-    Gelu, "gelu", gelu, Neutral, Input, 5.0, |x| vanish_at_minus_infinity(x, x * x.normal_cdf()), |x| gelu_derivative(x);
+    Gelu, "gelu", gelu, Neutral, Input, 5.0, |x| x.gelu(), |x| x.gelu_slope();
     /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail as for GELU.
     GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 5.0, |x| vanish_at_minus_infinity(x, x * x.tanh_cdf()), |x| gelu_tanh_derivative(x);
     /// `x/(1 + e⁻ˣ)`. Left of −87, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹ (as for the GELUs).
@@ -236,12 +236,6 @@ fn vanish_at_minus_infinity<L: Lanes>(x: L, y: L) -> L {
 #[inline(always)]
 fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
     L::select(x.abs().lt(L::splat(far)), near, L::select(x.eq(x), factor, x))
-}
-
-#[inline(always)]
-fn gelu_derivative<L: Lanes>(x: L) -> L {
-    let cdf = x.normal_cdf();
-    settle(x, 40.0, x * x.normal_density() + cdf, cdf)
 }
 
 #[inline(always)]

@@ -114,6 +114,16 @@ pub trait Lanes:
     fn normal_density(self) -> Self {
         (self * self * Self::splat(-0.5)).exp() * Self::splat(0.398_942_280_401_432_7)
     }
+    /// `x·Φ(x)`, and its limit −0 at −∞.
+    #[inline(always)]
+    fn gelu(self) -> Self {
+        gelu(self, self.normal_cdf())
+    }
+    /// `Φ(x) + x·φ(x)`, the derivative of [`Lanes::gelu`].
+    #[inline(always)]
+    fn gelu_slope(self) -> Self {
+        gelu_slope(self, self.normal_cdf(), self.normal_density())
+    }
     /// `½(1 + tanh(√(2/π)(x + 0.044715x³)))`, with relative accuracy in the tail.
     fn tanh_cdf(self) -> Self;
     /// Lane by lane through f64, rounded once.
@@ -147,6 +157,18 @@ pub trait Lanes:
     fn trunc(self) -> Self {
         Self::select(self.lt(Self::splat(0.0)), self.ceil(), self.floor())
     }
+}
+
+/// [`Lanes::gelu`] from Φ(x).
+#[inline(always)]
+pub(super) fn gelu<L: Lanes>(x: L, cdf: L) -> L {
+    L::select(x.lt(L::splat(f64::from(f32::MIN))), L::splat(-0.0), x * cdf)
+}
+
+/// [`Lanes::gelu_slope`] from Φ(x) and φ(x), which vanishes long before x becomes infinite and the product NaN.
+#[inline(always)]
+pub(super) fn gelu_slope<L: Lanes>(x: L, cdf: L, density: L) -> L {
+    L::select(x.abs().lt(L::splat(40.0)), x * density + cdf, cdf)
 }
 
 /// [`Lanes::accumulate`] for any extents.
@@ -352,6 +374,8 @@ macro_rules! f32_lanes {
             #[inline(always)] fn erfc(self) -> $t { math::erfc(self) }
             #[inline(always)] fn normal_cdf(self) -> $t { math::normal_cdf(self) }
             #[inline(always)] fn normal_density(self) -> $t { math::normal_density(self) }
+            #[inline(always)] fn gelu(self) -> $t { math::gelu(self) }
+            #[inline(always)] fn gelu_slope(self) -> $t { math::gelu_slope(self) }
             #[inline(always)] fn tanh_cdf(self) -> $t { math::tanh_cdf(self) }
             fn wide(self, f: crate::simd::Wide) -> $t {
                 let mut x = [0.0f32; $n];

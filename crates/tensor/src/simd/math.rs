@@ -4,8 +4,8 @@
 //! named source were fitted for this file (least squares with Lawson's weights, coefficients rounded to f32 one after the
 //! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
 
-use super::lanes::F32Lanes as F;
-use super::table::{self, Table, Tabled};
+use super::lanes::{self, F32Lanes as F};
+use super::table::{self, Folded, Tabled, Whole};
 
 const LN2_HI: f64 = 0.693_138_122_558_593_8;
 const LN2_LO: f64 = 9.058_000_614_5e-6;
@@ -124,6 +124,12 @@ pub fn tanh<L: F>(x: L) -> L {
     L::select(a.lt(L::splat(0.625)), near, far).copysign(x)
 }
 
+/// A function with f(x) = 1 − f(−x) from `y` = f(−|x|).
+#[inline(always)]
+fn complement<L: F>(x: L, y: L) -> L {
+    L::select(x.lt(L::splat(0.0)), y, L::splat(1.0) - y)
+}
+
 /// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative accuracy.
 ///
 /// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors), and one Newton step
@@ -136,7 +142,18 @@ pub fn sigmoid<L: F>(x: L) -> L {
 struct Sigmoid;
 
 impl Tabled for Sigmoid {
-    const TABLE: &'static Table = &table::SIGMOID;
+    const WHOLE: &'static Whole = &table::SIGMOID.whole;
+    const FOLDED: &'static Folded = &table::SIGMOID.folded;
+
+    #[inline(always)]
+    fn of_whole<L: F>(_x: L, y: L) -> L {
+        y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        complement(x, y)
+    }
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
@@ -219,7 +236,18 @@ pub fn normal_cdf<L: F>(x: L) -> L {
 struct NormalCdf;
 
 impl Tabled for NormalCdf {
-    const TABLE: &'static Table = &table::NORMAL_CDF;
+    const WHOLE: &'static Whole = &table::NORMAL_CDF.whole;
+    const FOLDED: &'static Folded = &table::NORMAL_CDF.folded;
+
+    #[inline(always)]
+    fn of_whole<L: F>(_x: L, y: L) -> L {
+        y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        complement(x, y)
+    }
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
@@ -250,21 +278,67 @@ impl Tabled for NormalCdf {
     }
 }
 
-/// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`normal_cdf`] the compiler computes the exponential of both once.
+/// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`NormalCdf::general`] the compiler computes the exponential of both once.
 #[inline(always)]
 pub fn normal_density<L: F>(x: L) -> L {
-    x.by_table::<NormalDensity>()
+    let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
+    scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
 }
 
-struct NormalDensity;
+/// `x·Φ(x)`, ≤ 5 ulp.
+#[inline(always)]
+pub fn gelu<L: F>(x: L) -> L {
+    x.by_table::<Gelu>()
+}
 
-impl Tabled for NormalDensity {
-    const TABLE: &'static Table = &table::NORMAL_DENSITY;
+struct Gelu;
+
+impl Tabled for Gelu {
+    const WHOLE: &'static Whole = NormalCdf::WHOLE;
+    const FOLDED: &'static Folded = NormalCdf::FOLDED;
+
+    #[inline(always)]
+    fn of_whole<L: F>(x: L, y: L) -> L {
+        x * y
+    }
+
+    /// max(x, 0) − |x|·Φ(−|x|)
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        (-x.abs()).mul_add(y, x.clamp(0.0, f64::INFINITY))
+    }
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
-        let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
-        scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
+        lanes::gelu(x, NormalCdf::general(x))
+    }
+}
+
+/// `Φ(x) + x·φ(x)`, within 4 units roundoff of the larger of it and 1.
+#[inline(always)]
+pub fn gelu_slope<L: F>(x: L) -> L {
+    x.by_table::<GeluSlope>()
+}
+
+struct GeluSlope;
+
+impl Tabled for GeluSlope {
+    const WHOLE: &'static Whole = &table::GELU_SLOPE.whole;
+    const FOLDED: &'static Folded = &table::GELU_SLOPE.folded;
+
+    #[inline(always)]
+    fn of_whole<L: F>(_x: L, y: L) -> L {
+        y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        complement(x, y)
+    }
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        lanes::gelu_slope(x, NormalCdf::general(x), normal_density(x))
     }
 }
 
@@ -272,28 +346,50 @@ impl Tabled for NormalDensity {
 /// magnified by u itself in the left tail.
 #[inline(always)]
 pub fn tanh_cdf<L: F>(x: L) -> L {
-    const C1: f64 = 1.595_769_121_605_730_8;
-    const C3: f64 = C1 * 0.044715;
-    const C1_LOW: f64 = C1 - C1 as f32 as f64;
-    const C3_LOW: f64 = C3 - C3 as f32 as f64;
-    // u is beyond the range of sigmoid outside.
-    let a = x.clamp(-12.0, 12.0);
-    let (c1, c3) = (L::splat(C1), L::splat(C3));
-    let t = a * a;
-    let t_low = a.fused(a, -t);
-    let m = c3 * t;
-    let m_low = c3.fused(t, -m);
-    // Knuth's sum of two numbers of any order.
-    let p = c1 + m;
-    let part = p - c1;
-    let p_low = (c1 - (p - part)) + (m - part);
-    let low = p_low + m_low + (t * L::splat(C3_LOW) + c3 * t_low + L::splat(C1_LOW));
-    let u = a * p;
-    let u_low = a.fused(p, -u) + a * low;
-    let s = sigmoid(u);
-    let y = (s * (L::splat(1.0) - s)).mul_add(u_low, s);
-    // NaN stays.
-    L::select(x.eq(x), y, x)
+    x.by_table::<TanhCdf>()
+}
+
+struct TanhCdf;
+
+impl Tabled for TanhCdf {
+    const WHOLE: &'static Whole = &table::TANH_CDF.whole;
+    const FOLDED: &'static Folded = &table::TANH_CDF.folded;
+
+    #[inline(always)]
+    fn of_whole<L: F>(_x: L, y: L) -> L {
+        y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        complement(x, y)
+    }
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        const C1: f64 = 1.595_769_121_605_730_8;
+        const C3: f64 = C1 * 0.044715;
+        const C1_LOW: f64 = C1 - C1 as f32 as f64;
+        const C3_LOW: f64 = C3 - C3 as f32 as f64;
+        // u is beyond the range of sigmoid outside.
+        let a = x.clamp(-12.0, 12.0);
+        let (c1, c3) = (L::splat(C1), L::splat(C3));
+        let t = a * a;
+        let t_low = a.fused(a, -t);
+        let m = c3 * t;
+        let m_low = c3.fused(t, -m);
+        // Knuth's sum of two numbers of any order.
+        let p = c1 + m;
+        let part = p - c1;
+        let p_low = (c1 - (p - part)) + (m - part);
+        let low = p_low + m_low + (t * L::splat(C3_LOW) + c3 * t_low + L::splat(C1_LOW));
+        let u = a * p;
+        let u_low = a.fused(p, -u) + a * low;
+        let s = Sigmoid::general(u);
+        let y = (s * (L::splat(1.0) - s)).mul_add(u_low, s);
+        // NaN stays.
+        L::select(x.eq(x), y, x)
+    }
 }
 
 /// `exp(a²)·erfc(a)` for a in 0..=10.5: (1 + 2a) times it as a polynomial in (a − 2)/(a + 2), after M. Shepherd and

@@ -92,6 +92,73 @@ functions! {
     tanh_cdf 4.0;
 }
 
+/// GELU and its derivative, as maps.
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Map1 for Gelu {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        x.gelu()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluSlope;
+
+impl Map1 for GeluSlope {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        x.gelu_slope()
+    }
+}
+
+/// Largest errors at `codes`: of GELU in ulp, without the |x|·2⁻¹⁴⁹ of a subnormal factor; of its derivative in units roundoff of 1.
+fn gelu_errors(isa: Isa, codes: impl Iterator<Item = u32>) -> [f64; 2] {
+    let x: Vec<f32> = codes.map(f32::from_bits).collect();
+    let (mut y, mut slope) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+    f32::map1(isa, Gelu, &x, &mut y);
+    f32::map1(isa, GeluSlope, &x, &mut slope);
+    let mut worst = [0.0f64; 2];
+    for ((&x, &y), &slope) in x.iter().zip(&y).zip(&slope) {
+        let (exact, exact_slope) = ((x as f64).gelu(), (x as f64).gelu_slope());
+        if x.is_finite() && exact != 0.0 {
+            let subnormal = if x < -12.8 { x.abs() as f64 * 2f64.powi(-149) } else { 0.0 };
+            worst[0] = worst[0].max(((y as f64 - exact).abs() - subnormal) / 2f64.powi(libm::ilogb(exact).max(-126) - 23));
+        } else {
+            assert!(y.to_bits() == (exact as f32).to_bits() || y.is_nan() && x.is_nan(), "{isa:?} {x:e}");
+        }
+        assert_eq!(slope.is_nan(), x.is_nan(), "{isa:?} {x:e}");
+        worst[1] = worst[1].max((slope as f64 - exact_slope).abs() * 2f64.powi(24));
+    }
+    worst
+}
+
+#[test]
+fn gelu_and_its_derivative_at_every_level() {
+    for isa in Isa::available() {
+        // All exponents, and more closely where the result is neither nearly x/2 nor 0 nor x.
+        let active = (0x3d00_0000..0x4180_0000).step_by(331).flat_map(|c| [c, c | 1 << 31]);
+        let [error, slope] = gelu_errors(isa, (0..=u32::MAX).step_by(2003).chain(active));
+        println!("gelu {}: {error:.3} ulp, its derivative {slope:.3} units", isa.name());
+        assert!(error <= 5.0 && slope <= 4.0, "{isa:?}: {error} ulp, {slope} units");
+    }
+}
+
+/// All 2³² arguments, as for the other functions.
+#[test]
+#[ignore = "a sweep over 2^32 values takes minutes"]
+fn gelu_and_its_derivative_for_every_f32() {
+    for isa in Isa::available() {
+        let [error, slope] = (0..=0xfffu32).fold([0.0f64; 2], |worst, high| {
+            let found = gelu_errors(isa, (0..1 << 20).map(|low| high << 20 | low));
+            [worst[0].max(found[0]), worst[1].max(found[1])]
+        });
+        println!("gelu {}: {error:.3} ulp, its derivative {slope:.3} units", isa.name());
+        assert!(error <= 5.0 && slope <= 4.0, "{isa:?}: {error} ulp, {slope} units");
+    }
+}
+
 #[test]
 fn sixteen_bit_codes_survive_a_round_trip_at_every_level() {
     fn check<T: Convert + Stored<f32> + std::fmt::Debug>(

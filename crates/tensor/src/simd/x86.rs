@@ -9,7 +9,7 @@ use super::convert::round_to_bf16;
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math;
-use super::table::{TERMS, Tabled};
+use super::table::Tabled;
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
@@ -29,6 +29,9 @@ macro_rules! x {
         unsafe { $e }
     };
 }
+
+/// Adding 1.5·2²³ leaves the nearest integer in the low bits.
+const SHIFT: f64 = 12_582_912.0;
 
 f32_lanes!(V8, __m256, 8,
     add |a: V8, b: V8| V8(x!(_mm256_add_ps(a.0, b.0))), sub |a: V8, b: V8| V8(x!(_mm256_sub_ps(a.0, b.0))),
@@ -141,6 +144,25 @@ impl F32Lanes for V8 {
     #[inline(always)]
     fn fused(self, b: V8, c: V8) -> V8 {
         self.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn by_table<T: Tabled>(self) -> V8 {
+        let table = T::FOLDED;
+        x!({
+            let a = self.abs();
+            let shifted = a.mul_add(V8::splat(1.0 / table.width), V8::splat(SHIFT));
+            let place = _mm256_castps_si256(shifted.0);
+            let delta = (shifted - V8::splat(SHIFT)).mul_add(V8::splat(-table.width), a);
+            let term = |k: usize| V8(_mm256_permutevar8x32_ps(_mm256_load_ps(table.terms[k].as_ptr()), place));
+            let last = table.terms.len() - 1;
+            let mut y = term(last);
+            for k in (0..last).rev() {
+                y = y.mul_add(delta, term(k));
+            }
+            let y = T::of_folded(self, y);
+            let inside = shifted.lt(V8::splat(SHIFT + 8.0));
+            if _mm256_movemask_ps(inside) == 0xff { y } else { V8::select(inside, y, general_8::<T>(self)) }
+        })
     }
 }
 
@@ -282,9 +304,7 @@ impl F32Lanes for V16 {
     }
     #[inline(always)]
     fn by_table<T: Tabled>(self) -> V16 {
-        let table = T::TABLE;
-        // Adding 1.5·2²³ leaves the nearest integer to x/width in the low bits.
-        const SHIFT: f64 = 12_582_912.0;
+        let table = T::WHOLE;
         x!({
             let shifted = self.mul_add(V16::splat(1.0 / table.width), V16::splat(SHIFT));
             let place = _mm512_castps_si512(shifted.0);
@@ -293,15 +313,29 @@ impl F32Lanes for V16 {
                 let row = table.terms[k].as_ptr();
                 V16(_mm512_permutex2var_ps(_mm512_load_ps(row), place, _mm512_load_ps(row.add(16))))
             };
-            let mut y = term(TERMS - 1);
-            for k in (0..TERMS - 1).rev() {
+            let last = table.terms.len() - 1;
+            let mut y = term(last);
+            for k in (0..last).rev() {
                 y = y.mul_add(delta, term(k));
             }
+            let y = T::of_whole(self, y);
             let first = _mm512_set1_epi32((SHIFT as f32).to_bits() as i32 - 16);
             let outside = _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(place, first), _mm512_set1_epi32(31));
             if outside == 0 { y } else { V16::select(outside, T::general(self), y) }
         })
     }
+}
+
+/// [`Tabled::general`] outside of the loops that seldom need it.
+///
+/// # Safety
+///
+/// The processor must have the instruction set.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn general_8<T: Tabled>(x: V8) -> V8 {
+    T::general(x)
 }
 
 /// Pairs of rows, then pairs of pairs, are interleaved inside the 128-bit parts; then the parts are exchanged.
