@@ -2,7 +2,7 @@
 //! coefficient is the case of sixteen equal channels.
 
 use super::operand::Compute;
-use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
+use crate::simd::{Beside, Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
 
 /// An element from two values and four coefficients of its channel.
 pub trait PerChannel: Copy + Sync {
@@ -48,8 +48,8 @@ pub trait Channelwise: Compute {
     );
     /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
     fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
-    /// `Σ g·w` and `Σ g·w·(x − m)`.
-    fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self) -> [Self; 2];
+    /// `Σ g·w` and `Σ g·w·(x − m)`; pieces of `beside` are asked for with them.
+    fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self, beside: Option<Beside>) -> [Self; 2];
     /// See [`RowsBackward`].
     fn rows_backward<X: Stored<Self>, Y: Stored<Self>, const R: usize>(isa: Isa, rows: RowsBackward<'_, Self, X, Y, R>);
 }
@@ -120,6 +120,7 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
     for c in (0..body).step_by(L::N) {
         let k = k.map(|k| L::load(&k[c..c + L::N]));
+        prefetch::ask_to_write(&y[c..]);
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
     if body < n {
@@ -215,21 +216,22 @@ impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
     }
 }
 
-struct RowSums<'a, C, X>(&'a [X], &'a [X], &'a [C], C);
+struct RowSums<'a, C, X>(&'a [X], &'a [X], &'a [C], C, Option<Beside>);
 
 impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
-        let RowSums(g, x, w, mean) = self;
+        let RowSums(g, x, w, mean, beside) = self;
         let mean = L::broadcast(mean);
         let mut parts = [[L::splat(0.0); 2]; 16];
         let count = 16 / L::N;
         let n = x.len().min(g.len()).min(w.len());
         let body = n - n % 16;
         let chunks = g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(w[..body].chunks_exact(16));
-        for ((g, x), w) in chunks {
-            prefetch::ahead(g);
-            prefetch::ahead(x);
+        for (at, ((g, x), w)) in chunks.enumerate() {
+            if let Some(beside) = &beside {
+                beside.ask(at);
+            }
             for (i, part) in parts.iter_mut().enumerate().take(count) {
                 let at = i * L::N..(i + 1) * L::N;
                 row_terms(part, X::get(&g[at.clone()]), X::get(&x[at.clone()]), L::load(&w[at]), mean);
@@ -321,8 +323,8 @@ impl Channelwise for f32 {
     fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
         dispatch(isa, SumChannels { f, g, x, k, sums });
     }
-    fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
-        dispatch(isa, RowSums(g, x, w, mean))
+    fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32, beside: Option<Beside>) -> [f32; 2] {
+        dispatch(isa, RowSums(g, x, w, mean, beside))
     }
     fn rows_backward<X: Stored<f32>, Y: Stored<f32>, const R: usize>(isa: Isa, rows: RowsBackward<'_, f32, X, Y, R>) {
         dispatch(isa, rows);
@@ -343,8 +345,8 @@ impl Channelwise for f64 {
     fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
         SumChannels { f, g, x, k, sums }.run_on::<f64>();
     }
-    fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {
-        RowSums(g, x, w, mean).run_on::<f64>()
+    fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64, beside: Option<Beside>) -> [f64; 2] {
+        RowSums(g, x, w, mean, beside).run_on::<f64>()
     }
     fn rows_backward<X: Stored<f64>, Y: Stored<f64>, const R: usize>(_isa: Isa, rows: RowsBackward<'_, f64, X, Y, R>) {
         rows.run_on::<f64>();

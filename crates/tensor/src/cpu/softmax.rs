@@ -6,7 +6,7 @@ use num_traits::Float;
 
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
-use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves, prefetch};
+use crate::simd::{Beside, First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves};
 use crate::{Array, ArrayMut, Error, Result};
 
 #[derive(Clone, Copy)]
@@ -113,18 +113,21 @@ impl<X: Stored<f32>> Kernel for Max<'_, X> {
     }
 }
 
-/// `e^(x − max)` into `y`, and their sum over 16 interleaved parts.
-struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C]);
+/// `e^(x − max)` into `y`, and their sum over 16 interleaved parts. Pieces of `beside` are asked for with them.
+struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C], Option<Beside>);
 
 impl<X: Stored<C>, C: Compute + std::ops::AddAssign> ExpRow<'_, X, C> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
-        let ExpRow(x, max, y) = self;
+        let ExpRow(x, max, y, beside) = self;
         let (n, max, zero) = (y.len(), L::broadcast(max), C::zero());
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
         let body = n - n % 16;
-        for (x, y) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)) {
+        for (at, (x, y)) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)).enumerate() {
+            if let Some(beside) = &beside {
+                beside.ask(at);
+            }
             for (i, part) in parts.iter_mut().enumerate().take(count) {
                 let e = (X::get::<L>(&x[i * L::N..(i + 1) * L::N]) - max).exp();
                 e.store(&mut y[i * L::N..(i + 1) * L::N]);
@@ -173,7 +176,7 @@ pub trait Rows: Compute {
     /// `x ← x·factor`
     fn scale(isa: Isa, factor: Self, x: &mut [Self]);
     /// `y = e^(x − max)`; returns Σ y.
-    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self]) -> Self;
+    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self], beside: Option<Beside>) -> Self;
 }
 
 impl Rows for f32 {
@@ -183,8 +186,8 @@ impl Rows for f32 {
     fn scale(isa: Isa, factor: f32, x: &mut [f32]) {
         dispatch(isa, Scale(factor, x));
     }
-    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32]) -> f32 {
-        dispatch(isa, ExpRow(x, max, y))
+    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32], beside: Option<Beside>) -> f32 {
+        dispatch(isa, ExpRow(x, max, y, beside))
     }
 }
 
@@ -195,8 +198,8 @@ impl Rows for f64 {
     fn scale(_isa: Isa, factor: f64, x: &mut [f64]) {
         x.iter_mut().for_each(|x| *x *= factor);
     }
-    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64]) -> f64 {
-        ExpRow(x, max, y).run_on::<f64>()
+    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64], beside: Option<Beside>) -> f64 {
+        ExpRow(x, max, y, beside).run_on::<f64>()
     }
 }
 
@@ -213,6 +216,9 @@ impl<C: Compute> Buffer<C> {
     }
 }
 
+/// Elements up to which a row is still in the first-level cache when the next one is asked for.
+const SHORT: usize = 4 * BLOCK;
+
 /// One row; `scratch` is as long.
 fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X], y: &mut [Y], scratch: &mut [C]) {
     let max = C::row_max(isa, x);
@@ -221,7 +227,8 @@ fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X]
         let rest = C::sum(isa, ExpDistance, x, max).ln();
         C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
     } else {
-        let inverse = C::one() / C::row_exp(isa, x, max, scratch);
+        let beside = (x.len() <= SHORT).then(|| Beside::new([x, x], y));
+        let inverse = C::one() / C::row_exp(isa, x, max, scratch, beside);
         C::map1(isa, Times(inverse.as_f64()), scratch, y);
     }
 }
@@ -261,15 +268,13 @@ pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: 
     });
 }
 
-/// One row; `ahead` is called when it has been read once.
-fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y], ahead: impl Fn()) {
+fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
     if log {
         let total = C::sum(isa, First, g, C::zero());
-        ahead();
         C::map2(isa, LogSlope(total.as_f64()), g, y, to);
     } else {
-        let dot = C::dot(isa, g, y);
-        ahead();
+        let beside = (g.len() <= SHORT).then(|| Beside::new([g, y], to));
+        let dot = C::dot(isa, g, y, beside);
         C::map2(isa, Slope(dot.as_f64()), g, y, to);
     }
 }
@@ -284,14 +289,7 @@ fn backward_dense<C: Rows, T: Stored<C>>(
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
     let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
-    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| {
-        let ahead = || {
-            for next in [g, y] {
-                prefetch::ask(bytemuck::cast_slice(next), (i + 1) * n * size_of::<T>(), n * size_of::<T>());
-            }
-        };
-        backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to, ahead);
-    });
+    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to));
     Some(())
 }
 
@@ -315,7 +313,7 @@ pub(super) fn backward<C: Rows>(
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
         let (mut pg, mut py) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
         let (g, y) = (g.block(isa, row * n, n, pg.get()), y.block(isa, row * n, n, py.get()));
-        backward_row::<C, C, C>(isa, log, g, y, to, || ());
+        backward_row::<C, C, C>(isa, log, g, y, to);
     });
 }
 
@@ -408,7 +406,7 @@ pub(super) fn cross_entropy_backward<C: Rows>(
         g.load(isa, row, &mut pg);
         let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
-        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to);
+        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to, None);
         C::scale(isa, inverse, to);
         let uniform = C::from_f64(loss.smoothing / classes as f64);
         to.iter_mut().for_each(|p| *p = *p - uniform);

@@ -19,6 +19,7 @@ mod x86;
 
 pub use isa::Isa;
 pub use lanes::Lanes;
+pub use prefetch::Beside;
 pub use wide::{Wide, Wide2};
 
 /// Code generic over the vector type.
@@ -144,8 +145,8 @@ pub trait Real: crate::Float + bytemuck::Pod + Stored<Self> {
     fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
     fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self;
-    /// `Σ a[i]·b[i]` over the same fixed tree.
-    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B]) -> Self;
+    /// `Σ a[i]·b[i]` over the same fixed tree; pieces of `beside` are asked for with it.
+    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> Self;
 }
 
 /// The identity on the first operand, for plain sums.
@@ -171,7 +172,10 @@ impl<F: Map1, X, Y> Map1Kernel<'_, F, X, Y> {
         let Map1Kernel(f, x, y) = self;
         let n = x.len().min(y.len());
         let body = n - n % L::N;
+        let [read, write] = prefetch::distances(n);
         for (x, y) in x[..body].chunks_exact(L::N).zip(y[..body].chunks_exact_mut(L::N)) {
+            prefetch::ask_later(x.as_ptr().addr() + read, false);
+            prefetch::ask_later(y.as_ptr().addr() + write, true);
             Y::put(f.eval(X::get::<L>(x)), y);
         }
         if body < n {
@@ -201,7 +205,11 @@ impl<F: Map2, A, B, Y> Map2Kernel<'_, F, A, B, Y> {
         let Map2Kernel(f, a, b, y) = self;
         let n = a.len().min(b.len()).min(y.len());
         let body = n - n % L::N;
+        let [read, write] = prefetch::distances(n);
         for ((a, b), y) in a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N)) {
+            prefetch::ask_later(a.as_ptr().addr() + read, false);
+            prefetch::ask_later(b.as_ptr().addr() + read, false);
+            prefetch::ask_later(y.as_ptr().addr() + write, true);
             Y::put(f.eval(A::get::<L>(a), B::get(b)), y);
         }
         if body < n {
@@ -270,16 +278,19 @@ impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X> {
 }
 
 /// 16 interleaved partial sums of products.
-struct DotKernel<'a, A, B>(&'a [A], &'a [B]);
+struct DotKernel<'a, A, B>(&'a [A], &'a [B], Option<Beside>);
 
 impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        let DotKernel(a, b) = self;
+        let DotKernel(a, b, beside) = self;
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
-        for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
+        for (at, (a, b)) in a.chunks_exact(16).zip(b.chunks_exact(16)).enumerate() {
+            if let Some(beside) = &beside {
+                beside.ask(at);
+            }
             for i in 0..count {
                 parts[i] = A::get::<L>(&a[i * L::N..]).mul_add(B::get(&b[i * L::N..]), parts[i]);
             }
@@ -326,8 +337,8 @@ impl Real for f32 {
     fn sum<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32) -> f32 {
         dispatch(isa, SumKernel(f, x, shift))
     }
-    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B]) -> f32 {
-        dispatch(isa, DotKernel(a, b))
+    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> f32 {
+        dispatch(isa, DotKernel(a, b, beside))
     }
 }
 
@@ -350,7 +361,7 @@ impl Real for f64 {
         }
         halves(&mut sums)
     }
-    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B]) -> f64 {
+    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B], _beside: Option<Beside>) -> f64 {
         let mut sums = [0.0; 16];
         for (a, b) in a.chunks(16).zip(b.chunks(16)) {
             for (s, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {

@@ -30,16 +30,54 @@ pub fn ask_later(address: usize, written: bool) {
     let _ = (address, written);
 }
 
-/// Asks for what lies 4 KiB on, where kernels come back for the next row or block after a while of computing on this one, which the
-/// processor does not foresee. There need be nothing.
+/// How far ahead loops over whole tensors ask: the processor foresees what is read in order, but not beyond the end of a page of 4 KiB,
+/// and what is written not at all.
+const TO_READ: usize = 4096;
+const TO_WRITE: usize = 1024;
+
+/// Elements from which on a slice is taken for memory to be walked through; a shorter one is a block, which is in a cache, and beyond which
+/// lies something else.
+const STREAM: usize = 4096;
+
+/// Distances to read and to write ahead, in bytes, for [`ask_later`] in a loop over `n` elements; none for a block.
 #[inline(always)]
-pub fn ahead<T>(from: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: asking for a line has no effect but on time, whatever the address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast::<i8>().wrapping_add(4096));
+pub fn distances(n: usize) -> [usize; 2] {
+    if n >= STREAM { [TO_READ, TO_WRITE] } else { [0, 0] }
+}
+
+/// In a loop over memory that is written in order, at one place of it: asks for what is written later.
+#[inline(always)]
+pub fn ask_to_write<T>(at: &[T]) {
+    ask_later(at.as_ptr().addr() + TO_WRITE, true);
+}
+
+/// What is needed after the work on something else, and asked for piece by piece beside that work: all at once it would wait for the few
+/// requests that a core can have under way.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    read: [Place; 2],
+    write: Place,
+}
+
+/// An address, and the bytes of a piece.
+type Place = [usize; 2];
+
+impl Beside {
+    /// Elements of a piece.
+    pub const PIECE: usize = 16;
+
+    /// What follows two slices in memory, to be read (there need be nothing), and a slice that will be written.
+    pub fn new<X, Y>(after: [&[X]; 2], write: &[Y]) -> Beside {
+        let after = after.map(|x| [x.as_ptr_range().end.addr(), Beside::PIECE * size_of::<X>()]);
+        Beside { read: after, write: [write.as_ptr().addr(), Beside::PIECE * size_of::<Y>()] }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = from;
+
+    /// Asks for piece `i` of all three.
+    #[inline(always)]
+    pub fn ask(&self, i: usize) {
+        let at = |[start, step]: Place| start.wrapping_add(i * step);
+        ask_later(at(self.read[0]), false);
+        ask_later(at(self.read[1]), false);
+        ask_later(at(self.write), true);
+    }
 }

@@ -8,7 +8,7 @@ use crate::cpu::reduce::SquaredDistance;
 use crate::cpu::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{First, Isa, Lanes, Stored};
+use crate::simd::{Beside, First, Isa, Lanes, Stored};
 use crate::{Array, ArrayMut, Layout};
 
 #[derive(Clone, Copy)]
@@ -177,7 +177,8 @@ impl<C: Channelwise> LayerRows<'_, C> {
             let mut sums = [0.0f64; 2];
             for from in (0..len).step_by(BLOCK) {
                 let part = from..len.min(from + BLOCK);
-                let part = C::row_sums(isa, &g[r][part.clone()], &x[r][part.clone()], &self.w[part], mean);
+                let beside = (len <= BLOCK).then(|| Beside::new([g[r], x[r]], dx[r]));
+                let part = C::row_sums(isa, &g[r][part.clone()], &x[r][part.clone()], &self.w[part], mean, beside);
                 sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
             }
             let slope = sums[1] / n * rstd * rstd * rstd;
