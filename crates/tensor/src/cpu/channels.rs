@@ -120,7 +120,7 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
     for c in (0..body).step_by(L::N) {
         let k = k.map(|k| L::load(&k[c..c + L::N]));
-        prefetch::ask_to_write(&y[c..]);
+        prefetch::ask_to_write(y[c..].as_ptr());
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
     if body < n {
@@ -159,25 +159,34 @@ impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
             self.columns::<L, 1>(c);
             c += L::N;
         }
-        let SumChannels { f, g, x, k, sums: [first, second] } = self;
-        let mut add = |g: &[X], x: &[X], part: std::ops::Range<usize>| {
-            let k = L::load_part(&k[part.clone()]);
-            let (a, b) = f.eval(X::get_part(&g[part.clone()]), X::get_part(&x[part.clone()]), k);
-            for (sum, term) in [(&mut *first, a), (&mut *second, b)] {
-                let sum = &mut sum[part.clone()];
-                (L::load_part(sum) + term).store_part(sum);
-            }
-        };
         if c < channels {
-            for (g, x) in g.chunks_exact(channels).zip(x.chunks_exact(channels)) {
-                add(g, x, c..channels);
-            }
+            self.rest::<L>(c..channels);
         }
         // A last pixel that is cut off: only the elements that are there count.
-        let (g, x) = (g.chunks_exact(channels).remainder(), x.chunks_exact(channels).remainder());
+        let whole = self.x.len() - self.x.len() % channels;
+        (self.g, self.x) = (&self.g[whole..], &self.x[whole..]);
+        let SumChannels { f, g, x, k, sums: [first, second] } = self;
         for c in (0..x.len()).step_by(L::N) {
-            add(g, x, c..x.len().min(c + L::N));
+            let at = c..x.len().min(c + L::N);
+            let (a, b) = f.eval(X::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]), L::load_part(&k[at.clone()]));
+            (L::load_part(&first[at.clone()]) + a).store_part(&mut first[at.clone()]);
+            (L::load_part(&second[at.clone()]) + b).store_part(&mut second[at]);
         }
+    }
+
+    /// The sums of less than a vector of channels, over all whole pixels.
+    #[inline(always)]
+    fn rest<L: Lanes<Elem = C>>(&mut self, at: std::ops::Range<usize>) {
+        let SumChannels { f, g, x, k, sums: [first, second] } = self;
+        let channels = k.len();
+        let k = L::load_part(&k[at.clone()]);
+        let mut sums = (L::load_part(&first[at.clone()]), L::load_part(&second[at.clone()]));
+        for (g, x) in g.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+            let (a, b) = f.eval(X::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]), k);
+            sums = (sums.0 + a, sums.1 + b);
+        }
+        sums.0.store_part(&mut first[at.clone()]);
+        sums.1.store_part(&mut second[at]);
     }
 
     /// The sums of K vectors of channels from `c` on, over all whole pixels.

@@ -81,7 +81,7 @@ impl Op {
             Op::Pool(pool) => Bound::Gamma((pool.kernel[0] * pool.kernel[1]) as f64 + 2.0),
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),
-            Op::Norm(_) => Bound::Scale(64.0),
+            Op::Norm(_) => Bound::Scale(48.0),
             Op::CrossEntropy(_) => Bound::Scale(16.0),
             // Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
             Op::Loss { reduction: Reduction::None, .. } => Bound::Scale(8.0),

@@ -240,6 +240,7 @@ pub(super) use x86::round_to_bf16;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::prefetch::{ask_to_read, ask_to_write};
     use super::{narrow_bf16, narrow_f16, widen_bf16, widen_f16};
     use core::arch::x86_64::*;
     use half::{bf16, f16};
@@ -266,21 +267,6 @@ mod x86 {
         };
     }
 
-    /// Asks for the memory two blocks on: kernels widen a block, compute on it for a while, and come back for the next, which the
-    /// processor's own prefetcher does not foresee.
-    #[inline(always)]
-    fn ahead<T>(from: *const T) {
-        // SAFETY: a prefetch of any address has no effect but on caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(4096)) }
-    }
-
-    /// As [`ahead`], for memory that will be written.
-    #[inline(always)]
-    fn ahead_to_write<T>(to: *const T) {
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>().wrapping_add(4096)) }
-    }
-
     /// As `narrow_bf16`, the result in the upper halves of the words: a NaN gets no rounding but the quiet bit.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -294,25 +280,26 @@ mod x86 {
     }
 
     convert!(widen_f16_avx2, "avx2,fma,f16c", f16, f32, 8, widen_f16, |src, dst| {
-        ahead(src);
+        ask_to_read(src);
         _mm256_storeu_ps(dst, _mm256_cvtph_ps(_mm_loadu_si128(src.cast())))
     });
     convert!(narrow_f16_avx2, "avx2,fma,f16c", f32, f16, 8, narrow_f16, |src, dst| {
-        ahead_to_write(dst);
+        ask_to_write(dst);
         _mm_storeu_si128(dst.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(src)))
     });
     convert!(widen_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f16, f32, 16, widen_f16, |src, dst| {
-        ahead(src);
+        ask_to_read(src);
         _mm512_storeu_ps(dst, _mm512_cvtph_ps(_mm256_loadu_si256(src.cast())))
     });
     // One comparison tells whether there is a NaN among sixteen numbers, which is seldom.
     convert!(widen_bf16_avx2, "avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
-        ahead(src);
-        let bits = [0, 8].map(|i| _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.add(i).cast()))));
-        let x = bits.map(|bits| _mm256_castsi256_ps(bits));
-        if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(x[0], x[1])) == 0 {
-            _mm256_storeu_ps(dst, x[0]);
-            _mm256_storeu_ps(dst.add(8), x[1]);
+        ask_to_read(src);
+        // No closure: it might not be inlined, and be compiled without the instruction set.
+        let a = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.cast()))));
+        let b = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(src.add(8).cast()))));
+        if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, b)) == 0 {
+            _mm256_storeu_ps(dst, a);
+            _mm256_storeu_ps(dst.add(8), b);
         } else {
             for i in 0..16 {
                 *dst.add(i) = widen_bf16(*src.add(i));
@@ -320,14 +307,14 @@ mod x86 {
         }
     });
     convert!(narrow_bf16_avx2, "avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
-        ahead_to_write(dst);
-        let [a, b] = [0, 8].map(|i| round_to_bf16(_mm256_loadu_ps(src.add(i))));
+        ask_to_write(dst);
+        let (a, b) = (round_to_bf16(_mm256_loadu_ps(src)), round_to_bf16(_mm256_loadu_ps(src.add(8))));
         // Packing works inside the 128-bit parts.
         let packed = _mm256_packus_epi32(_mm256_srli_epi32::<16>(a), _mm256_srli_epi32::<16>(b));
         _mm256_storeu_si256(dst.cast(), _mm256_permute4x64_epi64::<0b1101_1000>(packed))
     });
     convert!(widen_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
-        ahead(src);
+        ask_to_read(src);
         let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(src.cast())));
         let x = _mm512_castsi512_ps(bits);
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
@@ -336,7 +323,7 @@ mod x86 {
     });
     // Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
     convert!(narrow_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
-        ahead_to_write(dst);
+        ask_to_write(dst);
         let x = _mm512_loadu_ps(src);
         let bits = _mm512_castps_si512(x);
         let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
@@ -346,7 +333,7 @@ mod x86 {
         _mm256_storeu_si256(dst.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(out)))
     });
     convert!(narrow_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, f16, 16, narrow_f16, |src, dst| {
-        ahead_to_write(dst);
+        ask_to_write(dst);
         _mm256_storeu_si256(dst.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(src)))
     });
 }

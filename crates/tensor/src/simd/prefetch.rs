@@ -45,10 +45,16 @@ pub fn distances(n: usize) -> [usize; 2] {
     if n >= STREAM { [TO_READ, TO_WRITE] } else { [0, 0] }
 }
 
-/// In a loop over memory that is written in order, at one place of it: asks for what is written later.
+/// In a loop over memory that is read in order, at one place of it: asks for what is read later.
 #[inline(always)]
-pub fn ask_to_write<T>(at: &[T]) {
-    ask_later(at.as_ptr().addr() + TO_WRITE, true);
+pub fn ask_to_read<T>(at: *const T) {
+    ask_later(at.addr() + TO_READ, false);
+}
+
+/// As [`ask_to_read`], for what is written later.
+#[inline(always)]
+pub fn ask_to_write<T>(at: *const T) {
+    ask_later(at.addr() + TO_WRITE, true);
 }
 
 /// What is needed after the work on something else, and asked for piece by piece beside that work: all at once it would wait for the few
