@@ -224,6 +224,16 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn by_table<T: Tabled>(self) -> Self {
         T::general(self)
     }
+    /// Whether one of two masks holds in every lane. A level where the general way takes no longer says no without looking.
+    #[inline(always)]
+    fn is_either_everywhere(_a: Self::Mask, _b: Self::Mask) -> bool {
+        false
+    }
+    /// [`math::exp_general`], which is seldom needed where the above may be true.
+    #[inline(always)]
+    fn exp_general(self) -> Self {
+        math::exp_general(self)
+    }
     /// `self·2ⁿ` rounded once, for |self| in ¼..4 and an integer `n` in −160..=130.
     #[inline(always)]
     fn scale(self, n: Self) -> Self {

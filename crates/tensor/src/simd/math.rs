@@ -20,23 +20,39 @@ fn poly<L: F, const K: usize>(x: L, c: [f64; K]) -> L {
     y
 }
 
+/// Added and taken away again it rounds what is below 2²² to an integer, ties to even.
+pub(super) const SHIFT: f64 = 12_582_912.0;
+
 /// (n, eʳ − 1) with x = n·ln 2 + r, |r| ≤ ½ ln 2. Cody and Waite reduction, fit with relative error 2⁻²⁸ of eʳ.
 #[inline(always)]
 fn exp_parts<L: F>(x: L) -> (L, L) {
-    let n = (x * L::splat(std::f64::consts::LOG2_E)).round_ties_even();
+    let n = x.mul_add(L::splat(std::f64::consts::LOG2_E), L::splat(SHIFT)) - L::splat(SHIFT);
     let r = n.mul_add(L::splat(-LN2_HI), x);
     let r = n.mul_add(L::splat(-LN2_LO), r);
     let p = poly(r, [0.499_999_94, 0.166_665_211, 0.041_668_262_3, 0.008_368_670_94, 0.001_382_099_93]);
     (n, (r * r).mul_add(p, r))
 }
 
-/// `eˣ`, ≤ 1.1 ulp. `scale` rounds a subnormal result once and overflows in the right place.
+/// `eˣ`, ≤ 1.1 ulp. Where the result is normal, or nothing as for masked scores, one factor 2ⁿ is enough.
 #[inline(always)]
 pub fn exp<L: F>(x: L) -> L {
+    let (normal, nothing) = (x.abs().lt(L::splat(87.0)), x.lt(L::splat(EXP_NOTHING)));
+    if L::is_either_everywhere(normal, nothing) {
+        return L::select(normal, exp_normal(x), L::splat(0.0));
+    }
+    x.exp_general()
+}
+
+/// Below this eˣ rounds to 0.
+const EXP_NOTHING: f64 = -104.0;
+
+/// [`exp`] of any number. `scale` rounds a subnormal result once and overflows in the right place.
+#[inline(always)]
+pub fn exp_general<L: F>(x: L) -> L {
     // Below the limit the result is 0; it is not computed, because underflow takes processors a hundred cycles, and masked scores are
     // −∞. Above the other it is infinity all the same.
-    let (zero, nothing) = (L::splat(0.0), x.lt(L::splat(-104.0)));
-    let (n, p) = exp_parts(L::select(nothing, zero, x.clamp(-104.0, 89.0)));
+    let (zero, nothing) = (L::splat(0.0), x.lt(L::splat(EXP_NOTHING)));
+    let (n, p) = exp_parts(L::select(nothing, zero, x.clamp(EXP_NOTHING, 89.0)));
     L::select(nothing, zero, (p + L::splat(1.0)).scale(n))
 }
 

@@ -8,7 +8,7 @@ use std::ptr;
 use super::convert::round_to_bf16;
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
-use super::math;
+use super::math::{self, SHIFT};
 use super::table::Tabled;
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
@@ -29,9 +29,6 @@ macro_rules! x {
         unsafe { $e }
     };
 }
-
-/// Adding 1.5·2²³ leaves the nearest integer in the low bits.
-const SHIFT: f64 = 12_582_912.0;
 
 f32_lanes!(V8, __m256, 8,
     add |a: V8, b: V8| V8(x!(_mm256_add_ps(a.0, b.0))), sub |a: V8, b: V8| V8(x!(_mm256_sub_ps(a.0, b.0))),
@@ -118,7 +115,8 @@ f32_lanes!(V8, __m256, 8,
 impl F32Lanes for V8 {
     #[inline(always)]
     fn pow2(self) -> V8 {
-        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127))))))
+        // The low bits of the sum are the biased exponent.
+        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256((self + V8::splat(SHIFT + 127.0)).0)))))
     }
     #[inline(always)]
     fn split(self) -> (V8, V8) {
@@ -146,10 +144,19 @@ impl F32Lanes for V8 {
         self.mul_add(b, c)
     }
     #[inline(always)]
+    fn is_either_everywhere(a: __m256, b: __m256) -> bool {
+        x!(_mm256_movemask_ps(_mm256_or_ps(a, b)) == 0xff)
+    }
+    #[inline(always)]
+    fn exp_general(self) -> V8 {
+        x!(exp_general_8(self))
+    }
+    #[inline(always)]
     fn by_table<T: Tabled>(self) -> V8 {
         let table = T::FOLDED;
         x!({
             let a = self.abs();
+            // The low bits are the nearest integer to |x|/width.
             let shifted = a.mul_add(V8::splat(1.0 / table.width), V8::splat(SHIFT));
             let place = _mm256_castps_si256(shifted.0);
             let delta = (shifted - V8::splat(SHIFT)).mul_add(V8::splat(-table.width), a);
@@ -327,15 +334,19 @@ impl F32Lanes for V16 {
 }
 
 /// [`Tabled::general`] outside of the loops that seldom need it.
-///
-/// # Safety
-///
-/// The processor must have the instruction set.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn general_8<T: Tabled>(x: V8) -> V8 {
     T::general(x)
+}
+
+/// As [`general_8`].
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn exp_general_8(x: V8) -> V8 {
+    math::exp_general(x)
 }
 
 /// Pairs of rows, then pairs of pairs, are interleaved inside the 128-bit parts; then the parts are exchanged.
