@@ -34,29 +34,35 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     for var in ins {
         let from = var.array().dtype();
         let eligible = from.is_float() && from != DType::F64;
-        cast.push(if eligible && from != target && target.is_half() { narrow(var, target)? } else { (*var).clone() });
+        cast.push(if eligible && from != target && target.is_half() { narrow(&op, var, target)? } else { (*var).clone() });
     }
     let dtypes: SmallVec<[DType; 4]> = cast.iter().map(|v| v.array().dtype()).collect();
     let ins: SmallVec<[&Var; 4]> = cast.iter().collect();
     run_planned(op, &ins, plan.and_then(|p| p.output), &dtypes)
 }
 
-/// Casts to a narrower dtype. The value of a leaf's cast (or of a view of a leaf: a transposed weight) is cached with its storage until the outermost region ends; the node
-/// is recorded for each use, so gradients of all uses meet in the leaf's own dtype.
-fn narrow(var: &Var, dtype: DType) -> Result<Var> {
+/// Casts an input of `op` to a narrower dtype. The cast of a leaf (or of a view of a leaf: a transposed weight) is left to the operator if it rounds as it
+/// reads; used again, it is made and cached with the leaf's storage until the outermost region ends. The node is recorded for each use, so gradients
+/// of all uses meet in the leaf's own dtype.
+fn narrow(op: &Op, var: &Var, dtype: DType) -> Result<Var> {
     let array = var.array();
     // Under no_grad a view of a parameter has no node, but its memory says what it is.
     if !var.node().is_some_and(|n| n.is_leaf_view()) && array.storage().class() != Class::Weights {
         return apply(Op::Cast(dtype), &[var]);
     }
-    let cached = array.storage().derived(dtype, array.layout());
-    let value = match cached {
+    let storage = array.storage();
+    let value = match storage.derived(dtype, array.layout()) {
         Some(value) => value,
+        // An observer sees every cast.
+        None if op.rounds_as_it_reads() && !scope::is_observed() && storage.is_new(dtype, array.layout()) => {
+            scope::note_cached(storage);
+            array.cast_when_read(dtype, Class::Casts)?
+        }
         None => {
             let value = binade_tensor::run_one(&Op::Cast(dtype), &[array], array.device(), dtype, Class::Casts)?;
             scope::observe(&Op::Cast(dtype), &[array], std::slice::from_ref(&value));
-            array.storage().set_derived(dtype, *array.layout(), value.clone());
-            scope::note_cached(array.storage());
+            storage.set_derived(dtype, *array.layout(), value.clone());
+            scope::note_cached(storage);
             value
         }
     };

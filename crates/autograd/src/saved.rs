@@ -13,7 +13,7 @@ use crate::{Error, Result, Var};
 pub(crate) enum Saved {
     /// The value itself.
     Value(Array, u64),
-    /// A cast of a leaf: kept as the leaf, which lives anyway, and cast again when needed.
+    /// A cast of a leaf: kept as the leaf, which lives anyway, and rounded again by who reads it.
     Recast(Array, u64, DType),
     /// A value of one elementwise pass over others that are saved anyway.
     Again(Arc<Again>),
@@ -40,7 +40,7 @@ impl Saved {
                 if let Some(cached) = array.storage().derived(*dtype, array.layout()) {
                     return Ok(cached);
                 }
-                Ok(run_one(&Op::Cast(*dtype), &[array], array.device(), *dtype, Class::Casts)?)
+                Ok(array.cast_when_read(*dtype, Class::Casts)?)
             }
             Saved::Value(..) | Saved::Again(_) => Ok(array.clone()),
         }

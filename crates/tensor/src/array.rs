@@ -10,6 +10,8 @@ use crate::{ArrayMut, Class, DType, Device, Element, Error, Layout, Op, Result, 
 #[derive(Clone)]
 pub struct Array {
     dtype: DType,
+    /// Type of the elements in memory, where a cast was left to whoever reads: see [`Array::cast_when_read`].
+    stored: DType,
     layout: Layout,
     storage: Arc<Storage>,
     device: Device,
@@ -35,6 +37,7 @@ impl Meta {
 #[derive(Clone, Debug)]
 pub struct WeakArray {
     meta: Meta,
+    stored: DType,
     storage: Weak<Storage>,
     device: Device,
 }
@@ -43,7 +46,13 @@ impl WeakArray {
     /// The array, if something else keeps its memory.
     pub fn upgrade(&self) -> Option<Array> {
         let storage = self.storage.upgrade()?;
-        Some(Array { dtype: self.meta.dtype, layout: self.meta.layout, storage, device: self.device.clone() })
+        Some(Array {
+            dtype: self.meta.dtype,
+            stored: self.stored,
+            layout: self.meta.layout,
+            storage,
+            device: self.device.clone(),
+        })
     }
 }
 
@@ -57,7 +66,7 @@ impl Array {
     /// Out of memory.
     pub fn alloc(device: &Device, meta: Meta, class: Class) -> Result<Array> {
         let storage = device.alloc(meta.dtype, meta.layout.end(), class)?;
-        Ok(Array { dtype: meta.dtype, layout: meta.layout, storage, device: device.clone() })
+        Ok(Array { dtype: meta.dtype, stored: meta.dtype, layout: meta.layout, storage, device: device.clone() })
     }
 
     /// An array with the given elements in row-major order.
@@ -111,7 +120,7 @@ impl Array {
         if T::DTYPE != self.dtype {
             return Err(Error::DType { op: "to_vec", expected: format!("an array of {}", T::DTYPE), dtypes: vec![self.dtype] });
         }
-        let dense = self.contiguous(Class::Workspace)?;
+        let dense = self.written(Class::Workspace)?.contiguous(Class::Workspace)?;
         let bytes = self.device.download(&dense)?;
         let n = self.numel();
         let mut out: Vec<T> = Vec::with_capacity(n);
@@ -149,6 +158,11 @@ impl Array {
         self.dtype
     }
 
+    /// Type of the elements in memory: [`Array::dtype`], but for a cast that was left to whoever reads.
+    pub fn stored(&self) -> DType {
+        self.stored
+    }
+
     /// Extents.
     pub fn shape(&self) -> &Shape {
         &self.layout.shape
@@ -171,7 +185,7 @@ impl Array {
 
     /// Whether the array is all that its memory holds, each element once. False where the memory is not the host's, which knows its length.
     pub fn is_whole(&self) -> bool {
-        let bytes = self.numel() * self.dtype.size();
+        let bytes = self.numel() * self.stored.size();
         self.layout.offset == 0 && self.layout.is_dense() && self.storage.host().is_some_and(|host| host.len() == bytes)
     }
 
@@ -192,7 +206,7 @@ impl Array {
 
     /// This array without a share in its memory.
     pub fn downgrade(&self) -> WeakArray {
-        WeakArray { meta: self.meta(), storage: Arc::downgrade(&self.storage), device: self.device.clone() }
+        WeakArray { meta: self.meta(), stored: self.stored, storage: Arc::downgrade(&self.storage), device: self.device.clone() }
     }
 
     /// Another view of the same storage.
@@ -201,9 +215,9 @@ impl Array {
     /// The layout reaches past the end of the storage.
     pub fn with_layout(&self, layout: Layout) -> Result<Array> {
         if let Some(host) = self.storage.host()
-            && layout.end() * self.dtype.size() > host.len()
+            && layout.end() * self.stored.size() > host.len()
         {
-            return Err(Error::Length { shape: layout.shape, found: host.len() / self.dtype.size() });
+            return Err(Error::Length { shape: layout.shape, found: host.len() / self.stored.size() });
         }
         Ok(Array { layout, ..self.clone() })
     }
@@ -230,6 +244,33 @@ impl Array {
         crate::run_one(&Op::Cast(dtype), &[self], &self.device, dtype, class)
     }
 
+    /// This array in a 16-bit format, rounded (nearest even) by whoever reads it: a cast of f32 that takes no memory. Products and convolutions round as
+    /// they pack their operands; for any other operator [`crate::run`] writes the cast first. The bits are those of [`Array::cast`]. The array shares
+    /// this one's storage, and changes with it.
+    ///
+    /// # Errors
+    /// Out of memory: a cast between other dtypes is made at once.
+    pub fn cast_when_read(&self, dtype: DType, class: Class) -> Result<Array> {
+        if self.is_written() && self.dtype == DType::F32 && dtype.is_half() {
+            return Ok(Array { dtype, ..self.clone() });
+        }
+        self.cast(dtype, class)
+    }
+
+    /// Whether the elements in memory are of the array's dtype: no cast was left to whoever reads.
+    pub fn is_written(&self) -> bool {
+        self.stored == self.dtype
+    }
+
+    /// This array, with a cast that was left to whoever reads made.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn written(&self, class: Class) -> Result<Array> {
+        let memory = Array { dtype: self.stored, ..self.clone() };
+        memory.cast(self.dtype, class)
+    }
+
     /// Writes the elements of `from` (same shape and device, any dtype) into this array's storage; the version rises.
     ///
     /// # Errors
@@ -242,8 +283,9 @@ impl Array {
                 shapes: vec![*self.shape(), *from.shape()],
             });
         }
+        let from = from.written(Class::Workspace)?;
         let op = if from.dtype == self.dtype { Op::Copy } else { Op::Cast(self.dtype) };
-        self.device.run(&op, &[from], &mut [ArrayMut::new("copy_from", self)?])
+        self.device.run(&op, &[&from], &mut [ArrayMut::new("copy_from", self)?])
     }
 }
 

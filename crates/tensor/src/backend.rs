@@ -30,7 +30,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Runs one operator. Shapes, dtypes and layouts of `outs` are those [`Op::outs`] gave (another dense layout is
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
-    /// while they store.
+    /// while they store. Inputs of operators that [`Op::rounds_as_it_reads`] may be casts that were left to whoever reads.
     ///
     /// The only output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed for writing alone.
     ///
@@ -69,8 +69,12 @@ impl<'a> ArrayMut<'a> {
     /// Borrows `array` for writing.
     ///
     /// # Errors
-    /// [`crate::Error::InUse`] while others use the storage.
+    /// [`crate::Error::InUse`] while others use the storage; [`crate::Error::DType`] if the elements in memory are of another type.
     pub fn new(op: &'static str, array: &'a Array) -> Result<ArrayMut<'a>> {
+        if !array.is_written() {
+            let expected = "an output that is no cast of another array".into();
+            return Err(crate::Error::DType { op, expected, dtypes: vec![array.dtype(), array.stored()] });
+        }
         Ok(ArrayMut { array, guard: array.storage().write(op)? })
     }
 

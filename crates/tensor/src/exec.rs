@@ -12,7 +12,7 @@ use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Resu
 /// # Errors
 /// Shapes or dtypes the operator refuses, inputs of different devices, out of memory.
 pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Arrays> {
-    run_with(op, ins, device, want, class, |_| Ok(()))
+    run_with(op, ins, device, want, class, &|_| Ok(()))
 }
 
 /// What the outputs will be.
@@ -33,8 +33,13 @@ fn run_with(
     device: &Device,
     want: DType,
     class: Class,
-    lay_out: impl FnOnce(&mut [Meta]) -> Result<()>,
+    lay_out: &dyn Fn(&mut [Meta]) -> Result<()>,
 ) -> Result<Arrays> {
+    if !op.rounds_as_it_reads() && ins.iter().any(|a| !a.is_written()) {
+        let written = ins.iter().map(|a| a.written(Class::Casts)).collect::<Result<SmallVec<[Array; 6]>>>()?;
+        let ins: SmallVec<[&Array; 6]> = written.iter().collect();
+        return run_with(op, &ins, device, want, class, lay_out);
+    }
     let mut outs = outputs(op, ins, device, want)?;
     if let Op::View(_) = op {
         return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
@@ -60,7 +65,7 @@ fn run_with(
 /// # Errors
 /// As [`run`]; `meta` is not a dense layout of the output's shape.
 pub fn run_laid_out(op: &Op, ins: &[&Array], device: &Device, meta: Meta, class: Class) -> Result<Array> {
-    let mut outs = run_with(op, ins, device, meta.dtype, class, |outs| {
+    let mut outs = run_with(op, ins, device, meta.dtype, class, &|outs| {
         let (layout, wanted) = (&mut outs[0].layout, meta.layout);
         if layout.shape != wanted.shape || !wanted.is_dense() || wanted.offset != 0 {
             let expected = "expected a dense layout of the output's shape".into();
@@ -97,6 +102,9 @@ pub fn run_over(
 ) -> Result<Array> {
     let sole: SmallVec<[bool; 2]> = given.iter_mut().map(|array| array.is_sole()).collect();
     let ins: SmallVec<[&Array; 6]> = given.iter().chain(kept.iter().copied()).collect();
+    if ins.iter().any(|array| !array.is_written()) {
+        return run_one(op, &ins, device, want, class);
+    }
     let outs = outputs(op, &ins, device, want)?;
     let fits = |(i, array): (usize, &Array)| {
         let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;

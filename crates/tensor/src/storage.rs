@@ -45,7 +45,14 @@ struct Derived {
     version: u64,
     /// Layout of the view that was cast, so that two views do not share an entry.
     layout: crate::Layout,
-    value: Array,
+    /// `None` where it was asked for and not made.
+    value: Option<Array>,
+}
+
+impl Derived {
+    fn is(&self, version: u64, dtype: DType, layout: &crate::Layout) -> bool {
+        self.version == version && self.dtype == dtype && self.layout == *layout
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -110,15 +117,26 @@ impl Storage {
     pub fn derived(&self, dtype: DType, layout: &crate::Layout) -> Option<Array> {
         let version = self.version();
         let derived = self.derived.lock().unwrap_or_else(|e| e.into_inner());
-        derived.iter().find(|d| d.version == version && d.dtype == dtype && d.layout == *layout).map(|d| d.value.clone())
+        derived.iter().find(|d| d.is(version, dtype, layout)).and_then(|d| d.value.clone())
+    }
+
+    /// Whether a value for (`dtype`, `layout`) was not asked for at the present version so far; from now on it was.
+    pub fn is_new(&self, dtype: DType, layout: &crate::Layout) -> bool {
+        let version = self.version();
+        let mut derived = self.derived.lock().unwrap_or_else(|e| e.into_inner());
+        let new = !derived.iter().any(|d| d.is(version, dtype, layout));
+        if new {
+            derived.push(Derived { dtype, version, layout: *layout, value: None });
+        }
+        new
     }
 
     /// Caches `value` for (`dtype`, `layout`) at the present version; values of older versions are dropped.
     pub fn set_derived(&self, dtype: DType, layout: crate::Layout, value: Array) {
         let version = self.version();
         let mut derived = self.derived.lock().unwrap_or_else(|e| e.into_inner());
-        derived.retain(|d| d.version == version && !(d.dtype == dtype && d.layout == layout));
-        derived.push(Derived { dtype, version, layout, value });
+        derived.retain(|d| d.version == version && !d.is(version, dtype, &layout));
+        derived.push(Derived { dtype, version, layout, value: Some(value) });
     }
 
     /// Drops all cached values.

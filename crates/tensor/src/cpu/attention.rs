@@ -199,16 +199,16 @@ impl Heads<'_> {
         let to = room.take(rows * ld);
         let start = head * rows * columns;
         let even = x.even_rows(start, rows, columns);
-        let (dtype, bytes) = x.source();
+        let values = x.values();
         for (i, row) in to.chunks_mut(ld.max(1)).enumerate() {
             row[columns..].fill(C::zero());
             match even {
                 Some((first, distance)) => {
-                    let (at, size) = (first + i * distance, dtype.size());
+                    let (at, size) = (first + i * distance, values.size());
                     if i + AHEAD < rows {
-                        prefetch::ask(bytes, (at + AHEAD * distance) * size, columns * size);
+                        prefetch::ask(values.bytes, (at + AHEAD * distance) * size, columns * size);
                     }
-                    C::load(self.isa, dtype, bytes, at, 1, &mut row[..columns]);
+                    values.load(self.isa, at, 1, &mut row[..columns]);
                 }
                 None => x.load(self.isa, start + i * columns, &mut row[..columns]),
             }

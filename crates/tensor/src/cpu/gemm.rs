@@ -8,9 +8,10 @@ use super::elementwise::activate;
 use super::finish::{Finish, output_parts};
 use super::operand::{BLOCK, Compute};
 use super::tile::{Block, Row, Segment, Tile};
+use super::values::Values;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Epilogue, Unary};
-use crate::simd::{Isa, prefetch};
+use crate::simd::Isa;
 use crate::{Array, ArrayMut, Class, DType, Error, Layout, Result, Shape};
 
 /// Products per chain: a panel of B of this depth stays in the first-level cache.
@@ -22,16 +23,13 @@ const COLUMNS: usize = 512;
 const WHOLE: usize = 128 * 1024;
 /// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
 const LONG: usize = 1024;
-/// Rows are asked for so many before they are widened.
-const AHEAD: usize = 2;
 /// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.
 const SKINNY: usize = 8;
 
 /// One matrix of any dtype and strides.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    pub(super) dtype: DType,
-    pub(super) bytes: &'a [u8],
+    pub(super) values: Values<'a>,
     pub(super) offset: usize,
     /// Of rows and columns.
     pub(super) strides: [usize; 2],
@@ -41,16 +39,18 @@ impl Matrix<'_> {
     /// Widens `to.len()` elements of a row.
     fn row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
         let [r, c] = self.strides;
-        C::load(isa, self.dtype, self.bytes, self.offset + row * r + column * c, c, to);
+        self.values.load(isa, self.offset + row * r + column * c, c, to);
     }
 
-    /// As [`Matrix::row`], for rows one after the other: those that follow are asked for.
-    fn next_row<C: Compute>(&self, isa: Isa, row: usize, column: usize, to: &mut [C]) {
-        let ([r, c], size) = (self.strides, self.dtype.size());
+    /// Widens a part of `rows × columns` elements whose first is at `[row, column]`, into rows `ld` apart.
+    fn part<C: Compute>(&self, isa: Isa, [row, column]: [usize; 2], [rows, columns]: [usize; 2], to: &mut [C], ld: usize) {
+        let [r, c] = self.strides;
         if c == 1 {
-            prefetch::ask(self.bytes, (self.offset + (row + AHEAD) * r + column) * size, to.len() * size);
+            return self.values.load_rows(isa, self.offset + row * r + column, r, [rows, columns], to, ld);
         }
-        self.row(isa, row, column, to);
+        for i in 0..rows {
+            self.row(isa, row + i, column, &mut to[i * ld..][..columns]);
+        }
     }
 
     fn transposed(&self) -> Self {
@@ -70,19 +70,14 @@ impl Matrix<'_> {
             let mut buffer = [C::zero(); 32 * DEEP];
             for from in (0..k).step_by(DEEP) {
                 let deep = DEEP.min(k - from);
-                for j in 0..columns {
-                    self.transposed().next_row(isa, first + j, from, &mut buffer[j * DEEP..][..deep]);
-                }
+                self.transposed().part(isa, [first, from], [columns, deep], &mut buffer, DEEP);
                 C::transpose(isa, &buffer, DEEP, columns, deep, &mut panel[from * width..], width);
             }
-            if columns < width {
-                panel.chunks_mut(width).for_each(|row| row[columns..].fill(C::zero()));
-            }
         } else {
-            for (l, row) in panel.chunks_mut(width).enumerate().take(k) {
-                self.next_row(isa, l, first, &mut row[..columns]);
-                row[columns..].fill(C::zero());
-            }
+            self.part(isa, [0, first], [k, columns], panel, width);
+        }
+        if columns < width {
+            panel.chunks_mut(width).for_each(|row| row[columns..].fill(C::zero()));
         }
     }
 }
@@ -175,13 +170,9 @@ impl Product {
         let (isa, deep) = (self.isa, DEPTH.min(self.k - from));
         let (_, [distance, step]) = self.strip(a, rows);
         if distance == 1 {
-            for l in 0..deep {
-                a.transposed().next_row(isa, from + l, first, &mut strip[l * step..][..rows]);
-            }
+            a.transposed().part(isa, [from, first], [deep, rows], strip, step);
         } else {
-            for i in 0..rows {
-                a.next_row(isa, first + i, from, &mut strip[i * distance..][..deep]);
-            }
+            a.part(isa, [first, from], [rows, deep], strip, distance);
         }
     }
 
@@ -404,10 +395,8 @@ impl Product {
             let columns = STRIP.min(columns - at);
             for from in (0..k).step_by(LONG) {
                 let deep = LONG.min(k - from);
-                for (l, to) in strip.chunks_mut(ldb).enumerate().take(deep) {
-                    b.row(isa, from + l, first + at, &mut to[..columns]);
-                    to[columns..].fill(C::zero());
-                }
+                b.part(isa, [from, first + at], [deep, columns], strip, ldb);
+                strip.chunks_mut(ldb).take(deep).for_each(|row| row[columns..].fill(C::zero()));
                 for residue in 0..parts {
                     let rows: SmallVec<[Row; SKINNY]> =
                         (0..m).map(|i| Row { a: i * k + from, acc: (residue * m + i) * STRIP }).collect();
@@ -474,7 +463,7 @@ impl<'a> Batch<'a> {
         let (mut oa, mut ob) = (offsets(ins[0]), offsets(ins[1]));
         let matrix = |i: usize| {
             let (l, r) = (ins[i].layout(), ins[i].shape().rank());
-            Matrix { dtype: ins[i].dtype(), bytes: bytes[i], offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
+            Matrix { values: Values::new(ins[i], bytes[i]), offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
         };
         let (a, b) = (matrix(0), matrix(1));
         let shares_b = ob.iter().all(|&o| o == ob[0]);

@@ -26,6 +26,7 @@ mod table;
 mod ternary;
 mod tile;
 mod update;
+mod values;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::values::{self, Values};
 use crate::simd::convert::{Convert, f64_to_f32_odd};
 use crate::simd::{Isa, Real};
 use crate::{Array, ArrayMut, DType, Element, Layout, MAX_RANK, bf16, f16};
@@ -21,6 +22,8 @@ pub const TASK: usize = 16 * BLOCK;
 pub trait Compute: Real {
     /// Widens `to.len()` elements of `dtype` from `start` on, `stride` apart.
     fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [Self]);
+    /// As [`Values::load_rows`].
+    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [Self], ld: usize);
     /// Rounds once to `dtype` and writes from `start` on.
     fn store(isa: Isa, from: &[Self], to: &mut [u8], dtype: DType);
 }
@@ -46,6 +49,10 @@ fn gather<T: Element, C>(bytes: &[u8], start: usize, stride: usize, to: &mut [C]
 }
 
 impl Compute for f32 {
+    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [f32], ld: usize) {
+        values::load_rows(isa, values, start, distance, extents, to, ld);
+    }
+
     fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [f32]) {
         let n = to.len();
         match (dtype, stride) {
@@ -78,6 +85,10 @@ impl Compute for f32 {
 }
 
 impl Compute for f64 {
+    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [f64], ld: usize) {
+        values::load_each(isa, values, start, distance, extents, to, ld);
+    }
+
     fn load(_isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [f64]) {
         crate::with_element!(dtype, T => gather(bytes, start, stride, to, |v: T| v.as_f64()));
     }
@@ -102,8 +113,7 @@ fn write<C: Copy, T: Element>(from: &[C], to: &mut [u8], f: impl Fn(C) -> T) {
 
 /// An input, its dimensions in the order they are walked and merged where memory allows.
 pub struct Operand<'a> {
-    dtype: DType,
-    bytes: &'a [u8],
+    values: Values<'a>,
     offset: usize,
     /// (extent, stride), innermost last; never empty.
     dims: smallvec::SmallVec<[(usize, usize); MAX_RANK]>,
@@ -131,10 +141,11 @@ impl<'a, T> Dense<'a, T> {
 impl<'a> Operand<'a> {
     /// The elements of an array expanded to `shape`, walked in the order `order` of its dimensions (outermost first).
     pub fn new(array: &Array, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
-        Operand::from_layout(array.dtype(), array.layout(), bytes, shape, order)
+        let values = Values::new(array, bytes);
+        Operand { values, ..Operand::from_layout(array.dtype(), array.layout(), bytes, shape, order) }
     }
 
-    /// As [`Operand::new`], from the parts of an array.
+    /// As [`Operand::new`], from the parts of an array that lies in memory in its dtype.
     pub fn from_layout(dtype: DType, layout: &Layout, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
         let lead = shape.len() - layout.shape.rank();
         let mut dims = smallvec::SmallVec::<[(usize, usize); MAX_RANK]>::new();
@@ -152,7 +163,7 @@ impl<'a> Operand<'a> {
         if dims.is_empty() {
             dims.push((1, 1));
         }
-        Operand { dtype, bytes, offset: layout.offset, dims, over: false }
+        Operand { values: Values::written(dtype, bytes), offset: layout.offset, dims, over: false }
     }
 
     /// The same, with the output written over it.
@@ -165,32 +176,32 @@ impl<'a> Operand<'a> {
         self.over
     }
 
-    /// Type of the elements in memory.
+    /// Type of the elements.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.values.dtype
     }
 
     /// All elements in the walk order, if they lie so in memory and are of type `T`.
     pub fn dense<T: Element>(&self) -> Option<&'a [T]> {
-        let run = self.run().filter(|_| self.dtype == T::DTYPE)?;
-        elements(self.bytes).get(run)
+        let run = self.run().filter(|_| self.dtype() == T::DTYPE)?;
+        elements(self.values.bytes).get(run)
     }
 
     /// As [`Operand::dense`], for kernels that can write over the operand.
     pub fn dense_or_over<T: Element>(&self) -> Option<Dense<'a, T>> {
-        if self.over { (self.dtype == T::DTYPE).then_some(Dense::Over) } else { self.dense().map(Dense::Apart) }
+        if self.over { (self.dtype() == T::DTYPE).then_some(Dense::Over) } else { self.dense().map(Dense::Apart) }
     }
 
     /// The codes of a 16-bit format, as [`Operand::dense`].
     pub fn codes(&self) -> Option<&'a [u16]> {
-        let run = self.run().filter(|_| self.dtype.is_half())?;
-        bytemuck::cast_slice(self.bytes).get(run)
+        let run = self.run().filter(|_| self.dtype().is_half())?;
+        bytemuck::cast_slice(self.values.bytes).get(run)
     }
 
     /// Storage indices, if they follow each other.
     fn run(&self) -> Option<std::ops::Range<usize>> {
         match self.dims[..] {
-            [(extent, 1)] if !self.over => Some(self.offset..self.offset + extent),
+            [(extent, 1)] if !self.over && self.values.is_written() => Some(self.offset..self.offset + extent),
             _ => None,
         }
     }
@@ -198,7 +209,7 @@ impl<'a> Operand<'a> {
     /// Whether [`Operand::block`] needs no buffer wherever it starts.
     pub fn is_borrowed<C: Compute>(&self, n: usize) -> bool {
         let (_, stride) = self.dims[self.dims.len() - 1];
-        n == 0 || self.dtype == C::DTYPE && self.dims.len() == 1 && stride == 1
+        n == 0 || self.dtype() == C::DTYPE && self.dims.len() == 1 && stride == 1
     }
 
     /// The elements at flat positions `start..start + n`: borrowed where no conversion is needed, else in `buffer`.
@@ -231,9 +242,9 @@ impl<'a> Operand<'a> {
 
     fn borrowed<C: Compute>(&self, start: usize, n: usize) -> Option<&[C]> {
         let (extent, stride) = self.dims[self.dims.len() - 1];
-        if stride == 1 && self.dtype == C::DTYPE && (self.dims.len() == 1 || start % extent + n <= extent) {
+        if stride == 1 && self.dtype() == C::DTYPE && (self.dims.len() == 1 || start % extent + n <= extent) {
             let from = self.position(start);
-            return Some(&elements::<C>(self.bytes)[from..from + n]);
+            return Some(&elements::<C>(self.values.bytes)[from..from + n]);
         }
         None
     }
@@ -243,11 +254,11 @@ impl<'a> Operand<'a> {
         self.runs(start, to.len(), |from, stride, range| {
             let part = &mut to[range];
             if stride == 0 {
-                C::load(isa, self.dtype, self.bytes, from, 1, &mut part[..1]);
+                self.values.load(isa, from, 1, &mut part[..1]);
                 let value = part[0];
                 part.fill(value);
             } else {
-                C::load(isa, self.dtype, self.bytes, from, stride, part);
+                self.values.load(isa, from, stride, part);
             }
         });
     }
@@ -277,8 +288,8 @@ impl<'a> Operand<'a> {
     }
 
     /// What the elements are and where.
-    pub fn source(&self) -> (DType, &'a [u8]) {
-        (self.dtype, self.bytes)
+    pub fn values(&self) -> Values<'a> {
+        self.values
     }
 
     /// Storage index of a flat position.

@@ -114,8 +114,9 @@ fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
 }
 
 fn read(array: &Array, bytes: &[u8]) -> Dense {
-    let v =
-        positions(array.layout()).map(|at| crate::with_element!(array.dtype(), T => element::<T>(bytes, at).as_f64())).collect();
+    let stored = |at: usize| crate::with_element!(array.stored(), T => element::<T>(bytes, at).as_f64());
+    let rounded = |v: f64| if array.is_written() { v } else { crate::with_element!(array.dtype(), T => T::from_f64(v).as_f64()) };
+    let v = positions(array.layout()).map(|at| rounded(stored(at))).collect();
     Dense { shape: array.shape().to_vec(), v }
 }
 

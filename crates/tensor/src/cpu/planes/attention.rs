@@ -37,7 +37,7 @@ impl Matrix {
     }
 
     fn read(work: &Work<'_>, which: usize, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Result<Matrix> {
-        let planes = planes_of(x.source().0).unwrap_or(1);
+        let planes = planes_of(x.dtype()).unwrap_or(1);
         let (ld, padded) = (columns.next_multiple_of(DEEP), rows.next_multiple_of(DEEP));
         let distance = padded * ld;
         let mut halves = work.halves(planes * distance)?;
@@ -49,14 +49,14 @@ impl Matrix {
         }
         let (start, mut seen) = (head * rows * columns, Seen::nothing());
         if let Some((first, distance_of_rows)) = x.even_rows(start, rows, columns) {
-            let (dtype, bytes) = x.source();
-            let size = dtype.size();
+            let values = x.values();
+            let size = values.size();
             for i in 0..rows {
                 let at = first + i * distance_of_rows;
                 if i + AHEAD < rows {
-                    prefetch::ask(bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
+                    prefetch::ask(values.bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
                 }
-                work.read(dtype, bytes, at, 1, columns, distance, &mut to[i * ld..], &mut seen);
+                work.read(values, at, 1, columns, distance, &mut to[i * ld..], &mut seen);
             }
         } else {
             for i in 0..rows {

@@ -38,7 +38,7 @@ pub(super) struct Image<'a> {
 
 impl<'a> Image<'a> {
     pub(super) fn new(which: usize, source: &'a Source<'a>) -> Image<'a> {
-        Image { which, source, planes: planes_of(source.values.source().0).unwrap_or(1) }
+        Image { which, source, planes: planes_of(source.values.dtype()).unwrap_or(1) }
     }
 
     /// The slab of the pieces, `[pixel][padded channels]` in planes; zeros outside the image and beyond the channels.

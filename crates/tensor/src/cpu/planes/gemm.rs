@@ -7,9 +7,10 @@ use super::{Work, apart, pair_up, planes_of};
 use crate::cpu::elementwise::{activate, value_table};
 use crate::cpu::finish::{Finish, output_parts};
 use crate::cpu::gemm::{Batch, Matrix, workspace};
-use crate::cpu::operand::{BLOCK, Compute as _, elements_mut};
+use crate::cpu::operand::{BLOCK, elements_mut};
 use crate::cpu::table::{Table, look_up};
 use crate::cpu::tile::{Row, Segment};
+use crate::cpu::values::Values;
 use crate::memory::HostBuffer;
 use crate::op::{Epilogue, Unary};
 use crate::simd::Isa;
@@ -69,7 +70,7 @@ impl Act {
     fn read(
         self,
         work: &Work<'_>,
-        (dtype, bytes): (DType, &[u8]),
+        values: Values<'_>,
         [start, stride, n]: [usize; 3],
         distance: usize,
         to: &mut [u16],
@@ -81,27 +82,35 @@ impl Act {
             let (part, first, to) = (PART.min(n - at), start + at * stride, &mut to[at..]);
             match self {
                 Act::Computed(row) => {
-                    let (mut x, mut y) = ([0.0; PART], [0.0; PART]);
+                    let (mut x, mut y) = ([0.0f32; PART], [0.0f32; PART]);
                     let x = if stride == 1 {
-                        &bytemuck::cast_slice(bytes)[first..first + part]
+                        &bytemuck::cast_slice(values.bytes)[first..first + part]
                     } else {
-                        f32::load(work.isa, dtype, bytes, first, stride, &mut x[..part]);
+                        values.load(work.isa, first, stride, &mut x[..part]);
                         &x[..part]
                     };
                     activate(work.isa, row, x, &mut y[..part]);
-                    work.read(dtype, bytemuck::cast_slice(&y[..part]), 0, 1, part, distance, to, seen);
+                    work.read(Values::written(values.dtype, bytemuck::cast_slice(&y[..part])), 0, 1, part, distance, to, seen);
                 }
                 Act::LookedUp(table) => {
-                    let (mut codes, mut values) = ([0; PART], [0; PART]);
-                    let from = &bytemuck::cast_slice::<u8, u16>(bytes)[first..];
+                    let (mut codes, mut results) = ([0; PART], [0; PART]);
+                    let from = &bytemuck::cast_slice::<u8, u16>(values.bytes)[first..];
                     let codes = if stride == 1 {
                         &from[..part]
                     } else {
                         codes[..part].iter_mut().zip(from.iter().step_by(stride)).for_each(|(code, &x)| *code = x);
                         &codes[..part]
                     };
-                    look_up(table, codes, &mut values[..part]);
-                    work.read(dtype, bytemuck::cast_slice(&values[..part]), 0, 1, part, distance, to, seen);
+                    look_up(table, codes, &mut results[..part]);
+                    work.read(
+                        Values::written(values.dtype, bytemuck::cast_slice(&results[..part])),
+                        0,
+                        1,
+                        part,
+                        distance,
+                        to,
+                        seen,
+                    );
                 }
             }
         }
@@ -120,7 +129,7 @@ struct Planes<'a> {
 
 impl<'a> Planes<'a> {
     fn new(which: usize, matrix: Matrix<'a>, act: Option<Act>) -> Planes<'a> {
-        Planes { which, matrix, count: planes_of(matrix.dtype).unwrap_or(1), act }
+        Planes { which, matrix, count: planes_of(matrix.values.dtype).unwrap_or(1), act }
     }
 
     /// `n` numbers from a place on, along the rows or along the columns.
@@ -134,27 +143,28 @@ impl<'a> Planes<'a> {
         to: &mut [u16],
         seen: &mut Seen,
     ) {
-        let Matrix { dtype, bytes, offset, strides } = self.matrix;
+        let Matrix { values, offset, strides } = self.matrix;
         let start = offset + row * strides[0] + column * strides[1];
         match self.act {
-            Some(act) => act.read(work, (dtype, bytes), [start, strides[along], n], distance, to, seen),
-            None => work.read(dtype, bytes, start, strides[along], n, distance, to, seen),
+            Some(act) => act.read(work, values, [start, strides[along], n], distance, to, seen),
+            None => work.read(values, start, strides[along], n, distance, to, seen),
         }
     }
 
     /// Asks for `n` neighbours of a row that will be read soon, where columns are neighbours, or of a column.
     fn ask(&self, [row, column]: [usize; 2], along: usize, n: usize) {
-        let Matrix { dtype, bytes, offset, strides } = self.matrix;
+        let Matrix { values, offset, strides } = self.matrix;
         if strides[along] == 1 {
             let start = offset + row * strides[0] + column * strides[1];
-            prefetch::ask(bytes, start * dtype.size(), n * dtype.size());
+            prefetch::ask(values.bytes, start * values.size(), n * values.size());
         }
     }
 
     /// Asks for a part of the matrix while tiles are multiplied, where rows or columns lie densely.
     fn ask_later(&self, ahead: &mut Ahead, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) {
-        let Matrix { dtype, bytes, offset, strides: [r, c] } = self.matrix;
-        let (start, size) = ((offset + row * r + column * c) * dtype.size(), dtype.size());
+        let Matrix { values, offset, strides: [r, c] } = self.matrix;
+        let (bytes, size) = (values.bytes, values.size());
+        let start = (offset + row * r + column * c) * size;
         if c == 1 {
             ahead.push(bytes, start, [rows, r * size], columns * size, false);
         } else if r == 1 {

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
 
-use super::operand::{Compute, Operand, elements};
+use super::operand::{Operand, elements};
 use super::tile::Tile as _;
+use super::values::Values;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Backward, Epilogue};
 use crate::simd::amx::{DEEP, SIDE};
@@ -192,14 +193,14 @@ impl<'a> Work<'a> {
 
     /// Splits `n` numbers from a flat position on.
     fn read_flat(&self, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
-        let (dtype, bytes) = values.source();
+        let elements = values.values();
         values.runs(start, n, |from, stride, range| {
             let to = &mut to[range.start..];
             if stride > 0 || range.len() == 1 {
-                return self.read(dtype, bytes, from, stride, range.len(), distance, to, seen);
+                return self.read(elements, from, stride, range.len(), distance, to, seen);
             }
-            self.read(dtype, bytes, from, 1, 1, distance, to, seen);
-            for plane in to.chunks_mut(distance).take(planes_of(dtype).unwrap_or(1)) {
+            self.read(elements, from, 1, 1, distance, to, seen);
+            for plane in to.chunks_mut(distance).take(planes_of(elements.dtype).unwrap_or(1)) {
                 let value = plane[0];
                 plane[..range.len()].fill(value);
             }
@@ -207,31 +208,22 @@ impl<'a> Work<'a> {
     }
 
     /// Splits `n` numbers from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
-    fn read(
-        &self,
-        dtype: DType,
-        bytes: &[u8],
-        start: usize,
-        stride: usize,
-        n: usize,
-        distance: usize,
-        to: &mut [u16],
-        seen: &mut Seen,
-    ) {
+    fn read(&self, values: Values<'_>, start: usize, stride: usize, n: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
         const BLOCK: usize = 512;
-        let count = planes_of(dtype).unwrap_or(1);
-        if dtype == DType::BF16 && stride == 1 {
+        let Values { dtype, bytes, .. } = values;
+        let (count, in_place) = (planes_of(dtype).unwrap_or(1), values.is_written() && stride == 1);
+        if dtype == DType::BF16 && in_place {
             let from = &elements::<crate::bf16>(bytes)[start..start + n];
             return planes::copy(self.isa, bytemuck::cast_slice(from), &mut to[..n], seen);
         }
-        if dtype == DType::F32 && stride == 1 {
+        if dtype == DType::F32 && in_place {
             let from = &elements::<f32>(bytes)[start..start + n];
             return planes::split(self.isa, from, count, distance, to, seen);
         }
         let mut buffer = [0.0; BLOCK];
         for at in (0..n).step_by(BLOCK) {
             let part = &mut buffer[..BLOCK.min(n - at)];
-            f32::load(self.isa, dtype, bytes, start + at * stride, stride, part);
+            values.load(self.isa, start + at * stride, stride, part);
             planes::split(self.isa, part, count, distance, &mut to[at..], seen);
         }
     }
