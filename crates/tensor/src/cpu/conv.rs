@@ -312,12 +312,17 @@ impl Weight {
                 panel.fill(C::zero());
             }
             if backward {
-                let mut row = vec![C::zero(); count * taps];
-                for o in 0..og {
-                    values.load(isa, ((group * og + o) * cg + first) * taps, &mut row);
-                    for tap in 0..taps {
-                        let to = &mut panel[(tap * og + o) * width..][..count];
-                        to.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(t, &v)| *t = v);
+                const SOME: usize = 16;
+                let mut rows = vec![C::zero(); SOME.min(og) * count * taps];
+                for from in (0..og).step_by(SOME) {
+                    let start = ((group * og + from) * cg + first) * taps;
+                    let some = SOME.min(og - from);
+                    values.load_rows(isa, start, cg * taps, [some, count * taps], &mut rows, count * taps);
+                    for (o, row) in rows.chunks(count * taps).enumerate().take(some) {
+                        for tap in 0..taps {
+                            let to = &mut panel[(tap * og + from + o) * width..][..count];
+                            to.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(t, &v)| *t = v);
+                        }
                     }
                 }
             } else {
@@ -325,9 +330,7 @@ impl Weight {
                 let (mut rows, mut turned) = ([C::zero(); 32 * DEEP], [C::zero(); 32 * DEEP]);
                 for from in (0..cg * taps).step_by(DEEP) {
                     let deep = DEEP.min(cg * taps - from);
-                    for j in 0..count {
-                        values.load(isa, (group * og + first + j) * cg * taps + from, &mut rows[j * DEEP..][..deep]);
-                    }
+                    values.load_rows(isa, (group * og + first) * cg * taps + from, cg * taps, [count, deep], &mut rows, DEEP);
                     C::transpose(isa, &rows, DEEP, count, deep, &mut turned, width);
                     for (l, row) in turned.chunks(width).enumerate().take(deep) {
                         let (c, tap) = ((from + l) / taps, (from + l) % taps);

@@ -356,9 +356,7 @@ impl Product {
             let group = 4.min(columns - j);
             for from in (0..k).step_by(LONG) {
                 let deep = LONG.min(k - from);
-                for (l, to) in buffer.chunks_mut(LONG).enumerate().take(group) {
-                    b.row(isa, first + j + l, from, &mut to[..deep]);
-                }
+                b.part(isa, [first + j, from], [group, deep], &mut buffer, LONG);
                 for i in (0..m).step_by(4) {
                     let rows = 4.min(m - i);
                     let sums = C::dots(isa, &x[i * k + from..], k, rows, &buffer, LONG, deep);

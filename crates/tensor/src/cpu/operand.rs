@@ -263,6 +263,24 @@ impl<'a> Operand<'a> {
         });
     }
 
+    /// Widens `rows` rows of `columns` elements whose first are at flat positions `distance` apart from `start` on, into rows `ld` apart.
+    pub fn load_rows<C: Compute>(
+        &self,
+        isa: Isa,
+        start: usize,
+        distance: usize,
+        [rows, columns]: [usize; 2],
+        to: &mut [C],
+        ld: usize,
+    ) {
+        if let [(_, 1)] = self.dims[..] {
+            return self.values.load_rows(isa, self.position(start), distance, [rows, columns], to, ld);
+        }
+        for i in 0..rows {
+            self.load(isa, start + i * distance, &mut to[i * ld..][..columns]);
+        }
+    }
+
     /// Calls `each(storage index, stride, positions)` for the stretches of evenly spaced elements that flat positions
     /// `start..start + n` are; the positions count from `start`.
     pub fn runs(&self, start: usize, n: usize, mut each: impl FnMut(usize, usize, std::ops::Range<usize>)) {

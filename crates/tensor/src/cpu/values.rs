@@ -118,8 +118,9 @@ pub(super) fn load_rows(
     }
 }
 
-/// Rows are asked for so many before they are read.
+/// Rows are asked for so many before they are read; of fewer rows, what follows in them so many bytes before.
 const AHEAD: usize = 4;
+const BYTES_AHEAD: usize = 4096;
 
 struct Rows<'a, T, F> {
     from: &'a [T],
@@ -136,12 +137,11 @@ impl<T: Stored<f32>, F: Map1> Kernel for Rows<'_, T, F> {
     fn run<L: Lanes<Elem = f32>>(self) {
         let Rows { from, distance, extents: [rows, columns], to, ld, rounding } = self;
         let body = columns - columns % L::N;
+        let ahead = if rows > AHEAD { AHEAD * distance } else { BYTES_AHEAD / size_of::<T>() };
         for i in 0..rows {
-            if i + AHEAD < rows {
-                prefetch::ask(bytemuck::cast_slice(from), (i + AHEAD) * distance * size_of::<T>(), columns * size_of::<T>());
-            }
             let (from, to) = (&from[i * distance..][..columns], &mut to[i * ld..][..columns]);
             for (x, y) in from[..body].chunks_exact(L::N).zip(to[..body].chunks_exact_mut(L::N)) {
+                prefetch::ask_line(x.as_ptr().wrapping_add(ahead));
                 rounding.eval(T::get::<L>(x)).store(y);
             }
             if body < columns {

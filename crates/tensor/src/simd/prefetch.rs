@@ -15,6 +15,18 @@ pub fn ask(bytes: &[u8], start: usize, len: usize) {
     let _ = (bytes, start, len);
 }
 
+/// Asks for the cache line of an address that will be read soon. There need be nothing at the address.
+#[inline(always)]
+pub fn ask_line<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: asking for a line has no effect but on time, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Asks for the cache line of an address, for the second-level cache where it will be read, with leave to write where it will be
 /// written. There need be nothing at the address.
 #[inline(always)]
