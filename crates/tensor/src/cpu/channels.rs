@@ -120,6 +120,8 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
     for c in (0..body).step_by(L::N) {
         let k = k.map(|k| L::load(&k[c..c + L::N]));
+        prefetch::ask_to_read(x[c..].as_ptr());
+        prefetch::ask_to_read(g[c..].as_ptr());
         prefetch::ask_to_write(y[c..].as_ptr());
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
@@ -203,6 +205,8 @@ impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
         }
         for (g, x) in g.chunks_exact(channels).zip(x.chunks_exact(channels)) {
             let (g, x) = (&g[c..c + K * L::N], &x[c..c + K * L::N]);
+            prefetch::ask_to_read(g.as_ptr());
+            prefetch::ask_to_read(x.as_ptr());
             for i in 0..K {
                 let at = i * L::N..(i + 1) * L::N;
                 let (a, b) = f.eval(X::get::<L>(&g[at.clone()]), X::get(&x[at]), means[i]);

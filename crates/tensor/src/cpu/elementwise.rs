@@ -5,7 +5,7 @@ use super::table::{SLOPES, Table, VALUES, look_up};
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
-use crate::simd::{Isa, Kernel, Lanes, Map1, Map2, Map3, Real, Stored, dispatch};
+use crate::simd::{Beside, Isa, Kernel, Lanes, Map1, Map2, Map3, Real, Stored, dispatch};
 use crate::{Array, ArrayMut, DType, Key, MAX_RANK, bf16, f16};
 
 /// The inputs of an elementwise kernel in the memory order of its output.
@@ -137,7 +137,7 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
         && let Some(codes) = x.codes()
         && let Some(table) = settled_table::<R>(isa, dtype, n)
     {
-        return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y));
+        return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y, None));
     }
     fill_with(isa, out, x.is_over(), Buffer::new, |buffer, start, old, y| {
         compute(x.block_in(isa, start, y.len(), old, buffer), y)
@@ -306,8 +306,9 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
         let mut slopes = [0.0; BLOCK];
         for (i, y) in y.chunks_mut(BLOCK).enumerate() {
             let (from, n) = (start + i * BLOCK, y.len());
-            look_up(table, &codes[from..from + n], &mut slopes[..n]);
-            f32::map2(isa, Product, dense.part(from, n, old), &slopes[..n], y);
+            let g = dense.part(from, n, old);
+            look_up(table, &codes[from..from + n], &mut slopes[..n], Some(Beside::new([g, g], y)));
+            f32::map2(isa, Product, g, &slopes[..n], y);
         }
     });
     Some(())

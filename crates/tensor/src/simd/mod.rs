@@ -144,7 +144,11 @@ pub trait Real: crate::Float + bytemuck::Pod + Stored<Self> {
     /// `y[i] = f(a[i], b[i], c[i])`.
     fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
-    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self;
+    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self {
+        Self::sum_beside(isa, f, x, shift, None)
+    }
+    /// As [`Real::sum`]; pieces of `beside` are asked for with it.
+    fn sum_beside<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self, beside: Option<Beside>) -> Self;
     /// `Σ a[i]·b[i]` over the same fixed tree; pieces of `beside` are asked for with it.
     fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> Self;
 }
@@ -245,17 +249,20 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
 }
 
 /// 16 interleaved partial sums of `f(x, shift)`, whatever the vector width.
-struct SumKernel<'a, F, X>(F, &'a [X], f32);
+struct SumKernel<'a, F, X>(F, &'a [X], f32, Option<Beside>);
 
 impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        let SumKernel(f, x, shift) = self;
+        let SumKernel(f, x, shift, beside) = self;
         let s = L::splat(shift as f64);
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
-        for chunk in x.chunks_exact(16) {
+        for (at, chunk) in x.chunks_exact(16).enumerate() {
+            if let Some(beside) = &beside {
+                beside.ask(at);
+            }
             for i in 0..count {
                 parts[i] = parts[i] + f.eval(X::get(&chunk[i * L::N..]), s);
             }
@@ -334,8 +341,8 @@ impl Real for f32 {
     fn map3<F: Map3>(isa: Isa, f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
         dispatch(isa, Map3Kernel(f, [a, b, c], y));
     }
-    fn sum<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32) -> f32 {
-        dispatch(isa, SumKernel(f, x, shift))
+    fn sum_beside<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32, beside: Option<Beside>) -> f32 {
+        dispatch(isa, SumKernel(f, x, shift, beside))
     }
     fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> f32 {
         dispatch(isa, DotKernel(a, b, beside))
@@ -352,7 +359,7 @@ impl Real for f64 {
     fn map3<F: Map3>(_isa: Isa, f: F, a: &[f64], b: &[f64], c: &[f64], y: &mut [f64]) {
         y.iter_mut().enumerate().for_each(|(i, y)| *y = f.eval(a[i], b[i], c[i]));
     }
-    fn sum<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64) -> f64 {
+    fn sum_beside<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64, _beside: Option<Beside>) -> f64 {
         let mut sums = [0.0; 16];
         for chunk in x.chunks(16) {
             for (s, x) in sums.iter_mut().zip(chunk) {

@@ -24,8 +24,15 @@ impl PerChannel for Affine {
     }
 }
 
-/// Mean (0 for RMS) and 1/√(var + eps) of one row.
-fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, row: usize, x: &[X]) -> (C, C) {
+/// Mean (0 for RMS) and 1/√(var + eps) of one row; `beside` is asked for in the last pass over a short one.
+fn moments<C: Compute, X: Stored<C>>(
+    isa: Isa,
+    norm: &Norm,
+    given: &Given<C>,
+    row: usize,
+    x: &[X],
+    beside: Option<Beside>,
+) -> (C, C) {
     if let Some([mean, rstd]) = given {
         return (mean[row], rstd[row]);
     }
@@ -33,7 +40,8 @@ fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, ro
     let blocks = |f: &dyn Fn(&[X]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
     let centred = !matches!(norm.kind, NormKind::Rms { .. });
     let mean = if centred { C::from_f64(blocks(&|b| C::sum(isa, First, b, C::zero())) / n) } else { C::zero() };
-    let var = blocks(&|b| C::sum(isa, SquaredDistance, b, mean)) / n;
+    let beside = beside.filter(|_| x.len() <= BLOCK);
+    let var = blocks(&|b| C::sum_beside(isa, SquaredDistance, b, mean, beside)) / n;
     (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
 }
 
@@ -64,8 +72,10 @@ fn layer_in_place<C: Channelwise, T: Stored<C>>(
     let len = weights[0].len();
     norm.act.is_none().then(|| {
         fill_rows_as::<C, T, _>(pool, out, len, len, |row, y, wide| {
+            let in_place = x.is_borrowed::<C>(len);
             let x = x.block::<C>(isa, row * len, len, wide);
-            layer_row(isa, moments(isa, norm, given, row, x), x, weights, y)
+            let beside = in_place.then(|| Beside::new([x, x], y));
+            layer_row(isa, moments(isa, norm, given, row, x, beside), x, weights, y)
         })
     })
 }
@@ -96,7 +106,7 @@ pub(super) fn forward<C: Channelwise>(
         fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
             x.load(isa, row * len, y);
             let mut buffer = [C::zero(); BLOCK];
-            let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y);
+            let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y, None);
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
             for (i, y) in y.chunks_mut(BLOCK).enumerate() {
                 let (n, from) = (y.len(), i * BLOCK);

@@ -101,7 +101,7 @@ impl Act {
                         codes[..part].iter_mut().zip(from.iter().step_by(stride)).for_each(|(code, &x)| *code = x);
                         &codes[..part]
                     };
-                    look_up(table, codes, &mut results[..part]);
+                    look_up(table, codes, &mut results[..part], None);
                     work.read(
                         Values::written(values.dtype, bytemuck::cast_slice(&results[..part])),
                         0,
