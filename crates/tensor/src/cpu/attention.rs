@@ -313,7 +313,7 @@ impl Heads<'_> {
                         p.fill(C::zero());
                         continue;
                     }
-                    let sum = C::row_exp(isa, row, new, p, None);
+                    let sum = C::row_exp(isa, row, new, p);
                     if max[i] == C::neg_infinity() || max[i] == new {
                         total[i] = total[i] + sum;
                     } else {
@@ -364,9 +364,7 @@ impl Heads<'_> {
             for first in (0..g.t).step_by(queries.max(1)) {
                 let rows = queries.min(g.t - first);
                 let delta: SmallVec<[C; 2 * QUERIES]> = (first..first + rows)
-                    .map(|i| {
-                        C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide), None)
-                    })
+                    .map(|i| C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide)))
                     .collect();
                 let visible = g.visible(first, rows);
                 for key in (0..visible).step_by(KEYS) {

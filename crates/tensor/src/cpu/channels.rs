@@ -2,7 +2,7 @@
 //! coefficient is the case of sixteen equal channels.
 
 use super::operand::Compute;
-use crate::simd::{Beside, Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, prefetch};
 
 /// An element from two values and four coefficients of its channel.
 pub trait PerChannel: Copy + Sync {
@@ -14,25 +14,6 @@ pub trait PerChannel: Copy + Sync {
 pub trait Terms: Copy + Sync {
     /// The function.
     fn eval<L: Lanes>(self, g: L, x: L, k: L) -> (L, L);
-}
-
-/// R rows of a layer norm's gradient: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r`, `db[i] += g`. The sums are
-/// loaded and stored once for all rows, which are added in order.
-pub struct RowsBackward<'a, C, X, Y, const R: usize> {
-    /// Gradients.
-    pub g: [&'a [X]; R],
-    /// Inputs.
-    pub x: [&'a [X]; R],
-    /// Weight.
-    pub w: &'a [C],
-    /// Mean, 1/deviation, slope and shift.
-    pub scalars: [[f64; 4]; R],
-    /// Gradients by the inputs.
-    pub dx: [&'a mut [Y]; R],
-    /// Sums by weight and bias.
-    pub dw: &'a mut [C],
-    /// As `dw`.
-    pub db: &'a mut [C],
 }
 
 /// The types with these kernels.
@@ -48,16 +29,8 @@ pub trait Channelwise: Compute {
     );
     /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
     fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
-    /// `Σ g·w` and `Σ g·w·(x − m)`; pieces of `beside` are asked for with them.
-    fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self, beside: Option<Beside>) -> [Self; 2];
-    /// See [`RowsBackward`].
-    fn rows_backward<X: Stored<Self>, Y: Stored<Self>, const R: usize>(isa: Isa, rows: RowsBackward<'_, Self, X, Y, R>);
-}
-
-/// The elements `at..at + N` of a stored type, and zeros beyond the end.
-#[inline(always)]
-fn get<L: Lanes, X: Stored<L::Elem>>(from: &[X], at: usize) -> L {
-    if at + L::N <= from.len() { X::get(&from[at..at + L::N]) } else { X::get_part(&from[at.min(from.len())..]) }
+    /// Adds partial sums to totals and clears them.
+    fn flush(isa: Isa, parts: &mut [Self], totals: &mut [f64]);
 }
 
 /// The elements `at..at + N`, and zeros beyond the end.
@@ -229,103 +202,23 @@ impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
     }
 }
 
-struct RowSums<'a, C, X>(&'a [X], &'a [X], &'a [C], C, Option<Beside>);
+struct Flush<'a, C>(&'a mut [C], &'a mut [f64]);
 
-impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
+impl<C: Compute> Flush<'_, C> {
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
-        let RowSums(g, x, w, mean, beside) = self;
-        let mean = L::broadcast(mean);
-        let mut parts = [[L::splat(0.0); 2]; 16];
-        let count = 16 / L::N;
-        let n = x.len().min(g.len()).min(w.len());
-        let body = n - n % 16;
-        let chunks = g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(w[..body].chunks_exact(16));
-        for (at, ((g, x), w)) in chunks.enumerate() {
-            if let Some(beside) = &beside {
-                beside.ask(at);
-            }
-            for (i, part) in parts.iter_mut().enumerate().take(count) {
-                let at = i * L::N..(i + 1) * L::N;
-                row_terms(part, X::get(&g[at.clone()]), X::get(&x[at.clone()]), L::load(&w[at]), mean);
-            }
-        }
-        if body < n {
-            for (i, part) in parts.iter_mut().enumerate().take(count) {
-                // Beyond the end g is 0.
-                let at = body + i * L::N;
-                row_terms(part, get::<L, X>(&g[..n], at), get(&x[..n], at), get(&w[..n], at), mean);
-            }
-        }
-        std::array::from_fn(|j| {
-            let mut sums = [C::default(); 16];
-            for (i, part) in parts.iter().enumerate().take(count) {
-                part[j].store(&mut sums[i * L::N..(i + 1) * L::N]);
-            }
-            halves(&mut sums)
-        })
-    }
-}
-
-/// Adds `g·w` and `g·w·(x − m)`.
-#[inline(always)]
-fn row_terms<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, mean: L) {
-    let gw = g * w;
-    *sums = [sums[0] + gw, gw.mul_add(x - mean, sums[1])];
-}
-
-impl<X: Stored<f32>> Kernel for RowSums<'_, f32, X> {
-    type Output = [f32; 2];
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
-        self.run_on::<L>()
-    }
-}
-
-impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, const R: usize> RowsBackward<'_, C, X, Y, R> {
-    #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
-        let RowsBackward { g, x, w, scalars, dx, dw, db } = self;
-        let scalars = scalars.map(|[mean, rstd, slope, shift]| [mean, rstd, -slope, -shift].map(|s| L::splat(s)));
-        let n = w.len();
-        let body = n - n % L::N;
-        let ((w, w_rest), (dw, dw_rest), (db, db_rest)) = (w.split_at(body), dw.split_at_mut(body), db.split_at_mut(body));
-        let sums = w.chunks_exact(L::N).zip(dw.chunks_exact_mut(L::N)).zip(db.chunks_exact_mut(L::N));
-        for (i, ((w, dw), db)) in sums.enumerate() {
-            let at = i * L::N..(i + 1) * L::N;
-            let (w, mut sums) = (L::load(w), [L::load(dw), L::load(db)]);
-            for r in 0..R {
-                let (g, x) = (X::get(&g[r][at.clone()]), X::get(&x[r][at.clone()]));
-                Y::put(row_gradient(&mut sums, g, x, w, scalars[r]), &mut dx[r][at.clone()]);
-            }
-            sums[0].store(dw);
-            sums[1].store(db);
-        }
-        if body < n {
-            let (w, mut sums) = (L::load_part(w_rest), [L::load_part(dw_rest), L::load_part(db_rest)]);
-            for r in 0..R {
-                let (g, x) = (X::get_part(&g[r][body..n]), X::get_part(&x[r][body..n]));
-                Y::put_part(row_gradient(&mut sums, g, x, w, scalars[r]), &mut dx[r][body..n]);
-            }
-            sums[0].store_part(dw_rest);
-            sums[1].store_part(db_rest);
+    fn run_on(self) {
+        for (part, total) in self.0.iter_mut().zip(self.1) {
+            *total += part.as_f64();
+            *part = C::zero();
         }
     }
 }
 
-/// Adds to the sums by weight and bias, and returns the gradient by x. Slope and shift come negated.
-#[inline(always)]
-fn row_gradient<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, [mean, rstd, slope, shift]: [L; 4]) -> L {
-    let (scaled, centred) = (g * rstd, x - mean);
-    *sums = [scaled.mul_add(centred, sums[0]), sums[1] + g];
-    scaled.mul_add(w, centred.mul_add(slope, shift))
-}
-
-impl<X: Stored<f32>, Y: Stored<f32>, const R: usize> Kernel for RowsBackward<'_, f32, X, Y, R> {
+impl Kernel for Flush<'_, f32> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
+        self.run_on();
     }
 }
 
@@ -336,11 +229,8 @@ impl Channelwise for f32 {
     fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
         dispatch(isa, SumChannels { f, g, x, k, sums });
     }
-    fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32, beside: Option<Beside>) -> [f32; 2] {
-        dispatch(isa, RowSums(g, x, w, mean, beside))
-    }
-    fn rows_backward<X: Stored<f32>, Y: Stored<f32>, const R: usize>(isa: Isa, rows: RowsBackward<'_, f32, X, Y, R>) {
-        dispatch(isa, rows);
+    fn flush(isa: Isa, parts: &mut [f32], totals: &mut [f64]) {
+        dispatch(isa, Flush(parts, totals));
     }
 }
 
@@ -358,10 +248,7 @@ impl Channelwise for f64 {
     fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
         SumChannels { f, g, x, k, sums }.run_on::<f64>();
     }
-    fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64, beside: Option<Beside>) -> [f64; 2] {
-        RowSums(g, x, w, mean, beside).run_on::<f64>()
-    }
-    fn rows_backward<X: Stored<f64>, Y: Stored<f64>, const R: usize>(_isa: Isa, rows: RowsBackward<'_, f64, X, Y, R>) {
-        rows.run_on::<f64>();
+    fn flush(_isa: Isa, parts: &mut [f64], totals: &mut [f64]) {
+        Flush(parts, totals).run_on();
     }
 }

@@ -11,15 +11,15 @@ pub fn order_with_last(rank: usize, inner: impl Fn(usize) -> bool) -> smallvec::
     (0..rank).filter(|&d| !inner(d)).chain((0..rank).filter(|&d| inner(d))).collect()
 }
 
-type RowTask<'a, C, S> = dyn Fn(usize, &mut [u8], &mut [C]) -> S + Sync + 'a;
+type RowsTask<'a, C, S> = dyn Fn(usize, &mut [u8], &mut [S], &mut [C]) + Sync + 'a;
 
-/// Runs `f(row, bytes, scratch)` on the rows of `len` elements that lie in `bytes` and returns the results; a task of several rows has
-/// one scratch of so many elements, of any content. From the pool: fresh pages of the allocator would cost more than the rows.
+/// Runs `f(first row, bytes, results, scratch)` on tasks of some rows of `len` elements that lie in `bytes` and returns the results, one a
+/// row; a task has scratch of so many elements, of any content. From the pool: fresh pages of the allocator would cost more than the rows.
 fn row_tasks<C: Compute, S: Send + Copy + Default>(
     pool: &Pool,
     bytes: &mut [u8],
     [len, size, scratch]: [usize; 3],
-    f: &RowTask<'_, C, S>,
+    f: &RowsTask<'_, C, S>,
 ) -> Vec<S> {
     let per_task = (TASK / len.max(1)).max(1);
     let row = (len * size).max(1);
@@ -27,10 +27,7 @@ fn row_tasks<C: Compute, S: Send + Copy + Default>(
     bytes.par_chunks_mut(per_task * row).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
         |(task, (chunk, results))| {
             let Some(mut buffer) = pool.alloc(scratch * size_of::<C>(), Class::Workspace) else { return };
-            let buffer = &mut buffer.as_mut_slice::<C>()[..scratch];
-            for (i, (row, result)) in chunk.chunks_mut(row).zip(results).enumerate() {
-                *result = f(task * per_task + i, row, buffer);
-            }
+            f(task * per_task, chunk, results, &mut buffer.as_mut_slice::<C>()[..scratch]);
         },
     );
     results
@@ -41,18 +38,19 @@ pub fn is_in_order(out: &ArrayMut<'_>, order: &[usize]) -> bool {
     Layout::with_order(*out.array().shape(), order).same_order(out.array().layout())
 }
 
-/// As [`fill_rows`] for an output that [`is_in_order`], in place in its own type: `f(row, elements, scratch)`.
+/// As [`fill_rows`] for an output that [`is_in_order`], in place in its own type, several rows at a time: `f(first row, elements, results,
+/// scratch)`.
 pub fn fill_rows_as<C: Compute, T: Stored<C>, S: Send + Copy + Default>(
     pool: &Pool,
     out: &mut ArrayMut<'_>,
     len: usize,
     scratch: usize,
-    f: impl Fn(usize, &mut [T], &mut [C]) -> S + Sync,
+    f: impl Fn(usize, &mut [T], &mut [S], &mut [C]) + Sync,
 ) -> Vec<S> {
     let (n, size) = (out.array().numel(), out.array().dtype().size());
     let Some(bytes) = out.bytes() else { return Vec::new() };
-    row_tasks(pool, &mut bytes[..n * size], [len, size, scratch], &|row, bytes, scratch| {
-        f(row, bytemuck::cast_slice_mut(bytes), scratch)
+    row_tasks(pool, &mut bytes[..n * size], [len, size, scratch], &|first, bytes, results, scratch| {
+        f(first, bytemuck::cast_slice_mut(bytes), results, scratch);
     })
 }
 
@@ -75,13 +73,15 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
         let Some(bytes) = out.bytes() else { return Vec::new() };
         let in_place = dtype == C::DTYPE;
         let wanted = if in_place { 0 } else { len };
-        return row_tasks::<C, S>(pool, &mut bytes[..n * size], [len, size, wanted], &|row, bytes, buffer| {
-            if in_place {
-                return f(row, elements_mut::<C>(bytes));
+        return row_tasks::<C, S>(pool, &mut bytes[..n * size], [len, size, wanted], &|first, bytes, results, buffer| {
+            for (i, (bytes, result)) in bytes.chunks_mut(len * size).zip(results).enumerate() {
+                if in_place {
+                    *result = f(first + i, elements_mut::<C>(bytes));
+                } else {
+                    *result = f(first + i, buffer);
+                    C::store(isa, buffer, bytes, dtype);
+                }
             }
-            let result = f(row, buffer);
-            C::store(isa, buffer, bytes, dtype);
-            result
         });
     }
     let walk = Layout::with_order(*out.array().shape(), order);

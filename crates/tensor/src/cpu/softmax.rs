@@ -6,7 +6,7 @@ use num_traits::Float;
 
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
-use crate::simd::{Beside, First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves};
+use crate::simd::{First, Isa, Kernel, Lanes, Map1, Map2, Stored, dispatch, halves, prefetch};
 use crate::{Array, ArrayMut, Error, Result};
 
 #[derive(Clone, Copy)]
@@ -63,6 +63,23 @@ impl Map1 for Times {
     }
 }
 
+/// The larger; NaN wins.
+#[inline(always)]
+fn larger<C: Float>(a: C, b: C) -> C {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// The largest of 16.
+#[inline(always)]
+fn largest<C: Float>(mut parts: [C; 16]) -> C {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            parts[i] = larger(parts[i], parts[i + half]);
+        }
+    }
+    parts[0]
+}
+
 /// The largest element; NaN wins.
 struct Max<'a, X>(&'a [X]);
 
@@ -75,7 +92,6 @@ impl<X> Max<'_, X> {
     {
         let x = self.0;
         let lowest = <L::Elem as Float>::neg_infinity();
-        let larger = |a: L::Elem, b: L::Elem| if b > a || b.is_nan() { b } else { a };
         let mut parts = [lowest; 16];
         if x.len() < L::N {
             X::get_part::<L>(x).store(&mut parts[..L::N]);
@@ -96,12 +112,7 @@ impl<X> Max<'_, X> {
         // The last ones, some of them again.
         best[1] = best[1].max(X::get(&x[x.len() - L::N..]));
         best[0].max(best[1]).max(best[2].max(best[3])).store(&mut parts[..L::N]);
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                parts[i] = larger(parts[i], parts[i + half]);
-            }
-        }
-        parts[0]
+        largest(parts)
     }
 }
 
@@ -113,21 +124,18 @@ impl<X: Stored<f32>> Kernel for Max<'_, X> {
     }
 }
 
-/// `e^(x − max)` into `y`, and their sum over 16 interleaved parts. Pieces of `beside` are asked for with them.
-struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C], Option<Beside>);
+/// `e^(x − max)` into `y`, and their sum over 16 interleaved parts.
+struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C]);
 
 impl<X: Stored<C>, C: Compute + std::ops::AddAssign> ExpRow<'_, X, C> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
-        let ExpRow(x, max, y, beside) = self;
+        let ExpRow(x, max, y) = self;
         let (n, max, zero) = (y.len(), L::broadcast(max), C::zero());
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
         let body = n - n % 16;
-        for (at, (x, y)) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)).enumerate() {
-            if let Some(beside) = &beside {
-                beside.ask(at);
-            }
+        for (x, y) in x[..body].chunks_exact(16).zip(y[..body].chunks_exact_mut(16)) {
             for (i, part) in parts.iter_mut().enumerate().take(count) {
                 let e = (X::get::<L>(&x[i * L::N..(i + 1) * L::N]) - max).exp();
                 e.store(&mut y[i * L::N..(i + 1) * L::N]);
@@ -169,6 +177,117 @@ impl Kernel for Scale<'_> {
     }
 }
 
+/// Three rows of a softmax at once, so that memory is read and written evenly all the time: the maximum of the one ahead, the exponentials of
+/// this one, and the quotients of the last one, whose exponentials lie where this one's will. Returns that maximum and this row's sum.
+pub struct Turn<'a, C, X, Y> {
+    ahead: &'a [X],
+    here: &'a [X],
+    max: C,
+    exps: &'a mut [C],
+    inverse: C,
+    last: &'a mut [Y],
+}
+
+impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Turn<'_, C, X, Y> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
+        let Turn { ahead, here, max, exps, inverse, last } = self;
+        let (max, inverse) = (L::broadcast(max), L::broadcast(inverse));
+        let mut parts = [[L::splat(f64::NEG_INFINITY), L::splat(0.0)]; 16];
+        let n = last.len();
+        let (ahead, here, exps, body) = (&ahead[..n], &here[..n], &mut exps[..n], n - n % 16);
+        let rows = ahead[..body].chunks_exact(16).zip(here[..body].chunks_exact(16));
+        let chunks = rows.zip(exps[..body].chunks_exact_mut(16).zip(last[..body].chunks_exact_mut(16)));
+        for ((ahead, here), (exps, last)) in chunks {
+            prefetch::ask_to_read(ahead.as_ptr());
+            prefetch::ask_to_write(last.as_ptr());
+            for (i, [most, sum]) in parts.iter_mut().enumerate().take(16 / L::N) {
+                let at = i * L::N..(i + 1) * L::N;
+                *most = most.max(X::get(&ahead[at.clone()]));
+                Y::put(L::load(&exps[at.clone()]) * inverse, &mut last[at.clone()]);
+                let e = (X::get::<L>(&here[at.clone()]) - max).exp();
+                e.store(&mut exps[at]);
+                *sum = *sum + e;
+            }
+        }
+        let [mut most, mut sums] = [[C::neg_infinity(); 16], [C::zero(); 16]];
+        for (i, part) in parts.iter().enumerate().take(16 / L::N) {
+            let at = i * L::N..(i + 1) * L::N;
+            part[0].store(&mut most[at.clone()]);
+            part[1].store(&mut sums[at]);
+        }
+        let mut pad = [C::zero(); 16];
+        for at in (body..n).step_by(L::N) {
+            let part = at..n.min(at + L::N);
+            let lanes = at - body..part.end - body;
+            X::get_part::<L>(&ahead[part.clone()]).store(&mut pad[..L::N]);
+            most[lanes.clone()].iter_mut().zip(&pad).for_each(|(m, &x)| *m = larger(*m, x));
+            Y::put_part(L::load_part(&exps[part.clone()]) * inverse, &mut last[part.clone()]);
+            (X::get_part::<L>(&here[part.clone()]) - max).exp().store(&mut pad[..L::N]);
+            sums[lanes].iter_mut().zip(&pad).for_each(|(s, &e)| *s += e);
+            let len = part.len();
+            exps[part].copy_from_slice(&pad[..len]);
+        }
+        [largest(most), halves(&mut sums)]
+    }
+}
+
+impl<X: Stored<f32>, Y: Stored<f32>> Kernel for Turn<'_, f32, X, Y> {
+    type Output = [f32; 2];
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
+        self.run_on::<L>()
+    }
+}
+
+/// Two rows of a softmax's gradient at once: `Σ g·y` of the row ahead as [`Real::dot`] has it, which is returned, and `y·(g − dot)` of this one.
+pub struct TurnBack<'a, C, X, Y> {
+    ahead: [&'a [X]; 2],
+    here: [&'a [X]; 2],
+    dot: C,
+    to: &'a mut [Y],
+}
+
+impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, C, X, Y> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+        let TurnBack { ahead, here, dot, to } = self;
+        let (n, slope) = (to.len(), Slope(dot.as_f64()));
+        let ([g_ahead, y_ahead], [g, y], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
+        let mut parts = [L::splat(0.0); 16];
+        let rows = g_ahead[..body].chunks_exact(16).zip(y_ahead[..body].chunks_exact(16));
+        let chunks = rows.zip(g[..body].chunks_exact(16).zip(y[..body].chunks_exact(16)).zip(to[..body].chunks_exact_mut(16)));
+        for ((g_ahead, y_ahead), ((g, y), to)) in chunks {
+            prefetch::ask_to_read(g_ahead.as_ptr());
+            prefetch::ask_to_read(y_ahead.as_ptr());
+            prefetch::ask_to_write(to.as_ptr());
+            for (i, part) in parts.iter_mut().enumerate().take(16 / L::N) {
+                let at = i * L::N..(i + 1) * L::N;
+                *part = X::get::<L>(&g_ahead[at.clone()]).mul_add(X::get(&y_ahead[at.clone()]), *part);
+                Y::put(slope.eval(X::get::<L>(&g[at.clone()]), X::get(&y[at.clone()])), &mut to[at]);
+            }
+        }
+        for (part, at) in parts.iter_mut().zip((body..n).step_by(L::N)) {
+            let at = at..n.min(at + L::N);
+            *part = X::get_part::<L>(&g_ahead[at.clone()]).mul_add(X::get_part(&y_ahead[at.clone()]), *part);
+            Y::put_part(slope.eval(X::get_part::<L>(&g[at.clone()]), X::get_part(&y[at.clone()])), &mut to[at]);
+        }
+        let mut sums = [C::zero(); 16];
+        for (i, part) in parts.iter().enumerate().take(16 / L::N) {
+            part.store(&mut sums[i * L::N..(i + 1) * L::N]);
+        }
+        halves(&mut sums)
+    }
+}
+
+impl<X: Stored<f32>, Y: Stored<f32>> Kernel for TurnBack<'_, f32, X, Y> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        self.run_on::<L>()
+    }
+}
+
 /// The types with these kernels.
 pub trait Rows: Compute {
     /// The largest element; NaN wins.
@@ -176,7 +295,11 @@ pub trait Rows: Compute {
     /// `x ← x·factor`
     fn scale(isa: Isa, factor: Self, x: &mut [Self]);
     /// `y = e^(x − max)`; returns Σ y.
-    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self], beside: Option<Beside>) -> Self;
+    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self]) -> Self;
+    /// See [`Turn`].
+    fn turn<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, turn: Turn<'_, Self, X, Y>) -> [Self; 2];
+    /// See [`TurnBack`].
+    fn turn_back<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, turn: TurnBack<'_, Self, X, Y>) -> Self;
 }
 
 impl Rows for f32 {
@@ -186,8 +309,14 @@ impl Rows for f32 {
     fn scale(isa: Isa, factor: f32, x: &mut [f32]) {
         dispatch(isa, Scale(factor, x));
     }
-    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32], beside: Option<Beside>) -> f32 {
-        dispatch(isa, ExpRow(x, max, y, beside))
+    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32]) -> f32 {
+        dispatch(isa, ExpRow(x, max, y))
+    }
+    fn turn<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, turn: Turn<'_, f32, X, Y>) -> [f32; 2] {
+        dispatch(isa, turn)
+    }
+    fn turn_back<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, turn: TurnBack<'_, f32, X, Y>) -> f32 {
+        dispatch(isa, turn)
     }
 }
 
@@ -198,8 +327,14 @@ impl Rows for f64 {
     fn scale(_isa: Isa, factor: f64, x: &mut [f64]) {
         x.iter_mut().for_each(|x| *x *= factor);
     }
-    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64], beside: Option<Beside>) -> f64 {
-        ExpRow(x, max, y, beside).run_on::<f64>()
+    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64]) -> f64 {
+        ExpRow(x, max, y).run_on::<f64>()
+    }
+    fn turn<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, turn: Turn<'_, f64, X, Y>) -> [f64; 2] {
+        turn.run_on::<f64>()
+    }
+    fn turn_back<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, turn: TurnBack<'_, f64, X, Y>) -> f64 {
+        turn.run_on::<f64>()
     }
 }
 
@@ -216,9 +351,6 @@ impl<C: Compute> Buffer<C> {
     }
 }
 
-/// Elements up to which a row is still in the first-level cache when the next one is asked for.
-const SHORT: usize = 4 * BLOCK;
-
 /// One row; `scratch` is as long.
 fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X], y: &mut [Y], scratch: &mut [C]) {
     let max = C::row_max(isa, x);
@@ -227,8 +359,7 @@ fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X]
         let rest = C::sum(isa, ExpDistance, x, max).ln();
         C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
     } else {
-        let beside = (x.len() <= SHORT).then(|| Beside::new([x, x], y));
-        let inverse = C::one() / C::row_exp(isa, x, max, scratch, beside);
+        let inverse = C::one() / C::row_exp(isa, x, max, scratch);
         C::map1(isa, Times(inverse.as_f64()), scratch, y);
     }
 }
@@ -238,8 +369,26 @@ fn row<T>(x: &[T], row: usize, n: usize) -> &[T] {
     &x[row * n..(row + 1) * n]
 }
 
-/// Rows written in place in the output's type T. They are widened once, not in each of three passes.
-fn softmax_in_place<C: Rows, T: Stored<C>>(
+/// Rows of `n` elements, one after the other in memory; `scratch` is as long as one.
+fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, n: usize, x: &[X], y: &mut [Y], scratch: &mut [C]) {
+    let rows = y.len() / n;
+    if log || rows < 2 {
+        return y.chunks_mut(n).enumerate().for_each(|(i, y)| softmax_row(isa, log, row(x, i, n), y, scratch));
+    }
+    let (mut max, mut inverse) = (C::row_max(isa, row(x, 0, n)), C::zero());
+    for i in 0..rows {
+        // The first row has none before it: what is written in its place is not yet its result. The last has none ahead, and takes itself.
+        let (ahead, last) = ((i + 1).min(rows - 1), i.saturating_sub(1));
+        let last = &mut y[last * n..(last + 1) * n];
+        let turn = Turn { ahead: row(x, ahead, n), here: row(x, i, n), max, exps: scratch, inverse, last };
+        let [most, sum] = C::turn(isa, turn);
+        (max, inverse) = (most, C::one() / sum);
+    }
+    C::map1(isa, Times(inverse.as_f64()), scratch, &mut y[(rows - 1) * n..]);
+}
+
+/// Rows read and written in place, the output in its type T, the input in T or C; if they do not lie so in memory, `None`.
+fn softmax_dense<C: Rows, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     log: bool,
@@ -247,10 +396,16 @@ fn softmax_in_place<C: Rows, T: Stored<C>>(
     x: &Operand<'_>,
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
-    fill_rows_as::<C, T, ()>(pool, out, n, 2 * n, |i, y, scratch| {
-        let (wide, scratch) = scratch.split_at_mut(n);
-        softmax_row(isa, log, x.block(isa, i * n, n, wide), y, scratch);
-    });
+    if let Some(x) = x.dense::<T>() {
+        fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
+            softmax_rows::<C, T, T>(isa, log, n, &x[first * n..][..y.len()], y, scratch);
+        });
+    } else {
+        let x = x.dense::<C>()?;
+        fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
+            softmax_rows::<C, C, T>(isa, log, n, &x[first * n..][..y.len()], y, scratch);
+        });
+    }
     Some(())
 }
 
@@ -259,7 +414,7 @@ pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: 
     let n = x.shape().get(dim).copied().unwrap_or(1);
     let operand = Operand::new(x, bytes, x.shape(), &order);
     let in_order = is_in_order(out, &order);
-    if in_order && in_storage!(out.array().dtype(), softmax_in_place::<C>(isa, pool, log, n, &operand, out)).is_some() {
+    if in_order && in_storage!(out.array().dtype(), softmax_dense::<C>(isa, pool, log, n, &operand, out)).is_some() {
         return;
     }
     fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
@@ -273,9 +428,21 @@ fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X
         let total = C::sum(isa, First, g, C::zero());
         C::map2(isa, LogSlope(total.as_f64()), g, y, to);
     } else {
-        let beside = (g.len() <= SHORT).then(|| Beside::new([g, y], to));
-        let dot = C::dot(isa, g, y, beside);
+        let dot = C::dot(isa, g, y);
         C::map2(isa, Slope(dot.as_f64()), g, y, to);
+    }
+}
+
+/// Rows of `n` elements, one after the other in memory.
+fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, n: usize, [g, y]: [&[X]; 2], to: &mut [Y]) {
+    if log {
+        return to.chunks_mut(n).enumerate().for_each(|(i, to)| backward_row(isa, log, row(g, i, n), row(y, i, n), to));
+    }
+    let last = to.len() / n - 1;
+    let mut dot = C::dot(isa, row(g, 0, n), row(y, 0, n));
+    for (i, to) in to.chunks_mut(n).enumerate() {
+        let [ahead, here] = [(i + 1).min(last), i].map(|i| [row(g, i, n), row(y, i, n)]);
+        dot = C::turn_back(isa, TurnBack { ahead, here, dot, to });
     }
 }
 
@@ -289,7 +456,9 @@ fn backward_dense<C: Rows, T: Stored<C>>(
     out: &mut ArrayMut<'_>,
 ) -> Option<()> {
     let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
-    fill_rows_as::<C, T, ()>(pool, out, n, 0, |i, to, _| backward_row::<C, T, T>(isa, log, row(g, i, n), row(y, i, n), to));
+    fill_rows_as::<C, T, ()>(pool, out, n, 0, |first, to, _, _| {
+        backward_rows::<C, T, T>(isa, log, n, [g, y].map(|x| &x[first * n..][..to.len()]), to);
+    });
     Some(())
 }
 
@@ -406,7 +575,7 @@ pub(super) fn cross_entropy_backward<C: Rows>(
         g.load(isa, row, &mut pg);
         let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
-        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to, None);
+        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to);
         C::scale(isa, inverse, to);
         let uniform = C::from_f64(loss.smoothing / classes as f64);
         to.iter_mut().for_each(|p| *p = *p - uniform);

@@ -151,7 +151,7 @@ impl Kernel for Block<'_, f32> {
 }
 
 /// The types with a tile kernel.
-pub trait Tile: super::channels::Channelwise + super::pool::Pooled + super::softmax::Rows {
+pub trait Tile: super::norm::RowNorms + super::pool::Pooled + super::softmax::Rows {
     /// Columns per panel of `b`.
     fn width(isa: Isa) -> usize;
     /// Rows per register tile.
@@ -241,7 +241,7 @@ impl Tile for f64 {
         16
     }
     fn dots(isa: Isa, x: &[f64], ld_x: usize, rows: usize, w: &[f64], ld_w: usize, len: usize) -> [[f64; 4]; 4] {
-        let dot = |i: usize, j: usize| f64::dot(isa, &x[i * ld_x..][..len], &w[j * ld_w..][..len], None);
+        let dot = |i: usize, j: usize| f64::dot(isa, &x[i * ld_x..][..len], &w[j * ld_w..][..len]);
         std::array::from_fn(|i| std::array::from_fn(|j| if i < rows { dot(i, j) } else { 0.0 }))
     }
     fn transpose(_isa: Isa, from: &[f64], ld_from: usize, rows: usize, columns: usize, to: &mut [f64], ld_to: usize) {

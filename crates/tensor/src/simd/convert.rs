@@ -236,7 +236,7 @@ pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::round_to_bf16;
+pub(super) use x86::{narrow_bf16_512, round_to_bf16, widen_bf16_512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -279,6 +279,55 @@ mod x86 {
         _mm256_or_si256(_mm256_add_epi32(bits, half), quiet)
     }
 
+    /// Widens sixteen; a signalling NaN stays one.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub(in crate::simd) fn widen_bf16_512(codes: __m256i) -> __m512 {
+        // Word i to the upper half of lane i, in one instruction.
+        const PLACES: [u16; 32] = {
+            let mut places = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                places[2 * i + 1] = i as u16;
+                i += 1;
+            }
+            places
+        };
+        // SAFETY: 64 bytes.
+        let places = unsafe { _mm512_loadu_si512(PLACES.as_ptr().cast()) };
+        _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaa_aaaa, places, _mm512_castsi256_si512(codes)))
+    }
+
+    /// `y`, but where `x` is NaN that NaN, quiet.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    fn or_nan(y: __m512, x: __m512) -> __m512 {
+        // The two lowest digits of the table stand for quiet and signalling NaN, and a 2 for the quiet NaN of x.
+        _mm512_fixupimm_ps::<0>(y, x, _mm512_set1_epi32(0x22))
+    }
+
+    /// As `narrow_bf16`, sixteen. Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub(in crate::simd) fn narrow_bf16_512(x: __m512) -> __m256i {
+        const UPPER_HALVES: [u16; 32] = {
+            let mut places = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                places[i] = 2 * i as u16 + 1;
+                i += 1;
+            }
+            places
+        };
+        let bits = _mm512_castps_si512(x);
+        let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
+        let half = _mm512_mask_blend_epi32(odd, _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0x8000));
+        let rounded = or_nan(_mm512_castsi512_ps(_mm512_add_epi32(bits, half)), x);
+        // SAFETY: 64 bytes.
+        let places = unsafe { _mm512_loadu_si512(UPPER_HALVES.as_ptr().cast()) };
+        _mm512_castsi512_si256(_mm512_permutexvar_epi16(places, _mm512_castps_si512(rounded)))
+    }
+
     convert!(widen_f16_avx2, "avx2,fma,f16c", f16, f32, 8, widen_f16, |src, dst| {
         ask_to_read(src);
         _mm256_storeu_ps(dst, _mm256_cvtph_ps(_mm_loadu_si128(src.cast())))
@@ -315,22 +364,12 @@ mod x86 {
     });
     convert!(widen_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
         ask_to_read(src);
-        let bits = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(src.cast())));
-        let x = _mm512_castsi512_ps(bits);
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-        let quiet = _mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x0040_0000));
-        _mm512_storeu_ps(dst, _mm512_castsi512_ps(quiet))
+        let x = widen_bf16_512(_mm256_loadu_si256(src.cast()));
+        _mm512_storeu_ps(dst, or_nan(x, x))
     });
-    // Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
     convert!(narrow_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
         ask_to_write(dst);
-        let x = _mm512_loadu_ps(src);
-        let bits = _mm512_castps_si512(x);
-        let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let up = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-        let out = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000));
-        _mm256_storeu_si256(dst.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(out)))
+        _mm256_storeu_si256(dst.cast(), narrow_bf16_512(_mm512_loadu_ps(src)))
     });
     convert!(narrow_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, f16, 16, narrow_f16, |src, dst| {
         ask_to_write(dst);

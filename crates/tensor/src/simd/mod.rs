@@ -144,13 +144,9 @@ pub trait Real: crate::Float + bytemuck::Pod + Stored<Self> {
     /// `y[i] = f(a[i], b[i], c[i])`.
     fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
-    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self {
-        Self::sum_beside(isa, f, x, shift, None)
-    }
-    /// As [`Real::sum`]; pieces of `beside` are asked for with it.
-    fn sum_beside<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self, beside: Option<Beside>) -> Self;
-    /// `Σ a[i]·b[i]` over the same fixed tree; pieces of `beside` are asked for with it.
-    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> Self;
+    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self;
+    /// `Σ a[i]·b[i]` over the same fixed tree.
+    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B]) -> Self;
 }
 
 /// The identity on the first operand, for plain sums.
@@ -249,30 +245,26 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
 }
 
 /// 16 interleaved partial sums of `f(x, shift)`, whatever the vector width.
-struct SumKernel<'a, F, X>(F, &'a [X], f32, Option<Beside>);
+struct SumKernel<'a, F, X, C>(F, &'a [X], C);
 
-impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X> {
-    type Output = f32;
+impl<F: Map2, X: Stored<C>, C: Copy + Default + std::ops::AddAssign> SumKernel<'_, F, X, C> {
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        let SumKernel(f, x, shift, beside) = self;
-        let s = L::splat(shift as f64);
+    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+        let SumKernel(f, x, shift) = self;
+        let s = L::broadcast(shift);
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
-        for (at, chunk) in x.chunks_exact(16).enumerate() {
-            if let Some(beside) = &beside {
-                beside.ask(at);
-            }
+        for chunk in x.chunks_exact(16) {
             for i in 0..count {
                 parts[i] = parts[i] + f.eval(X::get(&chunk[i * L::N..]), s);
             }
         }
-        let mut sums = [0.0f32; 16];
+        let mut sums = [C::default(); 16];
         for i in 0..count {
             parts[i].store(&mut sums[i * L::N..]);
         }
         let rest = x.chunks_exact(16).remainder();
-        let (mut pad, mut out) = ([X::default(); 16], [0.0f32; 16]);
+        let (mut pad, mut out) = ([X::default(); 16], [C::default(); 16]);
         pad[..rest.len()].copy_from_slice(rest);
         for i in 0..count {
             f.eval(X::get(&pad[i * L::N..]), s).store(&mut out[i * L::N..]);
@@ -284,25 +276,34 @@ impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X> {
     }
 }
 
-/// 16 interleaved partial sums of products.
-struct DotKernel<'a, A, B>(&'a [A], &'a [B], Option<Beside>);
-
-impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
+impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X, f32> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        let DotKernel(a, b, beside) = self;
+        self.run_on::<L>()
+    }
+}
+
+/// 16 interleaved partial sums of products.
+struct DotKernel<'a, A, B>(&'a [A], &'a [B]);
+
+impl<A, B> DotKernel<'_, A, B> {
+    #[inline(always)]
+    fn run_on<L: Lanes>(self) -> L::Elem
+    where
+        L::Elem: std::ops::AddAssign,
+        A: Stored<L::Elem>,
+        B: Stored<L::Elem>,
+    {
+        let DotKernel(a, b) = self;
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
-        for (at, (a, b)) in a.chunks_exact(16).zip(b.chunks_exact(16)).enumerate() {
-            if let Some(beside) = &beside {
-                beside.ask(at);
-            }
+        for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
             for i in 0..count {
                 parts[i] = A::get::<L>(&a[i * L::N..]).mul_add(B::get(&b[i * L::N..]), parts[i]);
             }
         }
-        let mut sums = [0.0f32; 16];
+        let mut sums = [L::Elem::default(); 16];
         let n = a.len().min(b.len());
         let body = n - n % 16;
         if body < n {
@@ -321,7 +322,16 @@ impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
     }
 }
 
+impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
+        self.run_on::<L>()
+    }
+}
+
 /// The sum of 16 numbers by halves.
+#[inline(always)]
 pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
     for half in [8, 4, 2, 1] {
         for i in 0..half {
@@ -341,11 +351,11 @@ impl Real for f32 {
     fn map3<F: Map3>(isa: Isa, f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
         dispatch(isa, Map3Kernel(f, [a, b, c], y));
     }
-    fn sum_beside<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32, beside: Option<Beside>) -> f32 {
-        dispatch(isa, SumKernel(f, x, shift, beside))
+    fn sum<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32) -> f32 {
+        dispatch(isa, SumKernel(f, x, shift))
     }
-    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B], beside: Option<Beside>) -> f32 {
-        dispatch(isa, DotKernel(a, b, beside))
+    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B]) -> f32 {
+        dispatch(isa, DotKernel(a, b))
     }
 }
 
@@ -359,23 +369,11 @@ impl Real for f64 {
     fn map3<F: Map3>(_isa: Isa, f: F, a: &[f64], b: &[f64], c: &[f64], y: &mut [f64]) {
         y.iter_mut().enumerate().for_each(|(i, y)| *y = f.eval(a[i], b[i], c[i]));
     }
-    fn sum_beside<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64, _beside: Option<Beside>) -> f64 {
-        let mut sums = [0.0; 16];
-        for chunk in x.chunks(16) {
-            for (s, x) in sums.iter_mut().zip(chunk) {
-                *s += f.eval(X::get::<f64>(std::slice::from_ref(x)), shift);
-            }
-        }
-        halves(&mut sums)
+    fn sum<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64) -> f64 {
+        SumKernel(f, x, shift).run_on::<f64>()
     }
-    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B], _beside: Option<Beside>) -> f64 {
-        let mut sums = [0.0; 16];
-        for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-            for (s, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                *s += A::get::<f64>(std::slice::from_ref(a)) * B::get::<f64>(std::slice::from_ref(b));
-            }
-        }
-        halves(&mut sums)
+    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B]) -> f64 {
+        DotKernel(a, b).run_on::<f64>()
     }
 }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::ptr;
 
-use super::convert::round_to_bf16;
+use super::convert::{narrow_bf16_512, round_to_bf16, widen_bf16_512};
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math::{self, SHIFT};
@@ -208,20 +208,12 @@ f32_lanes!(V16, __mmask16, 16,
     #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V16 {
         assert!(from.len() >= 16);
-        V16(x!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()))))))
+        V16(x!(widen_bf16_512(_mm256_loadu_si256(from.as_ptr().cast()))))
     }
-    // As `narrow_bf16`.
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) {
         assert!(to.len() >= 16);
-        x!({
-            let bits = _mm512_castps_si512(self.0);
-            let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let up = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff)));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let out = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000));
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(out)))
-        })
+        x!(_mm256_storeu_si256(to.as_mut_ptr().cast(), narrow_bf16_512(self.0)))
     }
     #[inline(always)]
     unsafe fn accumulate<const MR: usize, const NV: usize>(

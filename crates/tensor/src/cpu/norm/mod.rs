@@ -2,7 +2,10 @@
 //! read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and group norm.
 
 mod planes;
+mod row_kernels;
 mod rows;
+
+pub use row_kernels::RowNorms;
 
 use rayon::prelude::*;
 
@@ -16,7 +19,7 @@ use crate::{Array, ArrayMut, Class, Layout};
 /// Mean and 1/deviation of each row or group, where they are known.
 type Given<C> = Option<[Vec<C>; 2]>;
 
-pub(super) fn forward<C: Channelwise>(
+pub(super) fn forward<C: RowNorms>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -36,14 +39,7 @@ pub(super) fn forward<C: Channelwise>(
 }
 
 /// The first output again. Inputs x, weights, mean, rstd.
-pub(super) fn again<C: Channelwise>(
-    isa: Isa,
-    pool: &Pool,
-    norm: &Norm,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+pub(super) fn again<C: RowNorms>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) {
     let given = Some([1, 2].map(|i| vector(isa, ins[norm.weights() + i], bytes[norm.weights() + i])));
     match norm.kind {
         NormKind::Layer { dims } | NormKind::Rms { dims } => rows::forward::<C>(isa, pool, norm, dims, given, ins, bytes, outs),
@@ -54,7 +50,7 @@ pub(super) fn again<C: Channelwise>(
 }
 
 /// Inputs g, x, weight if affine, bias if there is one and an activation, mean, rstd (variance for Fixed).
-pub(super) fn backward<C: Channelwise>(
+pub(super) fn backward<C: RowNorms>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -97,13 +93,8 @@ fn rstd_of<C: Compute>(isa: Isa, norm: &Norm, var: &Array, bytes: &[u8]) -> Vec<
 }
 
 /// Adds partial sums to totals and clears them.
-fn flush<C: Compute>(total: &mut [Vec<f64>; 2], parts: [&mut Vec<C>; 2]) {
-    for (total, part) in total.iter_mut().zip(parts) {
-        total.iter_mut().zip(part.iter_mut()).for_each(|(t, p)| {
-            *t += p.as_f64();
-            *p = C::zero();
-        });
-    }
+fn flush<C: Channelwise>(isa: Isa, total: &mut [Vec<f64>; 2], parts: [&mut Vec<C>; 2]) {
+    total.iter_mut().zip(parts).for_each(|(total, part)| C::flush(isa, part, total));
 }
 
 /// Runs `f(task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order; where it lies in memory in another order,

@@ -147,7 +147,7 @@ impl Planes {
             C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
             if chain >= CHAIN || at + n == len {
-                flush(&mut total, [first, second]);
+                flush(isa, &mut total, [first, second]);
                 chain = 0;
             }
         }

@@ -1,14 +1,15 @@
 //! Layer and RMS norm: statistics of each row.
 
+use super::row_kernels::{RowBackward, RowForward, RowNorms};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
-use crate::cpu::channels::{Channelwise, PerChannel, RowsBackward};
+use crate::cpu::channels::PerChannel;
 use crate::cpu::elementwise::{activate, before_activation};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, in_storage};
 use crate::cpu::reduce::SquaredDistance;
 use crate::cpu::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{Beside, First, Isa, Lanes, Stored};
+use crate::simd::{First, Isa, Lanes, Stored};
 use crate::{Array, ArrayMut, Layout};
 
 #[derive(Clone, Copy)]
@@ -24,43 +25,66 @@ impl PerChannel for Affine {
     }
 }
 
-/// Mean (0 for RMS) and 1/√(var + eps) of one row; `beside` is asked for in the last pass over a short one.
-fn moments<C: Compute, X: Stored<C>>(
-    isa: Isa,
-    norm: &Norm,
-    given: &Given<C>,
-    row: usize,
-    x: &[X],
-    beside: Option<Beside>,
-) -> (C, C) {
+/// Adds in f64 what `f` makes of the blocks of a row.
+fn over_blocks<C: Compute, const N: usize>(len: usize, mut f: impl FnMut(std::ops::Range<usize>) -> [C; N]) -> [f64; N] {
+    let mut sums = [0.0; N];
+    for from in (0..len).step_by(BLOCK) {
+        let part = f(from..len.min(from + BLOCK));
+        sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
+    }
+    sums
+}
+
+/// Σ x of a row.
+fn row_sum<C: Compute, X: Stored<C>>(isa: Isa, x: &[X]) -> f64 {
+    let [sum] = over_blocks(x.len(), |at| [C::sum(isa, First, &x[at], C::zero())]);
+    sum
+}
+
+/// Mean (0 for RMS) and 1/√(var + eps) of a row with the sum `sum`.
+fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, row: usize, x: &[X], sum: f64) -> (C, C) {
     if let Some([mean, rstd]) = given {
         return (mean[row], rstd[row]);
     }
     let n = x.len() as f64;
-    let blocks = |f: &dyn Fn(&[X]) -> C| x.chunks(BLOCK).map(|b| f(b).as_f64()).sum::<f64>();
-    let centred = !matches!(norm.kind, NormKind::Rms { .. });
-    let mean = if centred { C::from_f64(blocks(&|b| C::sum(isa, First, b, C::zero())) / n) } else { C::zero() };
-    let beside = beside.filter(|_| x.len() <= BLOCK);
-    let var = blocks(&|b| C::sum_beside(isa, SquaredDistance, b, mean, beside)) / n;
-    (mean, C::from_f64(1.0 / (var + norm.eps).sqrt()))
+    let mean = if is_centred(norm) { C::from_f64(sum / n) } else { C::zero() };
+    let [squares] = over_blocks(x.len(), |at| [C::sum(isa, SquaredDistance, &x[at], mean)]);
+    (mean, C::from_f64(1.0 / (squares / n + norm.eps).sqrt()))
 }
 
-/// One row of `x` with its mean and 1/deviation into `y`; returns these.
-fn layer_row<C: Channelwise, X: Stored<C>, Y: Stored<C>>(
+fn is_centred(norm: &Norm) -> bool {
+    !matches!(norm.kind, NormKind::Rms { .. })
+}
+
+/// Rows from `first` on, one after the other in memory, into `y`; their means and 1/deviations.
+fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
-    (mean, rstd): (C, C),
+    norm: &Norm,
+    given: &Given<C>,
+    first: usize,
     x: &[X],
     [w, b]: [&[C]; 2],
     y: &mut [Y],
-) -> (f64, f64) {
-    let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
-    C::per_channel(isa, affine, x, x, [w, b, b, b], y);
-    (affine.mean, affine.rstd)
+    stats: &mut [(f64, f64)],
+) {
+    let (len, last) = (w.len(), stats.len() - 1);
+    let row = |i: usize| &x[i * len..(i + 1) * len];
+    let mut sum = row_sum(isa, row(0));
+    for (i, (y, stats)) in y.chunks_mut(len).zip(stats).enumerate() {
+        // The last row has none ahead, and takes itself.
+        let (x, ahead) = (row(i), row((i + 1).min(last)));
+        let (mean, rstd) = moments(isa, norm, given, first + i, x, sum);
+        *stats = (mean.as_f64(), rstd.as_f64());
+        let scalars = [stats.0, stats.1];
+        [sum] = over_blocks(len, |at| {
+            let weights = [&w[at.clone()], &b[at.clone()]];
+            [C::row_forward(isa, RowForward { ahead: &ahead[at.clone()], x: &x[at.clone()], weights, scalars, y: &mut y[at] })]
+        });
+    }
 }
 
-/// Rows written in place in the output's type T, if there is nothing to do after them; else `None`. They are widened once, not in each of
-/// three passes.
-fn layer_in_place<C: Channelwise, T: Stored<C>>(
+/// Rows read and written in place, the output in its type T, the input in T or C, if there is nothing to do after them; else `None`.
+fn layer_dense<C: RowNorms, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -70,17 +94,21 @@ fn layer_in_place<C: Channelwise, T: Stored<C>>(
     out: &mut ArrayMut<'_>,
 ) -> Option<Vec<(f64, f64)>> {
     let len = weights[0].len();
-    norm.act.is_none().then(|| {
-        fill_rows_as::<C, T, _>(pool, out, len, len, |row, y, wide| {
-            let in_place = x.is_borrowed::<C>(len);
-            let x = x.block::<C>(isa, row * len, len, wide);
-            let beside = in_place.then(|| Beside::new([x, x], y));
-            layer_row(isa, moments(isa, norm, given, row, x, beside), x, weights, y)
-        })
-    })
+    if norm.act.is_some() {
+        return None;
+    }
+    if let Some(x) = x.dense::<T>() {
+        return Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |first, y, stats, _| {
+            layer_rows::<C, T, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, stats);
+        }));
+    }
+    let x = x.dense::<C>()?;
+    Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |first, y, stats, _| {
+        layer_rows::<C, C, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, stats);
+    }))
 }
 
-pub(super) fn forward<C: Channelwise>(
+pub(super) fn forward<C: RowNorms>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -98,7 +126,7 @@ pub(super) fn forward<C: Channelwise>(
     let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
     let dtype = outs[0].array().dtype();
     let dense = if len > 0 && is_in_order(&outs[0], &order) {
-        in_storage!(dtype, layer_in_place::<C>(isa, pool, norm, &given, &x, [&w, &b], &mut outs[0]))
+        in_storage!(dtype, layer_dense::<C>(isa, pool, norm, &given, &x, [&w, &b], &mut outs[0]))
     } else {
         None
     };
@@ -106,7 +134,7 @@ pub(super) fn forward<C: Channelwise>(
         fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
             x.load(isa, row * len, y);
             let mut buffer = [C::zero(); BLOCK];
-            let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y, None);
+            let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y, row_sum(isa, y));
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
             for (i, y) in y.chunks_mut(BLOCK).enumerate() {
                 let (n, from) = (y.len(), i * BLOCK);
@@ -155,7 +183,7 @@ struct LayerSums<C> {
     total: [Vec<f64>; 2],
 }
 
-impl<C: Channelwise> LayerSums<C> {
+impl<C: RowNorms> LayerSums<C> {
     /// Rows whose products with the gradient are added in the computing type.
     const SOME: usize = 16;
 
@@ -163,45 +191,41 @@ impl<C: Channelwise> LayerSums<C> {
         LayerSums { rows: 0, dw: vec![C::zero(); len], db: vec![C::zero(); len], total: [vec![0.0; len], vec![0.0; len]] }
     }
 
-    fn count(&mut self, rows: usize) {
+    fn count(&mut self, isa: Isa, rows: usize) {
         self.rows += rows;
         if self.rows.is_multiple_of(LayerSums::<C>::SOME) {
-            flush(&mut self.total, [&mut self.dw, &mut self.db]);
+            flush(isa, &mut self.total, [&mut self.dw, &mut self.db]);
         }
     }
 }
 
-impl<C: Channelwise> LayerRows<'_, C> {
-    /// R rows from `row` on, in memory or in buffers.
-    fn rows<X: Stored<C>, Y: Stored<C>, const R: usize>(
-        &self,
-        isa: Isa,
-        row: usize,
-        [g, x]: [[&[X]; R]; 2],
-        dx: [&mut [Y]; R],
-        sums: &mut LayerSums<C>,
-    ) {
-        let (len, n) = (self.len, self.len as f64);
-        let scalars = std::array::from_fn(|r| {
-            let (mean, rstd) = (self.mean[row + r], self.rstd[row + r].as_f64());
-            let mut sums = [0.0f64; 2];
-            for from in (0..len).step_by(BLOCK) {
-                let part = from..len.min(from + BLOCK);
-                let beside = (len <= BLOCK).then(|| Beside::new([g[r], x[r]], dx[r]));
-                let part = C::row_sums(isa, &g[r][part.clone()], &x[r][part.clone()], &self.w[part], mean, beside);
-                sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
-            }
-            let slope = sums[1] / n * rstd * rstd * rstd;
-            let shift = if self.centred { sums[0] / n * rstd } else { 0.0 };
-            [mean.as_f64(), rstd, slope, shift]
-        });
-        C::rows_backward(isa, RowsBackward { g, x, w: &self.w, scalars, dx, dw: &mut sums.dw, db: &mut sums.db });
-        sums.count(R);
+impl<C: RowNorms> LayerRows<'_, C> {
+    /// Rows from `first` on, one after the other in memory or in buffers.
+    fn rows<X: Stored<C>, Y: Stored<C>>(&self, isa: Isa, first: usize, rows: [&[X]; 2], dx: &mut [Y], sums: &mut LayerSums<C>) {
+        let (len, w) = (self.len, &self.w[..]);
+        let last = (dx.len() / len).saturating_sub(1);
+        let row = |i: usize| rows.map(|x| &x[i * len..(i + 1) * len]);
+        let [g, x] = row(0);
+        let mut terms = over_blocks(len, |at| C::row_sums(isa, &g[at.clone()], &x[at.clone()], &w[at], self.mean[first]));
+        for (i, dx) in dx.chunks_mut(len).enumerate() {
+            // The last row has none ahead, and takes itself.
+            let (here, ahead) = (row(i), row((i + 1).min(last)));
+            let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + (i + 1).min(last)]);
+            let slope = terms[1] / len as f64 * rstd * rstd * rstd;
+            let shift = if self.centred { terms[0] / len as f64 * rstd } else { 0.0 };
+            let scalars = [self.mean[first + i].as_f64(), rstd, slope, shift];
+            terms = over_blocks(len, |at| {
+                let [ahead, here] = [ahead, here].map(|rows| rows.map(|x| &x[at.clone()]));
+                let (dx, sums) = (&mut dx[at.clone()], [&mut sums.dw[at.clone()], &mut sums.db[at.clone()]]);
+                C::row_backward(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, sums })
+            });
+            sums.count(isa, 1);
+        }
     }
 }
 
 /// The rows from `first` on that `to` has room for, in place, if all are of type T and dense; else `None`.
-fn layer_rows_dense<C: Channelwise, T: Stored<C>>(
+fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
     isa: Isa,
     layer: &LayerRows<'_, C>,
     first: usize,
@@ -211,23 +235,16 @@ fn layer_rows_dense<C: Channelwise, T: Stored<C>>(
     if layer.act.is_some() {
         return None;
     }
-    let (g, x) = (layer.g.dense::<T>()?, layer.x.dense::<T>()?);
-    let len = layer.len;
-    for (i, to) in bytemuck::cast_slice_mut::<u8, T>(to).chunks_mut((2 * len).max(1)).enumerate() {
-        let row = first + 2 * i;
-        let (g, x) = (&g[row * len..][..to.len()], &x[row * len..][..to.len()]);
-        if to.len() > len {
-            let ((g0, g1), (x0, x1), (to0, to1)) = (g.split_at(len), x.split_at(len), to.split_at_mut(len));
-            layer.rows(isa, row, [[g0, g1], [x0, x1]], [to0, to1], sums);
-        } else {
-            layer.rows(isa, row, [[g], [x]], [to], sums);
-        }
-    }
+    let (operands, to) = ([layer.g.dense::<T>()?, layer.x.dense::<T>()?], bytemuck::cast_slice_mut::<u8, T>(to));
+    layer.rows(isa, first, operands.map(|x| &x[first * layer.len..][..to.len()]), to, sums);
     Some(())
 }
 
+/// Rows that [`layer_rows_blocks`] widens at a time.
+const ROWS: usize = 4;
+
 /// As [`layer_rows_dense`], through buffers.
-fn layer_rows_blocks<C: Channelwise>(
+fn layer_rows_blocks<C: RowNorms>(
     isa: Isa,
     layer: &LayerRows<'_, C>,
     first: usize,
@@ -236,22 +253,24 @@ fn layer_rows_blocks<C: Channelwise>(
     sums: &mut LayerSums<C>,
 ) {
     let len = layer.len;
-    let [mut pg, mut px, mut y, mut before, mut dx] = [(); 5].map(|()| vec![C::zero(); len]);
-    for (i, to) in to.chunks_mut((len * dtype.size()).max(1)).enumerate() {
-        let row = first + i;
-        let (mut g, x) = (layer.g.block(isa, row * len, len, &mut pg), layer.x.block(isa, row * len, len, &mut px));
+    let [mut pg, mut px, mut y, mut before, mut dx] = [(); 5].map(|()| vec![C::zero(); ROWS * len]);
+    for (i, to) in to.chunks_mut((ROWS * len * dtype.size()).max(1)).enumerate() {
+        let (first, n) = (first + i * ROWS, to.len() / dtype.size());
+        let (mut g, x) = (layer.g.block(isa, first * len, n, &mut pg), layer.x.block(isa, first * len, n, &mut px));
         if let Some(act) = layer.act {
-            let affine = Affine { mean: layer.mean[row].as_f64(), rstd: layer.rstd[row].as_f64() };
-            C::per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], &mut y);
-            before_activation(isa, act, g, &mut y, &mut before);
-            g = &before;
+            for (i, (x, y)) in x.chunks(len).zip(y.chunks_mut(len)).enumerate() {
+                let affine = Affine { mean: layer.mean[first + i].as_f64(), rstd: layer.rstd[first + i].as_f64() };
+                C::per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], y);
+            }
+            before_activation(isa, act, g, &mut y[..n], &mut before[..n]);
+            g = &before[..n];
         }
-        layer.rows(isa, row, [[g], [x]], [&mut dx[..]], sums);
-        C::store(isa, &dx, to, dtype);
+        layer.rows(isa, first, [g, x], &mut dx[..n], sums);
+        C::store(isa, &dx[..n], to, dtype);
     }
 }
 
-pub(super) fn backward<C: Channelwise>(
+pub(super) fn backward<C: RowNorms>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -267,7 +286,7 @@ pub(super) fn backward<C: Channelwise>(
     let [w, b] = gradient_weights(isa, norm, ins, bytes, len);
     let layer = LayerRows {
         len,
-        centred: !matches!(norm.kind, NormKind::Rms { .. }),
+        centred: is_centred(norm),
         g: Operand::new(ins[0], bytes[0], shape, &order),
         x: Operand::new(ins[1], bytes[1], shape, &order),
         w,
@@ -287,7 +306,7 @@ pub(super) fn backward<C: Channelwise>(
         if in_storage!(dtype, layer_rows_dense::<C>(isa, &layer, row, to, &mut sums)).is_none() {
             layer_rows_blocks(isa, &layer, row, dtype, to, &mut sums);
         }
-        flush(&mut sums.total, [&mut sums.dw, &mut sums.db]);
+        flush(isa, &mut sums.total, [&mut sums.dw, &mut sums.db]);
         sums.total
     });
     if norm.affine {

@@ -269,7 +269,7 @@ impl Heads<'_> {
                         p.fill(0.0);
                         continue;
                     }
-                    let sum = f32::row_exp(isa, row, new, p, None);
+                    let sum = f32::row_exp(isa, row, new, p);
                     if max[i] == f32::NEG_INFINITY || max[i] == new {
                         total[i] += sum;
                     } else {
@@ -322,7 +322,7 @@ impl Heads<'_> {
             let delta: Vec<f32> = (first..first + rows)
                 .map(|i| {
                     let (at, n) = ((head * g.t + i) * g.e, g.e);
-                    f32::dot(isa, ins[0].block(isa, at, n, &mut wide), ins[4].block(isa, at, n, &mut out), None)
+                    f32::dot(isa, ins[0].block(isa, at, n, &mut wide), ins[4].block(isa, at, n, &mut out))
                 })
                 .collect();
             let visible = g.visible(first, rows);
