@@ -64,6 +64,13 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
         ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
     }
+    for conv in [
+        Conv2d { groups: 21, padding: [1, 1], ..Conv2d::default() },
+        Conv2d { groups: 4, stride: [2, 1], padding: [1, 0], dilation: [1, 2] },
+    ] {
+        ops.extend(epilogues.map(|e| Op::Conv2d(conv, e)));
+        ops.extend([false, true].map(|bias| Op::Backward(Backward::Depthwise { conv, bias })));
+    }
     ops.extend([Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Op::Backward(Backward::MatMulOf(act))));
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
@@ -400,6 +407,11 @@ fn backward_samples(
             let input = x(&[3, 4, 9, 8], 1);
             let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&input, &x(shape, 2)]).remove(0);
             vec![vec![gradient(&y), input]]
+        }
+        Backward::Depthwise { conv, .. } => {
+            let (input, w) = (x(&[3, conv.groups, 9, 8], 1), x(&[conv.groups, 1, 3, 3], 2));
+            let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&input, &w]).remove(0);
+            vec![vec![gradient(&y), input, w]]
         }
         Backward::Pool { pool, shape } => {
             let input = x(shape, 1);
