@@ -134,11 +134,7 @@ impl<C: Copy> Body<C> for Taps<'_, C> {
         let of = |at: usize| at + c.start..at + c.end;
         // SAFETY: the caller's promise.
         unsafe {
-            // `array::from_fn` would not be inlined, and its closure compiled without the instruction set.
-            let mut w = [L::splat(0.0); T];
-            for (w, &(_, at)) in w.iter_mut().zip(&taps) {
-                *w = load(self.w.get_unchecked(of(at)));
-            }
+            let w: [L; T] = std::array::from_fn(|t| load(self.w.get_unchecked(of(taps[t].1))));
             for i in 0..pixels.n {
                 let out = self.out.get_unchecked_mut(of(i * pixels.step[1]));
                 let mut sum = if add { load(out) } else { L::splat(0.0) };
