@@ -420,6 +420,13 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         }
         Op::Conv2d(conv, epilogue) => {
             let g = c.before_act(epilogue, g)?;
+            // Recorded, each is an operator of its own, which has a gradient.
+            let alike = c.metas[1..].iter().all(|w| w.dtype == c.dtype(1));
+            if !V::RECORDED && conv.is_depthwise(c.shape(1)) && alike && c.needs.iter().all(|need| *need) {
+                let op = Op::Backward(Backward::Depthwise { conv: *conv, bias: epilogue.bias });
+                let outs = V::run_all(op, &[&g, c.input(0)?, c.input(1)?], c.device, c.dtype(0))?;
+                return Ok(outs.into_iter().map(Some).collect());
+            }
             let dx =
                 || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[&g, c.input(1)?], c.dtype(0));
             let dw = || {
@@ -629,6 +636,7 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::CumProd { .. }
         | Backward::Softmax { .. }
         | Backward::MatMulOf(_)
+        | Backward::Depthwise { .. }
         | Backward::Norm(_)
         | Backward::Renormalise(_)
         | Backward::CrossEntropy(_)

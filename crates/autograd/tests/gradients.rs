@@ -90,6 +90,12 @@ fn contractions_and_their_epilogues() {
         check("linear", &ins, |v| v[0].linear(&v[1], Some(&v[2]), act));
         let ins = [values(&[2, 2, 4, 5], 1, 0.0), values(&[3, 2, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
         check("conv2d", &ins, |v| v[0].conv2d(&v[1], Some(&v[2]), Conv2d { padding: [1, 1], ..Conv2d::default() }, act));
+        for padding in [[1, 1], [1, 0]] {
+            let ins = [values(&[2, 3, 4, 5], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
+            let conv = Conv2d { padding, groups: 3, ..Conv2d::default() };
+            check("depthwise", &ins, |v| v[0].conv2d(&v[1], Some(&v[2]), conv, act));
+            check("depthwise without bias", &ins[..2], |v| v[0].conv2d(&v[1], None, conv, act));
+        }
     }
     for attention in [Attention::default(), Attention { causal: true, scale: Some(0.3), ..Attention::default() }] {
         let ins = [values(&[2, 5, 3], 1, 0.0), values(&[2, 5, 3], 2, 0.0), values(&[2, 5, 4], 3, 0.0)];

@@ -92,6 +92,13 @@ fn contractions_with_bias_and_activation() {
         check("conv2d", &[values(&[2, 2, 4, 5], 1, 0.0), values(&[3, 2, 3, 2], 2, 0.0), values(&[3], 3, 0.0)], |v| {
             v[0].conv2d(&v[1], Some(&v[2]), conv, act)
         });
+        let conv = Conv2d { padding: [1, 1], groups: 3, ..Conv2d::default() };
+        check("depthwise", &[values(&[2, 3, 3, 4], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0), values(&[3], 3, 0.0)], |v| {
+            v[0].conv2d(&v[1], Some(&v[2]), conv, act)
+        });
+        check("depthwise", &[values(&[2, 3, 3, 4], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0)], |v| {
+            v[0].conv2d(&v[1], None, conv, act)
+        });
     }
     check("matmul", &[values(&[2, 3, 4], 1, 0.0), values(&[4, 5], 2, 0.0)], |v| v[0].matmul(&v[1]));
 }

@@ -64,6 +64,11 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
         ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
     }
+    let depthwise = Conv2d { groups: 21, padding: [1, 1], ..Conv2d::default() };
+    ops.extend(epilogues.map(|e| Op::Conv2d(depthwise, e)));
+    for conv in [depthwise, Conv2d { groups: 4, stride: [2, 1], padding: [1, 0], dilation: [1, 2] }] {
+        ops.extend([false, true].map(|bias| Op::Backward(Backward::Depthwise { conv, bias })));
+    }
     ops.extend([Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Op::Backward(Backward::MatMulOf(act))));
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
@@ -243,8 +248,10 @@ impl Op {
                 shapes.iter().flat_map(|[a, b]| vary(with(a, b))).collect()
             }
             Op::Conv2d(conv, epilogue) => {
-                let bias = if epilogue.bias { vec![x(&[8], 3)] } else { vec![] };
-                vary([vec![x(&[3, 4, 9, 8], 1), x(&[8, 4 / conv.groups, 3, 2], 2)], bias].concat())
+                // More groups than there are channels otherwise: a depthwise one.
+                let (inputs, outputs, width) = if conv.groups > 4 { (conv.groups, conv.groups, 3) } else { (4, 8, 2) };
+                let bias = if epilogue.bias { vec![x(&[outputs], 3)] } else { vec![] };
+                vary([vec![x(&[3, inputs, 9, 8], 1), x(&[outputs, inputs / conv.groups, 3, width], 2)], bias].concat())
             }
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = if *bias { vec![x(&[8], 3)] } else { vec![] };
@@ -400,6 +407,11 @@ fn backward_samples(
             let input = x(&[3, 4, 9, 8], 1);
             let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&input, &x(shape, 2)]).remove(0);
             vec![vec![gradient(&y), input]]
+        }
+        Backward::Depthwise { conv, .. } => {
+            let (input, w) = (x(&[3, conv.groups, 9, 8], 1), x(&[conv.groups, 1, 3, 3], 2));
+            let y = forward(Op::Conv2d(*conv, Epilogue::default()), &[&input, &w]).remove(0);
+            vec![vec![gradient(&y), input, w]]
         }
         Backward::Pool { pool, shape } => {
             let input = x(shape, 1);

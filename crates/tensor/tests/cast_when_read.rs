@@ -3,7 +3,7 @@
 use binade_tensor::cpu::Cpu;
 use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue};
 use binade_tensor::simd::Isa;
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Key, Op, Shape, run, run_one};
 
 fn normal(device: &Device, shape: &[usize], seed: u64) -> Array {
     let distribution = Distribution::Normal { mean: 0.0, std: 0.5 };
@@ -45,6 +45,10 @@ fn convolutions(device: &Device, dtype: DType, extents: &[[usize; 4]]) {
         let w = normal(device, &[o, c / groups, 3, 3], 3);
         check(&w, dtype, &|w| run_one(&forward, &[&x, w], device, dtype, Class::Activations).unwrap());
         check(&w, dtype, &|w| run_one(&backward, &[&g, w], device, dtype, Class::Gradients).unwrap());
+        if conv.is_depthwise(w.shape()) {
+            let all = Op::Backward(Backward::Depthwise { conv, bias: true });
+            check(&w, dtype, &|w| run(&all, &[&g, &x, w], device, dtype, Class::Gradients).unwrap()[0].clone());
+        }
     }
 }
 

@@ -118,6 +118,10 @@ fn convolutions_at_every_turn_of_the_kernels() {
         ([2, 20, 20, 13, 12], [5, 2, 2, 1, 20]),
         ([3, 20, 20, 2, 3], [5, 1, 2, 1, 20]),
         ([2, 16, 16, 9, 7], [3, 2, 2, 2, 16]),
+        ([9, 64, 64, 12, 11], [3, 1, 1, 1, 64]),
+        ([3, 19, 19, 1, 6], [3, 1, 1, 1, 19]),
+        ([2, 16, 16, 5, 1], [3, 1, 1, 1, 16]),
+        ([1, 5, 5, 1, 1], [3, 1, 1, 1, 5]),
         ([2, 35, 4, 11, 13], [3, 1, 1, 1, 1]),
         ([2, 2, 20, 15, 14], [3, 2, 1, 1, 1]),
         ([9, 33, 40, 4, 4], [3, 1, 1, 1, 1]),
@@ -134,14 +138,50 @@ fn convolutions_at_every_turn_of_the_kernels() {
                 let bias = array(device, &[o], DType::F32);
                 let shape = |dims: &[usize]| Shape::new(dims).unwrap();
                 let case = |op: Op, ins: Vec<Array>| (op, ins, DType::F32);
-                vec![
+                let mut cases = vec![
                     case(Op::Conv2d(conv, Epilogue::default()), vec![x.clone(), weight.clone()]),
                     case(Op::Conv2d(conv, Epilogue { bias: true, act: None }), vec![x.clone(), weight.clone(), bias]),
-                    case(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }), vec![g.clone(), weight]),
-                    case(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&ws) }), vec![g, x]),
-                ]
+                    case(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }), vec![g.clone(), weight.clone()]),
+                    case(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&ws) }), vec![g.clone(), x.clone()]),
+                ];
+                if conv.is_depthwise(weight.shape()) {
+                    let depthwise = Op::Backward(Backward::Depthwise { conv, bias: true });
+                    // All in one dtype, and a gradient in another.
+                    cases.push((depthwise.clone(), vec![g, x.clone(), weight.clone()], dtype));
+                    cases.push(case(depthwise, vec![permuted(device, &ys, &order, DType::F32), x, weight]));
+                }
+                cases
             });
         }
+    }
+}
+
+#[test]
+fn what_lies_outside_of_an_image_has_no_part_in_a_depthwise_convolution() {
+    let conv = Conv2d { padding: [1, 1], groups: 18, ..Conv2d::default() };
+    let infinite = |array: Array, every: usize| {
+        let mut values = array.to_f64_vec().unwrap();
+        values.iter_mut().step_by(every).for_each(|v| *v = f64::INFINITY);
+        Array::from_slice(array.device(), &values, array.shape(), Class::Activations).unwrap()
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        assert_at_every_isa(|device| {
+            let image = |every: usize| {
+                let wide = infinite(array(device, &[2, 18, 5, 6], DType::F64), every).cast(dtype, Class::Activations).unwrap();
+                let last = wide.layout().permute(&[0, 2, 3, 1]);
+                let dense = wide.with_layout(last).unwrap().contiguous(Class::Activations).unwrap();
+                dense.with_layout(dense.layout().permute(&[0, 3, 1, 2])).unwrap()
+            };
+            let plain = array(device, &[18, 1, 3, 3], dtype);
+            let weight = infinite(array(device, &[18, 1, 3, 3], DType::F64), 3).cast(dtype, Class::Weights).unwrap();
+            let depthwise = Op::Backward(Backward::Depthwise { conv, bias: true });
+            vec![
+                (Op::Conv2d(conv, Epilogue::default()), vec![image(1000), weight.clone()], dtype),
+                (depthwise.clone(), vec![image(1000), image(1000), weight], dtype),
+                (depthwise.clone(), vec![image(30), image(1000), plain.clone()], dtype),
+                (depthwise, vec![image(1000), image(30), plain], dtype),
+            ]
+        });
     }
 }
 
@@ -244,7 +284,14 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                     // The gradient of a linear layer's weight.
                     let turned = permuted(device, &[260, 1100], &[1, 0], dtype);
                     let linear = one(&Op::MatMul(Epilogue::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
-                    [product(700, 300, 90), product(90, 1100, 700), linear, one(&weight, &[&g, &x])].concat()
+                    let conv = Conv2d { groups: 24, ..conv };
+                    let depthwise = Op::Backward(Backward::Depthwise { conv, bias: true });
+                    let channels = array(device, &[24, 1, 3, 3], dtype);
+                    let all = run(&depthwise, &[&x, &x, &channels], device, dtype, Class::Gradients).unwrap();
+                    let all = all.iter().map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>().concat();
+                    let forward = one(&Op::Conv2d(conv, Epilogue::default()), &[&x, &channels]);
+                    let products = [product(700, 300, 90), product(90, 1100, 700), linear];
+                    [products.concat(), one(&weight, &[&g, &x]), all, forward].concat()
                 })
             };
             let alone = results(1);

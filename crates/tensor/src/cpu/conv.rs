@@ -10,11 +10,12 @@ use super::finish::{Finish, output_parts};
 use super::gemm::{DEPTH, Panel, elements_of, workspace};
 use super::narrow::{self, Narrow};
 use super::operand::{BLOCK, Compute, Operand, elements_mut};
+use super::reduce::reduce;
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
-use crate::op::{Conv2d, Epilogue};
+use crate::op::{Conv2d, Epilogue, Reduce};
 use crate::simd::Isa;
-use crate::{Array, ArrayMut, DType, Layout, Result, Shape};
+use crate::{Array, ArrayMut, DType, Dims, Layout, Result, Shape};
 
 /// Output pixels per block, about: their slab and results stay in the second-level cache.
 const PIXELS: usize = 512;
@@ -31,14 +32,7 @@ pub(super) fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a
     if x.dtype() == C::DTYPE && x.layout().same_order(&dense) {
         return Ok(Panel::Borrowed(&super::operand::elements(bytes)[x.layout().offset..]));
     }
-    let mut buffer = workspace::<C>(pool, x.numel())?;
-    let operand = Operand::new(x, bytes, x.shape(), &[0, 2, 3, 1]);
-    let n = x.numel();
-    buffer.as_mut_slice::<C>()[..n]
-        .par_chunks_mut(16 * BLOCK)
-        .enumerate()
-        .for_each(|(i, part)| operand.load(isa, i * 16 * BLOCK, part));
-    Ok(Panel::Widened(buffer))
+    Ok(Panel::Widened(Source::new(x, bytes).widened::<C>(isa, pool)?))
 }
 
 /// An image read in slabs.
@@ -58,6 +52,15 @@ impl<'a> Source<'a> {
         let by_rows = strides[3] == 1 && strides[1] != 1 && s[1] > 1;
         let rows = by_rows.then(|| Operand::new(x, bytes, s, &[0, 1, 2, 3]));
         Source { values: Operand::new(x, bytes, s, &[0, 2, 3, 1]), rows, n: s[0], h: s[2], w: s[3], c: s[1] }
+    }
+
+    /// The whole image, channels last, in the computing type.
+    pub(super) fn widened<C: Compute>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
+        let n = self.n * self.h * self.w * self.c;
+        let mut buffer = workspace::<C>(pool, n)?;
+        let parts = buffer.as_mut_slice::<C>()[..n].par_chunks_mut(16 * BLOCK).enumerate();
+        parts.for_each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
+        Ok(buffer)
     }
 
     /// Rows `y..y + rows` and columns `x..x + width` of image `n`, channels `first..first + channels`, as `[rows][width][channels]`;
@@ -525,6 +528,32 @@ pub(super) fn input_backward<C: Tile>(
     correlate(isa, pool, &g, &x, elements_of(&packed), extents, weight.taps, &finish, dtype, to, None)
 }
 
+/// Inputs g, x, w of a depthwise convolution: the gradients by x, w and, if there is a third output, by a bias.
+pub(super) fn depthwise_backward<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    conv: &Conv2d,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
+    let (shape, ws) = (*ins[1].shape(), *ins[2].shape());
+    if shape.numel() > 0 && ins[0].numel() > 0 {
+        let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
+        let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
+        let packed = Weight::new(&ws, conv.groups).pack::<C>(isa, pool, ins[2], bytes[2], true)?;
+        if depthwise::backward::<C>(isa, pool, &g, [&grad, &x], elements_of(&packed), outs)? {
+            return Ok(());
+        }
+    }
+    input_backward::<C>(isa, pool, conv, &[ins[0], ins[2]], &[bytes[0], bytes[2]], None, &mut outs[0])?;
+    weight_backward::<C>(isa, pool, conv, &ins[..2], &bytes[..2], &mut outs[1])?;
+    if let Some(bias) = outs.get_mut(2) {
+        reduce::<C>(isa, Reduce::Sum, Dims::one(0).with(2).with(3), ins[0], bytes[0], bias);
+    }
+    Ok(())
+}
+
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added in order.
 pub(super) fn weight_backward<C: Tile>(
     isa: Isa,
@@ -541,7 +570,7 @@ pub(super) fn weight_backward<C: Tile>(
     let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
     let Some(to) = out.bytes() else { return Ok(()) };
     let to = &mut to[..shape.numel() * dtype.size()];
-    if depthwise::applies(conv, &shape) {
+    if conv.is_depthwise(&shape) {
         return depthwise::weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
     }
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);

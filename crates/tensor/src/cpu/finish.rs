@@ -122,6 +122,18 @@ impl<C: Compute> Finish<C> {
         }
     }
 
+    /// Whether there is an activation.
+    pub(super) fn activates(&self) -> bool {
+        self.epilogue.act.is_some()
+    }
+
+    /// The bias of each of `n` columns, for sums that begin with it, and what is then left to do.
+    pub(super) fn apart(&self, n: usize) -> (Vec<C>, Finish<C>) {
+        let bias = if self.bias.is_empty() { vec![C::zero(); n] } else { self.bias.clone() };
+        let epilogue = Epilogue { bias: false, ..self.epilogue };
+        (bias, Finish { isa: self.isa, epilogue, bias: Vec::new() })
+    }
+
     /// Whether results are stored as they are.
     pub(super) fn is_plain(&self) -> bool {
         !self.epilogue.bias && self.epilogue.act.is_none()

@@ -4,10 +4,10 @@
 //! Each element of the result is one chain of products along the segments in order, added to the accumulator at the end: its bits
 //! depend neither on the tile's extents nor on the number of threads.
 
-use super::depthwise::{TapSums, Taps};
+use super::depthwise::{Same, SameBackward, TapSums, Taps};
 use super::narrow::Narrow;
 pub use crate::simd::amx::{Row, Segment};
-use crate::simd::{Isa, Kernel, Lanes, Real, dispatch, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, Real, Stored, dispatch, prefetch};
 
 /// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j % width]`.
 pub struct Block<'a, C> {
@@ -166,6 +166,10 @@ pub trait Tile: super::norm::RowNorms + super::pool::Pooled + super::softmax::Ro
     fn taps(isa: Isa, taps: Taps<'_, Self>);
     /// Runs the sums of its gradient by the weight.
     fn tap_sums(isa: Isa, sums: TapSums<'_, Self>);
+    /// Runs rows of a 3 × 3 one with stride 1.
+    fn same<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, same: Same<'_, Self, X, Y>);
+    /// Runs rows of its gradients.
+    fn same_backward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, same: SameBackward<'_, Self, X, Y>);
     /// Interleaved sums of [`Tile::dots`].
     fn sums(isa: Isa) -> usize;
     /// `Σ_l x[i·ld_x + l]·w[j·ld_w + l]` for up to four rows of `x` and four of `w`.
@@ -204,6 +208,12 @@ impl Tile for f32 {
     fn tap_sums(isa: Isa, sums: TapSums<'_, f32>) {
         dispatch(isa, sums);
     }
+    fn same<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, same: Same<'_, f32, X, Y>) {
+        dispatch(isa, same);
+    }
+    fn same_backward<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, same: SameBackward<'_, f32, X, Y>) {
+        dispatch(isa, same);
+    }
     fn sums(isa: Isa) -> usize {
         lanes(isa)
     }
@@ -236,6 +246,12 @@ impl Tile for f64 {
     }
     fn tap_sums(_isa: Isa, sums: TapSums<'_, f64>) {
         sums.run_on::<f64>();
+    }
+    fn same<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, same: Same<'_, f64, X, Y>) {
+        same.run_on::<f64>();
+    }
+    fn same_backward<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, same: SameBackward<'_, f64, X, Y>) {
+        same.run_on::<f64>();
     }
     fn sums(_isa: Isa) -> usize {
         16

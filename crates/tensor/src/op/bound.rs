@@ -108,11 +108,14 @@ impl Op {
                 Backward::CumProd { .. } => in_f64(ins),
                 Backward::Gather { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
-                // A sum over a block of pixels, of which there are at least eight and at most as many as rows, then the blocks' sums.
-                Backward::Conv2dWeight { .. } => {
+                // A sum over a block of pixels, of which there are at least eight and at most as many as rows, then the blocks' sums. That by
+                // the input of a depthwise convolution has fewer terms, unless its kernel is larger than its output.
+                Backward::Conv2dWeight { .. } | Backward::Depthwise { .. } => {
                     let (rows, width) = (extent(0, 0) * extent(0, 2), extent(0, 3));
                     let block = ((rows / 8.0).ceil() * width).min(1024.0 + width);
-                    Bound::Gamma((block + rows).min(rows * width) + 8.0)
+                    let taps =
+                        if matches!(self, Op::Backward(Backward::Depthwise { .. })) { extent(2, 2) * extent(2, 3) } else { 0.0 };
+                    Bound::Gamma((block + rows).min(rows * width).max(taps) + 8.0)
                 }
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),

@@ -362,6 +362,8 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
         }
         // Linear in the gradient; their adjoints are operators.
         Backward::Conv2dInput { .. } | Backward::Conv2dWeight { .. } => return Ok(None),
+        // Never recorded: a recorded gradient is made of the two above.
+        Backward::Depthwise { .. } => return Ok(None),
         Backward::Pool { .. } | Backward::PoolSelect { .. } => return Ok(None),
         Backward::Embedding { .. } | Backward::Narrow { .. } | Backward::Resample { .. } => return Ok(None),
         // Second order goes through the definition of the forward operator.

@@ -272,6 +272,13 @@ pub struct Conv2d {
     pub groups: usize,
 }
 
+impl Conv2d {
+    /// Whether a convolution with a weight of this shape has one input and one output channel per group, of several.
+    pub fn is_depthwise(&self, weight: &Shape) -> bool {
+        self.groups > 1 && weight[0] == self.groups && weight[1] == 1
+    }
+}
+
 impl Default for Conv2d {
     fn default() -> Self {
         Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
@@ -513,6 +520,14 @@ pub enum Backward {
         /// Shape of w.
         shape: Shape,
     },
+    /// All gradients of a depthwise convolution, whose operands are then read once: inputs g, x, w. Outputs: dx, dw, and db if it has a bias
+    /// (both in the weight's dtype).
+    Depthwise {
+        /// Geometry.
+        conv: Conv2d,
+        /// Whether there is a bias.
+        bias: bool,
+    },
     /// Inputs: g, then x and y for max (the gradient goes to the first element of the window that equals y).
     Pool {
         /// Window.
@@ -674,6 +689,7 @@ impl Op {
                 Backward::Gather { .. } => "gather_backward",
                 Backward::Conv2dInput { .. } => "conv2d_input_backward",
                 Backward::Conv2dWeight { .. } => "conv2d_weight_backward",
+                Backward::Depthwise { .. } => "depthwise_backward",
                 Backward::Pool { .. } => "pool_backward",
                 Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
@@ -736,6 +752,7 @@ impl Op {
                 | Backward::Gather { .. }
                 | Backward::Conv2dInput { .. }
                 | Backward::Conv2dWeight { .. }
+                | Backward::Depthwise { .. }
                 | Backward::Pool { .. }
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
@@ -770,7 +787,7 @@ impl Op {
             // Moves nothing.
             Op::View(_) => true,
             Op::Backward(backward) => match backward {
-                Backward::Conv2dInput { .. } => true,
+                Backward::Conv2dInput { .. } | Backward::Depthwise { .. } => true,
                 Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => false,
                 Backward::Reduce { .. }
                 | Backward::CumProd { .. }

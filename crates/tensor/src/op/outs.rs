@@ -307,6 +307,17 @@ impl Op {
                     }
                     smallvec![dense(*shape)]
                 }
+                Backward::Depthwise { conv, bias } => {
+                    check.count(3)?;
+                    let outs = Op::Conv2d(*conv, Epilogue::default()).outs(&ins[1..], want)?;
+                    if outs[0].shape() != ins[0].shape() || !conv.is_depthwise(ins[2].shape()) {
+                        return check.shape("the gradient of a depthwise convolution's output, its input and its weight");
+                    }
+                    let weight = Meta { dtype: ins[2].dtype, layout: Layout::contiguous(*ins[2].shape()) };
+                    let channels = Meta { layout: Layout::contiguous(Shape::new(&[conv.groups])?), ..weight };
+                    let bias = bias.then_some(channels);
+                    [float(Layout::channels_last(*ins[1].shape())), weight].into_iter().chain(bias).collect()
+                }
                 Backward::Pool { shape, pool } => {
                     check.count(if pool.kind == PoolKind::Max { 3 } else { 1 })?;
                     let layout = if pool.kind == PoolKind::Max { ins[1].layout } else { ins[0].layout };

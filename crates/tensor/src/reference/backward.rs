@@ -93,6 +93,20 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             products(conv, &x[1].shape, shape, &g.shape, |o, w, xi| dw.v[w] += g.v[o] * x[1].v[xi]);
             vec![dw]
         }
+        Backward::Depthwise { conv, bias } => {
+            let (mut dx, mut dw) = (Dense::zeros(&x[1].shape), Dense::zeros(&x[2].shape));
+            products(conv, &x[1].shape, &x[2].shape, &g.shape, |o, w, xi| {
+                dx.v[xi] += g.v[o] * x[2].v[w];
+                dw.v[w] += g.v[o] * x[1].v[xi];
+            });
+            let mut outs = vec![dx, dw];
+            if *bias {
+                let mut db = Dense::zeros(&[conv.groups]);
+                (0..g.v.len()).for_each(|o| db.add(&[unflatten(o, &g.shape)[1]], g.v[o]));
+                outs.push(db);
+            }
+            outs
+        }
         Backward::Pool { pool, .. } => {
             let mut dx = Dense::zeros(shape);
             for flat in 0..g.v.len() {

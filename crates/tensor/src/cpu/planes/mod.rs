@@ -64,6 +64,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
             | Backward::Reduce { .. }
             | Backward::CumProd { .. }
             | Backward::Gather { .. }
+            | Backward::Depthwise { .. }
             | Backward::Pool { .. }
             | Backward::PoolSelect { .. }
             | Backward::Softmax { .. }

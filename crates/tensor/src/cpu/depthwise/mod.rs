@@ -1,5 +1,9 @@
 //! Depthwise convolutions: vectors of channels, no product over channels. Taps outside the image are left out, so that nothing is
-//! padded and an image that lies channels-last in the computing type is read where it is.
+//! padded and an image that lies channels-last in the computing type is read where it is. The usual geometry is in [`same`].
+
+mod same;
+
+pub use same::{Same, SameBackward};
 
 use std::ops::Range;
 
@@ -14,15 +18,10 @@ use super::tile::Tile;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
 use crate::simd::{Isa, Kernel, Lanes, prefetch};
-use crate::{DType, Result, Shape};
+use crate::{ArrayMut, DType, Result, Shape};
 
 /// Results that are finished together, about: they stay in the first-level cache.
 const TOGETHER: usize = 4096;
-
-/// Whether a convolution has one input and one output channel per group.
-pub(super) fn applies(conv: &Conv2d, w: &Shape) -> bool {
-    conv.groups > 1 && w[0] == conv.groups && w[1] == 1
-}
 
 /// A tap of some pixels: the first pixel's place in the image, and the place in the weight.
 type Place = (usize, usize);
@@ -329,6 +328,9 @@ pub(super) fn correlate<C: Tile>(
     out: &mut [u8],
     pre: Option<&mut [u8]>,
 ) -> Result<()> {
+    if let Some(work) = same::Work::new(isa, pool, g, x, w, dtype) {
+        return work.correlate(x, finish, out, pre);
+    }
     let (work, c) = (Depthwise::new(isa, pool, g, x), x.c);
     let per_block = g.rows(x.n, c);
     let (row, together) = (g.w * c, (TOGETHER / (g.w * c)).max(1));
@@ -398,4 +400,30 @@ pub(super) fn weight_backward<C: Tile>(
     }
     C::store(isa, &dw, to, dtype);
     Ok(())
+}
+
+/// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else false.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn backward<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    g: &Correlation,
+    [grad, x]: [&Source<'_>; 2],
+    w: &[C],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
+    let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
+    let Some(work) = same::Work::new(isa, pool, g, grad, w, dtype) else { return Ok(false) };
+    let Some(out) = outs[0].bytes() else { return Ok(true) };
+    let (weight, bias) = work.backward(grad, x, &mut out[..shape.numel() * dtype.size()])?;
+    // From [tap][channel] to [channel][tap].
+    let taps = weight.len() / x.c;
+    let turned: Vec<C> = (0..weight.len()).map(|i| weight[i % taps * x.c + i / taps]).collect();
+    for (out, values) in outs[1..].iter_mut().zip([turned, bias]) {
+        let dtype = out.array().dtype();
+        if let Some(to) = out.bytes() {
+            C::store(isa, &values, &mut to[..values.len() * dtype.size()], dtype);
+        }
+    }
+    Ok(true)
 }
