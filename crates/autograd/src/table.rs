@@ -412,9 +412,13 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         }
         Op::MatMul(epilogue) => {
             let g = c.before_act(epilogue, g)?;
-            let mut grads: Grads<V> = smallvec![when(0, &|| matmul_lhs(c, &g))?, when(1, &|| matmul_rhs(c, &g))?];
+            let dx = when(0, &|| matmul_lhs(c, &g))?;
+            let wants_sums = epilogue.bias && c.needs[2];
+            let (dw, sums) =
+                if c.needs[1] { matmul_rhs(c, &g, wants_sums).map(|(dw, sums)| (Some(dw), sums))? } else { (None, None) };
+            let mut grads: Grads<V> = smallvec![dx, dw];
             if epilogue.bias {
-                grads.push(when(2, &|| c.fit(g.clone(), 2))?);
+                grads.push(if sums.is_some() { sums } else { when(2, &|| c.fit(g.clone(), 2))? });
             }
             grads
         }
@@ -628,7 +632,7 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::Reduce { .. }
         | Backward::CumProd { .. }
         | Backward::Softmax { .. }
-        | Backward::MatMulOf(_)
+        | Backward::MatMulOf { .. }
         | Backward::Norm(_)
         | Backward::Renormalise(_)
         | Backward::CrossEntropy(_)
@@ -664,15 +668,18 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     c.fit(product, 0)
 }
 
-/// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
-fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
+/// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g row by row, and `sums` asks for them,
+/// the sums of g for the bias as well.
+fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, sums: bool) -> Result<(V, Option<V>)> {
     let strides = &c.metas[1].layout.strides;
     // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
     let turned = c.shape(1).rank() == 2 && strides[0] < strides[1] && g.numel() > 0;
-    let (a, product) = match &c.activated {
-        Some((act, x)) if turned => (x.clone(), Op::Backward(Backward::MatMulOf(*act))),
-        Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, Op::MatMul(Epilogue::default())),
-        None => (c.input(0)?.clone(), Op::MatMul(Epilogue::default())),
+    // A second output has no history.
+    let sums = sums && !V::RECORDED && c.dtype(1) == c.dtype(2);
+    let (a, act) = match &c.activated {
+        Some((act, x)) if turned => (x.clone(), Some(*act)),
+        Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, None),
+        None => (c.input(0)?.clone(), None),
     };
     let a = &a;
     let flat = |x: &V| -> Result<V> {
@@ -684,11 +691,17 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
         if turned {
-            let product = c.run(product, &[&transposed(c, &g)?, &a], c.dtype(1))?;
-            return transposed(c, &product);
+            let op = if act.is_some() || sums {
+                Op::Backward(Backward::MatMulOf { act, sums })
+            } else {
+                Op::MatMul(Epilogue::default())
+            };
+            let mut outs = V::run_all(op, &[&transposed(c, &g)?, &a], c.device, c.dtype(1))?;
+            let sums = if outs.len() > 1 { outs.pop() } else { None };
+            return Ok((transposed(c, &outs[0])?, sums));
         }
-        return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));
+        return Ok((c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1))?, None));
     }
     let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
-    c.fit(product, 1)
+    Ok((c.fit(product, 1)?, None))
 }

@@ -64,7 +64,8 @@ pub fn catalogue() -> Vec<Op> {
         ops.push(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&[3, 4, 9, 8]) }));
         ops.push(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&[8, 4 / conv.groups, 3, 2]) }));
     }
-    ops.extend([Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Op::Backward(Backward::MatMulOf(act))));
+    let acts = [Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Backward::MatMulOf { act: Some(act), sums: act == Unary::Gelu });
+    ops.extend([acts.as_slice(), &[Backward::MatMulOf { act: None, sums: true }]].concat().into_iter().map(Op::Backward));
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
             Pool::new(kind, [2, 2], [2, 2], [0, 0]),
@@ -429,7 +430,11 @@ fn backward_samples(
                     .concat(),
             ]
         }
-        Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).samples(device, dtype),
+        Backward::MatMulOf { sums, .. } => {
+            let mut samples = Op::MatMul(Epilogue::default()).samples(device, dtype);
+            samples.retain(|ins| !sums || ins[0].shape().rank() == 2 && ins[1].shape().rank() == 2);
+            samples
+        }
         Backward::Renormalise(norm) => {
             let input = x(&[3, 4, 5, 6], 1);
             let affine = (0..norm.weights()).map(|i| x(&norm_weights(norm), 2 + i as u64));

@@ -103,6 +103,25 @@ fn products_at_every_turn_of_the_kernels() {
 }
 
 #[test]
+fn sums_of_a_gradients_rows_come_with_the_weights_gradient() {
+    // Products of few rows, tall, wide and deep ones, in one block and in several, a stretch and several parts of the inner dimension.
+    let shapes =
+        [(5, 64, 20), (70, 100, 33), (40, 600, 70), (20, 300, 260), (200, 40, 100), (48, 1100, 40), (300, 2100, 290), (9, 0, 5)];
+    for (m, k, n) in shapes {
+        assert_at_every_isa(|device| {
+            let mut cases = Vec::new();
+            for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+                let ins = vec![permuted(device, &[m, k], &order, dtype), array(device, &[k, n], dtype)];
+                for act in [None, Some(Unary::Gelu)] {
+                    cases.push((Op::Backward(Backward::MatMulOf { act, sums: true }), ins.clone(), DType::F32));
+                }
+            }
+            cases
+        });
+    }
+}
+
+#[test]
 fn convolutions_at_every_turn_of_the_kernels() {
     // Batch, channels in and out, height, width, kernel, stride, padding, dilation, groups.
     let cases = [
@@ -244,7 +263,14 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                     // The gradient of a linear layer's weight.
                     let turned = permuted(device, &[260, 1100], &[1, 0], dtype);
                     let linear = one(&Op::MatMul(Epilogue::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
-                    [product(700, 300, 90), product(90, 1100, 700), linear, one(&weight, &[&g, &x])].concat()
+                    let all = |op: &Op, ins: &[&Array]| {
+                        let outs = run(op, ins, device, DType::F32, Class::Activations).unwrap();
+                        outs.iter().flat_map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>()
+                    };
+                    let sums = Op::Backward(Backward::MatMulOf { act: None, sums: true });
+                    let with_sums = [90, 400].map(|n| all(&sums, &[&turned, &array(device, &[1100, n], dtype)])).concat();
+                    let products = [product(700, 300, 90), product(90, 1100, 700), linear, with_sums].concat();
+                    [products, one(&weight, &[&g, &x])].concat()
                 })
             };
             let alone = results(1);

@@ -48,6 +48,8 @@ pub trait Channelwise: Compute {
     );
     /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
     fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
+    /// `to[j] = Σ_i from[i·ld + j]` for `i` below `rows`, in order.
+    fn sum_rows<X: Stored<Self>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [Self]);
     /// `Σ g·w` and `Σ g·w·(x − m)`; pieces of `beside` are asked for with them.
     fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self, beside: Option<Beside>) -> [Self; 2];
     /// See [`RowsBackward`].
@@ -229,6 +231,60 @@ impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
     }
 }
 
+struct SumRows<'a, C, X> {
+    from: &'a [X],
+    ld: usize,
+    rows: usize,
+    to: &'a mut [C],
+}
+
+impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) {
+        let SumRows { from, ld, rows, to } = self;
+        let mut c = 0;
+        // Several vectors at a time, as each sum is a chain of additions.
+        while c + 4 * L::N <= to.len() {
+            Self::columns::<L, 4>(&from[c..], ld, rows, &mut to[c..]);
+            c += 4 * L::N;
+        }
+        while c + L::N <= to.len() {
+            Self::columns::<L, 1>(&from[c..], ld, rows, &mut to[c..]);
+            c += L::N;
+        }
+        if c < to.len() {
+            let n = to.len() - c;
+            let mut sum = L::splat(0.0);
+            for i in 0..rows {
+                sum = sum + X::get_part(&from[i * ld + c..][..n]);
+            }
+            sum.store_part(&mut to[c..]);
+        }
+    }
+
+    #[inline(always)]
+    fn columns<L: Lanes<Elem = C>, const K: usize>(from: &[X], ld: usize, rows: usize, to: &mut [C]) {
+        let mut sums = [L::splat(0.0); K];
+        for i in 0..rows {
+            let row = &from[i * ld..][..K * L::N];
+            for (sum, x) in sums.iter_mut().zip(row.chunks_exact(L::N)) {
+                *sum = *sum + X::get(x);
+            }
+        }
+        for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(L::N)) {
+            sum.store(to);
+        }
+    }
+}
+
+impl<X: Stored<f32>> Kernel for SumRows<'_, f32, X> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
+    }
+}
+
 struct RowSums<'a, C, X>(&'a [X], &'a [X], &'a [C], C, Option<Beside>);
 
 impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
@@ -336,6 +392,9 @@ impl Channelwise for f32 {
     fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
         dispatch(isa, SumChannels { f, g, x, k, sums });
     }
+    fn sum_rows<X: Stored<f32>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f32]) {
+        dispatch(isa, SumRows { from, ld, rows, to });
+    }
     fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32, beside: Option<Beside>) -> [f32; 2] {
         dispatch(isa, RowSums(g, x, w, mean, beside))
     }
@@ -357,6 +416,9 @@ impl Channelwise for f64 {
     }
     fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
         SumChannels { f, g, x, k, sums }.run_on::<f64>();
+    }
+    fn sum_rows<X: Stored<f64>>(_isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f64]) {
+        SumRows { from, ld, rows, to }.run_on::<f64>();
     }
     fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64, beside: Option<Beside>) -> [f64; 2] {
         RowSums(g, x, w, mean, beside).run_on::<f64>()

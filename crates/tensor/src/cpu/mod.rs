@@ -20,6 +20,7 @@ mod planes;
 mod pool;
 mod reduce;
 mod resample;
+mod row_sums;
 mod rows;
 mod softmax;
 mod table;
@@ -38,6 +39,7 @@ use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 pub use awake::awake;
 use elementwise::{BinaryKernel, operands};
+use gemm::Fused;
 pub(crate) use operand::{elements, elements_mut};
 
 /// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was installed.
@@ -178,7 +180,9 @@ impl Cpu {
             }
             Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
-            Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, None, ins, bytes, outs)?,
+            Op::MatMul(epilogue) => {
+                gemm::matmul::<C>(isa, pool, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)?;
+            }
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = bias.then(|| (ins[2], bytes[2]));
@@ -254,17 +258,17 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
-            Backward::MatMulOf(act) if gemm::packs_of::<C>(ins) => {
-                gemm::matmul::<C>(isa, memory, Epilogue::default(), Some(*act), ins, bytes, outs)?;
-            }
-            Backward::MatMulOf(act) => {
+            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins) => {
                 let activated =
                     Array::alloc(ins[1].device(), Op::Unary(*act).outs(&[ins[1].meta()], ins[1].dtype())?[0], Class::Workspace)?;
                 let x = operands(&ins[1..], &bytes[1..], &activated);
                 elementwise::unary::<C>(isa, *act, &x[0], &mut ArrayMut::new("matmul_of_activation", &activated)?);
                 let guard = activated.storage().read("matmul_of_activation")?;
                 let bytes = [bytes[0], host(&guard, "matmul_of_activation", activated.dtype())?];
-                gemm::matmul::<C>(isa, memory, Epilogue::default(), None, &[ins[0], &activated], &bytes, outs)?;
+                gemm::matmul::<C>(isa, memory, Fused { sums: *sums, ..Fused::default() }, &[ins[0], &activated], &bytes, outs)?;
+            }
+            Backward::MatMulOf { act, sums } => {
+                gemm::matmul::<C>(isa, memory, Fused { of: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)?;
             }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),

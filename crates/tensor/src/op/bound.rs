@@ -116,8 +116,12 @@ impl Op {
                 }
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),
-                // As a product; f(x) is computed to within 16 units and rounded to x's dtype.
-                Backward::MatMulOf(_) => Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 20.0).with_rounding_of(ins[1]),
+                // As a product; sums of rows have as many terms, and fewer roundings.
+                Backward::MatMulOf { act: None, .. } => Bound::Gamma(extent(0, ins[0].shape().rank() - 1) + 2.0),
+                // f(x) is computed to within 16 units and rounded to x's dtype.
+                Backward::MatMulOf { act: Some(_), .. } => {
+                    Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 20.0).with_rounding_of(ins[1])
+                }
                 Backward::Norm(_) => Bound::Scale(96.0),
                 Backward::Renormalise(_) => Bound::Scale(64.0),
                 Backward::CrossEntropy(_) => Bound::Scale(6.0),

@@ -327,8 +327,11 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             b.binary(Binary::Div, tail, x)?
         }
         Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Backward::Gather { .. } => return Ok(None),
-        Backward::MatMulOf(act) => {
-            let x = b.unary(*act, b.input(1))?;
+        Backward::MatMulOf { act, .. } => {
+            let x = match act {
+                Some(act) => b.unary(*act, b.input(1))?,
+                None => b.input(1),
+            };
             b.matmul(g, x)?
         }
         Backward::Softmax { dim, log } => {

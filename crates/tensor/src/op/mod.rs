@@ -535,8 +535,14 @@ pub enum Backward {
         /// Whether y is the logarithm.
         log: bool,
     },
-    /// `a·f(x)`: a product whose right operand is an activation that was not kept, as `Op::Unary` of x in x's dtype would give it.
-    MatMulOf(Unary),
+    /// `a·f(x)`: the gradient of a linear layer's weight, whose right operand is an activation that was not kept (as `Op::Unary` of x in x's
+    /// dtype would give it) or x itself.
+    MatMulOf {
+        /// The activation.
+        act: Option<Unary>,
+        /// Whether the sums of a's rows are a second output: the bias's gradient. Operands are matrices then.
+        sums: bool,
+    },
     /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for [`NormKind::Fixed`] mean and
     /// variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
     Norm(Norm),
@@ -677,7 +683,8 @@ impl Op {
                 Backward::Pool { .. } => "pool_backward",
                 Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
-                Backward::MatMulOf(_) => "matmul_of_activation",
+                Backward::MatMulOf { act: Some(_), .. } => "matmul_of_activation",
+                Backward::MatMulOf { act: None, .. } => "matmul_with_sums",
                 Backward::Norm(_) => "norm_backward",
                 Backward::Renormalise(_) => "renormalise",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",
@@ -739,7 +746,7 @@ impl Op {
                 | Backward::Pool { .. }
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
-                | Backward::MatMulOf(_)
+                | Backward::MatMulOf { .. }
                 | Backward::Norm(_)
                 | Backward::Renormalise(_)
                 | Backward::CrossEntropy(_)
@@ -779,7 +786,7 @@ impl Op {
                 | Backward::Pool { .. }
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
-                | Backward::MatMulOf(_)
+                | Backward::MatMulOf { .. }
                 | Backward::Norm(_)
                 | Backward::Renormalise(_)
                 | Backward::CrossEntropy(_)

@@ -333,7 +333,16 @@ impl Op {
                         smallvec![dx]
                     }
                 }
-                Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).outs(ins, want)?,
+                Backward::MatMulOf { sums, .. } => {
+                    let mut outs = Op::MatMul(Epilogue::default()).outs(ins, want)?;
+                    if *sums {
+                        if ins.iter().any(|x| x.shape().rank() != 2) {
+                            return check.shape("two matrices");
+                        }
+                        outs.push(dense(Shape::from_slice(&ins[0].shape()[..1])));
+                    }
+                    outs
+                }
                 Backward::Renormalise(norm) => {
                     check.count(3 + norm.weights())?;
                     check.floats(0..ins.len())?;

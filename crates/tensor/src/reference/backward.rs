@@ -192,10 +192,14 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 .take(shapes.len())
                 .collect()
         }
-        Backward::MatMulOf(act) => vec![each(&|i| {
-            let r = i.len();
-            g.along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, x)| a * unary(*act, x)).sum()
-        })],
+        Backward::MatMulOf { act, .. } => {
+            let product = each(&|i| {
+                let r = i.len();
+                g.along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, x)| a * act.map_or(x, |act| unary(act, x))).sum()
+            });
+            let sums = shapes.get(1).map(|shape| Dense::from_fn(shape, |i| g.along(&[i[0], 0], 1).sum()));
+            [product].into_iter().chain(sums).collect()
+        }
         Backward::Renormalise(norm) => {
             let at = 1 + norm.weights();
             vec![each(&|i| {

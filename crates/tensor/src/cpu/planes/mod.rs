@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
 
+use super::gemm::Fused;
 use super::operand::{Operand, elements};
 use super::tile::Tile as _;
 use super::values::Values;
 use crate::memory::{HostBuffer, Pool};
-use crate::op::{Backward, Epilogue};
+use crate::op::Backward;
 use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
@@ -46,8 +47,10 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     }
     let work = Work::new(isa, pool, ins);
     match op {
-        Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, None, ins, bytes, outs),
-        Op::Backward(Backward::MatMulOf(act)) => gemm::matmul(&work, Epilogue::default(), Some(*act), ins, bytes, outs),
+        Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs),
+        Op::Backward(Backward::MatMulOf { act, sums }) => {
+            gemm::matmul(&work, Fused { of: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)
+        }
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
         Op::ConvTranspose2d { conv, bias, .. } => {
             let bias = bias.then(|| (ins[2], bytes[2]));
