@@ -7,7 +7,7 @@ use binade_tensor::op::{
     Backward, Binary, Builder, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
     Scatter, Unary, View,
 };
-use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
+use binade_tensor::{DType, Device, Dims, Layout, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::value::Value;
@@ -507,7 +507,20 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             if attention.mask {
                 ins.push(c.input(3)?);
             }
-            let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0))?;
+            let backward = |joined: bool| Op::Backward(Backward::Attention { attention: *attention, joined });
+            let alike = c.dtype(1) == c.dtype(0) && c.dtype(2) == c.dtype(0) && c.needs[..3] == [true; 3];
+            let outs: SmallVec<[V; 3]> = match parts_of_one(c.input(0)?.layout(), c.input(1)?.layout(), c.input(2)?.layout()) {
+                // The gradient of the tensor they are parts of, which then need not be put together.
+                Some(layout) if alike && !V::RECORDED => {
+                    let all = V::run_laid_out(backward(true), &ins, c.device, Meta { dtype: c.dtype(0), layout })?;
+                    (0..3)
+                        .map(|start| {
+                            c.view(&c.view(&all, View::Narrow { dim: 0, start, length: 1 })?, View::Reshape(*c.shape(start)))
+                        })
+                        .collect::<Result<_>>()?
+                }
+                Some(_) | None => V::run_all(backward(false), &ins, c.device, c.dtype(0))?,
+            };
             let masked = attention.mask.then_some(None);
             outs.into_iter()
                 .enumerate()
@@ -638,11 +651,23 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::CrossEntropy(_)
         | Backward::Loss { .. }
         | Backward::Ternary { .. }
-        | Backward::Attention(_) => {
+        | Backward::Attention { .. } => {
             let reason = "it is differentiated through its definition, which needs all inputs";
             return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });
         }
     })
+}
+
+/// The layout of three tensors of one shape that are cut from one as a tensor of them, `[3, …]`, if they are all of it and lie in it evenly.
+fn parts_of_one(q: &Layout, k: &Layout, v: &Layout) -> Option<Layout> {
+    let step = k.offset.checked_sub(q.offset)?;
+    let even = v.offset.checked_sub(k.offset) == Some(step);
+    if !even || [k, v].iter().any(|x| x.shape != q.shape || x.strides != q.strides) || q.strides.last() != Some(&1) {
+        return None;
+    }
+    let with = |first: usize, rest: &Shape| Shape::new(&[&[first], &rest[..]].concat()).ok();
+    let layout = Layout { shape: with(3, &q.shape)?, strides: with(step, &q.strides)?, offset: 0 };
+    layout.is_dense().then_some(layout)
 }
 
 /// The permutation that undoes another.

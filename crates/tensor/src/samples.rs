@@ -113,7 +113,8 @@ pub fn catalogue() -> Vec<Op> {
     let plain = Attention::default();
     let dropping = Attention { mask: true, dropout: 0.25, key, ..plain };
     for attention in [plain, Attention { causal: true, scale: Some(0.2), ..plain }, Attention { mask: true, ..plain }, dropping] {
-        ops.extend([Op::Attention(attention), Op::Backward(Backward::Attention(attention))]);
+        ops.push(Op::Attention(attention));
+        ops.extend([false, true].map(|joined| Op::Backward(Backward::Attention { attention, joined })));
     }
     ops.extend([Op::Embedding, Op::Backward(Backward::Embedding { rows: 11 }), Op::Cat { dim: 0 }, Op::Cat { dim: 1 }]);
     for map in maps() {
@@ -348,6 +349,15 @@ fn maps() -> Vec<Resample> {
     maps
 }
 
+/// Queries, keys and values of one shape: heads in order, and inside positions.
+fn attention_to_itself(x: &dyn Fn(&[usize], u64) -> Array) -> Vec<Inputs> {
+    let inside = |i| {
+        let x = x(&[2, 20, 3, 8], i);
+        x.with_layout(x.layout().transpose(1, 2)).expect("a view of it")
+    };
+    vec![[1, 2, 3].map(|i| x(&[2, 3, 20, 8], i)).into(), [1, 2, 3].map(inside).into()]
+}
+
 /// Whether a function wants positive arguments (arcosh: mostly above 1).
 fn positive_domain(row: Unary) -> bool {
     matches!(row, Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log2 | Unary::Log10 | Unary::Log1p | Unary::Acosh)
@@ -455,9 +465,11 @@ fn backward_samples(
             let y = map.shape(shape).expect("the catalogue's maps fit");
             vec![vec![x(&y, 9)]]
         }
-        Backward::Attention(attention) => Op::Attention(*attention)
+        Backward::Attention { attention, joined } => Op::Attention(*attention)
             .samples(device, dtype)
             .into_iter()
+            .chain(attention_to_itself(x).into_iter().filter(|_| !attention.mask))
+            .filter(|ins| !joined || ins[1..3].iter().all(|a| a.shape() == ins[0].shape()))
             .map(|mut ins| {
                 let mut outs = forward(Op::Attention(*attention), &ins.iter().collect::<Vec<_>>());
                 let mask = ins.split_off(3);

@@ -183,7 +183,7 @@ fn attention_at_every_turn_of_the_kernels() {
                 let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
                 let mut ins = [vec![heads(t, e)], ins].concat();
                 ins.extend(saved.iter().cloned());
-                let op = Op::Backward(Backward::Attention(attention));
+                let op = Op::Backward(Backward::Attention { attention, joined: false });
                 assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
             }
         }

@@ -282,7 +282,7 @@ impl Cpu {
             Backward::Resample { map, shape } => {
                 resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
             }
-            Backward::Attention(attention) => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
+            Backward::Attention { attention, .. } => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
             Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {
                 index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])

@@ -130,7 +130,7 @@ impl Op {
                 // As many terms as outputs show one input: at most the whole output of a dimension.
                 Backward::Resample { .. } => Bound::Scale(64.0),
                 // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
-                Backward::Attention(_) => Bound::Scale(96.0).with_rounding_of(ins[4]),
+                Backward::Attention { .. } => Bound::Scale(96.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Narrow { .. } | Backward::PoolSelect { .. } => Bound::Ulps(0.0),
             },

@@ -368,6 +368,6 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
         Backward::Pool { .. } | Backward::PoolSelect { .. } => return Ok(None),
         Backward::Embedding { .. } | Backward::Narrow { .. } | Backward::Resample { .. } => return Ok(None),
         // Second order goes through the definition of the forward operator.
-        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention(_) => return Ok(None),
+        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention { .. } => return Ok(None),
     }))
 }

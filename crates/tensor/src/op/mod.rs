@@ -139,7 +139,7 @@ pub enum Op {
     /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`, then a mask that broadcasts to `[…, T, S]` if
     /// it has one: bool (true takes part) or float (added to the scores). The heads of q (its third dimension from the end) may
     /// be a multiple of those of k and v (grouped queries). Outputs: `[…, T, E]`, log-sum-exp `[…, T]` (f32). A position that
-    /// sees nothing gives zeros.
+    /// sees nothing gives zeros. Where q, of four dimensions, has its heads inside positions in memory, so has the output.
     Attention(Attention),
     /// Rows of a weight `[V, D]` by index (i64 or u32) of any shape.
     Embedding,
@@ -579,7 +579,12 @@ pub enum Backward {
         shape: Shape,
     },
     /// Inputs: g, q, k, v, output, log-sum-exp, and the mask if it has one. Outputs: dq, dk, dv.
-    Attention(Attention),
+    Attention {
+        /// The operator.
+        attention: Attention,
+        /// Whether the gradients are one output of three parts, for q, k and v of one shape: `[3, …]`.
+        joined: bool,
+    },
     /// Inputs: g, index. Output `[rows, D]`; equal indices accumulate in f32 in order.
     Embedding {
         /// Rows of the weight.
@@ -691,7 +696,7 @@ impl Op {
                 Backward::Loss { .. } => "loss_backward",
                 Backward::Ternary { .. } => "ternary_backward",
                 Backward::Resample { .. } => "resample_backward",
-                Backward::Attention(_) => "attention_backward",
+                Backward::Attention { .. } => "attention_backward",
                 Backward::Embedding { .. } => "embedding_backward",
                 Backward::Narrow { .. } => "narrow_backward",
             },
@@ -752,7 +757,7 @@ impl Op {
                 | Backward::CrossEntropy(_)
                 | Backward::Loss { .. }
                 | Backward::Resample { .. }
-                | Backward::Attention(_)
+                | Backward::Attention { .. }
                 | Backward::Embedding { .. }
                 | Backward::Narrow { .. } => false,
             },
@@ -792,7 +797,7 @@ impl Op {
                 | Backward::CrossEntropy(_)
                 | Backward::Loss { .. }
                 | Backward::Resample { .. }
-                | Backward::Attention(_)
+                | Backward::Attention { .. }
                 | Backward::Embedding { .. }
                 | Backward::Narrow { .. } => false,
             },

@@ -184,7 +184,10 @@ impl Op {
                     return check.argument(format!("dropout must lie in 0 to 1, got {}", attention.dropout));
                 }
                 let (out, lse) = check.attention()?;
-                smallvec![dense(out), stats(lse)]
+                // Then the result, with its heads side by side, is a view of it.
+                let inside = ins[0].layout.order()[..] == [0, 2, 1, 3];
+                let layout = if inside { Layout::with_order(out, &[0, 2, 1, 3]) } else { Layout::contiguous(out) };
+                smallvec![float(layout), stats(lse)]
             }
             Op::Embedding => {
                 check.count(2)?;
@@ -373,8 +376,13 @@ impl Op {
                     }
                     smallvec![float(ins[0].layout.like(*shape))]
                 }
-                Backward::Attention(attention) => {
+                Backward::Attention { attention, joined } => {
                     check.count(6 + attention.mask as usize)?;
+                    if *joined {
+                        check.same_shape(1, 2)?;
+                        check.same_shape(1, 3)?;
+                        return Ok(smallvec![dense(Shape::new(&[&[3], &ins[1].shape()[..]].concat())?)]);
+                    }
                     smallvec![dense(*ins[1].shape()), dense(*ins[2].shape()), dense(*ins[3].shape())]
                 }
                 Backward::Embedding { rows } => {

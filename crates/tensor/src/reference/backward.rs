@@ -245,7 +245,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             vec![dx]
         }
-        Backward::Attention(attention) => {
+        Backward::Attention { attention, joined } => {
             let [q, k, v] = [&x[1], &x[2], &x[3]];
             let (scores, scale) = probabilities(attention, q, k, x.get(6), is_bool(x.get(6)));
             let r = scores.shape.len();
@@ -269,7 +269,11 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 dq.add_row(&query, ds, k.along(&key, r - 1));
                 dk.add_row(&key, ds, q.along(&query, r - 1));
             }
-            vec![dq, dk, dv]
+            if *joined {
+                vec![Dense { shape: [&[3], &q.shape[..]].concat(), v: [dq.v, dk.v, dv.v].concat() }]
+            } else {
+                vec![dq, dk, dv]
+            }
         }
         Backward::Embedding { .. } => {
             let mut dw = Dense::zeros(shape);

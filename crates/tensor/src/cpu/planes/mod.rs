@@ -59,7 +59,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
         Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
         Op::Backward(Backward::Conv2dWeight { conv, .. }) => over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
         Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
-        Op::Backward(Backward::Attention(attention)) => attention::backward(&work, attention, ins, bytes, outs),
+        Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, bytes, outs),
         Op::Backward(
             Backward::Unary(_)
             | Backward::Binary { .. }
