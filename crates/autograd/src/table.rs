@@ -59,7 +59,8 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
         } => Some("random values depend on no input"),
         Op::Fill { .. } | Op::Range { .. } => Some("a constant depends on no input"),
         Op::Backward(_) => None,
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
+        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } => None,
+        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) => None,
         Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Attention(_) | Op::Embedding => None,
         Op::Loss { .. } | Op::Ternary { .. } | Op::Resample(_) => None,
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => None,
@@ -101,6 +102,9 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Reduce { .. } => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
         Op::ConvTranspose2d { .. } => product(),
+        // The slope needs the argument too.
+        Op::MatMulOf { .. } if needs[0] => Saves::inputs(&[0, 1]),
+        Op::MatMulOf { .. } => product(),
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
@@ -159,6 +163,7 @@ pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::Sort { .. }
+        | Op::MatMulOf { .. }
         | Op::ConvTranspose2d { .. }
         | Op::Pool(_)
         | Op::Softmax { .. }
@@ -413,14 +418,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         Op::MatMul(epilogue) => {
             let g = c.before_act(epilogue, g)?;
             let dx = when(0, &|| matmul_lhs(c, &g))?;
-            let wants_sums = epilogue.bias && c.needs[2];
-            let (dw, sums) =
-                if c.needs[1] { matmul_rhs(c, &g, wants_sums).map(|(dw, sums)| (Some(dw), sums))? } else { (None, None) };
-            let mut grads: Grads<V> = smallvec![dx, dw];
-            if epilogue.bias {
-                grads.push(if sums.is_some() { sums } else { when(2, &|| c.fit(g.clone(), 2))? });
-            }
-            grads
+            linear(c, &g, dx, None, epilogue.bias)?
+        }
+        Op::MatMulOf { act, bias } => {
+            let dx = || c.run_over(Op::Backward(Backward::Unary(*act)), matmul_lhs(c, &g)?, &[c.input(0)?], c.dtype(0));
+            linear(c, &g, when(0, &dx)?, Some(*act), *bias)?
         }
         Op::Conv2d(conv, epilogue) => {
             let g = c.before_act(epilogue, g)?;
@@ -693,15 +695,35 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     c.fit(product, 0)
 }
 
-/// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g row by row, and `sums` asks for them,
+/// The gradients of a product whose left operand, an activation of what it is given perhaps, has the gradient `dx`, by its other operands.
+fn linear<V: Value>(c: &Context<'_, V>, g: &V, dx: Option<V>, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
+    let wants_sums = bias && c.needs[2];
+    let (dw, sums) = if c.needs[1] {
+        let (dw, sums) = matmul_rhs(c, g, of, wants_sums)?;
+        (Some(dw), sums)
+    } else {
+        (None, None)
+    };
+    let mut grads: Grads<V> = smallvec![dx, dw];
+    if bias {
+        grads.push(if wants_sums && sums.is_none() { Some(c.fit(g.clone(), 2)?) } else { sums });
+    }
+    Ok(grads)
+}
+
+/// `aᵀ·g`, or `f(a)ᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g row by row, and `sums` asks for them,
 /// the sums of g for the bias as well.
-fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, sums: bool) -> Result<(V, Option<V>)> {
+fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, of: Option<Unary>, sums: bool) -> Result<(V, Option<V>)> {
     let strides = &c.metas[1].layout.strides;
     // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
     let turned = c.shape(1).rank() == 2 && strides[0] < strides[1] && g.numel() > 0;
     // A second output has no history.
     let sums = sums && !V::RECORDED && c.dtype(1) == c.dtype(2);
-    let (a, act) = match &c.activated {
+    let activated = match of {
+        Some(act) => Some((act, c.input(0)?.clone())),
+        None => c.activated.clone(),
+    };
+    let (a, act) = match &activated {
         Some((act, x)) if turned => (x.clone(), Some(*act)),
         Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, None),
         None => (c.input(0)?.clone(), None),

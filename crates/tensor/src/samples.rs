@@ -52,6 +52,7 @@ pub fn catalogue() -> Vec<Op> {
         Epilogue { bias: false, act: Some(Unary::GeluTanh) },
     ];
     ops.extend(epilogues.map(Op::MatMul));
+    ops.extend([(Unary::Gelu, true), (Unary::Silu, false)].map(|(act, bias)| Op::MatMulOf { act, bias }));
     for conv in [
         Conv2d { padding: [1, 1], ..Conv2d::default() },
         Conv2d { stride: [2, 1], padding: [0, 2], ..Conv2d::default() },
@@ -244,6 +245,7 @@ impl Op {
                 };
                 shapes.iter().flat_map(|[a, b]| vary(with(a, b))).collect()
             }
+            Op::MatMulOf { bias, .. } => Op::MatMul(Epilogue { bias: *bias, act: None }).samples(device, dtype),
             Op::Conv2d(conv, epilogue) => {
                 let bias = if epilogue.bias { vec![x(&[8], 3)] } else { vec![] };
                 vary([vec![x(&[3, 4, 9, 8], 1), x(&[8, 4 / conv.groups, 3, 2], 2)], bias].concat())

@@ -31,8 +31,10 @@ const SKINNY: usize = 8;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Fused {
     pub(super) epilogue: Epilogue,
-    /// The right operand is this activation of the input.
-    pub(super) of: Option<Unary>,
+    /// The left operand is this activation of the input.
+    pub(super) left: Option<Unary>,
+    /// The right one is.
+    pub(super) right: Option<Unary>,
     /// The sums of the left operand's rows are a second output.
     pub(super) sums: bool,
 }
@@ -171,6 +173,8 @@ struct Product {
     m: usize,
     k: usize,
     n: usize,
+    /// An activation of A, computed as it is widened.
+    left: Option<Unary>,
 }
 
 impl Product {
@@ -189,10 +193,18 @@ impl Product {
     fn widen<C: Tile>(&self, a: &Matrix<'_>, first: usize, rows: usize, from: usize, strip: &mut [C]) {
         let (isa, deep) = (self.isa, DEPTH.min(self.k - from));
         let (_, [distance, step]) = self.strip(a, rows);
-        if distance == 1 {
-            a.transposed().part(isa, [from, first], [deep, rows], strip, step);
+        let (matrix, at, extents, ld) = if distance == 1 {
+            (a.transposed(), [from, first], [deep, rows], step)
         } else {
-            a.part(isa, [first, from], [rows, deep], strip, distance);
+            (*a, [first, from], [rows, deep], distance)
+        };
+        matrix.part(isa, at, extents, strip, ld);
+        let Some(act) = self.left else { return };
+        let mut buffer = [C::zero(); DEPTH];
+        for part in strip.chunks_mut(ld).take(extents[0]).flat_map(|row| row[..extents[1]].chunks_mut(DEPTH)) {
+            let to = &mut buffer[..part.len()];
+            activate(isa, act, part, to);
+            part.copy_from_slice(to);
         }
     }
 
@@ -242,7 +254,7 @@ impl Product {
         sums_of_a: &mut [f64],
         parallel: bool,
     ) -> Result<()> {
-        let Product { isa, m, k, n } = *self;
+        let Product { isa, m, k, n, .. } = *self;
         let width = C::width(isa);
         // The split depends on the extents alone.
         let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);
@@ -342,7 +354,7 @@ impl Product {
         pre: Option<&mut [u8]>,
         sums_of_a: &mut [f64],
     ) -> Result<()> {
-        let Product { isa, m, k, n } = *self;
+        let Product { isa, m, k, n, .. } = *self;
         let width = C::width(isa);
         let chunk = n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
@@ -512,13 +524,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Whether [`matmul`] takes an activation of the right operand: it must be packed, and not be rounded in between.
-pub(super) fn packs_of<C: Compute>(ins: &[&Array]) -> bool {
+/// Whether [`matmul`] takes an activation of an operand: it must be packed, and not be rounded in between.
+pub(super) fn packs_of<C: Compute>(ins: &[&Array], operand: usize) -> bool {
     let shape = ins[0].shape();
-    ins[1].dtype() == C::DTYPE && shape[shape.rank() - 2] > SKINNY
+    ins[operand].dtype() == C::DTYPE && ins[operand].is_written() && shape[shape.rank() - 2] > SKINNY
 }
 
-/// An activation of the right operand is taken of numbers in the computing type ([`packs_of`]).
+/// Activations of operands are taken of numbers in the computing type ([`packs_of`]).
 pub(super) fn matmul<C: Tile>(
     isa: Isa,
     pool: &Pool,
@@ -560,10 +572,10 @@ fn multiply<C: Tile>(
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
-    let product = Product { isa, m, k, n };
+    let product = Product { isa, m, k, n, left: fused.left };
     let at = |i: usize| {
         let (a, matrix) = batch.operands(i);
-        (a, Right { matrix, act: fused.of })
+        (a, Right { matrix, act: fused.right })
     };
     let small = m * n * k < 32 * 1024;
     if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::memory::Pool;
-use crate::op::{Backward, Epilogue, PoolKind, Scatter};
+use crate::op::{Backward, Epilogue, PoolKind, Scatter, Unary};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 pub use awake::awake;
@@ -183,6 +183,13 @@ impl Cpu {
             Op::MatMul(epilogue) => {
                 gemm::matmul::<C>(isa, pool, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)?;
             }
+            Op::MatMulOf { act, bias } => {
+                let epilogue = Epilogue { bias: *bias, act: None };
+                if !gemm::packs_of::<C>(ins, 0) {
+                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, bytes, outs);
+                }
+                gemm::matmul::<C>(isa, pool, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)?;
+            }
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = bias.then(|| (ins[2], bytes[2]));
@@ -223,6 +230,25 @@ impl Cpu {
         Ok(())
     }
 
+    /// A product of an activation of operand `at` that is written first.
+    fn activate_and<C: tile::Tile>(
+        &self,
+        product: &Op,
+        act: Unary,
+        at: usize,
+        ins: &[&Array],
+        bytes: &[&[u8]],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
+        let meta = Op::Unary(act).outs(&[ins[at].meta()], ins[at].dtype())?[0];
+        let activated = Array::alloc(ins[at].device(), meta, Class::Workspace)?;
+        let x = operands(&ins[at..=at], &bytes[at..=at], &activated);
+        elementwise::unary::<C>(self.isa, act, &x[0], &mut ArrayMut::new(product.name(), &activated)?);
+        let mut ins: SmallVec<[&Array; 6]> = ins.iter().copied().collect();
+        ins[at] = &activated;
+        self.run(product, &ins, outs)
+    }
+
     fn backward_in<C: tile::Tile>(
         &self,
         op: &Backward,
@@ -258,17 +284,12 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
-            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins) => {
-                let activated =
-                    Array::alloc(ins[1].device(), Op::Unary(*act).outs(&[ins[1].meta()], ins[1].dtype())?[0], Class::Workspace)?;
-                let x = operands(&ins[1..], &bytes[1..], &activated);
-                elementwise::unary::<C>(isa, *act, &x[0], &mut ArrayMut::new("matmul_of_activation", &activated)?);
-                let guard = activated.storage().read("matmul_of_activation")?;
-                let bytes = [bytes[0], host(&guard, "matmul_of_activation", activated.dtype())?];
-                gemm::matmul::<C>(isa, memory, Fused { sums: *sums, ..Fused::default() }, &[ins[0], &activated], &bytes, outs)?;
+            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins, 1) => {
+                let product = Op::Backward(Backward::MatMulOf { act: None, sums: *sums });
+                self.activate_and::<C>(&product, *act, 1, ins, bytes, outs)?;
             }
             Backward::MatMulOf { act, sums } => {
-                gemm::matmul::<C>(isa, memory, Fused { of: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)?;
+                gemm::matmul::<C>(isa, memory, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)?;
             }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),

@@ -71,6 +71,8 @@ impl Op {
                 let k = extent(0, ins[0].shape().rank() - 1);
                 if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
             }
+            // f(a) is computed to within 16 units and rounded to a's dtype.
+            Op::MatMulOf { .. } => Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 22.0).with_rounding_of(ins[0]),
             Op::Conv2d(_, epilogue) => {
                 let k = extent(1, 1) * extent(1, 2) * extent(1, 3);
                 if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }

@@ -28,6 +28,11 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             let y = b.matmul(x, b.input(1))?;
             finish(b, epilogue, y, |b| Ok(b.input(2)))?
         }
+        Op::MatMulOf { act, bias } => {
+            let activated = b.unary(*act, x)?;
+            let y = b.matmul(activated, b.input(1))?;
+            finish(b, &Epilogue { bias: *bias, act: None }, y, |b| Ok(b.input(2)))?
+        }
         Op::Conv2d(conv, epilogue) => {
             let y = b.op(Op::Conv2d(*conv, Epilogue::default()), &[x, b.input(1)])?;
             finish(b, epilogue, y, |b| b.per_channel(b.input(2), 4))?

@@ -100,6 +100,14 @@ pub enum Op {
     /// `act(a @ b + bias)`: a `[…, m, k]`, b `[…, k, n]` with broadcast batches, bias `[n]`. Accumulated in f32. With an
     /// activation whose derivative needs its input, the value before it is a second output.
     MatMul(Epilogue),
+    /// `f(a) @ b + bias`: a product of an activation that is computed as it is read, as [`Op::Unary`] of a in a's dtype would give it, and never
+    /// written. Inputs as for [`Op::MatMul`].
+    MatMulOf {
+        /// The activation.
+        act: Unary,
+        /// A bias vector is the last input.
+        bias: bool,
+    },
     /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in memory;
     /// second output as for [`Op::MatMul`].
     Conv2d(Conv2d, Epilogue),
@@ -643,7 +651,7 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Sort { .. } => "sort",
             Op::ArgMax { .. } => "argmax",
-            Op::MatMul(_) => "matmul",
+            Op::MatMul(_) | Op::MatMulOf { .. } => "matmul",
             Op::Conv2d(..) => "conv2d",
             Op::ConvTranspose2d { .. } => "conv_transpose2d",
             Op::Pool(Pool { kind: PoolKind::Max, .. }) => "max_pool2d",
@@ -717,7 +725,8 @@ impl Op {
             Op::Scan { .. } => Numerics::F32Out,
             Op::Scatter { .. } => Numerics::Promote,
             Op::Gather { .. } | Op::Sort { .. } => Numerics::Neutral,
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Numerics::Lower,
+            Op::MatMul(_) | Op::MatMulOf { .. } => Numerics::Lower,
+            Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Numerics::Lower,
             Op::Softmax { .. } => Numerics::F32Out,
             Op::Norm(norm) => match norm.kind {
                 NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => Numerics::F32,
@@ -769,7 +778,8 @@ impl Op {
             | Op::Scatter { .. }
             | Op::Sort { .. }
             | Op::ArgMax { .. } => false,
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => false,
+            Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
             Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
         }
@@ -778,7 +788,7 @@ impl Op {
     /// Whether kernels round operands whose cast was left to whoever reads ([`crate::Array::cast_when_read`]): those that pack what they read, once.
     pub fn rounds_as_it_reads(&self) -> bool {
         match self {
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
             // Moves nothing.
             Op::View(_) => true,
             Op::Backward(backward) => match backward {
@@ -832,6 +842,7 @@ impl Op {
             | Op::Scatter { .. }
             | Op::Sort { .. }
             | Op::MatMul(_)
+            | Op::MatMulOf { .. }
             | Op::Conv2d(..)
             | Op::ConvTranspose2d { .. }
             | Op::Pool(_)

@@ -115,6 +115,7 @@ impl Op {
                 let shape = check.matmul(epilogue.bias)?;
                 with_preactivation(epilogue, dense(shape))
             }
+            Op::MatMulOf { bias, .. } => Op::MatMul(Epilogue { bias: *bias, act: None }).outs(ins, want)?,
             Op::Conv2d(conv, epilogue) => {
                 check.count(2 + epilogue.bias as usize)?;
                 check.floats(0..ins.len())?;

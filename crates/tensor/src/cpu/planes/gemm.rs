@@ -62,6 +62,7 @@ impl Act {
     /// `None` where there is no such way with the bits of [`crate::Op::Unary`].
     fn new(isa: Isa, row: Unary, x: &Array) -> Option<Act> {
         match x.dtype() {
+            _ if !x.is_written() => None,
             DType::F32 => Some(Act::Computed(row)),
             dtype => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
         }
@@ -652,8 +653,8 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u
     if m <= SKINNY || n < SIDE || k < SIDE || m * n * k < SMALL {
         return Ok(false);
     }
-    let act = fused.of.map(|row| Act::new(work.isa, row, ins[1]));
-    if act.is_some_and(|act| act.is_none()) {
+    let acts = [(fused.left, ins[0]), (fused.right, ins[1])].map(|(row, x)| row.map(|row| Act::new(work.isa, row, x)));
+    if acts.iter().any(|act| act.is_some_and(|act| act.is_none())) {
         return Ok(false);
     }
     let finish = Finish::<f32>::new(work.isa, fused.epilogue, ins, bytes);
@@ -665,7 +666,7 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = |i: usize| {
         let (a, b) = batch.operands(i);
-        Product { m, k, n, a: Planes::new(0, a, None), b: Planes::new(1, b, act.flatten()) }
+        Product { m, k, n, a: Planes::new(0, a, acts[0].flatten()), b: Planes::new(1, b, acts[1].flatten()) }
     };
     let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {

@@ -17,7 +17,7 @@ use super::operand::{Operand, elements};
 use super::tile::Tile as _;
 use super::values::Values;
 use crate::memory::{HostBuffer, Pool};
-use crate::op::Backward;
+use crate::op::{Backward, Epilogue};
 use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
@@ -48,8 +48,12 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     let work = Work::new(isa, pool, ins);
     match op {
         Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs),
+        Op::MatMulOf { act, bias } => {
+            let epilogue = Epilogue { bias: *bias, act: None };
+            gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)
+        }
         Op::Backward(Backward::MatMulOf { act, sums }) => {
-            gemm::matmul(&work, Fused { of: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)
+            gemm::matmul(&work, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)
         }
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
         Op::ConvTranspose2d { conv, bias, .. } => {
