@@ -194,7 +194,7 @@ impl Var {
     }
 
     /// `act(self) @ weightᵀ + bias`, shapes as for [`Var::linear`]: the activation is computed as the product reads it and not written, as where a
-    /// hidden layer's result has one use.
+    /// hidden layer's result has one use. Under autocast a wider self is rounded before it, as what a product gave is.
     ///
     /// # Errors
     /// Shapes do not fit.

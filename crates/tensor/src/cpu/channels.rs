@@ -121,14 +121,17 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     let n = y.len();
     let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
     for c in (0..body).step_by(L::N) {
-        let k = k.map(|k| L::load(&k[c..c + L::N]));
+        // Not `map`: its closure would be compiled without the instruction set.
+        let at = c..c + L::N;
+        let k = [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];
         prefetch::ask_to_read(x[c..].as_ptr());
         prefetch::ask_to_read(g[c..].as_ptr());
         prefetch::ask_to_write(y[c..].as_ptr());
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
     if body < n {
-        let k = k.map(|k| L::load_part(&k[body..]));
+        let k =
+            [L::load_part(&k[0][body..]), L::load_part(&k[1][body..]), L::load_part(&k[2][body..]), L::load_part(&k[3][body..])];
         Y::put_part(f.eval(X::get_part::<L>(&g[body..]), X::get_part(&x[body..]), k), &mut y[body..]);
     }
 }
@@ -342,7 +345,12 @@ impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, const R: usize> RowsBackward<'_, 
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) {
         let RowsBackward { g, x, w, scalars, dx, dw, db } = self;
-        let scalars = scalars.map(|[mean, rstd, slope, shift]| [mean, rstd, -slope, -shift].map(|s| L::splat(s)));
+        // Not `map`: its closure would be compiled without the instruction set.
+        let mut wide = [[L::splat(0.0); 4]; R];
+        for (wide, [mean, rstd, slope, shift]) in wide.iter_mut().zip(scalars) {
+            *wide = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
+        }
+        let scalars = wide;
         let n = w.len();
         let body = n - n % L::N;
         let ((w, w_rest), (dw, dw_rest), (db, db_rest)) = (w.split_at(body), dw.split_at_mut(body), db.split_at_mut(body));
