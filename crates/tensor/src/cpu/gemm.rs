@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::elementwise::activate;
-use super::finish::{Finish, output_parts};
+use super::finish::{Finish, Results, output_parts};
 use super::operand::{BLOCK, Compute};
 use super::tile::{Block, Row, Segment, Tile};
 use super::values::Values;
@@ -258,7 +258,7 @@ impl Product {
         let width = C::width(isa);
         // The split depends on the extents alone.
         let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);
-        let task = |(i, ((out, pre), sums_of_a)): (usize, ((&mut [u8], &mut [u8]), &mut [f64]))| {
+        let task = |(i, ((out, pre), sums_of_a)): (usize, (Results<'_>, &mut [f64]))| {
             let rows = out.len() / (n * dtype.size());
             let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };
             let (strip, lie) = self.strip(a, rows);
