@@ -319,7 +319,7 @@ impl Table {
     /// The class of an operator.
     pub fn class(self, op: &Op, low: DType) -> Class {
         let torch = Class::from(op.numerics());
-        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_));
+        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
         // Paddle's bf16 black list is empty.
         let black = low == DType::F16
             && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || matches!(op.name(), "square" | "mean" | "atanh"));
@@ -330,7 +330,9 @@ impl Table {
                 Op::Loss { .. } if torch == Class::Banned => Class::F32,
                 Op::Loss { .. } | Op::CrossEntropy(_) => torch,
                 Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
-                Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Class::Lower,
+                Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
+                    Class::Lower
+                }
                 Op::Custom(_) => torch,
                 _ if op.name() == "prelu" => Class::Lower,
                 _ => Class::Neutral,

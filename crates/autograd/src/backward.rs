@@ -246,6 +246,31 @@ impl<V: Value> Pending<V> {
         self.sum.ok_or(Error::NoGraph)
     }
 
+    /// All parts together, sorted, if they are one memory, one after the other: attention makes those of q, k and v so.
+    fn side_by_side(&self) -> Option<Array> {
+        let [first, second, ..] = &self.parts[..] else { return None };
+        let (array, dim) = (first.gradient.array(), first.dim);
+        let mut layout = *array.layout();
+        let step = second.gradient.layout().offset.checked_sub(layout.offset)? / layout.shape[dim];
+        let mut extent = 0;
+        for Part { gradient, .. } in &self.parts {
+            let (part, other) = (gradient.layout(), gradient.array());
+            let alike = |d: usize| d == dim || part.shape[d] == layout.shape[d] && part.strides[d] == layout.strides[d];
+            let along = part.shape[dim] == 1 || part.strides[dim] == step;
+            let follows = part.offset == layout.offset + extent * step;
+            if !(Arc::ptr_eq(other.storage(), array.storage()) && other.dtype() == array.dtype() && other.is_written()) {
+                return None;
+            }
+            if !(along && follows && (0..part.shape.rank()).all(alike)) {
+                return None;
+            }
+            extent += part.shape[dim];
+        }
+        (layout.shape[dim], layout.strides[dim]) = (extent, step);
+        // Of something larger they would keep all.
+        array.with_layout(layout).ok().filter(Array::is_whole)
+    }
+
     /// The parts side by side in the memory order of `out`, if they cover it without overlap.
     fn joined(&mut self, out: &Meta) -> Result<Option<V>> {
         let Some(&Part { dim, .. }) = self.parts.first() else { return Ok(None) };
@@ -262,6 +287,12 @@ impl<V: Value> Pending<V> {
         }
         if self.parts.len() == 1 {
             return Ok(self.parts.pop().map(|part| part.gradient));
+        }
+        if !V::RECORDED
+            && let Some(whole) = self.side_by_side()
+        {
+            self.parts.clear();
+            return Ok(Some(V::new(whole, None)));
         }
         // With dimensions in memory order the result is in row-major order, and where the parts were cut from a reshaped product it can be
         // reshaped back without a copy.

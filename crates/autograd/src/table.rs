@@ -7,7 +7,7 @@ use binade_tensor::op::{
     Backward, Binary, Builder, Conv2d, Distribution, Epilogue, NormKind, PadMode, PoolKind, Reduce, Resample, Saved, Scan,
     Scatter, Unary, View,
 };
-use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
+use binade_tensor::{DType, Device, Dims, Layout, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::value::Value;
@@ -59,7 +59,8 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
         } => Some("random values depend on no input"),
         Op::Fill { .. } | Op::Range { .. } => Some("a constant depends on no input"),
         Op::Backward(_) => None,
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } | Op::MatMul(_) | Op::Conv2d(..) => None,
+        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Where | Op::Reduce { .. } => None,
+        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) => None,
         Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Attention(_) | Op::Embedding => None,
         Op::Loss { .. } | Op::Ternary { .. } | Op::Resample(_) => None,
         Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => None,
@@ -101,6 +102,9 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Reduce { .. } => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
         Op::ConvTranspose2d { .. } => product(),
+        // The slope needs the argument too.
+        Op::MatMulOf { .. } if needs[0] => Saves::inputs(&[0, 1]),
+        Op::MatMulOf { .. } => product(),
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
@@ -159,6 +163,7 @@ pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::Sort { .. }
+        | Op::MatMulOf { .. }
         | Op::ConvTranspose2d { .. }
         | Op::Pool(_)
         | Op::Softmax { .. }
@@ -412,11 +417,12 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         }
         Op::MatMul(epilogue) => {
             let g = c.before_act(epilogue, g)?;
-            let mut grads: Grads<V> = smallvec![when(0, &|| matmul_lhs(c, &g))?, when(1, &|| matmul_rhs(c, &g))?];
-            if epilogue.bias {
-                grads.push(when(2, &|| c.fit(g.clone(), 2))?);
-            }
-            grads
+            let dx = when(0, &|| matmul_lhs(c, &g))?;
+            linear(c, &g, dx, None, epilogue.bias)?
+        }
+        Op::MatMulOf { act, bias } => {
+            let dx = || c.run_over(Op::Backward(Backward::Unary(*act)), matmul_lhs(c, &g)?, &[c.input(0)?], c.dtype(0));
+            linear(c, &g, when(0, &dx)?, Some(*act), *bias)?
         }
         Op::Conv2d(conv, epilogue) => {
             let g = c.before_act(epilogue, g)?;
@@ -510,7 +516,20 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             if attention.mask {
                 ins.push(c.input(3)?);
             }
-            let outs = V::run_all(Op::Backward(Backward::Attention(*attention)), &ins, c.device, c.dtype(0))?;
+            let backward = |joined: bool| Op::Backward(Backward::Attention { attention: *attention, joined });
+            let alike = c.dtype(1) == c.dtype(0) && c.dtype(2) == c.dtype(0) && c.needs[..3] == [true; 3];
+            let outs: SmallVec<[V; 3]> = match parts_of_one(c.input(0)?.layout(), c.input(1)?.layout(), c.input(2)?.layout()) {
+                // The gradient of the tensor they are parts of, which then need not be put together.
+                Some(layout) if alike && !V::RECORDED => {
+                    let all = V::run_laid_out(backward(true), &ins, c.device, Meta { dtype: c.dtype(0), layout })?;
+                    (0..3)
+                        .map(|start| {
+                            c.view(&c.view(&all, View::Narrow { dim: 0, start, length: 1 })?, View::Reshape(*c.shape(start)))
+                        })
+                        .collect::<Result<_>>()?
+                }
+                Some(_) | None => V::run_all(backward(false), &ins, c.device, c.dtype(0))?,
+            };
             let masked = attention.mask.then_some(None);
             outs.into_iter()
                 .enumerate()
@@ -635,18 +654,30 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         | Backward::Reduce { .. }
         | Backward::CumProd { .. }
         | Backward::Softmax { .. }
-        | Backward::MatMulOf(_)
         | Backward::Depthwise { .. }
+        | Backward::MatMulOf { .. }
         | Backward::Norm(_)
         | Backward::Renormalise(_)
         | Backward::CrossEntropy(_)
         | Backward::Loss { .. }
         | Backward::Ternary { .. }
-        | Backward::Attention(_) => {
+        | Backward::Attention { .. } => {
             let reason = "it is differentiated through its definition, which needs all inputs";
             return Err(Error::NotDifferentiable { op: c.op.name(), path: c.path.clone(), reason });
         }
     })
+}
+
+/// The layout of three tensors of one shape that are cut from one as a tensor of them, `[3, …]`, if they are all of it and lie in it evenly.
+fn parts_of_one(q: &Layout, k: &Layout, v: &Layout) -> Option<Layout> {
+    let step = k.offset.checked_sub(q.offset)?;
+    let even = v.offset.checked_sub(k.offset) == Some(step);
+    if !even || [k, v].iter().any(|x| x.shape != q.shape || x.strides != q.strides) || q.strides.last() != Some(&1) {
+        return None;
+    }
+    let with = |first: usize, rest: &Shape| Shape::new(&[&[first], &rest[..]].concat()).ok();
+    let layout = Layout { shape: with(3, &q.shape)?, strides: with(step, &q.strides)?, offset: 0 };
+    layout.is_dense().then_some(layout)
 }
 
 /// The permutation that undoes another.
@@ -672,15 +703,38 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     c.fit(product, 0)
 }
 
-/// `aᵀ·g`. A weight shared by all batches takes one product over the flattened batch.
-fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
+/// The gradients of a product whose left operand, an activation of what it is given perhaps, has the gradient `dx`, by its other operands.
+fn linear<V: Value>(c: &Context<'_, V>, g: &V, dx: Option<V>, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
+    let wants_sums = bias && c.needs[2];
+    let (dw, sums) = if c.needs[1] {
+        let (dw, sums) = matmul_rhs(c, g, of, wants_sums)?;
+        (Some(dw), sums)
+    } else {
+        (None, None)
+    };
+    let mut grads: Grads<V> = smallvec![dx, dw];
+    if bias {
+        grads.push(if wants_sums && sums.is_none() { Some(c.fit(g.clone(), 2)?) } else { sums });
+    }
+    Ok(grads)
+}
+
+/// `aᵀ·g`, or `f(a)ᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g row by row, and `sums` asks for them,
+/// the sums of g for the bias as well.
+fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, of: Option<Unary>, sums: bool) -> Result<(V, Option<V>)> {
     let strides = &c.metas[1].layout.strides;
     // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.
     let turned = c.shape(1).rank() == 2 && strides[0] < strides[1] && g.numel() > 0;
-    let (a, product) = match &c.activated {
-        Some((act, x)) if turned => (x.clone(), Op::Backward(Backward::MatMulOf(*act))),
-        Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, Op::MatMul(Epilogue::default())),
-        None => (c.input(0)?.clone(), Op::MatMul(Epilogue::default())),
+    // A second output has no history.
+    let sums = sums && !V::RECORDED && c.dtype(1) == c.dtype(2);
+    let activated = match of {
+        Some(act) => Some((act, c.input(0)?.clone())),
+        None => c.activated.clone(),
+    };
+    let (a, act) = match &activated {
+        Some((act, x)) if turned => (x.clone(), Some(*act)),
+        Some((act, x)) => (c.run(Op::Unary(*act), &[x], c.dtype(0))?, None),
+        None => (c.input(0)?.clone(), None),
     };
     let a = &a;
     let flat = |x: &V| -> Result<V> {
@@ -692,11 +746,17 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
         if turned {
-            let product = c.run(product, &[&transposed(c, &g)?, &a], c.dtype(1))?;
-            return transposed(c, &product);
+            let op = if act.is_some() || sums {
+                Op::Backward(Backward::MatMulOf { act, sums })
+            } else {
+                Op::MatMul(Epilogue::default())
+            };
+            let mut outs = V::run_all(op, &[&transposed(c, &g)?, &a], c.device, c.dtype(1))?;
+            let sums = if outs.len() > 1 { outs.pop() } else { None };
+            return Ok((transposed(c, &outs[0])?, sums));
         }
-        return c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1));
+        return Ok((c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1))?, None));
     }
     let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
-    c.fit(product, 1)
+    Ok((c.fit(product, 1)?, None))
 }

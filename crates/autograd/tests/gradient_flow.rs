@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use binade_autograd::{Var, grad, scope};
-use binade_tensor::op::{Backward, Unary};
+use binade_tensor::op::{Attention, Backward, Unary};
 use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, run_laid_out};
 
 fn leaf(shape: &[usize]) -> Var {
@@ -55,6 +55,47 @@ fn parts_that_cover_a_tensor_are_joined_by_one_copy() {
         assert_eq!(found, expected(4, 6, &parts));
         assert_eq!(names.iter().filter(|n| *n == "cat").count(), 1, "{names:?}");
         assert!(!names.iter().any(|n| n == "narrow_backward"), "{names:?}");
+    }
+}
+
+#[test]
+fn attention_makes_the_gradient_of_the_tensor_that_queries_keys_and_values_are_cut_from() {
+    let (n, t, h, e) = (2, 5, 3, 4);
+    let gradient = |apart: bool| {
+        let x = leaf(&[n, t, 3 * h * e]);
+        let parts = x.unary(Unary::Sin).unwrap().reshape(&[n as isize, t as isize, 3, h as isize, e as isize]).unwrap();
+        let part = |i: usize| {
+            let part = parts.narrow(2, i, 1).unwrap().squeeze(2).unwrap().transpose(1, 2).unwrap();
+            // A copy is no part of anything.
+            if apart { binade_autograd::apply(Op::Copy, &[&part]).unwrap() } else { part }
+        };
+        let y = part(0).attention(&part(1), &part(2), Attention::default()).unwrap();
+        let y = y.transpose(1, 2).unwrap().reshape(&[n as isize, t as isize, (h * e) as isize]).unwrap();
+        let loss = y.square().unwrap().sum(&[], false).unwrap();
+        let (grads, names) = backward_operators(|| loss.backward().unwrap());
+        (grads.get(&x).unwrap().to_f64_vec().unwrap(), names)
+    };
+    let ((joined, names), (copied, _)) = (gradient(false), gradient(true));
+    assert_eq!(joined, copied);
+    // Neither queries, keys and values nor the result with its heads side by side are copied.
+    assert!(!names.iter().any(|n| ["cat", "copy", "narrow_backward"].contains(&n.as_str())), "{names:?}");
+}
+
+#[test]
+fn a_bias_gradient_comes_with_that_of_its_weight() {
+    let (x, w, b) = (leaf(&[40, 20]), leaf(&[24, 20]), leaf(&[24]));
+    for of in [None, Some(Unary::Sin)] {
+        let y = match of {
+            None => x.linear(&w, Some(&b), None).unwrap(),
+            Some(act) => x.linear_of(act, &w, Some(&b)).unwrap(),
+        };
+        let g: Vec<f32> = (0..40 * 24).map(|i| (i % 7) as f32 - 3.0).collect();
+        let g = Array::from_slice(&Device::cpu(), &g, &[40, 24], Class::Gradients).unwrap();
+        let (grads, names) = backward_operators(|| y.backward_with(&g).unwrap());
+        // Small whole numbers: any order of the sum is exact.
+        let exact: Vec<f64> = (0..24).map(|j| (0..40).map(|i| ((i * 24 + j) % 7) as f64 - 3.0).sum()).collect();
+        assert_eq!(grads.get(&b).unwrap().to_f64_vec().unwrap(), exact);
+        assert!(!names.iter().any(|n| n == "sum"), "{names:?}");
     }
 }
 

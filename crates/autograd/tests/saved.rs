@@ -143,6 +143,29 @@ fn a_product_reads_an_activation_from_its_argument_with_the_same_bits() {
 }
 
 #[test]
+fn a_product_of_an_activation_saves_its_argument_alone_and_has_the_bits_of_both() {
+    let _alone = alone();
+    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+        let (x, v, b) = (leaf(&[n, k], 1, dtype), leaf(&[m, k], 3, dtype), leaf(&[m], 5, dtype));
+        let all = |fused: bool| {
+            let y = match fused {
+                true => x.linear_of(Unary::Gelu, &v, Some(&b)).unwrap(),
+                false => x.gelu().unwrap().linear(&v, Some(&b), None).unwrap(),
+            };
+            let gradients = y.backward_with(&normal(&[n, m], 4, dtype)).unwrap();
+            let mut arrays = vec![y.array().to_f64_vec().unwrap()];
+            arrays.extend([&x, &v, &b].map(|leaf| gradients.get(leaf).unwrap().to_f64_vec().unwrap()));
+            arrays
+        };
+        assert!(all(true) == all(false), "{dtype}, {n} rows");
+        // The argument is a leaf here: beside the result nothing is kept.
+        let before = live();
+        let y = x.linear_of(Unary::Gelu, &v, Some(&b)).unwrap();
+        assert_eq!(live() - before, y.array().numel() * dtype.size(), "{dtype}, {n} rows");
+    }
+}
+
+#[test]
 fn a_graph_that_is_kept_gives_its_gradient_twice_and_another_time_an_error() {
     let _alone = alone();
     let (x, w) = (leaf(&[16, 24], 1, DType::F32), leaf(&[8, 24], 2, DType::F32));

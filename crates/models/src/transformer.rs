@@ -30,7 +30,7 @@ impl Layer for Block {
     /// `[B, T, D]` to the same shape.
     fn forward(&self, x: &Var) -> Result<Var> {
         let x = (x + &self.attention.forward(&self.norm1.forward(x)?)?)?;
-        let h = self.up.forward_act(&self.norm2.forward(&x)?, Gelu)?;
-        Ok((&x + &self.down.forward(&h)?)?)
+        let h = self.up.forward(&self.norm2.forward(&x)?)?;
+        Ok((&x + &self.down.forward_of(Gelu, &h)?)?)
     }
 }

@@ -52,6 +52,7 @@ pub fn catalogue() -> Vec<Op> {
         Epilogue { bias: false, act: Some(Unary::GeluTanh) },
     ];
     ops.extend(epilogues.map(Op::MatMul));
+    ops.extend([(Unary::Gelu, true), (Unary::Silu, false)].map(|(act, bias)| Op::MatMulOf { act, bias }));
     for conv in [
         Conv2d { padding: [1, 1], ..Conv2d::default() },
         Conv2d { stride: [2, 1], padding: [0, 2], ..Conv2d::default() },
@@ -69,7 +70,8 @@ pub fn catalogue() -> Vec<Op> {
     for conv in [depthwise, Conv2d { groups: 4, stride: [2, 1], padding: [1, 0], dilation: [1, 2] }] {
         ops.extend([false, true].map(|bias| Op::Backward(Backward::Depthwise { conv, bias })));
     }
-    ops.extend([Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Op::Backward(Backward::MatMulOf(act))));
+    let acts = [Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Backward::MatMulOf { act: Some(act), sums: act == Unary::Gelu });
+    ops.extend([acts.as_slice(), &[Backward::MatMulOf { act: None, sums: true }]].concat().into_iter().map(Op::Backward));
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
             Pool::new(kind, [2, 2], [2, 2], [0, 0]),
@@ -117,7 +119,8 @@ pub fn catalogue() -> Vec<Op> {
     let plain = Attention::default();
     let dropping = Attention { mask: true, dropout: 0.25, key, ..plain };
     for attention in [plain, Attention { causal: true, scale: Some(0.2), ..plain }, Attention { mask: true, ..plain }, dropping] {
-        ops.extend([Op::Attention(attention), Op::Backward(Backward::Attention(attention))]);
+        ops.push(Op::Attention(attention));
+        ops.extend([false, true].map(|joined| Op::Backward(Backward::Attention { attention, joined })));
     }
     ops.extend([Op::Embedding, Op::Backward(Backward::Embedding { rows: 11 }), Op::Cat { dim: 0 }, Op::Cat { dim: 1 }]);
     for map in maps() {
@@ -247,6 +250,7 @@ impl Op {
                 };
                 shapes.iter().flat_map(|[a, b]| vary(with(a, b))).collect()
             }
+            Op::MatMulOf { bias, .. } => Op::MatMul(Epilogue { bias: *bias, act: None }).samples(device, dtype),
             Op::Conv2d(conv, epilogue) => {
                 // More groups than there are channels otherwise: a depthwise one.
                 let (inputs, outputs, width) = if conv.groups > 4 { (conv.groups, conv.groups, 3) } else { (4, 8, 2) };
@@ -354,6 +358,15 @@ fn maps() -> Vec<Resample> {
     maps
 }
 
+/// Queries, keys and values of one shape: heads in order, and inside positions.
+fn attention_to_itself(x: &dyn Fn(&[usize], u64) -> Array) -> Vec<Inputs> {
+    let inside = |i| {
+        let x = x(&[2, 20, 3, 8], i);
+        x.with_layout(x.layout().transpose(1, 2)).expect("a view of it")
+    };
+    vec![[1, 2, 3].map(|i| x(&[2, 3, 20, 8], i)).into(), [1, 2, 3].map(inside).into()]
+}
+
 /// Whether a function wants positive arguments (arcosh: mostly above 1).
 fn positive_domain(row: Unary) -> bool {
     matches!(row, Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log2 | Unary::Log10 | Unary::Log1p | Unary::Acosh)
@@ -441,7 +454,11 @@ fn backward_samples(
                     .concat(),
             ]
         }
-        Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).samples(device, dtype),
+        Backward::MatMulOf { sums, .. } => {
+            let mut samples = Op::MatMul(Epilogue::default()).samples(device, dtype);
+            samples.retain(|ins| !sums || ins[0].shape().rank() == 2 && ins[1].shape().rank() == 2);
+            samples
+        }
         Backward::Renormalise(norm) => {
             let input = x(&[3, 4, 5, 6], 1);
             let affine = (0..norm.weights()).map(|i| x(&norm_weights(norm), 2 + i as u64));
@@ -462,9 +479,11 @@ fn backward_samples(
             let y = map.shape(shape).expect("the catalogue's maps fit");
             vec![vec![x(&y, 9)]]
         }
-        Backward::Attention(attention) => Op::Attention(*attention)
+        Backward::Attention { attention, joined } => Op::Attention(*attention)
             .samples(device, dtype)
             .into_iter()
+            .chain(attention_to_itself(x).into_iter().filter(|_| !attention.mask))
+            .filter(|ins| !joined || ins[1..3].iter().all(|a| a.shape() == ins[0].shape()))
             .map(|mut ins| {
                 let mut outs = forward(Op::Attention(*attention), &ins.iter().collect::<Vec<_>>());
                 let mask = ins.split_off(3);

@@ -5,7 +5,7 @@ use binade_tensor::cpu::Cpu;
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::{Exact, assert_op};
-use binade_tensor::{Array, Class, DType, Device, Dims, Key, Op, Shape, run};
+use binade_tensor::{Array, Class, DType, Device, Dims, Error, Key, Layout, Meta, Op, Shape, run, run_laid_out};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -99,6 +99,46 @@ fn products_at_every_turn_of_the_kernels() {
         let ins = vec![permuted(device, &[416, 1024], &[1, 0], DType::F32), array(device, &[1024, 400], DType::F32)];
         cases.push((plain(), ins, DType::F32));
         cases
+    });
+}
+
+#[test]
+fn sums_of_a_gradients_rows_come_with_the_weights_gradient() {
+    // Products of few rows, tall, wide and deep ones, in one block and in several, a stretch and several parts of the inner dimension.
+    let shapes =
+        [(5, 64, 20), (70, 100, 33), (40, 600, 70), (20, 300, 260), (200, 40, 100), (48, 1100, 40), (300, 2100, 290), (9, 0, 5)];
+    for (m, k, n) in shapes {
+        assert_at_every_isa(|device| {
+            let mut cases = Vec::new();
+            for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+                let ins = vec![permuted(device, &[m, k], &order, dtype), array(device, &[k, n], dtype)];
+                for act in [None, Some(Unary::Gelu)] {
+                    cases.push((Op::Backward(Backward::MatMulOf { act, sums: true }), ins.clone(), DType::F32));
+                }
+            }
+            cases
+        });
+    }
+}
+
+#[test]
+fn an_activation_read_by_a_product_has_the_bits_of_one_that_was_written() {
+    each_device(|device, isa| {
+        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+            // Few rows, small and large operands, more columns than rows, several blocks of the inner dimension.
+            for (m, k, n) in [(4, 70, 40), (20, 100, 70), (200, 96, 64), (40, 500, 300), (300, 1700, 70)] {
+                let (x, weight) = (permuted(device, &[m, k], &order, dtype), permuted(device, &[k, n], &[1, 0], dtype));
+                let bias = array(device, &[n], dtype);
+                let one = |op: Op, ins: &[&Array]| run(&op, ins, device, dtype, Class::Activations).unwrap().remove(0);
+                for act in [Unary::Gelu, Unary::Square] {
+                    let written = one(Op::Unary(act), &[&x]);
+                    let written = one(Op::MatMul(Epilogue { bias: true, act: None }), &[&written, &weight, &bias]);
+                    let read = one(Op::MatMulOf { act, bias: true }, &[&x, &weight, &bias]);
+                    let same = read.to_f64_vec().unwrap() == written.to_f64_vec().unwrap();
+                    assert!(same, "{isa} {dtype} {act:?} {:?} {order:?}", (m, k, n));
+                }
+            }
+        }
     });
 }
 
@@ -204,8 +244,26 @@ fn attention_at_every_turn_of_the_kernels() {
                 let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
                 let mut ins = [vec![heads(t, e)], ins].concat();
                 ins.extend(saved.iter().cloned());
-                let op = Op::Backward(Backward::Attention(attention));
+                let op = Op::Backward(Backward::Attention { attention, joined: false });
                 assert_op(&op, &ins, device, DType::F32).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
+                if (t, d) != (s, e) {
+                    continue;
+                }
+                // One tensor in which the gradients lie as queries, keys and values do in the one they are cut from.
+                let ins: Vec<&Array> = ins.iter().collect();
+                let apart = run(&op, &ins, device, DType::F32, Class::Activations).unwrap();
+                let joined = Op::Backward(Backward::Attention { attention, joined: true });
+                for order in [[1, 3, 0, 2, 4], [0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [3, 1, 2, 0, 4]] {
+                    let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &order);
+                    let meta = Meta { dtype: DType::F32, layout };
+                    let all = run_laid_out(&joined, &ins, device, meta, Class::Activations).unwrap().to_f64_vec().unwrap();
+                    let parts = apart.iter().flat_map(|part| part.to_f64_vec().unwrap());
+                    assert!(all.into_iter().eq(parts), "{} in order {order:?}", context(&joined));
+                }
+                // Rows in pieces are refused.
+                let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &[0, 1, 2, 4, 3]);
+                let refused = run_laid_out(&joined, &ins, device, Meta { dtype: DType::F32, layout }, Class::Activations);
+                assert!(matches!(refused, Err(Error::Shape { .. })), "{}", context(&joined));
             }
         }
     });
@@ -287,11 +345,16 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                     let conv = Conv2d { groups: 24, ..conv };
                     let depthwise = Op::Backward(Backward::Depthwise { conv, bias: true });
                     let channels = array(device, &[24, 1, 3, 3], dtype);
-                    let all = run(&depthwise, &[&x, &x, &channels], device, dtype, Class::Gradients).unwrap();
-                    let all = all.iter().map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>().concat();
                     let forward = one(&Op::Conv2d(conv, Epilogue::default()), &[&x, &channels]);
-                    let products = [product(700, 300, 90), product(90, 1100, 700), linear];
-                    [products.concat(), one(&weight, &[&g, &x]), all, forward].concat()
+                    let all = |op: &Op, ins: &[&Array]| {
+                        let outs = run(op, ins, device, DType::F32, Class::Activations).unwrap();
+                        outs.iter().flat_map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>()
+                    };
+                    let sums = Op::Backward(Backward::MatMulOf { act: None, sums: true });
+                    let with_sums = [90, 400].map(|n| all(&sums, &[&turned, &array(device, &[1100, n], dtype)])).concat();
+                    let products = [product(700, 300, 90), product(90, 1100, 700), linear, with_sums].concat();
+                    let depthwise = all(&depthwise, &[&x, &x, &channels]);
+                    [products, one(&weight, &[&g, &x]), depthwise, forward].concat()
                 })
             };
             let alone = results(1);

@@ -193,6 +193,22 @@ impl Var {
         if self.shape().rank() == 1 { y.squeeze(0) } else { Ok(y) }
     }
 
+    /// `act(self) @ weightᵀ + bias`, shapes as for [`Var::linear`]: the activation is computed as the product reads it and not written, as where a
+    /// hidden layer's result has one use. Under autocast a wider self is rounded before it, as what a product gave is.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn linear_of(&self, act: Unary, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        if self.shape().rank() == 1 {
+            return self.unsqueeze(0)?.linear_of(act, weight, bias)?.squeeze(0);
+        }
+        let (w, op) = (weight.transpose(0, 1)?, Op::MatMulOf { act, bias: bias.is_some() });
+        match bias {
+            Some(bias) => apply(op, &[self, &w, bias]),
+            None => apply(op, &[self, &w]),
+        }
+    }
+
     /// `act(conv2d(self, weight) + bias)`: self `[N, C, H, W]`, weight `[O, C/groups, KH, KW]`, bias `[O]`.
     ///
     /// # Errors

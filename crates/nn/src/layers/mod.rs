@@ -58,6 +58,14 @@ impl Linear {
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
         Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), Some(act))?)
     }
+
+    /// Of an activation of x, which is not written ([`Var::linear_of`]).
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn forward_of(&self, act: Unary, x: &Var) -> Result<Var> {
+        Ok(x.linear_of(act, &self.weight.var(), self.bias.as_ref().map(Param::var).as_ref())?)
+    }
 }
 
 impl Layer for Linear {

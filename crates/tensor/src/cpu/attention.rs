@@ -10,7 +10,7 @@ use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::Pool;
 use crate::op::Attention;
 use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
-use crate::{Array, ArrayMut, DType, Key, Result};
+use crate::{Array, ArrayMut, DType, Error, Key, Layout, Result};
 
 /// Queries per tile; fewer than twice as many are one tile.
 pub(super) const QUERIES: usize = 64;
@@ -102,6 +102,95 @@ impl Map2 for ScoreSlope {
     fn eval<L: Lanes>(self, p: L, dp: L) -> L {
         p * (dp - L::splat(self.delta)) * L::splat(self.scale)
     }
+}
+
+/// The rows of one head of an output, wherever they lie.
+pub(super) type Rows<'a> = Vec<&'a mut [u8]>;
+
+/// Where the rows of an output `[…, heads, rows, columns]` lie, or of one of several parts, `[parts, …]`.
+struct Places {
+    rows: usize,
+    /// Bytes of a row.
+    row: usize,
+    /// How many rows lie between two of a head.
+    step: usize,
+    /// The first row of `[head][part]`, counted in memory.
+    starts: Vec<usize>,
+    parts: usize,
+    /// So many heads have a stretch of memory to themselves.
+    together: usize,
+}
+
+impl Places {
+    /// `None` where a row is not whole, or rows have gaps.
+    fn new(layout: &Layout, size: usize, parts: Option<usize>) -> Option<Places> {
+        let (r, lead) = (layout.shape.rank(), parts.is_some() as usize);
+        let (rows, columns) = (layout.shape[r - 2], layout.shape[r - 1]);
+        if !(layout.is_dense() && layout.offset == 0 && (layout.strides[r - 1] == 1 || columns == 1)) {
+            return None;
+        }
+        let in_rows = |d: usize| layout.strides[d] / columns.max(1);
+        let mut starts = vec![0];
+        // Parts are the innermost dimension of the list.
+        for d in (lead..r - 2).chain(0..lead) {
+            starts = starts.iter().flat_map(|&at| (0..layout.shape[d]).map(move |i| at + i * in_rows(d))).collect();
+        }
+        let (step, parts) = (in_rows(r - 2), parts.unwrap_or(1));
+        let heads = starts.len() / parts;
+        let per_sample = if r - lead > 2 { layout.shape[r - 3] } else { 1 };
+        let apart = |&together: &usize| {
+            let stretch = (together * parts * rows).max(1);
+            starts.chunks(together * parts).enumerate().all(|(i, starts)| starts.iter().all(|at| at / stretch == i))
+        };
+        let together = [1, per_sample.max(1)].into_iter().find(apart).unwrap_or(heads.max(1));
+        Some(Places { rows, row: columns * size, step, starts, parts, together })
+    }
+
+    /// `[head][part]`
+    fn cut<'a>(&self, bytes: &'a mut [u8]) -> Vec<Vec<Rows<'a>>> {
+        let &Places { rows, row, step, ref starts, parts, together } = self;
+        let heads = starts.len() / parts;
+        let stretch = together * parts * rows;
+        if stretch * row == 0 {
+            return (0..heads).map(|_| (0..parts).map(|_| (0..rows).map(|_| Default::default()).collect()).collect()).collect();
+        }
+        let cut = |(i, bytes): (usize, &'a mut [u8])| {
+            let mut each: Vec<Option<&mut [u8]>> = bytes.chunks_exact_mut(row).map(Some).collect();
+            let starts = &starts[i * together * parts..(i + 1) * together * parts];
+            let mut of = |start: usize| -> Rows<'a> {
+                (0..rows).map(|j| each[start - i * stretch + j * step].take().unwrap_or_default()).collect()
+            };
+            starts.chunks(parts).map(|starts| starts.iter().map(|&start| of(start)).collect()).collect::<Vec<Vec<Rows<'a>>>>()
+        };
+        bytes[..heads * parts * rows * row].par_chunks_mut(stretch * row).enumerate().flat_map(cut).collect()
+    }
+}
+
+fn places(out: &Array, parts: Option<usize>) -> Result<Places> {
+    Places::new(out.layout(), out.dtype().size(), parts).ok_or_else(|| Error::Shape {
+        op: "scaled_dot_product_attention",
+        expected: "expected results whose rows are whole in memory".into(),
+        shapes: vec![*out.shape()],
+    })
+}
+
+/// The rows of the heads of an output.
+pub(super) fn rows_of<'a>(out: &'a mut ArrayMut<'_>) -> Result<Vec<Rows<'a>>> {
+    let places = places(out.array(), None)?;
+    Ok(out.bytes().map_or_else(Vec::new, |bytes| places.cut(bytes).into_iter().flatten().collect()))
+}
+
+/// The rows of the heads of dq, dk and dv, which are three outputs or one.
+pub(super) fn rows_of_gradients<'a>(outs: &'a mut [ArrayMut<'_>]) -> Result<[Vec<Rows<'a>>; 3]> {
+    if let [q, k, v] = outs {
+        return Ok([rows_of(q)?, rows_of(k)?, rows_of(v)?]);
+    }
+    let places = places(outs[0].array(), Some(3))?;
+    let mut all = [(); 3].map(|()| Vec::with_capacity(places.starts.len() / 3));
+    for head in outs[0].bytes().map_or_else(Vec::new, |bytes| places.cut(bytes)) {
+        all.iter_mut().zip(head).for_each(|(all, rows)| all.push(rows));
+    }
+    Ok(all)
 }
 
 pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
@@ -282,7 +371,7 @@ impl Heads<'_> {
         &self,
         head: usize,
         [q, k, v]: [&Operand<'_>; 3],
-        out: &mut [u8],
+        mut out: Rows<'_>,
         dtype: DType,
         lse: &mut [C],
     ) -> Result<()> {
@@ -333,14 +422,21 @@ impl Heads<'_> {
                 C::scale(isa, inverse, &mut acc[i * ld_e..(i + 1) * ld_e]);
                 lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
             }
-            store(isa, &acc[..rows * ld_e], ld_e, g.e, &mut out[first * g.e * dtype.size()..], dtype);
+            store(isa, acc, ld_e, g.e, &mut out[first..first + rows], dtype);
         }
         Ok(())
     }
 
     /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities are computed anew
     /// tile by tile.
-    fn backward<C: Tile>(&self, kv: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [u8]; 3], dtypes: [DType; 3]) -> Result<()> {
+    fn backward<C: Tile>(
+        &self,
+        kv: usize,
+        ins: &[Operand<'_>],
+        dq: &mut [Rows<'_>],
+        [mut dk, mut dv]: [Rows<'_>; 2],
+        dtypes: [DType; 3],
+    ) -> Result<()> {
         let (isa, g, queries) = (self.isa, &self.g, self.queries());
         let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
         let keys_read = (g.s + self.padded::<C>(g.s)) * (ld_d + ld_e);
@@ -361,10 +457,14 @@ impl Heads<'_> {
             let go = self.read(&mut room, &ins[0], head, [g.t, g.e]);
             let q = self.read(&mut room, &ins[1], head, [g.t, g.d]);
             ins[5].load(isa, head * g.t, &mut lse);
+            let outputs = AskRows::new(&ins[4], head, [g.t, g.e]);
             for first in (0..g.t).step_by(queries.max(1)) {
                 let rows = queries.min(g.t - first);
                 let delta: SmallVec<[C; 2 * QUERIES]> = (first..first + rows)
-                    .map(|i| C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide)))
+                    .map(|i| {
+                        outputs.at(i);
+                        C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide))
+                    })
                     .collect();
                 let visible = g.visible(first, rows);
                 for key in (0..visible).step_by(KEYS) {
@@ -399,26 +499,48 @@ impl Heads<'_> {
                 if visible == 0 {
                     sum_q.fill(C::zero());
                 }
-                let to = ((head - kv * g.shared) * g.t + first) * g.d * dtypes[0].size();
-                store(isa, &sum_q[..rows * ld_d], ld_d, g.d, &mut dq[to..], dtypes[0]);
+                let to = &mut dq[head - kv * g.shared][first..first + rows];
+                store(isa, sum_q, ld_d, g.d, to, dtypes[0]);
             }
         }
-        store(isa, sum_k, ld_d, g.d, dk, dtypes[1]);
-        store(isa, sum_v, ld_e, g.e, dv, dtypes[2]);
+        store(isa, sum_k, ld_d, g.d, &mut dk, dtypes[1]);
+        store(isa, sum_v, ld_e, g.e, &mut dv, dtypes[2]);
         Ok(())
     }
 }
 
-/// Rounds rows of `columns` numbers that lie `ld` apart and writes them side by side.
-fn store<C: Compute>(isa: Isa, from: &[C], ld: usize, columns: usize, to: &mut [u8], dtype: DType) {
-    if columns == 0 {
-        return;
+/// Rounds rows of `columns` numbers that lie `ld` apart and writes them where they belong.
+pub(super) fn store<C: Compute>(isa: Isa, from: &[C], ld: usize, columns: usize, to: &mut [&mut [u8]], dtype: DType) {
+    let ask = |row: &[u8]| row.chunks(64).for_each(|line| prefetch::ask_later(line.as_ptr().addr(), true));
+    to.iter().take(AHEAD).for_each(|row| ask(row));
+    for i in 0..to.len() {
+        if let Some(row) = to.get(i + AHEAD) {
+            ask(row);
+        }
+        C::store(isa, &from[i * ld..][..columns], to[i], dtype);
     }
-    if ld == columns {
-        return C::store(isa, from, &mut to[..from.len() * dtype.size()], dtype);
+}
+
+/// Asks for rows of one head that are read in order, each some rows before.
+pub(super) struct AskRows<'a> {
+    bytes: &'a [u8],
+    /// Of the first row, of the distance and of a row.
+    places: Option<[usize; 3]>,
+    rows: usize,
+}
+
+impl<'a> AskRows<'a> {
+    pub(super) fn new(x: &Operand<'a>, head: usize, [rows, columns]: [usize; 2]) -> AskRows<'a> {
+        let (bytes, size) = (x.values().bytes, x.values().size());
+        let even = x.even_rows(head * rows * columns, rows, columns);
+        AskRows { bytes, places: even.map(|(first, distance)| [first, distance, columns].map(|n| n * size)), rows }
     }
-    for (from, to) in from.chunks_exact(ld).zip(to.chunks_exact_mut(columns * dtype.size())) {
-        C::store(isa, &from[..columns], to, dtype);
+
+    /// When row `i` is read.
+    pub(super) fn at(&self, i: usize) {
+        if let Some([first, distance, row]) = self.places.filter(|_| i + AHEAD < self.rows) {
+            prefetch::ask(self.bytes, first + (i + AHEAD) * distance, row);
+        }
     }
 }
 
@@ -446,8 +568,7 @@ pub(super) fn forward<C: Tile>(
     let heads = Heads { isa, pool, g, mask };
     let dtypes = [0, 1].map(|i| outs[i].array().dtype());
     let (out, lse) = outs.split_at_mut(1);
-    let (Some(out), Some(lse)) = (out[0].bytes(), lse[0].bytes()) else { return Ok(()) };
-    let out = parts(out, g.heads, g.t * g.e * dtypes[0].size());
+    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(()) };
     let lse = parts(lse, g.heads, g.t * dtypes[1].size());
     out.into_par_iter().zip(lse).enumerate().try_for_each(|(head, (out, lse))| {
         let mut sums = vec![C::zero(); g.t];
@@ -470,14 +591,8 @@ pub(super) fn backward<C: Tile>(
     let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
     let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
     let heads = Heads { isa, pool, g, mask };
-    let dtypes = [0, 1, 2].map(|i| outs[i].array().dtype());
-    let sizes = [g.shared * g.t * g.d, g.s * g.d, g.s * g.e];
-    let groups = g.heads / g.shared;
-    let mut each = outs.iter_mut().zip(sizes).map(|(out, n)| {
-        let size = n * out.array().dtype().size();
-        out.bytes().map(|bytes| parts(bytes, groups, size))
-    });
-    let (Some(Some(dq)), Some(Some(dk)), Some(Some(dv))) = (each.next(), each.next(), each.next()) else { return Ok(()) };
-    let work = dq.into_par_iter().zip(dk).zip(dv).enumerate();
-    work.try_for_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, [dq, dk, dv], dtypes))
+    let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
+    let [mut dq, dk, dv] = rows_of_gradients(outs)?;
+    let work = dq.par_chunks_mut(g.shared).zip(dk).zip(dv).enumerate();
+    work.try_for_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, dq, [dk, dv], dtypes))
 }

@@ -29,6 +29,8 @@ pub trait Channelwise: Compute {
     );
     /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
     fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
+    /// `to[j] = Σ_i from[i·ld + j]` for `i` below `rows`, in order.
+    fn sum_rows<X: Stored<Self>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [Self]);
     /// Adds partial sums to totals and clears them.
     fn flush(isa: Isa, parts: &mut [Self], totals: &mut [f64]);
 }
@@ -92,14 +94,17 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     let n = y.len();
     let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
     for c in (0..body).step_by(L::N) {
-        let k = k.map(|k| L::load(&k[c..c + L::N]));
+        // Not `map`: its closure would be compiled without the instruction set.
+        let at = c..c + L::N;
+        let k = [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];
         prefetch::ask_to_read(x[c..].as_ptr());
         prefetch::ask_to_read(g[c..].as_ptr());
         prefetch::ask_to_write(y[c..].as_ptr());
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
     if body < n {
-        let k = k.map(|k| L::load_part(&k[body..]));
+        let k =
+            [L::load_part(&k[0][body..]), L::load_part(&k[1][body..]), L::load_part(&k[2][body..]), L::load_part(&k[3][body..])];
         Y::put_part(f.eval(X::get_part::<L>(&g[body..]), X::get_part(&x[body..]), k), &mut y[body..]);
     }
 }
@@ -202,6 +207,60 @@ impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
     }
 }
 
+struct SumRows<'a, C, X> {
+    from: &'a [X],
+    ld: usize,
+    rows: usize,
+    to: &'a mut [C],
+}
+
+impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
+    #[inline(always)]
+    fn run_on<L: Lanes<Elem = C>>(self) {
+        let SumRows { from, ld, rows, to } = self;
+        let mut c = 0;
+        // Several vectors at a time, as each sum is a chain of additions.
+        while c + 4 * L::N <= to.len() {
+            Self::columns::<L, 4>(&from[c..], ld, rows, &mut to[c..]);
+            c += 4 * L::N;
+        }
+        while c + L::N <= to.len() {
+            Self::columns::<L, 1>(&from[c..], ld, rows, &mut to[c..]);
+            c += L::N;
+        }
+        if c < to.len() {
+            let n = to.len() - c;
+            let mut sum = L::splat(0.0);
+            for i in 0..rows {
+                sum = sum + X::get_part(&from[i * ld + c..][..n]);
+            }
+            sum.store_part(&mut to[c..]);
+        }
+    }
+
+    #[inline(always)]
+    fn columns<L: Lanes<Elem = C>, const K: usize>(from: &[X], ld: usize, rows: usize, to: &mut [C]) {
+        let mut sums = [L::splat(0.0); K];
+        for i in 0..rows {
+            let row = &from[i * ld..][..K * L::N];
+            for (sum, x) in sums.iter_mut().zip(row.chunks_exact(L::N)) {
+                *sum = *sum + X::get(x);
+            }
+        }
+        for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(L::N)) {
+            sum.store(to);
+        }
+    }
+}
+
+impl<X: Stored<f32>> Kernel for SumRows<'_, f32, X> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes<Elem = f32>>(self) {
+        self.run_on::<L>();
+    }
+}
+
 struct Flush<'a, C>(&'a mut [C], &'a mut [f64]);
 
 impl<C: Compute> Flush<'_, C> {
@@ -229,6 +288,9 @@ impl Channelwise for f32 {
     fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
         dispatch(isa, SumChannels { f, g, x, k, sums });
     }
+    fn sum_rows<X: Stored<f32>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f32]) {
+        dispatch(isa, SumRows { from, ld, rows, to });
+    }
     fn flush(isa: Isa, parts: &mut [f32], totals: &mut [f64]) {
         dispatch(isa, Flush(parts, totals));
     }
@@ -247,6 +309,9 @@ impl Channelwise for f64 {
     }
     fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
         SumChannels { f, g, x, k, sums }.run_on::<f64>();
+    }
+    fn sum_rows<X: Stored<f64>>(_isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f64]) {
+        SumRows { from, ld, rows, to }.run_on::<f64>();
     }
     fn flush(_isa: Isa, parts: &mut [f64], totals: &mut [f64]) {
         Flush(parts, totals).run_on();

@@ -5,14 +5,15 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::elementwise::activate;
-use super::finish::{Finish, output_parts};
+use super::finish::{Finish, Results, output_parts};
 use super::operand::{BLOCK, Compute};
 use super::tile::{Block, Row, Segment, Tile};
 use super::values::Values;
+use super::{reduce, row_sums};
 use crate::memory::{HostBuffer, Pool};
-use crate::op::{Epilogue, Unary};
+use crate::op::{Epilogue, Reduce, Unary};
 use crate::simd::Isa;
-use crate::{Array, ArrayMut, Class, DType, Error, Layout, Result, Shape};
+use crate::{Array, ArrayMut, Class, DType, Dims, Error, Layout, Result, Shape};
 
 /// Products per chain: a panel of B of this depth stays in the first-level cache.
 pub(super) const DEPTH: usize = 256;
@@ -25,6 +26,26 @@ const WHOLE: usize = 128 * 1024;
 const LONG: usize = 1024;
 /// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.
 const SKINNY: usize = 8;
+
+/// What a product does beside multiplying.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fused {
+    pub(super) epilogue: Epilogue,
+    /// The left operand is this activation of the input.
+    pub(super) left: Option<Unary>,
+    /// The right one is.
+    pub(super) right: Option<Unary>,
+    /// The sums of the left operand's rows are a second output.
+    pub(super) sums: bool,
+}
+
+impl Fused {
+    /// Whether sums are taken as the left operand is packed: its columns lie densely, and there is a product.
+    pub(super) fn sums_rows(&self, ins: &[&Array], outs: &[ArrayMut<'_>]) -> bool {
+        let [r, c] = [0, 1].map(|d| ins[0].layout().strides.get(d).copied().unwrap_or(0));
+        self.sums && r == 1 && c != 1 && ins[0].is_written() && outs[0].array().numel() > 0
+    }
+}
 
 /// One matrix of any dtype and strides.
 #[derive(Clone, Copy)]
@@ -114,9 +135,10 @@ fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Re
     let width = C::width(isa);
     let mut buffer = workspace::<C>(pool, n.next_multiple_of(width) * k)?;
     let len = n.next_multiple_of(width) * k;
-    let panels = buffer.as_mut_slice::<C>()[..len].par_chunks_mut(width * k).enumerate();
+    // Of no inner places there are no panels.
+    let panels = buffer.as_mut_slice::<C>()[..len].par_chunks_mut((width * k).max(1)).enumerate();
     let work = |(p, panel): (usize, &mut [C])| b.pack(isa, k, p * width, width.min(n - p * width), panel);
-    panels.with_min_len((16 * BLOCK).div_ceil(width * k)).for_each(work);
+    panels.with_min_len((16 * BLOCK).div_ceil((width * k).max(1))).for_each(work);
     Ok(buffer)
 }
 
@@ -151,6 +173,8 @@ struct Product {
     m: usize,
     k: usize,
     n: usize,
+    /// An activation of A, computed as it is widened.
+    left: Option<Unary>,
 }
 
 impl Product {
@@ -169,10 +193,18 @@ impl Product {
     fn widen<C: Tile>(&self, a: &Matrix<'_>, first: usize, rows: usize, from: usize, strip: &mut [C]) {
         let (isa, deep) = (self.isa, DEPTH.min(self.k - from));
         let (_, [distance, step]) = self.strip(a, rows);
-        if distance == 1 {
-            a.transposed().part(isa, [from, first], [deep, rows], strip, step);
+        let (matrix, at, extents, ld) = if distance == 1 {
+            (a.transposed(), [from, first], [deep, rows], step)
         } else {
-            a.part(isa, [first, from], [rows, deep], strip, distance);
+            (*a, [first, from], [rows, deep], distance)
+        };
+        matrix.part(isa, at, extents, strip, ld);
+        let Some(act) = self.left else { return };
+        let mut buffer = [C::zero(); DEPTH];
+        for part in strip.chunks_mut(ld).take(extents[0]).flat_map(|row| row[..extents[1]].chunks_mut(DEPTH)) {
+            let to = &mut buffer[..part.len()];
+            activate(isa, act, part, to);
+            part.copy_from_slice(to);
         }
     }
 
@@ -219,13 +251,14 @@ impl Product {
         dtype: DType,
         out: &mut [u8],
         pre: Option<&mut [u8]>,
+        sums_of_a: &mut [f64],
         parallel: bool,
     ) -> Result<()> {
-        let Product { isa, m, k, n } = *self;
+        let Product { isa, m, k, n, .. } = *self;
         let width = C::width(isa);
         // The split depends on the extents alone.
         let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);
-        let task = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
+        let task = |(i, ((out, pre), sums_of_a)): (usize, (Results<'_>, &mut [f64]))| {
             let rows = out.len() / (n * dtype.size());
             let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };
             let (strip, lie) = self.strip(a, rows);
@@ -239,6 +272,9 @@ impl Product {
                     let to = &mut strips[depth % kept * strip..][..strip];
                     if first == 0 || kept < depths {
                         self.widen(a, i * block, rows, from, to);
+                    }
+                    if first == 0 {
+                        row_sums::add(isa, to, lie[1], DEPTH.min(k - from), sums_of_a);
                     }
                     self.add(to, lie, rows, &packed[first * k..], from, pass.min(n - first), acc, ld, from > 0);
                 }
@@ -262,6 +298,8 @@ impl Product {
             Ok(())
         };
         let parts = output_parts(out, pre, block * n * dtype.size());
+        let sums_of_a = row_sums::pieces(sums_of_a, block, parts.len());
+        let parts: Vec<_> = parts.into_iter().zip(sums_of_a).collect();
         if parallel {
             parts.into_par_iter().enumerate().try_for_each(task)
         } else {
@@ -269,7 +307,8 @@ impl Product {
         }
     }
 
-    /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time.
+    /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time. Adds up the rows of A if there
+    /// is room for the sums.
     fn columns<C: Tile>(
         &self,
         pool: &Pool,
@@ -279,6 +318,7 @@ impl Product {
         columns: usize,
         acc: &mut [C],
         ld: usize,
+        sums_of_a: &mut [f64],
     ) -> Result<()> {
         let Product { isa, m, k, .. } = *self;
         let width = C::width(isa);
@@ -296,6 +336,7 @@ impl Product {
                 strip.pack(isa, deep, first + p * width, width.min(columns - p * width), panel);
             }
             self.widen(a, 0, m, from, left);
+            row_sums::add(isa, left, lie[1], deep, sums_of_a);
             Product { k: deep, ..*self }.add(left, lie, m, packed, 0, columns, acc, ld, from > 0);
         }
         Ok(())
@@ -311,8 +352,9 @@ impl Product {
         dtype: DType,
         out: &mut [u8],
         pre: Option<&mut [u8]>,
+        sums_of_a: &mut [f64],
     ) -> Result<()> {
-        let Product { isa, m, k, n } = *self;
+        let Product { isa, m, k, n, .. } = *self;
         let width = C::width(isa);
         let chunk = n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
@@ -322,10 +364,11 @@ impl Product {
             x = vec![C::zero(); m * k];
             x.chunks_mut(k.max(1)).enumerate().for_each(|(i, row)| a.row(isa, i, 0, row));
         }
-        acc.par_chunks_mut(m * chunk).enumerate().try_for_each(|(i, acc)| {
+        let sums_of_a = row_sums::pieces(sums_of_a, m, n.div_ceil(chunk));
+        acc.par_chunks_mut(m * chunk).zip(sums_of_a).enumerate().try_for_each(|(i, (acc, sums_of_a))| {
             let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
             if m > SKINNY {
-                self.columns(pool, a, b, first, columns, acc, chunk)
+                self.columns(pool, a, b, first, columns, acc, chunk, sums_of_a)
             } else if b.matrix.is_column_major() {
                 self.dots(&b.matrix, &x, first, columns, acc, chunk);
                 Ok(())
@@ -481,37 +524,58 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Whether [`matmul`] takes an activation of the right operand: it must be packed, and not be rounded in between.
-pub(super) fn packs_of<C: Compute>(ins: &[&Array]) -> bool {
+/// Whether [`matmul`] takes an activation of an operand: it must be packed, and not be rounded in between.
+pub(super) fn packs_of<C: Compute>(ins: &[&Array], operand: usize) -> bool {
     let shape = ins[0].shape();
-    ins[1].dtype() == C::DTYPE && shape[shape.rank() - 2] > SKINNY
+    ins[operand].dtype() == C::DTYPE && ins[operand].is_written() && shape[shape.rank() - 2] > SKINNY
 }
 
-/// With `of`, the right operand is that activation of the input, whose dtype is the computing type.
+/// Activations of operands are taken of numbers in the computing type ([`packs_of`]).
 pub(super) fn matmul<C: Tile>(
     isa: Isa,
     pool: &Pool,
-    epilogue: Epilogue,
-    of: Option<Unary>,
+    fused: Fused,
     ins: &[&Array],
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
+    let packs = fused.sums_rows(ins, outs) && ins[0].shape()[0] > SKINNY;
+    let mut sums_of_a = vec![0.0; if packs { ins[0].shape()[0] } else { 0 }];
+    let (products, sums) = outs.split_at_mut(outs.len() - fused.sums as usize);
+    multiply::<C>(isa, pool, fused, ins, bytes, products, &mut sums_of_a)?;
+    match sums {
+        [sums] if packs => super::rows::write(isa, &sums_of_a, sums),
+        [sums] => reduce::reduce::<C>(isa, Reduce::Sum, Dims::one(1), ins[0], bytes[0], sums),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The products of [`matmul`], with sums of A's rows as it is packed if there is room for them.
+fn multiply<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    fused: Fused,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+    sums_of_a: &mut [f64],
 ) -> Result<()> {
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::new(isa, epilogue, ins, bytes);
+    let finish = Finish::<C>::new(isa, fused.epilogue, ins, bytes);
     let batch = Batch::new(&shape, ins, bytes);
     let [m, k, n] = batch.extents;
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
-    let product = Product { isa, m, k, n };
+    let product = Product { isa, m, k, n, left: fused.left };
     let at = |i: usize| {
         let (a, matrix) = batch.operands(i);
-        (a, Right { matrix, act: of })
+        (a, Right { matrix, act: fused.right })
     };
     let small = m * n * k < 32 * 1024;
     if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {
@@ -520,7 +584,7 @@ pub(super) fn matmul<C: Tile>(
             let (a, b) = at(i);
             // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
             if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
-                product.wide(pool, &a, &b, &finish, dtype, out, Some(pre))?;
+                product.wide(pool, &a, &b, &finish, dtype, out, Some(pre), sums_of_a)?;
                 continue;
             }
             let mut own = None;
@@ -528,7 +592,7 @@ pub(super) fn matmul<C: Tile>(
                 Some(packed) => packed,
                 None => own.insert(pack::<C>(isa, pool, &b, k, n)?),
             };
-            product.tall(pool, &a, elements_of(packed), &finish, dtype, out, Some(pre), !small)?;
+            product.tall(pool, &a, elements_of(packed), &finish, dtype, out, Some(pre), sums_of_a, !small)?;
         }
         return Ok(());
     }
@@ -539,7 +603,7 @@ pub(super) fn matmul<C: Tile>(
         for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((C::width(isa) * k).max(1)).enumerate() {
             b.pack(isa, k, p * C::width(isa), C::width(isa).min(n - p * C::width(isa)), panel);
         }
-        product.tall(pool, &a, elements_of(&packed), &finish, dtype, out, Some(pre), false)
+        product.tall(pool, &a, elements_of(&packed), &finish, dtype, out, Some(pre), &mut [], false)
     };
     if shape.numel() * k < 32 * 1024 {
         parts.into_iter().enumerate().try_for_each(work)

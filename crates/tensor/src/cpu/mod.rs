@@ -20,6 +20,7 @@ mod planes;
 mod pool;
 mod reduce;
 mod resample;
+mod row_sums;
 mod rows;
 mod softmax;
 mod table;
@@ -33,11 +34,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::memory::Pool;
-use crate::op::{Backward, Epilogue, PoolKind, Scatter};
+use crate::op::{Backward, Epilogue, PoolKind, Scatter, Unary};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
 pub use awake::awake;
 use elementwise::{BinaryKernel, operands};
+use gemm::Fused;
 pub(crate) use operand::{elements, elements_mut};
 
 /// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was installed.
@@ -178,7 +180,16 @@ impl Cpu {
             }
             Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
-            Op::MatMul(epilogue) => gemm::matmul::<C>(isa, pool, *epilogue, None, ins, bytes, outs)?,
+            Op::MatMul(epilogue) => {
+                gemm::matmul::<C>(isa, pool, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)?;
+            }
+            Op::MatMulOf { act, bias } => {
+                let epilogue = Epilogue { bias: *bias, act: None };
+                if !gemm::packs_of::<C>(ins, 0) {
+                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, bytes, outs);
+                }
+                gemm::matmul::<C>(isa, pool, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)?;
+            }
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = bias.then(|| (ins[2], bytes[2]));
@@ -219,6 +230,25 @@ impl Cpu {
         Ok(())
     }
 
+    /// A product of an activation of operand `at` that is written first.
+    fn activate_and<C: tile::Tile>(
+        &self,
+        product: &Op,
+        act: Unary,
+        at: usize,
+        ins: &[&Array],
+        bytes: &[&[u8]],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
+        let meta = Op::Unary(act).outs(&[ins[at].meta()], ins[at].dtype())?[0];
+        let activated = Array::alloc(ins[at].device(), meta, Class::Workspace)?;
+        let x = operands(&ins[at..=at], &bytes[at..=at], &activated);
+        elementwise::unary::<C>(self.isa, act, &x[0], &mut ArrayMut::new(product.name(), &activated)?);
+        let mut ins: SmallVec<[&Array; 6]> = ins.iter().copied().collect();
+        ins[at] = &activated;
+        self.run(product, &ins, outs)
+    }
+
     fn backward_in<C: tile::Tile>(
         &self,
         op: &Backward,
@@ -255,17 +285,12 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
-            Backward::MatMulOf(act) if gemm::packs_of::<C>(ins) => {
-                gemm::matmul::<C>(isa, memory, Epilogue::default(), Some(*act), ins, bytes, outs)?;
+            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins, 1) => {
+                let product = Op::Backward(Backward::MatMulOf { act: None, sums: *sums });
+                self.activate_and::<C>(&product, *act, 1, ins, bytes, outs)?;
             }
-            Backward::MatMulOf(act) => {
-                let activated =
-                    Array::alloc(ins[1].device(), Op::Unary(*act).outs(&[ins[1].meta()], ins[1].dtype())?[0], Class::Workspace)?;
-                let x = operands(&ins[1..], &bytes[1..], &activated);
-                elementwise::unary::<C>(isa, *act, &x[0], &mut ArrayMut::new("matmul_of_activation", &activated)?);
-                let guard = activated.storage().read("matmul_of_activation")?;
-                let bytes = [bytes[0], host(&guard, "matmul_of_activation", activated.dtype())?];
-                gemm::matmul::<C>(isa, memory, Epilogue::default(), None, &[ins[0], &activated], &bytes, outs)?;
+            Backward::MatMulOf { act, sums } => {
+                gemm::matmul::<C>(isa, memory, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)?;
             }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
@@ -279,7 +304,7 @@ impl Cpu {
             Backward::Resample { map, shape } => {
                 resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
             }
-            Backward::Attention(attention) => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
+            Backward::Attention { attention, .. } => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
             Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {
                 index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])

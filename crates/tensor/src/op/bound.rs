@@ -71,6 +71,8 @@ impl Op {
                 let k = extent(0, ins[0].shape().rank() - 1);
                 if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
             }
+            // f(a) is computed to within 16 units and rounded to a's dtype.
+            Op::MatMulOf { .. } => Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 22.0).with_rounding_of(ins[0]),
             Op::Conv2d(_, epilogue) => {
                 let k = extent(1, 1) * extent(1, 2) * extent(1, 3);
                 if epilogue.act.is_some() { Bound::Scale(1.2 * k + 16.0) } else { Bound::Gamma(k + 2.0) }
@@ -119,8 +121,12 @@ impl Op {
                 }
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),
                 Backward::Softmax { .. } => Bound::Scale(64.0),
-                // As a product; f(x) is computed to within 16 units and rounded to x's dtype.
-                Backward::MatMulOf(_) => Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 20.0).with_rounding_of(ins[1]),
+                // As a product; sums of rows have as many terms, and fewer roundings.
+                Backward::MatMulOf { act: None, .. } => Bound::Gamma(extent(0, ins[0].shape().rank() - 1) + 2.0),
+                // f(x) is computed to within 16 units and rounded to x's dtype.
+                Backward::MatMulOf { act: Some(_), .. } => {
+                    Bound::Scale(extent(0, ins[0].shape().rank() - 1) + 20.0).with_rounding_of(ins[1])
+                }
                 Backward::Norm(_) => Bound::Scale(96.0),
                 Backward::Renormalise(_) => Bound::Scale(64.0),
                 Backward::CrossEntropy(_) => Bound::Scale(6.0),
@@ -129,7 +135,7 @@ impl Op {
                 // As many terms as outputs show one input: at most the whole output of a dimension.
                 Backward::Resample { .. } => Bound::Scale(64.0),
                 // The saved output, as rounded to its dtype, stands for Σ p·v: its rounding is part of the gradient.
-                Backward::Attention(_) => Bound::Scale(96.0).with_rounding_of(ins[4]),
+                Backward::Attention { .. } => Bound::Scale(96.0).with_rounding_of(ins[4]),
                 Backward::Embedding { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Narrow { .. } | Backward::PoolSelect { .. } => Bound::Ulps(0.0),
             },

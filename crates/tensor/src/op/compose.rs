@@ -28,6 +28,11 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             let y = b.matmul(x, b.input(1))?;
             finish(b, epilogue, y, |b| Ok(b.input(2)))?
         }
+        Op::MatMulOf { act, bias } => {
+            let activated = b.unary(*act, x)?;
+            let y = b.matmul(activated, b.input(1))?;
+            finish(b, &Epilogue { bias: *bias, act: None }, y, |b| Ok(b.input(2)))?
+        }
         Op::Conv2d(conv, epilogue) => {
             let y = b.op(Op::Conv2d(*conv, Epilogue::default()), &[x, b.input(1)])?;
             finish(b, epilogue, y, |b| b.per_channel(b.input(2), 4))?
@@ -327,8 +332,11 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             b.binary(Binary::Div, tail, x)?
         }
         Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Backward::Gather { .. } => return Ok(None),
-        Backward::MatMulOf(act) => {
-            let x = b.unary(*act, b.input(1))?;
+        Backward::MatMulOf { act, .. } => {
+            let x = match act {
+                Some(act) => b.unary(*act, b.input(1))?,
+                None => b.input(1),
+            };
             b.matmul(g, x)?
         }
         Backward::Softmax { dim, log } => {
@@ -367,6 +375,6 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
         Backward::Pool { .. } | Backward::PoolSelect { .. } => return Ok(None),
         Backward::Embedding { .. } | Backward::Narrow { .. } | Backward::Resample { .. } => return Ok(None),
         // Second order goes through the definition of the forward operator.
-        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention(_) => return Ok(None),
+        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention { .. } => return Ok(None),
     }))
 }

@@ -100,6 +100,14 @@ pub enum Op {
     /// `act(a @ b + bias)`: a `[…, m, k]`, b `[…, k, n]` with broadcast batches, bias `[n]`. Accumulated in f32. With an
     /// activation whose derivative needs its input, the value before it is a second output.
     MatMul(Epilogue),
+    /// `f(a) @ b + bias`: a product of an activation that is computed as it is read, as [`Op::Unary`] of a in a's dtype would give it, and never
+    /// written. Inputs as for [`Op::MatMul`].
+    MatMulOf {
+        /// The activation.
+        act: Unary,
+        /// A bias vector is the last input.
+        bias: bool,
+    },
     /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in memory;
     /// second output as for [`Op::MatMul`].
     Conv2d(Conv2d, Epilogue),
@@ -139,7 +147,7 @@ pub enum Op {
     /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`, then a mask that broadcasts to `[…, T, S]` if
     /// it has one: bool (true takes part) or float (added to the scores). The heads of q (its third dimension from the end) may
     /// be a multiple of those of k and v (grouped queries). Outputs: `[…, T, E]`, log-sum-exp `[…, T]` (f32). A position that
-    /// sees nothing gives zeros.
+    /// sees nothing gives zeros. Where q, of four dimensions, has its heads inside positions in memory, so has the output.
     Attention(Attention),
     /// Rows of a weight `[V, D]` by index (i64 or u32) of any shape.
     Embedding,
@@ -550,8 +558,14 @@ pub enum Backward {
         /// Whether y is the logarithm.
         log: bool,
     },
-    /// `a·f(x)`: a product whose right operand is an activation that was not kept, as `Op::Unary` of x in x's dtype would give it.
-    MatMulOf(Unary),
+    /// `a·f(x)`: the gradient of a linear layer's weight, whose right operand is an activation that was not kept (as `Op::Unary` of x in x's
+    /// dtype would give it) or x itself.
+    MatMulOf {
+        /// The activation.
+        act: Option<Unary>,
+        /// Whether the sums of a's rows are a second output: the bias's gradient. Operands are matrices then.
+        sums: bool,
+    },
     /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for [`NormKind::Fixed`] mean and
     /// variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
     Norm(Norm),
@@ -588,7 +602,12 @@ pub enum Backward {
         shape: Shape,
     },
     /// Inputs: g, q, k, v, output, log-sum-exp, and the mask if it has one. Outputs: dq, dk, dv.
-    Attention(Attention),
+    Attention {
+        /// The operator.
+        attention: Attention,
+        /// Whether the gradients are one output of three parts, for q, k and v of one shape: `[3, …]`.
+        joined: bool,
+    },
     /// Inputs: g, index. Output `[rows, D]`; equal indices accumulate in f32 in order.
     Embedding {
         /// Rows of the weight.
@@ -647,7 +666,7 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Sort { .. } => "sort",
             Op::ArgMax { .. } => "argmax",
-            Op::MatMul(_) => "matmul",
+            Op::MatMul(_) | Op::MatMulOf { .. } => "matmul",
             Op::Conv2d(..) => "conv2d",
             Op::ConvTranspose2d { .. } => "conv_transpose2d",
             Op::Pool(Pool { kind: PoolKind::Max, .. }) => "max_pool2d",
@@ -693,14 +712,15 @@ impl Op {
                 Backward::Pool { .. } => "pool_backward",
                 Backward::PoolSelect { .. } => "pool_select",
                 Backward::Softmax { .. } => "softmax_backward",
-                Backward::MatMulOf(_) => "matmul_of_activation",
+                Backward::MatMulOf { act: Some(_), .. } => "matmul_of_activation",
+                Backward::MatMulOf { act: None, .. } => "matmul_with_sums",
                 Backward::Norm(_) => "norm_backward",
                 Backward::Renormalise(_) => "renormalise",
                 Backward::CrossEntropy(_) => "cross_entropy_backward",
                 Backward::Loss { .. } => "loss_backward",
                 Backward::Ternary { .. } => "ternary_backward",
                 Backward::Resample { .. } => "resample_backward",
-                Backward::Attention(_) => "attention_backward",
+                Backward::Attention { .. } => "attention_backward",
                 Backward::Embedding { .. } => "embedding_backward",
                 Backward::Narrow { .. } => "narrow_backward",
             },
@@ -721,7 +741,8 @@ impl Op {
             Op::Scan { .. } => Numerics::F32Out,
             Op::Scatter { .. } => Numerics::Promote,
             Op::Gather { .. } | Op::Sort { .. } => Numerics::Neutral,
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Numerics::Lower,
+            Op::MatMul(_) | Op::MatMulOf { .. } => Numerics::Lower,
+            Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => Numerics::Lower,
             Op::Softmax { .. } => Numerics::F32Out,
             Op::Norm(norm) => match norm.kind {
                 NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } => Numerics::F32,
@@ -756,13 +777,13 @@ impl Op {
                 | Backward::Pool { .. }
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
-                | Backward::MatMulOf(_)
+                | Backward::MatMulOf { .. }
                 | Backward::Norm(_)
                 | Backward::Renormalise(_)
                 | Backward::CrossEntropy(_)
                 | Backward::Loss { .. }
                 | Backward::Resample { .. }
-                | Backward::Attention(_)
+                | Backward::Attention { .. }
                 | Backward::Embedding { .. }
                 | Backward::Narrow { .. } => false,
             },
@@ -774,7 +795,8 @@ impl Op {
             | Op::Scatter { .. }
             | Op::Sort { .. }
             | Op::ArgMax { .. } => false,
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => false,
+            Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
             Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
         }
@@ -783,7 +805,7 @@ impl Op {
     /// Whether kernels round operands whose cast was left to whoever reads ([`crate::Array::cast_when_read`]): those that pack what they read, once.
     pub fn rounds_as_it_reads(&self) -> bool {
         match self {
-            Op::MatMul(_) | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
             // Moves nothing.
             Op::View(_) => true,
             Op::Backward(backward) => match backward {
@@ -796,13 +818,13 @@ impl Op {
                 | Backward::Pool { .. }
                 | Backward::PoolSelect { .. }
                 | Backward::Softmax { .. }
-                | Backward::MatMulOf(_)
+                | Backward::MatMulOf { .. }
                 | Backward::Norm(_)
                 | Backward::Renormalise(_)
                 | Backward::CrossEntropy(_)
                 | Backward::Loss { .. }
                 | Backward::Resample { .. }
-                | Backward::Attention(_)
+                | Backward::Attention { .. }
                 | Backward::Embedding { .. }
                 | Backward::Narrow { .. } => false,
             },
@@ -837,6 +859,7 @@ impl Op {
             | Op::Scatter { .. }
             | Op::Sort { .. }
             | Op::MatMul(_)
+            | Op::MatMulOf { .. }
             | Op::Conv2d(..)
             | Op::ConvTranspose2d { .. }
             | Op::Pool(_)

@@ -115,6 +115,7 @@ impl Op {
                 let shape = check.matmul(epilogue.bias)?;
                 with_preactivation(epilogue, dense(shape))
             }
+            Op::MatMulOf { bias, .. } => Op::MatMul(Epilogue { bias: *bias, act: None }).outs(ins, want)?,
             Op::Conv2d(conv, epilogue) => {
                 check.count(2 + epilogue.bias as usize)?;
                 check.floats(0..ins.len())?;
@@ -184,7 +185,10 @@ impl Op {
                     return check.argument(format!("dropout must lie in 0 to 1, got {}", attention.dropout));
                 }
                 let (out, lse) = check.attention()?;
-                smallvec![dense(out), stats(lse)]
+                // Then the result, with its heads side by side, is a view of it.
+                let inside = ins[0].layout.order()[..] == [0, 2, 1, 3];
+                let layout = if inside { Layout::with_order(out, &[0, 2, 1, 3]) } else { Layout::contiguous(out) };
+                smallvec![float(layout), stats(lse)]
             }
             Op::Embedding => {
                 check.count(2)?;
@@ -344,7 +348,16 @@ impl Op {
                         smallvec![dx]
                     }
                 }
-                Backward::MatMulOf(_) => Op::MatMul(Epilogue::default()).outs(ins, want)?,
+                Backward::MatMulOf { sums, .. } => {
+                    let mut outs = Op::MatMul(Epilogue::default()).outs(ins, want)?;
+                    if *sums {
+                        if ins.iter().any(|x| x.shape().rank() != 2) {
+                            return check.shape("two matrices");
+                        }
+                        outs.push(dense(Shape::from_slice(&ins[0].shape()[..1])));
+                    }
+                    outs
+                }
                 Backward::Renormalise(norm) => {
                     check.count(3 + norm.weights())?;
                     check.floats(0..ins.len())?;
@@ -375,8 +388,13 @@ impl Op {
                     }
                     smallvec![float(ins[0].layout.like(*shape))]
                 }
-                Backward::Attention(attention) => {
+                Backward::Attention { attention, joined } => {
                     check.count(6 + attention.mask as usize)?;
+                    if *joined {
+                        check.same_shape(1, 2)?;
+                        check.same_shape(1, 3)?;
+                        return Ok(smallvec![dense(Shape::new(&[&[3], &ins[1].shape()[..]].concat())?)]);
+                    }
                     smallvec![dense(*ins[1].shape()), dense(*ins[2].shape()), dense(*ins[3].shape())]
                 }
                 Backward::Embedding { rows } => {

@@ -206,10 +206,14 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 .take(shapes.len())
                 .collect()
         }
-        Backward::MatMulOf(act) => vec![each(&|i| {
-            let r = i.len();
-            g.along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, x)| a * unary(*act, x)).sum()
-        })],
+        Backward::MatMulOf { act, .. } => {
+            let product = each(&|i| {
+                let r = i.len();
+                g.along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, x)| a * act.map_or(x, |act| unary(act, x))).sum()
+            });
+            let sums = shapes.get(1).map(|shape| Dense::from_fn(shape, |i| g.along(&[i[0], 0], 1).sum()));
+            [product].into_iter().chain(sums).collect()
+        }
         Backward::Renormalise(norm) => {
             let at = 1 + norm.weights();
             vec![each(&|i| {
@@ -255,7 +259,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             vec![dx]
         }
-        Backward::Attention(attention) => {
+        Backward::Attention { attention, joined } => {
             let [q, k, v] = [&x[1], &x[2], &x[3]];
             let (scores, scale) = probabilities(attention, q, k, x.get(6), is_bool(x.get(6)));
             let r = scores.shape.len();
@@ -279,7 +283,11 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                 dq.add_row(&query, ds, k.along(&key, r - 1));
                 dk.add_row(&key, ds, q.along(&query, r - 1));
             }
-            vec![dq, dk, dv]
+            if *joined {
+                vec![Dense { shape: [&[3], &q.shape[..]].concat(), v: [dq.v, dk.v, dv.v].concat() }]
+            } else {
+                vec![dq, dk, dv]
+            }
         }
         Backward::Embedding { .. } => {
             let mut dw = Dense::zeros(shape);

@@ -87,6 +87,13 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             });
             finish(product, epilogue, x, |i| i[i.len() - 1])
         }
+        Op::MatMulOf { act, bias } => {
+            let product = each(&|i| {
+                let r = i.len();
+                x[0].along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, b)| unary(*act, a) * b).sum()
+            });
+            finish(product, &Epilogue { bias: *bias, act: None }, x, |i| i[i.len() - 1])
+        }
         Op::Conv2d(conv, epilogue) => finish(convolve(conv, &x[0], &x[1], shape), epilogue, x, |i| i[1]),
         Op::ConvTranspose2d { conv, bias, .. } => {
             let mut y = Dense::zeros(shape);

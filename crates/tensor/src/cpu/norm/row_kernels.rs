@@ -52,7 +52,7 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
         let RowForward { ahead, x, weights: [w, b], scalars, y } = self;
-        let ([mean, rstd], n) = (scalars.map(|s| L::splat(s)), y.len());
+        let ([mean, rstd], n) = ([L::splat(scalars[0]), L::splat(scalars[1])], y.len());
         let (ahead, x, w, b, body) = (&ahead[..n], &x[..n], &w[..n], &b[..n], n - n % 16);
         let affine = |x: L, w: L, b: L| ((x - mean) * rstd).mul_add(w, b);
         let mut parts = [L::splat(0.0); 16];
@@ -142,7 +142,8 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, sums: [dw, db] } = self;
-        let (scalars, mean_ahead) = ([mean, rstd, -slope, -shift].map(|s| L::splat(s)), L::broadcast(mean_ahead));
+        let scalars = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
+        let mean_ahead = L::broadcast(mean_ahead);
         let n = dx.len();
         let ([g_ahead, x_ahead], [g, x], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
         let (w, dw, db) = (&w[..n], &mut dw[..n], &mut db[..n]);

@@ -4,9 +4,11 @@
 use rayon::prelude::*;
 
 use super::{Work, halves_of, pair_up, planes_of};
-use crate::cpu::attention::{AHEAD, ExpMinus, Geometry, KEYS, Mask, QUERIES, ScoreSlope, operand};
+use crate::cpu::attention::{
+    AHEAD, AskRows, ExpMinus, Geometry, KEYS, Mask, QUERIES, ScoreSlope, operand, rows_of, rows_of_gradients, store,
+};
 use crate::cpu::gemm::workspace;
-use crate::cpu::operand::{Compute as _, Operand, elements_mut};
+use crate::cpu::operand::{Operand, elements_mut};
 use crate::cpu::softmax::Rows as _;
 use crate::cpu::tile::{Row, Segment, Tile as _};
 use crate::memory::HostBuffer;
@@ -317,10 +319,12 @@ impl Heads<'_> {
         let mut turned = workspace::<f32>(work.pool, queries.next_multiple_of(DEEP) * KEYS)?;
         let turned = turned.as_mut_slice::<f32>();
         let (mut wide, mut out) = (vec![0.0f32; g.e], vec![0.0f32; g.e]);
+        let outputs = AskRows::new(&ins[4], head, [g.t, g.e]);
         for first in (0..g.t).step_by(queries) {
             let rows = queries.min(g.t - first);
             let delta: Vec<f32> = (first..first + rows)
                 .map(|i| {
+                    outputs.at(i);
                     let (at, n) = ((head * g.t + i) * g.e, g.e);
                     f32::dot(isa, ins[0].block(isa, at, n, &mut wide), ins[4].block(isa, at, n, &mut out))
                 })
@@ -382,22 +386,21 @@ pub(super) fn forward(
     outs: &mut [ArrayMut<'_>],
 ) -> Result<bool> {
     let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
-    let (dtype, dense) = (outs[0].array().dtype(), outs.iter().all(|o| o.array().layout().is_contiguous()));
-    if !serves(&g) || planes_of(ins[2].dtype()).is_none() || !dense {
+    let dtype = outs[0].array().dtype();
+    if !serves(&g) || planes_of(ins[2].dtype()).is_none() {
         return Ok(false);
     }
     let x = [0, 1, 2].map(|i| operand(ins[i], bytes[i]));
     let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
     let heads = Heads { work, g, mask };
     let (out, lse) = outs.split_at_mut(1);
-    let (Some(out), Some(lse)) = (out[0].bytes(), lse[0].bytes()) else { return Ok(false) };
-    let size = dtype.size() * g.t * g.e;
+    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(false) };
     let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
-    out[..g.heads * size].par_chunks_mut(size).zip(lse.par_chunks_mut(g.t)).enumerate().try_for_each(|(head, (out, lse))| {
+    out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_for_each(|(head, (mut out, lse))| {
         let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
         let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
         heads.forward(head, [&x[0], &x[1], &x[2]], wide, lse)?;
-        f32::store(work.isa, wide, out, dtype);
+        store(work.isa, wide, g.e, g.e, &mut out, dtype);
         Ok::<(), crate::Error>(())
     })?;
     Ok(work.holds(0, 1))
@@ -412,21 +415,16 @@ pub(super) fn backward(
     outs: &mut [ArrayMut<'_>],
 ) -> Result<bool> {
     let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
-    let dense = outs.iter().all(|o| o.array().layout().is_contiguous());
-    if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || !dense || g.shared > 1 {
+    if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || g.shared > 1 {
         return Ok(false);
     }
     let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
     let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
     let heads = Heads { work, g, mask };
     let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
-    let dtypes: Vec<_> = outs.iter().map(|o| o.array().dtype()).collect();
-    let mut parts = outs.iter_mut().zip(extents).map(|(out, [rows, columns])| {
-        let size = out.array().dtype().size() * rows * columns;
-        out.bytes().map(|bytes| bytes[..g.heads * size].par_chunks_mut(size))
-    });
-    let (Some(Some(dq)), Some(Some(dk)), Some(Some(dv))) = (parts.next(), parts.next(), parts.next()) else { return Ok(false) };
-    dq.zip(dk).zip(dv).enumerate().try_for_each(|(head, ((dq, dk), dv))| {
+    let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
+    let [dq, dk, dv] = rows_of_gradients(outs)?;
+    dq.into_par_iter().zip(dk).zip(dv).enumerate().try_for_each(|(head, ((dq, dk), dv))| {
         let mut sums = Vec::new();
         for [rows, columns] in extents {
             let mut sum = workspace::<f32>(work.pool, rows * padded(columns))?;
@@ -436,15 +434,8 @@ pub(super) fn backward(
         if let [q, k, v] = &mut sums[..] {
             heads.backward(head, &x, [q.as_mut_slice(), k.as_mut_slice(), v.as_mut_slice()])?;
         }
-        for (((sum, [rows, columns]), out), &dtype) in sums.iter_mut().zip(extents).zip([dq, dk, dv]).zip(&dtypes) {
-            let sum = &sum.as_mut_slice::<f32>()[..rows * padded(columns)];
-            if padded(columns) == columns {
-                f32::store(work.isa, sum, out, dtype);
-                continue;
-            }
-            for (from, to) in sum.chunks(padded(columns)).zip(out.chunks_mut(columns * dtype.size())) {
-                f32::store(work.isa, &from[..columns], to, dtype);
-            }
+        for (((sum, [_, columns]), mut out), dtype) in sums.iter_mut().zip(extents).zip([dq, dk, dv]).zip(dtypes) {
+            store(work.isa, sum.as_mut_slice::<f32>(), padded(columns), columns, &mut out, dtype);
         }
         Ok::<(), crate::Error>(())
     })?;

@@ -6,18 +6,19 @@ use smallvec::SmallVec;
 use super::{Work, apart, pair_up, planes_of};
 use crate::cpu::elementwise::{activate, value_table};
 use crate::cpu::finish::{Finish, output_parts};
-use crate::cpu::gemm::{Batch, Matrix, workspace};
-use crate::cpu::operand::{BLOCK, elements_mut};
+use crate::cpu::gemm::{Batch, Fused, Matrix, workspace};
+use crate::cpu::operand::{BLOCK, elements, elements_mut};
 use crate::cpu::table::{Table, look_up};
 use crate::cpu::tile::{Row, Segment};
 use crate::cpu::values::Values;
+use crate::cpu::{reduce, row_sums, rows};
 use crate::memory::HostBuffer;
-use crate::op::{Epilogue, Unary};
+use crate::op::{Reduce, Unary};
 use crate::simd::Isa;
 use crate::simd::amx::{self, Ahead, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
 use crate::simd::prefetch;
-use crate::{Array, ArrayMut, DType, Result};
+use crate::{Array, ArrayMut, DType, Dims, Result, bf16, f16};
 
 /// Rows of the product per task at most; and where the packed right operand has no more bytes than stay in the second-level cache, with
 /// the results.
@@ -61,6 +62,7 @@ impl Act {
     /// `None` where there is no such way with the bits of [`crate::Op::Unary`].
     fn new(isa: Isa, row: Unary, x: &Array) -> Option<Act> {
         match x.dtype() {
+            _ if !x.is_written() => None,
             DType::F32 => Some(Act::Computed(row)),
             dtype => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
         }
@@ -185,7 +187,7 @@ impl<'a> Planes<'a> {
         let padded = deep.next_multiple_of(DEEP);
         let [r, c] = self.matrix.strides;
         if r == 1 && c != 1 {
-            return self.left_turned(work, [first, rows], [from, deep], ld, distance, to);
+            return self.left_turned(work, [first, rows], [from, deep], ld, distance, to, &mut []);
         }
         let mut seen = Seen::nothing();
         for i in 0..rows {
@@ -198,7 +200,7 @@ impl<'a> Planes<'a> {
         work.note(self.which, &seen);
     }
 
-    /// As [`Planes::left`], of a matrix whose columns lie densely.
+    /// As [`Planes::left`], of a matrix whose columns lie densely; adds up the rows if there is room for their sums.
     fn left_turned(
         &self,
         work: &Work<'_>,
@@ -207,6 +209,7 @@ impl<'a> Planes<'a> {
         ld: usize,
         distance: usize,
         to: &mut [u16],
+        sums: &mut [f64],
     ) {
         // A strip of rows is read that stays in the first-level cache until it is turned.
         const WIDE: usize = PANELS * SIDE;
@@ -229,8 +232,26 @@ impl<'a> Planes<'a> {
                 let to = &mut to[plane * distance + (strip + i) * ld + at..];
                 planes::turn(work.isa, &read[plane * DEEP * WIDE + i..], WIDE, to, ld);
             }
+            if !sums.is_empty() {
+                // What was read is still in the first-level cache.
+                self.add_up(work, first + strip, [from + at, part], &mut sums[strip..strip + rows]);
+            }
         }
         work.note(self.which, &seen);
+    }
+
+    /// Adds `places` inner places from `from` on to sums of rows, of a matrix whose columns lie densely and whose elements are in memory.
+    fn add_up(&self, work: &Work<'_>, first: usize, [from, places]: [usize; 2], sums: &mut [f64]) {
+        let Matrix { values, offset, strides: [_, ld] } = self.matrix;
+        let start = offset + first + from * ld;
+        match values.dtype {
+            DType::F16 => row_sums::add::<f32, f16>(work.isa, &elements(values.bytes)[start..], ld, places, sums),
+            DType::BF16 => row_sums::add::<f32, bf16>(work.isa, &elements(values.bytes)[start..], ld, places, sums),
+            // Tiles serve no other dtype.
+            DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
+                row_sums::add::<f32, f32>(work.isa, &elements(values.bytes)[start..], ld, places, sums)
+            }
+        }
     }
 
     /// Inner places `from..from + k` of the columns `first..first + columns`, at most [`PANELS`] panels of them, as panels
@@ -428,8 +449,8 @@ impl Product<'_> {
     }
 
     /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that stay in the
-    /// second-level cache.
-    fn deep(&self, work: &Work<'_>, target: Target<'_>) -> Result<()> {
+    /// second-level cache. Adds up the rows of the left one if there is room for the sums.
+    fn deep(&self, work: &Work<'_>, target: Target<'_>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, a, b }, Target { finish, dtype, out, pre }) = (self, target);
         let half = |x: usize| (x / 2).next_multiple_of(2 * SIDE);
         let halve = |[r, c]: [usize; 2]| if r >= c { [half(r), c] } else { [r, half(c)] };
@@ -452,7 +473,17 @@ impl Product<'_> {
         let len = parts * blocks(size) * rows * columns;
         let mut acc = workspace::<f32>(work.pool, len)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..len];
-        acc.par_chunks_mut(rows * columns).enumerate().try_for_each(|(i, acc)| {
+        // [part][row], of which the first block in a row of blocks has its share.
+        let mut sums_of_parts = vec![0.0; parts * sums.len()];
+        let mut pieces: Vec<&mut [f64]> = Vec::new();
+        for part in sums_of_parts.chunks_mut(m) {
+            for piece in part.chunks_mut(rows) {
+                pieces.push(piece);
+                pieces.resize_with(pieces.len() + across - 1, Default::default);
+            }
+        }
+        pieces.resize_with(parts * blocks(size), Default::default);
+        acc.par_chunks_mut(rows * columns).zip(pieces).enumerate().try_for_each(|(i, (acc, sums))| {
             let (start, block) = (i / blocks(size) * part, i % blocks(size));
             let (first, left) = (block / across * rows, block % across * columns);
             let (rows, wide) = (rows.min(m - first), columns.min(n - left));
@@ -467,7 +498,9 @@ impl Product<'_> {
             for from in (start..end).step_by(stretch) {
                 let len = stretch.min(end - from);
                 for i in (0..rows).step_by(ROWS) {
-                    a.left(work, [first + i, ROWS.min(rows - i)], [from, len], lda, distance, &mut slab[i * lda..]);
+                    let count = ROWS.min(rows - i);
+                    let sums = if sums.is_empty() { &mut [][..] } else { &mut sums[i..i + count] };
+                    a.left_turned(work, [first + i, count], [from, len], lda, distance, &mut slab[i * lda..], sums);
                 }
                 for (j, panels) in packed.chunks_mut(PANELS * panel).enumerate() {
                     let at = j * PANELS * SIDE;
@@ -500,6 +533,7 @@ impl Product<'_> {
         if !work.is_exact() {
             return Ok(());
         }
+        row_sums::total(&sums_of_parts, sums);
         let acc = &*acc;
         output_parts(out, Some(pre), n * dtype.size())
             .into_par_iter()
@@ -524,8 +558,9 @@ impl Product<'_> {
         Ok(())
     }
 
-    /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before.
-    fn wide(&self, work: &Work<'_>, target: Target<'_>) -> Result<()> {
+    /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before and added up if
+    /// there is room for their sums.
+    fn wide(&self, work: &Work<'_>, target: Target<'_>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         let columns = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(3 * PANELS * SIDE);
@@ -536,13 +571,23 @@ impl Product<'_> {
         let blocks = m.div_ceil(STRIP);
         let len = self.padded().div_ceil(deep) * blocks * size;
         let mut left = work.halves(len)?;
-        left.as_mut_slice::<u16>()[..len].par_chunks_mut(size).enumerate().for_each(|(i, to)| {
+        // [part][row]
+        let mut sums_of_parts = vec![0.0; len / (blocks * size) * sums.len()];
+        let mut pieces: Vec<&mut [f64]> = sums_of_parts.chunks_mut(m).flat_map(|part| part.chunks_mut(STRIP)).collect();
+        pieces.resize_with(len / size, Default::default);
+        left.as_mut_slice::<u16>()[..len].par_chunks_mut(size).zip(pieces).enumerate().for_each(|(i, (to, sums))| {
             let (from, first) = (i / blocks * deep, i % blocks * STRIP);
-            self.a.left(work, [first, STRIP.min(m - first)], [from, deep.min(k - from)], lda, STRIP * lda, to);
+            let (rows, deep) = ([first, STRIP.min(m - first)], [from, deep.min(k - from)]);
+            if sums.is_empty() {
+                self.a.left(work, rows, deep, lda, STRIP * lda, to);
+            } else {
+                self.a.left_turned(work, rows, deep, lda, STRIP * lda, to, sums);
+            }
         });
         if !work.is_exact() {
             return Ok(());
         }
+        row_sums::total(&sums_of_parts, sums);
         let left = super::halves_of(&left);
         let len = n.div_ceil(columns) * m * columns;
         let mut acc = workspace::<f32>(work.pool, len)?;
@@ -601,33 +646,27 @@ impl Product<'_> {
     }
 }
 
-/// With `of`, the right operand is that activation of the input.
-pub(super) fn matmul(
-    work: &Work<'_>,
-    epilogue: Epilogue,
-    of: Option<Unary>,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<bool> {
+pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<bool> {
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
     let batch = Batch::new(&shape, ins, bytes);
     let [m, k, n] = batch.extents;
     if m <= SKINNY || n < SIDE || k < SIDE || m * n * k < SMALL {
         return Ok(false);
     }
-    let act = of.map(|row| Act::new(work.isa, row, ins[1]));
-    if act.is_some_and(|act| act.is_none()) {
+    let acts = [(fused.left, ins[0]), (fused.right, ins[1])].map(|(row, x)| row.map(|row| Act::new(work.isa, row, x)));
+    if acts.iter().any(|act| act.is_some_and(|act| act.is_none())) {
         return Ok(false);
     }
-    let finish = Finish::<f32>::new(work.isa, epilogue, ins, bytes);
+    let finish = Finish::<f32>::new(work.isa, fused.epilogue, ins, bytes);
+    let packs = fused.sums_rows(ins, outs);
+    let (outs, sums) = outs.split_at_mut(outs.len() - fused.sums as usize);
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(true) };
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
     let product = |i: usize| {
         let (a, b) = batch.operands(i);
-        Product { m, k, n, a: Planes::new(0, a, None), b: Planes::new(1, b, act.flatten()) }
+        Product { m, k, n, a: Planes::new(0, a, acts[0].flatten()), b: Planes::new(1, b, acts[1].flatten()) }
     };
     let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {
@@ -639,14 +678,15 @@ pub(super) fn matmul(
         return Ok(work.holds(0, 1));
     }
     let mut common = None;
+    let mut sums_of_a = vec![0.0; if packs && (n > m || parts.len() == 1 && product(0).is_deep()) { m } else { 0 }];
     for (i, part) in parts.into_iter().enumerate() {
         let product = product(i);
         if product.is_deep() {
-            product.deep(work, target(part))?;
+            product.deep(work, target(part), &mut sums_of_a)?;
             continue;
         }
         if n > m {
-            product.wide(work, target(part))?;
+            product.wide(work, target(part), &mut sums_of_a)?;
             continue;
         }
         if common.is_none() || !batch.shares_b {
@@ -656,5 +696,13 @@ pub(super) fn matmul(
             product.tall(work, super::halves_of(packed), target(part), true)?;
         }
     }
-    Ok(work.holds(0, 1))
+    let holds = work.holds(0, 1);
+    if let (true, [sums]) = (holds, sums) {
+        if sums_of_a.is_empty() {
+            reduce::reduce::<f32>(work.isa, Reduce::Sum, Dims::one(1), ins[0], bytes[0], sums);
+        } else {
+            rows::write(work.isa, &sums_of_a, sums);
+        }
+    }
+    Ok(holds)
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
 
+use super::gemm::Fused;
 use super::operand::{Operand, elements};
 use super::tile::Tile as _;
 use super::values::Values;
@@ -46,8 +47,14 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     }
     let work = Work::new(isa, pool, ins);
     match op {
-        Op::MatMul(epilogue) => gemm::matmul(&work, *epilogue, None, ins, bytes, outs),
-        Op::Backward(Backward::MatMulOf(act)) => gemm::matmul(&work, Epilogue::default(), Some(*act), ins, bytes, outs),
+        Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs),
+        Op::MatMulOf { act, bias } => {
+            let epilogue = Epilogue { bias: *bias, act: None };
+            gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)
+        }
+        Op::Backward(Backward::MatMulOf { act, sums }) => {
+            gemm::matmul(&work, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)
+        }
         Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
         Op::ConvTranspose2d { conv, bias, .. } => {
             let bias = bias.then(|| (ins[2], bytes[2]));
@@ -56,7 +63,7 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
         Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
         Op::Backward(Backward::Conv2dWeight { conv, .. }) => over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
         Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
-        Op::Backward(Backward::Attention(attention)) => attention::backward(&work, attention, ins, bytes, outs),
+        Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, bytes, outs),
         Op::Backward(
             Backward::Unary(_)
             | Backward::Binary { .. }
