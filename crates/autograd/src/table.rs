@@ -101,7 +101,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Reduce { .. } => Saves::inputs(&[0]).and_outputs(&[0]),
         Op::MatMul(epilogue) | Op::Conv2d(_, epilogue) => contraction(epilogue),
         Op::ConvTranspose2d { .. } => product(),
-        // The kernel finds the largest again: the output waits for nobody else in a network that copies or flattens it.
+        // The gradient finds the largest again: an output that was only copied or flattened need not wait for it.
         Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
