@@ -77,7 +77,9 @@ fn a_convolutions_relu_needs_no_second_gradient_of_its_size() {
 #[test]
 fn a_contractions_larger_operand_is_gone_before_its_gradient_is_made() {
     let _alone = alone();
-    let x = Var::leaf(normal(&[4, 64, 64, 64], 1, DType::F32));
+    // Channels last, as gradients by images are: a leaf's gradient is copied into the leaf's order.
+    let image = Var::constant(normal(&[4, 64, 64, 64], 1, DType::F32)).permute(&[0, 3, 1, 2]).unwrap();
+    let x = Var::leaf(image.array().clone());
     let kernel = Var::leaf(normal(&[4, 64, 1, 1], 2, DType::F32));
     // What only the contraction saves: a multiple, whose own gradient saves nothing.
     let twice = |v: &Var| v.scalar(binade_tensor::op::Binary::Mul, 2.0, false).unwrap();
