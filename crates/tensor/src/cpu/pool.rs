@@ -32,8 +32,12 @@ fn largest<L: Lanes>(x: &[L::Elem], taps: &[usize], c: usize, len: usize) -> L
 where
     L::Elem: Copy + Default,
 {
-    let at = |tap: usize| load::<L>(&x[..tap + len], tap + c, L::Elem::default());
-    taps.iter().fold(L::splat(f64::NEG_INFINITY), |best, &tap| at(tap).max(best))
+    // A loop: the closure of a fold would be compiled without the instruction set.
+    let mut best = L::splat(f64::NEG_INFINITY);
+    for &tap in taps {
+        best = load::<L>(&x[..tap + len], tap + c, L::Elem::default()).max(best);
+    }
+    best
 }
 
 /// One window forward: `y = max x[tap]`, or `factor·Σ x[tap]`.
