@@ -343,7 +343,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         }
     }
     let device = gradient.array().device().clone();
-    gradients(op, &Context::new(op, path, &metas, needs, values, activated, &device), gradient)
+    gradients(op, &mut Context::new(op, path, &metas, needs, values, activated, &device), gradient)
 }
 
 /// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.

@@ -105,7 +105,8 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         // The slope needs the argument too.
         Op::MatMulOf { .. } if needs[0] => Saves::inputs(&[0, 1]),
         Op::MatMulOf { .. } => product(),
-        Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]).and_outputs(&[0]),
+        // The gradient finds the largest again: an output that was only copied or flattened need not wait for it.
+        Op::Pool(pool) if pool.kind == PoolKind::Max => Saves::inputs(&[0]),
         Op::Pool(_) => Saves::NONE,
         Op::Softmax { .. } => Saves::NONE.and_outputs(&[0]),
         // x, weights (which live anyway) and statistics; an activation's argument is computed again from them.
@@ -275,23 +276,54 @@ impl<'a, V: Value> Context<'a, V> {
         self.view(&summed, View::Reshape(*shape))
     }
 
-    /// The gradient in front of an epilogue's activation.
-    fn before_act(&self, epilogue: &Epilogue, g: V) -> Result<V> {
+    /// The gradient in front of an epilogue's activation, for which alone an output was saved.
+    fn before_act(&mut self, epilogue: &Epilogue, g: V) -> Result<V> {
         let Some(act) = epilogue.act else { return Ok(g) };
         let dtype = g.dtype();
-        let saved = match act.saved() {
-            Saved::Output => self.output(0)?,
-            Saved::Input => self.output(1)?,
+        let output = match act.saved() {
+            Saved::Output => 0,
+            Saved::Input => 1,
             Saved::Nothing => return self.run(Op::Backward(Backward::Unary(act)), &[&g, &g], dtype),
         };
-        self.run_over(Op::Backward(Backward::Unary(act)), g, &[saved], dtype)
+        let before = self.run_over(Op::Backward(Backward::Unary(act)), g, &[self.output(output)?], dtype)?;
+        self.release(self.metas.len() + output);
+        Ok(before)
+    }
+
+    /// Gives up a saved input or output that has served: its memory is there for the gradients still to come.
+    fn release(&mut self, i: usize) {
+        if let Some(value) = self.values.get_mut(i) {
+            *value = None;
+        }
+        if i == 0 {
+            self.activated = None;
+        }
+    }
+
+    /// The gradients of a contraction's two operands, that of the smaller one first: it is all that reads the larger one, whose own gradient can then
+    /// take the memory.
+    fn contraction(
+        &mut self,
+        first: impl Fn(&Self) -> Result<V>,
+        mut second: impl FnMut(&Self) -> Result<V>,
+    ) -> Result<Grads<V>> {
+        let mut grads: Grads<V> = smallvec![None, None];
+        let larger = usize::from(self.shape(0).numel() < self.shape(1).numel());
+        for i in [1 - larger, larger] {
+            if self.needs[i] {
+                grads[i] = Some(if i == 0 { first(self)? } else { second(self)? });
+            }
+            self.release(1 - i);
+        }
+        Ok(grads)
     }
 }
 
 /// The gradient of each input that needs one, in the input's dtype (of a cast perhaps a narrower one).
-pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<Grads<V>> {
+pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
     // Evaluated only if input i needs a gradient.
-    let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if c.needs[i] { f().map(Some) } else { Ok(None) } };
+    let needs = c.needs.clone();
+    let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if needs[i] { f().map(Some) } else { Ok(None) } };
     Ok(match op {
         Op::Unary(row) => {
             let op = Op::Backward(Backward::Unary(*row));
@@ -417,13 +449,9 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         }
         Op::MatMul(epilogue) => {
             let g = c.before_act(epilogue, g)?;
-            let dx = when(0, &|| matmul_lhs(c, &g))?;
-            linear(c, &g, dx, None, epilogue.bias)?
+            linear(c, &g, None, epilogue.bias)?
         }
-        Op::MatMulOf { act, bias } => {
-            let dx = || c.run_over(Op::Backward(Backward::Unary(*act)), matmul_lhs(c, &g)?, &[c.input(0)?], c.dtype(0));
-            linear(c, &g, when(0, &dx)?, Some(*act), *bias)?
-        }
+        Op::MatMulOf { act, bias } => linear(c, &g, Some(*act), *bias)?,
         Op::Conv2d(conv, epilogue) => {
             let g = c.before_act(epilogue, g)?;
             // Recorded, each is an operator of its own, which has a gradient.
@@ -433,13 +461,12 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
                 let outs = V::run_all(op, &[&g, c.input(0)?, c.input(1)?], c.device, c.dtype(0))?;
                 return Ok(outs.into_iter().map(Some).collect());
             }
-            let dx =
-                || c.run(Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) }), &[&g, c.input(1)?], c.dtype(0));
-            let dw = || {
-                c.run(Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) }), &[&g, c.input(0)?], c.dtype(1))
-            };
+            let input = Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(0) });
+            let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
+            let dx = |c: &Context<'_, V>| c.run(input.clone(), &[&g, c.input(1)?], c.dtype(0));
+            let dw = |c: &Context<'_, V>| c.run(weight.clone(), &[&g, c.input(0)?], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
-            let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
+            let mut grads = c.contraction(dx, dw)?;
             if epilogue.bias {
                 grads
                     .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
@@ -447,11 +474,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
             grads
         }
         Op::ConvTranspose2d { conv, bias, .. } => {
-            let dx = || c.run(Op::Conv2d(*conv, Epilogue::default()), &[&g, c.input(1)?], c.dtype(0));
             let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
-            let dw = || c.run(weight.clone(), &[c.input(0)?, &g], c.dtype(1));
+            let dx = |c: &Context<'_, V>| c.run(Op::Conv2d(*conv, Epilogue::default()), &[&g, c.input(1)?], c.dtype(0));
+            let dw = |c: &Context<'_, V>| c.run(weight.clone(), &[c.input(0)?, &g], c.dtype(1));
             let pixels = Dims::one(0).with(2).with(3);
-            let mut grads: Grads<V> = smallvec![when(0, &dx)?, when(1, &dw)?];
+            let mut grads = c.contraction(dx, dw)?;
             if *bias {
                 grads
                     .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
@@ -461,7 +488,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &Context<'_, V>, g: V) -> Result<G
         Op::Pool(pool) => {
             let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
             smallvec![Some(match pool.kind {
-                PoolKind::Max => c.run(op, &[&g, c.input(0)?, c.output(0)?], c.dtype(0))?,
+                PoolKind::Max => c.run(op, &[&g, c.input(0)?], c.dtype(0))?,
                 PoolKind::Avg => c.run(op, &[&g], c.dtype(0))?,
             })]
         }
@@ -625,11 +652,11 @@ fn adjoint<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<G
         // Which element was largest does not change with x.
         Backward::Pool { pool, .. } => {
             let op = Op::Backward(Backward::PoolSelect { pool: *pool, shape: *c.shape(0) });
-            smallvec![Some(c.run(op, &[g, c.input(1)?, c.input(2)?], c.dtype(0))?), None, None]
+            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
         }
         Backward::PoolSelect { pool, .. } => {
             let op = Op::Backward(Backward::Pool { pool: *pool, shape: *c.shape(0) });
-            smallvec![Some(c.run(op, &[g, c.input(1)?, c.input(2)?], c.dtype(0))?), None, None]
+            smallvec![Some(c.run(op, &[g, c.input(1)?], c.dtype(0))?), None]
         }
         // The constant of a padding has no part in a gradient.
         Backward::Resample { map, .. } => {
@@ -703,16 +730,24 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     c.fit(product, 0)
 }
 
-/// The gradients of a product whose left operand, an activation of what it is given perhaps, has the gradient `dx`, by its other operands.
-fn linear<V: Value>(c: &Context<'_, V>, g: &V, dx: Option<V>, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
+/// The gradients of a product's operands, of which the left one is perhaps an activation `of` what is given, and of its bias.
+fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
     let wants_sums = bias && c.needs[2];
-    let (dw, sums) = if c.needs[1] {
-        let (dw, sums) = matmul_rhs(c, g, of, wants_sums)?;
-        (Some(dw), sums)
-    } else {
-        (None, None)
+    let mut sums = None;
+    let mut dw = |c: &Context<'_, V>| {
+        let (dw, with) = matmul_rhs(c, g, of, wants_sums)?;
+        sums = with;
+        Ok(dw)
     };
-    let mut grads: Grads<V> = smallvec![dx, dw];
+    let mut grads = match of {
+        None => c.contraction(|c| matmul_lhs(c, g), dw)?,
+        // The argument is read for both gradients.
+        Some(act) => {
+            let dx = || c.run_over(Op::Backward(Backward::Unary(act)), matmul_lhs(c, g)?, &[c.input(0)?], c.dtype(0));
+            let dx = if c.needs[0] { Some(dx()?) } else { None };
+            smallvec![dx, if c.needs[1] { Some(dw(c)?) } else { None }]
+        }
+    };
     if bias {
         grads.push(if wants_sums && sums.is_none() { Some(c.fit(g.clone(), 2)?) } else { sums });
     }

@@ -75,6 +75,23 @@ fn a_convolutions_relu_needs_no_second_gradient_of_its_size() {
 }
 
 #[test]
+fn a_contractions_larger_operand_is_gone_before_its_gradient_is_made() {
+    let _alone = alone();
+    // Channels last, as gradients by images are: a leaf's gradient is copied into the leaf's order.
+    let image = Var::constant(normal(&[4, 64, 64, 64], 1, DType::F32)).permute(&[0, 3, 1, 2]).unwrap();
+    let x = Var::leaf(image.array().clone());
+    let kernel = Var::leaf(normal(&[4, 64, 1, 1], 2, DType::F32));
+    // What only the contraction saves: a multiple, whose own gradient saves nothing.
+    let twice = x.scalar(binade_tensor::op::Binary::Mul, 2.0, false).unwrap();
+    let loss = twice.conv2d(&kernel, None, Conv2d::default(), Some(Unary::Relu)).unwrap().sum(&[], false).unwrap();
+    drop(twice);
+    let ((), bytes) = peak(|| drop(loss.backward().unwrap()));
+    // Gradients of 256 KiB, and scratch.
+    let larger = 4 * 4 * 64 * 64 * 64;
+    assert!(bytes < larger / 2, "{bytes} bytes above those of the operand, which has {larger}");
+}
+
+#[test]
 fn the_sum_of_two_gradients_takes_the_memory_of_one() {
     let _alone = alone();
     let x = Var::leaf(normal(&SHAPE, 1, DType::F32));

@@ -342,3 +342,18 @@ fn a_sums_operand_that_was_changed_in_place_is_a_named_error() {
         assert!(matches!(y.backward(), Err(Error::Changed { .. })), "operand {which}");
     }
 }
+
+#[test]
+fn maximum_pooling_keeps_its_input_and_no_output() {
+    let _alone = alone();
+    let x = leaf(&[2, 32, 16, 16], 1, DType::F32);
+    let before = live();
+    let y = x.max_pool2d([2, 2], [2, 2], [0, 0]).unwrap();
+    let out = y.array().numel() * 4;
+    assert_eq!(live() - before, out);
+    let loss = y.sum(&[], false).unwrap();
+    drop(y);
+    assert!(live() - before < out);
+    let gradient = loss.backward().unwrap().get(&x).unwrap().to_f64_vec().unwrap();
+    assert_eq!((gradient.iter().sum::<f64>(), gradient.iter().all(|&g| g == 0.0 || g == 1.0)), (out as f64 / 4.0, true));
+}

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Place};
 
 /// What a buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +45,14 @@ impl Class {
             Class::Casts => "casts",
             Class::Indices => "indices",
             Class::Workspace => "workspace",
+        }
+    }
+
+    /// Where a large buffer goes.
+    const fn place(self) -> Place {
+        match self {
+            Class::Gradients | Class::Workspace => Place::Smallest,
+            Class::Weights | Class::Optimizer | Class::Activations | Class::Casts | Class::Indices => Place::Lowest,
         }
     }
 }
@@ -178,7 +186,7 @@ impl Pool {
     /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the system
     /// has no memory left.
     pub fn alloc(&self, bytes: usize, class: Class) -> Option<HostBuffer> {
-        let block = if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes)?) } else { self.small(bytes)? };
+        let block = if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes, class.place())?) } else { self.small(bytes)? };
         self.0.accounting.add(class, bytes);
         Some(HostBuffer { block, bytes, class, pool: self.clone() })
     }

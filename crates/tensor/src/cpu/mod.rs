@@ -280,7 +280,7 @@ impl Cpu {
             Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
             Backward::Depthwise { conv, .. } => conv::depthwise_backward::<C>(isa, memory, conv, ins, bytes, outs)?,
             Backward::Pool { pool, .. } => {
-                debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 3 } else { 1 });
+                debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 2 } else { 1 });
                 pool::backward::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?;
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,

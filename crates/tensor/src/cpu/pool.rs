@@ -26,6 +26,20 @@ fn taps(pool: &Pool, x: &Shape, oy: usize, ox: usize, mut each: impl FnMut(usize
     }
 }
 
+/// The largest of `x` under the window's pixels, `len` channels each, in lanes from channel `c` on.
+#[inline(always)]
+fn largest<L: Lanes>(x: &[L::Elem], taps: &[usize], c: usize, len: usize) -> L
+where
+    L::Elem: Copy + Default,
+{
+    // A loop: the closure of a fold would be compiled without the instruction set.
+    let mut best = L::splat(f64::NEG_INFINITY);
+    for &tap in taps {
+        best = load::<L>(&x[..tap + len], tap + c, L::Elem::default()).max(best);
+    }
+    best
+}
+
 /// One window forward: `y = max x[tap]`, or `factor·Σ x[tap]`.
 pub struct Window<'a, C> {
     x: &'a [C],
@@ -44,7 +58,7 @@ impl<C: Copy + Default> Window<'_, C> {
         for c in (0..y.len()).step_by(L::N) {
             let at = |tap: usize| load::<L>(&x[..tap + y.len()], tap + c, C::default());
             let value = match kind {
-                PoolKind::Max => taps.iter().fold(L::splat(f64::NEG_INFINITY), |best, &tap| at(tap).max(best)),
+                PoolKind::Max => largest::<L>(x, taps, c, y.len()),
                 PoolKind::Avg => taps.iter().fold(L::splat(0.0), |sum, &tap| sum + at(tap)) * factor,
             };
             store(value, y, c, C::default());
@@ -60,11 +74,11 @@ impl Kernel for Window<'_, f32> {
     }
 }
 
-/// One window backward. For a maximum the gradient goes to the first element that equals it.
+/// One window backward. For a maximum the gradient goes to the first element that equals it, which is found again.
 pub struct WindowBackward<'a, C> {
     g: &'a [C],
-    /// Image and maximum.
-    max: Option<(&'a [C], &'a [C])>,
+    /// The image, for a maximum.
+    max: Option<&'a [C]>,
     taps: &'a [usize],
     factor: f64,
     dx: &'a mut [C],
@@ -78,8 +92,8 @@ impl<C: Copy + Default> WindowBackward<'_, C> {
         for c in (0..n).step_by(L::N) {
             let mut left = load::<L>(g, c, zero);
             match max {
-                Some((x, y)) => {
-                    let y = load::<L>(y, c, zero);
+                Some(x) => {
+                    let y = largest::<L>(x, taps, c, n);
                     for &tap in taps {
                         let x = load::<L>(&x[..tap + n], tap + c, zero);
                         let none = L::splat(0.0);
@@ -173,7 +187,7 @@ pub(super) fn forward<C: Pooled>(
     Ok(())
 }
 
-/// Inputs g, and for max x and y: the gradient of a window goes to its first element that equals y.
+/// Inputs g, and for max x: the gradient of a window goes to the first of its largest elements.
 pub(super) fn backward<C: Pooled>(
     isa: Isa,
     memory: &Memory,
@@ -186,30 +200,22 @@ pub(super) fn backward<C: Pooled>(
     let (c, size) = (shape[1], shape[1] * shape[2] * shape[3]);
     let windows = gs[2] * gs[3];
     let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[i].shape(), &[0, 2, 3, 1]);
-    let (g, max) = (operand(0), (pool.kind == PoolKind::Max).then(|| (operand(1), operand(2))));
+    let (g, max) = (operand(0), (pool.kind == PoolKind::Max).then(|| operand(1)));
     let failed = AtomicBool::new(false);
     fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], size, |n, dx| {
         dx.fill(C::zero());
         let needed = |o: &Operand<'_>, len: usize| if o.is_borrowed::<C>(len) { 0 } else { len };
-        let parts = match &max {
-            Some((x, y)) => [needed(&g, windows * c), needed(x, size), needed(y, windows * c)],
-            None => [needed(&g, windows * c), 0, 0],
-        };
+        let parts = [needed(&g, windows * c), max.as_ref().map_or(0, |x| needed(x, size))];
         let bytes = parts.iter().sum::<usize>() * size_of::<C>();
         let Some(mut buffer) = memory.alloc(bytes, Class::Workspace) else { return failed.store(true, Relaxed) };
         let (pg, rest) = buffer.as_mut_slice::<C>().split_at_mut(parts[0]);
-        let (px, rest) = rest.split_at_mut(parts[1]);
         let g = g.block(isa, n * windows * c, windows * c, pg);
-        let max = max.as_ref().map(|(x, y)| {
-            let py = &mut rest[..parts[2]];
-            (x.block(isa, n * size, size, px), y.block(isa, n * windows * c, windows * c, py))
-        });
+        let max = max.as_ref().map(|x| x.block(isa, n * size, size, &mut rest[..parts[1]]));
         let mut places: SmallVec<[usize; 16]> = SmallVec::new();
         for (window, g) in g.chunks_exact(c).enumerate() {
             let (oy, ox) = (window / gs[3], window % gs[3]);
             places.clear();
             taps(pool, &shape, oy, ox, |pixel| places.push(pixel * c));
-            let max = max.map(|(x, y)| (x, &y[window * c..(window + 1) * c]));
             let factor = if max.is_some() { 1.0 } else { 1.0 / pool.divisor([oy, ox], [shape[2], shape[3]]) as f64 };
             C::window_backward(isa, WindowBackward { g, max, taps: &places, factor, dx });
         }
@@ -220,7 +226,7 @@ pub(super) fn backward<C: Pooled>(
     Ok(())
 }
 
-/// Inputs g (of x's shape), x, y: of each window the element of g where x first equals y.
+/// Inputs g (of x's shape), x: of each window the element of g where x is first largest.
 pub(super) fn select<C: Compute>(
     isa: Isa,
     memory: &Memory,
@@ -232,19 +238,18 @@ pub(super) fn select<C: Compute>(
     let shape = *ins[1].shape();
     let (g, x) = (image::<C>(isa, memory, ins[0], bytes[0])?, image::<C>(isa, memory, ins[1], bytes[1])?);
     let (g, x, c) = (g.as_slice(), x.as_slice(), shape[1]);
-    let y = Operand::new(ins[2], bytes[2], ins[2].shape(), &[0, 2, 3, 1]);
     let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
     fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], c, |row, to| {
         let (ox, oy, n) = (row % ow, row / ow % oh, row / (ow * oh));
         let first = n * shape[2] * shape[3] * c;
-        let (mut largest, mut taken) = (vec![C::zero(); c], vec![false; c]);
-        y.load(isa, row * c, &mut largest);
+        let mut largest: Vec<Option<C>> = vec![None; c];
         to.fill(C::zero());
         taps(pool, &shape, oy, ox, |pixel| {
             let at = first + pixel * c;
             for i in 0..c {
-                if !taken[i] && (x[at + i] == largest[i] || x[at + i].is_nan()) {
-                    taken[i] = true;
+                // NaN is larger than all but another.
+                if largest[i].is_none_or(|best| best < x[at + i] || x[at + i].is_nan() && !best.is_nan()) {
+                    largest[i] = Some(x[at + i]);
                     to[i] = g[at + i];
                 }
             }

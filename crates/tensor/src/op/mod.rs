@@ -536,7 +536,7 @@ pub enum Backward {
         /// Whether there is a bias.
         bias: bool,
     },
-    /// Inputs: g, then x and y for max (the gradient goes to the first element of the window that equals y).
+    /// Inputs: g, then x for max (the gradient goes to the first of the window's largest elements).
     Pool {
         /// Window.
         pool: Pool,
@@ -544,7 +544,7 @@ pub enum Backward {
         shape: Shape,
     },
     /// The adjoint of [`Backward::Pool`] for max: of a tensor of x's shape, the elements where x was largest. Inputs: the
-    /// tensor, x, y.
+    /// tensor, x.
     PoolSelect {
         /// Window.
         pool: Pool,

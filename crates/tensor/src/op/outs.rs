@@ -323,14 +323,14 @@ impl Op {
                     [float(Layout::channels_last(*ins[1].shape())), weight].into_iter().chain(bias).collect()
                 }
                 Backward::Pool { shape, pool } => {
-                    check.count(if pool.kind == PoolKind::Max { 3 } else { 1 })?;
+                    check.count(if pool.kind == PoolKind::Max { 2 } else { 1 })?;
                     let layout = if pool.kind == PoolKind::Max { ins[1].layout } else { ins[0].layout };
                     smallvec![float(layout.like(*shape))]
                 }
-                Backward::PoolSelect { .. } => {
-                    check.count(3)?;
+                Backward::PoolSelect { shape, .. } => {
+                    check.count(2)?;
                     check.same_shape(0, 1)?;
-                    smallvec![like(2)]
+                    smallvec![float(ins[1].layout.like(*shape))]
                 }
                 Backward::Softmax { .. } => {
                     check.count(2)?;

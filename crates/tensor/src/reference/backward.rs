@@ -1,7 +1,7 @@
 //! Kernels of the backward pass, from their definitions.
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope, unary};
-use super::forward::{divisor, groups, is_bool, kept, key_head, places, places_of, probabilities, products, softmax};
+use super::forward::{divisor, groups, is_bool, kept, key_head, places, places_of, probabilities, products, softmax, window};
 use super::{Dense, unflatten};
 use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
@@ -111,39 +111,18 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             let mut dx = Dense::zeros(shape);
             for flat in 0..g.v.len() {
                 let o = unflatten(flat, &g.shape);
-                let mut taken = false;
-                for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                    let y = (o[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
-                    let xx = (o[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
-                    if y < 0 || xx < 0 || y as usize >= shape[2] || xx as usize >= shape[3] {
-                        continue;
+                match pool.kind {
+                    PoolKind::Avg => {
+                        window(pool, shape, &o).iter().for_each(|at| dx.add(at, g.v[flat] / divisor(pool, shape, &o)));
                     }
-                    let at = [o[0], o[1], y as usize, xx as usize];
-                    match pool.kind {
-                        PoolKind::Avg => dx.add(&at, g.v[flat] / divisor(pool, shape, &o)),
-                        PoolKind::Max if !taken && (x[1].at(&at) == x[2].v[flat] || x[1].at(&at).is_nan()) => {
-                            taken = true;
-                            dx.add(&at, g.v[flat]);
-                        }
-                        PoolKind::Max => {}
-                    }
+                    PoolKind::Max => first_largest(&x[1], &window(pool, shape, &o)).iter().for_each(|at| dx.add(at, g.v[flat])),
                 }
             }
             vec![dx]
         }
-        Backward::PoolSelect { pool, .. } => vec![each(&|o| {
-            for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                let y = (o[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
-                let xx = (o[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
-                if y >= 0 && xx >= 0 && (y as usize) < x[1].shape[2] && (xx as usize) < x[1].shape[3] {
-                    let at = [o[0], o[1], y as usize, xx as usize];
-                    if x[1].at(&at) == x[2].at(o) || x[1].at(&at).is_nan() {
-                        return g.at(&at);
-                    }
-                }
-            }
-            0.0
-        })],
+        Backward::PoolSelect { pool, .. } => {
+            vec![each(&|o| first_largest(&x[1], &window(pool, &x[1].shape, o)).map_or(0.0, |at| g.at(&at)))]
+        }
         Backward::Softmax { dim, log } => {
             let index = |i: &[usize], j: usize| {
                 let mut at = i.to_vec();
@@ -307,4 +286,12 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             vec![out]
         }
     }
+}
+
+/// Of some pixels the first where `x` is largest; NaN is larger than all.
+fn first_largest(x: &Dense, window: &[[usize; 4]]) -> Option<[usize; 4]> {
+    window.iter().copied().reduce(|best, at| {
+        let (a, b) = (x.at(&best), x.at(&at));
+        if a.is_nan() || b <= a { best } else { at }
+    })
 }

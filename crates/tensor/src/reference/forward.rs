@@ -101,14 +101,7 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             vec![each(&|i| y.at(i) + if *bias { x[2].v[i[1]] } else { 0.0 })]
         }
         Op::Pool(pool) => vec![each(&|i| {
-            let mut window = Vec::new();
-            for (ky, kx) in (0..pool.kernel[0]).flat_map(|ky| (0..pool.kernel[1]).map(move |kx| (ky, kx))) {
-                let y = (i[2] * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.padding[0] as isize;
-                let xx = (i[3] * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.padding[1] as isize;
-                if y >= 0 && xx >= 0 && (y as usize) < x[0].shape[2] && (xx as usize) < x[0].shape[3] {
-                    window.push(x[0].at(&[i[0], i[1], y as usize, xx as usize]));
-                }
-            }
+            let window: Vec<f64> = window(pool, &x[0].shape, i).iter().map(|at| x[0].at(at)).collect();
             match pool.kind {
                 PoolKind::Max => reduce(Reduce::Max, &window),
                 PoolKind::Avg => window.iter().sum::<f64>() / divisor(pool, &x[0].shape, i),
@@ -203,6 +196,14 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         }
         Op::Backward(backward) => super::backward::backward(backward, x, shapes),
     })
+}
+
+/// Pixels of an image of shape `x` under the window of output pixel `o`, in row-major order.
+pub(super) fn window(pool: &Pool, x: &[usize], o: &[usize]) -> Vec<[usize; 4]> {
+    let at = |d: usize, k: usize| (o[d + 2] * pool.stride[d] + k * pool.dilation[d]).checked_sub(pool.padding[d]);
+    let inside = |d: usize, k: usize| at(d, k).filter(|&p| p < x[d + 2]);
+    let row = |y: usize| (0..pool.kernel[1]).filter_map(move |kx| Some([o[0], o[1], y, inside(1, kx)?]));
+    (0..pool.kernel[0]).filter_map(|ky| inside(0, ky)).flat_map(row).collect()
 }
 
 /// Taps of a mean that count: those inside, or all up to the end of the padding.
