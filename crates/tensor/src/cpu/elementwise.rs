@@ -307,7 +307,7 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
         for (i, y) in y.chunks_mut(BLOCK).enumerate() {
             let (from, n) = (start + i * BLOCK, y.len());
             let g = dense.part(from, n, old);
-            look_up(table, &codes[from..from + n], &mut slopes[..n], Some(Beside::new([g, g], y)));
+            look_up(table, &codes[from..from + n], &mut slopes[..n], Some(Beside::new(g, y)));
             f32::map2(isa, Product, g, &slopes[..n], y);
         }
     });

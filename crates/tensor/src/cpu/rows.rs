@@ -11,6 +11,9 @@ pub fn order_with_last(rank: usize, inner: impl Fn(usize) -> bool) -> smallvec::
     (0..rank).filter(|&d| !inner(d)).chain((0..rank).filter(|&d| inner(d))).collect()
 }
 
+/// Tasks that are enough for any number of threads: kernels that work on a row and the one ahead have a beginning and an end.
+const TASKS: usize = 256;
+
 type RowsTask<'a, C, S> = dyn Fn(usize, &mut [u8], &mut [S], &mut [C]) + Sync + 'a;
 
 /// Runs `f(first row, bytes, results, scratch)` on tasks of some rows of `len` elements that lie in `bytes` and returns the results, one a
@@ -21,9 +24,10 @@ fn row_tasks<C: Compute, S: Send + Copy + Default>(
     [len, size, scratch]: [usize; 3],
     f: &RowsTask<'_, C, S>,
 ) -> Vec<S> {
-    let per_task = (TASK / len.max(1)).max(1);
     let row = (len * size).max(1);
-    let mut results = vec![S::default(); bytes.len() / row];
+    let rows = bytes.len() / row;
+    let per_task = (TASK / len.max(1)).max(rows / TASKS).max(1);
+    let mut results = vec![S::default(); rows];
     bytes.par_chunks_mut(per_task * row).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
         |(task, (chunk, results))| {
             let Some(mut buffer) = pool.alloc(scratch * size_of::<C>(), Class::Workspace) else { return };

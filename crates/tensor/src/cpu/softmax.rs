@@ -186,12 +186,14 @@ pub struct Turn<'a, C, X, Y> {
     exps: &'a mut [C],
     inverse: C,
     last: &'a mut [Y],
+    /// Whether that is written past the caches.
+    past: bool,
 }
 
 impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Turn<'_, C, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
-        let Turn { ahead, here, max, exps, inverse, last } = self;
+        let Turn { ahead, here, max, exps, inverse, last, past } = self;
         let (max, inverse) = (L::broadcast(max), L::broadcast(inverse));
         let mut parts = [[L::splat(f64::NEG_INFINITY), L::splat(0.0)]; 16];
         let n = last.len();
@@ -200,11 +202,13 @@ impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Turn<'_, C, X
         let chunks = rows.zip(exps[..body].chunks_exact_mut(16).zip(last[..body].chunks_exact_mut(16)));
         for ((ahead, here), (exps, last)) in chunks {
             prefetch::ask_to_read(ahead.as_ptr());
-            prefetch::ask_to_write(last.as_ptr());
+            if !past {
+                prefetch::ask_to_write(last.as_ptr());
+            }
             for (i, [most, sum]) in parts.iter_mut().enumerate().take(16 / L::N) {
                 let at = i * L::N..(i + 1) * L::N;
                 *most = most.max(X::get(&ahead[at.clone()]));
-                Y::put(L::load(&exps[at.clone()]) * inverse, &mut last[at.clone()]);
+                Y::put_past(L::load(&exps[at.clone()]) * inverse, &mut last[at.clone()], past);
                 let e = (X::get::<L>(&here[at.clone()]) - max).exp();
                 e.store(&mut exps[at]);
                 *sum = *sum + e;
@@ -246,12 +250,14 @@ pub struct TurnBack<'a, C, X, Y> {
     here: [&'a [X]; 2],
     dot: C,
     to: &'a mut [Y],
+    /// Whether that is written past the caches.
+    past: bool,
 }
 
 impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, C, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
-        let TurnBack { ahead, here, dot, to } = self;
+        let TurnBack { ahead, here, dot, to, past } = self;
         let (n, slope) = (to.len(), Slope(dot.as_f64()));
         let ([g_ahead, y_ahead], [g, y], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
         let mut parts = [L::splat(0.0); 16];
@@ -260,11 +266,13 @@ impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, 
         for ((g_ahead, y_ahead), ((g, y), to)) in chunks {
             prefetch::ask_to_read(g_ahead.as_ptr());
             prefetch::ask_to_read(y_ahead.as_ptr());
-            prefetch::ask_to_write(to.as_ptr());
+            if !past {
+                prefetch::ask_to_write(to.as_ptr());
+            }
             for (i, part) in parts.iter_mut().enumerate().take(16 / L::N) {
                 let at = i * L::N..(i + 1) * L::N;
                 *part = X::get::<L>(&g_ahead[at.clone()]).mul_add(X::get(&y_ahead[at.clone()]), *part);
-                Y::put(slope.eval(X::get::<L>(&g[at.clone()]), X::get(&y[at.clone()])), &mut to[at]);
+                Y::put_past(slope.eval(X::get::<L>(&g[at.clone()]), X::get(&y[at.clone()])), &mut to[at], past);
             }
         }
         for (part, at) in parts.iter_mut().zip((body..n).step_by(L::N)) {
@@ -369,20 +377,30 @@ fn row<T>(x: &[T], row: usize, n: usize) -> &[T] {
     &x[row * n..(row + 1) * n]
 }
 
-/// Rows of `n` elements, one after the other in memory; `scratch` is as long as one.
-fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, n: usize, x: &[X], y: &mut [Y], scratch: &mut [C]) {
+/// Some rows of `n` elements of an output of `total`, one after the other in memory; `scratch` is as long as one row.
+fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
+    isa: Isa,
+    log: bool,
+    [n, total]: [usize; 2],
+    x: &[X],
+    y: &mut [Y],
+    scratch: &mut [C],
+) {
+    let past = prefetch::is_past(total * size_of::<Y>());
     let rows = y.len() / n;
     if log || rows < 2 {
         return y.chunks_mut(n).enumerate().for_each(|(i, y)| softmax_row(isa, log, row(x, i, n), y, scratch));
     }
-    let (mut max, mut inverse) = (C::row_max(isa, row(x, 0, n)), C::zero());
-    for i in 0..rows {
-        // The first row has none before it: what is written in its place is not yet its result. The last has none ahead, and takes itself.
-        let (ahead, last) = ((i + 1).min(rows - 1), i.saturating_sub(1));
-        let last = &mut y[last * n..(last + 1) * n];
-        let turn = Turn { ahead: row(x, ahead, n), here: row(x, i, n), max, exps: scratch, inverse, last };
-        let [most, sum] = C::turn(isa, turn);
+    let mut inverse = C::one() / C::row_exp(isa, row(x, 0, n), C::row_max(isa, row(x, 0, n)), scratch);
+    let mut max = C::row_max(isa, row(x, 1, n));
+    for i in 1..rows {
+        // The last row has none ahead, and takes itself.
+        let (ahead, last) = (row(x, (i + 1).min(rows - 1), n), &mut y[(i - 1) * n..i * n]);
+        let [most, sum] = C::turn(isa, Turn { ahead, here: row(x, i, n), max, exps: scratch, inverse, last, past });
         (max, inverse) = (most, C::one() / sum);
+    }
+    if past {
+        prefetch::settle();
     }
     C::map1(isa, Times(inverse.as_f64()), scratch, &mut y[(rows - 1) * n..]);
 }
@@ -398,12 +416,12 @@ fn softmax_dense<C: Rows, T: Stored<C>>(
 ) -> Option<()> {
     if let Some(x) = x.dense::<T>() {
         fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
-            softmax_rows::<C, T, T>(isa, log, n, &x[first * n..][..y.len()], y, scratch);
+            softmax_rows::<C, T, T>(isa, log, [n, x.len()], &x[first * n..][..y.len()], y, scratch);
         });
     } else {
         let x = x.dense::<C>()?;
         fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
-            softmax_rows::<C, C, T>(isa, log, n, &x[first * n..][..y.len()], y, scratch);
+            softmax_rows::<C, C, T>(isa, log, [n, x.len()], &x[first * n..][..y.len()], y, scratch);
         });
     }
     Some(())
@@ -433,8 +451,15 @@ fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X
     }
 }
 
-/// Rows of `n` elements, one after the other in memory.
-fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, n: usize, [g, y]: [&[X]; 2], to: &mut [Y]) {
+/// As [`softmax_rows`].
+fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
+    isa: Isa,
+    log: bool,
+    [n, total]: [usize; 2],
+    [g, y]: [&[X]; 2],
+    to: &mut [Y],
+) {
+    let past = prefetch::is_past(total * size_of::<Y>());
     if log {
         return to.chunks_mut(n).enumerate().for_each(|(i, to)| backward_row(isa, log, row(g, i, n), row(y, i, n), to));
     }
@@ -442,7 +467,10 @@ fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, n: us
     let mut dot = C::dot(isa, row(g, 0, n), row(y, 0, n));
     for (i, to) in to.chunks_mut(n).enumerate() {
         let [ahead, here] = [(i + 1).min(last), i].map(|i| [row(g, i, n), row(y, i, n)]);
-        dot = C::turn_back(isa, TurnBack { ahead, here, dot, to });
+        dot = C::turn_back(isa, TurnBack { ahead, here, dot, to, past });
+    }
+    if past {
+        prefetch::settle();
     }
 }
 
@@ -457,7 +485,7 @@ fn backward_dense<C: Rows, T: Stored<C>>(
 ) -> Option<()> {
     let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
     fill_rows_as::<C, T, ()>(pool, out, n, 0, |first, to, _, _| {
-        backward_rows::<C, T, T>(isa, log, n, [g, y].map(|x| &x[first * n..][..to.len()]), to);
+        backward_rows::<C, T, T>(isa, log, [n, g.len()], [g, y].map(|x| &x[first * n..][..to.len()]), to);
     });
     Some(())
 }

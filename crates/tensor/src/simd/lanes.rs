@@ -36,6 +36,14 @@ pub trait Lanes:
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
+    /// As [`Lanes::store`], past the caches where a whole vector can be written so. [`prefetch::settle`] must follow before anyone else reads
+    /// what was written.
+    ///
+    /// [`prefetch::settle`]: super::prefetch::settle
+    #[inline(always)]
+    fn store_past(self, to: &mut [Self::Elem]) {
+        self.store(to);
+    }
     /// The elements there are, at most `N`, and zeros.
     #[inline(always)]
     fn load_part(from: &[Self::Elem]) -> Self {

@@ -95,6 +95,11 @@ pub trait Stored<E>: crate::Element + bytemuck::Pod + Default {
     fn get<L: Lanes<Elem = E>>(from: &[Self]) -> L;
     /// Writes the first `N` numbers.
     fn put<L: Lanes<Elem = E>>(value: L, to: &mut [Self]);
+    /// Writes the first `N` numbers, as [`Lanes::store_past`] if `past`.
+    #[inline(always)]
+    fn put_past<L: Lanes<Elem = E>>(value: L, to: &mut [Self], _past: bool) {
+        Self::put(value, to);
+    }
     /// The numbers there are, at most `N`, and zeros.
     #[inline(always)]
     fn get_part<L: Lanes<Elem = E>>(from: &[Self]) -> L {
@@ -123,6 +128,10 @@ macro_rules! stored {
                 fn get_part<L: Lanes<Elem = $e>>(from: &[$t]) -> L { L::$load_part(from) }
                 #[inline(always)]
                 fn put_part<L: Lanes<Elem = $e>>(value: L, to: &mut [$t]) { value.$store_part(to) }
+                #[inline(always)]
+                fn put_past<L: Lanes<Elem = $e>>(value: L, to: &mut [$t], past: bool) {
+                    if past { value.store_past(to) } else { value.$store(to) }
+                }
             )?
         })*
     };

@@ -27,8 +27,8 @@ pub fn ask_line<T>(address: *const T) {
     let _ = address;
 }
 
-/// Asks for the cache line of an address, for the second-level cache where it will be read, with leave to write where it will be
-/// written. There need be nothing at the address.
+/// Asks for the cache line of an address: for the second-level cache where it will be read, for the first where it will be written, with
+/// leave to write if the code is compiled for a processor with that instruction. There need be nothing at the address.
 #[inline(always)]
 pub fn ask_later(address: usize, written: bool) {
     #[cfg(target_arch = "x86_64")]
@@ -69,11 +69,29 @@ pub fn ask_to_write<T>(at: *const T) {
     ask_later(at.addr() + TO_WRITE, true);
 }
 
-/// What is needed after the work on something else, and asked for piece by piece beside that work: all at once it would wait for the few
-/// requests that a core can have under way.
+/// Bytes from which on an output is written past the caches by kernels that can: they would not keep it until it is read, and a line that is
+/// written into a cache is read from memory first.
+const PAST: usize = 48 << 20;
+
+/// Whether an output of so many bytes is written past the caches.
+pub fn is_past(bytes: usize) -> bool {
+    bytes >= PAST
+}
+
+/// Makes what this thread wrote past the caches visible to others, before anything it writes from now on.
+pub fn settle() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, which only waits.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// What is read and written after the work on something else, and asked for piece by piece beside that work: all at once it would wait for
+/// the few requests that a core can have under way.
 #[derive(Clone, Copy)]
 pub struct Beside {
-    read: [Place; 2],
+    read: Place,
     write: Place,
 }
 
@@ -84,18 +102,17 @@ impl Beside {
     /// Elements of a piece.
     pub const PIECE: usize = 16;
 
-    /// What follows two slices in memory, to be read (there need be nothing), and a slice that will be written.
-    pub fn new<X, Y>(after: [&[X]; 2], write: &[Y]) -> Beside {
-        let after = after.map(|x| [x.as_ptr_range().end.addr(), Beside::PIECE * size_of::<X>()]);
-        Beside { read: after, write: [write.as_ptr().addr(), Beside::PIECE * size_of::<Y>()] }
+    /// What follows a slice in memory, to be read (there need be nothing), and a slice that will be written.
+    pub fn new<X, Y>(after: &[X], write: &[Y]) -> Beside {
+        let read = [after.as_ptr_range().end.addr(), Beside::PIECE * size_of::<X>()];
+        Beside { read, write: [write.as_ptr().addr(), Beside::PIECE * size_of::<Y>()] }
     }
 
-    /// Asks for piece `i` of all three.
+    /// Asks for piece `i` of both.
     #[inline(always)]
     pub fn ask(&self, i: usize) {
         let at = |[start, step]: Place| start.wrapping_add(i * step);
-        ask_later(at(self.read[0]), false);
-        ask_later(at(self.read[1]), false);
+        ask_later(at(self.read), false);
         ask_later(at(self.write), true);
     }
 }

@@ -52,6 +52,15 @@ f32_lanes!(V8, __m256, 8,
         x!(_mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))
     }
     #[inline(always)]
+    fn store_past(self, to: &mut [f32]) {
+        assert!(to.len() >= 8);
+        if to.as_ptr().addr().is_multiple_of(size_of::<Self>()) {
+            x!(_mm256_stream_ps(to.as_mut_ptr(), self.0))
+        } else {
+            self.store(to);
+        }
+    }
+    #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V8 {
         assert!(from.len() >= 8);
         V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()))))))
@@ -204,6 +213,15 @@ f32_lanes!(V16, __mmask16, 16,
     fn store_f16(self, to: &mut [f16]) {
         assert!(to.len() >= 16);
         x!(_mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))
+    }
+    #[inline(always)]
+    fn store_past(self, to: &mut [f32]) {
+        assert!(to.len() >= 16);
+        if to.as_ptr().addr().is_multiple_of(size_of::<Self>()) {
+            x!(_mm512_stream_ps(to.as_mut_ptr(), self.0))
+        } else {
+            self.store(to);
+        }
     }
     #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V16 {

@@ -17,6 +17,8 @@ pub struct RowForward<'a, C, X, Y> {
     pub scalars: [f64; 2],
     /// Results.
     pub y: &'a mut [Y],
+    /// Whether they are written past the caches.
+    pub past: bool,
 }
 
 /// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and `db[i] += g` of this one, and
@@ -34,6 +36,8 @@ pub struct RowBackward<'a, C, X, Y> {
     pub w: &'a [C],
     /// Gradient by the input.
     pub dx: &'a mut [Y],
+    /// Whether that is written past the caches.
+    pub past: bool,
     /// Sums by weight and bias.
     pub sums: [&'a mut [C]; 2],
 }
@@ -51,7 +55,7 @@ pub trait RowNorms: Channelwise {
 impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<'_, C, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
-        let RowForward { ahead, x, weights: [w, b], scalars, y } = self;
+        let RowForward { ahead, x, weights: [w, b], scalars, y, past } = self;
         let ([mean, rstd], n) = ([L::splat(scalars[0]), L::splat(scalars[1])], y.len());
         let (ahead, x, w, b, body) = (&ahead[..n], &x[..n], &w[..n], &b[..n], n - n % 16);
         let affine = |x: L, w: L, b: L| ((x - mean) * rstd).mul_add(w, b);
@@ -59,11 +63,14 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<
         let rows = ahead[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(y[..body].chunks_exact_mut(16));
         for (((ahead, x), y), (w, b)) in rows.zip(w[..body].chunks_exact(16).zip(b[..body].chunks_exact(16))) {
             prefetch::ask_to_read(ahead.as_ptr());
-            prefetch::ask_to_write(y.as_ptr());
+            if !past {
+                prefetch::ask_to_write(y.as_ptr());
+            }
             for (i, part) in parts.iter_mut().enumerate().take(16 / L::N) {
                 let at = i * L::N..(i + 1) * L::N;
                 *part = *part + X::get(&ahead[at.clone()]);
-                Y::put(affine(X::get(&x[at.clone()]), L::load(&w[at.clone()]), L::load(&b[at.clone()])), &mut y[at]);
+                let value = affine(X::get(&x[at.clone()]), L::load(&w[at.clone()]), L::load(&b[at.clone()]));
+                Y::put_past(value, &mut y[at], past);
             }
         }
         for (part, at) in parts.iter_mut().zip((body..n).step_by(L::N)) {
@@ -141,7 +148,7 @@ impl<X: Stored<f32>> Kernel for RowSums<'_, f32, X> {
 impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward<'_, C, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
-        let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, sums: [dw, db] } = self;
+        let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, past, sums: [dw, db] } = self;
         let scalars = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
         let mean_ahead = L::broadcast(mean_ahead);
         let n = dx.len();
@@ -154,13 +161,15 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward
         for (((g_ahead, x_ahead), ((g, x), dx)), (w, (dw, db))) in rows.zip(w[..body].chunks_exact(16).zip(sums)) {
             prefetch::ask_to_read(g_ahead.as_ptr());
             prefetch::ask_to_read(x_ahead.as_ptr());
-            prefetch::ask_to_write(dx.as_ptr());
+            if !past {
+                prefetch::ask_to_write(dx.as_ptr());
+            }
             for i in 0..16 / L::N {
                 let at = i * L::N..(i + 1) * L::N;
                 let (w, mut sums) = (L::load(&w[at.clone()]), [L::load(&dw[at.clone()]), L::load(&db[at.clone()])]);
                 row_terms(&mut parts, i, X::get(&g_ahead[at.clone()]), X::get(&x_ahead[at.clone()]), w, mean_ahead);
                 let (g, x) = (X::get(&g[at.clone()]), X::get(&x[at.clone()]));
-                Y::put(row_gradient(&mut sums, g, x, w, scalars), &mut dx[at.clone()]);
+                Y::put_past(row_gradient(&mut sums, g, x, w, scalars), &mut dx[at.clone()], past);
                 sums[0].store(&mut dw[at.clone()]);
                 sums[1].store(&mut db[at]);
             }

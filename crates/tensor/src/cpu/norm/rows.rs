@@ -9,7 +9,7 @@ use crate::cpu::reduce::SquaredDistance;
 use crate::cpu::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
-use crate::simd::{First, Isa, Lanes, Stored};
+use crate::simd::{First, Isa, Lanes, Stored, prefetch};
 use crate::{Array, ArrayMut, Layout};
 
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ fn is_centred(norm: &Norm) -> bool {
     !matches!(norm.kind, NormKind::Rms { .. })
 }
 
-/// Rows from `first` on, one after the other in memory, into `y`; their means and 1/deviations.
+/// Rows from `first` on, one after the other in memory, into `y`, `past` the caches perhaps; their means and 1/deviations.
 fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
     norm: &Norm,
@@ -65,6 +65,7 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
     x: &[X],
     [w, b]: [&[C]; 2],
     y: &mut [Y],
+    past: bool,
     stats: &mut [(f64, f64)],
 ) {
     let (len, last) = (w.len(), stats.len() - 1);
@@ -78,8 +79,12 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
         let scalars = [stats.0, stats.1];
         [sum] = over_blocks(len, |at| {
             let weights = [&w[at.clone()], &b[at.clone()]];
-            [C::row_forward(isa, RowForward { ahead: &ahead[at.clone()], x: &x[at.clone()], weights, scalars, y: &mut y[at] })]
+            let (ahead, x) = (&ahead[at.clone()], &x[at.clone()]);
+            [C::row_forward(isa, RowForward { ahead, x, weights, scalars, y: &mut y[at], past })]
         });
+    }
+    if past {
+        prefetch::settle();
     }
 }
 
@@ -97,14 +102,15 @@ fn layer_dense<C: RowNorms, T: Stored<C>>(
     if norm.act.is_some() {
         return None;
     }
+    let past = prefetch::is_past(out.array().numel() * size_of::<T>());
     if let Some(x) = x.dense::<T>() {
         return Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |first, y, stats, _| {
-            layer_rows::<C, T, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, stats);
+            layer_rows::<C, T, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, past, stats);
         }));
     }
     let x = x.dense::<C>()?;
     Some(fill_rows_as::<C, T, _>(pool, out, len, 0, |first, y, stats, _| {
-        layer_rows::<C, C, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, stats);
+        layer_rows::<C, C, T>(isa, norm, given, first, &x[first * len..][..y.len()], weights, y, past, stats);
     }))
 }
 
@@ -200,8 +206,16 @@ impl<C: RowNorms> LayerSums<C> {
 }
 
 impl<C: RowNorms> LayerRows<'_, C> {
-    /// Rows from `first` on, one after the other in memory or in buffers.
-    fn rows<X: Stored<C>, Y: Stored<C>>(&self, isa: Isa, first: usize, rows: [&[X]; 2], dx: &mut [Y], sums: &mut LayerSums<C>) {
+    /// Rows from `first` on, one after the other in memory or in buffers; dx `past` the caches perhaps.
+    fn rows<X: Stored<C>, Y: Stored<C>>(
+        &self,
+        isa: Isa,
+        first: usize,
+        rows: [&[X]; 2],
+        dx: &mut [Y],
+        past: bool,
+        sums: &mut LayerSums<C>,
+    ) {
         let (len, w) = (self.len, &self.w[..]);
         let last = (dx.len() / len).saturating_sub(1);
         let row = |i: usize| rows.map(|x| &x[i * len..(i + 1) * len]);
@@ -217,9 +231,12 @@ impl<C: RowNorms> LayerRows<'_, C> {
             terms = over_blocks(len, |at| {
                 let [ahead, here] = [ahead, here].map(|rows| rows.map(|x| &x[at.clone()]));
                 let (dx, sums) = (&mut dx[at.clone()], [&mut sums.dw[at.clone()], &mut sums.db[at.clone()]]);
-                C::row_backward(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, sums })
+                C::row_backward(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, past, sums })
             });
             sums.count(isa, 1);
+        }
+        if past {
+            prefetch::settle();
         }
     }
 }
@@ -236,7 +253,8 @@ fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
         return None;
     }
     let (operands, to) = ([layer.g.dense::<T>()?, layer.x.dense::<T>()?], bytemuck::cast_slice_mut::<u8, T>(to));
-    layer.rows(isa, first, operands.map(|x| &x[first * layer.len..][..to.len()]), to, sums);
+    let past = prefetch::is_past(size_of_val(operands[1]));
+    layer.rows(isa, first, operands.map(|x| &x[first * layer.len..][..to.len()]), to, past, sums);
     Some(())
 }
 
@@ -265,7 +283,7 @@ fn layer_rows_blocks<C: RowNorms>(
             before_activation(isa, act, g, &mut y[..n], &mut before[..n]);
             g = &before[..n];
         }
-        layer.rows(isa, first, [g, x], &mut dx[..n], sums);
+        layer.rows(isa, first, [g, x], &mut dx[..n], false, sums);
         C::store(isa, &dx[..n], to, dtype);
     }
 }
