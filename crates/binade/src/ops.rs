@@ -109,7 +109,7 @@ const HEADER: &str = "# Operators
 
 Made by `cargo xtask ops`; a test compares it with what the program prints. Names are PyTorch's; `Var` has a method for each, and
 [`Op`](../crates/tensor/src/op/mod.rs) has formula, shapes, dtypes and attributes. Every operator runs on the CPU backend and on the f64
-reference backend, and has a gradient unless its row in `crates/autograd/src/table.rs` says why not. Gradients can be differentiated again.
+reference backend, and has a gradient unless its row in `crates/autograd/src/table/saves.rs` says why not. Gradients can be differentiated again.
 
 *In autocast*: the dtype it computes and returns in inside an autocast region (PyTorch's CUDA lists). *Error*: what the f32 computation may be
 off by before the one rounding to the output's dtype, u = 2⁻²⁴. † depends on the inputs' extents: the value is for the registry's first sample.
