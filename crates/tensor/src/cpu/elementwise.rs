@@ -1,12 +1,11 @@
-//! Elementwise kernels, casts, random numbers and fills.
+//! Elementwise kernels and casts.
 
 use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
+use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
-use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Distribution, Saved, Unary, UnaryRow, UnaryVisitor};
-use crate::random::{below, normal_pair, uniform};
-use crate::simd::convert::{f64_to_f32_odd, stochastic_bf16, stochastic_f16};
-use crate::simd::{Beside, Isa, Kernel, Lanes, Map1, Map2, Map3, Real, Stored, dispatch};
-use crate::{Array, ArrayMut, DType, Key, MAX_RANK, bf16, f16};
+use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
+use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Real, Stored};
+use crate::{Array, ArrayMut, DType, MAX_RANK, bf16, f16};
 
 /// The inputs of an elementwise kernel in the memory order of its output.
 pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
@@ -80,12 +79,6 @@ impl<R: UnaryRow> Map1 for F<R> {
     }
 }
 
-/// Whether the f32 result, rounded to 16 bit, need not be the correctly rounded one. One correctly rounded f32 operation rounds correctly
-/// to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
-const fn needs_settling<R: UnaryRow>() -> bool {
-    R::ROW.ulp() != 0.0 && R::ROW.ulp() != 0.5
-}
-
 impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
@@ -146,73 +139,6 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
 
 pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     row.visit(Forward::<C>(isa, x, out, std::marker::PhantomData));
-}
-
-/// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own error is
-/// computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's strategy). About
-/// one element in a thousand for f16, in ten thousand for bf16.
-fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
-    let window = (R::ROW.ulp() + 0.5).ceil() as u32;
-    if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
-}
-
-/// Elements whose nearness is searched for together: the bits of a word.
-const GROUP: usize = 32;
-
-fn settle<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
-    let mut groups = [0u32; BLOCK / GROUP];
-    dispatch(isa, Candidates::<BF16>(window, y, &mut groups));
-    for ((&group, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {
-        let mut left = group;
-        while left != 0 {
-            let i = left.trailing_zeros() as usize;
-            left &= left - 1;
-            if near::<BF16>(y[i], window) != 0 && y[i].is_finite() {
-                y[i] = f64_to_f32_odd(R::f::<f64>(x[i] as f64));
-            }
-        }
-    }
-}
-
-/// 1 where [`near`] may be 1: the cheap part of its test, and all small numbers but 0.
-#[inline(always)]
-fn candidate<const BF16: bool>(y: f32, window: u32) -> u32 {
-    let bits = y.to_bits() & 0x7fff_ffff;
-    let (dropped, tie, small) = if BF16 { (0xffff, 0x8000, 1e-35f32) } else { (0x1fff, 0x1000, 6.103_515_6e-5) };
-    let close = (bits.wrapping_add(window).wrapping_sub(tie) & dropped) <= 2 * window;
-    (close | (bits.wrapping_sub(1) < small.to_bits() - 1)) as u32
-}
-
-/// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector loop.
-#[inline(always)]
-fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
-    let (a, bits) = (y.abs(), y.to_bits());
-    // abs_diff(tie) ≤ window, as one wrapping comparison.
-    let within = |low: u32, tie: u32, window: u32| (low.wrapping_add(window).wrapping_sub(tie) <= 2 * window) as u32;
-    if BF16 {
-        // Far below, where a factor of the result may be subnormal, its error is larger than stated.
-        return within(bits & 0xffff, 0x8000, if a < 1e-35 { 256 } else { window });
-    }
-    let normal = within(bits & 0x1fff, 0x1000, window);
-    // Below 2⁻¹⁴ f16 is subnormal, with steps of 2⁻²⁴; adding 2²³ rounds to whole steps.
-    let steps = a * 16_777_216.0;
-    let off = (steps - ((steps + 8_388_608.0) - 8_388_608.0)).abs();
-    let subnormal = (off + steps * (window as f32 * f32::EPSILON) >= 0.5) as u32;
-    if a >= 6.103_515_6e-5 { normal } else { subnormal }
-}
-
-/// Which numbers of each group may be near a tie.
-struct Candidates<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
-
-impl<const BF16: bool> Kernel for Candidates<'_, BF16> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        let Candidates(window, y, groups) = self;
-        for (group, y) in groups.iter_mut().zip(y.chunks(GROUP)) {
-            *group = y.iter().enumerate().fold(0, |bits, (i, &y)| bits | candidate::<BF16>(y, window) << i);
-        }
-    }
 }
 
 /// Applies a unary row to a slice in place: the activation of an epilogue.
@@ -448,98 +374,4 @@ pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayM
 /// Copies and casts: load in the computing type, store in the output's.
 pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     fill::<C>(isa, out, |start, y| x.load(isa, start, y));
-}
-
-/// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start + i`.
-fn draw<const N: usize>(key: Key, start: usize, n: usize, mut each: impl FnMut(usize, [u32; N])) {
-    let mut i = 0;
-    while i < n {
-        let at = start + i;
-        let block = key.block((at * N / 4) as u32);
-        for slot in (at * N % 4) / N..4 / N {
-            if i == n {
-                break;
-            }
-            each(i, std::array::from_fn(|j| block[slot * N + j]));
-            i += 1;
-        }
-    }
-}
-
-pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    // One threshold over 2³²: an element is dropped where its word is below it.
-    let threshold = (p * 4294967296.0) as u64;
-    let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
-    fill_with::<C, _>(
-        isa,
-        out,
-        x.is_over(),
-        || (),
-        |(), start, old, y| {
-            if x.is_over() {
-                y.copy_from_slice(old);
-            } else {
-                x.load(isa, start, y);
-            }
-            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
-        },
-    );
-}
-
-pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    fill::<f32>(isa, out, |start, y| {
-        x.load(isa, start, y);
-        draw::<1>(key, start, y.len(), |i, [bits]| {
-            y[i] = if dtype == DType::BF16 { stochastic_bf16(y[i], bits).to_f32() } else { stochastic_f16(y[i], bits).to_f32() };
-        });
-    });
-}
-
-pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut ArrayMut<'_>) {
-    match distribution {
-        Distribution::Uniform { low, high } => fill::<f64>(isa, out, |start, y| {
-            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = low + (high - low) * uniform(bits) as f64);
-        }),
-        // Two words per element, so that an element's value depends on its own block only.
-        Distribution::Normal { mean, std } => fill::<f64>(isa, out, |start, y| {
-            draw::<2>(key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
-        }),
-        Distribution::Permutation => {
-            let Some(bytes) = out.bytes() else { return };
-            let values = super::operand::elements_mut::<i64>(bytes);
-            values.iter_mut().enumerate().for_each(|(i, v)| *v = i as i64);
-            // Fisher and Yates, from the end.
-            let n = values.len();
-            draw::<2>(key, 0, n, |i, [a, b]| {
-                let last = n - 1 - i;
-                values.swap(last, below(a, b, last as u64 + 1) as usize);
-            });
-        }
-    }
-}
-
-pub(super) fn constant(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
-    /// The same N bytes in every element.
-    fn same<const N: usize>(bytes: &[u8], out: &mut ArrayMut<'_>)
-    where
-        [u8; N]: bytemuck::Pod,
-    {
-        let Ok(element) = <[u8; N]>::try_from(bytes) else { return };
-        fill_as::<[u8; N]>(out, |_, y| y.fill(element));
-    }
-    let dtype = out.array().dtype();
-    let mut word = [0u64];
-    let bytes = &mut bytemuck::cast_slice_mut(&mut word)[..dtype.size()];
-    <f64 as Compute>::store(isa, &[value], bytes, dtype);
-    match bytes.len() {
-        1 => same::<1>(bytes, out),
-        2 => same::<2>(bytes, out),
-        4 => same::<4>(bytes, out),
-        _ => same::<8>(bytes, out),
-    }
-}
-
-pub(super) fn range(start: i64, out: &mut ArrayMut<'_>) {
-    let Some(bytes) = out.bytes() else { return };
-    super::operand::elements_mut::<i64>(bytes).iter_mut().zip(start..).for_each(|(v, i)| *v = i);
 }

@@ -7,6 +7,7 @@ mod channels;
 mod conv;
 mod custom;
 mod depthwise;
+mod draws;
 mod elementwise;
 mod finish;
 mod gather;
@@ -22,6 +23,7 @@ mod reduce;
 mod resample;
 mod row_sums;
 mod rows;
+mod settle;
 mod softmax;
 mod table;
 mod ternary;
@@ -209,19 +211,17 @@ impl Cpu {
             Op::Attention(attention) => attention::forward::<C>(isa, pool, attention, ins, bytes, outs)?,
             Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
             Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
-            Op::Dropout { p, key } => {
-                elementwise::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
-            }
-            Op::Random { distribution, key, .. } => elementwise::random(isa, *distribution, *key, &mut outs[0]),
-            Op::Fill { value, .. } => elementwise::constant(isa, *value, &mut outs[0]),
-            Op::Range { start, .. } => elementwise::range(*start, &mut outs[0]),
+            Op::Dropout { p, key } => draws::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
+            Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
+            Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
             // Through f64 where an integer takes part: f32 would round large ones.
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
                 elementwise::cast::<f64>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
             Op::Cast(_) | Op::Copy => elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
             Op::StochasticCast { dtype, key } => {
-                elementwise::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+                draws::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
             Op::View(_) => {}
             Op::Custom(op) => custom::run::<C>(isa, op, ins, bytes, outs)?,

@@ -111,6 +111,27 @@ unsafe fn put<L: Lanes, T: Stored<L::Elem>, const PART: bool>(value: L, to: &mut
     if PART { T::put_part(value, to) } else { T::put(value, to) }
 }
 
+/// The weights that the rows a row reads meet, column by column.
+///
+/// # Safety
+/// The channels are inside the weight `[place][channel]`, and `L::N` but for a part.
+#[inline(always)]
+unsafe fn weights_of<L: Lanes<Elem = C>, C: Stored<C>, const R: usize, const PART: bool>(
+    w: &[C],
+    row: &Row<R>,
+    channels: &Range<usize>,
+) -> [[L; 3]; R] {
+    let mut weights = [[L::splat(0.0); 3]; R];
+    for r in 0..R {
+        for k in 0..3 {
+            let first = (row.reads[r].1 * 3 + k) * row.c;
+            // SAFETY: the caller's promise.
+            weights[r][k] = unsafe { get::<L, C, PART>(w, first + channels.start..first + channels.end) };
+        }
+    }
+    weights
+}
+
 /// Lines to ask for while a row is worked on: of what is read and what is written.
 #[derive(Clone, Copy)]
 struct Ahead<const N: usize> {
@@ -167,12 +188,7 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for Same<'_, C, X,
         let ahead = Ahead { read, write: address(self.out, out + columns * c) };
         // SAFETY: the caller's promise.
         unsafe {
-            let mut w = [[L::splat(0.0); 3]; R];
-            for r in 0..R {
-                for k in 0..3 {
-                    w[r][k] = get::<L, C, PART>(self.w, at((reads[r].1 * 3 + k) * c));
-                }
-            }
+            let w = weights_of::<L, C, R, PART>(self.w, &row, &channels);
             let bias = get::<L, C, PART>(self.bias, at(0));
             // A column adds to three outputs, of which the first is then complete.
             let [mut first, mut second] = [bias; 2];
@@ -240,12 +256,7 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for SameBackward<'
         let (mut sums, mut total) = ([[zero; 3]; R], zero);
         // SAFETY: the caller's promise.
         unsafe {
-            let mut w = [[zero; 3]; R];
-            for r in 0..R {
-                for k in 0..3 {
-                    w[r][k] = get::<L, C, PART>(self.w, at((reads[r].1 * 3 + k) * c));
-                }
-            }
+            let w = weights_of::<L, C, R, PART>(self.w, &row, &channels);
             let [mut first, mut second] = [zero; 2];
             let (mut x_first, mut x_second) = (zero, get::<L, X, PART>(self.x, at(out)));
             for j in 0..columns {

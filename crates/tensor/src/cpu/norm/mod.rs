@@ -1,6 +1,7 @@
 //! Normalisations. Statistics in the computing type around the mean of each stretch, combined in f64 (Chan et al., 1979), so that memory is
 //! read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and group norm.
 
+mod plane_walk;
 mod planes;
 mod row_kernels;
 mod rows;

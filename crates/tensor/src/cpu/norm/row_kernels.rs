@@ -52,13 +52,18 @@ pub trait RowNorms: Channelwise {
     fn row_backward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, row: RowBackward<'_, Self, X, Y>) -> [Self; 2];
 }
 
+/// `((x − m)·r)·w + b`
+#[inline(always)]
+pub(super) fn normalised<L: Lanes>(x: L, [mean, rstd]: [L; 2], [w, b]: [L; 2]) -> L {
+    ((x - mean) * rstd).mul_add(w, b)
+}
+
 impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<'_, C, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> C {
         let RowForward { ahead, x, weights: [w, b], scalars, y, past } = self;
-        let ([mean, rstd], n) = ([L::splat(scalars[0]), L::splat(scalars[1])], y.len());
+        let (stats, n) = (scalars.map(L::splat), y.len());
         let (ahead, x, w, b, body) = (&ahead[..n], &x[..n], &w[..n], &b[..n], n - n % 16);
-        let affine = |x: L, w: L, b: L| ((x - mean) * rstd).mul_add(w, b);
         let mut parts = [L::splat(0.0); 16];
         let rows = ahead[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(y[..body].chunks_exact_mut(16));
         for (((ahead, x), y), (w, b)) in rows.zip(w[..body].chunks_exact(16).zip(b[..body].chunks_exact(16))) {
@@ -69,14 +74,15 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<
             for (i, part) in parts.iter_mut().enumerate().take(16 / L::N) {
                 let at = i * L::N..(i + 1) * L::N;
                 *part = *part + X::get(&ahead[at.clone()]);
-                let value = affine(X::get(&x[at.clone()]), L::load(&w[at.clone()]), L::load(&b[at.clone()]));
+                let value = normalised(X::get(&x[at.clone()]), stats, [L::load(&w[at.clone()]), L::load(&b[at.clone()])]);
                 Y::put_past(value, &mut y[at], past);
             }
         }
         for (part, at) in parts.iter_mut().zip((body..n).step_by(L::N)) {
             let at = at..n.min(at + L::N);
             *part = *part + X::get_part(&ahead[at.clone()]);
-            let value = affine(X::get_part(&x[at.clone()]), L::load_part(&w[at.clone()]), L::load_part(&b[at.clone()]));
+            let value =
+                normalised(X::get_part(&x[at.clone()]), stats, [L::load_part(&w[at.clone()]), L::load_part(&b[at.clone()])]);
             Y::put_part(value, &mut y[at]);
         }
         sum_of_parts(parts)

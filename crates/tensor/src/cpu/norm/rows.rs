@@ -1,6 +1,6 @@
 //! Layer and RMS norm: statistics of each row.
 
-use super::row_kernels::{RowBackward, RowForward, RowNorms};
+use super::row_kernels::{RowBackward, RowForward, RowNorms, normalised};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
 use crate::cpu::channels::PerChannel;
 use crate::cpu::elementwise::{activate, before_activation};
@@ -12,6 +12,7 @@ use crate::op::{Norm, NormKind, Unary};
 use crate::simd::{First, Isa, Lanes, Stored, prefetch};
 use crate::{Array, ArrayMut, Layout};
 
+/// [`normalised`] with the statistics of a row.
 #[derive(Clone, Copy)]
 struct Affine {
     mean: f64,
@@ -21,7 +22,7 @@ struct Affine {
 impl PerChannel for Affine {
     #[inline(always)]
     fn eval<L: Lanes>(self, _g: L, x: L, [w, b, ..]: [L; 4]) -> L {
-        ((x - L::splat(self.mean)) * L::splat(self.rstd)).mul_add(w, b)
+        normalised(x, [L::splat(self.mean), L::splat(self.rstd)], [w, b])
     }
 }
 

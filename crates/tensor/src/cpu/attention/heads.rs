@@ -1,87 +1,18 @@
-//! Scaled dot-product attention in tiles with a running log-sum-exp (Dao et al., FlashAttention, 2022): no T×S matrix exists.
-
-use rayon::prelude::*;
+//! The kernels of one head, on tiles of queries and keys.
 
 use smallvec::SmallVec;
 
-use super::gemm::workspace;
-use super::operand::{Compute, Operand};
-use super::tile::{Block, Row, Segment, Tile};
+use super::rows::{AskRows, Rows, store};
+use super::{AHEAD, Geometry, KEYS, Mask, QUERIES};
+use crate::cpu::gemm::workspace;
+use crate::cpu::operand::Operand;
+use crate::cpu::tile::{Block, Row, Segment, Tile};
 use crate::memory::Pool;
-use crate::op::Attention;
 use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
-use crate::{Array, ArrayMut, DType, Error, Key, Layout, Result};
-
-/// Queries per tile; fewer than twice as many are one tile.
-pub(super) const QUERIES: usize = 64;
-/// Keys per tile.
-pub(super) const KEYS: usize = 256;
-/// Rows of which memory is asked for ahead: those of a head lie far apart.
-pub(super) const AHEAD: usize = 16;
-
-/// Extents of one attention.
-#[derive(Clone, Copy)]
-pub(super) struct Geometry {
-    pub(super) heads: usize,
-    pub(super) t: usize,
-    pub(super) s: usize,
-    pub(super) d: usize,
-    pub(super) e: usize,
-    pub(super) scale: f64,
-    pub(super) causal: bool,
-    /// Heads of q per sample, and how many of them share a head of k and v.
-    per_sample: usize,
-    pub(super) shared: usize,
-    pub(super) dropout: f64,
-    key: Key,
-}
-
-impl Geometry {
-    pub(super) fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
-        let r = q.shape().rank();
-        let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
-        let heads = |x: &Array| if r >= 3 { x.shape()[r - 3] } else { 1 };
-        Geometry {
-            per_sample: heads(q),
-            shared: heads(q).checked_div(heads(k)).unwrap_or(1).max(1),
-            dropout: attention.dropout,
-            key: attention.key,
-            heads: q.shape()[..r - 2].iter().product(),
-            t,
-            s: k.shape()[r - 2],
-            d,
-            e: v.shape()[r - 1],
-            scale: attention.scale.unwrap_or(1.0 / (d as f64).sqrt()),
-            causal: attention.causal,
-        }
-    }
-
-    /// The head of k and v of a head of q.
-    pub(super) fn key_head(&self, head: usize) -> usize {
-        let per_sample = self.per_sample / self.shared;
-        head / self.per_sample * per_sample + head % self.per_sample / self.shared
-    }
-
-    /// Multiplies the weights of one query and `to.len()` keys from `key` on by 0 or 1/(1 − p): the same draw forward and
-    /// backward.
-    pub(super) fn drop<C: Compute>(&self, head: usize, query: usize, key: usize, to: &mut [C]) {
-        if self.dropout > 0.0 {
-            let (first, scale) = ((head * self.t + query) * self.s + key, C::from_f64(1.0 / (1.0 - self.dropout)));
-            let threshold = (self.dropout * 4294967296.0) as u64;
-            for (i, v) in to.iter_mut().enumerate() {
-                *v = if (self.key.bits(first + i) as u64) < threshold { C::zero() } else { *v * scale };
-            }
-        }
-    }
-
-    /// Keys that any of the queries `first..first + rows` sees.
-    pub(super) fn visible(&self, first: usize, rows: usize) -> usize {
-        if self.causal { self.s.min(first + rows) } else { self.s }
-    }
-}
+use crate::{DType, Result};
 
 #[derive(Clone, Copy)]
-pub(super) struct ExpMinus(pub(super) f64);
+pub(in crate::cpu) struct ExpMinus(pub(in crate::cpu) f64);
 
 impl Map1 for ExpMinus {
     #[inline(always)]
@@ -92,139 +23,15 @@ impl Map1 for ExpMinus {
 
 /// `p·(dp − delta)·scale`
 #[derive(Clone, Copy)]
-pub(super) struct ScoreSlope {
-    pub(super) delta: f64,
-    pub(super) scale: f64,
+pub(in crate::cpu) struct ScoreSlope {
+    pub(in crate::cpu) delta: f64,
+    pub(in crate::cpu) scale: f64,
 }
 
 impl Map2 for ScoreSlope {
     #[inline(always)]
     fn eval<L: Lanes>(self, p: L, dp: L) -> L {
         p * (dp - L::splat(self.delta)) * L::splat(self.scale)
-    }
-}
-
-/// The rows of one head of an output, wherever they lie.
-pub(super) type Rows<'a> = Vec<&'a mut [u8]>;
-
-/// Where the rows of an output `[…, heads, rows, columns]` lie, or of one of several parts, `[parts, …]`.
-struct Places {
-    rows: usize,
-    /// Bytes of a row.
-    row: usize,
-    /// How many rows lie between two of a head.
-    step: usize,
-    /// The first row of `[head][part]`, counted in memory.
-    starts: Vec<usize>,
-    parts: usize,
-    /// So many heads have a stretch of memory to themselves.
-    together: usize,
-}
-
-impl Places {
-    /// `None` where a row is not whole, or rows have gaps.
-    fn new(layout: &Layout, size: usize, parts: Option<usize>) -> Option<Places> {
-        let (r, lead) = (layout.shape.rank(), parts.is_some() as usize);
-        let (rows, columns) = (layout.shape[r - 2], layout.shape[r - 1]);
-        if !(layout.is_dense() && layout.offset == 0 && (layout.strides[r - 1] == 1 || columns == 1)) {
-            return None;
-        }
-        let in_rows = |d: usize| layout.strides[d] / columns.max(1);
-        let mut starts = vec![0];
-        // Parts are the innermost dimension of the list.
-        for d in (lead..r - 2).chain(0..lead) {
-            starts = starts.iter().flat_map(|&at| (0..layout.shape[d]).map(move |i| at + i * in_rows(d))).collect();
-        }
-        let (step, parts) = (in_rows(r - 2), parts.unwrap_or(1));
-        let heads = starts.len() / parts;
-        let per_sample = if r - lead > 2 { layout.shape[r - 3] } else { 1 };
-        let apart = |&together: &usize| {
-            let stretch = (together * parts * rows).max(1);
-            starts.chunks(together * parts).enumerate().all(|(i, starts)| starts.iter().all(|at| at / stretch == i))
-        };
-        let together = [1, per_sample.max(1)].into_iter().find(apart).unwrap_or(heads.max(1));
-        Some(Places { rows, row: columns * size, step, starts, parts, together })
-    }
-
-    /// `[head][part]`
-    fn cut<'a>(&self, bytes: &'a mut [u8]) -> Vec<Vec<Rows<'a>>> {
-        let &Places { rows, row, step, ref starts, parts, together } = self;
-        let heads = starts.len() / parts;
-        let stretch = together * parts * rows;
-        if stretch * row == 0 {
-            return (0..heads).map(|_| (0..parts).map(|_| (0..rows).map(|_| Default::default()).collect()).collect()).collect();
-        }
-        let cut = |(i, bytes): (usize, &'a mut [u8])| {
-            let mut each: Vec<Option<&mut [u8]>> = bytes.chunks_exact_mut(row).map(Some).collect();
-            let starts = &starts[i * together * parts..(i + 1) * together * parts];
-            let mut of = |start: usize| -> Rows<'a> {
-                (0..rows).map(|j| each[start - i * stretch + j * step].take().unwrap_or_default()).collect()
-            };
-            starts.chunks(parts).map(|starts| starts.iter().map(|&start| of(start)).collect()).collect::<Vec<Vec<Rows<'a>>>>()
-        };
-        bytes[..heads * parts * rows * row].par_chunks_mut(stretch * row).enumerate().flat_map(cut).collect()
-    }
-}
-
-fn places(out: &Array, parts: Option<usize>) -> Result<Places> {
-    Places::new(out.layout(), out.dtype().size(), parts).ok_or_else(|| Error::Shape {
-        op: "scaled_dot_product_attention",
-        expected: "expected results whose rows are whole in memory".into(),
-        shapes: vec![*out.shape()],
-    })
-}
-
-/// The rows of the heads of an output.
-pub(super) fn rows_of<'a>(out: &'a mut ArrayMut<'_>) -> Result<Vec<Rows<'a>>> {
-    let places = places(out.array(), None)?;
-    Ok(out.bytes().map_or_else(Vec::new, |bytes| places.cut(bytes).into_iter().flatten().collect()))
-}
-
-/// The rows of the heads of dq, dk and dv, which are three outputs or one.
-pub(super) fn rows_of_gradients<'a>(outs: &'a mut [ArrayMut<'_>]) -> Result<[Vec<Rows<'a>>; 3]> {
-    if let [q, k, v] = outs {
-        return Ok([rows_of(q)?, rows_of(k)?, rows_of(v)?]);
-    }
-    let places = places(outs[0].array(), Some(3))?;
-    let mut all = [(); 3].map(|()| Vec::with_capacity(places.starts.len() / 3));
-    for head in outs[0].bytes().map_or_else(Vec::new, |bytes| places.cut(bytes)) {
-        all.iter_mut().zip(head).for_each(|(all, rows)| all.push(rows));
-    }
-    Ok(all)
-}
-
-pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
-    let order: Vec<usize> = (0..array.shape().rank()).collect();
-    Operand::new(array, bytes, array.shape(), &order)
-}
-
-/// The mask, broadcast to `[…, T, S]`, and whether it is bool.
-pub(super) struct Mask<'a>(Operand<'a>, bool);
-
-impl<'a> Mask<'a> {
-    pub(super) fn new(q: &Array, s: usize, mask: &Array, bytes: &'a [u8]) -> Mask<'a> {
-        let r = q.shape().rank();
-        let mut shape = q.shape().to_vec();
-        shape[r - 1] = s;
-        let order: Vec<usize> = (0..r).collect();
-        Mask(Operand::new(mask, bytes, &shape, &order), mask.dtype() == DType::Bool)
-    }
-
-    /// Hides or shifts the scores of one query and the keys from `key` on.
-    pub(super) fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
-        const PART: usize = 64;
-        let mut values = [C::zero(); PART];
-        for (i, to) in to.chunks_mut(PART).enumerate() {
-            let values = &mut values[..to.len()];
-            self.0.load(isa, (head * g.t + query) * g.s + key + i * PART, values);
-            for (s, &m) in to.iter_mut().zip(&*values) {
-                *s = match self.1 {
-                    true if m == C::zero() => C::neg_infinity(),
-                    true => *s,
-                    false => *s + m,
-                };
-            }
-        }
     }
 }
 
@@ -255,11 +62,11 @@ impl<'a, C> Room<'a, C> {
 }
 
 /// What is the same for all heads.
-struct Heads<'a> {
-    isa: Isa,
-    pool: &'a Pool,
-    g: Geometry,
-    mask: Option<Mask<'a>>,
+pub(super) struct Heads<'a> {
+    pub(super) isa: Isa,
+    pub(super) pool: &'a Pool,
+    pub(super) g: Geometry,
+    pub(super) mask: Option<Mask<'a>>,
 }
 
 impl Heads<'_> {
@@ -367,7 +174,7 @@ impl Heads<'_> {
         }
     }
 
-    fn forward<C: Tile>(
+    pub(super) fn forward<C: Tile>(
         &self,
         head: usize,
         [q, k, v]: [&Operand<'_>; 3],
@@ -429,7 +236,7 @@ impl Heads<'_> {
 
     /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities are computed anew
     /// tile by tile.
-    fn backward<C: Tile>(
+    pub(super) fn backward<C: Tile>(
         &self,
         kv: usize,
         ins: &[Operand<'_>],
@@ -507,92 +314,4 @@ impl Heads<'_> {
         store(isa, sum_v, ld_e, g.e, &mut dv, dtypes[2]);
         Ok(())
     }
-}
-
-/// Rounds rows of `columns` numbers that lie `ld` apart and writes them where they belong.
-pub(super) fn store<C: Compute>(isa: Isa, from: &[C], ld: usize, columns: usize, to: &mut [&mut [u8]], dtype: DType) {
-    let ask = |row: &[u8]| row.chunks(64).for_each(|line| prefetch::ask_later(line.as_ptr().addr(), true));
-    to.iter().take(AHEAD).for_each(|row| ask(row));
-    for i in 0..to.len() {
-        if let Some(row) = to.get(i + AHEAD) {
-            ask(row);
-        }
-        C::store(isa, &from[i * ld..][..columns], to[i], dtype);
-    }
-}
-
-/// Asks for rows of one head that are read in order, each some rows before.
-pub(super) struct AskRows<'a> {
-    bytes: &'a [u8],
-    /// Of the first row, of the distance and of a row.
-    places: Option<[usize; 3]>,
-    rows: usize,
-}
-
-impl<'a> AskRows<'a> {
-    pub(super) fn new(x: &Operand<'a>, head: usize, [rows, columns]: [usize; 2]) -> AskRows<'a> {
-        let (bytes, size) = (x.values().bytes, x.values().size());
-        let even = x.even_rows(head * rows * columns, rows, columns);
-        AskRows { bytes, places: even.map(|(first, distance)| [first, distance, columns].map(|n| n * size)), rows }
-    }
-
-    /// When row `i` is read.
-    pub(super) fn at(&self, i: usize) {
-        if let Some([first, distance, row]) = self.places.filter(|_| i + AHEAD < self.rows) {
-            prefetch::ask(self.bytes, first + (i + AHEAD) * distance, row);
-        }
-    }
-}
-
-/// So many parts of `size` bytes, which may be none.
-fn parts(mut bytes: &mut [u8], count: usize, size: usize) -> Vec<&mut [u8]> {
-    let mut part = || {
-        let (part, rest) = std::mem::take(&mut bytes).split_at_mut(size);
-        bytes = rest;
-        part
-    };
-    (0..count).map(|_| part()).collect()
-}
-
-pub(super) fn forward<C: Tile>(
-    isa: Isa,
-    pool: &Pool,
-    attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<()> {
-    let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
-    let (q, k, v) = (operand(ins[0], bytes[0]), operand(ins[1], bytes[1]), operand(ins[2], bytes[2]));
-    let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
-    let heads = Heads { isa, pool, g, mask };
-    let dtypes = [0, 1].map(|i| outs[i].array().dtype());
-    let (out, lse) = outs.split_at_mut(1);
-    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(()) };
-    let lse = parts(lse, g.heads, g.t * dtypes[1].size());
-    out.into_par_iter().zip(lse).enumerate().try_for_each(|(head, (out, lse))| {
-        let mut sums = vec![C::zero(); g.t];
-        heads.forward(head, [&q, &k, &v], out, dtypes[0], &mut sums)?;
-        C::store(isa, &sums, lse, dtypes[1]);
-        Ok(())
-    })
-}
-
-/// Inputs g, q, k, v, output, log-sum-exp.
-pub(super) fn backward<C: Tile>(
-    isa: Isa,
-    pool: &Pool,
-    attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<()> {
-    let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
-    let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
-    let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
-    let heads = Heads { isa, pool, g, mask };
-    let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
-    let [mut dq, dk, dv] = rows_of_gradients(outs)?;
-    let work = dq.par_chunks_mut(g.shared).zip(dk).zip(dv).enumerate();
-    work.try_for_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, dq, [dk, dv], dtypes))
 }
