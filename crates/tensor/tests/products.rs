@@ -166,6 +166,12 @@ fn convolutions_at_every_turn_of_the_kernels() {
         ([2, 2, 20, 15, 14], [3, 2, 1, 1, 1]),
         ([9, 33, 40, 4, 4], [3, 1, 1, 1, 1]),
         ([1, 16, 18, 24, 24], [23, 1, 11, 1, 1]),
+        // No images.
+        ([0, 20, 9, 6, 5], [3, 1, 1, 1, 1]),
+        ([0, 20, 20, 6, 5], [3, 1, 1, 1, 20]),
+        // Less to read in the images than in the weight.
+        ([1, 330, 260, 2, 3], [2, 1, 1, 1, 1]),
+        ([2, 330, 260, 4, 3], [2, 2, 1, 1, 1]),
     ];
     for ([n, c, o, h, w], [kernel, stride, padding, dilation, groups]) in cases {
         let conv = Conv2d { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups };

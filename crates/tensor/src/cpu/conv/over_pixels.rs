@@ -1,0 +1,231 @@
+//! The gradient by the weight: a product over pixels of two slabs.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+use smallvec::SmallVec;
+
+use super::geometry::{Correlation, Piece, RUN};
+use super::image::Source;
+use super::in_chains;
+use crate::cpu::depthwise;
+use crate::cpu::gemm::{elements_of, workspace};
+use crate::cpu::operand::{Compute, elements_mut};
+use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::memory::{HostBuffer, Pool};
+use crate::op::Conv2d;
+use crate::simd::Isa;
+use crate::{Array, ArrayMut, Result};
+
+/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added in order.
+pub fn weight_backward<C: Tile>(
+    isa: Isa,
+    pool: &Pool,
+    conv: &Conv2d,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) -> Result<()> {
+    let (shape, dtype) = (*out.array().shape(), out.array().dtype());
+    if shape.numel() == 0 {
+        return Ok(());
+    }
+    let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
+    let Some(to) = out.bytes() else { return Ok(()) };
+    let to = &mut to[..shape.numel() * dtype.size()];
+    if ins[0].numel() == 0 {
+        to.fill(0);
+        return Ok(());
+    }
+    if conv.is_depthwise(&shape) {
+        return depthwise::weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
+    }
+    let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
+    let (og, cg, taps) = (shape[0] / conv.groups, shape[1], shape[2] * shape[3]);
+    // Blocks of output and input channels; in copied patches the taps count as channels of one tap.
+    let copies = g.copies(cg, conv.groups);
+    let (o_block, c_block) = (og.min(128), if copies { cg } else { cg.min(64) });
+    let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
+    let padded = columns.next_multiple_of(C::width(isa));
+    let (o_blocks, c_blocks) = (og.div_ceil(o_block), cg.div_ceil(c_block));
+    let blocks = conv.groups * o_blocks * c_blocks;
+    let tasks = 16usize.div_ceil(blocks);
+    let per_unit = g.rows_of(grad.n, c_block + o_block, tasks);
+    let units = (grad.n * grad.h).div_ceil(per_unit);
+    let stretches = tasks.clamp(1, units.max(1));
+    let per_stretch = units.div_ceil(stretches);
+    let stretches = units.div_ceil(per_stretch);
+    let size = o_block * planes * padded;
+    let over = OverPixels { isa, pool, g: &g, grad: &grad, x: &x, planes, padded, copies };
+    let sums = |stretch: usize, block: usize, acc: &mut [C]| {
+        let (group, o, c) = (block / (o_blocks * c_blocks), block / c_blocks % o_blocks * o_block, block % c_blocks * c_block);
+        let (outputs, inputs) = ((group * og + o, o_block.min(og - o)), (group * cg + c, c_block.min(cg - c)));
+        (stretch * per_stretch..units.min((stretch + 1) * per_stretch)).try_for_each(|unit| {
+            let first = unit * per_unit;
+            over.add(first, per_unit.min(grad.n * grad.h - first), outputs, inputs, unit > stretch * per_stretch, acc)
+        })
+    };
+    // The output's part for one of a block's output channels, from the block's sums over all stretches, `[tap][c]`.
+    let write = |o: usize, stretches: &[&[C]], to: &mut [u8]| {
+        let ld = if copies { cg } else { padded };
+        let stretches = stretches.iter().map(|sums| &sums[o * planes * padded..][..taps * ld]);
+        if dtype == C::DTYPE {
+            return add_stretches(taps, ld, stretches, elements_mut(to));
+        }
+        let mut row = vec![C::zero(); to.len() / dtype.size()];
+        add_stretches(taps, ld, stretches, &mut row);
+        C::store(isa, &row, to, dtype);
+    };
+    let (row, part) = (cg * taps * dtype.size(), c_block * taps * dtype.size());
+    if stretches == 1 {
+        let mut parts: Vec<Vec<&mut [u8]>> = (0..blocks).map(|_| Vec::with_capacity(o_block)).collect();
+        for (o, row) in to.chunks_mut(row).enumerate() {
+            let first = (o / og * o_blocks + o % og / o_block) * c_blocks;
+            row.chunks_mut(part).zip(&mut parts[first..]).for_each(|(part, parts)| parts.push(part));
+        }
+        return parts.into_par_iter().enumerate().try_for_each(|(block, parts)| {
+            let mut acc = workspace::<C>(pool, size)?;
+            let acc = &mut acc.as_mut_slice::<C>()[..size];
+            sums(0, block, acc)?;
+            parts.into_iter().enumerate().for_each(|(o, part)| write(o, &[acc], part));
+            Ok(())
+        });
+    }
+    let mut partial = workspace::<C>(pool, stretches * blocks * size)?;
+    let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
+    partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| sums(i / blocks, i % blocks, acc))?;
+    to.par_chunks_mut(row).enumerate().for_each(|(o, row)| {
+        let first = (o / og * o_blocks + o % og / o_block) * c_blocks;
+        for (c, part) in row.chunks_mut(part).enumerate() {
+            let of_block = |stretch: usize| &partial[(stretch * blocks + first + c) * size..][..size];
+            let all: SmallVec<[&[C]; 16]> = (0..stretches).map(of_block).collect();
+            write(o % og % o_block, &all, part);
+        }
+    });
+    Ok(())
+}
+
+struct OverPixels<'a> {
+    isa: Isa,
+    pool: &'a Pool,
+    g: &'a Correlation,
+    grad: &'a Source<'a>,
+    x: &'a Source<'a>,
+    /// Taps that are multiplied one by one, and the columns of each with their padding.
+    planes: usize,
+    padded: usize,
+    copies: bool,
+}
+
+impl OverPixels<'_> {
+    /// `acc[o, tap, c] (+)= Σ_p g[p, o]·x[p + tap, c]` for the pixels of some output rows, `(first, count)` output and input channels.
+    fn add<C: Tile>(
+        &self,
+        first: usize,
+        rows: usize,
+        outputs: (usize, usize),
+        inputs: (usize, usize),
+        add: bool,
+        acc: &mut [C],
+    ) -> Result<()> {
+        let OverPixels { isa, g, planes, padded, copies, .. } = *self;
+        let (width, height) = (C::width(isa), C::height(isa));
+        let (pieces, pixels) = (g.pieces(first, rows), rows * g.w);
+        let (a, b) = (self.gradient::<C>(first * g.w, pixels, outputs)?, self.image::<C>(&pieces, pixels, inputs)?);
+        let (a, b) = (elements_of(&a), elements_of::<C>(&b));
+        // Distances in the image of a row's neighbouring pixels, and of panels.
+        let (columns, b_step, panel) = if copies {
+            (inputs.1 * g.phases[0].taps.len(), padded, width)
+        } else {
+            (inputs.1, g.stride[1] * width, g.slab_pixels(&pieces) * width)
+        };
+        let row = |p: &Piece, y: usize| {
+            let pixel = p.pixel + y * g.w;
+            let b = if copies { pixel * padded } else { (p.slab + y * g.stride[0] * g.width()) * width };
+            Segment { a: pixel * height, b, len: g.w }
+        };
+        let rows = pieces.iter().flat_map(|p| (0..p.rows).map(move |y| row(p, y)));
+        for (i, segments) in in_chains(rows, height, b_step).iter().enumerate() {
+            for plane in 0..planes {
+                let place = |i: usize| Row { a: i / height * pixels * height + i % height, acc: (i * planes + plane) * padded };
+                let rows: SmallVec<[Row; 128]> = (0..outputs.1).map(place).collect();
+                let b = if copies { b } else { &b[g.tap(&g.phases[0].taps[plane]) * width..] };
+                let add = add || i > 0;
+                C::block(isa, Block { a, a_step: height, rows: &rows, b, b_step, panel, columns, segments, acc, add });
+            }
+        }
+        Ok(())
+    }
+
+    /// Some output channels of the gradient as tiles read them, without gaps, so that they are evenly spread over the first-level cache:
+    /// `[channels / height][pixel][height]`.
+    fn gradient<C: Tile>(&self, first: usize, pixels: usize, (o, os): (usize, usize)) -> Result<HostBuffer> {
+        let OverPixels { isa, pool, grad, .. } = *self;
+        let height = C::height(isa);
+        let mut tiles = workspace::<C>(pool, pixels * os.next_multiple_of(height))?;
+        let to = tiles.as_mut_slice::<C>();
+        let whole = grad.values.is_borrowed::<C>(grad.n * grad.h * grad.w * grad.c);
+        let mut copy = workspace::<C>(pool, if whole { 0 } else { pixels * os })?;
+        let (from, ld) = if whole {
+            (&grad.values.block(isa, first * grad.c, pixels * grad.c, &mut [])[o..], grad.c)
+        } else {
+            let copy = &mut copy.as_mut_slice::<C>()[..pixels * os];
+            grad.values.load_rows(isa, first * grad.c + o, grad.c, [pixels, os], copy, os);
+            (&*copy, os)
+        };
+        match height {
+            12 => in_tiles::<C, 12>(from, ld, pixels, os, to),
+            6 => in_tiles::<C, 6>(from, ld, pixels, os, to),
+            _ => in_tiles::<C, 4>(from, ld, pixels, os, to),
+        }
+        Ok(tiles)
+    }
+
+    /// Some input channels: panels `[channels / width][slab pixel][width]`, or copied patches.
+    fn image<C: Tile>(&self, pieces: &[Piece], pixels: usize, (c, cs): (usize, usize)) -> Result<HostBuffer> {
+        let OverPixels { isa, pool, g, x, padded, copies, .. } = *self;
+        let (width, slab_pixels) = (C::width(isa), g.slab_pixels(pieces));
+        if copies {
+            let mut slab = workspace::<C>(pool, slab_pixels * cs + RUN)?;
+            let slab = slab.as_mut_slice::<C>();
+            g.fill(isa, x, pieces, (c, cs), cs, slab);
+            let mut patches = workspace::<C>(pool, pixels * padded + RUN)?;
+            g.patches(pieces, slab, cs, padded, patches.as_mut_slice::<C>());
+            return Ok(patches);
+        }
+        let mut panels = workspace::<C>(pool, slab_pixels * padded)?;
+        let all = panels.as_mut_slice::<C>().chunks_exact_mut(slab_pixels * width);
+        for (from, panel) in (0..cs).step_by(width).zip(all) {
+            g.fill(isa, x, pieces, (c + from, width.min(cs - from)), width, panel);
+        }
+        Ok(panels)
+    }
+}
+
+/// `to[i / H, pixel, i % H] = from[pixel·ld + i]` for `i < n`.
+fn in_tiles<C: Compute, const H: usize>(from: &[C], ld: usize, pixels: usize, n: usize, to: &mut [C]) {
+    for (first, tile) in (0..n).step_by(H).zip(to.chunks_exact_mut((pixels * H).max(1))) {
+        let tile = tile.as_chunks_mut::<H>().0;
+        if n - first < H {
+            for (to, from) in tile.iter_mut().zip(from[first..].chunks(ld)) {
+                to[..n - first].copy_from_slice(&from[..n - first]);
+            }
+        } else {
+            for (to, from) in tile.iter_mut().zip(from[first..].chunks(ld)) {
+                to.copy_from_slice(&from[..H]);
+            }
+        }
+    }
+}
+
+/// The sum in order of stretches `[tap][channel]`, taps `ld` apart, as a row `[channel][tap]`.
+pub fn add_stretches<'a, C: Compute>(taps: usize, ld: usize, mut stretches: impl Iterator<Item = &'a [C]>, row: &mut [C]) {
+    let Some(first) = stretches.next() else { return };
+    let mut sum = Cow::Borrowed(first);
+    for part in stretches {
+        sum.to_mut().iter_mut().zip(part).for_each(|(sum, &v)| *sum = *sum + v);
+    }
+    for (c, row) in row.chunks_exact_mut(taps).enumerate() {
+        row.iter_mut().zip(sum[c..].iter().step_by(ld)).for_each(|(to, &v)| *to = v);
+    }
+}
