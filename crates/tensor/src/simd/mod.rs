@@ -247,8 +247,9 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
             f.eval(L::load(&a[i..]), L::load(&b[i..]), L::load(&c[i..])).store(&mut y[i..]);
         }
         if body < y.len() {
-            let [a, b, c] = [a, b, c].map(|x| L::load_part(&x[body..y.len()]));
-            f.eval(a, b, c).store_part(&mut y[body..]);
+            let rest = body..y.len();
+            f.eval(L::load_part(&a[rest.clone()]), L::load_part(&b[rest.clone()]), L::load_part(&c[rest]))
+                .store_part(&mut y[body..]);
         }
     }
 }
