@@ -164,20 +164,18 @@ impl Map1 for Exactly {
 
 /// The nearest number of a 16-bit format, ties to even.
 macro_rules! rounding {
-    ($name:ident, $format:ident, $store:ident, $load:ident) => {
+    ($name:ident, $rounded:ident) => {
         #[derive(Clone, Copy)]
         struct $name;
 
         impl Map1 for $name {
             #[inline(always)]
             fn eval<L: Lanes>(self, x: L) -> L {
-                let mut codes = [$format::ZERO; 16];
-                x.$store(&mut codes[..L::N]);
-                L::$load(&codes[..L::N])
+                x.$rounded()
             }
         }
     };
 }
 
-rounding!(ToF16, f16, store_f16, load_f16);
-rounding!(ToBf16, bf16, store_bf16, load_bf16);
+rounding!(ToF16, rounded_f16);
+rounding!(ToBf16, rounded_bf16);

@@ -203,6 +203,12 @@ impl Lanes for Trace {
     fn store_bf16(self, to: &mut [bf16]) {
         to[0] = bf16::NAN;
     }
+    fn rounded_f16(self) -> Trace {
+        Trace::Number(f64::NAN)
+    }
+    fn rounded_bf16(self) -> Trace {
+        Trace::Number(f64::NAN)
+    }
     fn mul_add(self, b: Trace, c: Trace) -> Trace {
         self * b + c
     }

@@ -236,7 +236,7 @@ pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{narrow_bf16_512, round_to_bf16, widen_bf16_512};
+pub(super) use x86::{narrow_bf16_512, round_to_bf16, round_to_bf16_512, widen_bf16_512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -306,7 +306,17 @@ mod x86 {
         _mm512_fixupimm_ps::<0>(y, x, _mm512_set1_epi32(0x22))
     }
 
-    /// As `narrow_bf16`, sixteen. Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
+    /// As [`round_to_bf16`], sixteen. Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    pub(in crate::simd) fn round_to_bf16_512(x: __m512) -> __m512i {
+        let bits = _mm512_castps_si512(x);
+        let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
+        let half = _mm512_mask_blend_epi32(odd, _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0x8000));
+        _mm512_castps_si512(or_nan(_mm512_castsi512_ps(_mm512_add_epi32(bits, half)), x))
+    }
+
+    /// As `narrow_bf16`, sixteen.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
     pub(in crate::simd) fn narrow_bf16_512(x: __m512) -> __m256i {
@@ -319,13 +329,9 @@ mod x86 {
             }
             places
         };
-        let bits = _mm512_castps_si512(x);
-        let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
-        let half = _mm512_mask_blend_epi32(odd, _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0x8000));
-        let rounded = or_nan(_mm512_castsi512_ps(_mm512_add_epi32(bits, half)), x);
         // SAFETY: 64 bytes.
         let places = unsafe { _mm512_loadu_si512(UPPER_HALVES.as_ptr().cast()) };
-        _mm512_castsi512_si256(_mm512_permutexvar_epi16(places, _mm512_castps_si512(rounded)))
+        _mm512_castsi512_si256(_mm512_permutexvar_epi16(places, round_to_bf16_512(x)))
     }
 
     convert!(widen_f16_avx2, "avx2,fma,f16c", f16, f32, 8, widen_f16, |src, dst| {

@@ -67,6 +67,10 @@ pub trait Lanes:
     fn load_bf16(from: &[bf16]) -> Self;
     /// As [`Lanes::store_f16`].
     fn store_bf16(self, to: &mut [bf16]);
+    /// What a number stored in f16 is when it is loaded.
+    fn rounded_f16(self) -> Self;
+    /// The same in bf16.
+    fn rounded_bf16(self) -> Self;
     /// `self · b + c`, fused where the instruction set has such an instruction, else rounded twice.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Square root, correctly rounded.
@@ -288,6 +292,14 @@ impl Lanes for f64 {
         to[0] = bf16::from_f32(f64_to_f32_odd(self));
     }
     #[inline(always)]
+    fn rounded_f16(self) -> f64 {
+        f16::from_f32(f64_to_f32_odd(self)).to_f64()
+    }
+    #[inline(always)]
+    fn rounded_bf16(self) -> f64 {
+        bf16::from_f32(f64_to_f32_odd(self)).to_f64()
+    }
+    #[inline(always)]
     fn mul_add(self, b: f64, c: f64) -> f64 {
         self * b + c
     }
@@ -437,6 +449,10 @@ f32_lanes!(P1, bool, 1,
     fn load_bf16(from: &[bf16]) -> P1 { P1(f32::from_bits((from[0].to_bits() as u32) << 16)) }
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) { to[0] = narrow_bf16(self.0); }
+    #[inline(always)]
+    fn rounded_f16(self) -> P1 { P1(widen_f16(narrow_f16(self.0))) }
+    #[inline(always)]
+    fn rounded_bf16(self) -> P1 { P1(f32::from_bits((narrow_bf16(self.0).to_bits() as u32) << 16)) }
     // Two roundings: without the instruction a fused operation is a call to a library.
     #[inline(always)]
     fn mul_add(self, b: P1, c: P1) -> P1 { P1(self.0 * b.0 + c.0) }

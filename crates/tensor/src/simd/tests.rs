@@ -208,6 +208,26 @@ impl Map1 for Same {
     }
 }
 
+#[derive(Clone, Copy)]
+struct RoundedF16;
+
+impl Map1 for RoundedF16 {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        x.rounded_f16()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RoundedBf16;
+
+impl Map1 for RoundedBf16 {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        x.rounded_bf16()
+    }
+}
+
 fn narrowing_agrees(codes: impl Iterator<Item = u32>) {
     let x: Vec<f32> = codes.map(f32::from_bits).collect();
     let mut expected: Option<(Vec<u16>, Vec<u16>)> = None;
@@ -221,6 +241,14 @@ fn narrowing_agrees(codes: impl Iterator<Item = u32>) {
         f32::map1(isa, Same, &x[1..], &mut b2[1..]);
         assert!(h2.iter().zip(&h).all(|(a, b)| a.to_bits() == b.to_bits()), "f16, {isa:?}");
         assert!(b2.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()), "bf16, {isa:?}");
+        // As it would be loaded again.
+        let (mut again, mut rounded) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        f16::widen(isa, &h, &mut again);
+        f32::map1(isa, RoundedF16, &x, &mut rounded);
+        assert!(rounded.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "f16 in a register, {isa:?}");
+        bf16::widen(isa, &b, &mut again);
+        f32::map1(isa, RoundedBf16, &x, &mut rounded);
+        assert!(rounded.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "bf16 in a register, {isa:?}");
         let bits = (h.iter().map(|v| v.to_bits()).collect(), b.iter().map(|v| v.to_bits()).collect());
         match &expected {
             None => {

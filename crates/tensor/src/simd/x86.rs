@@ -5,11 +5,14 @@ use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::ptr;
 
-use super::convert::{narrow_bf16_512, round_to_bf16, widen_bf16_512};
+use super::convert::{narrow_bf16_512, round_to_bf16, round_to_bf16_512, widen_bf16_512};
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
 use super::math::{self, SHIFT};
 use super::table::Tabled;
+
+/// The half of a number that bf16 keeps.
+const UPPER_HALF: i32 = -0x1_0000;
 
 /// Eight f32 in an AVX register. Made and used only inside kernels dispatched to AVX2.
 #[derive(Clone, Copy)]
@@ -73,6 +76,12 @@ f32_lanes!(V8, __m256, 8,
             let packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high));
             _mm_storeu_si128(to.as_mut_ptr().cast(), packed)
         })
+    }
+    #[inline(always)]
+    fn rounded_f16(self) -> V8 { V8(x!(_mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))) }
+    #[inline(always)]
+    fn rounded_bf16(self) -> V8 {
+        V8(x!(_mm256_castsi256_ps(_mm256_and_si256(round_to_bf16(self.0), _mm256_set1_epi32(UPPER_HALF)))))
     }
     #[inline(always)]
     unsafe fn accumulate<const MR: usize, const NV: usize>(
@@ -232,6 +241,12 @@ f32_lanes!(V16, __mmask16, 16,
     fn store_bf16(self, to: &mut [bf16]) {
         assert!(to.len() >= 16);
         x!(_mm256_storeu_si256(to.as_mut_ptr().cast(), narrow_bf16_512(self.0)))
+    }
+    #[inline(always)]
+    fn rounded_f16(self) -> V16 { V16(x!(_mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))) }
+    #[inline(always)]
+    fn rounded_bf16(self) -> V16 {
+        V16(x!(_mm512_castsi512_ps(_mm512_and_si512(round_to_bf16_512(self.0), _mm512_set1_epi32(UPPER_HALF)))))
     }
     #[inline(always)]
     unsafe fn accumulate<const MR: usize, const NV: usize>(

@@ -66,15 +66,15 @@ pub fn weight_backward<C: Tile>(
         })
     };
     // The output's part for one of a block's output channels, from the block's sums over all stretches, `[tap][c]`.
-    let write = |o: usize, stretches: &[&[C]], to: &mut [u8]| {
+    let write = |o: usize, stretches: &[&[C]], to: &mut [u8], row: &mut Vec<C>| {
         let ld = if copies { cg } else { padded };
         let stretches = stretches.iter().map(|sums| &sums[o * planes * padded..][..taps * ld]);
         if dtype == C::DTYPE {
             return add_stretches(taps, ld, stretches, elements_mut(to));
         }
-        let mut row = vec![C::zero(); to.len() / dtype.size()];
-        add_stretches(taps, ld, stretches, &mut row);
-        C::store(isa, &row, to, dtype);
+        row.resize(to.len() / dtype.size(), C::zero());
+        add_stretches(taps, ld, stretches, row);
+        C::store(isa, row, to, dtype);
     };
     let (row, part) = (cg * taps * dtype.size(), c_block * taps * dtype.size());
     if stretches == 1 {
@@ -87,7 +87,8 @@ pub fn weight_backward<C: Tile>(
             let mut acc = workspace::<C>(pool, size)?;
             let acc = &mut acc.as_mut_slice::<C>()[..size];
             sums(0, block, acc)?;
-            parts.into_iter().enumerate().for_each(|(o, part)| write(o, &[acc], part));
+            let mut row = Vec::new();
+            parts.into_iter().enumerate().for_each(|(o, part)| write(o, &[acc], part, &mut row));
             Ok(())
         });
     }
@@ -95,11 +96,11 @@ pub fn weight_backward<C: Tile>(
     let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
     partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| sums(i / blocks, i % blocks, acc))?;
     to.par_chunks_mut(row).enumerate().for_each(|(o, row)| {
-        let first = (o / og * o_blocks + o % og / o_block) * c_blocks;
+        let (first, mut buffer) = ((o / og * o_blocks + o % og / o_block) * c_blocks, Vec::new());
         for (c, part) in row.chunks_mut(part).enumerate() {
             let of_block = |stretch: usize| &partial[(stretch * blocks + first + c) * size..][..size];
             let all: SmallVec<[&[C]; 16]> = (0..stretches).map(of_block).collect();
-            write(o % og % o_block, &all, part);
+            write(o % og % o_block, &all, part, &mut buffer);
         }
     });
     Ok(())
@@ -164,19 +165,23 @@ impl OverPixels<'_> {
         let height = C::height(isa);
         let mut tiles = workspace::<C>(pool, pixels * os.next_multiple_of(height))?;
         let to = tiles.as_mut_slice::<C>();
-        let whole = grad.values.is_borrowed::<C>(grad.n * grad.h * grad.w * grad.c);
-        let mut copy = workspace::<C>(pool, if whole { 0 } else { pixels * os })?;
-        let (from, ld) = if whole {
-            (&grad.values.block(isa, first * grad.c, pixels * grad.c, &mut [])[o..], grad.c)
-        } else {
-            let copy = &mut copy.as_mut_slice::<C>()[..pixels * os];
-            grad.values.load_rows(isa, first * grad.c + o, grad.c, [pixels, os], copy, os);
-            (&*copy, os)
+        let turn = |from: &[C], ld: usize, first: usize, n: usize, to: &mut [C]| match height {
+            12 => in_tiles::<C, 12>(from, ld, os, to, pixels, first, n),
+            6 => in_tiles::<C, 6>(from, ld, os, to, pixels, first, n),
+            _ => in_tiles::<C, 4>(from, ld, os, to, pixels, first, n),
         };
-        match height {
-            12 => in_tiles::<C, 12>(from, ld, pixels, os, to),
-            6 => in_tiles::<C, 6>(from, ld, pixels, os, to),
-            _ => in_tiles::<C, 4>(from, ld, pixels, os, to),
+        if grad.values.is_borrowed::<C>(grad.n * grad.h * grad.w * grad.c) {
+            turn(&grad.values.block(isa, first * grad.c, pixels * grad.c, &mut [])[o..], grad.c, 0, pixels, to);
+            return Ok(tiles);
+        }
+        // So many pixels at a time stay in the first-level cache.
+        const SOME: usize = 32;
+        let mut some = workspace::<C>(pool, SOME * os)?;
+        let some = &mut some.as_mut_slice::<C>()[..SOME * os];
+        for at in (0..pixels).step_by(SOME) {
+            let n = SOME.min(pixels - at);
+            grad.values.load_rows(isa, (first + at) * grad.c + o, grad.c, [n, os], some, os);
+            turn(some, os, at, n, to);
         }
         Ok(tiles)
     }
@@ -202,16 +207,24 @@ impl OverPixels<'_> {
     }
 }
 
-/// `to[i / H, pixel, i % H] = from[pixel·ld + i]` for `i < n`.
-fn in_tiles<C: Compute, const H: usize>(from: &[C], ld: usize, pixels: usize, n: usize, to: &mut [C]) {
-    for (first, tile) in (0..n).step_by(H).zip(to.chunks_exact_mut((pixels * H).max(1))) {
-        let tile = tile.as_chunks_mut::<H>().0;
-        if n - first < H {
-            for (to, from) in tile.iter_mut().zip(from[first..].chunks(ld)) {
-                to[..n - first].copy_from_slice(&from[..n - first]);
+/// `to[i / H, first + pixel, i % H] = from[pixel·ld + i]` for `i < channels`, where `to` has `pixels` and `from` `n`.
+fn in_tiles<C: Compute, const H: usize>(
+    from: &[C],
+    ld: usize,
+    channels: usize,
+    to: &mut [C],
+    pixels: usize,
+    first: usize,
+    n: usize,
+) {
+    for (i, tile) in (0..channels).step_by(H).zip(to.chunks_exact_mut((pixels * H).max(1))) {
+        let tile = &mut tile.as_chunks_mut::<H>().0[first..first + n];
+        if channels - i < H {
+            for (to, from) in tile.iter_mut().zip(from[i..].chunks(ld)) {
+                to[..channels - i].copy_from_slice(&from[..channels - i]);
             }
         } else {
-            for (to, from) in tile.iter_mut().zip(from[first..].chunks(ld)) {
+            for (to, from) in tile.iter_mut().zip(from[i..].chunks(ld)) {
                 to.copy_from_slice(&from[..H]);
             }
         }
