@@ -11,6 +11,7 @@ use super::gemm::{DEPTH, Panel, elements_of, workspace};
 use super::narrow::{self, Narrow};
 use super::operand::{BLOCK, Compute, Operand, elements_mut};
 use super::reduce::reduce;
+use super::tasks::Tasks as _;
 use super::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Conv2d, Epilogue, Reduce};
@@ -59,7 +60,7 @@ impl<'a> Source<'a> {
         let n = self.n * self.h * self.w * self.c;
         let mut buffer = workspace::<C>(pool, n)?;
         let parts = buffer.as_mut_slice::<C>()[..n].par_chunks_mut(16 * BLOCK).enumerate();
-        parts.for_each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
+        parts.each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
         Ok(buffer)
     }
 
@@ -308,7 +309,7 @@ impl Weight {
         }
         let mut buffer = workspace::<C>(pool, groups * panels * width * deep * taps)?;
         let all = &mut buffer.as_mut_slice::<C>()[..groups * panels * width * deep * taps];
-        all.par_chunks_mut((width * deep * taps).max(1)).enumerate().for_each(|(i, panel)| {
+        all.par_chunks_mut((width * deep * taps).max(1)).enumerate().each(|(i, panel)| {
             let (group, first) = (i / panels, i % panels * width);
             let count = width.min(columns - first);
             if count < width {
@@ -402,7 +403,7 @@ fn correlate<C: Tile>(
         })
         .collect();
     let parts = output_parts(out, pre, per_block * g.w * o * dtype.size());
-    parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+    parts.into_par_iter().enumerate().try_each(|(i, (out, pre))| {
         let pixels = out.len() / (o * dtype.size());
         let pieces = g.pieces(i * per_block, pixels / g.w);
         let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * x.c + RUN)?;
@@ -591,7 +592,7 @@ pub(super) fn weight_backward<C: Tile>(
     let size = o_block * planes * padded;
     let mut partial = workspace::<C>(pool, stretches * blocks * size)?;
     let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
-    partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| {
+    partial.par_chunks_mut(size).enumerate().try_each(|(i, acc)| {
         let (stretch, block) = (i / blocks, i % blocks);
         let (group, o, c) = (block / (o_blocks * c_blocks), block / c_blocks % o_blocks * o_block, block % c_blocks * c_block);
         let (os, cs) = (o_block.min(og - o), c_block.min(cg - c));
@@ -664,7 +665,7 @@ pub(super) fn weight_backward<C: Tile>(
         Ok::<(), crate::Error>(())
     })?;
     // From [stretch][block][o][tap][c] to [o][c][tap].
-    to.par_chunks_mut(cg * taps * dtype.size()).enumerate().for_each(|(o, to)| {
+    to.par_chunks_mut(cg * taps * dtype.size()).enumerate().each(|(o, to)| {
         let (group, o) = (o / og, o % og);
         let mut row = vec![C::zero(); cg * taps];
         let ld = if copies { cg } else { padded };

@@ -24,6 +24,7 @@ mod row_sums;
 mod rows;
 mod softmax;
 mod table;
+mod tasks;
 mod ternary;
 mod tile;
 mod update;
