@@ -262,7 +262,8 @@ mod tests {
     #[test]
     fn loops_inside_loops_end() {
         pool(3).install(|| {
-            let sums = (0..50).into_par_iter().list(|i| (0..50u64).into_par_iter().list(|j| i * j).into_iter().sum::<u64>());
+            let sums =
+                (0..50).into_par_iter().list(|i| (0..50).into_par_iter().list(|j: usize| i * j).into_iter().sum::<usize>());
             assert!(sums.into_iter().eq((0..50).map(|i| i * 1225)));
         });
     }
