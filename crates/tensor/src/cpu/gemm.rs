@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::elementwise::activate;
 use super::finish::{Finish, Results, output_parts};
 use super::operand::{BLOCK, Compute};
+use super::tasks::Tasks as _;
 use super::tile::{Block, Row, Segment, Tile};
 use super::values::Values;
 use super::{reduce, row_sums};
@@ -138,7 +139,7 @@ fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Re
     // Of no inner places there are no panels.
     let panels = buffer.as_mut_slice::<C>()[..len].par_chunks_mut((width * k).max(1)).enumerate();
     let work = |(p, panel): (usize, &mut [C])| b.pack(isa, k, p * width, width.min(n - p * width), panel);
-    panels.with_min_len((16 * BLOCK).div_ceil((width * k).max(1))).for_each(work);
+    panels.with_min_len((16 * BLOCK).div_ceil((width * k).max(1))).each(work);
     Ok(buffer)
 }
 
@@ -300,11 +301,7 @@ impl Product {
         let parts = output_parts(out, pre, block * n * dtype.size());
         let sums_of_a = row_sums::pieces(sums_of_a, block, parts.len());
         let parts: Vec<_> = parts.into_iter().zip(sums_of_a).collect();
-        if parallel {
-            parts.into_par_iter().enumerate().try_for_each(task)
-        } else {
-            parts.into_iter().enumerate().try_for_each(task)
-        }
+        if parallel { parts.into_par_iter().enumerate().try_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
     }
 
     /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time. Adds up the rows of A if there
@@ -365,7 +362,7 @@ impl Product {
             x.chunks_mut(k.max(1)).enumerate().for_each(|(i, row)| a.row(isa, i, 0, row));
         }
         let sums_of_a = row_sums::pieces(sums_of_a, m, n.div_ceil(chunk));
-        acc.par_chunks_mut(m * chunk).zip(sums_of_a).enumerate().try_for_each(|(i, (acc, sums_of_a))| {
+        acc.par_chunks_mut(m * chunk).zip(sums_of_a).enumerate().try_each(|(i, (acc, sums_of_a))| {
             let (first, columns) = (i * chunk, chunk.min(n - i * chunk));
             if m > SKINNY {
                 self.columns(pool, a, b, first, columns, acc, chunk, sums_of_a)
@@ -377,7 +374,7 @@ impl Product {
             }
         })?;
         let acc = &*acc;
-        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().for_each(
+        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
             |(i, (out, pre))| {
                 for first in (0..n).step_by(chunk) {
                     let columns = chunk.min(n - first);
@@ -608,7 +605,7 @@ fn multiply<C: Tile>(
     if shape.numel() * k < 32 * 1024 {
         parts.into_iter().enumerate().try_for_each(work)
     } else {
-        parts.into_par_iter().enumerate().try_for_each(work)
+        parts.into_par_iter().enumerate().try_each(work)
     }
 }
 

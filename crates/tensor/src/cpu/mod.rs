@@ -26,6 +26,7 @@ mod rows;
 mod settle;
 mod softmax;
 mod table;
+mod tasks;
 mod ternary;
 mod tile;
 mod update;

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::tasks::Tasks as _;
 use super::values::{self, Values};
 use crate::simd::convert::{Convert, f64_to_f32_odd};
 use crate::simd::{Isa, Real};
@@ -379,7 +380,7 @@ fn tasks(out: &mut ArrayMut<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
     if n <= TASK {
         f(0, bytes);
     } else {
-        bytes.par_chunks_mut(TASK * size).enumerate().for_each(|(index, chunk)| f(index * TASK, chunk));
+        bytes.par_chunks_mut(TASK * size).enumerate().each(|(index, chunk)| f(index * TASK, chunk));
     }
 }
 

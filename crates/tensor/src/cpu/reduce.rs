@@ -6,6 +6,7 @@ use super::channels::{Channelwise, Terms};
 use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
 use super::rows::{order_with_last, write};
 use super::softmax::ExpDistance;
+use super::tasks::Tasks as _;
 use crate::op::Reduce;
 use crate::simd::{First, Isa, Lanes, Map2};
 use crate::{Array, ArrayMut, Dims, Layout};
@@ -31,7 +32,7 @@ pub(super) fn sum<C: Compute>(isa: Isa, f: impl Map2, x: &Operand<'_>, start: us
 /// As [`sum`], in parallel over fixed chunks.
 fn par_sum<C: Compute>(isa: Isa, f: impl Map2 + Sync, x: &Operand<'_>, start: usize, n: usize, shift: C) -> f64 {
     let chunks: Vec<f64> =
-        (0..n.div_ceil(TASK)).into_par_iter().map(|c| sum(isa, f, x, start + c * TASK, TASK.min(n - c * TASK), shift)).collect();
+        (0..n.div_ceil(TASK)).into_par_iter().list(|c| sum(isa, f, x, start + c * TASK, TASK.min(n - c * TASK), shift));
     chunks.into_iter().sum()
 }
 
@@ -92,8 +93,7 @@ pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Arr
         let values: Vec<f64> = (0..rows).map(|row| one(row, true)).collect();
         write(isa, &values, out);
     } else if n * rows > TASK {
-        let values: Vec<f64> =
-            (0..rows).into_par_iter().with_min_len((TASK / n.max(1)).max(1)).map(|row| one(row, false)).collect();
+        let values: Vec<f64> = (0..rows).into_par_iter().with_min_len((TASK / n.max(1)).max(1)).list(|row| one(row, false));
         write(isa, &values, out);
     } else {
         fill::<f64>(isa, out, |start, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = one(start + i, false)));
@@ -183,27 +183,24 @@ pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usiz
     let some = if strips > 1 { 1 } else { (8 * BLOCK / wide).clamp(1, per_task) };
     let zeros = |n: usize| vec![C::zero(); n];
     // [outer][strip][task]
-    let parts: Vec<Vec<C>> = (0..outer * strips * tasks)
-        .into_par_iter()
-        .map_init(
-            || (zeros(some * wide), zeros(wide), zeros(wide)),
-            |(buffer, coefficients, unused), task| {
-                let (first, strip, task) = (task / (strips * tasks) * rows, task / tasks % strips * wide, task % tasks);
-                let count = wide.min(columns - strip);
-                let mut acc = zeros(count);
-                let until = rows.min((task + 1) * per_task);
-                for row in (task * per_task..until).step_by(some) {
-                    let n = some.min(until - row) * count;
-                    let x = x.block(isa, (first + row) * columns + strip, n, buffer);
-                    C::sum_channels(isa, Columns, x, x, &coefficients[..count], [&mut acc, &mut unused[..count]]);
-                }
-                acc
-            },
-        )
-        .collect();
+    let parts: Vec<Vec<C>> = (0..outer * strips * tasks).into_par_iter().list_with(
+        || (zeros(some * wide), zeros(wide), zeros(wide)),
+        |(buffer, coefficients, unused), task| {
+            let (first, strip, task) = (task / (strips * tasks) * rows, task / tasks % strips * wide, task % tasks);
+            let count = wide.min(columns - strip);
+            let mut acc = zeros(count);
+            let until = rows.min((task + 1) * per_task);
+            for row in (task * per_task..until).step_by(some) {
+                let n = some.min(until - row) * count;
+                let x = x.block(isa, (first + row) * columns + strip, n, buffer);
+                C::sum_channels(isa, Columns, x, x, &coefficients[..count], [&mut acc, &mut unused[..count]]);
+            }
+            acc
+        },
+    );
     let mut total = vec![0.0; outer * columns];
     for (total, parts) in total.chunks_mut(columns).zip(parts.chunks(strips * tasks)) {
-        total.par_chunks_mut(wide).zip(parts.par_chunks(tasks)).for_each(|(total, parts)| {
+        total.par_chunks_mut(wide).zip(parts.par_chunks(tasks)).each(|(total, parts)| {
             parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(total, part)| *total += part.as_f64()));
         });
     }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::channels::Channelwise;
+use super::tasks::Tasks as _;
 use crate::simd::{Isa, Stored};
 
 /// Places of a row that are added in f32. What they give is added in f64, in order: the bits depend on the extents alone.
@@ -33,5 +34,5 @@ pub(super) fn pieces(sums: &mut [f64], size: usize, tasks: usize) -> Vec<&mut [f
 /// Adds parts of the same rows, in order.
 pub(super) fn total(parts: &[f64], to: &mut [f64]) {
     let rows = to.len().max(1);
-    to.par_iter_mut().with_min_len(1024).enumerate().for_each(|(i, to)| *to = parts.chunks(rows).map(|part| part[i]).sum());
+    to.par_iter_mut().with_min_len(1024).enumerate().each(|(i, to)| *to = parts.chunks(rows).map(|part| part[i]).sum());
 }

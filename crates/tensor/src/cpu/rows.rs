@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::operand::{Compute, Operand, TASK, elements_mut};
+use super::tasks::Tasks as _;
 use crate::simd::{Isa, Stored};
 use crate::{ArrayMut, Class, Layout, memory::Pool};
 
@@ -28,12 +29,10 @@ fn row_tasks<C: Compute, S: Send + Copy + Default>(
     let rows = bytes.len() / row;
     let per_task = (TASK / len.max(1)).max(rows / TASKS).max(1);
     let mut results = vec![S::default(); rows];
-    bytes.par_chunks_mut(per_task * row).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
-        |(task, (chunk, results))| {
-            let Some(mut buffer) = pool.alloc(scratch * size_of::<C>(), Class::Workspace) else { return };
-            f(task * per_task, chunk, results, &mut buffer.as_mut_slice::<C>()[..scratch]);
-        },
-    );
+    bytes.par_chunks_mut(per_task * row).zip(results.par_chunks_mut(per_task)).enumerate().each(|(task, (chunk, results))| {
+        let Some(mut buffer) = pool.alloc(scratch * size_of::<C>(), Class::Workspace) else { return };
+        f(task * per_task, chunk, results, &mut buffer.as_mut_slice::<C>()[..scratch]);
+    });
     results
 }
 
@@ -92,7 +91,7 @@ pub fn fill_rows<C: Compute, S: Send + Copy + Default>(
     let (per_task, mut results) = ((TASK / len).max(1), vec![S::default(); n / len]);
     let Some(mut scratch) = pool.alloc(n * size_of::<C>(), Class::Workspace) else { return results };
     let values: &mut [C] = scratch.as_mut_slice();
-    values[..n].par_chunks_mut(per_task * len).zip(results.par_chunks_mut(per_task)).enumerate().for_each(
+    values[..n].par_chunks_mut(per_task * len).zip(results.par_chunks_mut(per_task)).enumerate().each(
         |(task, (chunk, results))| {
             for (i, (row, result)) in chunk.chunks_mut(len).zip(results).enumerate() {
                 *result = f(task * per_task + i, row);

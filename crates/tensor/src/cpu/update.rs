@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::operand::{BLOCK, Compute, TASK, elements, elements_mut};
+use super::tasks::Tasks as _;
 use crate::simd::{Isa, Kernel, Lanes, dispatch};
 use crate::update::{Grad, Outcome, Slot, Update};
 use crate::{Array, ArrayMut, DType, Error, ReadGuard, Result};
@@ -68,7 +69,7 @@ fn access(update: &Update) -> Error {
 
 /// Runs the tasks, on this thread if all of them together are small, and returns what they return in order.
 fn each<T: Send, R: Send>(elements: usize, tasks: Vec<T>, f: impl Fn(T) -> R + Sync + Send) -> Vec<R> {
-    if elements <= TASK { tasks.into_iter().map(f).collect() } else { tasks.into_par_iter().map(f).collect() }
+    if elements <= TASK { tasks.into_iter().map(f).collect() } else { tasks.into_par_iter().list(f) }
 }
 
 /// Multiplies or limits gradients.

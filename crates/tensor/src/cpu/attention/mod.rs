@@ -9,6 +9,7 @@ pub(super) use heads::{ExpMinus, ScoreSlope};
 pub(super) use rows::{AskRows, rows_of, rows_of_gradients, store};
 
 use super::operand::{Compute, Operand};
+use super::tasks::Tasks as _;
 use super::tile::Tile;
 use crate::memory::Pool;
 use crate::op::Attention;
@@ -145,7 +146,7 @@ pub(super) fn forward<C: Tile>(
     let (out, lse) = outs.split_at_mut(1);
     let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(()) };
     let lse = parts(lse, g.heads, g.t * dtypes[1].size());
-    out.into_par_iter().zip(lse).enumerate().try_for_each(|(head, (out, lse))| {
+    out.into_par_iter().zip(lse).enumerate().try_each(|(head, (out, lse))| {
         let mut sums = vec![C::zero(); g.t];
         heads.forward(head, [&q, &k, &v], out, dtypes[0], &mut sums)?;
         C::store(isa, &sums, lse, dtypes[1]);
@@ -169,5 +170,5 @@ pub(super) fn backward<C: Tile>(
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [mut dq, dk, dv] = rows_of_gradients(outs)?;
     let work = dq.par_chunks_mut(g.shared).zip(dk).zip(dv).enumerate();
-    work.try_for_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, dq, [dk, dv], dtypes))
+    work.try_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, dq, [dk, dv], dtypes))
 }

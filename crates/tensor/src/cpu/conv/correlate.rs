@@ -11,6 +11,7 @@ use crate::cpu::finish::{Finish, output_parts};
 use crate::cpu::gemm::{DEPTH, elements_of, workspace};
 use crate::cpu::narrow::{self, Narrow};
 use crate::cpu::operand::elements_mut;
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Block, Row, Segment, Tile};
 use crate::memory::Pool;
 use crate::simd::Isa;
@@ -71,7 +72,7 @@ fn by_columns<C: Tile>(
     let each = g.slab_pixels(&pieces[..1]) * x.c;
     let mut slab = workspace::<C>(pool, x.n * each)?;
     let slab = &mut slab.as_mut_slice::<C>()[..x.n * each];
-    slab.par_chunks_mut(each).zip(&pieces[..]).for_each(|(slab, piece)| {
+    slab.par_chunks_mut(each).zip(&pieces[..]).each(|(slab, piece)| {
         g.fill(isa, x, &[Piece { slab: 0, ..*piece }], (0, x.c), x.c, slab);
     });
     let chains = chains::<C>(isa, g, x.c, weight, false);
@@ -85,7 +86,7 @@ fn by_columns<C: Tile>(
     let len = weight.panel_len::<C>(isa);
     let mut sums = workspace::<C>(pool, weight.panels::<C>(isa) * pixels * width)?;
     let sums = &mut sums.as_mut_slice::<C>()[..weight.panels::<C>(isa) * pixels * width];
-    sums.par_chunks_mut(pixels * width).enumerate().try_for_each(|(i, acc)| {
+    sums.par_chunks_mut(pixels * width).enumerate().try_each(|(i, acc)| {
         let mut packed = workspace::<C>(pool, len)?;
         let packed = &mut packed.as_mut_slice::<C>()[..len];
         weight.panel(isa, i, packed);
@@ -94,7 +95,7 @@ fn by_columns<C: Tile>(
         Ok::<(), crate::Error>(())
     })?;
     let sums = &*sums;
-    output_parts(out, pre, TOGETHER * o * dtype.size()).into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+    output_parts(out, pre, TOGETHER * o * dtype.size()).into_par_iter().enumerate().try_each(|(i, (out, pre))| {
         let mut rows = workspace::<C>(pool, TOGETHER * o)?;
         let rows = &mut rows.as_mut_slice::<C>()[..out.len() / dtype.size()];
         for (j, row) in rows.chunks_exact_mut(o).enumerate() {
@@ -157,7 +158,7 @@ fn by_pixels<C: Tile>(
     }
     let chains = chains::<C>(isa, g, x.c, weight, copies);
     let parts = output_parts(out, pre, per_block * g.w * o * dtype.size());
-    parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+    parts.into_par_iter().enumerate().try_each(|(i, (out, pre))| {
         let pixels = out.len() / (o * dtype.size());
         let pieces = g.pieces(i * per_block, pixels / g.w);
         let mut slab = workspace::<C>(pool, g.slab_pixels(&pieces) * x.c + RUN)?;

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::cpu::gemm::{Panel, workspace};
 use crate::cpu::operand::{BLOCK, Compute, Operand, elements};
+use crate::cpu::tasks::Tasks as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::simd::Isa;
 use crate::{Array, Layout, Result};
@@ -41,7 +42,7 @@ impl<'a> Source<'a> {
         let n = self.n * self.h * self.w * self.c;
         let mut buffer = workspace::<C>(pool, n)?;
         let parts = buffer.as_mut_slice::<C>()[..n].par_chunks_mut(16 * BLOCK).enumerate();
-        parts.for_each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
+        parts.each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
         Ok(buffer)
     }
 

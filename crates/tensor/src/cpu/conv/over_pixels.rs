@@ -11,6 +11,7 @@ use super::in_chains;
 use crate::cpu::depthwise;
 use crate::cpu::gemm::{elements_of, workspace};
 use crate::cpu::operand::{Compute, elements_mut};
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
@@ -83,7 +84,7 @@ pub fn weight_backward<C: Tile>(
             let first = (o / og * o_blocks + o % og / o_block) * c_blocks;
             row.chunks_mut(part).zip(&mut parts[first..]).for_each(|(part, parts)| parts.push(part));
         }
-        return parts.into_par_iter().enumerate().try_for_each(|(block, parts)| {
+        return parts.into_par_iter().enumerate().try_each(|(block, parts)| {
             let mut acc = workspace::<C>(pool, size)?;
             let acc = &mut acc.as_mut_slice::<C>()[..size];
             sums(0, block, acc)?;
@@ -94,8 +95,8 @@ pub fn weight_backward<C: Tile>(
     }
     let mut partial = workspace::<C>(pool, stretches * blocks * size)?;
     let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
-    partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| sums(i / blocks, i % blocks, acc))?;
-    to.par_chunks_mut(row).enumerate().for_each(|(o, row)| {
+    partial.par_chunks_mut(size).enumerate().try_each(|(i, acc)| sums(i / blocks, i % blocks, acc))?;
+    to.par_chunks_mut(row).enumerate().each(|(o, row)| {
         let (first, mut buffer) = ((o / og * o_blocks + o % og / o_block) * c_blocks, Vec::new());
         for (c, part) in row.chunks_mut(part).enumerate() {
             let of_block = |stretch: usize| &partial[(stretch * blocks + first + c) * size..][..size];

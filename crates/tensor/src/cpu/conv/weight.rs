@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::{Compute, Operand};
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::Tile;
 use crate::memory::{HostBuffer, Pool};
 use crate::simd::Isa;
@@ -93,7 +94,7 @@ impl<'a> Weight<'a> {
         let (len, panels) = (self.panel_len::<C>(isa), self.groups * self.panels::<C>(isa));
         let mut buffer = workspace::<C>(pool, panels * len)?;
         let all = &mut buffer.as_mut_slice::<C>()[..panels * len];
-        all.par_chunks_mut(len.max(1)).enumerate().for_each(|(i, panel)| self.panel(isa, i, panel));
+        all.par_chunks_mut(len.max(1)).enumerate().each(|(i, panel)| self.panel(isa, i, panel));
         Ok(buffer)
     }
 }

@@ -15,6 +15,7 @@ use super::finish::{Finish, output_parts};
 use super::gemm::workspace;
 use super::operand::Compute;
 use super::tile::Tile;
+use crate::cpu::tasks::Tasks as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
 use crate::simd::{Isa, Kernel, Lanes, prefetch};
@@ -335,7 +336,7 @@ pub(super) fn correlate<C: Tile>(
     let per_block = g.rows(x.n, c);
     let (row, together) = (g.w * c, (TOGETHER / (g.w * c)).max(1));
     let parts = output_parts(out, pre, per_block * row * dtype.size());
-    parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+    parts.into_par_iter().enumerate().try_each(|(i, (out, pre))| {
         let mut scratch = workspace::<C>(pool, together * row)?;
         for p in g.pieces(i * per_block, out.len() / (row * dtype.size())) {
             let (rows, mut wide) = (work.image_rows(&p), None);
@@ -374,7 +375,7 @@ pub(super) fn weight_backward<C: Tile>(
     let units = (grad.n * grad.h).div_ceil(per_unit);
     let per_stretch = units.div_ceil(16);
     let mut partial = vec![C::zero(); units.div_ceil(per_stretch) * taps * c];
-    partial.par_chunks_mut(taps * c).enumerate().try_for_each(|(stretch, sums)| {
+    partial.par_chunks_mut(taps * c).enumerate().try_each(|(stretch, sums)| {
         for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
             for p in g.pieces(unit * per_unit, per_unit.min(grad.n * grad.h - unit * per_unit)) {
                 let (rows, mut wide) = (work.image_rows(&p), [None, None]);

@@ -14,6 +14,7 @@ use super::super::gemm::{elements_of, workspace};
 use super::super::operand::{elements_mut, in_storage};
 use super::super::tile::Tile;
 use super::TOGETHER;
+use crate::cpu::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::simd::{Isa, Kernel, Lanes, Stored, prefetch};
 use crate::{DType, Result};
@@ -356,7 +357,7 @@ impl<'a, C: Tile> Work<'a, C> {
         let (bias, finish) = finish.apart(x.c);
         let per_block = g.rows(x.n, x.c);
         let together = (TOGETHER / row).max(1);
-        output_parts(out, pre, per_block * row * size).into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+        output_parts(out, pre, per_block * row * size).into_par_iter().enumerate().try_each(|(i, (out, pre))| {
             let mut scratch = workspace::<C>(pool, if direct { 0 } else { together * row })?;
             for p in g.pieces(i * per_block, out.len() / (row * size)) {
                 let image = &image[p.n * x.h * row..][..x.h * row];
@@ -398,7 +399,7 @@ impl<'a, C: Tile> Work<'a, C> {
         let len = (TAPS + 1) * c;
         let mut partial = vec![C::zero(); (x.n * x.h).div_ceil(per_stretch) * len];
         let parts = out.par_chunks_mut(per_stretch * row * size).zip(partial.par_chunks_mut(len));
-        parts.enumerate().try_for_each(|(i, (out, sums))| {
+        parts.enumerate().try_each(|(i, (out, sums))| {
             let direct = dtype == T::DTYPE;
             let mut scratch = workspace::<C>(pool, if direct { 0 } else { together * row })?;
             for p in g.pieces(i * per_stretch, out.len() / (row * size)) {

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::channels::Channelwise;
 use super::operand::{Compute, Operand, memory_order};
+use super::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind};
 use crate::simd::Isa;
@@ -115,7 +116,7 @@ fn fill_walk<C: Compute, S: Send>(
     }
     let work = |dtype: crate::DType, bytes: &mut [u8]| -> Vec<S> {
         let parts = bytes.par_chunks_mut(per_task * dtype.size()).enumerate();
-        parts.map(|(task, bytes)| f(task, dtype, bytes)).collect()
+        parts.list(|(task, bytes)| f(task, dtype, bytes))
     };
     if walk.same_order(array.layout()) {
         return out.bytes().map_or_else(Vec::new, |bytes| work(dtype, &mut bytes[..n * dtype.size()]));

@@ -7,6 +7,7 @@ use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
 use crate::cpu::operand::{Compute, Operand, TASK, in_storage};
 use crate::cpu::rows::write;
+use crate::cpu::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind};
 use crate::simd::{Isa, Lanes, Stored};
@@ -125,10 +126,8 @@ fn forward_from<C: Channelwise, R: Read<C>>(
     };
     // Of each group of each sample; batch norm has one sample for all.
     let [mean, rstd] = given.clone().unwrap_or_else(|| {
-        let parts: Vec<Vec<Moments>> = (0..p.count())
-            .into_par_iter()
-            .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
-            .map_init(
+        let parts: Vec<Vec<Moments>> =
+            (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
                 || Buffers::new(p.block()),
                 |buffers, index| {
                     let (_, len, channel) = p.part(index);
@@ -146,8 +145,7 @@ fn forward_from<C: Channelwise, R: Read<C>>(
                     });
                     moments.collect()
                 },
-            )
-            .collect();
+            );
         let samples = if matches!(norm.kind, NormKind::Batch) { 1 } else { p.samples };
         let mut total = vec![Moments::default(); samples * groups];
         let per_group = p.channels / groups;
@@ -258,18 +256,15 @@ fn backward_from<C: Channelwise, R: Read<C>>(
     let (groups, fixed) = (*groups, *fixed);
     let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
     let [means, ..] = spread(p, groups, mean, |i, _| [mean[i]; 4]);
-    let parts: Vec<Vec<[f64; 2]>> = (0..p.count())
-        .into_par_iter()
-        .with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64))
-        .map_init(
+    let parts: Vec<Vec<[f64; 2]>> =
+        (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
             || (Buffers::new(p.block()), [vec![]]),
             |(buffers, k), index| {
                 let channel = p.part(index).2;
                 p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, 16, k);
                 p.sums(isa, Gradients, from, index, &k[0], buffers)
             },
-        )
-        .collect();
+        );
     // Σ g and Σ g·(x − mean), by sample and channel, or by channel.
     let mut sums = vec![[0.0f64; 2]; samples * p.channels];
     for (index, part) in parts.iter().enumerate() {

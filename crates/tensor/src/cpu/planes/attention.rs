@@ -10,6 +10,7 @@ use crate::cpu::attention::{
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::{Operand, elements_mut};
 use crate::cpu::softmax::Rows as _;
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Row, Segment, Tile as _};
 use crate::memory::HostBuffer;
 use crate::op::Attention;
@@ -396,7 +397,7 @@ pub(super) fn forward(
     let (out, lse) = outs.split_at_mut(1);
     let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(false) };
     let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
-    out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_for_each(|(head, (mut out, lse))| {
+    out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_each(|(head, (mut out, lse))| {
         let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
         let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
         heads.forward(head, [&x[0], &x[1], &x[2]], wide, lse)?;
@@ -424,7 +425,7 @@ pub(super) fn backward(
     let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [dq, dk, dv] = rows_of_gradients(outs)?;
-    dq.into_par_iter().zip(dk).zip(dv).enumerate().try_for_each(|(head, ((dq, dk), dv))| {
+    dq.into_par_iter().zip(dk).zip(dv).enumerate().try_each(|(head, ((dq, dk), dv))| {
         let mut sums = Vec::new();
         for [rows, columns] in extents {
             let mut sum = workspace::<f32>(work.pool, rows * padded(columns))?;

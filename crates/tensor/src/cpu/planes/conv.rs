@@ -11,6 +11,7 @@ use crate::cpu::conv::{Correlation, Phase, Piece, Source, Tap};
 use crate::cpu::finish::{Finish, output_parts};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::elements_mut;
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Row, Segment};
 use crate::op::{Conv2d, Epilogue};
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
@@ -135,7 +136,7 @@ fn correlate(
     // The split depends on the extents alone.
     let per_block = rows_per_block(g, x.source.n, 2 * x.planes * channels);
     let parts = output_parts(out, pre, per_block * g.w * columns * dtype.size());
-    parts.into_par_iter().enumerate().try_for_each(|(i, (out, pre))| {
+    parts.into_par_iter().enumerate().try_each(|(i, (out, pre))| {
         if !work.is_exact() {
             return Ok(());
         }
@@ -202,7 +203,7 @@ impl Panels<'_> {
         ld: usize,
     ) -> Result<()> {
         let channels = self.channels;
-        let mut rows: Vec<Row> = Vec::new();
+        let mut rows: Vec<Row> = Vec::with_capacity(acc.len() / ld);
         g.pixels(pieces, phase.residue, |from, pixel| rows.push(Row { a: from * channels, acc: pixel * ld }));
         if phase.taps.is_empty() {
             rows.iter().for_each(|r| acc[r.acc..r.acc + ld].fill(0.0));

@@ -9,6 +9,7 @@ use crate::cpu::finish::{Finish, output_parts};
 use crate::cpu::gemm::{Batch, Fused, Matrix, workspace};
 use crate::cpu::operand::{BLOCK, elements, elements_mut};
 use crate::cpu::table::{Table, look_up};
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Row, Segment};
 use crate::cpu::values::Values;
 use crate::cpu::{reduce, row_sums, rows};
@@ -342,7 +343,7 @@ impl Product<'_> {
     fn pack_right(&self, work: &Work<'_>) -> Result<HostBuffer> {
         let len = self.n.div_ceil(SIDE) * self.panel();
         let mut packed = work.halves(len)?;
-        packed.as_mut_slice::<u16>()[..len].par_chunks_mut(PANELS * self.panel()).enumerate().for_each(|(i, panels)| {
+        packed.as_mut_slice::<u16>()[..len].par_chunks_mut(PANELS * self.panel()).enumerate().each(|(i, panels)| {
             let first = i * PANELS * SIDE;
             self.b.right(work, [0, self.k, self.padded()], [first, (PANELS * SIDE).min(self.n - first)], panels);
         });
@@ -434,11 +435,7 @@ impl Product<'_> {
             Ok(())
         };
         let parts = output_parts(out, Some(pre), block * n * dtype.size());
-        if parallel {
-            parts.into_par_iter().enumerate().try_for_each(task)
-        } else {
-            parts.into_iter().enumerate().try_for_each(task)
-        }
+        if parallel { parts.into_par_iter().enumerate().try_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
     }
 
     /// Whether both operands have the inner dimension as the slow one in memory, and it is long: as for the gradients of weights. Wide
@@ -483,7 +480,7 @@ impl Product<'_> {
             }
         }
         pieces.resize_with(parts * blocks(size), Default::default);
-        acc.par_chunks_mut(rows * columns).zip(pieces).enumerate().try_for_each(|(i, (acc, sums))| {
+        acc.par_chunks_mut(rows * columns).zip(pieces).enumerate().try_each(|(i, (acc, sums))| {
             let (start, block) = (i / blocks(size) * part, i % blocks(size));
             let (first, left) = (block / across * rows, block % across * columns);
             let (rows, wide) = (rows.min(m - first), columns.min(n - left));
@@ -535,11 +532,8 @@ impl Product<'_> {
         }
         row_sums::total(&sums_of_parts, sums);
         let acc = &*acc;
-        output_parts(out, Some(pre), n * dtype.size())
-            .into_par_iter()
-            .with_min_len((4 * BLOCK).div_ceil(n))
-            .enumerate()
-            .for_each(|(i, (out, pre))| {
+        output_parts(out, Some(pre), n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
+            |(i, (out, pre))| {
                 let mut sums = [0.0; BLOCK];
                 for at in (0..n).step_by(columns) {
                     let block = i / rows * across + at / columns;
@@ -554,7 +548,8 @@ impl Product<'_> {
                         finish.rows(sums, count, at + first, count, n, out, pre, dtype);
                     }
                 }
-            });
+            },
+        );
         Ok(())
     }
 
@@ -575,7 +570,7 @@ impl Product<'_> {
         let mut sums_of_parts = vec![0.0; len / (blocks * size) * sums.len()];
         let mut pieces: Vec<&mut [f64]> = sums_of_parts.chunks_mut(m).flat_map(|part| part.chunks_mut(STRIP)).collect();
         pieces.resize_with(len / size, Default::default);
-        left.as_mut_slice::<u16>()[..len].par_chunks_mut(size).zip(pieces).enumerate().for_each(|(i, (to, sums))| {
+        left.as_mut_slice::<u16>()[..len].par_chunks_mut(size).zip(pieces).enumerate().each(|(i, (to, sums))| {
             let (from, first) = (i / blocks * deep, i % blocks * STRIP);
             let (rows, deep) = ([first, STRIP.min(m - first)], [from, deep.min(k - from)]);
             if sums.is_empty() {
@@ -592,7 +587,7 @@ impl Product<'_> {
         let len = n.div_ceil(columns) * m * columns;
         let mut acc = workspace::<f32>(work.pool, len)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..len];
-        acc.par_chunks_mut(m * columns).enumerate().try_for_each(|(i, acc)| {
+        acc.par_chunks_mut(m * columns).enumerate().try_each(|(i, acc)| {
             let (first, count) = (i * columns, columns.min(n - i * columns));
             let panel = self.b.count * deep * SIDE;
             let mut packed = work.halves(count.div_ceil(SIDE) * panel)?;
@@ -630,18 +625,16 @@ impl Product<'_> {
             Ok::<(), crate::Error>(())
         })?;
         let acc = &*acc;
-        output_parts(out, Some(pre), n * dtype.size())
-            .into_par_iter()
-            .with_min_len((4 * BLOCK).div_ceil(n))
-            .enumerate()
-            .for_each(|(i, (out, pre))| {
+        output_parts(out, Some(pre), n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
+            |(i, (out, pre))| {
                 for first in (0..n).step_by(columns) {
                     let count = columns.min(n - first);
                     let mut row: SmallVec<[f32; 3 * PANELS * SIDE]> =
                         SmallVec::from_slice(&acc[(first / columns * m + i) * columns..][..count]);
                     finish.rows(&mut row, count, first, count, n, out, pre, dtype);
                 }
-            });
+            },
+        );
         Ok(())
     }
 }
@@ -670,7 +663,7 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u
     };
     let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {
-        parts.into_par_iter().enumerate().try_for_each(|(i, part)| {
+        parts.into_par_iter().enumerate().try_each(|(i, part)| {
             let product = product(i);
             let packed = product.pack_right(work)?;
             product.tall(work, super::halves_of(&packed), target(part), false)

@@ -8,6 +8,7 @@ use super::{Tile16, Work, apart, planes_of, transpose};
 use crate::cpu::conv::{Correlation, Piece, Source, add_stretches};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::Compute as _;
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::{Row, Segment};
 use crate::op::Conv2d;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
@@ -58,7 +59,7 @@ pub(super) fn weight_backward(
     let size = o_block * taps * padded;
     let mut partial = workspace::<f32>(work.pool, stretches * blocks * size)?;
     let partial = &mut partial.as_mut_slice::<f32>()[..stretches * blocks * size];
-    partial.par_chunks_mut(size).enumerate().try_for_each(|(i, acc)| {
+    partial.par_chunks_mut(size).enumerate().try_each(|(i, acc)| {
         let (stretch, block) = (i / blocks, i % blocks);
         let (o, c) = (block / c_blocks * o_block, block % c_blocks * c_block);
         let channels = [[o, o_block.min(outputs - o)], [c, c_block.min(inputs - c)]];
@@ -73,15 +74,17 @@ pub(super) fn weight_backward(
         Ok::<(), crate::Error>(())
     })?;
     // From [stretch][block][o][tap][c] to [o][c][tap].
-    to.par_chunks_mut(inputs * taps * dtype.size()).enumerate().for_each(|(o, to)| {
-        let mut row = vec![0.0; inputs * taps];
-        for (c, row) in row.chunks_mut(c_block * taps).enumerate() {
-            let place = (o / o_block * c_blocks + c) * size + o % o_block * taps * padded;
-            let part = |stretch: usize| &partial[stretch * blocks * size + place..][..taps * padded];
-            add_stretches(taps, padded, (0..stretches).map(part), row);
-        }
-        f32::store(work.isa, &row, to, dtype);
-    });
+    to.par_chunks_mut(inputs * taps * dtype.size()).enumerate().each_with(
+        || vec![0.0; inputs * taps],
+        |row, (o, to)| {
+            for (c, row) in row.chunks_mut(c_block * taps).enumerate() {
+                let place = (o / o_block * c_blocks + c) * size + o % o_block * taps * padded;
+                let part = |stretch: usize| &partial[stretch * blocks * size + place..][..taps * padded];
+                add_stretches(taps, padded, (0..stretches).map(part), row);
+            }
+            f32::store(work.isa, row, to, dtype);
+        },
+    );
     Ok(work.holds(0, 1))
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::{Work, planes_of};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::Operand;
+use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::Tile as _;
 use crate::memory::HostBuffer;
 use crate::simd::amx::{DEEP, SIDE};
@@ -52,7 +53,7 @@ impl<'a> Weight<'a> {
         let panel = self.planes * deep * SIDE;
         let len = columns.div_ceil(SIDE) * panel;
         let mut packed = work.halves(len)?;
-        packed.as_mut_slice::<u16>()[..len].par_chunks_mut(panel).enumerate().try_for_each(|(p, panel)| {
+        packed.as_mut_slice::<u16>()[..len].par_chunks_mut(panel).enumerate().try_each(|(p, panel)| {
             let (first, count) = (p * SIDE, SIDE.min(columns - p * SIDE));
             if padded > inner || deep > taps * padded || count < SIDE {
                 panel.fill(0);
