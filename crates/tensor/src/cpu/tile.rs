@@ -331,17 +331,26 @@ impl Dots<'_> {
             }
         }
         // The rest goes through the same instruction into the same sums.
-        let rest = |from: &[f32]| {
-            let mut pad = [0.0; 16];
-            pad[..from.len() - body].copy_from_slice(&from[body..]);
-            L::load(&pad[..L::N])
-        };
+        if body < self.len {
+            let rest = |from: &[f32]| {
+                let mut pad = [0.0; 16];
+                pad[..from.len() - body].copy_from_slice(&from[body..]);
+                L::load(&pad[..L::N])
+            };
+            let w: [L; 4] = std::array::from_fn(|j| rest(w[j]));
+            for (acc, x) in acc.iter_mut().zip(&x) {
+                let x = rest(x);
+                for (acc, &w) in acc.iter_mut().zip(&w) {
+                    *acc = x.mul_add(w, *acc);
+                }
+            }
+        }
         let mut out = [[0.0; 4]; 4];
-        for i in 0..M {
-            for j in 0..4 {
+        for (out, acc) in out.iter_mut().zip(&acc) {
+            for (out, acc) in out.iter_mut().zip(acc) {
                 let mut sums = [0.0f32; 16];
-                rest(x[i]).mul_add(rest(w[j]), acc[i][j]).store(&mut sums[..L::N]);
-                out[i][j] = crate::simd::halves(&mut sums);
+                acc.store(&mut sums[..L::N]);
+                *out = crate::simd::halves(&mut sums);
             }
         }
         out

@@ -340,14 +340,19 @@ impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
     }
 }
 
-/// The sum of 16 numbers by halves.
+/// The sum of 16 numbers by halves. Each in a loop of its own, of known length: one loop over the lengths was not unrolled everywhere.
 #[inline(always)]
 pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            sums[i] += sums[i + half];
-        }
+    for i in 0..8 {
+        sums[i] += sums[i + 8];
     }
+    for i in 0..4 {
+        sums[i] += sums[i + 4];
+    }
+    for i in 0..2 {
+        sums[i] += sums[i + 2];
+    }
+    sums[0] += sums[1];
     sums[0]
 }
 
