@@ -119,20 +119,15 @@ impl<'a, C: Copy> Block<'a, C> {
         }
     }
 
-    /// Tiles with fewer rows than `MR` compute the first rows several times, fours of rows together: whole ones stay equally far apart.
+    /// Tiles with fewer rows than `MR` compute the first one several times.
     #[inline(always)]
     unsafe fn tile<L: Lanes<Elem = C>, const MR: usize, const NV: usize>(&mut self, rows: &[Row], panel: usize) -> usize {
         // SAFETY: `run_on` checked that all rows, segments and panels lie inside the operands.
         unsafe {
-            let a: [*const C; MR] = {
-                let again = rows.len().min(4);
-                std::array::from_fn(|i| self.a.as_ptr().add(rows[if i < rows.len() { i } else { i % again }].a))
-            };
+            let a: [*const C; MR] = std::array::from_fn(|i| self.a.as_ptr().add(rows[if i < rows.len() { i } else { 0 }].a));
             let b = self.b.as_ptr().add(panel * self.panel);
             let mut acc = [[L::splat(0.0); NV]; MR];
-            for segment in self.segments {
-                L::accumulate(&mut acc, &a, [segment.a, self.a_step], b.add(segment.b), self.b_step, segment.len);
-            }
+            L::accumulate(&mut acc, &a, self.a_step, b, self.b_step, self.segments);
             for (row, acc) in rows.iter().zip(&acc) {
                 for (j, &value) in acc.iter().enumerate() {
                     let at = row.acc + panel * width(L::N) + j * L::N;

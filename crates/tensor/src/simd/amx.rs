@@ -33,6 +33,7 @@ pub struct TileBlock<'a> {
 
 /// A stretch of the inner dimension: where it starts in both operands, and its length.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Segment {
     /// Added to a row's place in `a`.
     pub a: usize,

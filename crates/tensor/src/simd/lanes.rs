@@ -4,6 +4,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use half::{bf16, f16};
 
+use super::amx::Segment;
 use super::convert::{f64_to_f32_odd, narrow_bf16, narrow_f16, widen_f16};
 use super::math;
 use super::table::Tabled;
@@ -142,7 +143,7 @@ pub trait Lanes:
     fn wide(self, f: Wide) -> Self;
     /// As [`Lanes::wide`], of two arguments.
     fn wide2(self, other: Self, f: Wide2) -> Self;
-    /// `acc[i][j] += Σ_l rows[i][a + l·a_step] · b[l·b_step + j·N..]`, each sum one chain of products in the order of `l`.
+    /// `acc[i][j] += Σ_segments Σ_l rows[i][segment.a + l·a_step] · b[segment.b + l·b_step + j·N..]`, each sum one chain of products in order.
     ///
     /// # Safety
     ///
@@ -151,13 +152,13 @@ pub trait Lanes:
     unsafe fn accumulate<const MR: usize, const NV: usize>(
         acc: &mut [[Self; NV]; MR],
         rows: &[*const Self::Elem; MR],
-        [a, a_step]: [usize; 2],
+        a_step: usize,
         b: *const Self::Elem,
         b_step: usize,
-        len: usize,
+        segments: &[Segment],
     ) {
         // SAFETY: the caller's promise.
-        unsafe { accumulate(acc, rows, [a, a_step], b, b_step, len) }
+        unsafe { accumulate(acc, rows, a_step, b, b_step, segments) }
     }
     /// Smallest integer not below.
     #[inline(always)]
@@ -192,29 +193,31 @@ pub(super) fn gelu_slope<L: Lanes>(x: L, cdf: L, density: L) -> L {
 pub(super) unsafe fn accumulate<L: Lanes, const MR: usize, const NV: usize>(
     acc: &mut [[L; NV]; MR],
     rows: &[*const L::Elem; MR],
-    [a, a_step]: [usize; 2],
+    a_step: usize,
     b: *const L::Elem,
     b_step: usize,
-    len: usize,
+    segments: &[Segment],
 ) {
-    let (mut at, mut b) = (a, b);
-    for _ in 0..len {
-        // No closure: it would not be inlined, and be compiled without the instruction set.
-        let mut columns = [L::splat(0.0); NV];
-        for (j, column) in columns.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *column = unsafe { L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)) };
-        }
-        for (acc, row) in acc.iter_mut().zip(rows) {
-            // SAFETY: the caller's promise.
-            let x = L::broadcast(unsafe { *row.add(at) });
-            for (acc, &column) in acc.iter_mut().zip(&columns) {
-                *acc = x.mul_add(column, *acc);
+    for segment in segments {
+        // The addresses after the last elements are not read.
+        let (mut at, mut b) = (segment.a, b.wrapping_add(segment.b));
+        for _ in 0..segment.len {
+            // No closure: it would not be inlined, and be compiled without the instruction set.
+            let mut columns = [L::splat(0.0); NV];
+            for (j, column) in columns.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *column = unsafe { L::load(std::slice::from_raw_parts(b.add(j * L::N), L::N)) };
             }
+            for (acc, row) in acc.iter_mut().zip(rows) {
+                // SAFETY: the caller's promise.
+                let x = L::broadcast(unsafe { *row.add(at) });
+                for (acc, &column) in acc.iter_mut().zip(&columns) {
+                    *acc = x.mul_add(column, *acc);
+                }
+            }
+            at += a_step;
+            b = b.wrapping_add(b_step);
         }
-        at += a_step;
-        // The address after the last element is not read.
-        b = b.wrapping_add(b_step);
     }
 }
 

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::ptr;
 
+use super::amx::Segment;
 use super::convert::{narrow_bf16_512, round_to_bf16, round_to_bf16_512, widen_bf16_512};
 use super::fma;
 use super::lanes::{self, F32Lanes, Lanes, SQRT_HALF, f32_lanes};
@@ -87,17 +88,17 @@ f32_lanes!(V8, __m256, 8,
     unsafe fn accumulate<const MR: usize, const NV: usize>(
         acc: &mut [[V8; NV]; MR],
         rows: &[*const f32; MR],
-        a: [usize; 2],
+        a_step: usize,
         b: *const f32,
         b_step: usize,
-        len: usize,
+        segments: &[Segment],
     ) {
         // SAFETY: the caller's promise; the arrays' extents are those asked for.
         unsafe {
-            if MR == 6 && NV == 2 && len > 0 {
-                fma::tile_6x16(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a, b, b_step, len);
+            if MR == 6 && NV == 2 {
+                fma::tile_6x16(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a_step, b, b_step, segments);
             } else {
-                lanes::accumulate(acc, rows, a, b, b_step, len);
+                lanes::accumulate(acc, rows, a_step, b, b_step, segments);
             }
         }
     }
@@ -252,20 +253,17 @@ f32_lanes!(V16, __mmask16, 16,
     unsafe fn accumulate<const MR: usize, const NV: usize>(
         acc: &mut [[V16; NV]; MR],
         rows: &[*const f32; MR],
-        [a, a_step]: [usize; 2],
+        a_step: usize,
         b: *const f32,
         b_step: usize,
-        len: usize,
+        segments: &[Segment],
     ) {
-        let apart = |i: usize| (rows[i + 1] as usize).wrapping_sub(rows[i] as usize);
-        let in_fours = MR == 12 && (0..11).all(|i| i % 4 == 3 || apart(i) == apart(0));
         // SAFETY: the caller's promise; the arrays' extents are those asked for.
         unsafe {
-            if in_fours && NV == 2 && len > 0 {
-                let fours = [rows[0].add(a), rows[4].add(a), rows[8].add(a)];
-                fma::tile_12x32(&mut *ptr::from_mut(acc).cast(), fours, apart(0), a_step, b, b_step, len);
+            if MR == 12 && NV == 2 {
+                fma::tile_12x32(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a_step, b, b_step, segments);
             } else {
-                lanes::accumulate(acc, rows, [a, a_step], b, b_step, len);
+                lanes::accumulate(acc, rows, a_step, b, b_step, segments);
             }
         }
     }

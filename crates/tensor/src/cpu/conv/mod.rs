@@ -2,15 +2,17 @@
 //! a slab in the second-level cache, and [`super::tile`] walks its taps. The gradient by the input is the same correlation with
 //! the weight turned round, one for each residue of the stride; the gradient by the weight is a product over pixels of two slabs.
 
+mod blocks;
 mod correlate;
 mod geometry;
 mod image;
 mod over_pixels;
 mod weight;
 
+pub use blocks::Blocks;
 pub use geometry::{Correlation, Phase, Piece, Tap};
 pub use image::{Source, image};
-pub use over_pixels::{add_stretches, weight_backward};
+pub use over_pixels::weight_backward;
 
 use correlate::correlate;
 use weight::{Weight, by_taps};

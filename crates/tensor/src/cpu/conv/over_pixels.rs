@@ -1,17 +1,14 @@
 //! The gradient by the weight: a product over pixels of two slabs.
 
-use std::borrow::Cow;
-
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
+use super::blocks::Blocks;
 use super::geometry::{Correlation, Piece, RUN};
 use super::image::Source;
 use super::in_chains;
 use crate::cpu::depthwise;
 use crate::cpu::gemm::{elements_of, workspace};
-use crate::cpu::operand::{Compute, elements_mut};
-use crate::cpu::tasks::Tasks as _;
+use crate::cpu::operand::Compute;
 use crate::cpu::tile::{Block, Row, Segment, Tile};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
@@ -48,63 +45,21 @@ pub fn weight_backward<C: Tile>(
     let (o_block, c_block) = (og.min(128), if copies { cg } else { cg.min(64) });
     let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
     let padded = columns.next_multiple_of(C::width(isa));
-    let (o_blocks, c_blocks) = (og.div_ceil(o_block), cg.div_ceil(c_block));
-    let blocks = conv.groups * o_blocks * c_blocks;
-    let tasks = 16usize.div_ceil(blocks);
+    let tap = if copies { cg } else { padded };
+    let blocks = Blocks { groups: conv.groups, outputs: og, inputs: cg, o_block, c_block, taps, tap, output: planes * padded };
+    let tasks = 16usize.div_ceil(blocks.count());
     let per_unit = g.rows_of(grad.n, c_block + o_block, tasks);
     let units = (grad.n * grad.h).div_ceil(per_unit);
-    let stretches = tasks.clamp(1, units.max(1));
-    let per_stretch = units.div_ceil(stretches);
-    let stretches = units.div_ceil(per_stretch);
-    let size = o_block * planes * padded;
+    let per_stretch = units.div_ceil(tasks.clamp(1, units.max(1)));
     let over = OverPixels { isa, pool, g: &g, grad: &grad, x: &x, planes, padded, copies };
     let sums = |stretch: usize, block: usize, acc: &mut [C]| {
-        let (group, o, c) = (block / (o_blocks * c_blocks), block / c_blocks % o_blocks * o_block, block % c_blocks * c_block);
-        let (outputs, inputs) = ((group * og + o, o_block.min(og - o)), (group * cg + c, c_block.min(cg - c)));
+        let channels = blocks.channels(block);
         (stretch * per_stretch..units.min((stretch + 1) * per_stretch)).try_for_each(|unit| {
             let first = unit * per_unit;
-            over.add(first, per_unit.min(grad.n * grad.h - first), outputs, inputs, unit > stretch * per_stretch, acc)
+            over.add(first, per_unit.min(grad.n * grad.h - first), channels, unit > stretch * per_stretch, acc)
         })
     };
-    // The output's part for one of a block's output channels, from the block's sums over all stretches, `[tap][c]`.
-    let write = |o: usize, stretches: &[&[C]], to: &mut [u8], row: &mut Vec<C>| {
-        let ld = if copies { cg } else { padded };
-        let stretches = stretches.iter().map(|sums| &sums[o * planes * padded..][..taps * ld]);
-        if dtype == C::DTYPE {
-            return add_stretches(taps, ld, stretches, elements_mut(to));
-        }
-        row.resize(to.len() / dtype.size(), C::zero());
-        add_stretches(taps, ld, stretches, row);
-        C::store(isa, row, to, dtype);
-    };
-    let (row, part) = (cg * taps * dtype.size(), c_block * taps * dtype.size());
-    if stretches == 1 {
-        let mut parts: Vec<Vec<&mut [u8]>> = (0..blocks).map(|_| Vec::with_capacity(o_block)).collect();
-        for (o, row) in to.chunks_mut(row).enumerate() {
-            let first = (o / og * o_blocks + o % og / o_block) * c_blocks;
-            row.chunks_mut(part).zip(&mut parts[first..]).for_each(|(part, parts)| parts.push(part));
-        }
-        return parts.into_par_iter().enumerate().try_each(|(block, parts)| {
-            let mut acc = workspace::<C>(pool, size)?;
-            let acc = &mut acc.as_mut_slice::<C>()[..size];
-            sums(0, block, acc)?;
-            let mut row = Vec::new();
-            parts.into_iter().enumerate().for_each(|(o, part)| write(o, &[acc], part, &mut row));
-            Ok(())
-        });
-    }
-    let mut partial = workspace::<C>(pool, stretches * blocks * size)?;
-    let partial = &mut partial.as_mut_slice::<C>()[..stretches * blocks * size];
-    partial.par_chunks_mut(size).enumerate().try_each(|(i, acc)| sums(i / blocks, i % blocks, acc))?;
-    to.par_chunks_mut(row).enumerate().each(|(o, row)| {
-        let (first, mut buffer) = ((o / og * o_blocks + o % og / o_block) * c_blocks, Vec::new());
-        for (c, part) in row.chunks_mut(part).enumerate() {
-            let of_block = |stretch: usize| &partial[(stretch * blocks + first + c) * size..][..size];
-            let all: SmallVec<[&[C]; 16]> = (0..stretches).map(of_block).collect();
-            write(o % og % o_block, &all, part, &mut buffer);
-        }
-    });
-    Ok(())
+    blocks.write(isa, pool, units.div_ceil(per_stretch), sums, to, dtype)
 }
 
 struct OverPixels<'a> {
@@ -125,8 +80,7 @@ impl OverPixels<'_> {
         &self,
         first: usize,
         rows: usize,
-        outputs: (usize, usize),
-        inputs: (usize, usize),
+        [outputs, inputs]: [(usize, usize); 2],
         add: bool,
         acc: &mut [C],
     ) -> Result<()> {
@@ -229,17 +183,5 @@ fn in_tiles<C: Compute, const H: usize>(
                 to.copy_from_slice(&from[..H]);
             }
         }
-    }
-}
-
-/// The sum in order of stretches `[tap][channel]`, taps `ld` apart, as a row `[channel][tap]`.
-pub fn add_stretches<'a, C: Compute>(taps: usize, ld: usize, mut stretches: impl Iterator<Item = &'a [C]>, row: &mut [C]) {
-    let Some(first) = stretches.next() else { return };
-    let mut sum = Cow::Borrowed(first);
-    for part in stretches {
-        sum.to_mut().iter_mut().zip(part).for_each(|(sum, &v)| *sum = *sum + v);
-    }
-    for (c, row) in row.chunks_exact_mut(taps).enumerate() {
-        row.iter_mut().zip(sum[c..].iter().step_by(ld)).for_each(|(to, &v)| *to = v);
     }
 }

@@ -1,14 +1,10 @@
 //! The gradient by the weight of a convolution: a product over pixels.
 
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::conv::{FEW, Image, SLAB, serves};
 use super::{Tile16, Work, apart, planes_of, transpose};
-use crate::cpu::conv::{Correlation, Piece, Source, add_stretches};
-use crate::cpu::gemm::workspace;
-use crate::cpu::operand::Compute as _;
-use crate::cpu::tasks::Tasks as _;
+use crate::cpu::conv::{Blocks, Correlation, Piece, Source};
 use crate::cpu::tile::{Row, Segment};
 use crate::op::Conv2d;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
@@ -45,24 +41,16 @@ pub(super) fn weight_backward(
     // Blocks of output and input channels.
     let (o_block, c_block) = (outputs.min(256), inputs.min(64));
     let padded = c_block.next_multiple_of(SIDE);
-    let (o_blocks, c_blocks) = (outputs.div_ceil(o_block), inputs.div_ceil(c_block));
-    let blocks = o_blocks * c_blocks;
+    let blocks = Blocks { groups: 1, outputs, inputs, o_block, c_block, taps, tap: padded, output: taps * padded };
     let per_pixel = 2 * (over.x.planes * padded * (1 + shape[3]) + over.grad.planes * o_block);
     let per_unit = {
         let rows = (SLAB / per_pixel / grad.w).max(1).min((grad.n * grad.h).div_ceil(8));
         if rows > grad.h { rows / grad.h * grad.h } else { grad.h.div_ceil(grad.h.div_ceil(rows)) }
     };
     let units = (grad.n * grad.h).div_ceil(per_unit);
-    let stretches = 8usize.div_ceil(blocks).clamp(1, units);
-    let per_stretch = units.div_ceil(stretches);
-    let stretches = units.div_ceil(per_stretch);
-    let size = o_block * taps * padded;
-    let mut partial = workspace::<f32>(work.pool, stretches * blocks * size)?;
-    let partial = &mut partial.as_mut_slice::<f32>()[..stretches * blocks * size];
-    partial.par_chunks_mut(size).enumerate().try_each(|(i, acc)| {
-        let (stretch, block) = (i / blocks, i % blocks);
-        let (o, c) = (block / c_blocks * o_block, block % c_blocks * c_block);
-        let channels = [[o, o_block.min(outputs - o)], [c, c_block.min(inputs - c)]];
+    let per_stretch = units.div_ceil(8usize.div_ceil(blocks.count()).clamp(1, units));
+    let sums = |stretch: usize, block: usize, acc: &mut [f32]| {
+        let channels = blocks.channels(block);
         for unit in stretch * per_stretch..units.min((stretch + 1) * per_stretch) {
             let first = unit * per_unit;
             let rows = per_unit.min(grad.n * grad.h - first);
@@ -71,20 +59,9 @@ pub(super) fn weight_backward(
                 return Ok(());
             }
         }
-        Ok::<(), crate::Error>(())
-    })?;
-    // From [stretch][block][o][tap][c] to [o][c][tap].
-    to.par_chunks_mut(inputs * taps * dtype.size()).enumerate().each_with(
-        || vec![0.0; inputs * taps],
-        |row, (o, to)| {
-            for (c, row) in row.chunks_mut(c_block * taps).enumerate() {
-                let place = (o / o_block * c_blocks + c) * size + o % o_block * taps * padded;
-                let part = |stretch: usize| &partial[stretch * blocks * size + place..][..taps * padded];
-                add_stretches(taps, padded, (0..stretches).map(part), row);
-            }
-            f32::store(work.isa, row, to, dtype);
-        },
-    );
+        Ok(())
+    };
+    blocks.write(work.isa, work.pool, units.div_ceil(per_stretch), sums, to, dtype)?;
     Ok(work.holds(0, 1))
 }
 
@@ -103,7 +80,7 @@ impl OverPixels<'_> {
         &self,
         work: &Work<'_>,
         [first, rows]: [usize; 2],
-        [[o, os], [c, cs]]: [[usize; 2]; 2],
+        [(o, os), (c, cs)]: [(usize, usize); 2],
         padded: usize,
         acc: &mut [f32],
         add: bool,
