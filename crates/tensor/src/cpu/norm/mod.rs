@@ -99,15 +99,16 @@ fn flush<C: Channelwise>(isa: Isa, total: &mut [Vec<f64>; 2], parts: [&mut Vec<C
     total.iter_mut().zip(parts).for_each(|(total, part)| C::flush(isa, part, total));
 }
 
-/// Runs `f(task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order; where it lies in memory in another order,
-/// through a scratch buffer.
-fn fill_walk<C: Compute, S: Send>(
+/// Runs `f(scratch, task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order, with scratch that each thread makes once; where
+/// the output lies in memory in another order, through a buffer.
+fn fill_walk<C: Compute, R, S: Send>(
     isa: Isa,
     pool: &Pool,
     out: &mut ArrayMut<'_>,
     walk: &Layout,
     per_task: usize,
-    f: impl Fn(usize, crate::DType, &mut [u8]) -> S + Sync,
+    scratch: impl Fn() -> R + Sync,
+    f: impl Fn(&mut R, usize, crate::DType, &mut [u8]) -> S + Sync,
 ) -> Vec<S> {
     let array = out.array();
     let (dtype, n) = (array.dtype(), array.numel());
@@ -116,13 +117,13 @@ fn fill_walk<C: Compute, S: Send>(
     }
     let work = |dtype: crate::DType, bytes: &mut [u8]| -> Vec<S> {
         let parts = bytes.par_chunks_mut(per_task * dtype.size()).enumerate();
-        parts.list(|(task, bytes)| f(task, dtype, bytes))
+        parts.list_with(&scratch, |scratch, (task, bytes)| f(scratch, task, dtype, bytes))
     };
     if walk.same_order(array.layout()) {
         return out.bytes().map_or_else(Vec::new, |bytes| work(dtype, &mut bytes[..n * dtype.size()]));
     }
-    let Some(mut scratch) = pool.alloc(n * size_of::<C>(), Class::Workspace) else { return Vec::new() };
-    let values: &mut [u8] = scratch.as_mut_slice();
+    let Some(mut buffer) = pool.alloc(n * size_of::<C>(), Class::Workspace) else { return Vec::new() };
+    let values: &mut [u8] = buffer.as_mut_slice();
     let values = &mut values[..n * size_of::<C>()];
     let results = work(C::DTYPE, values);
     let memory = memory_order(array.layout());

@@ -80,24 +80,25 @@ impl Planes {
         const CHAIN: usize = 256;
         let (start, len, channel) = self.part(index);
         let width = channel.map_or(self.channels, |_| 16);
-        let mut sums = [vec![C::zero(); width], vec![C::zero(); width]];
-        let mut total = [vec![0.0f64; width], vec![0.0f64; width]];
+        from.enter(self, channel, index / self.stretches.max(1), &mut buffers.read);
+        let Buffers { sums, total, read, .. } = buffers;
+        sums.iter_mut().for_each(|sums| zeros(sums, width));
+        total.iter_mut().for_each(|total| zeros(total, width));
         let (block, mut chain) = (self.block(), 0);
-        from.enter(self, channel, index / self.stretches.max(1), buffers);
         for at in (0..len).step_by(block) {
             let n = block.min(len - at);
-            let [g, x] = from.block(isa, start + at, n, &mut buffers.read);
-            let [first, second] = &mut sums;
+            let [g, x] = from.block(isa, start + at, n, read);
+            let [first, second] = &mut *sums;
             C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
             if chain >= CHAIN || at + n == len {
-                flush(isa, &mut total, [first, second]);
+                flush(isa, total, [first, second]);
                 chain = 0;
             }
         }
-        let [first, second] = total;
+        let [first, second] = &*total;
         if channel.is_none() {
-            return first.into_iter().zip(second).map(|(a, b)| [a, b]).collect();
+            return first.iter().zip(second).map(|(&a, &b)| [a, b]).collect();
         }
         vec![[first.iter().sum(), second.iter().sum()]]
     }
@@ -143,9 +144,8 @@ impl Planes {
         // Tasks of whole stretches, about as many elements each.
         let group = (TASK / self.stretch.max(1)).max(1);
         let whole = if size.is_multiple_of(self.stretch.max(1)) { group * self.stretch } else { size };
-        fill_walk::<C, ()>(isa, pool, out, &self.walk, whole, |task, dtype, to| {
-            let mut buffers = Buffers::new(self.block());
-            let mut coefficients = [vec![], vec![], vec![], vec![]];
+        fill_walk::<C, _, ()>(isa, pool, out, &self.walk, whole, Buffers::default, |buffers, task, dtype, to| {
+            let Buffers { y, z, k: coefficients, read, .. } = buffers;
             let (mut at, until) = (task * whole, task * whole + to.len() / dtype.size());
             let first = at;
             while at < until {
@@ -156,28 +156,30 @@ impl Planes {
                     self.stretch.min(self.pixels - inside % self.pixels)
                 };
                 let channel = if self.last { None } else { Some(inside / self.pixels) };
-                self.coefficients(channel, sample, &k, per_sample, self.repeats(), &mut coefficients);
-                let [k0, k1, k2, k3] = &coefficients;
+                self.coefficients(channel, sample, &k, per_sample, self.repeats(), coefficients);
+                let [k0, k1, k2, k3] = &*coefficients;
                 let k = [&k0[..], k1, k2, k3];
-                from.enter(self, channel, sample, &mut buffers);
+                from.enter(self, channel, sample, read);
                 for part in (0..len).step_by(self.block()) {
                     let n = self.block().min(len - part);
-                    let [g, x] = from.block(isa, at + part, n, &mut buffers.read);
+                    let [g, x] = from.block(isa, at + part, n, read);
                     let to = &mut to[(at + part - first) * dtype.size()..][..n * dtype.size()];
                     let Some(act) = act else {
                         if in_storage!(dtype, per_channel_into::<C>(isa, f, [g, x], k, to)).is_none() {
-                            C::per_channel(isa, f, g, x, k, &mut buffers.y[..n]);
-                            C::store(isa, &buffers.y[..n], to, dtype);
+                            let y = room(y, n);
+                            C::per_channel(isa, f, g, x, k, y);
+                            C::store(isa, y, to, dtype);
                         }
                         continue;
                     };
-                    let y = &mut buffers.y[..n];
+                    let y = room(y, n);
                     C::per_channel(isa, f, g, x, k, y);
                     if dtype == C::DTYPE {
                         activate(isa, act, y, elements_mut(to));
                     } else {
-                        activate(isa, act, y, &mut buffers.z[..n]);
-                        C::store(isa, &buffers.z[..n], to, dtype);
+                        let z = room(z, n);
+                        activate(isa, act, y, z);
+                        C::store(isa, z, to, dtype);
                     }
                 }
                 at += len;
@@ -191,7 +193,7 @@ pub(super) trait Read<C>: Sync {
     /// Their type.
     type X: Stored<C>;
     /// Takes what a stretch needs.
-    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>);
+    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut ReadBuffers<C>);
     /// The `n` elements of g and x from `start` on; without a gradient x twice.
     fn block<'b>(&'b self, isa: Isa, start: usize, n: usize, buffers: &'b mut ReadBuffers<C>) -> [&'b [Self::X]; 2];
 }
@@ -205,7 +207,7 @@ pub(super) struct InPlace<'a, T> {
 impl<C, T: Stored<C>> Read<C> for InPlace<'_, T> {
     type X = T;
 
-    fn enter(&self, _p: &Planes, _channel: Option<usize>, _sample: usize, _buffers: &mut Buffers<C>) {}
+    fn enter(&self, _p: &Planes, _channel: Option<usize>, _sample: usize, _buffers: &mut ReadBuffers<C>) {}
 
     fn block<'b>(&'b self, _isa: Isa, start: usize, n: usize, _buffers: &'b mut ReadBuffers<C>) -> [&'b [T]; 2] {
         [&self.g[start..start + n], &self.x[start..start + n]]
@@ -224,31 +226,37 @@ pub(super) struct Widened<'a, C> {
 impl<C: Channelwise> Read<C> for Widened<'_, C> {
     type X = C;
 
-    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut Buffers<C>) {
+    fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut ReadBuffers<C>) {
         if let Some((_, k)) = &self.act {
-            p.coefficients(channel, sample, k, k[0].len() > p.channels, p.repeats(), &mut buffers.read.k);
+            p.coefficients(channel, sample, k, k[0].len() > p.channels, p.repeats(), &mut buffers.k);
         }
     }
 
     fn block<'b>(&'b self, isa: Isa, start: usize, n: usize, buffers: &'b mut ReadBuffers<C>) -> [&'b [C]; 2] {
         let ReadBuffers { x, g, argument, before, k: [k0, k1, k2, k3] } = buffers;
-        let x = self.x.block(isa, start, n, x);
+        let x = self.x.block(isa, start, n, room(x, n));
         let Some(operand) = self.g else { return [x, x] };
-        let g = operand.block(isa, start, n, g);
+        let g = operand.block(isa, start, n, room(g, n));
         let Some((act, _)) = &self.act else { return [g, x] };
-        let (argument, before) = (&mut argument[..n], &mut before[..n]);
+        let (argument, before) = (room(argument, n), room(before, n));
         C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
         before_activation(isa, *act, g, argument, before);
         [before, x]
     }
 }
 
+/// What a thread computes in. Each has room for what was asked for so far.
+#[derive(Default)]
 pub(super) struct Buffers<C> {
     y: Vec<C>,
     z: Vec<C>,
+    k: [Vec<C>; 4],
+    sums: [Vec<C>; 2],
+    total: [Vec<f64>; 2],
     read: ReadBuffers<C>,
 }
 
+#[derive(Default)]
 pub(super) struct ReadBuffers<C> {
     x: Vec<C>,
     g: Vec<C>,
@@ -257,12 +265,18 @@ pub(super) struct ReadBuffers<C> {
     k: [Vec<C>; 4],
 }
 
-impl<C: Compute> Buffers<C> {
-    pub(super) fn new(n: usize) -> Buffers<C> {
-        let zeros = || vec![C::zero(); n];
-        let read = ReadBuffers { x: zeros(), g: zeros(), argument: zeros(), before: zeros(), k: [(); 4].map(|()| Vec::new()) };
-        Buffers { y: zeros(), z: zeros(), read }
+/// The first `n` elements, of arbitrary values.
+fn room<C: Compute>(buffer: &mut Vec<C>, n: usize) -> &mut [C] {
+    if buffer.len() < n {
+        buffer.resize(n, C::zero());
     }
+    &mut buffer[..n]
+}
+
+/// Makes a buffer `n` zeros.
+pub(super) fn zeros<C: num_traits::Zero + Clone>(buffer: &mut Vec<C>, n: usize) {
+    buffer.clear();
+    buffer.resize(n, C::zero());
 }
 
 /// [`Channelwise::per_channel`] into the bytes of elements of type T.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::plane_walk::{Buffers, Forward, InPlace, Planes, Read, Widened};
+use super::plane_walk::{Buffers, Forward, InPlace, Planes, Read, Widened, zeros};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
 use crate::cpu::operand::{Compute, Operand, TASK, in_storage};
@@ -128,16 +128,17 @@ fn forward_from<C: Channelwise, R: Read<C>>(
     let [mean, rstd] = given.clone().unwrap_or_else(|| {
         let parts: Vec<Vec<Moments>> =
             (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
-                || Buffers::new(p.block()),
-                |buffers, index| {
+                || (Buffers::default(), Vec::new()),
+                |(buffers, k), index| {
                     let (_, len, channel) = p.part(index);
                     let width = channel.map_or(p.channels, |_| 16);
                     let n = if channel.is_some() { len } else { len / p.channels } as f64;
-                    let sums = p.sums(isa, Values, from, index, &vec![C::zero(); width], buffers);
-                    let means: Vec<C> = sums.iter().map(|s| C::from_f64(s[0] / n)).collect();
-                    let centres = if channel.is_some() { vec![means[0]; width] } else { means.clone() };
-                    let squares = p.sums(isa, Squares, from, index, &centres, buffers);
-                    let moments = means.iter().zip(squares).map(|(m, [m2, d])| {
+                    zeros(k, width);
+                    let sums = p.sums(isa, Values, from, index, k, buffers);
+                    // One mean for each channel, or that of the only one in all places.
+                    k.iter_mut().zip(sums.iter().cycle()).for_each(|(k, s)| *k = C::from_f64(s[0] / n));
+                    let squares = p.sums(isa, Squares, from, index, k, buffers);
+                    let moments = k.iter().zip(squares).map(|(m, [m2, d])| {
                         // The mean as it was rounded, and what is left of it.
                         let rest = d / n;
                         let m2 = m2 - n * rest * rest;
@@ -258,7 +259,7 @@ fn backward_from<C: Channelwise, R: Read<C>>(
     let [means, ..] = spread(p, groups, mean, |i, _| [mean[i]; 4]);
     let parts: Vec<Vec<[f64; 2]>> =
         (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
-            || (Buffers::new(p.block()), [vec![]]),
+            || (Buffers::default(), [vec![]]),
             |(buffers, k), index| {
                 let channel = p.part(index).2;
                 p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, 16, k);

@@ -319,7 +319,7 @@ pub(super) fn backward<C: RowNorms>(
     let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(LayerSums::<C>::SOME);
     let (first, rest) = outs.split_at_mut(1);
     let walk = Layout::with_order(*shape, &order);
-    let totals = fill_walk::<C, _>(isa, pool, &mut first[0], &walk, per_task * len, |task, dtype, to| {
+    let totals = fill_walk::<C, _, _>(isa, pool, &mut first[0], &walk, per_task * len, || (), |(), task, dtype, to| {
         let mut sums = LayerSums::<C>::new(len);
         let row = task * per_task;
         if in_storage!(dtype, layer_rows_dense::<C>(isa, &layer, row, to, &mut sums)).is_none() {
