@@ -1,4 +1,4 @@
-//! Attention with masks and dropout, and rotary position embedding.
+//! Attention, also with masks and dropout, and rotary position embedding.
 
 use binade_tensor::op::Attention;
 use binade_tensor::{Array, Class, Error as TensorError, Op};
@@ -15,6 +15,14 @@ pub enum Rotary {
 }
 
 impl Var {
+    /// Scaled dot-product attention with self as queries `[…, T, D]`, keys `[…, S, D]`, values `[…, S, E]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn attention(&self, keys: &Var, values: &Var, attention: Attention) -> Result<Var> {
+        apply(Op::Attention(attention), &[self, keys, values])
+    }
+
     /// [`Var::attention`] with a mask that broadcasts to `[…, T, S]`: bool (true takes part) or float (added to the scores). A
     /// float mask that wants a gradient makes the scores a tensor; else they exist tile by tile.
     ///

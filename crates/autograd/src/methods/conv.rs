@@ -1,6 +1,6 @@
-//! Convolutions of one and three dimensions, transposed convolutions, sliding windows and pooling variants.
+//! Convolutions, transposed convolutions, sliding windows and pooling.
 
-use binade_tensor::op::{Conv2d, PadMode, Pool, PoolKind, Scatter};
+use binade_tensor::op::{Conv2d, Epilogue, PadMode, Pool, PoolKind, Scatter, Unary};
 use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
 use crate::{Result, Var, apply};
@@ -26,6 +26,18 @@ impl Default for Conv3d {
 
 /// Convolutions. All accumulate in f32; in an autocast region they run in the region's dtype.
 impl Var {
+    /// `act(conv2d(self, weight) + bias)`: self `[N, C, H, W]`, weight `[O, C/groups, KH, KW]`, bias `[O]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn conv2d(&self, weight: &Var, bias: Option<&Var>, conv: Conv2d, act: Option<Unary>) -> Result<Var> {
+        let op = Op::Conv2d(conv, Epilogue { bias: bias.is_some(), act });
+        match bias {
+            Some(bias) => apply(op, &[self, weight, bias]),
+            None => apply(op, &[self, weight]),
+        }
+    }
+
     /// Convolution of `[N, C, L]` with a weight `[O, C/groups, K]` and bias `[O]`. The first entry of each pair of `conv` is for
     /// the dimension of extent 1 that is added: leave it at its default.
     ///
@@ -176,8 +188,24 @@ fn windows(op: &'static str, x: &Shape, kernel: [usize; 2], conv: &Conv2d) -> Re
     Err(TensorError::Shape { op, expected, shapes: vec![*x] }.into())
 }
 
-/// Pooling variants.
+/// Pooling.
 impl Var {
+    /// Max pooling of `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// The window does not fit.
+    pub fn max_pool2d(&self, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<Var> {
+        apply(Op::Pool(Pool::new(PoolKind::Max, kernel, stride, padding)), &[self])
+    }
+
+    /// Average pooling of `[N, C, H, W]`; padding counts, as in PyTorch.
+    ///
+    /// # Errors
+    /// The window does not fit.
+    pub fn avg_pool2d(&self, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<Var> {
+        apply(Op::Pool(Pool::new(PoolKind::Avg, kernel, stride, padding)), &[self])
+    }
+
     /// Any pooling of `[N, C, H, W]`.
     ///
     /// # Errors

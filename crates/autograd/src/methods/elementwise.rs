@@ -1,9 +1,89 @@
-//! Elementwise functions with parameters, and tests of values.
+//! Elementwise functions, operators of the language, comparisons and tests of values.
 
 use binade_tensor::op::{Binary, Compare, Ternary, Unary};
 use binade_tensor::{Op, Shape};
 
 use crate::{Result, Var, apply};
+
+macro_rules! unary_methods {
+    ($($method:ident, $variant:ident, $name:literal;)*) => {
+        /// Elementwise functions of one tensor; see [`Unary`] for the formulas.
+        impl Var {$(
+            #[doc = concat!("[`Unary::", stringify!($variant), "`], elementwise.\n\n# Errors\nThe dtype is not a float.")]
+            pub fn $method(&self) -> Result<Var> {
+                apply(Op::Unary(Unary::$variant), &[self])
+            }
+        )*}
+    };
+}
+binade_tensor::for_each_unary!(unary_methods);
+
+macro_rules! binary_methods {
+    ($($method:ident, $variant:ident, $name:literal;)*) => {
+        /// Elementwise functions of two tensors, with broadcasting; see [`Binary`].
+        impl Var {$(
+            #[doc = concat!("[`Binary::", stringify!($variant), "`], elementwise with broadcasting.\n\n# Errors\nShapes do not broadcast.")]
+            pub fn $method(&self, other: &Var) -> Result<Var> {
+                apply(Op::Binary(Binary::$variant), &[self, other])
+            }
+        )*}
+    };
+}
+binade_tensor::for_each_binary!(binary_methods);
+
+macro_rules! operators {
+    ($($trait:ident, $method:ident;)*) => {$(
+        impl std::ops::$trait<&Var> for &Var {
+            type Output = Result<Var>;
+            fn $method(self, other: &Var) -> Result<Var> {
+                Var::$method(self, other)
+            }
+        }
+        impl std::ops::$trait<f64> for &Var {
+            type Output = Result<Var>;
+            fn $method(self, value: f64) -> Result<Var> {
+                self.scalar(scalar_row(stringify!($method)), value, false)
+            }
+        }
+    )*};
+}
+operators! { Add, add; Sub, sub; Mul, mul; Div, div; }
+
+const fn scalar_row(method: &str) -> Binary {
+    match method.as_bytes()[0] {
+        b'a' => Binary::Add,
+        b's' => Binary::Sub,
+        b'm' => Binary::Mul,
+        _ => Binary::Div,
+    }
+}
+
+/// Comparisons and choice.
+impl Var {
+    /// `f(x, value)`, or `f(value, x)` when `reversed`.
+    ///
+    /// # Errors
+    /// The dtype is not a float.
+    pub fn scalar(&self, op: Binary, value: f64, reversed: bool) -> Result<Var> {
+        apply(Op::Scalar { op, value, reversed }, &[self])
+    }
+
+    /// Elementwise comparison, bool.
+    ///
+    /// # Errors
+    /// Shapes do not broadcast.
+    pub fn compare(&self, compare: Compare, other: &Var) -> Result<Var> {
+        apply(Op::Compare(compare), &[self, other])
+    }
+
+    /// `condition ? self : other`.
+    ///
+    /// # Errors
+    /// The condition is not bool; shapes do not broadcast.
+    pub fn where_(&self, condition: &Var, other: &Var) -> Result<Var> {
+        apply(Op::Where, &[condition, self, other])
+    }
+}
 
 /// Functions with a number for a parameter. Defaults of PyTorch are named; formulas are those of the [`Binary`] rows.
 impl Var {

@@ -8,6 +8,14 @@ use crate::{Result, Var, apply, apply_all};
 
 /// Selection by index (i64) and by mask. Indices that are out of range are errors; where gradients meet, they add in f32 in order.
 impl Var {
+    /// Rows of self `[V, D]` at `index`.
+    ///
+    /// # Errors
+    /// An index is out of range.
+    pub fn embedding(&self, index: &Var) -> Result<Var> {
+        apply(Op::Embedding, &[self, index])
+    }
+
     /// `y[…, i, …] = x[…, index[…, i, …], …]` along `dim`; the index has x's rank and in every other dimension at most its
     /// extent.
     ///

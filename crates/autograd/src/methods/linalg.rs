@@ -1,12 +1,60 @@
-//! Products beyond matmul, joining and splitting.
+//! Products of matrices and vectors.
 
-use binade_tensor::op::Epilogue;
+use binade_tensor::op::{Epilogue, Unary};
 use binade_tensor::{DType, Error as TensorError, Op};
 
 use crate::{Result, Var, apply};
 
-/// Products of vectors and matrices, and Einstein's notation over them.
+/// Products of vectors and matrices, accumulated in f32, and Einstein's notation over them.
 impl Var {
+    /// `self @ other` in every rank, as PyTorch's matmul: vectors are rows or columns, leading dimensions broadcast.
+    ///
+    /// # Errors
+    /// Inner extents differ; batches do not broadcast.
+    pub fn matmul(&self, other: &Var) -> Result<Var> {
+        let a = if self.shape().rank() == 1 { self.unsqueeze(0)? } else { self.clone() };
+        let b = if other.shape().rank() == 1 { other.unsqueeze(1)? } else { other.clone() };
+        let mut out = apply(Op::MatMul(Epilogue::default()), &[&a, &b])?;
+        if other.shape().rank() == 1 {
+            out = out.squeeze(-1)?;
+        }
+        if self.shape().rank() == 1 {
+            out = out.squeeze(if other.shape().rank() == 1 { -1 } else { -2 })?;
+        }
+        Ok(out)
+    }
+
+    /// `act(self @ weightᵀ + bias)` with weight `[out, in]`, bias `[out]`, self `[…, in]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn linear(&self, weight: &Var, bias: Option<&Var>, act: Option<Unary>) -> Result<Var> {
+        let x = if self.shape().rank() == 1 { self.unsqueeze(0)? } else { self.clone() };
+        let w = weight.transpose(0, 1)?;
+        let op = Op::MatMul(Epilogue { bias: bias.is_some(), act });
+        let y = match bias {
+            Some(bias) => apply(op, &[&x, &w, bias])?,
+            None => apply(op, &[&x, &w])?,
+        };
+        if self.shape().rank() == 1 { y.squeeze(0) } else { Ok(y) }
+    }
+
+    /// `act(self) @ weightᵀ + bias`, shapes as for [`Var::linear`]: the activation is computed as the product reads it and not written, as where a
+    /// hidden layer's result has one use. Under autocast a wider self is rounded before it, as what a product gave is.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn linear_of(&self, act: Unary, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        if self.shape().rank() == 1 {
+            return self.unsqueeze(0)?.linear_of(act, weight, bias)?.squeeze(0);
+        }
+        let (w, op) = (weight.transpose(0, 1)?, Op::MatMulOf { act, bias: bias.is_some() });
+        match bias {
+            Some(bias) => apply(op, &[self, &w, bias]),
+            None => apply(op, &[self, &w]),
+        }
+    }
+
     /// `Σ a·b` of two vectors, accumulated in f32.
     ///
     /// # Errors
@@ -148,89 +196,4 @@ fn contract(a: &Var, la: &[char], b: &Var, lb: &[char], needed: &dyn Fn(&char) -
     let letters: Vec<char> = batch.iter().chain(&rows).chain(&columns).copied().collect();
     let shape: Vec<isize> = letters.iter().map(|l| extent(l) as isize).collect();
     Ok((product.reshape(&shape)?, letters))
-}
-
-/// Joining and splitting.
-impl Var {
-    /// Tensors of one shape along a new dimension.
-    ///
-    /// # Errors
-    /// No tensors, or shapes that differ; the dimension is out of range.
-    pub fn stack(tensors: &[&Var], dim: isize) -> Result<Var> {
-        let Some(first) = tensors.first() else {
-            return Err(TensorError::Argument { op: "stack", message: "at least one tensor is needed".into() }.into());
-        };
-        let rank = first.shape().rank() as isize + 1;
-        if !(-rank..rank).contains(&dim) {
-            return Err(TensorError::DimOutOfRange { op: "stack", dim, rank: rank as usize }.into());
-        }
-        let at = dim.rem_euclid(rank);
-        let parts = tensors.iter().map(|t| t.unsqueeze(at as usize)).collect::<Result<Vec<_>>>()?;
-        Var::cat(&parts.iter().collect::<Vec<_>>(), at)
-    }
-
-    /// Views of `sizes` consecutive elements of a dimension.
-    ///
-    /// # Errors
-    /// The sizes do not add up to the extent.
-    pub fn split(&self, sizes: &[usize], dim: isize) -> Result<Vec<Var>> {
-        let at = self.shape().dim("split", dim)?;
-        let n = self.shape().get(at).copied().unwrap_or(1);
-        if sizes.iter().sum::<usize>() != n {
-            let message = format!("sizes {sizes:?} do not add up to the extent {n}");
-            return Err(TensorError::Argument { op: "split", message }.into());
-        }
-        let mut start = 0;
-        sizes
-            .iter()
-            .map(|&size| {
-                let part = self.narrow(dim, start, size);
-                start += size;
-                part
-            })
-            .collect()
-    }
-
-    /// `count` views of a dimension, each of ⌈n/count⌉ elements but the last; fewer where that fills the dimension sooner.
-    ///
-    /// # Errors
-    /// `count` is 0; the dimension is out of range.
-    pub fn chunk(&self, count: usize, dim: isize) -> Result<Vec<Var>> {
-        let at = self.shape().dim("chunk", dim)?;
-        let n = self.shape().get(at).copied().unwrap_or(1);
-        if count == 0 {
-            return Err(TensorError::Argument { op: "chunk", message: "count must be at least 1".into() }.into());
-        }
-        let size = n.div_ceil(count).max(1);
-        let sizes: Vec<usize> = (0..n.div_ceil(size).max(1)).map(|i| size.min(n - i * size)).collect();
-        self.split(&sizes, dim)
-    }
-
-    /// The tensor repeated `times` along each dimension (more counts than dimensions add leading ones).
-    ///
-    /// # Errors
-    /// Fewer counts than dimensions.
-    pub fn repeat(&self, times: &[usize]) -> Result<Var> {
-        let rank = self.shape().rank();
-        if times.len() < rank {
-            let message = format!("takes a count for each of {rank} dimensions, got {times:?}");
-            return Err(TensorError::Argument { op: "repeat", message }.into());
-        }
-        // Each dimension as [times, extent], the first broadcast. One at a time: ranks stay small.
-        let mut x = self.clone();
-        for _ in rank..times.len() {
-            x = x.unsqueeze(0)?;
-        }
-        for (d, &n) in times.iter().enumerate() {
-            if n == 1 {
-                continue;
-            }
-            let mut wide = x.shape().to_vec();
-            wide.insert(d, n);
-            let mut shape: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
-            shape[d] *= n as isize;
-            x = x.unsqueeze(d)?.expand(&wide)?.reshape(&shape)?;
-        }
-        Ok(x)
-    }
 }

@@ -1,6 +1,6 @@
 //! Losses, under PyTorch's names. Elementwise ones run in one pass (see [`Loss`]); the others are written in operators.
 
-use binade_tensor::op::{Binary, Compare, Loss, Reduction};
+use binade_tensor::op::{Binary, Compare, CrossEntropy, Loss, Reduction};
 use binade_tensor::{Array, Class, DType, Op};
 
 use crate::{Result, Var, apply, scope};
@@ -17,6 +17,14 @@ pub enum KlReduction {
 /// Losses of a prediction (self) and a target. `Reduction::Mean` is PyTorch's default. In an autocast region they compute and
 /// return f32.
 impl Var {
+    /// Cross-entropy of logits `[N, C, …]` (self) and class indices (i64) `[N, …]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit; a class is out of range.
+    pub fn cross_entropy(&self, target: &Var, loss: CrossEntropy) -> Result<Var> {
+        apply(Op::CrossEntropy(loss), &[self, target])
+    }
+
     /// An elementwise [`Loss`] with its parameter.
     ///
     /// # Errors

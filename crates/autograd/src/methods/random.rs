@@ -1,4 +1,4 @@
-//! Random values from the scope's stream.
+//! Random values from the scope's stream, and dropout.
 
 use binade_tensor::op::{Binary, Compare, Distribution};
 use binade_tensor::{DType, Error as TensorError, Op, Shape};
@@ -7,6 +7,14 @@ use crate::{Result, Var, apply, scope};
 
 /// Random values: the same for the same key, whatever the number of threads.
 impl Var {
+    /// Random values from the scope's stream, f32 on the CPU unless a cast rule says otherwise.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn random(distribution: Distribution, shape: &[usize]) -> Result<Var> {
+        apply(Op::Random { distribution, shape: Shape::new(shape)?, key: scope::next_key() }, &[])
+    }
+
     /// Uniform in `low..high` (f32).
     ///
     /// # Errors
@@ -92,5 +100,16 @@ impl Var {
         let draw = Var::uniform(0.0, 1.0, &shape)?.cast(DType::F64)?.unsqueeze(rank)?;
         let below = share.compare(Compare::Le, &draw)?.cast(DType::F64)?.sum(&[-1], false)?;
         below.scalar(Binary::Minimum, classes as f64 - 1.0, false)?.cast(DType::I64)
+    }
+
+    /// Dropout in training mode, the identity in evaluation. Draws from the scope's stream.
+    ///
+    /// # Errors
+    /// `p` is outside 0 to 1.
+    pub fn dropout(&self, p: f64) -> Result<Var> {
+        if !scope::is_training() || p == 0.0 {
+            return Ok(self.clone());
+        }
+        apply(Op::Dropout { p, key: scope::next_key() }, &[self])
     }
 }

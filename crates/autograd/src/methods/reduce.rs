@@ -1,12 +1,65 @@
-//! Reductions and scans beyond sum, mean, extremes and variance.
+//! Reductions and scans.
 
 use binade_tensor::op::{Binary, Compare, Reduce, Scan};
-use binade_tensor::{DType, Op};
+use binade_tensor::{DType, Dims, Op};
 
 use crate::{Result, Var, apply};
 
-/// Reductions (an empty list of dimensions means all) and running sums.
+/// Reductions and running sums. Dimensions may be negative; an empty list means all.
 impl Var {
+    fn reduce(&self, kind: Reduce, name: &'static str, dims: &[isize], keepdim: bool) -> Result<Var> {
+        let dims = Dims::new(name, self.shape(), dims)?;
+        apply(Op::Reduce { kind, dims, keepdim }, &[self])
+    }
+
+    /// Sum, accumulated in f32.
+    ///
+    /// # Errors
+    /// A dimension is out of range.
+    pub fn sum(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Sum, "sum", dims, keepdim)
+    }
+
+    /// Mean; the sum never overflows the storage dtype.
+    ///
+    /// # Errors
+    /// As [`Var::sum`].
+    pub fn mean(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Mean, "mean", dims, keepdim)
+    }
+
+    /// Largest element.
+    ///
+    /// # Errors
+    /// As [`Var::sum`]; a reduced dimension is empty.
+    pub fn amax(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Max, "amax", dims, keepdim)
+    }
+
+    /// Smallest element.
+    ///
+    /// # Errors
+    /// As [`Var::amax`].
+    pub fn amin(&self, dims: &[isize], keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Min, "amin", dims, keepdim)
+    }
+
+    /// Variance with `correction` subtracted from the count (PyTorch's default is 1).
+    ///
+    /// # Errors
+    /// As [`Var::sum`].
+    pub fn var(&self, dims: &[isize], correction: f64, keepdim: bool) -> Result<Var> {
+        self.reduce(Reduce::Var { correction }, "var", dims, keepdim)
+    }
+
+    /// Index (i64) of the first largest element along `dim`.
+    ///
+    /// # Errors
+    /// As [`Var::amax`].
+    pub fn argmax(&self, dim: isize, keepdim: bool) -> Result<Var> {
+        apply(Op::ArgMax { dim: self.shape().dim("argmax", dim)?, keepdim }, &[self])
+    }
+
     /// Standard deviation with `correction` subtracted from the count (PyTorch's default is 1).
     ///
     /// # Errors

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Polls without work after which a thread lets others have its core in between.
-const PATIENCE: u32 = 1 << 10;
-/// Time without work after which a thread gives up. It may be in the middle of a task of somebody else, who waits for it.
-const LONGEST: Duration = Duration::from_millis(5);
+use super::patience::Patience;
+
 /// Time the other threads are given to come before `f` begins.
 const ARRIVAL: Duration = Duration::from_micros(300);
 
@@ -50,16 +48,14 @@ pub fn awake<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Until `f` is done, or there was no work for as long as a thread has [`Patience`]: it may be in the middle of a task of somebody else, who waits for
+/// it.
 fn look_for_work(call: &Call) {
-    let (mut idle, mut since) = (0, Instant::now());
+    let mut patience = Patience::new();
     while !call.done.load(Ordering::Relaxed) {
         match rayon::yield_now() {
-            Some(rayon::Yield::Executed) => (idle, since) = (0, Instant::now()),
-            Some(rayon::Yield::Idle) if idle < PATIENCE => {
-                idle += 1;
-                std::hint::spin_loop();
-            }
-            Some(rayon::Yield::Idle) if since.elapsed() < LONGEST => std::thread::yield_now(),
+            Some(rayon::Yield::Executed) => patience = Patience::new(),
+            Some(rayon::Yield::Idle) if patience.lasts() => {}
             Some(rayon::Yield::Idle) | None => return,
         }
     }

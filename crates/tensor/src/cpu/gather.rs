@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::operand::{Compute, Operand};
 use super::rows::{fill_rows, order_with_last, write};
+use super::tasks::Tasks as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Scan, Scatter};
 use crate::simd::Isa;
@@ -141,22 +142,18 @@ pub(super) fn sort<C: Compute>(
     let operand = Operand::new(x, bytes, x.shape(), &order);
     let rows = x.numel().checked_div(n).unwrap_or(0);
     let length = outs[0].array().shape().get(dim).copied().unwrap_or(1);
-    let sorted: Vec<Vec<(C, usize)>> = (0..rows)
-        .into_par_iter()
-        .with_min_len((1024 / n.max(1)).max(1))
-        .map(|row| {
-            let mut values = vec![C::zero(); n];
-            operand.load(isa, row * n, &mut values);
-            let mut pairs: Vec<(C, usize)> = values.into_iter().zip(0..).collect();
-            let rank = |v: &(C, usize)| (v.0.is_nan(), v.0);
-            pairs.sort_by(|a, b| {
-                let (a, b) = if descending { (rank(b), rank(a)) } else { (rank(a), rank(b)) };
-                a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
-            });
-            pairs.truncate(length);
-            pairs
-        })
-        .collect();
+    let sorted: Vec<Vec<(C, usize)>> = (0..rows).into_par_iter().with_min_len((1024 / n.max(1)).max(1)).list(|row| {
+        let mut values = vec![C::zero(); n];
+        operand.load(isa, row * n, &mut values);
+        let mut pairs: Vec<(C, usize)> = values.into_iter().zip(0..).collect();
+        let rank = |v: &(C, usize)| (v.0.is_nan(), v.0);
+        pairs.sort_by(|a, b| {
+            let (a, b) = if descending { (rank(b), rank(a)) } else { (rank(a), rank(b)) };
+            a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        pairs.truncate(length);
+        pairs
+    });
     fill_rows::<C, ()>(isa, pool, &mut outs[0], &order, length, |row, y| {
         y.iter_mut().zip(&sorted[row]).for_each(|(y, pair)| *y = pair.0);
     });

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::operand::{Compute, Operand};
 use super::rows::{fill_rows, write};
+use super::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Error, Result, Shape};
@@ -43,18 +44,15 @@ pub(super) fn embedding_backward<C: Compute>(isa: Isa, ins: &[&Array], bytes: &[
     let index = indices(ins[1], bytes[1], rows)?;
     let g = Operand::new(ins[0], bytes[0], ins[0].shape(), &natural(ins[0].shape()));
     let columns: Vec<std::ops::Range<usize>> = (0..d).step_by(64).map(|c| c..d.min(c + 64)).collect();
-    let parts: Vec<Vec<C>> = columns
-        .par_iter()
-        .map(|range| {
-            let width = range.len();
-            let (mut acc, mut row) = (vec![C::zero(); rows * width], vec![C::zero(); width]);
-            for (i, &to) in index.iter().enumerate() {
-                g.load(isa, i * d + range.start, &mut row);
-                acc[to * width..(to + 1) * width].iter_mut().zip(&row).for_each(|(a, &g)| *a = *a + g);
-            }
-            acc
-        })
-        .collect();
+    let parts: Vec<Vec<C>> = columns.par_iter().list(|range| {
+        let width = range.len();
+        let (mut acc, mut row) = (vec![C::zero(); rows * width], vec![C::zero(); width]);
+        for (i, &to) in index.iter().enumerate() {
+            g.load(isa, i * d + range.start, &mut row);
+            acc[to * width..(to + 1) * width].iter_mut().zip(&row).for_each(|(a, &g)| *a = *a + g);
+        }
+        acc
+    });
     let mut total = vec![C::zero(); rows * d];
     for (range, part) in columns.iter().zip(&parts) {
         for (to, from) in total.chunks_mut(d).zip(part.chunks(range.len())) {

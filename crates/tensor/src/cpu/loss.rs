@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::operand::{BLOCK, Compute, Operand, TASK, fill};
 use super::rows::write;
+use super::tasks::Tasks as _;
 use crate::op::{Loss, LossRow, LossVisitor, Reduction};
 use crate::simd::{First, Isa, Lanes, Map2};
 use crate::{Array, ArrayMut};
@@ -44,19 +45,16 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
             return fill::<C>(isa, out, each);
         }
         // Blocks in the computing type, added in f64 in order within a fixed task, and the tasks in order.
-        let parts: Vec<f64> = (0..n.div_ceil(TASK))
-            .into_par_iter()
-            .map(|task| {
-                let mut block = [C::zero(); BLOCK];
-                let mut total = 0.0;
-                for start in (task * TASK..n.min((task + 1) * TASK)).step_by(BLOCK) {
-                    let part = &mut block[..BLOCK.min(n - start)];
-                    each(start, part);
-                    total += C::sum(isa, First, part, C::zero()).as_f64();
-                }
-                total
-            })
-            .collect();
+        let parts: Vec<f64> = (0..n.div_ceil(TASK)).into_par_iter().list(|task| {
+            let mut block = [C::zero(); BLOCK];
+            let mut total = 0.0;
+            for start in (task * TASK..n.min((task + 1) * TASK)).step_by(BLOCK) {
+                let part = &mut block[..BLOCK.min(n - start)];
+                each(start, part);
+                total += C::sum(isa, First, part, C::zero()).as_f64();
+            }
+            total
+        });
         let total: f64 = parts.iter().sum();
         write(isa, &[if reduction == Reduction::Mean { total / n as f64 } else { total }], out);
     }

@@ -17,6 +17,7 @@ mod loss;
 mod narrow;
 mod norm;
 mod operand;
+mod patience;
 mod planes;
 mod pool;
 mod reduce;

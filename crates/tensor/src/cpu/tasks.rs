@@ -12,14 +12,12 @@ use std::time::{Duration, Instant};
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 use rayon::prelude::*;
 
+use super::patience::Patience;
+
 /// Pieces of a loop per thread at most: what threads that are done take from the others.
 const PIECES: usize = 16;
-/// Polls without work after which a waiting thread lets others have its core in between.
-const PATIENCE: u32 = 1 << 10;
 /// Time a thread that found nothing left to do stays.
 const STAY: Duration = Duration::from_micros(100);
-/// Time after which it sleeps until the others are done.
-const LONGEST: Duration = Duration::from_millis(5);
 
 /// Loops over the items of an indexed parallel iterator, on the threads of this thread's rayon pool.
 pub(crate) trait Tasks: IndexedParallelIterator {
@@ -189,17 +187,13 @@ impl Shares {
         }
     }
 
-    /// Does other work of the pool until all pieces are done.
+    /// Does other work of the pool until all pieces are done, or for as long as a thread has [`Patience`]: then it sleeps until they are.
     fn wait(&self) {
-        let (mut idle, start) = (0, Instant::now());
+        let mut patience = Patience::new();
         while self.left.load(Ordering::Acquire) > 0 {
             match rayon::yield_now() {
-                Some(rayon::Yield::Executed) => idle = 0,
-                Some(rayon::Yield::Idle) if idle < PATIENCE => {
-                    idle += 1;
-                    std::hint::spin_loop();
-                }
-                Some(rayon::Yield::Idle) if start.elapsed() < LONGEST => std::thread::yield_now(),
+                Some(rayon::Yield::Executed) => patience.worked(),
+                Some(rayon::Yield::Idle) if patience.lasts() => {}
                 Some(rayon::Yield::Idle) | None => return,
             }
         }

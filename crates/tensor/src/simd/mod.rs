@@ -12,6 +12,7 @@ mod lanes;
 mod math;
 pub mod planes;
 pub mod prefetch;
+mod scalar;
 mod table;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
@@ -34,7 +35,7 @@ pub trait Kernel {
 #[inline]
 pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
-        Isa::Portable => kernel.run::<lanes::P1>(),
+        Isa::Portable => kernel.run::<scalar::P1>(),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` other than Portable exists only after its features were detected.
         Isa::Avx2 => unsafe { run_avx2(kernel) },
@@ -42,7 +43,7 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: as above.
         Isa::Avx512 | Isa::Amx => unsafe { run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx => kernel.run::<lanes::P1>(),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => kernel.run::<scalar::P1>(),
     }
 }
 

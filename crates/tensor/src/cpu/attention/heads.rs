@@ -8,8 +8,9 @@ use crate::cpu::gemm::workspace;
 use crate::cpu::operand::Operand;
 use crate::cpu::tile::{Block, Row, Segment, Tile};
 use crate::memory::Pool;
+use crate::op::Attention;
 use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
-use crate::{DType, Result};
+use crate::{Array, DType, Result};
 
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct ExpMinus(pub(in crate::cpu) f64);
@@ -63,10 +64,17 @@ impl<'a, C> Room<'a, C> {
 
 /// What is the same for all heads.
 pub(super) struct Heads<'a> {
-    pub(super) isa: Isa,
-    pub(super) pool: &'a Pool,
+    isa: Isa,
+    pool: &'a Pool,
     pub(super) g: Geometry,
-    pub(super) mask: Option<Mask<'a>>,
+    mask: Option<Mask<'a>>,
+}
+
+impl<'a> Heads<'a> {
+    /// Of the inputs from q on.
+    pub(super) fn new(isa: Isa, pool: &'a Pool, attention: &Attention, ins: &[&Array], bytes: &[&'a [u8]]) -> Heads<'a> {
+        Heads { isa, pool, g: Geometry::new(attention, ins), mask: Mask::new(attention, ins, bytes) }
+    }
 }
 
 impl Heads<'_> {
@@ -177,7 +185,7 @@ impl Heads<'_> {
     pub(super) fn forward<C: Tile>(
         &self,
         head: usize,
-        [q, k, v]: [&Operand<'_>; 3],
+        [q, k, v]: &[Operand<'_>; 3],
         mut out: Rows<'_>,
         dtype: DType,
         lse: &mut [C],

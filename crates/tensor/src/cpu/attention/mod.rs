@@ -42,7 +42,9 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn new(attention: &Attention, q: &Array, k: &Array, v: &Array) -> Geometry {
+    /// Of the inputs from q on.
+    pub(super) fn new(attention: &Attention, ins: &[&Array]) -> Geometry {
+        let (q, k, v) = (ins[0], ins[1], ins[2]);
         let r = q.shape().rank();
         let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
         let heads = |x: &Array| if r >= 3 { x.shape()[r - 3] } else { 1 };
@@ -94,12 +96,14 @@ pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
 pub(super) struct Mask<'a>(Operand<'a>, bool);
 
 impl<'a> Mask<'a> {
-    pub(super) fn new(q: &Array, s: usize, mask: &Array, bytes: &'a [u8]) -> Mask<'a> {
-        let r = q.shape().rank();
-        let mut shape = q.shape().to_vec();
-        shape[r - 1] = s;
+    /// The last of the inputs from q on, if there is one.
+    pub(super) fn new(attention: &Attention, ins: &[&Array], bytes: &[&'a [u8]]) -> Option<Mask<'a>> {
+        let (Some(mask), Some(bytes)) = (ins.last().filter(|_| attention.mask), bytes.last()) else { return None };
+        let r = ins[0].shape().rank();
+        let mut shape = ins[0].shape().to_vec();
+        shape[r - 1] = ins[1].shape()[r - 2];
         let order: Vec<usize> = (0..r).collect();
-        Mask(Operand::new(mask, bytes, &shape, &order), mask.dtype() == DType::Bool)
+        Some(Mask(Operand::new(mask, bytes, &shape, &order), mask.dtype() == DType::Bool))
     }
 
     /// Hides or shifts the scores of one query and the keys from `key` on.
@@ -138,17 +142,15 @@ pub(super) fn forward<C: Tile>(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) -> Result<()> {
-    let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
-    let (q, k, v) = (operand(ins[0], bytes[0]), operand(ins[1], bytes[1]), operand(ins[2], bytes[2]));
-    let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
-    let heads = Heads { isa, pool, g, mask };
+    let heads = Heads::new(isa, pool, attention, ins, bytes);
+    let (g, x) = (&heads.g, [0, 1, 2].map(|i| operand(ins[i], bytes[i])));
     let dtypes = [0, 1].map(|i| outs[i].array().dtype());
     let (out, lse) = outs.split_at_mut(1);
     let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(()) };
     let lse = parts(lse, g.heads, g.t * dtypes[1].size());
     out.into_par_iter().zip(lse).enumerate().try_each(|(head, (out, lse))| {
         let mut sums = vec![C::zero(); g.t];
-        heads.forward(head, [&q, &k, &v], out, dtypes[0], &mut sums)?;
+        heads.forward(head, &x, out, dtypes[0], &mut sums)?;
         C::store(isa, &sums, lse, dtypes[1]);
         Ok(())
     })
@@ -163,12 +165,10 @@ pub(super) fn backward<C: Tile>(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) -> Result<()> {
-    let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
-    let all: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
-    let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
-    let heads = Heads { isa, pool, g, mask };
+    let heads = Heads::new(isa, pool, attention, &ins[1..], &bytes[1..]);
+    let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [mut dq, dk, dv] = rows_of_gradients(outs)?;
-    let work = dq.par_chunks_mut(g.shared).zip(dk).zip(dv).enumerate();
-    work.try_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &all, dq, [dk, dv], dtypes))
+    let work = dq.par_chunks_mut(heads.g.shared).zip(dk).zip(dv).enumerate();
+    work.try_each(|(kv, ((dq, dk), dv))| heads.backward::<C>(kv, &x, dq, [dk, dv], dtypes))
 }

@@ -245,7 +245,7 @@ impl Heads<'_> {
         }
     }
 
-    fn forward(&self, head: usize, [q, k, v]: [&Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
+    fn forward(&self, head: usize, [q, k, v]: &[Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
         let (work, g) = (self.work, &self.g);
         let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
         let q = Matrix::read(work, 0, q, head, g.t, g.d)?;
@@ -386,21 +386,20 @@ pub(super) fn forward(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) -> Result<bool> {
-    let g = Geometry::new(attention, ins[0], ins[1], ins[2]);
+    let g = Geometry::new(attention, ins);
     let dtype = outs[0].array().dtype();
     if !serves(&g) || planes_of(ins[2].dtype()).is_none() {
         return Ok(false);
     }
     let x = [0, 1, 2].map(|i| operand(ins[i], bytes[i]));
-    let mask = attention.mask.then(|| Mask::new(ins[0], g.s, ins[3], bytes[3]));
-    let heads = Heads { work, g, mask };
+    let heads = Heads { work, g, mask: Mask::new(attention, ins, bytes) };
     let (out, lse) = outs.split_at_mut(1);
     let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(false) };
     let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
     out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_each(|(head, (mut out, lse))| {
         let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
         let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
-        heads.forward(head, [&x[0], &x[1], &x[2]], wide, lse)?;
+        heads.forward(head, &x, wide, lse)?;
         store(work.isa, wide, g.e, g.e, &mut out, dtype);
         Ok::<(), crate::Error>(())
     })?;
@@ -415,13 +414,12 @@ pub(super) fn backward(
     bytes: &[&[u8]],
     outs: &mut [ArrayMut<'_>],
 ) -> Result<bool> {
-    let g = Geometry::new(attention, ins[1], ins[2], ins[3]);
+    let g = Geometry::new(attention, &ins[1..]);
     if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || g.shared > 1 {
         return Ok(false);
     }
     let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
-    let mask = attention.mask.then(|| Mask::new(ins[1], g.s, ins[6], bytes[6]));
-    let heads = Heads { work, g, mask };
+    let heads = Heads { work, g, mask: Mask::new(attention, &ins[1..], &bytes[1..]) };
     let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [dq, dk, dv] = rows_of_gradients(outs)?;

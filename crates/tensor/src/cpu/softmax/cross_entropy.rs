@@ -1,8 +1,11 @@
 //! Cross-entropy of logits and class indices.
 
+use rayon::prelude::*;
+
 use super::{Buffer, ExpDistance, Rows};
 use crate::cpu::operand::{Operand, elements};
 use crate::cpu::rows::{fill_rows, order_with_last, write};
+use crate::cpu::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::op::{CrossEntropy, Reduction};
 use crate::simd::Isa;
@@ -33,31 +36,26 @@ pub(in crate::cpu) fn cross_entropy<C: Rows>(
     bytes: &[&[u8]],
     out: &mut ArrayMut<'_>,
 ) -> Result<()> {
-    use rayon::prelude::*;
     let shape = ins[0].shape();
     let (classes, rows) = (shape[1], ins[1].numel());
     let target = targets(loss, ins[1], bytes[1], classes)?;
     let operand = Operand::new(ins[0], bytes[0], shape, &order_with_last(shape.rank(), |d| d == 1));
-    let values: Vec<f64> = (0..rows)
-        .into_par_iter()
-        .with_min_len((4096 / classes.max(1)).max(1))
-        .map(|row| {
-            if target[row] == loss.ignore_index {
-                return 0.0;
-            }
-            let mut buffer = Buffer::<C>::new(classes);
-            let x = operand.block(isa, row * classes, classes, buffer.get());
-            // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
-            let max = C::row_max(isa, x);
-            let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
-            let nll = |v: C| rest - (v - max).as_f64();
-            let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
-            if loss.smoothing > 0.0 {
-                value += loss.smoothing * x.iter().map(|&v| nll(v)).sum::<f64>() / classes as f64;
-            }
-            value
-        })
-        .collect();
+    let values: Vec<f64> = (0..rows).into_par_iter().with_min_len((4096 / classes.max(1)).max(1)).list(|row| {
+        if target[row] == loss.ignore_index {
+            return 0.0;
+        }
+        let mut buffer = Buffer::<C>::new(classes);
+        let x = operand.block(isa, row * classes, classes, buffer.get());
+        // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
+        let max = C::row_max(isa, x);
+        let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
+        let nll = |v: C| rest - (v - max).as_f64();
+        let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
+        if loss.smoothing > 0.0 {
+            value += loss.smoothing * x.iter().map(|&v| nll(v)).sum::<f64>() / classes as f64;
+        }
+        value
+    });
     match loss.reduction {
         Reduction::None => write(isa, &values, out),
         Reduction::Sum => write(isa, &[values.iter().sum::<f64>()], out),

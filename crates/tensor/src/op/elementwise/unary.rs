@@ -1,10 +1,10 @@
-//! Elementwise operators: one row each gives the name, the numeric class, f, f′ and the error bound; kernels, methods,
-//! gradients and tests are made from the row.
+//! Functions of one tensor.
 
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10};
 
-use super::Numerics;
-use crate::simd::{Lanes, Wide, Wide2};
+use super::step;
+use crate::op::Numerics;
+use crate::simd::{Lanes, Wide};
 
 /// Which value the derivative is written in, and so which one is kept for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,24 +33,6 @@ pub trait UnaryVisitor {
     type Output;
     /// Runs for row `R`.
     fn visit<R: UnaryRow>(self) -> Self::Output;
-}
-
-/// A binary row as a type.
-pub trait BinaryRow: Copy + Send + Sync + 'static {
-    /// `f(a, b)`.
-    fn f<L: Lanes>(a: L, b: L) -> L;
-    /// `∂f/∂a`.
-    fn da<L: Lanes>(a: L, b: L) -> L;
-    /// `∂f/∂b`.
-    fn db<L: Lanes>(a: L, b: L) -> L;
-}
-
-/// Code generic over the row, run by [`Binary::visit`].
-pub trait BinaryVisitor {
-    /// Result.
-    type Output;
-    /// Runs for row `R`.
-    fn visit<R: BinaryRow>(self) -> Self::Output;
 }
 
 /// One row per unary operator:
@@ -202,12 +184,6 @@ unary! {
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 
-/// 1 where the mask holds, else 0.
-#[inline(always)]
-fn step<L: Lanes>(mask: L::Mask) -> L {
-    L::select(mask, L::splat(1.0), L::splat(0.0))
-}
-
 #[inline(always)]
 fn square<L: Lanes>(x: L) -> L {
     x * x
@@ -288,196 +264,4 @@ fn gate<L: Lanes>(x: L) -> L {
 fn hardswish_derivative<L: Lanes>(x: L) -> L {
     let inner = x / L::splat(3.0) + L::splat(0.5);
     L::select(x.le(L::splat(-3.0)), L::splat(0.0), L::select(x.lt(L::splat(3.0)), inner, L::select(x.eq(x), L::splat(1.0), x)))
-}
-
-/// One row per binary operator: variant, name, method, numeric class, bound in ulp of f32, f, ∂f/∂a, ∂f/∂b. Functions with a
-/// parameter (ELU's α) are rows of [`Op::Scalar`](super::Op::Scalar).
-macro_rules! binary {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $ulp:literal, |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
-        /// An elementwise function of two tensors.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Binary { $($(#[$doc])* $variant,)* }
-
-        impl Binary {
-            /// Every row.
-            pub const ALL: &'static [Binary] = &[$(Binary::$variant),*];
-            /// The operator's name.
-            pub const fn name(self) -> &'static str { match self { $(Binary::$variant => $name),* } }
-            /// Its numeric class.
-            pub const fn numerics(self) -> Numerics { match self { $(Binary::$variant => Numerics::$class),* } }
-            /// Largest error of the f32 computation, in ulp of f32.
-            pub const fn ulp(self) -> f64 { match self { $(Binary::$variant => $ulp),* } }
-            /// Runs `visitor` with the row as a type.
-            pub fn visit<V: BinaryVisitor>(self, visitor: V) -> V::Output {
-                match self { $(Binary::$variant => visitor.visit::<binary_rows::$variant>()),* }
-            }
-        }
-
-        $(#[allow(unused_variables)]
-        impl BinaryRow for binary_rows::$variant {
-            #[inline(always)]
-            fn f<L: Lanes>($a: L, $b: L) -> L { $f }
-            #[inline(always)]
-            fn da<L: Lanes>($a: L, $b: L) -> L { $da }
-            #[inline(always)]
-            fn db<L: Lanes>($a: L, $b: L) -> L { $db }
-        })*
-
-        /// Calls `$callback!` with `(method, Variant, "name")` of every binary row.
-        #[macro_export]
-        #[doc(hidden)]
-        macro_rules! for_each_binary {
-            ($callback:ident) => { $callback! { $($method, $variant, $name;)* } };
-        }
-
-        mod binary_rows { $(#[derive(Clone, Copy)] pub struct $variant;)* }
-    };
-}
-
-binary! {
-    /// `a + b`.
-    Add, "add", add, Neutral, 0.5, |a, b| a + b, L::splat(1.0), L::splat(1.0);
-    /// `a − b`.
-    Sub, "sub", sub, Neutral, 0.5, |a, b| a - b, L::splat(1.0), L::splat(-1.0);
-    /// `a · b`.
-    Mul, "mul", mul, Neutral, 0.5, |a, b| a * b, b, a;
-    /// `a / b`.
-    Div, "div", div, Neutral, 0.5, |a, b| a / b, b.recip(), -(a / b) / b;
-    /// The larger; NaN wins. Equal operands share the gradient.
-    Maximum, "maximum", maximum, Neutral, 0.0, |a, b| a.max(b), preference(b, a), preference(a, b);
-    /// The smaller; NaN wins. Equal operands share the gradient.
-    Minimum, "minimum", minimum, Neutral, 0.0, |a, b| a.min(b), preference(a, b), preference(b, a);
-    /// `max(a, b)` as a limit b on a: equal operands give a the gradient.
-    ClampMin, "clamp_min", clamp_min, Neutral, 0.0, |a, b| a.max(b), step::<L>(b.le(a)), step::<L>(a.lt(b));
-    /// `min(a, b)` as a limit b on a: equal operands give a the gradient.
-    ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<L>(a.le(b)), step::<L>(b.lt(a));
-    /// `aᵇ`.
-    Pow, "pow", pow, F32, 0.51, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
-    /// The angle of the point (b, a), in −π..=π.
-    Atan2, "atan2", atan2, Promote, 0.51, |a, b| a.wide2(b, Wide2::Atan2), b / a.mul_add(a, b * b), -a / a.mul_add(a, b * b);
-    /// Remainder of `a/b` with the sign of a; exact.
-    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -(a / b).trunc();
-    /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
-    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
-    /// `a > 0 ? a : b·a` with slope b.
-    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
-    /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
-    Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * a.exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), a.exp_m1());
-    /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
-    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (a / b).exp()), celu_parameter(a, b);
-    /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified
-    /// by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
-    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
-}
-
-#[inline(always)]
-fn leaky<L: Lanes>(a: L, b: L) -> L {
-    L::select(L::splat(0.0).lt(a), a, b * a)
-}
-
-/// `b·aᵇ⁻¹`; 0 where b is 0, also at a = 0.
-#[inline(always)]
-fn pow_base<L: Lanes>(a: L, b: L) -> L {
-    let zero = L::splat(0.0);
-    L::select(b.eq(zero), zero, b * a.wide2(b - L::splat(1.0), Wide2::Pow))
-}
-
-/// `aᵇ·ln a`; 0 at a = 0 with b ≥ 0.
-#[inline(always)]
-fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
-    let zero = L::splat(0.0);
-    let inside = a.wide2(b, Wide2::Pow) * a.ln();
-    L::select(a.eq(zero), L::select(zero.le(b), zero, inside), inside)
-}
-
-#[inline(always)]
-fn celu<L: Lanes>(a: L, b: L) -> L {
-    let t = a / b;
-    // Of a tiny (perhaps subnormal) quotient b·(eᵗ − 1) is a.
-    let left = L::select(t.abs().lt(L::splat(1e-30)), a, b * t.exp_m1());
-    L::select(L::splat(0.0).lt(a), a, left)
-}
-
-#[inline(always)]
-fn celu_parameter<L: Lanes>(a: L, b: L) -> L {
-    let t = a / b;
-    L::select(L::splat(0.0).lt(a), L::splat(0.0), t.exp_m1() - t * t.exp())
-}
-
-#[inline(always)]
-fn softplus<L: Lanes>(a: L, b: L) -> L {
-    let t = a * b;
-    L::select(L::splat(20.0).lt(t), a, t.exp().ln_1p() / b)
-}
-
-#[inline(always)]
-fn softplus_parameter<L: Lanes>(a: L, b: L) -> L {
-    let t = a * b;
-    L::select(L::splat(20.0).lt(t), L::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
-}
-
-/// 1 where `low < high`, ½ where equal, 0 elsewhere.
-#[inline(always)]
-fn preference<L: Lanes>(low: L, high: L) -> L {
-    L::select(low.lt(high), L::splat(1.0), L::select(low.eq(high), L::splat(0.5), L::splat(0.0)))
-}
-
-/// Comparisons; NaN compares as in IEEE 754 (only `Ne` holds). Logic: what is not 0 is true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Compare {
-    /// `a = b`.
-    Eq,
-    /// `a ≠ b`.
-    Ne,
-    /// `a < b`.
-    Lt,
-    /// `a ≤ b`.
-    Le,
-    /// `a > b`.
-    Gt,
-    /// `a ≥ b`.
-    Ge,
-    /// Both are nonzero.
-    And,
-    /// One or both are nonzero.
-    Or,
-    /// Exactly one is nonzero.
-    Xor,
-}
-
-impl Compare {
-    /// Every comparison.
-    pub const ALL: [Compare; 9] =
-        [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge, Compare::And, Compare::Or, Compare::Xor];
-
-    /// The operator's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Compare::Eq => "eq",
-            Compare::Ne => "ne",
-            Compare::Lt => "lt",
-            Compare::Le => "le",
-            Compare::Gt => "gt",
-            Compare::Ge => "ge",
-            Compare::And => "logical_and",
-            Compare::Or => "logical_or",
-            Compare::Xor => "logical_xor",
-        }
-    }
-
-    /// The comparison of two values.
-    #[inline]
-    pub fn holds(self, a: f64, b: f64) -> bool {
-        match self {
-            Compare::Eq => a == b,
-            Compare::Ne => a != b,
-            Compare::Lt => a < b,
-            Compare::Le => a <= b,
-            Compare::Gt => a > b,
-            Compare::Ge => a >= b,
-            Compare::And => a != 0.0 && b != 0.0,
-            Compare::Or => a != 0.0 || b != 0.0,
-            Compare::Xor => (a != 0.0) != (b != 0.0),
-        }
-    }
 }
