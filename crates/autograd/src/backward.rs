@@ -129,11 +129,11 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         }
         let mut gradient = received.total(&node.out)?;
         let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());
-        // Several uses were summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are: whoever
-        // computes with them widens as it reads.
+        // Several uses are summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are, and a norm widens
+        // as it reads.
         let exact = gradient.dtype().is_half() && node.out.dtype == DType::F32;
         let passes = match &node.kind {
-            Kind::Op { op, .. } => matches!(op, Op::View(_)),
+            Kind::Op { op, .. } => matches!(op, Op::View(_)) || matches!(op, Op::Norm(_)) && !V::RECORDED,
             Kind::Leaf(_) => widen == Widen::NotLeaves,
             Kind::Recompute { .. } => false,
         };
@@ -204,7 +204,7 @@ impl<V> Front<V> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 self.heap.push(ById(node.clone()));
-                entry.insert(Pending { sum: None, parts: Vec::new() })
+                entry.insert(Pending { sum: None, last: None, parts: Vec::new() })
             }
         }
     }
@@ -212,7 +212,10 @@ impl<V> Front<V> {
 
 /// What has reached a node so far.
 struct Pending<V> {
+    /// The sum of all but the last, in f32 (f64 for f64).
     sum: Option<V>,
+    /// Added when it is known to be the last: so the whole sum is rounded as it is made.
+    last: Option<V>,
     /// Gradients of narrowed views. Those of q, k and v together are the whole of qkv: one copy instead of a padded tensor each and
     /// their sums.
     parts: Vec<Part<V>>,
@@ -226,10 +229,13 @@ struct Part<V> {
 
 impl<V: Value> Pending<V> {
     fn add(&mut self, gradient: V) -> Result<()> {
-        self.sum = Some(match self.sum.take() {
-            Some(before) => add(before, gradient)?,
-            None => gradient,
-        });
+        if let Some(last) = self.last.replace(gradient) {
+            let dtype = last.dtype().accum();
+            self.sum = Some(match self.sum.take() {
+                Some(before) => add(before, last, dtype)?,
+                None => last,
+            });
+        }
         Ok(())
     }
 
@@ -243,7 +249,11 @@ impl<V: Value> Pending<V> {
                 self.add(V::run(op, &[&gradient], gradient.array().device(), out.dtype)?)?;
             }
         }
-        self.sum.ok_or(Error::NoGraph)
+        let last = self.last.ok_or(Error::NoGraph)?;
+        match self.sum {
+            Some(before) => add(before, last, out.dtype),
+            None => Ok(last),
+        }
     }
 
     /// All parts together, sorted, if they are one memory, one after the other: attention makes those of q, k and v so.
@@ -382,8 +392,8 @@ fn cast<V: Value>(value: V, dtype: binade_tensor::DType) -> Result<V> {
     V::run(Op::Cast(dtype), &[&value], value.array().device(), dtype)
 }
 
-/// The sum of two gradients of one tensor, in f32 (f64 for f64).
-fn add<V: Value>(a: V, b: V) -> Result<V> {
-    let (device, want) = (a.array().device().clone(), a.dtype().accum());
-    V::run_over(Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want)
+/// The sum of two gradients of one tensor.
+fn add<V: Value>(a: V, b: V, dtype: DType) -> Result<V> {
+    let device = a.array().device().clone();
+    V::run_over(Op::Binary(Binary::Add), smallvec![a, b], &[], &device, dtype)
 }

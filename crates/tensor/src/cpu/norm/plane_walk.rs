@@ -103,31 +103,6 @@ impl Planes {
         vec![[first.iter().sum(), second.iter().sum()]]
     }
 
-    /// Coefficients for a stretch: of all channels, or those of its channel `times` times.
-    pub(super) fn coefficients<C: Copy>(
-        &self,
-        channel: Option<usize>,
-        sample: usize,
-        k: &[Vec<C>],
-        per_sample: bool,
-        times: usize,
-        to: &mut [Vec<C>],
-    ) {
-        let base = if per_sample { sample * self.channels } else { 0 };
-        for (to, k) in to.iter_mut().zip(k) {
-            to.clear();
-            match channel {
-                Some(c) => to.resize(times, k[base + c]),
-                None => to.extend_from_slice(&k[base..base + self.channels]),
-            }
-        }
-    }
-
-    /// How often [`Planes::apply`] repeats a plane's coefficients: a kernel goes through them again and again.
-    fn repeats(&self) -> usize {
-        self.stretch.next_multiple_of(16).min(256)
-    }
-
     /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.
     pub(super) fn apply<C: Channelwise, R: Read<C>, F: PerChannel>(
         &self,
@@ -135,17 +110,16 @@ impl Planes {
         pool: &Pool,
         f: F,
         from: &R,
-        k: [Vec<C>; 4],
+        k: &OfChannel<'_, C>,
         act: Option<Unary>,
         out: &mut ArrayMut<'_>,
     ) {
-        let per_sample = k[0].len() > self.channels;
         let size = self.channels * self.pixels;
         // Tasks of whole stretches, about as many elements each.
         let group = (TASK / self.stretch.max(1)).max(1);
         let whole = if size.is_multiple_of(self.stretch.max(1)) { group * self.stretch } else { size };
         fill_walk::<C, _, ()>(isa, pool, out, &self.walk, whole, Buffers::default, |buffers, task, dtype, to| {
-            let Buffers { y, z, k: coefficients, read, .. } = buffers;
+            let Buffers { y, z, k: buffer, read, .. } = buffers;
             let (mut at, until) = (task * whole, task * whole + to.len() / dtype.size());
             let first = at;
             while at < until {
@@ -156,9 +130,7 @@ impl Planes {
                     self.stretch.min(self.pixels - inside % self.pixels)
                 };
                 let channel = if self.last { None } else { Some(inside / self.pixels) };
-                self.coefficients(channel, sample, &k, per_sample, self.repeats(), coefficients);
-                let [k0, k1, k2, k3] = &*coefficients;
-                let k = [&k0[..], k1, k2, k3];
+                let k = buffer.fill(self, channel, sample, k);
                 from.enter(self, channel, sample, read);
                 for part in (0..len).step_by(self.block()) {
                     let n = self.block().min(len - part);
@@ -220,28 +192,66 @@ pub(super) struct Widened<'a, C> {
     pub(super) g: Option<&'a Operand<'a>>,
     pub(super) x: &'a Operand<'a>,
     /// The activation, and the coefficients that normalise.
-    pub(super) act: Option<(Unary, [Vec<C>; 4])>,
+    pub(super) act: Option<(Unary, &'a OfChannel<'a, C>)>,
 }
 
 impl<C: Channelwise> Read<C> for Widened<'_, C> {
     type X = C;
 
     fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut ReadBuffers<C>) {
-        if let Some((_, k)) = &self.act {
-            p.coefficients(channel, sample, k, k[0].len() > p.channels, p.repeats(), &mut buffers.k);
+        if let Some((_, k)) = self.act {
+            buffers.k.fill(p, channel, sample, k);
         }
     }
 
     fn block<'b>(&'b self, isa: Isa, start: usize, n: usize, buffers: &'b mut ReadBuffers<C>) -> [&'b [C]; 2] {
-        let ReadBuffers { x, g, argument, before, k: [k0, k1, k2, k3] } = buffers;
+        let ReadBuffers { x, g, argument, before, k } = buffers;
         let x = self.x.block(isa, start, n, room(x, n));
         let Some(operand) = self.g else { return [x, x] };
         let g = operand.block(isa, start, n, room(g, n));
-        let Some((act, _)) = &self.act else { return [g, x] };
+        let Some((act, _)) = self.act else { return [g, x] };
         let (argument, before) = (room(argument, n), room(before, n));
-        C::per_channel(isa, Forward, x, x, [k0, k1, k2, k3], argument);
-        before_activation(isa, *act, g, argument, before);
+        C::per_channel(isa, Forward, x, x, k.all(), argument);
+        before_activation(isa, act, g, argument, before);
         [before, x]
+    }
+}
+
+/// Four coefficients of each channel, or of each sample and channel.
+pub(super) struct OfChannel<'a, C> {
+    pub(super) per_sample: bool,
+    /// From a sample and a channel.
+    pub(super) f: &'a (dyn Fn(usize, usize) -> [C; 4] + Sync),
+}
+
+/// Those of all channels of a sample, or of one channel again and again: a kernel goes through them.
+#[derive(Default)]
+struct Coefficients<C> {
+    k: [Vec<C>; 4],
+    of: Option<(usize, Option<usize>)>,
+}
+
+impl<C: Copy> Coefficients<C> {
+    fn fill(&mut self, p: &Planes, channel: Option<usize>, sample: usize, of: &OfChannel<'_, C>) -> [&[C]; 4] {
+        let sample = if of.per_sample { sample } else { 0 };
+        if self.of != Some((sample, channel)) {
+            self.of = Some((sample, channel));
+            self.k.iter_mut().for_each(Vec::clear);
+            let (channels, times) = match channel {
+                Some(c) => (c..c + 1, p.stretch.next_multiple_of(16).min(256)),
+                None => (0..p.channels, 1),
+            };
+            // Room at once: threads that grow it bit by bit wait for each other at the allocator.
+            self.k.iter_mut().for_each(|k| k.reserve(channels.len() * times));
+            for c in channels {
+                self.k.iter_mut().zip((of.f)(sample, c)).for_each(|(k, value)| k.extend(std::iter::repeat_n(value, times)));
+            }
+        }
+        self.all()
+    }
+
+    fn all(&self) -> [&[C]; 4] {
+        self.k.each_ref().map(|k| &k[..])
     }
 }
 
@@ -250,7 +260,7 @@ impl<C: Channelwise> Read<C> for Widened<'_, C> {
 pub(super) struct Buffers<C> {
     y: Vec<C>,
     z: Vec<C>,
-    k: [Vec<C>; 4],
+    k: Coefficients<C>,
     sums: [Vec<C>; 2],
     total: [Vec<f64>; 2],
     read: ReadBuffers<C>,
@@ -262,7 +272,7 @@ pub(super) struct ReadBuffers<C> {
     g: Vec<C>,
     argument: Vec<C>,
     before: Vec<C>,
-    k: [Vec<C>; 4],
+    k: Coefficients<C>,
 }
 
 /// The first `n` elements, of arbitrary values.

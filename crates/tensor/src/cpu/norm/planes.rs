@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::plane_walk::{Buffers, Forward, InPlace, Planes, Read, Widened, zeros};
+use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
 use crate::cpu::operand::{Compute, Operand, TASK, in_storage};
@@ -64,6 +64,14 @@ struct Moments {
 }
 
 impl Moments {
+    /// Those of all of some equally large sets.
+    fn of_equal(sets: &[Moments]) -> Moments {
+        let (count, n) = (sets.len() as f64, sets[0].n);
+        let mean = sets.iter().map(|s| s.mean).sum::<f64>() / count;
+        let m2 = sets.iter().map(|s| s.m2 + n * (s.mean - mean) * (s.mean - mean)).sum();
+        Moments { n: count * n, mean, m2 }
+    }
+
     fn add(&mut self, other: Moments) {
         let n = self.n + other.n;
         if other.n > 0.0 {
@@ -120,11 +128,9 @@ fn forward_from<C: Channelwise, R: Read<C>>(
     [w, b]: [&[C]; 2],
     outs: &mut [ArrayMut<'_>],
 ) {
-    let groups = match norm.kind {
-        NormKind::Group { groups } => groups,
-        _ => p.channels,
-    };
+    let groups = groups_of(norm, p);
     // Of each group of each sample; batch norm has one sample for all.
+    let per_group = (p.channels / groups.max(1)).max(1);
     let [mean, rstd] = given.clone().unwrap_or_else(|| {
         let parts: Vec<Vec<Moments>> =
             (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
@@ -137,25 +143,23 @@ fn forward_from<C: Channelwise, R: Read<C>>(
                     let sums = p.sums(isa, Values, from, index, k, buffers);
                     // One mean for each channel, or that of the only one in all places.
                     k.iter_mut().zip(sums.iter().cycle()).for_each(|(k, s)| *k = C::from_f64(s[0] / n));
-                    let squares = p.sums(isa, Squares, from, index, k, buffers);
-                    let moments = k.iter().zip(squares).map(|(m, [m2, d])| {
+                    let mut squares = p.sums(isa, Squares, from, index, k, buffers);
+                    let moments = squares.iter_mut().zip(k.iter()).map(|([m2, d], m)| {
                         // The mean as it was rounded, and what is left of it.
-                        let rest = d / n;
-                        let m2 = m2 - n * rest * rest;
+                        let rest = *d / n;
+                        let m2 = *m2 - n * rest * rest;
                         Moments { n, mean: m.as_f64() + rest, m2: if m2 < 0.0 { 0.0 } else { m2 } }
                     });
-                    moments.collect()
+                    let moments: Vec<Moments> = moments.collect();
+                    moments.chunks(per_group).map(Moments::of_equal).collect()
                 },
             );
         let samples = if matches!(norm.kind, NormKind::Batch) { 1 } else { p.samples };
         let mut total = vec![Moments::default(); samples * groups];
-        let per_group = p.channels / groups;
         for (index, part) in parts.into_iter().enumerate() {
             let sample = if samples == 1 { 0 } else { index / p.stretches };
-            let first = p.part(index).2.unwrap_or(0);
-            for (c, moments) in part.into_iter().enumerate() {
-                total[sample * groups + (first + c) / per_group].add(moments);
-            }
+            let first = sample * groups + p.part(index).2.unwrap_or(0) / per_group;
+            total[first..].iter_mut().zip(part).for_each(|(total, moments)| total.add(moments));
         }
         let var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
         let mean: Vec<C> = total.iter().map(|t| C::from_f64(t.mean)).collect();
@@ -167,26 +171,34 @@ fn forward_from<C: Channelwise, R: Read<C>>(
         }
         [mean, rstd]
     });
-    let k = forward_coefficients(p, groups, [&mean, &rstd], [w, b]);
-    p.apply(isa, pool, Forward, from, k, norm.act, &mut outs[0]);
+    let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
+    let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
+    p.apply(isa, pool, Forward, from, &k, norm.act, &mut outs[0]);
 }
 
-/// The coefficients of [`Forward`].
-fn forward_coefficients<C: Compute>(p: &Planes, groups: usize, [mean, rstd]: [&[C]; 2], [w, b]: [&[C]; 2]) -> [Vec<C>; 4] {
-    spread(p, groups, mean, |i, c| [mean[i], rstd[i] * w[c], b[c], C::zero()])
-}
-
-/// Coefficients by channel, or by sample and channel, from statistics by group.
-fn spread<C: Copy>(p: &Planes, groups: usize, of: &[C], f: impl Fn(usize, usize) -> [C; 4]) -> [Vec<C>; 4] {
-    let per_group = p.channels / groups.max(1);
-    let mut out = [vec![], vec![], vec![], vec![]];
-    for sample in 0..of.len() / groups.max(1) {
-        for c in 0..p.channels {
-            let values = f(sample * groups + c / per_group, c);
-            out.iter_mut().zip(values).for_each(|(out, v)| out.push(v));
-        }
+/// Channels with statistics of their own, in a sample.
+fn groups_of(norm: &Norm, p: &Planes) -> usize {
+    match norm.kind {
+        NormKind::Group { groups } => groups,
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Batch | NormKind::Fixed => p.channels,
     }
-    out
+}
+
+/// What the coefficients of [`Forward`] are made from.
+struct Normalising<'a, C> {
+    groups: usize,
+    per_group: usize,
+    mean: &'a [C],
+    rstd: &'a [C],
+    w: &'a [C],
+    b: &'a [C],
+}
+
+impl<C: Compute> Normalising<'_, C> {
+    fn coefficients(&self, sample: usize, c: usize) -> [C; 4] {
+        let i = sample * self.groups + c / self.per_group;
+        [self.mean[i], self.rstd[i] * self.w[c], self.b[c], C::zero()]
+    }
 }
 
 pub(super) fn backward<C: Channelwise>(
@@ -206,27 +218,17 @@ pub(super) fn backward<C: Channelwise>(
     let fixed = matches!(norm.kind, NormKind::Fixed);
     let rstd: Vec<C> =
         if fixed { rstd_of(isa, norm, ins[at + 1], bytes[at + 1]) } else { vector(isa, ins[at + 1], bytes[at + 1]) };
-    let groups = match norm.kind {
-        NormKind::Group { groups } => groups,
-        _ => p.channels,
-    };
-    let act = norm.act.map(|act| (act, forward_coefficients(&p, groups, [&mean, &rstd], [&w, &b])));
+    let groups = groups_of(norm, &p);
+    let normalising =
+        Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
+    let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
     let g = p.operand(ins[0], bytes[0], &shape);
-    let slopes = Slopes { w, mean, rstd, groups, fixed };
-    if act.is_some()
-        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &slopes, outs)).is_none()
+    if norm.act.is_some()
+        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &normalising, outs)).is_none()
     {
-        backward_from(isa, pool, norm, &p, &Widened { g: Some(&g), x: &x, act }, &slopes, outs);
+        let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
+        backward_from(isa, pool, norm, &p, &from, &normalising, outs);
     }
-}
-
-/// What a gradient is computed from beside g and x.
-struct Slopes<C> {
-    w: Vec<C>,
-    mean: Vec<C>,
-    rstd: Vec<C>,
-    groups: usize,
-    fixed: bool,
 }
 
 /// [`backward_from`] dense g and x of type T.
@@ -236,11 +238,11 @@ fn backward_in_place<C: Channelwise, T: Stored<C>>(
     norm: &Norm,
     p: &Planes,
     [g, x]: [&Operand<'_>; 2],
-    slopes: &Slopes<C>,
+    normalising: &Normalising<'_, C>,
     outs: &mut [ArrayMut<'_>],
 ) -> Option<()> {
     let from = InPlace { g: g.dense::<T>()?, x: x.dense::<T>()? };
-    backward_from(isa, pool, norm, p, &from, slopes, outs);
+    backward_from(isa, pool, norm, p, &from, normalising, outs);
     Some(())
 }
 
@@ -250,20 +252,23 @@ fn backward_from<C: Channelwise, R: Read<C>>(
     norm: &Norm,
     p: &Planes,
     from: &R,
-    slopes: &Slopes<C>,
+    normalising: &Normalising<'_, C>,
     outs: &mut [ArrayMut<'_>],
 ) {
-    let Slopes { w, mean, rstd, groups, fixed } = slopes;
-    let (groups, fixed) = (*groups, *fixed);
-    let (per_group, samples) = (p.channels / groups.max(1), mean.len() / groups.max(1));
-    let [means, ..] = spread(p, groups, mean, |i, _| [mean[i]; 4]);
+    let Normalising { groups, per_group, mean, rstd, w, .. } = *normalising;
+    let (fixed, samples) = (matches!(norm.kind, NormKind::Fixed), mean.len() / groups.max(1));
     let parts: Vec<Vec<[f64; 2]>> =
         (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
-            || (Buffers::default(), [vec![]]),
-            |(buffers, k), index| {
-                let channel = p.part(index).2;
-                p.coefficients(channel, index / p.stretches, std::slice::from_ref(&means), samples > 1, 16, k);
-                p.sums(isa, Gradients, from, index, &k[0], buffers)
+            || (Buffers::default(), Vec::new()),
+            |(buffers, means), index| {
+                let first = if samples > 1 { index / p.stretches * groups } else { 0 };
+                means.clear();
+                means.reserve(p.channels.max(16));
+                match p.part(index).2 {
+                    Some(c) => means.resize(16, mean[first + c / per_group]),
+                    None => means.extend((0..p.channels).map(|c| mean[first + c / per_group])),
+                }
+                p.sums(isa, Gradients, from, index, means, buffers)
             },
         );
     // Σ g and Σ g·(x − mean), by sample and channel, or by channel.
@@ -283,13 +288,14 @@ fn backward_from<C: Channelwise, R: Read<C>>(
             each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
         })
         .collect();
-    let k = spread(p, groups, mean, |i, c| {
+    let coefficients = |sample: usize, c: usize| {
+        let i = sample * groups + c / per_group;
         let r = rstd[i].as_f64();
         let zero = |v: f64| if fixed { 0.0 } else { v };
         let (slope, shift) = (zero(grouped[i][1] / n * r * r * r), zero(grouped[i][0] / n * r));
         [rstd[i] * w[c], mean[i], C::from_f64(-slope), C::from_f64(-shift)]
-    });
-    p.apply(isa, pool, Backward, from, k, None, &mut outs[0]);
+    };
+    p.apply(isa, pool, Backward, from, &OfChannel { per_sample: samples > 1, f: &coefficients }, None, &mut outs[0]);
     if norm.affine {
         let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
         for (at, [sum, product]) in sums.iter().enumerate() {

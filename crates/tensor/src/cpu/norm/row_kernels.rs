@@ -23,13 +23,13 @@ pub struct RowForward<'a, C, X, Y> {
 
 /// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and `db[i] += g` of this one, and
 /// what slope and shift of the one ahead follow from, as [`RowNorms::row_sums`] has it, which is returned.
-pub struct RowBackward<'a, C, X, Y> {
+pub struct RowBackward<'a, C, G, X, Y> {
     /// Gradient and input of the row ahead.
-    pub ahead: [&'a [X]; 2],
+    pub ahead: (&'a [G], &'a [X]),
     /// Its mean.
     pub mean_ahead: C,
     /// Gradient and input of this row.
-    pub here: [&'a [X]; 2],
+    pub here: (&'a [G], &'a [X]),
     /// Mean, 1/deviation, slope and shift.
     pub scalars: [f64; 4],
     /// Weight.
@@ -47,9 +47,12 @@ pub trait RowNorms: Channelwise {
     /// See [`RowForward`].
     fn row_forward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, row: RowForward<'_, Self, X, Y>) -> Self;
     /// `Σ g·w` and `Σ g·w·(x − m)`.
-    fn row_sums<X: Stored<Self>>(isa: Isa, g: &[X], x: &[X], w: &[Self], mean: Self) -> [Self; 2];
+    fn row_sums<G: Stored<Self>, X: Stored<Self>>(isa: Isa, g: &[G], x: &[X], w: &[Self], mean: Self) -> [Self; 2];
     /// See [`RowBackward`].
-    fn row_backward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, row: RowBackward<'_, Self, X, Y>) -> [Self; 2];
+    fn row_backward<G: Stored<Self>, X: Stored<Self>, Y: Stored<Self>>(
+        isa: Isa,
+        row: RowBackward<'_, Self, G, X, Y>,
+    ) -> [Self; 2];
 }
 
 /// `((x − m)·r)·w + b`
@@ -110,9 +113,9 @@ where
     halves(&mut sums)
 }
 
-struct RowSums<'a, C, X>(&'a [X], &'a [X], &'a [C], C);
+struct RowSums<'a, C, G, X>(&'a [G], &'a [X], &'a [C], C);
 
-impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
+impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>> RowSums<'_, C, G, X> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let RowSums(g, x, w, mean) = self;
@@ -123,13 +126,13 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>> RowSums<'_, C, X> {
         for ((g, x), w) in g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(w[..body].chunks_exact(16)) {
             for i in 0..16 / L::N {
                 let at = i * L::N..(i + 1) * L::N;
-                row_terms(&mut parts, i, X::get(&g[at.clone()]), X::get(&x[at.clone()]), L::load(&w[at]), mean);
+                row_terms(&mut parts, i, G::get(&g[at.clone()]), X::get(&x[at.clone()]), L::load(&w[at]), mean);
             }
         }
         for (i, at) in (body..n).step_by(L::N).enumerate() {
             // Beyond the end g is 0.
             let at = at..n.min(at + L::N);
-            row_terms(&mut parts, i, X::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]), L::load_part(&w[at]), mean);
+            row_terms(&mut parts, i, G::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]), L::load_part(&w[at]), mean);
         }
         [sum_of_parts(parts[0]), sum_of_parts(parts[1])]
     }
@@ -143,7 +146,7 @@ fn row_terms<L: Lanes>(parts: &mut [[L; 16]; 2], i: usize, g: L, x: L, w: L, mea
     parts[1][i] = gw.mul_add(x - mean, parts[1][i]);
 }
 
-impl<X: Stored<f32>> Kernel for RowSums<'_, f32, X> {
+impl<G: Stored<f32>, X: Stored<f32>> Kernel for RowSums<'_, f32, G, X> {
     type Output = [f32; 2];
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
@@ -151,14 +154,14 @@ impl<X: Stored<f32>> Kernel for RowSums<'_, f32, X> {
     }
 }
 
-impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward<'_, C, X, Y> {
+impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C>> RowBackward<'_, C, G, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, past, sums: [dw, db] } = self;
         let scalars = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
         let mean_ahead = L::broadcast(mean_ahead);
         let n = dx.len();
-        let ([g_ahead, x_ahead], [g, x], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
+        let (g_ahead, x_ahead, g, x, body) = (&ahead.0[..n], &ahead.1[..n], &here.0[..n], &here.1[..n], n - n % 16);
         let (w, dw, db) = (&w[..n], &mut dw[..n], &mut db[..n]);
         let mut parts = [[L::splat(0.0); 16]; 2];
         let rows = g_ahead[..body].chunks_exact(16).zip(x_ahead[..body].chunks_exact(16));
@@ -173,8 +176,8 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward
             for i in 0..16 / L::N {
                 let at = i * L::N..(i + 1) * L::N;
                 let (w, mut sums) = (L::load(&w[at.clone()]), [L::load(&dw[at.clone()]), L::load(&db[at.clone()])]);
-                row_terms(&mut parts, i, X::get(&g_ahead[at.clone()]), X::get(&x_ahead[at.clone()]), w, mean_ahead);
-                let (g, x) = (X::get(&g[at.clone()]), X::get(&x[at.clone()]));
+                row_terms(&mut parts, i, G::get(&g_ahead[at.clone()]), X::get(&x_ahead[at.clone()]), w, mean_ahead);
+                let (g, x) = (G::get(&g[at.clone()]), X::get(&x[at.clone()]));
                 Y::put_past(row_gradient(&mut sums, g, x, w, scalars), &mut dx[at.clone()], past);
                 sums[0].store(&mut dw[at.clone()]);
                 sums[1].store(&mut db[at]);
@@ -183,8 +186,8 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowBackward
         for (i, at) in (body..n).step_by(L::N).enumerate() {
             let at = at..n.min(at + L::N);
             let (w, mut sums) = (L::load_part(&w[at.clone()]), [L::load_part(&dw[at.clone()]), L::load_part(&db[at.clone()])]);
-            row_terms(&mut parts, i, X::get_part(&g_ahead[at.clone()]), X::get_part(&x_ahead[at.clone()]), w, mean_ahead);
-            let (g, x) = (X::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]));
+            row_terms(&mut parts, i, G::get_part(&g_ahead[at.clone()]), X::get_part(&x_ahead[at.clone()]), w, mean_ahead);
+            let (g, x) = (G::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]));
             Y::put_part(row_gradient(&mut sums, g, x, w, scalars), &mut dx[at.clone()]);
             sums[0].store_part(&mut dw[at.clone()]);
             sums[1].store_part(&mut db[at]);
@@ -201,7 +204,7 @@ fn row_gradient<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, [mean, rstd, slop
     scaled.mul_add(w, centred.mul_add(slope, shift))
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for RowBackward<'_, f32, X, Y> {
+impl<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>> Kernel for RowBackward<'_, f32, G, X, Y> {
     type Output = [f32; 2];
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
@@ -213,10 +216,10 @@ impl RowNorms for f32 {
     fn row_forward<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, row: RowForward<'_, f32, X, Y>) -> f32 {
         dispatch(isa, row)
     }
-    fn row_sums<X: Stored<f32>>(isa: Isa, g: &[X], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
+    fn row_sums<G: Stored<f32>, X: Stored<f32>>(isa: Isa, g: &[G], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
         dispatch(isa, RowSums(g, x, w, mean))
     }
-    fn row_backward<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, row: RowBackward<'_, f32, X, Y>) -> [f32; 2] {
+    fn row_backward<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, row: RowBackward<'_, f32, G, X, Y>) -> [f32; 2] {
         dispatch(isa, row)
     }
 }
@@ -225,10 +228,10 @@ impl RowNorms for f64 {
     fn row_forward<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, row: RowForward<'_, f64, X, Y>) -> f64 {
         row.run_on::<f64>()
     }
-    fn row_sums<X: Stored<f64>>(_isa: Isa, g: &[X], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {
+    fn row_sums<G: Stored<f64>, X: Stored<f64>>(_isa: Isa, g: &[G], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {
         RowSums(g, x, w, mean).run_on::<f64>()
     }
-    fn row_backward<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, row: RowBackward<'_, f64, X, Y>) -> [f64; 2] {
+    fn row_backward<G: Stored<f64>, X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, row: RowBackward<'_, f64, G, X, Y>) -> [f64; 2] {
         row.run_on::<f64>()
     }
 }

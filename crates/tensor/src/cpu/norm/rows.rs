@@ -1,5 +1,7 @@
 //! Layer and RMS norm: statistics of each row.
 
+use std::ops::Range;
+
 use super::row_kernels::{RowBackward, RowForward, RowNorms, normalised};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
 use crate::cpu::channels::PerChannel;
@@ -10,7 +12,7 @@ use crate::cpu::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind, Unary};
 use crate::simd::{First, Isa, Lanes, Stored, prefetch};
-use crate::{Array, ArrayMut, Layout};
+use crate::{Array, ArrayMut, Layout, bf16, f16};
 
 /// [`normalised`] with the statistics of a row.
 #[derive(Clone, Copy)]
@@ -27,7 +29,7 @@ impl PerChannel for Affine {
 }
 
 /// Adds in f64 what `f` makes of the blocks of a row.
-fn over_blocks<C: Compute, const N: usize>(len: usize, mut f: impl FnMut(std::ops::Range<usize>) -> [C; N]) -> [f64; N] {
+fn over_blocks<C: Compute, const N: usize>(len: usize, mut f: impl FnMut(Range<usize>) -> [C; N]) -> [f64; N] {
     let mut sums = [0.0; N];
     for from in (0..len).step_by(BLOCK) {
         let part = f(from..len.min(from + BLOCK));
@@ -208,29 +210,28 @@ impl<C: RowNorms> LayerSums<C> {
 
 impl<C: RowNorms> LayerRows<'_, C> {
     /// Rows from `first` on, one after the other in memory or in buffers; dx `past` the caches perhaps.
-    fn rows<X: Stored<C>, Y: Stored<C>>(
+    fn rows<G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
         &self,
         isa: Isa,
         first: usize,
-        rows: [&[X]; 2],
+        (g, x): (&[G], &[X]),
         dx: &mut [Y],
         past: bool,
         sums: &mut LayerSums<C>,
     ) {
         let (len, w) = (self.len, &self.w[..]);
         let last = (dx.len() / len).saturating_sub(1);
-        let row = |i: usize| rows.map(|x| &x[i * len..(i + 1) * len]);
-        let [g, x] = row(0);
+        let row = |i: usize, at: &Range<usize>| (&g[i * len..][at.clone()], &x[i * len..][at.clone()]);
         let mut terms = over_blocks(len, |at| C::row_sums(isa, &g[at.clone()], &x[at.clone()], &w[at], self.mean[first]));
         for (i, dx) in dx.chunks_mut(len).enumerate() {
             // The last row has none ahead, and takes itself.
-            let (here, ahead) = (row(i), row((i + 1).min(last)));
-            let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + (i + 1).min(last)]);
+            let next = (i + 1).min(last);
+            let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + next]);
             let slope = terms[1] / len as f64 * rstd * rstd * rstd;
             let shift = if self.centred { terms[0] / len as f64 * rstd } else { 0.0 };
             let scalars = [self.mean[first + i].as_f64(), rstd, slope, shift];
             terms = over_blocks(len, |at| {
-                let [ahead, here] = [ahead, here].map(|rows| rows.map(|x| &x[at.clone()]));
+                let (ahead, here) = (row(next, &at), row(i, &at));
                 let (dx, sums) = (&mut dx[at.clone()], [&mut sums.dw[at.clone()], &mut sums.db[at.clone()]]);
                 C::row_backward(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, past, sums })
             });
@@ -242,7 +243,7 @@ impl<C: RowNorms> LayerRows<'_, C> {
     }
 }
 
-/// The rows from `first` on that `to` has room for, in place, if all are of type T and dense; else `None`.
+/// The rows from `first` on that `to` has room for, in place, if all are of type T and dense, or the gradient is of 16 bit; else `None`.
 fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
     isa: Isa,
     layer: &LayerRows<'_, C>,
@@ -253,9 +254,19 @@ fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
     if layer.act.is_some() {
         return None;
     }
-    let (operands, to) = ([layer.g.dense::<T>()?, layer.x.dense::<T>()?], bytemuck::cast_slice_mut::<u8, T>(to));
-    let past = prefetch::is_past(size_of_val(operands[1]));
-    layer.rows(isa, first, operands.map(|x| &x[first * layer.len..][..to.len()]), to, past, sums);
+    let (x, to) = (layer.x.dense::<T>()?, bytemuck::cast_slice_mut::<u8, T>(to));
+    let (past, at) = (prefetch::is_past(size_of_val(x)), first * layer.len..first * layer.len + to.len());
+    let x = &x[at.clone()];
+    let wide = T::DTYPE == C::DTYPE;
+    if let Some(g) = layer.g.dense::<T>() {
+        layer.rows(isa, first, (&g[at], x), to, past, sums);
+    } else if let Some(g) = layer.g.dense::<bf16>().filter(|_| wide) {
+        // What a product in 16 bit sends back to the f32 it was given.
+        layer.rows(isa, first, (&g[at], x), to, past, sums);
+    } else {
+        let g = layer.g.dense::<f16>().filter(|_| wide)?;
+        layer.rows(isa, first, (&g[at], x), to, past, sums);
+    }
     Some(())
 }
 
@@ -284,7 +295,7 @@ fn layer_rows_blocks<C: RowNorms>(
             before_activation(isa, act, g, &mut y[..n], &mut before[..n]);
             g = &before[..n];
         }
-        layer.rows(isa, first, [g, x], &mut dx[..n], false, sums);
+        layer.rows(isa, first, (g, x), &mut dx[..n], false, sums);
         C::store(isa, &dx[..n], to, dtype);
     }
 }
@@ -319,15 +330,23 @@ pub(super) fn backward<C: RowNorms>(
     let per_task = (TASK / len.max(1)).max(rows.div_ceil(64)).next_multiple_of(LayerSums::<C>::SOME);
     let (first, rest) = outs.split_at_mut(1);
     let walk = Layout::with_order(*shape, &order);
-    let totals = fill_walk::<C, _, _>(isa, pool, &mut first[0], &walk, per_task * len, || (), |(), task, dtype, to| {
-        let mut sums = LayerSums::<C>::new(len);
-        let row = task * per_task;
-        if in_storage!(dtype, layer_rows_dense::<C>(isa, &layer, row, to, &mut sums)).is_none() {
-            layer_rows_blocks(isa, &layer, row, dtype, to, &mut sums);
-        }
-        flush(isa, &mut sums.total, [&mut sums.dw, &mut sums.db]);
-        sums.total
-    });
+    let totals = fill_walk::<C, _, _>(
+        isa,
+        pool,
+        &mut first[0],
+        &walk,
+        per_task * len,
+        || (),
+        |(), task, dtype, to| {
+            let mut sums = LayerSums::<C>::new(len);
+            let row = task * per_task;
+            if in_storage!(dtype, layer_rows_dense::<C>(isa, &layer, row, to, &mut sums)).is_none() {
+                layer_rows_blocks(isa, &layer, row, dtype, to, &mut sums);
+            }
+            flush(isa, &mut sums.total, [&mut sums.dw, &mut sums.db]);
+            sums.total
+        },
+    );
     if norm.affine {
         let mut sums = [vec![0.0; len], vec![0.0; len]];
         for part in totals {
