@@ -18,7 +18,7 @@ fn natural(shape: &Shape) -> Vec<usize> {
 fn dense<C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &[u8]) -> Result<HostBuffer> {
     let size = x.numel() * size_of::<C>();
     let mut buffer = pool.alloc(size, Class::Workspace).ok_or(Error::OutOfMemory { bytes: size, class: Class::Workspace })?;
-    Operand::new(x, bytes, x.shape(), &natural(x.shape())).load(isa, 0, &mut buffer.as_mut_slice::<C>()[..x.numel()]);
+    Operand::new(x, bytes, x.shape(), &natural(x.shape())).load_all(isa, &mut buffer.as_mut_slice::<C>()[..x.numel()]);
     Ok(buffer)
 }
 
@@ -108,7 +108,7 @@ pub(super) fn scatter<C: Compute>(
     let layout = crate::Layout { shape: from, ..*src.0.layout() };
     debug_assert_eq!(part.rank(), from.rank());
     let mut added = vec![C::zero(); from.numel()];
-    Operand::from_layout(src.0.dtype(), &layout, src.1, &from, &natural(&from)).load(isa, 0, &mut added);
+    Operand::from_layout(src.0.dtype(), &layout, src.1, &from, &natural(&from)).load_all(isa, &mut added);
     let len = from.last().copied().unwrap_or(1);
     let stride = if shape.rank() == 0 { 1 } else { shape.row_major()[dim] };
     let last = shape.rank() == 0 || dim == shape.rank() - 1;

@@ -1,10 +1,7 @@
 //! Embedding, concatenation and the gradient of narrowing.
 
-use rayon::prelude::*;
-
-use super::operand::{Compute, Operand};
-use super::rows::{fill_rows, write};
-use super::tasks::Tasks as _;
+use super::operand::{BLOCK, Buffer, Compute, Operand, fill_as, memory_order};
+use super::rows::fill_rows;
 use crate::memory::Pool;
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Error, Result, Shape};
@@ -38,46 +35,82 @@ pub(super) fn embedding<C: Compute>(
     Ok(())
 }
 
-/// Inputs g, index. Each task owns a stretch of columns and walks all indices in order: no races, fixed sums.
-pub(super) fn embedding_backward<C: Compute>(isa: Isa, ins: &[&Array], bytes: &[&[u8]], out: &mut ArrayMut<'_>) -> Result<()> {
+/// Inputs g, index. Each row of the result adds up its rows of g in order: no races, fixed sums.
+pub(super) fn embedding_backward<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) -> Result<()> {
     let (rows, d) = (out.array().shape()[0], out.array().shape()[1]);
     let index = indices(ins[1], bytes[1], rows)?;
     let g = Operand::new(ins[0], bytes[0], ins[0].shape(), &natural(ins[0].shape()));
-    let columns: Vec<std::ops::Range<usize>> = (0..d).step_by(64).map(|c| c..d.min(c + 64)).collect();
-    let parts: Vec<Vec<C>> = columns.par_iter().list(|range| {
-        let width = range.len();
-        let (mut acc, mut row) = (vec![C::zero(); rows * width], vec![C::zero(); width]);
-        for (i, &to) in index.iter().enumerate() {
-            g.load(isa, i * d + range.start, &mut row);
-            acc[to * width..(to + 1) * width].iter_mut().zip(&row).for_each(|(a, &g)| *a = *a + g);
-        }
-        acc
-    });
-    let mut total = vec![C::zero(); rows * d];
-    for (range, part) in columns.iter().zip(&parts) {
-        for (to, from) in total.chunks_mut(d).zip(part.chunks(range.len())) {
-            to[range.clone()].copy_from_slice(from);
-        }
+    // Where each row's part of the places begins, which are sorted by row.
+    let mut starts = vec![0; rows + 1];
+    index.iter().for_each(|&row| starts[row + 1] += 1);
+    (0..rows).for_each(|row| starts[row + 1] += starts[row]);
+    let (mut next, mut places) = (starts.clone(), vec![0; index.len()]);
+    for (i, &row) in index.iter().enumerate() {
+        places[next[row]] = i;
+        next[row] += 1;
     }
-    write(isa, &total, out);
+    fill_rows::<C, ()>(isa, pool, out, &[0, 1], d, |row, y| {
+        y.fill(C::zero());
+        let mut buffer = Buffer::new();
+        for (&i, at) in places[starts[row]..starts[row + 1]].iter().flat_map(|i| (0..d).step_by(BLOCK).map(move |at| (i, at))) {
+            let y = &mut y[at..d.min(at + BLOCK)];
+            let g = g.block_in(isa, i * d + at, y.len(), &[], &mut buffer);
+            y.iter_mut().zip(g).for_each(|(y, &g)| *y = *y + g);
+        }
+    });
     Ok(())
 }
 
 pub(super) fn cat<C: Compute>(isa: Isa, pool: &Pool, dim: usize, ins: &[&Array], bytes: &[&[u8]], out: &mut ArrayMut<'_>) {
-    let shape = *out.array().shape();
-    let len: usize = shape[dim..].iter().product();
-    let operands: Vec<(Operand<'_>, usize)> = ins
-        .iter()
-        .zip(bytes)
-        .map(|(a, b)| (Operand::new(a, b, a.shape(), &natural(a.shape())), a.shape()[dim..].iter().product()))
+    if out.array().numel() == 0 {
+        return;
+    }
+    // In the order of memory, where rows are what lies within the dimension.
+    let (shape, order) = (*out.array().shape(), memory_order(out.array().layout()));
+    let within = |shape: &Shape| order.iter().skip_while(|&&d| d != dim).map(|&d| shape[d]).product::<usize>();
+    let operands: Vec<(Operand<'_>, usize)> = (ins.iter().zip(bytes))
+        .map(|(a, b)| (Operand::new(a, b, a.shape(), &order), within(a.shape())))
+        .filter(|(_, n)| *n > 0)
         .collect();
-    fill_rows::<C, ()>(isa, pool, out, &natural(&shape), len, |row, y| {
-        let mut done = 0;
-        for (operand, n) in &operands {
-            if *n > 0 {
-                operand.load(isa, row * n, &mut y[done..done + n]);
+    let (len, dtype) = (within(&shape), out.array().dtype());
+    let dense: Option<Vec<(&[u8], usize)>> =
+        operands.iter().map(|(x, n)| Some((x.dense_bytes().filter(|_| x.dtype() == dtype)?, *n))).collect();
+    match (dense, dtype.size()) {
+        (Some(dense), 2) => cat_dense::<u16>(&dense, len, out),
+        (Some(dense), 4) => cat_dense::<u32>(&dense, len, out),
+        (Some(dense), 8) => cat_dense::<u64>(&dense, len, out),
+        _ => {
+            fill_rows::<C, ()>(isa, pool, out, &order, len, |row, mut y| {
+                for (operand, n) in &operands {
+                    let (part, rest) = y.split_at_mut(*n);
+                    operand.load(isa, row * n, part);
+                    y = rest;
+                }
+            });
+        }
+    }
+}
+
+/// Rows of `len` elements of `size_of::<T>()` bytes, from those of dense operands.
+fn cat_dense<T: bytemuck::Pod + Sync>(operands: &[(&[u8], usize)], len: usize, out: &mut ArrayMut<'_>) {
+    let operands: Vec<(&[T], usize)> = operands.iter().map(|&(bytes, n)| (bytemuck::cast_slice(bytes), n)).collect();
+    fill_as::<T>(out, |start, mut y| {
+        // A task may begin and end anywhere in a row.
+        let mut skip = start % len;
+        for (row, &(from, n)) in (start / len..).flat_map(|row| operands.iter().map(move |operand| (row, operand))) {
+            let part = n.saturating_sub(skip).min(y.len());
+            let (to, rest) = y.split_at_mut(part);
+            to.copy_from_slice(&from[row * n + n.min(skip)..][..part]);
+            (skip, y) = (skip.saturating_sub(n), rest);
+            if y.is_empty() {
+                break;
             }
-            done += n;
         }
     });
 }
@@ -91,11 +124,11 @@ pub(super) fn narrow_backward<C: Compute>(
     bytes: &[u8],
     out: &mut ArrayMut<'_>,
 ) {
-    let shape = *out.array().shape();
-    let inner: usize = shape[dim + 1..].iter().product();
+    let (shape, order) = (*out.array().shape(), memory_order(out.array().layout()));
+    let inner: usize = order.iter().skip_while(|&&d| d != dim).skip(1).map(|&d| shape[d]).product();
     let n = g.shape()[dim] * inner;
-    let operand = Operand::new(g, bytes, g.shape(), &natural(g.shape()));
-    fill_rows::<C, ()>(isa, pool, out, &natural(&shape), shape[dim] * inner, |row, y| {
+    let operand = Operand::new(g, bytes, g.shape(), &order);
+    fill_rows::<C, ()>(isa, pool, out, &order, shape[dim] * inner, |row, y| {
         y.fill(C::zero());
         if n > 0 {
             operand.load(isa, row * n, &mut y[start * inner..start * inner + n]);

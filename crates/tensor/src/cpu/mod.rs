@@ -307,7 +307,7 @@ impl Cpu {
                 resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
             }
             Backward::Attention { attention, .. } => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
-            Backward::Embedding { .. } => index::embedding_backward::<C>(isa, ins, bytes, &mut outs[0])?,
+            Backward::Embedding { .. } => index::embedding_backward::<C>(isa, memory, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {
                 index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])
             }

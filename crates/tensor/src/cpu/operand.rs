@@ -199,6 +199,12 @@ impl<'a> Operand<'a> {
         bytemuck::cast_slice(self.values.bytes).get(run)
     }
 
+    /// The bytes of elements of any type, as [`Operand::dense`].
+    pub fn dense_bytes(&self) -> Option<&'a [u8]> {
+        let (run, size) = (self.run()?, self.dtype().size());
+        self.values.bytes.get(run.start * size..run.end * size)
+    }
+
     /// Storage indices, if they follow each other.
     fn run(&self) -> Option<std::ops::Range<usize>> {
         match self.dims[..] {
@@ -262,6 +268,11 @@ impl<'a> Operand<'a> {
                 self.values.load(isa, from, stride, part);
             }
         });
+    }
+
+    /// Widens all elements, on all threads.
+    pub fn load_all<C: Compute>(&self, isa: Isa, to: &mut [C]) {
+        to.par_chunks_mut(TASK).enumerate().each(|(i, part)| self.load(isa, i * TASK, part));
     }
 
     /// Widens `rows` rows of `columns` elements whose first are at flat positions `distance` apart from `start` on, into rows `ld` apart.

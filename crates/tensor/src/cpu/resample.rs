@@ -61,7 +61,7 @@ fn apply<C: Compute>(
     let mut scratch =
         pool.alloc(n * size_of::<C>(), Class::Workspace).ok_or(Error::OutOfMemory { bytes: n, class: Class::Workspace })?;
     let values = &mut scratch.as_mut_slice::<C>()[..n];
-    Operand::new(x, bytes, x.shape(), &order).load(isa, 0, values);
+    Operand::new(x, bytes, x.shape(), &order).load_all(isa, values);
     let values = &*values;
     let mut strides = vec![0; shape.rank()];
     let mut stride = 1;

@@ -1,10 +1,7 @@
 //! Images as convolutions read them: channels last, in the computing type, in slabs of a few rows with their padding.
 
-use rayon::prelude::*;
-
 use crate::cpu::gemm::{Panel, workspace};
-use crate::cpu::operand::{BLOCK, Compute, Operand, elements};
-use crate::cpu::tasks::Tasks as _;
+use crate::cpu::operand::{Compute, Operand, elements};
 use crate::memory::{HostBuffer, Pool};
 use crate::simd::Isa;
 use crate::{Array, Layout, Result};
@@ -41,8 +38,7 @@ impl<'a> Source<'a> {
     pub fn widened<C: Compute>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
         let n = self.n * self.h * self.w * self.c;
         let mut buffer = workspace::<C>(pool, n)?;
-        let parts = buffer.as_mut_slice::<C>()[..n].par_chunks_mut(16 * BLOCK).enumerate();
-        parts.each(|(i, part)| self.values.load(isa, i * 16 * BLOCK, part));
+        self.values.load_all(isa, &mut buffer.as_mut_slice::<C>()[..n]);
         Ok(buffer)
     }
 
