@@ -29,7 +29,8 @@ fn a_concatenation_has_its_operands_elements_in_every_memory_order() {
     // More elements than a task takes, whose rows end anywhere in it; and operands of nothing.
     let extents = [[3, 70, 1], [37, 41, 0], [0, 3, 5]];
     for (order, dim, sizes) in ORDERS.iter().flat_map(|o| (0..4).flat_map(move |d| extents.map(|e| (o, d, e)))) {
-        for dtypes in [[DType::BF16; 3], [DType::F32; 3], [DType::F64; 3], [DType::F16; 3], [DType::BF16, DType::F32, DType::BF16]]
+        for dtypes in
+            [[DType::BF16; 3], [DType::F32; 3], [DType::F64; 3], [DType::F16; 3], [DType::BF16, DType::F32, DType::BF16]]
         {
             let mut dims = [5, 13, 17, 19];
             let parts: Vec<Array> = (sizes.iter().zip(dtypes))
