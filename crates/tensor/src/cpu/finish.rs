@@ -140,12 +140,20 @@ impl<C: Compute> Finish<C> {
     }
 }
 
+/// Where the results of a contraction go.
+pub(super) struct Target<'a, C> {
+    pub(super) finish: &'a Finish<C>,
+    pub(super) dtype: DType,
+    pub(super) out: &'a mut [u8],
+    /// For the values before the activation; empty if nobody asks for them.
+    pub(super) pre: &'a mut [u8],
+}
+
 /// Bytes of results, and of the values before their activation if they are kept.
 pub(super) type Results<'a> = (&'a mut [u8], &'a mut [u8]);
 
 /// Splits the bytes of the output, and of the value before the activation if there is one, into parts of `size` bytes.
-pub(super) fn output_parts<'a>(out: &'a mut [u8], pre: Option<&'a mut [u8]>, size: usize) -> Vec<Results<'a>> {
-    let pre: Vec<&mut [u8]> = pre.filter(|p| !p.is_empty()).map_or_else(Vec::new, |p| p.chunks_mut(size).collect());
-    let mut pre = pre.into_iter();
+pub(super) fn output_parts<'a>(out: &'a mut [u8], pre: &'a mut [u8], size: usize) -> Vec<Results<'a>> {
+    let mut pre = pre.chunks_mut(size);
     out.chunks_mut(size).map(|o| (o, pre.next().unwrap_or_default())).collect()
 }

@@ -14,18 +14,18 @@ pub use geometry::{Correlation, Phase, Piece, Tap};
 pub use image::{Source, image};
 pub use over_pixels::weight_backward;
 
-use correlate::correlate;
+use correlate::Correlate;
 use weight::{Weight, by_taps};
 
 use super::depthwise;
-use super::finish::Finish;
+use super::finish::{Finish, Target};
 use super::gemm::{DEPTH, elements_of};
 use super::reduce::reduce;
 use super::tile::{Segment, Tile};
 use crate::memory::Pool;
 use crate::op::{Conv2d, Epilogue, Reduce};
 use crate::simd::Isa;
-use crate::{Array, ArrayMut, DType, Dims, Result};
+use crate::{Array, ArrayMut, Dims, Result};
 
 pub fn forward<C: Tile>(
     isa: Isa,
@@ -45,10 +45,10 @@ pub fn forward<C: Tile>(
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
-    let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]));
+    let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default());
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::forward(conv, kernel(ins[1]), shape[2], shape[3]);
-    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, false, &finish, dtype, out, pre)
+    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, false, Target { finish: &finish, dtype, out, pre })
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
@@ -70,7 +70,7 @@ pub fn input_backward<C: Tile>(
     let to = &mut bytes_out[..shape.numel() * dtype.size()];
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::backward(conv, kernel(ins[1]), shape[2], shape[3]);
-    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, true, &finish, dtype, to, None)
+    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, true, Target { finish: &finish, dtype, out: to, pre: &mut [] })
 }
 
 /// Segments as chains of at most [`DEPTH`] products; steps are the distances of neighbours along the inner dimension.
@@ -106,17 +106,14 @@ fn any<C: Tile>(
     (w, bytes): (&Array, &[u8]),
     groups: usize,
     turned: bool,
-    finish: &Finish<C>,
-    dtype: DType,
-    out: &mut [u8],
-    pre: Option<&mut [u8]>,
+    to: Target<'_, C>,
 ) -> Result<()> {
     let weight = Weight::new(w, bytes, groups, turned);
     if weight.is_depthwise() {
         let packed = by_taps::<C>(isa, pool, w, bytes)?;
-        return depthwise::correlate(isa, pool, g, x, elements_of(&packed), finish, dtype, out, pre);
+        return depthwise::correlate(isa, pool, g, x, elements_of(&packed), to);
     }
-    correlate(isa, pool, g, x, &weight, finish, dtype, out, pre)
+    Correlate { isa, pool, g, x, weight }.run(to)
 }
 
 /// Inputs g, x, w of a depthwise convolution: the gradients by x, w and, if there is a third output, by a bias.

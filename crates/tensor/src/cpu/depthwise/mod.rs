@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::conv::{Correlation, Phase, Piece, Source, Tap};
-use super::finish::{Finish, output_parts};
+use super::finish::{Target, output_parts};
 use super::gemm::workspace;
 use super::operand::Compute;
 use super::tile::Tile;
@@ -317,21 +317,18 @@ fn ask<C: Compute>(x: &Source<'_>, rows: &[C], row: usize) {
 }
 
 /// Correlates `x` with the weight `[tap][channel]`.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn correlate<C: Tile>(
     isa: Isa,
     pool: &Pool,
     g: &Correlation,
     x: &Source<'_>,
     w: &[C],
-    finish: &Finish<C>,
-    dtype: DType,
-    out: &mut [u8],
-    pre: Option<&mut [u8]>,
+    to: Target<'_, C>,
 ) -> Result<()> {
-    if let Some(work) = same::Work::new(isa, pool, g, x, w, dtype) {
-        return work.correlate(x, finish, out, pre);
+    if let Some(work) = same::Work::new(isa, pool, g, x, w, to.dtype) {
+        return work.correlate(x, to);
     }
+    let Target { finish, dtype, out, pre } = to;
     let (work, c) = (Depthwise::new(isa, pool, g, x), x.c);
     let per_block = g.rows(x.n, c);
     let (row, together) = (g.w * c, (TOGETHER / (g.w * c)).max(1));
@@ -404,7 +401,6 @@ pub(super) fn weight_backward<C: Tile>(
 }
 
 /// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else false.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn backward<C: Tile>(
     isa: Isa,
     pool: &Pool,

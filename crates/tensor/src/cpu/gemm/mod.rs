@@ -16,7 +16,7 @@ pub(super) use batch::Batch;
 pub(super) use operand::Matrix;
 pub(super) use scratch::{Panel, elements_of, workspace};
 
-use super::finish::{Finish, output_parts};
+use super::finish::{Finish, Target, output_parts};
 use super::operand::Compute;
 use super::tasks::Tasks as _;
 use super::tile::Tile;
@@ -103,7 +103,7 @@ fn multiply<C: Tile>(
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
     let total = shape.numel() * dtype.size();
-    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
+    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default(), m * n * dtype.size());
     let product = Product { isa, m, k, n, left: fused.left };
     let at = |i: usize| {
         let (a, matrix) = batch.operands(i);
@@ -114,9 +114,10 @@ fn multiply<C: Tile>(
         let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
+            let to = Target { finish: &finish, dtype, out, pre };
             // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
             if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
-                product.wide(pool, &a, &b, &finish, dtype, out, Some(pre), sums_of_a)?;
+                product.wide(pool, &a, &b, to, sums_of_a)?;
                 continue;
             }
             let mut own = None;
@@ -124,7 +125,7 @@ fn multiply<C: Tile>(
                 Some(packed) => packed,
                 None => own.insert(pack::<C>(isa, pool, &b, k, n)?),
             };
-            product.tall(pool, &a, elements_of(packed), &finish, dtype, out, Some(pre), sums_of_a, !small)?;
+            product.tall(pool, &a, elements_of(packed), to, sums_of_a, !small)?;
         }
         return Ok(());
     }
@@ -135,7 +136,7 @@ fn multiply<C: Tile>(
         for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((C::width(isa) * k).max(1)).enumerate() {
             b.pack(isa, k, p * C::width(isa), C::width(isa).min(n - p * C::width(isa)), panel);
         }
-        product.tall(pool, &a, elements_of(&packed), &finish, dtype, out, Some(pre), &mut [], false)
+        product.tall(pool, &a, elements_of(&packed), Target { finish: &finish, dtype, out, pre }, &mut [], false)
     };
     if shape.numel() * k < 32 * 1024 {
         parts.into_iter().enumerate().try_for_each(work)

@@ -6,13 +6,13 @@ use super::operand::Matrix;
 use super::product::Product;
 use super::scratch::workspace;
 use super::{COLUMNS, DEPTH, ROWS};
-use crate::cpu::finish::{Finish, Results, output_parts};
+use crate::Result;
+use crate::cpu::finish::{Results, Target, output_parts};
 use crate::cpu::operand::elements_mut;
 use crate::cpu::row_sums;
 use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::Tile;
 use crate::memory::Pool;
-use crate::{DType, Result};
 
 /// A block of rows of so many numbers is widened once for all columns.
 const WHOLE: usize = 128 * 1024;
@@ -24,14 +24,12 @@ impl Product {
         pool: &Pool,
         a: &Matrix<'_>,
         packed: &[C],
-        finish: &Finish<C>,
-        dtype: DType,
-        out: &mut [u8],
-        pre: Option<&mut [u8]>,
+        to: Target<'_, C>,
         sums_of_a: &mut [f64],
         parallel: bool,
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
+        let Target { finish, dtype, out, pre } = to;
         let width = C::width(isa);
         // The split depends on the extents alone.
         let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);

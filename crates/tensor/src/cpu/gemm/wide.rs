@@ -8,13 +8,13 @@ use super::operand::{Matrix, Right};
 use super::product::Product;
 use super::scratch::workspace;
 use super::{COLUMNS, DEPTH, SKINNY};
-use crate::cpu::finish::{Finish, output_parts};
+use crate::Result;
+use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::operand::BLOCK;
 use crate::cpu::row_sums;
 use crate::cpu::tasks::Tasks as _;
 use crate::cpu::tile::Tile;
 use crate::memory::Pool;
-use crate::{DType, Result};
 
 impl Product {
     /// All of a product with few rows, in blocks of columns.
@@ -23,13 +23,11 @@ impl Product {
         pool: &Pool,
         a: &Matrix<'_>,
         b: &Right<'_>,
-        finish: &Finish<C>,
-        dtype: DType,
-        out: &mut [u8],
-        pre: Option<&mut [u8]>,
+        to: Target<'_, C>,
         sums_of_a: &mut [f64],
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
+        let Target { finish, dtype, out, pre } = to;
         let width = C::width(isa);
         let chunk = n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;

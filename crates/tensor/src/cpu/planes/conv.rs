@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::weight::Weight;
 use super::{Work, apart, halves_of, planes_of};
 use crate::cpu::conv::{Correlation, Phase, Piece, Source, Tap};
-use crate::cpu::finish::{Finish, output_parts};
+use crate::cpu::finish::{Finish, Target, output_parts};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::elements_mut;
 use crate::cpu::tasks::Tasks as _;
@@ -112,17 +112,8 @@ impl<'a> Image<'a> {
 }
 
 /// Correlates an image with a packed weight.
-#[allow(clippy::too_many_arguments)]
-fn correlate(
-    work: &Work<'_>,
-    g: &Correlation,
-    x: &Image<'_>,
-    weight: &Weight<'_>,
-    finish: &Finish<f32>,
-    dtype: DType,
-    out: &mut [u8],
-    pre: Option<&mut [u8]>,
-) -> Result<()> {
+fn correlate(work: &Work<'_>, g: &Correlation, x: &Image<'_>, weight: &Weight<'_>, to: Target<'_, f32>) -> Result<()> {
+    let Target { finish, dtype, out, pre } = to;
     let (inner, columns, taps) = (weight.inner(), weight.columns(), weight.taps);
     // 16 pixels of a phase must lie in one output row to be equally far apart.
     let copies = inner < FEW || !g.w.is_multiple_of(SIDE * g.step[1]);
@@ -191,7 +182,6 @@ struct Panels<'a> {
 
 impl Panels<'_> {
     /// The pixels of one phase.
-    #[allow(clippy::too_many_arguments)]
     fn phase(
         &self,
         work: &Work<'_>,
@@ -322,11 +312,11 @@ pub(super) fn forward(
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(false) };
     let total = shape.numel() * dtype.size();
-    let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]));
+    let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default());
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], false);
-    correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, out, pre)?;
+    correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out, pre })?;
     Ok(work.holds(0, 1))
 }
 
@@ -352,6 +342,6 @@ pub(super) fn input_backward(
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], bytes[1], true);
-    correlate(work, &g, &Image::new(0, &x), &weight, &finish, dtype, to, None)?;
+    correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out: to, pre: &mut [] })?;
     Ok(work.holds(0, 1))
 }

@@ -205,7 +205,6 @@ impl OverPixels<'_> {
     }
 
     /// Writes the gradient's channels as rows `[o][place]` from place `start` on; where `pixel` has none there are zeros.
-    #[allow(clippy::too_many_arguments)]
     fn turn(
         &self,
         work: &Work<'_>,

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::TOGETHER;
 use crate::cpu::conv::{Correlation, Source};
-use crate::cpu::finish::{Finish, output_parts};
+use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::{elements_of, workspace};
 use crate::cpu::operand::{elements_mut, in_storage};
 use crate::cpu::tasks::Tasks as _;
@@ -65,23 +65,17 @@ impl<'a, C: Tile> Work<'a, C> {
         Some(Work { isa, pool, g, w, places, dtype })
     }
 
-    pub(super) fn correlate(&self, x: &Source<'_>, finish: &Finish<C>, out: &mut [u8], pre: Option<&mut [u8]>) -> Result<()> {
-        let mut outs = (out, pre);
-        if let Some(done) = in_storage!(x.values.dtype(), correlate_in::<C>(self, x, finish, &mut outs)) {
+    pub(super) fn correlate(&self, x: &Source<'_>, mut to: Target<'_, C>) -> Result<()> {
+        if let Some(done) = in_storage!(x.values.dtype(), correlate_in::<C>(self, x, &mut to)) {
             return done;
         }
         let wide = x.widened::<C>(self.isa, self.pool)?;
-        self.correlate_of(x, elements_of::<C>(&wide), finish, outs)
+        self.correlate_of(x, elements_of::<C>(&wide), &mut to)
     }
 
     /// The image in memory is `image`.
-    fn correlate_of<T: Stored<C>>(
-        &self,
-        x: &Source<'_>,
-        image: &[T],
-        finish: &Finish<C>,
-        (out, pre): (&mut [u8], Option<&mut [u8]>),
-    ) -> Result<()> {
+    fn correlate_of<T: Stored<C>>(&self, x: &Source<'_>, image: &[T], to: &mut Target<'_, C>) -> Result<()> {
+        let Target { finish, out, pre, .. } = to;
         let Work { isa, pool, g, ref w, dtype, .. } = *self;
         let (extents, row, size) = ([x.h, x.w, x.c], x.w * x.c, dtype.size());
         let direct = dtype == T::DTYPE && !finish.activates();
@@ -168,14 +162,9 @@ impl<'a, C: Tile> Work<'a, C> {
 }
 
 /// [`Work::correlate`] of an image that lies in memory as it is read; `None` if it does not.
-fn correlate_in<C: Tile, T: Stored<C>>(
-    work: &Work<'_, C>,
-    x: &Source<'_>,
-    finish: &Finish<C>,
-    (out, pre): &mut (&mut [u8], Option<&mut [u8]>),
-) -> Option<Result<()>> {
+fn correlate_in<C: Tile, T: Stored<C>>(work: &Work<'_, C>, x: &Source<'_>, to: &mut Target<'_, C>) -> Option<Result<()>> {
     let image = x.values.dense::<T>()?;
-    Some(work.correlate_of(x, image, finish, (out, pre.as_deref_mut())))
+    Some(work.correlate_of(x, image, to))
 }
 
 /// [`Work::backward`] likewise.

@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{PANELS, Product, ROWS, Target};
+use super::{PANELS, Product, ROWS};
 use crate::Result;
-use crate::cpu::finish::output_parts;
+use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::BLOCK;
 use crate::cpu::planes::{Work, apart};
@@ -33,7 +33,7 @@ impl Product<'_> {
 
     /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that stay in the
     /// second-level cache. Adds up the rows of the left one if there is room for the sums.
-    pub(super) fn deep(&self, work: &Work<'_>, target: Target<'_>, sums: &mut [f64]) -> Result<()> {
+    pub(super) fn deep(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, a, b }, Target { finish, dtype, out, pre }) = (self, target);
         let half = |x: usize| (x / 2).next_multiple_of(2 * SIDE);
         let halve = |[r, c]: [usize; 2]| if r >= c { [half(r), c] } else { [r, half(c)] };
@@ -118,7 +118,7 @@ impl Product<'_> {
         }
         row_sums::total(&sums_of_parts, sums);
         let acc = &*acc;
-        output_parts(out, Some(pre), n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
+        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
             |(i, (out, pre))| {
                 let mut sums = [0.0; BLOCK];
                 for at in (0..n).step_by(columns) {

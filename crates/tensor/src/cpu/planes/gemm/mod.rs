@@ -10,14 +10,14 @@ mod wide;
 use rayon::prelude::*;
 
 use super::{Work, halves_of};
-use crate::cpu::finish::{Finish, output_parts};
+use crate::cpu::finish::{Finish, Target, output_parts};
 use crate::cpu::gemm::{Batch, Fused};
 use crate::cpu::tasks::Tasks as _;
 use crate::cpu::{reduce, rows};
 use crate::memory::HostBuffer;
 use crate::op::Reduce;
 use crate::simd::amx::{DEEP, SIDE};
-use crate::{Array, ArrayMut, DType, Dims, Result};
+use crate::{Array, ArrayMut, Dims, Result};
 use act::Act;
 use operand::Planes;
 
@@ -39,14 +39,6 @@ struct Product<'a> {
     n: usize,
     a: Planes<'a>,
     b: Planes<'a>,
-}
-
-/// Where a product's results go.
-struct Target<'a> {
-    finish: &'a Finish<f32>,
-    dtype: DType,
-    out: &'a mut [u8],
-    pre: &'a mut [u8],
 }
 
 impl Product<'_> {
@@ -88,7 +80,7 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u
     let (first, rest) = outs.split_at_mut(1);
     let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(true) };
     let total = shape.numel() * dtype.size();
-    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]), m * n * dtype.size());
+    let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default(), m * n * dtype.size());
     let product = |i: usize| {
         let (a, b) = batch.operands(i);
         Product { m, k, n, a: Planes::new(0, a, acts[0].flatten()), b: Planes::new(1, b, acts[1].flatten()) }

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{Product, ROWS, Target};
-use crate::cpu::finish::output_parts;
+use super::{Product, ROWS};
+use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::elements_mut;
 use crate::cpu::planes::{Work, apart};
@@ -27,7 +27,7 @@ const MOST_COLUMNS: usize = 4096;
 
 impl Product<'_> {
     /// A product with many rows, in blocks of rows.
-    pub(super) fn tall(&self, work: &Work<'_>, packed: &[u16], target: Target<'_>, parallel: bool) -> Result<()> {
+    pub(super) fn tall(&self, work: &Work<'_>, packed: &[u16], target: Target<'_, f32>, parallel: bool) -> Result<()> {
         let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         // A right operand that does not stay in the second-level cache is read once a block: larger ones then.
@@ -110,7 +110,7 @@ impl Product<'_> {
             }
             Ok(())
         };
-        let parts = output_parts(out, Some(pre), block * n * dtype.size());
+        let parts = output_parts(out, pre, block * n * dtype.size());
         if parallel { parts.into_par_iter().enumerate().try_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
     }
 }

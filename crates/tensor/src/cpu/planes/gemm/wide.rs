@@ -4,9 +4,9 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::{LONG, PANELS, Product, Target};
+use super::{LONG, PANELS, Product};
 use crate::Result;
-use crate::cpu::finish::output_parts;
+use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::BLOCK;
 use crate::cpu::planes::{Work, apart, halves_of};
@@ -21,7 +21,7 @@ const STRIP: usize = 64;
 impl Product<'_> {
     /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before and added up if
     /// there is room for their sums.
-    pub(super) fn wide(&self, work: &Work<'_>, target: Target<'_>, sums: &mut [f64]) -> Result<()> {
+    pub(super) fn wide(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         let columns = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(3 * PANELS * SIDE);
@@ -91,7 +91,7 @@ impl Product<'_> {
             Ok::<(), crate::Error>(())
         })?;
         let acc = &*acc;
-        output_parts(out, Some(pre), n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
+        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
             |(i, (out, pre))| {
                 for first in (0..n).step_by(columns) {
                     let count = columns.min(n - first);
