@@ -29,6 +29,8 @@ pub struct Dynamic {
     pub backoff_factor: f64,
     /// Good steps between growths.
     pub growth_interval: u32,
+    /// Good steps that do not count towards the first growth after the start or a bad step (DeepSpeed: 1).
+    pub growth_lag: u32,
     /// Smallest scale.
     pub min_scale: f64,
     /// Largest scale; growth beyond f32 is refused in any case.
@@ -48,6 +50,7 @@ impl Default for Dynamic {
             growth_factor: 2.0,
             backoff_factor: 0.5,
             growth_interval: 2000,
+            growth_lag: 0,
             min_scale: 0.0,
             max_scale: f32::MAX as f64,
             hysteresis: 1,
@@ -92,12 +95,16 @@ impl LossScale {
         })
     }
 
-    /// DeepSpeed with fused optimisers: as Megatron-LM, but the first bad step at the minimum ends the run.
+    /// DeepSpeed's DynamicLossScaler with the hysteresis of its configuration: as Megatron-LM, but the first growth after a bad step takes
+    /// 1001 good steps, and a bad step at the minimum that would back off ends the run. The copy in its fused optimiser has a hysteresis of 1
+    /// and never ends the run.
     pub fn deepspeed() -> LossScale {
         LossScale::Dynamic(Dynamic {
             init_scale: 2f64.powi(32),
             growth_interval: 1000,
+            growth_lag: 1,
             min_scale: 1.0,
+            hysteresis: 2,
             patience: 0,
             ..Dynamic::default()
         })
@@ -113,14 +120,9 @@ impl LossScale {
         LossScale::Dynamic(Dynamic { init_scale: 32768.0, min_scale: 1.0, ..Dynamic::default() })
     }
 
-    /// Paddle's GradScaler with a given `decr_every_n_nan_or_inf`: at least 1.
+    /// Paddle's GradScaler with a given `decr_every_n_nan_or_inf`, 1 by default there.
     pub fn paddle(decr_every: u32) -> LossScale {
-        LossScale::Dynamic(Dynamic {
-            min_scale: 1.0,
-            hysteresis: decr_every,
-            refill: Refill::GoodStepOrBackoff,
-            ..Dynamic::default()
-        })
+        LossScale::Dynamic(Dynamic { hysteresis: decr_every, refill: Refill::GoodStepOrBackoff, ..Dynamic::default() })
     }
 
     /// The presets by name, for configuration files and tests.
@@ -192,12 +194,12 @@ impl LossScale {
             next.hysteresis = d.hysteresis;
         }
         // Not `==`: an interval lowered below the tracker must not stop growth.
-        if next.growth_tracker >= d.growth_interval {
+        if next.growth_tracker >= d.growth_interval.saturating_add(d.growth_lag) {
             let grown = (state.scale as f64 * d.growth_factor) as f32;
             if grown.is_finite() {
                 next.scale = grown.min((d.max_scale as f32).max(state.scale));
             }
-            (next.growth_tracker, next.hysteresis) = (0, d.hysteresis);
+            (next.growth_tracker, next.hysteresis) = (d.growth_lag, d.hysteresis);
         }
         next
     }
@@ -220,7 +222,7 @@ impl Dynamic {
 pub struct ScalerState {
     /// Present scale (an f32 in PyTorch).
     pub scale: f32,
-    /// Good steps since the last change.
+    /// Good steps since the last change; after a growth they start from [`Dynamic::growth_lag`].
     pub growth_tracker: u32,
     /// Bad steps left before the scale shrinks.
     #[serde(default)]
@@ -265,9 +267,9 @@ mod tests {
             }
             assert!(preset.collapsed(states[399]), "{name}");
         }
-        // DeepSpeed gives up at the first bad step at the minimum: 32 halvings, then one more.
-        let states = run(LossScale::deepspeed(), &[true; 33]);
-        assert!(!LossScale::deepspeed().collapsed(states[31]) && LossScale::deepspeed().collapsed(states[32]));
+        // DeepSpeed gives up at the first bad step at the minimum: one for its hysteresis, 32 halvings, then one more.
+        let states = run(LossScale::deepspeed(), &[true; 34]);
+        assert!(!LossScale::deepspeed().collapsed(states[32]) && LossScale::deepspeed().collapsed(states[33]));
     }
 
     #[test]
@@ -295,9 +297,9 @@ mod tests {
             if d.refill != Refill::Growth {
                 bad = 0;
             }
-            if good == d.growth_interval {
+            if good == d.growth_interval + d.growth_lag {
                 scale = (scale * d.growth_factor).min(d.max_scale);
-                (good, bad) = (0, 0);
+                (good, bad) = (d.growth_lag, 0);
             }
         }
         (scale, good)
