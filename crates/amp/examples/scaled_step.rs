@@ -8,7 +8,7 @@ use binade_tensor::{Array, Class, DType, Device};
 
 fn main() -> Result<()> {
     let model = scope::with_key(0, 0, || Linear::new(4, 3))?;
-    let mut optimizer = Optimizer::new(&model, AdamW::default());
+    let mut optimizer = Optimizer::new(&model, AdamW::default())?;
     let mut scaler = GradScaler::new(LossScale::dynamic())?;
     let x = Var::constant(Array::from_slice(&Device::cpu(), &[0.5f32; 8], &[2, 4], Class::Activations)?);
     let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices)?);

@@ -141,11 +141,10 @@ impl LossScale {
     /// The state before the first step.
     ///
     /// # Errors
-    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not positive and finite
-    /// in f32 or not between the smallest and the largest, an interval or hysteresis of 0.
+    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not a normal f32 above 0
+    /// or not between the smallest and the largest, an interval or hysteresis of 0.
     pub fn start(&self) -> Result<ScalerState> {
         let check = |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };
-        let positive = |s: f64| (s as f32).is_finite() && s as f32 > 0.0;
         let (scale, hysteresis) = match *self {
             LossScale::Off => (1.0, 0),
             LossScale::Static(scale) => (scale, 0),
@@ -165,7 +164,7 @@ impl LossScale {
                 (init, d.hysteresis)
             }
         };
-        check(positive(scale), "loss scale", "positive and finite in f32", scale)?;
+        check_scale(scale)?;
         Ok(ScalerState { scale: scale as f32, growth_tracker: 0, hysteresis, at_floor: 0 })
     }
 
@@ -208,6 +207,12 @@ impl LossScale {
     pub(crate) fn collapsed(&self, state: ScalerState) -> bool {
         matches!(self, LossScale::Dynamic(d) if state.at_floor > d.patience)
     }
+}
+
+/// Fails unless a scale and its inverse are finite f32s above 0.
+pub(crate) fn check_scale(found: f64) -> Result<()> {
+    let ok = (found as f32).is_finite() && found as f32 >= f32::MIN_POSITIVE;
+    if ok { Ok(()) } else { Err(Error::Setting { what: "loss scale", allowed: "a normal f32 above 0", found }) }
 }
 
 impl Dynamic {
@@ -363,6 +368,10 @@ mod tests {
         ] {
             assert!(matches!(LossScale::Dynamic(bad).start(), Err(Error::Setting { .. })), "{bad:?}");
         }
-        assert!(LossScale::Static(f64::INFINITY).start().is_err());
+        // The inverse of 1e-42 is no f32.
+        for scale in [0.0, -4.0, 1e-42, 1e39, f64::INFINITY, f64::NAN] {
+            assert!(matches!(LossScale::Static(scale).start(), Err(Error::Setting { .. })), "{scale}");
+            assert!(LossScale::Dynamic(Dynamic { init_scale: scale, min_scale: 0.0, ..base }).start().is_err(), "{scale}");
+        }
     }
 }

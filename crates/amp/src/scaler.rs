@@ -6,6 +6,7 @@ use binade_autograd::{Gradients, LeafId, Var, scope};
 use binade_nn::{Optimizer, clip_factor, grad_norm, scaled_grad_norm};
 use binade_tensor::DType;
 
+use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
 
 /// What a step did. A skipped step changed nothing: no parameter, no optimiser state, no running statistics.
@@ -103,9 +104,7 @@ impl GradScaler {
             return Ok(());
         }
         let found = scale.into();
-        if !((found as f32).is_finite() && found as f32 >= f32::MIN_POSITIVE) {
-            return Err(Error::Setting { what: "loss scale", allowed: "positive and finite in f32", found });
-        }
+        check_scale(found)?;
         self.state.scale = found as f32;
         self.stages.clear();
         Ok(())

@@ -190,7 +190,7 @@ impl Training {
     fn gradient_step(&mut self, loss: Var) -> Result<(StepOutcome, f64, f64)> {
         let grads = self.scaler.scale(&loss)?.backward_lean(None)?;
         drop(loss);
-        self.optimizer.set_lr_factor(self.schedule.factor(self.step));
+        self.optimizer.set_lr_factor(self.schedule.factor(self.step))?;
         let lr = self.optimizer.lr();
         let (outcome, grad_norm) = self.scaler.step_clipped(&mut self.optimizer, &grads, self.clip)?;
         self.scaler.update()?;

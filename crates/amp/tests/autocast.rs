@@ -172,7 +172,7 @@ fn a_skipped_step_changes_no_weight_no_state_and_no_running_statistic() {
     }
     use binade_nn::Visitor;
     let net = Net { norm, head };
-    let mut optimizer = Optimizer::new(&net, AdamW::default());
+    let mut optimizer = Optimizer::new(&net, AdamW::default()).unwrap();
     let mut scaler = GradScaler::new(LossScale::dynamic()).unwrap();
     let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 1], &[2], Class::Indices).unwrap());
     let x = tensor(&[2, 2, 2, 2], DType::F32).detach();
@@ -202,7 +202,7 @@ fn misuse_of_the_scaler_is_an_error() {
     let mut scaler = GradScaler::new(LossScale::dynamic()).unwrap();
     let mut gradients = scaler.scale(&w.sum(&[], false).unwrap()).unwrap().backward().unwrap();
     let param = binade_nn::Param::from_leaf(&w).unwrap();
-    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param)], AdamW::default());
+    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param)], AdamW::default()).unwrap();
     scaler.unscale(&optimizer, &mut gradients).unwrap();
     assert!(scaler.unscale(&optimizer, &mut gradients).is_err());
     assert_eq!(gradients.get(&w).unwrap().to_vec::<f32>().unwrap(), [1.0; 4]);

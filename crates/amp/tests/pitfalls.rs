@@ -25,7 +25,7 @@ fn scaler(init_scale: f64) -> GradScaler {
 /// A parameter, its optimiser, and gradients for it.
 fn one(values: &[f32], gradient: &[f32]) -> (Param, Optimizer, Gradients) {
     let param = Param::new(array(values, &[values.len()]));
-    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() });
+    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
     let mut grads = Gradients::default();
     grads.insert(param.id(), array(gradient, &[gradient.len()]));
     (param, optimizer, grads)
@@ -106,7 +106,7 @@ fn test_grad_scaling_accumulation() {
     let (w, x) = (Param::new(array(&[0.5, -0.25], &[2])), [1.0f32, 2.0, 3.0, 4.0]);
     let gradient = |scale: f64, parts: &[&[f32]]| {
         let mut s = scaler(scale);
-        let o = Optimizer::empty().with_group(vec![("w".into(), w.clone())], AdamW::default());
+        let o = Optimizer::empty().with_group(vec![("w".into(), w.clone())], AdamW::default()).unwrap();
         let mut sum = Gradients::default();
         for part in parts {
             let x = Var::constant(array(part, &[part.len() / 2, 2]));
@@ -146,7 +146,7 @@ fn test_grad_scaling_autocast() {
     };
     let optimizer = |net: &(Linear, Linear)| {
         let params = [&net.0.weight, &net.1.weight].iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
-        Optimizer::empty().with_group(params, Sgd { lr: 1.0, ..Sgd::default() })
+        Optimizer::empty().with_group(params, Sgd { lr: 1.0, ..Sgd::default() }).unwrap()
     };
     let (scaled, control) = (build(), build());
     let (mut opt, mut plain) = (optimizer(&scaled), optimizer(&control));
@@ -256,7 +256,7 @@ fn an_optimiser_that_took_the_place_of_a_dropped_one_is_another() {
 fn f16_gradients_are_widened_before_unscaling() {
     // 2^-10 / 65536 = 2^-26 is 0 in f16.
     let param = Param::new(full(DType::F16, &[1], 1.0));
-    let o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd::default());
+    let o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd::default()).unwrap();
     let mut g = Gradients::default();
     g.insert(param.id(), full(DType::F16, &[1], 2f64.powi(-10)));
     scaler(65536.0).unscale(&o, &mut g).unwrap();
@@ -272,7 +272,7 @@ fn duplicated_indices_whose_sum_overflows_are_seen() {
     let rows = weight.var().embedding(&index).unwrap();
     let upstream = full(DType::F16, &[2, 1], 64000.0);
     let grads = rows.backward_with(&upstream).unwrap();
-    let mut o = Optimizer::empty().with_group(vec![("w".into(), weight.clone())], Sgd::default());
+    let mut o = Optimizer::empty().with_group(vec![("w".into(), weight.clone())], Sgd::default()).unwrap();
     assert_eq!(scaler(1.0).step(&mut o, &grads).unwrap(), StepOutcome::Skipped);
 }
 
@@ -292,7 +292,7 @@ fn a_zero_gradient_moves_no_16_bit_weight() {
             for dtype in [DType::F16, DType::BF16] {
                 let param = Param::new(full(dtype, &[4], 1.0));
                 let name = rule.update.name();
-                let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule.clone());
+                let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule.clone()).unwrap();
                 let mut g = Gradients::default();
                 g.insert(param.id(), full(dtype, &[4], 0.0));
                 (0..3).for_each(|_| o.step(&g).unwrap());
@@ -307,7 +307,7 @@ fn a_zero_gradient_moves_no_16_bit_weight() {
 #[test]
 fn stays_in_f32_master_weights() {
     let param = Param::new(full(DType::BF16, &[1], 1.0));
-    let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() });
+    let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
     let mut g = Gradients::default();
     g.insert(param.id(), full(DType::F32, &[1], -1e-3));
     (0..1000).for_each(|_| o.step(&g).unwrap());
@@ -369,7 +369,7 @@ fn stays_in_f32_optimizer_state() {
         let trajectory = |dtype: DType| {
             let param = Param::new(full(dtype, &[1], 1.0));
             let adam = Adam { betas: [0.9, 0.9999], ..Adam::default() };
-            let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], adam);
+            let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], adam).unwrap();
             let mut g = Gradients::default();
             g.insert(param.id(), full(dtype, &[1], 0.5));
             (0..100).for_each(|_| o.step(&g).unwrap());

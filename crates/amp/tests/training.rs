@@ -42,7 +42,7 @@ impl Net {
 
 fn training(net: &Net, scale: LossScale) -> Training {
     let policy = if scale == LossScale::Off { Policy::OFF } else { Policy::autocast(DType::F16) };
-    let mut training = Training::new(Optimizer::new(net, AdamW::default()), policy, scale).unwrap();
+    let mut training = Training::new(Optimizer::new(net, AdamW::default()).unwrap(), policy, scale).unwrap();
     training.clip = Some(1.0);
     training.schedule = Schedule::Exponential { gamma: 0.9 };
     training.ema = Some(Ema::new(net, 0.9).unwrap());
@@ -99,7 +99,7 @@ fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {
 fn gradients_spoilt_between_unscaling_and_stepping_are_seen_by_the_recheck_only() {
     for recheck in [false, true] {
         let net = Net::new();
-        let mut optimizer = Optimizer::new(&net, AdamW::default());
+        let mut optimizer = Optimizer::new(&net, AdamW::default()).unwrap();
         let mut scaler = binade_amp::GradScaler::new(LossScale::dynamic()).unwrap().with_recheck(recheck);
         let mut grads = scaler.scale(&net.loss().unwrap()).unwrap().backward().unwrap();
         scaler.unscale(&optimizer, &mut grads).unwrap();
@@ -278,7 +278,7 @@ fn a_fused_step_has_the_bits_of_separate_passes() {
                     Some(max) => binade_nn::clip_grad_norm(&mut grads, max).unwrap(),
                     None => binade_nn::grad_norm(&grads).unwrap(),
                 };
-                s.optimizer.set_lr_factor(s.schedule.factor(s.step));
+                s.optimizer.set_lr_factor(s.schedule.factor(s.step)).unwrap();
                 assert_eq!(s.scaler.step(&mut s.optimizer, &grads).unwrap(), StepOutcome::Applied);
                 s.scaler.update().unwrap();
                 norm

@@ -81,7 +81,7 @@ fn fit(dtype: DType, loss_scale: LossScale, weight: f64) -> Result<(f64, Trainin
         Ok(Sequential::new().then(Linear::new(2, 32)?).then(Activation(Unary::Tanh)).then(Linear::new(32, 1)?))
     })?;
     let sgd = Sgd { lr: 0.1 / weight, momentum: 0.9, ..Sgd::default() };
-    let mut training = Training::new(Optimizer::new(&net, sgd), Policy::autocast(dtype), loss_scale)?;
+    let mut training = Training::new(Optimizer::new(&net, sgd)?, Policy::autocast(dtype), loss_scale)?;
     let (mut first, mut last, mut skipped) = (f64::NAN, f64::NAN, 0);
     for i in 0..300 {
         let step = training.step(|| -> binade::amp::Result<Var> {
@@ -142,7 +142,7 @@ fn master_weights() -> Result<Vec<Line>> {
     // What the library's optimisers do with an f16 parameter.
     let param = Param::new(Array::full(&Device::cpu(), DType::F16, binade::tensor::Shape::new(&[1])?, 1.0, Class::Weights)?);
     let group = vec![("w".to_string(), param.clone())];
-    let optimizer = Optimizer::empty().with_group(group, Sgd { lr: 1e-4, ..Sgd::default() });
+    let optimizer = Optimizer::empty().with_group(group, Sgd { lr: 1e-4, ..Sgd::default() })?;
     let mut training = Training::new(optimizer, Policy::OFF, LossScale::Off)?;
     for _ in 0..10_000 {
         let _ = training.step(|| -> binade::amp::Result<Var> { Ok(param.var().sum(&[], false)?.neg()?) })?;

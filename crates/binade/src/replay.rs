@@ -213,7 +213,7 @@ fn training(folder: &Path) -> Result<Report> {
     let CnnConfig { in_channels, channels, size, fc, classes } = config;
     let model = SmallCnn::new(&SmallCnnConfig { in_channels, channels, size, fc, classes })?;
     load_state_dict(&model, &weights)?;
-    let mut optimizer = Optimizer::new(&model, recorded);
+    let mut optimizer = Optimizer::new(&model, recorded)?;
     let mut scaler = GradScaler::new(scaler_config.loss_scale())?;
     let tensor = |name: String| tensors.get(&name).ok_or_else(|| anyhow!("run.safetensors lacks {name}"));
     let allowed = if policy == Policy::OFF { 1e-4 } else { 2e-2 };

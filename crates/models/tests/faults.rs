@@ -14,7 +14,7 @@ fn plant_everywhere(name: &str, stride: usize) -> [usize; 2] {
     let mut counts = [0, 0];
     for at in (0..).step_by(stride) {
         let Subject { model, loss } = scope::with_key(5, 0, || subject(name));
-        let optimizer = Optimizer::new(&model, AdamW::default());
+        let optimizer = Optimizer::new(&model, AdamW::default()).unwrap();
         let mut training = Training::new(optimizer, Policy::autocast(DType::F16), LossScale::Static(8.0)).unwrap();
         training.clip = Some(1.0);
         let state = |t: &Training| -> Vec<Vec<u64>> {

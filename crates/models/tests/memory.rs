@@ -16,7 +16,7 @@ fn peak(config: &SmallCnnConfig, n: usize) -> usize {
     let x = Var::constant(run_one(&images, &[], &device, DType::F32, Class::Activations).unwrap());
     let labels: Vec<i64> = (0..n as i64).map(|i| i % 10).collect();
     let target = Var::constant(Array::from_slice(&device, &labels, &[n], Class::Indices).unwrap());
-    let mut training = Training::new(Optimizer::new(&model, AdamW::default()), Policy::OFF, LossScale::Off).unwrap();
+    let mut training = Training::new(Optimizer::new(&model, AdamW::default()).unwrap(), Policy::OFF, LossScale::Off).unwrap();
     let loss = || Ok::<_, binade_amp::Error>(model.forward(&x)?.cross_entropy(&target, CrossEntropy::default())?);
     let _applied = training.step(loss).unwrap();
     device.reset_peak_memory();

@@ -15,7 +15,7 @@ const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 fn train(name: &str, policy: Policy, steps: usize) -> (Vec<Vec<u64>>, Vec<f64>) {
     let Subject { model, loss } = scope::with_key(5, 0, || subject(name));
     let rule = AdamW { lr: 1e-2, ..AdamW::default() };
-    let mut training = Training::new(Optimizer::new(&model, rule), policy, LossScale::Static(64.0)).unwrap();
+    let mut training = Training::new(Optimizer::new(&model, rule).unwrap(), policy, LossScale::Static(64.0)).unwrap();
     training.clip = Some(1.0);
     let losses = (0..steps).map(|_| training.step(&loss).unwrap().loss).collect();
     (state_dict(&model).iter().map(|(_, a)| bits(a)).collect(), losses)

@@ -11,7 +11,7 @@ fn main() -> Result<()> {
     let tensor = |v: &[f32]| Array::from_slice(&Device::cpu(), v, &[64, 1], Class::Activations).map(Var::constant);
     let (x, y) = (tensor(&xs)?, tensor(&ys)?);
     let model = scope::with_key(0, 0, || Linear::new(1, 1))?;
-    let mut optimizer = Optimizer::new(&model, AdamW { lr: 0.05, weight_decay: 0.0, ..AdamW::default() });
+    let mut optimizer = Optimizer::new(&model, AdamW { lr: 0.05, weight_decay: 0.0, ..AdamW::default() })?;
     for _ in 0..400 {
         let gradients = model.forward(&x)?.mse_loss(&y, Reduction::Mean)?.backward()?;
         optimizer.step(&gradients)?;

@@ -17,6 +17,18 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A setting outside its domain.
+    #[error("the {what} of {of} must be {allowed}, got {found}")]
+    Setting {
+        /// Rule, schedule or layer.
+        of: &'static str,
+        /// Setting.
+        what: &'static str,
+        /// Domain.
+        allowed: &'static str,
+        /// Value given.
+        found: f64,
+    },
     /// Tensors that a state dict lacks, or has too many.
     #[error("the state dict is of another model: {}", difference(.missing, .unexpected))]
     Names {
@@ -51,6 +63,13 @@ pub enum Error {
         /// Why.
         message: String,
     },
+}
+
+impl Error {
+    /// Fails unless a setting lies in its domain.
+    pub(crate) fn unless(ok: bool, of: &'static str, what: &'static str, allowed: &'static str, found: f64) -> Result<()> {
+        if ok { Ok(()) } else { Err(Error::Setting { of, what, allowed, found }) }
+    }
 }
 
 fn difference(missing: &[String], unexpected: &[String]) -> String {

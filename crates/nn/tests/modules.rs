@@ -144,7 +144,7 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
                 _ => AdamW { lr: 0.05, weight_decay: 0.1, ..AdamW::default() }.into(),
             };
             let update: binade_nn::Rule = update;
-            let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], update);
+            let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], update).unwrap();
             for g in gradients {
                 let mut grads = binade_autograd::Gradients::default();
                 let g: Vec<f32> = g.iter().map(|&v| v as f32).collect();
@@ -167,7 +167,7 @@ fn a_zero_gradient_with_tiny_eps_moves_nothing_and_makes_no_nan() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let param = Param::new(Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.75, Class::Weights).unwrap());
         let mut optimizer =
-            Optimizer::empty().with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() });
+            Optimizer::empty().with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() }).unwrap();
         let mut grads = binade_autograd::Gradients::default();
         grads.insert(param.id(), Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap());
         optimizer.step(&grads).unwrap();

@@ -91,7 +91,7 @@ fn adafactor_factors_matrices_and_not_vectors() {
         let grads: Vec<Vec<f64>> = (0..3).map(|k| values(&Device::cpu(), 24, 20 + k).to_f64_vec().unwrap()).collect();
         let narrow = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
         let param = Param::new(Array::from_slice(&Device::cpu(), &narrow(&start), shape, Class::Weights).unwrap());
-        let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule);
+        let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule).unwrap();
         for g in &grads {
             let mut all = Gradients::default();
             all.insert(param.id(), Array::from_slice(&Device::cpu(), &narrow(g), shape, Class::Gradients).unwrap());
@@ -111,7 +111,8 @@ fn groups_are_chosen_by_name_and_shape() {
     let optimizer = Optimizer::grouped(&model, |name, _| AdamW {
         weight_decay: if name == "0.weight" { 0.1 } else { 0.0 },
         ..AdamW::default()
-    });
+    })
+    .unwrap();
     let names: Vec<Vec<&str>> = optimizer.groups().iter().map(|g| g.params.iter().map(|(n, _)| n.as_str()).collect()).collect();
     assert_eq!(names, [vec!["0.weight"], vec!["0.bias", "1.weight", "1.bias"]]);
 }
@@ -186,7 +187,7 @@ fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
 fn the_norm_of_scaled_gradients_is_exact_and_finite_only_if_all_products_are() {
     let device = Device::cpu();
     let model = Linear::new(4, 3).unwrap();
-    let ids: Vec<_> = Optimizer::new(&model, Sgd::default()).param_ids().collect();
+    let ids: Vec<_> = Optimizer::new(&model, Sgd::default()).unwrap().param_ids().collect();
     let mut grads = Gradients::default();
     grads.insert(ids[0], values(&device, 40_001, 3).cast(DType::F16, Class::Gradients).unwrap());
     grads.insert(ids[1], values(&device, 33, 4));

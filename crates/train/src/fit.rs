@@ -130,7 +130,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     let device = Device::cpu();
     device.reset_peak_memory();
     let policy = config.precision.policy();
-    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() });
+    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() })?;
     let mut training = Training::new(optimizer, policy.clone(), config.precision.loss_scale())?;
     (training.clip, training.seed) = (Some(config.clip), config.seed);
     let mut at = Progress::default();

@@ -42,9 +42,9 @@ pub fn own_size(network: &str) -> (usize, usize) {
 /// A loss over a fixed batch.
 type Loss = Rc<dyn Fn() -> Result<Var>>;
 
-fn loss<M: Module + 'static>(model: M, f: impl Fn(&M) -> Result<Var> + 'static) -> (Optimizer, usize, Loss) {
-    let optimizer = Optimizer::new(&model, AdamW { lr: 1e-4, ..AdamW::default() });
-    (optimizer, model.parameter_count(), Rc::new(move || f(&model)))
+fn loss<M: Module + 'static>(model: M, f: impl Fn(&M) -> Result<Var> + 'static) -> Result<(Optimizer, usize, Loss)> {
+    let optimizer = Optimizer::new(&model, AdamW { lr: 1e-4, ..AdamW::default() })?;
+    Ok((optimizer, model.parameter_count(), Rc::new(move || f(&model))))
 }
 
 /// A whole training step: forward, loss, backward, unscaling, clipping at 1, AdamW.
@@ -56,7 +56,7 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
     // Heads of 64 features, as both networks have by default.
     let heads = (width / 64).max(1);
     let (optimizer, parameters, loss) = scope::with_key(7, 0, || -> Result<_> {
-        Ok(match name {
+        match name {
             "cnn" => {
                 let channels = [width, 2 * width, 4 * width, 4 * width];
                 let config = SmallCnnConfig { in_channels: 3, size: 32, channels, fc: 8 * width, ..SmallCnnConfig::default() };
@@ -84,7 +84,7 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
                 let config = UNetConfig { base: width, ..UNetConfig::default() };
                 loss(UNet::new(&config)?, move |m| Ok(m.forward(&x, &t)?.mse_loss(&y, Reduction::Mean)?))
             }
-        })
+        }
     })?;
     let scale = if precision == Precision::Fp16 { LossScale::dynamic() } else { LossScale::Off };
     let policy = if size.low_residual { policy(precision).with_low_residual() } else { policy(precision) };

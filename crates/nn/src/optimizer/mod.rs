@@ -64,8 +64,11 @@ impl Clone for Token {
 }
 
 impl Optimizer {
-    /// One group with all trainable parameters of a module: `Optimizer::new(&model, AdamW::default())`.
-    pub fn new(module: &impl Module, rule: impl Into<Rule>) -> Optimizer {
+    /// One group with all trainable parameters of a module: `Optimizer::new(&model, AdamW::default())?`.
+    ///
+    /// # Errors
+    /// As [`Optimizer::with_group`].
+    pub fn new(module: &impl Module, rule: impl Into<Rule>) -> Result<Optimizer> {
         Optimizer::empty().with_group(trainable(module), rule)
     }
 
@@ -80,22 +83,27 @@ impl Optimizer {
     /// let optimizer = Optimizer::grouped(&model, |_name, param| AdamW {
     ///     weight_decay: if param.array().shape().rank() >= 2 { 0.1 } else { 0.0 },
     ///     ..AdamW::default()
-    /// });
+    /// })?;
     /// assert_eq!(optimizer.groups().len(), 2);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn grouped<R: Into<Rule>>(module: &impl Module, choose: impl Fn(&str, &Param) -> R) -> Optimizer {
+    ///
+    /// # Errors
+    /// As [`Optimizer::with_group`].
+    pub fn grouped<R: Into<Rule>>(module: &impl Module, choose: impl Fn(&str, &Param) -> R) -> Result<Optimizer> {
         let mut optimizer = Optimizer::empty();
         for (name, param) in trainable(module) {
-            let Rule { lr, update, lr_decay } = choose(&name, &param).into();
+            let rule = choose(&name, &param).into();
+            rule.check()?;
+            let Rule { lr, update, lr_decay } = rule;
             let same = |g: &&mut Group| g.lr == lr && g.update == update && g.lr_decay == lr_decay;
             match optimizer.groups.iter_mut().find(same) {
                 Some(group) => group.params.push((name, param)),
                 None => optimizer.groups.push(Group { params: vec![(name, param)], lr, update, lr_decay }),
             }
         }
-        optimizer
+        Ok(optimizer)
     }
 
     /// No parameters yet.
@@ -104,11 +112,15 @@ impl Optimizer {
     }
 
     /// With another group.
-    #[must_use]
-    pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<Rule>) -> Optimizer {
-        let Rule { lr, update, lr_decay } = rule.into();
+    ///
+    /// # Errors
+    /// As [`Rule::check`].
+    pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<Rule>) -> Result<Optimizer> {
+        let rule = rule.into();
+        rule.check()?;
+        let Rule { lr, update, lr_decay } = rule;
         self.groups.push(Group { params, lr, update, lr_decay });
-        self
+        Ok(self)
     }
 
     /// Identity of this optimiser; no other of this process has it, dropped ones included.
@@ -134,8 +146,18 @@ impl Optimizer {
     }
 
     /// Sets the factor of every group's learning rate: what a [`crate::Schedule`] gives.
-    pub fn set_lr_factor(&mut self, factor: f64) {
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the factor is negative, or a rate times it does not fit f32.
+    pub fn set_lr_factor(&mut self, factor: f64) -> Result<()> {
+        let of = "the schedule";
+        Error::unless(factor >= 0.0 && factor.is_finite(), of, "factor", "at least 0 and finite", factor)?;
+        for group in &self.groups {
+            let lr = group.lr * factor;
+            Error::unless((lr as f32).is_finite(), group.update.name(), "learning rate times its factor", "finite in f32", lr)?;
+        }
         self.lr_factor = factor;
+        Ok(())
     }
 
     /// The learning rate of the first group, schedule included.

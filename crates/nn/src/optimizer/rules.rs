@@ -2,6 +2,8 @@
 
 use binade_tensor::Update;
 
+use crate::{Error, Result};
+
 /// A learning rate and an update rule: what every optimiser's settings become.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -16,6 +18,65 @@ pub struct Rule {
 impl Rule {
     fn new(lr: f64, update: Update) -> Rule {
         Rule { lr, update, lr_decay: 0.0 }
+    }
+
+    /// Fails unless every setting lies in PyTorch's domain (Lion: the paper's) and fits f32, in which steps are computed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`]; [`Error::Config`] for a pass that is no rule.
+    pub fn check(&self) -> Result<()> {
+        let of = self.update.name();
+        let fits = |v: f64| (v as f32).is_finite();
+        let at_least = |low: f64, allowed, what, found: f64| Error::unless(found >= low && fits(found), of, what, allowed, found);
+        let positive = |what, found| at_least(0.0, "at least 0 and finite in f32", what, found);
+        let betas = |betas: &[f64; 2]| {
+            betas
+                .iter()
+                .zip(["first beta", "second beta"])
+                .try_for_each(|(&beta, what)| Error::unless((0.0..1.0).contains(&beta), of, what, "at least 0 and below 1", beta))
+        };
+        positive("learning rate", self.lr)?;
+        positive("decay of the learning rate", self.lr_decay)?;
+        match self.update {
+            Update::Sgd { momentum, dampening, weight_decay, nesterov } => {
+                positive("momentum", momentum)?;
+                positive("weight decay", weight_decay)?;
+                Error::unless(fits(dampening), of, "dampening", "finite in f32", dampening)?;
+                let allowed = "above 0 with Nesterov's form";
+                Error::unless(!nesterov || momentum > 0.0, of, "momentum", allowed, momentum)?;
+                Error::unless(!nesterov || dampening == 0.0, of, "dampening", "0 with Nesterov's form", dampening)
+            }
+            Update::Adam { betas: both, eps, weight_decay, decoupled: _ } => {
+                betas(&both)?;
+                positive("eps", eps)?;
+                positive("weight decay", weight_decay)
+            }
+            Update::Adagrad { weight_decay, eps, initial } => {
+                positive("weight decay", weight_decay)?;
+                positive("eps", eps)?;
+                positive("first value of the sum", initial)
+            }
+            Update::RmsProp { alpha, eps, weight_decay, momentum, centered: _ } => {
+                Error::unless((0.0..=1.0).contains(&alpha), of, "alpha", "from 0 to 1", alpha)?;
+                positive("eps", eps)?;
+                positive("weight decay", weight_decay)?;
+                positive("momentum", momentum)
+            }
+            Update::Lion { betas: both, weight_decay } => {
+                betas(&both)?;
+                positive("weight decay", weight_decay)
+            }
+            Update::Adafactor { decay, eps: [first, second], clip, weight_decay } => {
+                Error::unless(decay <= 0.0 && fits(decay), of, "exponent of the decay", "at most 0 and finite in f32", decay)?;
+                positive("first eps", first)?;
+                positive("second eps", second)?;
+                at_least(1.0, "at least 1 and finite in f32", "largest update", clip)?;
+                positive("weight decay", weight_decay)
+            }
+            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => {
+                Err(Error::Config { layer: "optimizer", message: format!("{of} updates no parameters") })
+            }
+        }
     }
 }
 
