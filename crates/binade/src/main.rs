@@ -6,6 +6,7 @@ mod classics;
 mod conform;
 mod doctor;
 mod formats;
+mod fuzz_ops;
 mod inspect;
 mod ops;
 mod replay;
@@ -43,6 +44,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
+    /// Run random operators on random operands and compare them with the reference
+    FuzzOps(fuzz_ops::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Ops(args) => ops::run(&args),
+        Command::FuzzOps(args) => fuzz_ops::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -1,0 +1,96 @@
+//! `binade fuzz-ops`: random operators on random operands, against the reference.
+
+mod cases;
+mod check;
+mod draw;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// Failing cases printed of one operator and kind.
+const SHOWN: usize = 3;
+/// A case that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask fuzz-ops --seconds 10")]
+pub struct Args {
+    /// How long to go on
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Which cases: the same seed gives the same ones
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Run this case of the seed alone, and say what it is
+    #[arg(long, value_name = "N")]
+    case: Option<u64>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let machine = check::Machine::new()?;
+    let last_panic = quiet_panics();
+    if let Some(number) = args.case {
+        println!("{:?}", cases::Case::draw(&mut draw::Draw::new(args.seed, number), &binade::tensor::Device::cpu())?.op);
+    }
+    let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(args.seconds)?);
+    let now = watch(args.seed);
+    let (mut cases, mut compared, mut faults) = (0u64, 0, BTreeMap::<String, usize>::new());
+    for number in args.case.unwrap_or(0).. {
+        now.0.store(number, Ordering::Relaxed);
+        now.1.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        match machine.check(args.seed, number) {
+            Ok(n) => compared += n,
+            Err(fault) => {
+                let panic = last_panic.lock().ok().and_then(|mut p| p.take()).filter(|_| fault.kind.ends_with("panic"));
+                let count = faults.entry(fault.kind.clone()).or_default();
+                *count += 1;
+                if *count <= SHOWN {
+                    println!("{}: {}{}", fault.kind, fault.text, panic.map(|at| format!(" (at {at})")).unwrap_or_default());
+                    println!("  again: cargo xtask fuzz-ops --seed {} --case {number}", args.seed);
+                }
+            }
+        }
+        cases += 1;
+        if args.case.is_some() || start.elapsed() >= limit {
+            break;
+        }
+    }
+    let total: usize = faults.values().sum();
+    println!("{cases} cases, {compared} operators compared with the reference, {total} faults");
+    faults.iter().for_each(|(kind, n)| println!("{n:6} {kind}"));
+    Ok(if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Panics are faults that are reported with their case; where the last one was is kept.
+fn quiet_panics() -> std::sync::Arc<Mutex<Option<String>>> {
+    let last = std::sync::Arc::new(Mutex::new(None));
+    let note = last.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Ok(mut last) = note.lock() {
+            *last = info.location().map(ToString::to_string);
+        }
+    }));
+    last
+}
+
+/// Ends the program with the case's number when one hangs. Gets the number and the time it began at, in milliseconds.
+fn watch(seed: u64) -> &'static (AtomicU64, AtomicU64) {
+    let now: &'static (AtomicU64, AtomicU64) = Box::leak(Box::default());
+    let start = Instant::now();
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let began = Duration::from_millis(now.1.load(Ordering::Relaxed));
+            if start.elapsed().saturating_sub(began) > PATIENCE {
+                println!("a case hangs\n  again: cargo xtask fuzz-ops --seed {seed} --case {}", now.0.load(Ordering::Relaxed));
+                std::process::exit(1);
+            }
+        }
+    });
+    now
+}
