@@ -7,10 +7,10 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Error {
     /// An operator refused its inputs.
-    #[error("{source}{}", at(.path))]
+    #[error("{error}{}", at(.path))]
     Tensor {
-        /// The operator's error.
-        source: binade_tensor::Error,
+        /// The operator's error. Part of the text, so no source of its own: chains of errors are printed whole.
+        error: binade_tensor::Error,
         /// Path of the layer, empty outside a model.
         path: Arc<str>,
     },
@@ -68,8 +68,8 @@ fn at(path: &str) -> String {
 }
 
 impl From<binade_tensor::Error> for Error {
-    fn from(source: binade_tensor::Error) -> Error {
-        Error::Tensor { source, path: crate::scope::path() }
+    fn from(error: binade_tensor::Error) -> Error {
+        Error::Tensor { error, path: crate::scope::path() }
     }
 }
 

@@ -4,6 +4,8 @@
 //! differentiable operators), runs the kernel and records a node. Widening is exact and never materialised: kernels read
 //! 16 bit and compute in f32, and the tape keeps the 16-bit original.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod apply;
 mod backward;
 mod cast;

@@ -48,12 +48,12 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A file that could not be read or written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {error}", .path.display())]
     Io {
         /// File.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. Part of the text, so no source of its own: chains of errors are printed whole.
+        error: std::io::Error,
     },
     /// A file that is no valid safetensors file.
     #[error("{}: not a valid safetensors file: {message}", .path.display())]

@@ -2,9 +2,13 @@
 //!
 //! A module is a plain struct with `#[derive(Module)]`; its `forward` is an inherent method of any signature.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod attention;
+mod checksum;
 pub(crate) mod clip;
 mod error;
+mod file;
 mod init;
 mod layers;
 mod module;
@@ -17,8 +21,10 @@ mod transformer;
 
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
+pub use checksum::CHECKSUM;
 pub use clip::{clip_factor, clip_grad_norm, clip_grad_value, grad_norm, scaled_grad_norm, unscale};
 pub use error::{Error, Result};
+pub use file::{remove_partial_files, replace_file};
 pub use init::Init;
 pub use layers::{
     Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Dropout, DropoutChannels, Elu,

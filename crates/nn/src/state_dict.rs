@@ -6,7 +6,8 @@ use std::path::Path;
 use binade_tensor::{Array, Class, DType, Device};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{Error, Module, Result};
+use crate::checksum::{CHECKSUM, seal, verify, with_room};
+use crate::{Error, Module, Result, replace_file};
 
 /// Tensors by name, in order.
 pub type StateDict = Vec<(String, Array)>;
@@ -59,8 +60,8 @@ fn to_safetensors(dtype: DType) -> Dtype {
     }
 }
 
-/// Writes tensors and metadata to a safetensors file: to a temporary file beside it first, so that a failure leaves the old
-/// file as it was.
+/// Writes tensors and metadata, and a checksum of all of it as the metadata entry [`CHECKSUM`], to a safetensors file that is replaced as
+/// a whole ([`replace_file`]).
 ///
 /// # Errors
 /// The file cannot be written.
@@ -75,31 +76,23 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: Has
     for (name, dtype, shape, bytes) in &data {
         views.push((name.as_str(), TensorView::new(to_safetensors(*dtype), shape.clone(), bytes).map_err(format)?));
     }
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(format)?;
-    let io = |source| Error::Io { path: path.into(), source };
-    let temporary = path.with_extension("partial");
-    let write = || -> std::io::Result<()> {
-        use std::io::Write;
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        // A leftover is of no use; the first error is what matters.
-        let _ = std::fs::remove_file(&temporary);
-        io(e)
-    })
+    let mut bytes = safetensors::serialize(views, Some(with_room(metadata))).map_err(format)?;
+    seal(&mut bytes);
+    replace_file(path, |file| file.write_all(&bytes)).map_err(|error| Error::Io { path: path.into(), error })
 }
 
-/// Reads a safetensors file onto the CPU: tensors and metadata.
+/// Reads a safetensors file onto the CPU: tensors and metadata. One without a checksum is taken as it is: other programs write none.
 ///
 /// # Errors
-/// The file cannot be read, is torn, or holds a dtype this library lacks.
+/// The file cannot be read, is torn, is not what its checksum says, or holds a dtype this library lacks.
 pub fn read_safetensors(path: &Path, class: Class) -> Result<(StateDict, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let bytes = std::fs::read(path).map_err(|error| Error::Io { path: path.into(), error })?;
     let format = |message: String| Error::Format { path: path.into(), message };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    if metadata.contains_key(CHECKSUM) {
+        verify(&bytes).map_err(format)?;
+    }
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
     let mut out = StateDict::new();
     for (name, view) in file.iter() {
@@ -110,5 +103,5 @@ pub fn read_safetensors(path: &Path, class: Class) -> Result<(StateDict, HashMap
         out.push((name.to_string(), Array::from_bytes(&Device::cpu(), dtype, view.data(), view.shape(), class)?));
     }
     out.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok((out, header.metadata().clone().unwrap_or_default()))
+    Ok((out, metadata))
 }

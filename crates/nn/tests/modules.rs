@@ -2,8 +2,8 @@
 
 use binade_autograd::{Var, eval, scope};
 use binade_nn::{
-    Adam, AdamW, BatchNorm2d, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd, Visitor, clip_grad_norm,
-    load_state_dict, read_safetensors, state_dict, write_safetensors,
+    Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd, Visitor,
+    clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -100,6 +100,39 @@ fn torn_files_are_named() {
         let error = read_safetensors(&path, Class::Workspace).unwrap_err().to_string();
         assert!(error.contains("model.safetensors") && error.contains("not a valid safetensors file"), "{error}");
     }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_file_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let weight = Array::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[3], Class::Weights).unwrap();
+    let metadata = [("text".to_string(), r#"it says "binade.crc32":"12345678""#.to_string())].into();
+    write_safetensors(&path, &[("weight".into(), weight)], metadata).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(read_safetensors(&path, Class::Workspace).unwrap().1.contains_key(CHECKSUM));
+    // Without its name no checksum is found, and nothing else is damaged then.
+    let name = format!("\"{CHECKSUM}\":\"");
+    let key = bytes.windows(name.len()).position(|w| w == name.as_bytes()).unwrap();
+    for bit in (0..8 * bytes.len()).step_by(3).filter(|bit| !(key..key + CHECKSUM.len() + 2).contains(&(bit / 8))) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, damaged).unwrap();
+        let error = read_safetensors(&path, Class::Workspace).expect_err(&format!("bit {bit}")).to_string();
+        assert!(error.contains("model.safetensors"), "{error}");
+    }
+}
+
+/// A file of 12 bytes of data without metadata, as other programs write it.
+#[test]
+fn a_file_without_a_checksum_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foreign.safetensors");
+    let header = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  "#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &7.5f32.to_le_bytes()].concat();
+    std::fs::write(&path, bytes).unwrap();
+    let (tensors, metadata) = read_safetensors(&path, Class::Workspace).unwrap();
+    assert_eq!((tensors[0].1.to_vec::<f32>().unwrap(), metadata.len()), (vec![7.5], 0));
 }
 
 /// Three steps of a two-value parameter, in f64 by the textbook.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use binade_amp::ScalerState;
-use binade_nn::{Module, Optimizer, load_state_dict, read_safetensors, state_dict, write_safetensors};
+use binade_nn::{CHECKSUM, Module, Optimizer, load_state_dict, read_safetensors, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,9 @@ fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<
         other => other.into(),
     })?;
     let text = metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
+    if !metadata.contains_key(CHECKSUM) {
+        return Err(bad(format!("its checksum ({CHECKSUM}) is missing: damaged, or written by another program")));
+    }
     let header: Header = serde_json::from_str(text).map_err(|e| bad(format!("its header does not parse: {e}")))?;
     check_same(path, &header.recipe, recipe)?;
     let (asked, done) = (recipe.config.epochs, header.progress.epoch);

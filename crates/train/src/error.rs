@@ -10,12 +10,12 @@ pub enum Error {
     #[error(transparent)]
     Amp(#[from] binade_amp::Error),
     /// A file that could not be read or written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {error}", .path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. Part of the text, so no source of its own: chains of errors are printed whole.
+        error: std::io::Error,
     },
     /// A data file of the wrong form.
     #[error("{}: expected {expected}, found {found}", .path.display())]
@@ -37,6 +37,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         message: String,
+    },
+    /// A run folder that another process trains in.
+    #[error("{}: in use by {by}; one process at a time trains in a folder", .folder.display())]
+    InUse {
+        /// Run folder.
+        folder: PathBuf,
+        /// Process, host and for how long.
+        by: String,
     },
     /// The loss is not finite.
     #[error(
@@ -63,7 +71,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io { path, source }
+        move |error| Error::Io { path, error }
     }
 }
 

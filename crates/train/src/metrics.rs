@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use binade_amp::Blame;
+use binade_nn::replace_file;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, Result};
@@ -95,24 +96,24 @@ impl Writer {
     pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
         let kept: Vec<Record> = match read(path) {
             Ok(all) => all.into_iter().filter(|r| r.precision != precision || r.metrics.iteration() < iteration).collect(),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(Error::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
-        let temporary = path.with_extension("partial");
-        let file = std::fs::File::create(&temporary).map_err(Error::io(&temporary))?;
-        let mut writer = Writer { file, path: path.into() };
-        for record in &kept {
-            writer.write(record)?;
-        }
-        std::fs::rename(&temporary, path).map_err(Error::io(path))?;
-        Ok(writer)
+        let write = |file: &mut dyn Write| kept.iter().try_for_each(|record| file.write_all(&line(record)?));
+        replace_file(path, write).map_err(Error::io(path))?;
+        let file = std::fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
+        Ok(Writer { file, path: path.into() })
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_vec(record).map_err(|e| Error::io(&self.path)(e.into()))?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io(&self.path))
+        line(record).and_then(|line| self.file.write_all(&line)).map_err(Error::io(&self.path))
     }
+}
+
+fn line(record: &Record) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// All records of a file. A last line that does not parse was cut off by a kill and is left out; any other is an error.

@@ -69,6 +69,35 @@ fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
     assert!(files(path) == before);
 }
 
+/// In the header's keys and numbers, in tensor names, in tensors of the model and of the optimiser.
+#[test]
+fn a_damaged_checkpoint_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let started = config(path, &[Precision::Fp32, Precision::Fp16], 1);
+    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    let longer = RunConfig { fit: Config { epochs: 2, ..started.fit.clone() }, resume: true, ..started };
+    let checkpoint = path.join("checkpoint-fp16.safetensors");
+    let whole = std::fs::read(&checkpoint).unwrap();
+    let damaged = |at: usize, bit: u32| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << bit;
+        bytes
+    };
+    for at in (0..whole.len()).step_by(5) {
+        std::fs::write(&checkpoint, damaged(at, at as u32 % 8)).unwrap();
+        let before = if at % 500 == 0 { files(path) } else { BTreeMap::new() };
+        let error = message(train(linear(4), &splits(1.0, 1.0), &longer));
+        assert!(error.contains("checkpoint-fp16.safetensors"), "byte {at}: {error}");
+        assert!(before.is_empty() || files(path) == before, "byte {at}");
+    }
+    // In a tensor, the error says that it is not the writer's fault.
+    std::fs::write(&checkpoint, damaged(whole.len() - 1, 0)).unwrap();
+    assert!(message(train(linear(4), &splits(1.0, 1.0), &longer)).contains("damaged, or changed since it was written"));
+    std::fs::write(&checkpoint, &whole).unwrap();
+    assert!(train(linear(4), &splits(1.0, 1.0), &longer).is_ok());
+}
+
 #[test]
 fn a_resumed_run_may_go_on_for_more_epochs() {
     let folder = tempfile::tempdir().unwrap();
