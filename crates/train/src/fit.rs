@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Progress};
 use crate::data::{Batch, epoch_order, prefetch};
-use crate::metrics::{EpochMetrics, Metrics, Record, StepMetrics, Writer};
+use crate::metrics::{EpochMetrics, StepMetrics};
+use crate::progress::Log;
 use crate::recipe::Recipe;
 use crate::{Error, Result, Splits, Summary, Target, interrupt};
 
@@ -62,6 +63,7 @@ impl Precision {
 
 /// Settings of [`fit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Precision.
     pub precision: Precision,
@@ -87,6 +89,14 @@ impl Default for Config {
 
 impl Config {
     pub(crate) fn check(&self, data: &Splits) -> Result<()> {
+        self.check_settings()?;
+        if data.train.is_empty() || data.test.is_empty() {
+            return Err(Error::Config("training and test data must not be empty".into()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_settings(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         if self.epochs == 0 || self.batch_size == 0 {
             return fail(format!("epochs and batch size must be at least 1, got {} and {}", self.epochs, self.batch_size));
@@ -100,9 +110,6 @@ impl Config {
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return fail(format!("the weight decay must be at least 0 and finite, got {}", self.weight_decay));
-        }
-        if data.train.is_empty() || data.test.is_empty() {
-            return fail("training and test data must not be empty".into());
         }
         Ok(())
     }
@@ -263,55 +270,4 @@ fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
     }
     let accuracy = matches!(target, Target::Classes(_)).then_some(right as f64 / n as f64);
     Ok((loss / n as f64, accuracy))
-}
-
-/// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.
-struct Log {
-    writer: Writer,
-    precision: &'static str,
-    bar: indicatif::ProgressBar,
-    quiet: bool,
-    epochs: u64,
-}
-
-impl Log {
-    fn open(output: &Output, config: &Config, iteration: u64, batches: usize) -> Result<Log> {
-        let precision = config.precision.name();
-        let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
-        let total = config.epochs * batches as u64;
-        let bar = if output.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
-        if let Ok(style) = indicatif::ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(precision);
-        bar.set_position(iteration);
-        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs })
-    }
-
-    fn step(&mut self, at: &Progress, step: StepMetrics) -> Result<()> {
-        self.bar.set_position(at.iteration);
-        if let Some(loss) = step.loss {
-            self.bar.set_message(format!("loss {loss:.4}"));
-        }
-        if let Some(blame) = step.blame.as_ref().filter(|_| !self.quiet) {
-            let line = format!("{} step {} skipped: {blame}", self.precision, step.iteration);
-            self.bar.suspend(|| println!("{line}"));
-        }
-        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Step(step) })
-    }
-
-    fn epoch(&mut self, epoch: EpochMetrics) -> Result<()> {
-        let accuracy = epoch.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
-        let line = format!(
-            "{} epoch {:>3}/{}  train loss {:.4}  test loss {:.4}{accuracy}  {:.2} s",
-            self.precision, epoch.epoch, self.epochs, epoch.train_loss, epoch.test_loss, epoch.seconds
-        );
-        if !self.quiet {
-            self.bar.suspend(|| println!("{line}"));
-        }
-        if epoch.epoch == self.epochs {
-            self.bar.finish_and_clear();
-        }
-        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Epoch(epoch) })
-    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use binade_tensor::Key;
 
+use crate::idx::Idx;
 use crate::{Data, Error, Result, Splits, Target};
 
 /// 8-bit images with classes, normalised per channel on the way out.
@@ -58,7 +59,7 @@ impl Data for Images {
 pub enum Dataset {
     /// 1,797 digits of 8×8, embedded: 1,437 for training.
     Digits,
-    /// CIFAR-10: `data_batch_*.bin` and `test_batch.bin`.
+    /// CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin`, or the first of them, and `test_batch.bin`.
     Cifar10,
     /// MNIST: four idx files, plain or `.gz`.
     Mnist,
@@ -80,10 +81,19 @@ impl Dataset {
         }
     }
 
+    /// Training and test images of the whole set.
+    pub const fn sizes(self) -> (usize, usize) {
+        match self {
+            Dataset::Digits => (1_437, 360),
+            Dataset::Cifar10 => (50_000, 10_000),
+            Dataset::Mnist | Dataset::FashionMnist => (60_000, 10_000),
+        }
+    }
+
     /// Loads it, from a folder for all but the digits.
     ///
     /// # Errors
-    /// No folder given; a file missing, torn or of another kind: which, what was expected, what was found.
+    /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was found.
     pub fn load(self, folder: Option<&Path>) -> Result<Splits> {
         let needed = || {
             folder.ok_or_else(|| Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name())))
@@ -91,8 +101,8 @@ impl Dataset {
         match self {
             Dataset::Digits => digits(),
             Dataset::Cifar10 => cifar10(needed()?),
-            Dataset::Mnist => idx(needed()?, 0.1307, 0.3081),
-            Dataset::FashionMnist => idx(needed()?, 0.2860, 0.3530),
+            Dataset::Mnist => mnist(needed()?, 0.1307, 0.3081),
+            Dataset::FashionMnist => mnist(needed()?, 0.2860, 0.3530),
         }
     }
 }
@@ -123,33 +133,35 @@ pub fn digits() -> Result<Splits> {
     Ok(Splits::new(part(0..1437), part(1437..order.len())))
 }
 
+/// Bytes of pixels in one file at most: far above any set of these forms, and told before memory is taken for them.
+pub(crate) const MOST: u64 = 1 << 30;
+
 /// CIFAR-10 in its binary layout: per image a label byte and 3,072 bytes, planes R, G, B.
 fn cifar10(folder: &Path) -> Result<Splits> {
-    let mut batches: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map_err(Error::io(folder))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("data_batch_") && n.ends_with(".bin")))
-        .collect();
-    batches.sort();
-    if batches.is_empty() {
+    let number = |name: &str| name.strip_prefix("data_batch_")?.strip_suffix(".bin")?.parse::<usize>().ok();
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let numbers = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?));
+    let Some(last) = numbers.max() else {
         return Err(Error::Data {
             path: folder.into(),
             expected: "CIFAR-10's binary version: data_batch_1.bin … and test_batch.bin".into(),
             found: "no data_batch_*.bin".into(),
         });
-    }
+    };
+    let batches: Vec<PathBuf> = (1..=last.min(5)).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect();
     let load = |paths: &[PathBuf], flip: bool| -> Result<Images> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for path in paths {
-            let bytes = std::fs::read(path).map_err(Error::io(path))?;
             let bad = |found: String| Error::Data {
                 path: path.clone(),
-                expected: "images of 3073 bytes each: a label 0 to 9 and 3072 pixels".into(),
+                expected: "images of 3073 bytes each, at most 1 GiB: a label 0 to 9 and 3072 pixels".into(),
                 found,
             };
-            if bytes.is_empty() || !bytes.len().is_multiple_of(3073) {
-                return Err(bad(format!("{} bytes", bytes.len())));
+            let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+            if size == 0 || !size.is_multiple_of(3073) || size > MOST {
+                return Err(bad(format!("{size} bytes")));
             }
+            let bytes = std::fs::read(path).map_err(Error::io(path))?;
             for (i, image) in bytes.chunks_exact(3073).enumerate() {
                 if image[0] > 9 {
                     return Err(bad(format!("label {} at image {i}", image[0])));
@@ -173,66 +185,30 @@ fn cifar10(folder: &Path) -> Result<Splits> {
 }
 
 /// The four idx files of MNIST and its kin.
-fn idx(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
+fn mnist(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
     let part = |prefix: &str| -> Result<Images> {
-        let (images_path, images) = read_idx(folder, &format!("{prefix}-images"), 3)?;
-        let (labels_path, labels) = read_idx(folder, &format!("{prefix}-labels"), 1)?;
-        let size =
-            |i: usize| u32::from_be_bytes([images[4 + 4 * i], images[5 + 4 * i], images[6 + 4 * i], images[7 + 4 * i]]) as usize;
-        let (n, h, w) = (size(0), size(1), size(2));
-        let expect = |path: &Path, bytes: &[u8], header: usize, body: usize| {
-            if bytes.len() == header + body {
-                return Ok(());
-            }
-            Err(Error::Data {
-                path: path.into(),
-                expected: format!("{} bytes after its header", body),
-                found: format!("{}", bytes.len() - header),
-            })
-        };
-        expect(&images_path, &images, 16, n * h * w)?;
-        expect(&labels_path, &labels, 8, n)?;
-        if let Some(bad) = labels[8..].iter().find(|&&l| l > 9) {
-            return Err(Error::Data { path: labels_path, expected: "labels 0 to 9".into(), found: format!("label {bad}") });
+        let images = Idx::open(folder, &format!("{prefix}-images"), 3)?;
+        let labels = Idx::open(folder, &format!("{prefix}-labels"), 1)?;
+        let (n, h, w) = (images.extents[0], images.extents[1], images.extents[2]);
+        let bad = |path: &Path, expected: String, found: String| Err(Error::Data { path: path.into(), expected, found });
+        if n * h * w == 0 {
+            return bad(&images.path, "at least one image".into(), format!("{n} images of {h}×{w}"));
         }
-        if n == 0 || h * w == 0 {
-            return Err(Error::Data {
-                path: images_path,
-                expected: "at least one image".into(),
-                found: format!("{n} images of {h}×{w}"),
-            });
+        if labels.extents[0] != n {
+            return bad(&labels.path, format!("{n} labels, one for each image"), format!("a header for {}", labels.extents[0]));
         }
-        let (pixels, labels) = (images[16..].to_vec(), labels[8..].to_vec());
+        let path = labels.path.clone();
+        let (labels, pixels) = (labels.read()?, images.read()?);
+        if let Some(label) = labels.iter().find(|&&l| l > 9) {
+            return bad(&path, "labels 0 to 9".into(), format!("label {label}"));
+        }
         Ok(Images { pixels, labels, shape: [1, h, w], classes: 10, white: 255.0, mean: vec![mean], std: vec![std], flip: false })
     };
-    Ok(Splits::new(part("train")?, part("t10k")?))
-}
-
-/// The bytes of an idx file of unsigned bytes with `dims` dimensions, unpacked if it is gzip.
-fn read_idx(folder: &Path, stem: &str, dims: u8) -> Result<(PathBuf, Vec<u8>)> {
-    let names = ["-idx", ".idx"].map(|s| format!("{stem}{s}{dims}-ubyte"));
-    let candidates: Vec<PathBuf> = names.iter().flat_map(|n| [folder.join(n), folder.join(format!("{n}.gz"))]).collect();
-    let Some(path) = candidates.iter().find(|p| p.exists()) else {
-        return Err(Error::Data {
-            path: folder.into(),
-            expected: format!("{} (or .gz)", names[0]),
-            found: "no such file".into(),
-        });
-    };
-    let mut bytes = std::fs::read(path).map_err(Error::io(path))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(Error::io(path))?;
-        bytes = plain;
+    let (train, test) = (part("train")?, part("t10k")?);
+    if train.shape != test.shape {
+        let size = |[_, h, w]: [usize; 3]| format!("images of {h}×{w}");
+        let (expected, found) = (size(train.shape) + ", as for training", size(test.shape));
+        return Err(Error::Data { path: folder.join("t10k-images-idx3-ubyte"), expected, found });
     }
-    let header = 4 + 4 * dims as usize;
-    if bytes.len() < header || bytes[..4] != [0, 0, 8, dims] {
-        let found = format!("{} bytes beginning {:02x?}", bytes.len(), &bytes[..bytes.len().min(4)]);
-        return Err(Error::Data {
-            path: path.clone(),
-            expected: format!("an idx file of unsigned bytes in {dims} dimensions (00 00 08 0{dims})"),
-            found,
-        });
-    }
-    Ok((path.clone(), bytes))
+    Ok(Splits::new(train, test))
 }

@@ -1,12 +1,17 @@
 //! Training loop, data sets, checkpoints, metrics and reports.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod checkpoint;
 pub mod data;
 mod error;
 mod fit;
+mod idx;
 pub mod images;
 pub mod interrupt;
+mod lock;
 mod metrics;
+mod progress;
 mod recipe;
 mod report;
 mod run;

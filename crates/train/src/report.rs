@@ -14,10 +14,10 @@ const CLASSES: [&str; 7] = ["#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00
 const STYLE: &str = "
 :root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--page:#fff;--card:#fafafa;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--ink:#ececec;--soft:#a0a0a0;--line:#3d3d3d;--page:#161616;--card:#1f1f1f}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1rem;margin:0 0 .3rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(460px,1fr));gap:1rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
+*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .3rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}
+.card{min-width:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
 .axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
@@ -48,7 +48,7 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     let title = escape(name);
     let _ = write!(
         page,
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>",
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>",
         summaries.len(),
         if summaries.len() == 1 { "" } else { "s" }
     );
@@ -254,4 +254,18 @@ fn summary_table(summaries: &[Summary]) -> String {
         );
     }
     html + "</table>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::report;
+
+    /// 460 px for two columns, and less where there is less.
+    #[test]
+    fn no_card_asks_for_more_than_the_page_has() {
+        let page = report("run", &[], &[], None);
+        let columns = page.split("minmax(").skip(1).map(|rest| rest.split(',').next().unwrap());
+        assert!(columns.clone().count() > 0 && columns.clone().all(|least| least.starts_with("min(")), "{page}");
+        assert!(page.contains("width=device-width,initial-scale=1"));
+    }
 }

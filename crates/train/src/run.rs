@@ -3,19 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use binade_autograd::scope;
-use binade_nn::Layer;
+use binade_nn::{Layer, remove_partial_files, replace_file};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::Output;
+use crate::lock::Lock;
+use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
 use crate::{Config, Error, Precision, Result, Splits, Summary, checkpoint, fit, interrupt, report, table};
 
 /// Settings of [`train`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Name of the data set or task, for the folder and the report.
     pub name: String,
-    /// Precisions, in order.
+    /// Precisions, in order: at least one, none twice.
     pub precisions: Vec<Precision>,
     /// Settings common to all; its precision is ignored.
     pub fit: Config,
@@ -47,12 +50,29 @@ impl RunConfig {
     /// The settings of the run in a folder, as its `config.json` has them.
     ///
     /// # Errors
-    /// The folder holds no run.
+    /// The folder holds no run, or its settings are not whole, or have one that is unknown, twice there or out of range.
     pub fn read(folder: &Path) -> Result<RunConfig> {
         let path = folder.join("config.json");
         let bad = |message: String| Error::Checkpoint { path: folder.into(), message };
         let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("not a run folder: config.json: {e}")))?;
-        serde_json::from_str(&text).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))
+        let config: RunConfig =
+            serde_json::from_str(&text).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))?;
+        config.check().map_err(|e| bad(format!("config.json: {e}")))?;
+        Ok(config)
+    }
+
+    /// What can be told without the data.
+    fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Config(message));
+        if self.precisions.is_empty() {
+            return fail("precisions = []: there must be at least one".into());
+        }
+        for (i, precision) in self.precisions.iter().enumerate() {
+            if self.precisions[..i].contains(precision) {
+                return fail(format!("precisions: {} is there twice", precision.name()));
+            }
+        }
+        self.fit.check_settings()
     }
 
     /// The run folder that [`train`] makes or continues.
@@ -106,19 +126,20 @@ pub struct Run {
 /// is trained or written.
 pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, config: &RunConfig) -> Result<Run> {
     interrupt::install();
+    config.check()?;
     config.fit.check(data)?;
     // A stream of its own, beside those of the iterations.
     let build = || scope::with_key(config.fit.seed, u64::MAX, &build);
-    let folder = config.folder()?;
-    if config.resume {
+    let (folder, _lock) = if config.resume {
+        let folder = config.folder()?;
+        config.check_resumed(&folder)?;
+        let lock = Lock::acquire(&folder)?;
         check_resumed(&folder, &build()?, data, config)?;
-    } else if folder.join("config.json").exists() || Precision::ALL.iter().any(|&p| checkpoint::path(&folder, p).exists()) {
-        return Err(Error::Config(format!(
-            "{} already holds a run: continue it with --resume, or choose another --out",
-            folder.display()
-        )));
-    }
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        (folder, lock)
+    } else {
+        start(config)?
+    };
+    remove_partial_files(&folder).map_err(Error::io(&folder))?;
     write_json(&folder.join("config.json"), config)?;
     let (mut summaries, mut numbers) = (Vec::new(), None);
     for &precision in &config.precisions {
@@ -132,11 +153,41 @@ pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, 
     }
     let page = folder.join("report.html");
     let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-    std::fs::write(&page, report(&config.name, &summaries, &metrics, numbers.as_ref())).map_err(Error::io(&page))?;
+    let html = report(&config.name, &summaries, &metrics, numbers.as_ref());
+    replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
     if !config.quiet {
-        println!("\n{}\n\nreport: {}", table(&summaries), page.display());
+        say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
     }
     Ok(Run { folder, summaries })
+}
+
+/// A folder for a new run, which is this process's.
+fn start(config: &RunConfig) -> Result<(PathBuf, Lock)> {
+    let folder = match &config.out {
+        Some(folder) => std::fs::create_dir_all(folder).map_err(Error::io(folder)).map(|()| folder.clone()),
+        None => numbered(config),
+    }?;
+    let lock = Lock::acquire(&folder)?;
+    if folder.join("config.json").exists() || Precision::ALL.iter().any(|&p| checkpoint::path(&folder, p).exists()) {
+        return Err(Error::Config(format!(
+            "{} already holds a run: continue it with --resume, or choose another --out",
+            folder.display()
+        )));
+    }
+    Ok((folder, lock))
+}
+
+/// Makes the folder with the next number.
+fn numbered(config: &RunConfig) -> Result<PathBuf> {
+    loop {
+        let folder = config.folder()?;
+        folder.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&folder))?;
+        match std::fs::create_dir(&folder) {
+            // Another process has taken the number meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(Error::io(&folder)).map(|()| folder),
+        }
+    }
 }
 
 /// Whether the run in the folder, and every checkpoint in it, is one of these settings, these data and this model.
@@ -148,12 +199,14 @@ fn check_resumed(folder: &Path, model: &impl Layer, data: &Splits, config: &RunC
             checkpoint::check(&path, &Recipe::new(&Config { precision, ..config.fit.clone() }, data), model)?;
         }
     }
+    let metrics = folder.join("metrics.jsonl");
+    if metrics.exists() {
+        crate::metrics::read(&metrics)?;
+    }
     Ok(())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::io(path)(e.into()))?;
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, text + "\n").map_err(Error::io(&temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::io(path))
+    replace_file(path, |file| writeln!(file, "{text}")).map_err(Error::io(path))
 }

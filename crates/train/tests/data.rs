@@ -45,6 +45,11 @@ fn cifar10_files_are_checked() {
     std::fs::write(path("test_batch.bin"), vec![4; 3073]).unwrap();
     let data = Dataset::Cifar10.load(Some(folder.path())).unwrap();
     assert_eq!((data.train.len(), data.test.len(), data.train.input_shape()), (2, 1, vec![3, 32, 32]));
+    // The first files are a set; a set with a hole is not.
+    std::fs::write(path("data_batch_3.bin"), vec![3; 3073]).unwrap();
+    assert!(message(Dataset::Cifar10, folder.path()).contains("data_batch_2.bin"));
+    std::fs::write(path("data_batch_2.bin"), vec![3; 3073]).unwrap();
+    assert_eq!(Dataset::Cifar10.load(Some(folder.path())).unwrap().train.len(), 4);
     assert!(Dataset::Cifar10.load(None).err().unwrap().to_string().contains("--data DIR"));
 }
 
@@ -64,7 +69,7 @@ fn idx_files_are_read_plain_and_packed_and_checked() {
     write("t10k-images.idx3-ubyte", &images(2));
     write("t10k-labels.idx1-ubyte", &labels(1));
     let error = message(Dataset::FashionMnist, folder.path());
-    assert!(error.contains("t10k-labels") && error.contains("expected 2 bytes") && error.contains("found 1"), "{error}");
+    assert!(error.contains("t10k-labels") && error.contains("2 labels") && error.contains("a header for 1"), "{error}");
     write("t10k-labels.idx1-ubyte", &labels(2));
     let data = Dataset::Mnist.load(Some(folder.path())).unwrap();
     assert_eq!((data.train.len(), data.test.len(), data.test.input_shape()), (3, 2, vec![1, 28, 28]));
@@ -72,6 +77,62 @@ fn idx_files_are_read_plain_and_packed_and_checked() {
     assert!(message(Dataset::Mnist, folder.path()).contains("expected an idx file"));
     write("train-images-idx3-ubyte", b"");
     assert!(message(Dataset::Mnist, folder.path()).contains("found 0 bytes"));
+}
+
+/// Headers of training files beside the 2 images of 28 × 28 and 2 labels that they should be for.
+#[test]
+fn headers_of_idx_files_are_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let idx = |extents: &[u32], contents: &[u8]| {
+        let extents_in_bytes: Vec<u8> = extents.iter().flat_map(|e| e.to_be_bytes()).collect();
+        [&[0, 0, 8, extents.len() as u8][..], &extents_in_bytes, contents].concat()
+    };
+    let (pixels, labels) = ([9; 2 * 784], [5; 2]);
+    let error = |images: &[u8], labels: &[u8]| {
+        write("train-images-idx3-ubyte", images);
+        write("train-labels-idx1-ubyte", labels);
+        message(Dataset::Mnist, folder.path())
+    };
+    let (good_images, good_labels) = (idx(&[2, 28, 28], &pixels), idx(&[2], &labels));
+    write("t10k-images-idx3-ubyte", &good_images);
+    write("t10k-labels-idx1-ubyte", &good_labels);
+    assert_eq!(error(&good_images, &good_labels), "no error");
+    let wrong = error(&good_images, &idx(&[999_999], &labels));
+    assert!(wrong.contains("train-labels") && wrong.contains("expected 999999 bytes after its header, found 2"), "{wrong}");
+    assert!(error(&good_images, &idx(&[3], &[5; 3])).contains("expected 2 labels, one for each image, found a header for 3"));
+    // 2⁹³ is 0 in 64 bit, and 2³⁰ × 4 is 0 in 32.
+    for extents in [[1 << 31; 3], [1 << 30, 2, 2], [u32::MAX; 3], [2, 1 << 16, 1 << 16]] {
+        let wrong = error(&idx(&extents, &pixels), &good_labels);
+        assert!(wrong.contains("train-images") && wrong.contains("expected at most 1 GiB"), "{wrong}");
+    }
+    assert!(error(&idx(&[2, 28, 27], &pixels), &good_labels).contains("expected 1512 bytes after its header, found 1568"));
+    assert!(error(&idx(&[0, 28, 28], &[]), &idx(&[0], &[])).contains("found 0 images of 28×28"));
+    assert!(error(&idx(&[2, 14, 14], &pixels[..392]), &good_labels).contains("expected images of 14×14, as for training"));
+}
+
+/// 64 MB of zeros in 64 KB; the header says how many are wanted.
+#[test]
+fn a_packed_file_is_unpacked_no_further_than_its_header_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train-images-idx3-ubyte.gz");
+    let pack = |extents: [u32; 3], zeros: usize| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&[0, 0, 8, 3]).unwrap();
+        extents.iter().for_each(|e| packed.write_all(&e.to_be_bytes()).unwrap());
+        packed.write_all(&vec![0; zeros]).unwrap();
+        std::fs::write(&path, packed.finish().unwrap()).unwrap();
+        message(Dataset::Mnist, folder.path())
+    };
+    std::fs::write(folder.path().join("train-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 7]).unwrap();
+    assert!(pack([1, 28, 28], 1 << 26).contains("expected 784 bytes after its header, found more"));
+    assert!(pack([1, 28, 28], 783).contains("expected 784 bytes after its header, found 783"));
+    // More than so small a file can hold: nothing is unpacked.
+    let claimed = pack([1, 1 << 15, 1 << 15], 1000);
+    assert!(claimed.contains("expected at most 1032 times its") && claimed.contains("1×32768×32768"), "{claimed}");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(message(Dataset::Mnist, folder.path()).contains("train-images-idx3-ubyte.gz"));
 }
 
 fn config(folder: &Path) -> RunConfig {
