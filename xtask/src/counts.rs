@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::output::line;
+
 /// Largest change of a count that passes.
 const TOLERANCE: f64 = 0.03;
 
@@ -17,12 +19,10 @@ pub fn run(cargo: &Path, args: &[String]) -> Result<(), String> {
         _ => return Err(format!("unknown arguments {}; usage: cargo xtask counts [--bless]", args.join(" "))),
     };
     if !cfg!(target_arch = "x86_64") {
-        println!("skipped: the counts are those of the AVX2 kernels");
-        return Ok(());
+        return line("skipped: the counts are those of the AVX2 kernels");
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("skipped: counting instructions needs valgrind, which is not installed");
-        return Ok(());
+        return line("skipped: counting instructions needs valgrind, which is not installed");
     }
     let program = build(cargo)?;
     let counts = count(&program)?;
@@ -34,7 +34,7 @@ pub fn run(cargo: &Path, args: &[String]) -> Result<(), String> {
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     let known = parse(&text).ok_or_else(|| format!("{}: lines are a count and a name", file.display()))?;
     let (report, good) = compare(&known, &counts);
-    print!("{report}");
+    line(report.trim_end())?;
     if good {
         return Ok(());
     }

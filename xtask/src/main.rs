@@ -1,26 +1,50 @@
 //! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` is a command of its own.
 
-mod counts;
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod counts;
+mod output;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+/// Before the help of `binade`, which knows nothing of these.
+const HELP: &str = "\
+Usage: cargo xtask <COMMAND>
+
+Commands of xtask:
+  counts [--bless]  Count the instructions of hot kernels and compare them with xtask/counts.txt, or write that file
+
+All other commands are those of the program binade, built in release mode:
+";
+
 fn main() -> ExitCode {
     let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let mut args = std::env::args_os().skip(1).peekable();
-    if args.next_if(|first| first == "counts").is_some() {
-        let args: Vec<String> = args.map(|a| a.to_string_lossy().into_owned()).collect();
-        return match counts::run(&cargo, &args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("error: {message}");
-                ExitCode::FAILURE
-            }
-        };
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|first| first == "counts") {
+        let args: Vec<String> = args[1..].iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        return exit_code(counts::run(&cargo, &args));
+    }
+    let asks_for_help = |first: &OsString| ["--help", "-h", "help"].iter().any(|help| first == help);
+    if (args.is_empty() || args.len() == 1 && asks_for_help(&args[0]))
+        && let Err(message) = output::line(HELP)
+    {
+        return exit_code(Err(message));
     }
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--release", "--package", "binade", "--features", "cli", "--"]).args(args);
     run(command)
+}
+
+fn exit_code(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            output::note(&format!("error: {message}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// This process becomes cargo, and cargo becomes `binade`: signals reach the program that saves its state, and its exit code is ours.
@@ -34,7 +58,7 @@ fn run(mut command: Command) -> ExitCode {
 #[cfg(not(unix))]
 fn run(mut command: Command) -> ExitCode {
     if let Err(e) = ctrlc::set_handler(|| {}) {
-        eprintln!("warning: Ctrl-C will not save the run: {e}");
+        output::note(&format!("warning: Ctrl-C will not save the run: {e}"));
     }
     match command.status() {
         Ok(status) => ExitCode::from(status.code().map_or(1, |c| c as u8)),
@@ -43,6 +67,5 @@ fn run(mut command: Command) -> ExitCode {
 }
 
 fn not_started(command: &Command, error: &std::io::Error) -> ExitCode {
-    eprintln!("error: cannot start {}: {error}", command.get_program().display());
-    ExitCode::FAILURE
+    exit_code(Err(format!("cannot start {}: {error}", command.get_program().display())))
 }

@@ -40,3 +40,25 @@ fn a_cargo_that_is_not_there_is_named() {
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("cannot start /nowhere/cargo"));
 }
+
+/// Before those of the program.
+#[test]
+fn the_help_names_the_commands_of_xtask_itself() {
+    for args in [&[][..], &["--help"], &["help"]] {
+        let out = Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).env("CARGO", "/bin/echo").output().unwrap();
+        let printed = String::from_utf8_lossy(&out.stdout).into_owned();
+        let program = printed.lines().last().unwrap();
+        assert!(printed.contains("counts [--bless]") && program.starts_with("run ") && program.contains("binade"), "{printed}");
+    }
+    let out = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["train", "--help"]).env("CARGO", "/bin/echo").output().unwrap();
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("counts"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_no_panic() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("--help").stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).starts_with("error: standard output: No space left"));
+}

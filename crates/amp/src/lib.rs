@@ -1,5 +1,7 @@
 //! Autocast policies and loss scaling: mixed precision training with the semantics of PyTorch.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod blame;
 mod census;
 mod error;

@@ -10,6 +10,9 @@ use binade::tensor::op::{Reduction, Unary};
 use binade::tensor::{Array, ArrayMut, Class, DType, Device, Grad, Key, Op, Slot, Update, bf16, run_one};
 use clap::ValueEnum;
 
+use crate::output::verdict_line;
+use crate::threads;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Which; all by default
@@ -43,6 +46,7 @@ fn line(what: impl Into<String>, value: f64, holds: bool) -> Line {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(None)?;
     let mut all = true;
     for &name in Name::value_variants().iter().filter(|n| args.name.is_none_or(|wanted| wanted == **n)) {
         let lines = match name {
@@ -53,12 +57,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Name::Overflow => overflow(),
         }?;
         let value = name.to_possible_value().context("every classic has a name")?;
-        println!("{}: {}", value.get_name(), value.get_help().map(ToString::to_string).unwrap_or_default());
+        let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+        verdict_line(format_args!("{}: {help}", value.get_name()))?;
         for Line { what, value, holds } in lines {
-            println!("  {} {what:<58} {value:.6}", if holds { "ok  " } else { "FAIL" });
+            verdict_line(format_args!("  {} {what:<58} {value:.6}", if holds { "ok  " } else { "FAIL" }))?;
             all &= holds;
         }
-        println!();
+        verdict_line("")?;
     }
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

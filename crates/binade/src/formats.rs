@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 use binade::tensor::format::{Format, Specials};
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::output::line;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// A number: decimal, scientific, inf or nan
@@ -15,13 +17,13 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(text) = &args.number else {
-        println!("{}", edges());
+        line(edges())?;
         return Ok(ExitCode::SUCCESS);
     };
     let Ok(number) = text.replace('_', "").parse::<f64>() else {
         bail!("'{text}' is not a number: write 0.1, 6.1e-5, -65520, inf or nan");
     };
-    println!("{}", becomes(number));
+    line(becomes(number))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,8 +76,14 @@ fn becomes(x: f64) -> String {
             "overflows to infinity"
         } else if x.is_finite() && y.is_nan() {
             "overflows to NaN"
-        } else if finite && x.abs() > f.max_finite() {
+        } else if x.is_infinite() && y.is_nan() {
+            "has no infinity"
+        } else if x.is_nan() && !y.is_nan() {
+            "has no NaN"
+        } else if f.specials == Specials::None && x.abs() >= f.overflow_threshold() {
             "saturates"
+        } else if finite && x.abs() > f.max_finite() {
+            "rounds to the largest"
         } else if x != 0.0 && y == 0.0 {
             "underflows to 0"
         } else if y != 0.0 && y.abs() < f.min_normal() {
@@ -112,5 +120,17 @@ mod tests {
         assert!(becomes(65520.0).lines().any(|l| l.starts_with("| f16") && l.contains("overflows to infinity")));
         assert!(becomes(2f64.powi(-25)).lines().any(|l| l.starts_with("| f16") && l.contains("underflows to 0")));
         assert!(edges().contains("65520"));
+        let note = |x: f64, format: &str| {
+            let printed = becomes(x);
+            let row = printed.lines().find(|l| l.starts_with(&format!("| {format} "))).unwrap();
+            row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap().trim().to_string()
+        };
+        // Only a format without infinities takes its largest number for what is beyond the half of a step above it.
+        assert_eq!(note(65519.99, "f16"), "rounds to the largest");
+        assert_eq!(note(-65519.99, "f16"), "rounds to the largest");
+        assert_eq!(
+            [6.5, 6.99, 7.0, 100.0, f64::INFINITY].map(|x| note(x, "e2m1")),
+            ["rounds to the largest", "rounds to the largest", "saturates", "saturates", "saturates"]
+        );
     }
 }

@@ -14,6 +14,9 @@ use binade::tensor::op::CrossEntropy;
 use binade::train::images::Dataset;
 use binade::train::{Batch, Precision, RunConfig};
 
+use crate::output::line;
+use crate::threads;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Run folder, as `binade train` writes it
@@ -27,6 +30,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(None)?;
     let config = RunConfig::read(&args.run)?;
     let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
         bail!("{}: a run of {:?}, whose data this command does not know", args.run.display(), config.name);
@@ -50,11 +54,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let found = preflight(&model, loss)?;
     let counted = census(&found.policy(), loss)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?);
+        line(serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?)?;
     } else {
-        println!("{} after training in {}, one batch of {}, in f32\n", dataset.name(), precision.name(), samples.len());
-        print(&found);
-        print_census(&found, &counted);
+        let (set, batch) = (dataset.name(), samples.len());
+        line(format_args!("{set} after training in {}, one batch of {batch}, in f32\n", precision.name()))?;
+        print(&found)?;
+        print_census(&found, &counted)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -63,7 +68,7 @@ fn percent(n: u64, range: &Range) -> String {
     format!("{:.2}", 100.0 * n as f64 / (range.count - range.zeros).max(1) as f64)
 }
 
-fn print(found: &Preflight) {
+fn print(found: &Preflight) -> Result<()> {
     use comfy_table::{CellAlignment, Table, presets};
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN);
@@ -98,31 +103,35 @@ fn print(found: &Preflight) {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}\n");
+    line(format_args!("{table}\n"))?;
     for role in [Role::Weight, Role::Activation, Role::Gradient] {
-        histogram(role, &found.total(role));
+        histogram(role, &found.total(role))?;
     }
     let scale = found.loss_scale.map_or(String::new(), |s| format!(", loss scale {s}"));
-    println!("recommended: {}{scale}: {}", found.recommended, found.why);
+    line(format_args!("recommended: {}{scale}: {}", found.recommended, found.why))?;
+    Ok(())
 }
 
-fn print_census(found: &Preflight, census: &Census) {
-    println!("\none step under autocast to {}: operators by dtype of their result, forward and backward", found.recommended);
+fn print_census(found: &Preflight, census: &Census) -> Result<()> {
+    let what = "operators by dtype of their result, forward and backward";
+    line(format_args!("\none step under autocast to {}: {what}", found.recommended))?;
     for (op, by) in &census.operators {
         let counts: Vec<String> = by.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
-        println!("  {op:<24} {}", counts.join(", "));
+        line(format_args!("  {op:<24} {}", counts.join(", ")))?;
     }
     let casts: u64 = census.casts.values().map(|(n, _)| n).sum();
-    println!("  {casts} casts wrote {:.1} KiB", census.cast_bytes() as f64 / 1024.0);
+    line(format_args!("  {casts} casts wrote {:.1} KiB", census.cast_bytes() as f64 / 1024.0))?;
     for (layer, op) in &census.wide_contractions {
-        println!("  {op} in {layer:?} ran in f32");
+        line(format_args!("  {op} in {layer:?} ran in f32"))?;
     }
+    Ok(())
 }
 
 /// Exponents in fours, with the edges of f16 (Micikevicius et al. 2018, figure 3).
-fn histogram(role: Role, range: &Range) {
+fn histogram(role: Role, range: &Range) -> Result<()> {
     let numbers = (range.count - range.zeros).max(1) as f64;
-    println!("{role}s by exponent ({:.1} % are zero)", 100.0 * range.zeros as f64 / range.count.max(1) as f64);
+    let zeros = 100.0 * range.zeros as f64 / range.count.max(1) as f64;
+    line(format_args!("{role}s by exponent ({zeros:.1} % are zero)"))?;
     let mut fours = std::collections::BTreeMap::<i32, u64>::new();
     range.exponents.iter().for_each(|(e, n)| *fours.entry(e.div_euclid(4) * 4).or_default() += n);
     for (&e, &n) in &fours {
@@ -133,12 +142,9 @@ fn histogram(role: Role, range: &Range) {
             e if e > 15 => "infinite in f16",
             _ => "",
         };
-        println!(
-            "{:>12}  {:<40} {:>6.2} %  {place}",
-            format!("2^{e}..{}", e + 3),
-            "█".repeat((share * 40.0).ceil() as usize),
-            100.0 * share
-        );
+        let (exponents, bar) = (format!("2^{e}..{}", e + 3), "█".repeat((share * 40.0).ceil() as usize));
+        line(format_args!("{exponents:>12}  {bar:<40} {:>6.2} %  {place}", 100.0 * share))?;
     }
-    println!();
+    line("")?;
+    Ok(())
 }

@@ -1,24 +1,31 @@
 //! The command line: `binade train`, `binade conform`, `binade formats`, `binade ops`, `binade replay`,
 //! `binade inspect`, `binade classics`, `binade bench`, `binade doctor`.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod classics;
 mod conform;
 mod doctor;
+mod flags;
 mod formats;
 mod fuzz_ops;
 mod inspect;
 mod ops;
+mod output;
 mod replay;
+mod threads;
 mod train;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use output::Unwritten;
 
 /// Mixed precision deep learning.
 #[derive(Parser)]
-#[command(name = "binade", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+#[command(name = "binade", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,24 +56,38 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    run().unwrap_or_else(|error| {
+        if error.downcast_ref().is_some_and(Unwritten::is_unread) {
+            return ExitCode::SUCCESS;
+        }
+        output::note(format_args!("error: {error:#}"));
+        let interrupted = matches!(error.downcast_ref(), Some(binade::train::Error::Interrupted { .. }));
+        ExitCode::from(if interrupted { 130 } else { 1 })
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(message) => {
+            let printed = message.print().and_then(|()| io::stdout().flush());
+            // Help and version are results; of an error, the exit code says enough.
+            if !message.use_stderr() {
+                printed.map_err(Unwritten::new)?;
+            }
+            return Ok(ExitCode::from(message.exit_code() as u8));
+        }
+    };
+    match command {
         Command::Train(args) => train::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Classics(args) => classics::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Ops(args) => ops::run(&args),
         Command::FuzzOps(args) => fuzz_ops::run(&args),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let interrupted = matches!(error.downcast_ref(), Some(binade::train::Error::Interrupted { .. }));
-            ExitCode::from(if interrupted { 130 } else { 1 })
-        }
     }
 }

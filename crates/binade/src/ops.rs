@@ -10,11 +10,15 @@ use binade::tensor::op::{Bound, Numerics, Unary};
 use binade::tensor::samples::catalogue;
 use binade::tensor::{Array, Class, DType, Device, Op, bf16, f16, run_one};
 
+use crate::output::line;
+use crate::threads;
+
 #[derive(clap::Args)]
 pub struct Args {}
 
 pub fn run(_args: &Args) -> Result<ExitCode> {
-    print!("{}", page()?);
+    threads::start(None)?;
+    line(page()?.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

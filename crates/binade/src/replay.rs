@@ -14,6 +14,9 @@ use binade::tensor::{Array, Class, DType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::output::verdict_line;
+use crate::threads;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// A recorded run (config.json, weights.safetensors, run.safetensors), a folder of them, or a JSON file of loss-scale traces
@@ -21,6 +24,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(None)?;
     let path = &args.path;
     let mut runs = Vec::new();
     if path.is_file() {
@@ -41,19 +45,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for (path, result) in &runs {
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
         match result {
-            Ok(report) if report.failures.is_empty() => println!("ok   {name}: {}", report.line),
+            Ok(report) if report.failures.is_empty() => verdict_line(format_args!("ok   {name}: {}", report.line))?,
             Ok(report) => {
                 failed += 1;
-                println!("FAIL {name}: {}", report.line);
-                report.failures.iter().for_each(|f| println!("     {f}"));
+                verdict_line(format_args!("FAIL {name}: {}", report.line))?;
+                report.failures.iter().try_for_each(|f| verdict_line(format_args!("     {f}")))?;
             }
             Err(error) => {
                 failed += 1;
-                println!("FAIL {name}: {error:#}");
+                verdict_line(format_args!("FAIL {name}: {error:#}"))?;
             }
         }
     }
-    println!("{} passed, {failed} failed", runs.len() - failed);
+    verdict_line(format_args!("{} passed, {failed} failed", runs.len() - failed))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -99,10 +103,17 @@ struct Trace {
 fn traces(path: &Path) -> Result<Report> {
     let text = std::fs::read_to_string(path)?;
     let traces: Vec<Trace> = serde_json::from_str(&text).context("not a list of loss-scale traces")?;
+    // What compares nothing does not pass.
+    if traces.is_empty() {
+        bail!("an empty list: there is no trace to compare");
+    }
     let (mut failures, mut updates) = (Vec::new(), 0);
     for (i, trace) in traces.iter().enumerate() {
         if trace.scale.len() != trace.found_inf.len() || trace.growth_tracker.len() != trace.found_inf.len() {
             bail!("trace {i}: found_inf, scale and growth_tracker differ in length");
+        }
+        if trace.found_inf.is_empty() {
+            bail!("trace {i}: no update to compare");
         }
         let config = trace.config.loss_scale();
         let mut state = config.start().with_context(|| format!("trace {i}"))?;
@@ -201,6 +212,9 @@ fn training(folder: &Path) -> Result<Report> {
         other => bail!("unknown region {other}"),
     };
     let steps: usize = json("steps", text("steps")?)?;
+    if steps == 0 {
+        bail!("run.safetensors: no step to compare");
+    }
     let clip: Option<f64> = metadata.get("clip_grad_norm").map(|t| json("clip_grad_norm", t)).transpose()?.flatten();
     let scales: Vec<f64> = json("scales", text("scales")?)?;
     let skipped: Vec<bool> = json("skipped", text("skipped")?)?;

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use binade::models::{SmallCnn, SmallCnnConfig};
 use binade::train::images::Dataset;
 use binade::train::{Config, Precision, RunConfig, Splits, Summary, train};
 use clap::ValueEnum;
+
+use crate::flags::{above_zero, positive, whole};
+use crate::output::line;
+use crate::threads;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,22 +25,28 @@ pub struct Args {
     #[arg(long, value_enum)]
     precision: Option<PrecisionName>,
     /// Passes over the training images; a resumed run may differ in this alone [default: 12 for digits, 10 else]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = positive::<u64>, allow_negative_numbers = true)]
     epochs: Option<u64>,
     /// Images per step [default: 64 for digits, 128 else]
-    #[arg(long, value_parser = positive)]
+    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     batch_size: Option<usize>,
     /// Peak learning rate of AdamW [default: 2e-3 for digits, 1e-3 else]
-    #[arg(long)]
+    #[arg(long, value_parser = above_zero, allow_hyphen_values = true)]
     lr: Option<f64>,
     /// Seed of initial values, order and augmentation [default: 0]
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Train with this many seeds and compare each precision with fp32, seed by seed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["resume", "out"])]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = positive::<u64>,
+        allow_negative_numbers = true,
+        conflicts_with_all = ["resume", "out"]
+    )]
     seeds: Option<u64>,
-    /// Threads [default: one per core]
-    #[arg(long, value_parser = positive)]
+    /// Threads, at most one per core [default: one per core]
+    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Run folder [default: a new runs/DATASET-N]
     #[arg(long, value_name = "DIR")]
@@ -65,13 +75,6 @@ enum PrecisionName {
     All,
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
-        Ok(n) => Ok(n),
-    }
-}
-
 impl From<DatasetName> for Dataset {
     fn from(name: DatasetName) -> Dataset {
         match name {
@@ -84,14 +87,15 @@ impl From<DatasetName> for Dataset {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    // This thread takes part, so that a small operator's work is not handed over and waited for. 0 threads are as many as cores.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).use_current_thread();
-    pool.build_global().context("starting the threads")?;
+    threads::start(args.threads)?;
     let mut config = settings(args)?;
     let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
         bail!("a run of {:?}, whose data this command does not know", config.name);
     };
     let splits = dataset.load(args.data.as_deref())?;
+    if !args.quiet {
+        progress(what_was_read(dataset, &splits));
+    }
     let Some(seeds) = args.seeds else {
         train_once(&splits, &config)?;
         return Ok(ExitCode::SUCCESS);
@@ -101,11 +105,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         config.fit.seed = seed;
         all.push((seed, train_once(&splits, &RunConfig { quiet: true, ..config.clone() })?));
         if !args.quiet {
-            println!("{}", seed_line(seed, &all[all.len() - 1].1));
+            progress(seed_line(seed, &all[all.len() - 1].1));
         }
     }
-    compare(&all);
+    compare(&all)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line that training does not depend on: its results stand in the run folder.
+fn progress(text: String) {
+    let _ = line(text);
+}
+
+/// How much of the data set the files hold: a part of it is a data set too, but not without a word.
+fn what_was_read(dataset: Dataset, splits: &Splits) -> String {
+    let (train, test) = dataset.sizes();
+    let of = |n: usize, all: usize| if n == all { n.to_string() } else { format!("{n} of {all}") };
+    let shape: Vec<String> = splits.train.input_shape().iter().map(usize::to_string).collect();
+    let (train, test) = (of(splits.train.len(), train), of(splits.test.len(), test));
+    format!("{}: {train} training images, {test} test images, {}", dataset.name(), shape.join("×"))
 }
 
 /// What the flags ask for. Those that are not given have their defaults, or the values of the run that is resumed.
@@ -156,18 +174,15 @@ fn seed_line(seed: u64, summaries: &[Summary]) -> String {
 }
 
 /// Mean paired difference of each precision to the first, with its standard error.
-fn compare(all: &[(u64, Vec<Summary>)]) {
+fn compare(all: &[(u64, Vec<Summary>)]) -> Result<()> {
     let accuracy = |s: &Summary| 100.0 * s.test_accuracy.unwrap_or(f64::NAN);
     let n = all.len() as f64;
     for i in 1..all[0].1.len() {
         let differences: Vec<f64> = all.iter().map(|(_, s)| accuracy(&s[i]) - accuracy(&s[0])).collect();
         let mean = differences.iter().sum::<f64>() / n;
         let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        println!(
-            "{} − {}: {mean:+.3} points, standard error {:.3}, {n} seeds",
-            all[0].1[i].precision,
-            all[0].1[0].precision,
-            (variance / n).sqrt()
-        );
+        let (error, names) = ((variance / n).sqrt(), [i, 0].map(|i| &all[0].1[i].precision));
+        line(format_args!("{} − {}: {mean:+.3} points, standard error {error:.3}, {n} seeds", names[0], names[1]))?;
     }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Reference networks for mixed precision training.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod gpt;
 mod resnet;
 mod small_cnn;

@@ -1,5 +1,7 @@
 //! Tensors in f64, f32, f16 and bf16 with stated error bounds: compute in f32, store in 16 bit.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 // First, for its row macros.
 #[macro_use]
 pub mod op;

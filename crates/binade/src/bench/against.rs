@@ -13,6 +13,7 @@ use super::peer::{Peer, Setting};
 use super::row::{Beside, Row, publish};
 use super::timing::{check, median, once, round, warm_up};
 use super::{Args, Case, cases};
+use crate::output::note;
 
 /// PyTorch in one precision at its best setting.
 struct Side {
@@ -113,7 +114,7 @@ fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result
             .into_iter()
             .filter_map(|(name, beside)| beside.map(|b| format!(", {:.2} against {name}", b.ratio)))
             .collect();
-        eprintln!("{} {}: {:.2} ms{}", row.case, row.prec, row.binade_ms, ratios.concat());
+        note(format_args!("{} {}: {:.2} ms{}", row.case, row.prec, row.binade_ms, ratios.concat()));
         rows.push(row);
     }
     Ok(rows)

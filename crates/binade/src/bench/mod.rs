@@ -18,13 +18,17 @@ mod timing;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use binade::train::Precision;
 use serde_json::{Map, Value, json};
 
 use cases::{Case, GROUPS, cases};
 use steps::Size;
 use timing::{quantile, round, sorted, time};
+
+use crate::flags::{above_zero, positive};
+use crate::output::line;
+use crate::threads;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value = "fp32,fp16,bf16", value_delimiter = ',', value_parser = precision)]
     precision: Vec<Precision>,
     /// Batch size, instead of the case's own
-    #[arg(long, value_parser = positive)]
+    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     n: Option<usize>,
     /// Keep the residual stream of networks in 16 bit (`Policy::with_low_residual`)
     #[arg(long)]
@@ -43,14 +47,14 @@ pub struct Args {
     /// Only measurements whose name contains this
     #[arg(long, conflicts_with = "mode")]
     only: Option<String>,
-    /// Threads
-    #[arg(long, default_value_t = 2, value_parser = positive)]
+    /// Threads, at most one per core
+    #[arg(long, default_value_t = 2, value_parser = positive::<usize>, allow_negative_numbers = true)]
     threads: usize,
     /// Seconds per measurement
-    #[arg(long, default_value_t = 6.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 6.0, value_parser = above_zero, allow_hyphen_values = true)]
     secs: f64,
     /// Iterations per measurement at least
-    #[arg(long, default_value_t = 5, value_parser = positive)]
+    #[arg(long, default_value_t = 5, value_parser = positive::<usize>, allow_negative_numbers = true)]
     min_iters: usize,
     /// Print one JSON line per measurement
     #[arg(long, conflicts_with_all = ["against", "from", "profile"])]
@@ -71,7 +75,7 @@ pub struct Args {
     #[arg(long, default_value = "fp32", value_delimiter = ',', value_parser = peer_precision, requires = "against")]
     peer_precision: Vec<Precision>,
     /// Pairs of runs per case with --against and --scaling
-    #[arg(long, default_value_t = 15, value_parser = positive)]
+    #[arg(long, default_value_t = 15, value_parser = positive::<usize>, allow_negative_numbers = true)]
     pairs: usize,
     /// Where --against writes its table as JSON
     #[arg(long, value_name = "FILE.json", requires = "against")]
@@ -106,56 +110,61 @@ fn peer_precision(name: &str) -> Result<Precision, String> {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number of at least 1".into())
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|s: &f64| *s > 0.0 && s.is_finite());
-    seconds.ok_or_else(|| "expected a number of seconds above 0".into())
-}
-
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
     if let Some(path) = &args.from {
         return row::publish(&row::read(path)?, None, args.picture.as_deref());
     }
     if cfg!(debug_assertions) {
         bail!("a debug build measures nothing: cargo xtask bench builds in release mode");
     }
+    args.threads = threads::at_most_cores(args.threads);
     if args.scaling {
-        return scaling::run(args);
+        return scaling::run(&args);
     }
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads).use_current_thread().build_global().context("threads")?;
+    threads::start(Some(args.threads))?;
     if let Some(python) = &args.against {
-        return against::run(args, python);
+        return against::run(&args, python);
     }
     if args.sizes {
-        return sizes::run(args);
+        return sizes::run(&args);
     }
+    measure(&args)
+}
+
+/// Each case by itself.
+fn measure(args: &Args) -> Result<ExitCode> {
+    let (mut measured, mut others) = (0, Vec::new());
     for group in &args.case {
         for &precision in &args.precision {
             for build in cases(group, precision, args.size())? {
                 let mut case = build()?;
                 if args.only.as_ref().is_some_and(|only| !case.name.contains(only)) {
+                    others.push(case.name);
                     continue;
                 }
+                measured += 1;
                 if args.profile {
                     profile::print(&mut case, precision)?;
                     continue;
                 }
                 let times = time(&mut case, args.secs, args.min_iters)?;
-                print(&case, precision, &times, args);
+                print(&case, precision, &times, args)?;
             }
         }
+    }
+    if measured == 0 {
+        others.sort();
+        others.dedup();
+        bail!("no measurement has {:?} in its name; there are {}", args.only.as_deref().unwrap_or_default(), others.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) {
+fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) -> Result<()> {
     let t = sorted(times);
     let median = quantile(&t, 0.5);
-    let mut line = Map::new();
-    let mut put = |key: &str, value: Value| line.insert(key.into(), value);
+    let mut row = Map::new();
+    let mut put = |key: &str, value: Value| row.insert(key.into(), value);
     put("lib", json!("binade"));
     put("ver", json!(env!("CARGO_PKG_VERSION")));
     put("threads", json!(args.threads));
@@ -176,13 +185,33 @@ fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) {
     }
     put("peak_rss_mib", json!(memory::peak_rss_mib()));
     if args.json {
-        println!("{}", Value::Object(line));
+        line(Value::Object(row))?;
     } else {
         let mut more = if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
-        if let Some(us) = line.get("us_per_call") {
+        if let Some(us) = row.get("us_per_call") {
             more += &format!("  {us} µs per call");
         }
         let (low, high) = (quantile(&t, 0.25), quantile(&t, 0.75));
-        println!("{:<26} {:<5} {median:>10.3} ms  ({low:.3} to {high:.3}){more}", case.name, precision.name());
+        let name = precision.name();
+        line(format_args!("{:<26} {name:<5} {median:>10.3} ms  ({low:.3} to {high:.3}){more}", case.name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Bench {
+        #[command(flatten)]
+        args: super::Args,
+    }
+
+    #[test]
+    fn a_name_that_no_measurement_has_is_refused_with_those_there_are() {
+        let args = Bench::parse_from(["bench", "tape", "--precision", "fp32", "--only", "snail"]).args;
+        let error = super::measure(&args).unwrap_err().to_string();
+        assert!(error.contains("\"snail\"") && error.contains("tape"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use binade::train::Precision;
 
 use super::Case;
 use super::timing::warm_up;
+use crate::output::line;
 
 /// Wall-clock time of some runs, and the part of it inside operators.
 struct Profile {
@@ -31,9 +32,9 @@ pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
     let Profile { total, rows } = profile(case, RUNS)?;
     let ms = |t: Duration| t.as_secs_f64() * 1e3 / RUNS as f64;
     let known: Duration = rows.iter().map(|r| r.time).sum();
-    println!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known));
+    line(format_args!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known)))?;
     for row in rows.iter().take(400) {
-        println!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name);
+        line(format_args!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name))?;
     }
     Ok(())
 }

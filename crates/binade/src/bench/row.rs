@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use binade::nn::replace_file;
 use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
 use super::picture;
 use super::timing::{median, quantile, round, sorted};
+use crate::output::line;
 
 /// One case in one precision beside others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,18 +64,21 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
     serde_json::from_str(&text).with_context(|| format!("{} is not what bench --out writes", path.display()))
 }
 
-/// Prints the tables, and writes the file and the picture.
+/// Writes the file and the picture, and prints the tables.
 pub fn publish(rows: &[Row], out: Option<&Path>, picture: Option<&Path>) -> Result<ExitCode> {
-    println!("{}", times(rows));
-    if rows.iter().any(|r| r.memory.is_some()) {
-        println!("Memory of a training step, MiB; peak: above the level after building the model\n{}", memory(rows));
-    }
-    let write = |path: &Path, text: String| std::fs::write(path, text).with_context(|| path.display().to_string());
+    let write = |path: &Path, text: String| {
+        replace_file(path, |file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())
+    };
     if let Some(path) = out {
         write(path, serde_json::to_string_pretty(rows)? + "\n")?;
     }
     if let Some(path) = picture {
         write(path, picture::svg(rows))?;
+    }
+    line(times(rows))?;
+    if rows.iter().any(|r| r.memory.is_some()) {
+        let heading = "Memory of a training step, MiB; peak: above the level after building the model";
+        line(format_args!("{heading}\n{}", memory(rows)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::timing::{check, median, once, round, warm_up};
 use super::{Args, cases, row::Beside};
+use crate::output::line;
 
 /// One case on a thread pool of its own: runs once for each order.
 struct Runner<'scope> {
@@ -43,13 +44,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 cells.extend(times.iter().map(|t| format!("{:.3}", median(t))));
                 cells.extend(ratios.iter().map(|b| format!("{:.2} ({:.2} to {:.2})", b.ratio, b.p25, b.p75)));
                 for (n, (times, beside)) in threads[1..].iter().zip(times[1..].iter().zip(&ratios)) {
-                    let line = json!({
+                    let row = json!({
                         "lib": "binade", "case": name, "prec": precision.name(), "threads": n, "rounds": times.len(),
                         "median_ms": round(median(times)), "one_thread_ms": beside.ms, "scaling": beside.ratio,
                         "scaling_p25": beside.p25, "scaling_p75": beside.p75,
                     });
                     if args.json {
-                        println!("{line}");
+                        line(row)?;
                     }
                 }
                 table.add_row(cells);
@@ -57,7 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if !args.json {
-        println!("{table}");
+        line(table)?;
     }
     // Work outside the pools above would have started the global one, and the ratios would be those of something else.
     let global = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();

@@ -12,6 +12,7 @@ use super::profile::{Shares, shares};
 use super::steps::{Size, own_size, training};
 use super::timing::{round, time};
 use super::{Args, Case};
+use crate::output::line;
 
 /// One size.
 struct Point {
@@ -34,12 +35,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             for batch in (0..).map(|i| 1 << i).take_while(|n| *n <= 2 * batch) {
                 points.push(measure(args, network, precision, batch, Size { batch: Some(batch), ..args.size() })?);
             }
-            print(args, network, precision, "batch", &points, over_batch);
+            print(args, network, precision, "batch", &points, over_batch)?;
             points.clear();
             for width in widths(network, width) {
                 points.push(measure(args, network, precision, width, Size { width: Some(width), ..args.size() })?);
             }
-            print(args, network, precision, "width", &points, over_width);
+            print(args, network, precision, "width", &points, over_width)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -91,7 +92,14 @@ fn over_width(growth: f64) -> &'static str {
     }
 }
 
-fn print(args: &Args, network: &str, precision: Precision, axis: &str, points: &[Point], kind: fn(f64) -> &'static str) {
+fn print(
+    args: &Args,
+    network: &str,
+    precision: Precision,
+    axis: &str,
+    points: &[Point],
+    kind: fn(f64) -> &'static str,
+) -> Result<()> {
     let mut table = Table::new();
     let header = [axis, "parameters", "step, ms", "ms/sample", "time grows with", "peak, MiB", "memory grows with"];
     table.set_header(header.into_iter().chain(["products", "other operators", "rest", "time is"]));
@@ -117,18 +125,19 @@ fn print(args: &Args, network: &str, precision: Precision, axis: &str, points: &
         ]);
         if args.json {
             let number = |g: Option<f64>| g.map_or(Value::Null, |g| json!(round(g)));
-            let line = json!({
+            let row = json!({
                 "lib": "binade", "case": network, "prec": precision.name(), "threads": args.threads, axis: point.size,
                 "params": point.parameters, "min_ms": round(point.ms), "ms_per_sample": round(point.ms / point.batch as f64),
                 "time_growth": number(time), "peak_mib": round(point.peak_mib), "memory_growth": number(memory),
                 "products": round(products), "other_operators": round(others), "rest": round(rest),
             });
-            println!("{line}");
+            line(row)?;
         }
     }
     if !args.json {
-        println!("{network} in {} over {axis}\n{table}", precision.name());
+        line(format_args!("{network} in {} over {axis}\n{table}", precision.name()))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use case::{Case, Outcome};
 
+use crate::output::verdict_line;
+use crate::threads;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of `*.safetensors` cases
@@ -26,6 +29,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if paths.is_empty() {
         bail!("{}: no *.safetensors cases", folder.display());
     }
+    threads::start(None)?;
     let (mut passed, mut failed) = (0, 0);
     let mut absent = BTreeMap::<String, usize>::new();
     for path in &paths {
@@ -35,19 +39,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Ok(Outcome::Absent(op)) => *absent.entry(op).or_default() += 1,
             Ok(Outcome::Failed(lines)) => {
                 failed += 1;
-                lines.iter().for_each(|line| println!("FAIL {name}: {line}"));
+                lines.iter().try_for_each(|line| verdict_line(format_args!("FAIL {name}: {line}")))?;
             }
             Err(error) => {
                 failed += 1;
-                println!("FAIL {name}: {error:#}");
+                verdict_line(format_args!("FAIL {name}: {error:#}"))?;
             }
         }
     }
     let missing: usize = absent.values().sum();
     if missing > 0 {
         let names: Vec<String> = absent.iter().map(|(op, n)| format!("{op} ({n})")).collect();
-        println!("absent: {}", names.join(", "));
+        verdict_line(format_args!("absent: {}", names.join(", ")))?;
     }
-    println!("{passed} passed, {failed} failed, {missing} absent");
+    verdict_line(format_args!("{passed} passed, {failed} failed, {missing} absent"))?;
+    if passed + failed == 0 {
+        bail!("nothing was compared: no operator of these cases is known here");
+    }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

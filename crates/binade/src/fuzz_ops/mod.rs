@@ -12,22 +12,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::flags::{above_zero, whole};
+use crate::output::verdict_line;
+
 /// Failing cases printed of one operator and kind.
 const SHOWN: usize = 3;
 /// A case that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: cargo xtask fuzz-ops --seconds 10")]
+#[command(after_help = "Example: binade fuzz-ops --seconds 10")]
 pub struct Args {
     /// How long to go on
-    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS", value_parser = above_zero, allow_hyphen_values = true)]
     seconds: f64,
     /// Which cases: the same seed gives the same ones
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole, allow_negative_numbers = true)]
     seed: u64,
     /// Run this case of the seed alone, and say what it is
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     case: Option<u64>,
 }
 
@@ -35,7 +38,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let machine = check::Machine::new()?;
     let last_panic = quiet_panics();
     if let Some(number) = args.case {
-        println!("{:?}", cases::Case::draw(&mut draw::Draw::new(args.seed, number), &binade::tensor::Device::cpu())?.op);
+        let case = cases::Case::draw(&mut draw::Draw::new(args.seed, number), &binade::tensor::Device::cpu())?;
+        verdict_line(format_args!("{:?}", case.op))?;
     }
     let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(args.seconds)?);
     let now = watch(args.seed);
@@ -50,8 +54,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 let count = faults.entry(fault.kind.clone()).or_default();
                 *count += 1;
                 if *count <= SHOWN {
-                    println!("{}: {}{}", fault.kind, fault.text, panic.map(|at| format!(" (at {at})")).unwrap_or_default());
-                    println!("  again: cargo xtask fuzz-ops --seed {} --case {number}", args.seed);
+                    let at = panic.map(|at| format!(" (at {at})")).unwrap_or_default();
+                    verdict_line(format_args!("{}: {}{at}", fault.kind, fault.text))?;
+                    verdict_line(format_args!("  again: cargo xtask fuzz-ops --seed {} --case {number}", args.seed))?;
                 }
             }
         }
@@ -61,8 +66,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     let total: usize = faults.values().sum();
-    println!("{cases} cases, {compared} operators compared with the reference, {total} faults");
-    faults.iter().for_each(|(kind, n)| println!("{n:6} {kind}"));
+    verdict_line(format_args!("{cases} cases, {compared} operators compared with the reference, {total} faults"))?;
+    faults.iter().try_for_each(|(kind, n)| verdict_line(format_args!("{n:6} {kind}")))?;
     Ok(if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -87,7 +92,9 @@ fn watch(seed: u64) -> &'static (AtomicU64, AtomicU64) {
             std::thread::sleep(Duration::from_secs(1));
             let began = Duration::from_millis(now.1.load(Ordering::Relaxed));
             if start.elapsed().saturating_sub(began) > PATIENCE {
-                println!("a case hangs\n  again: cargo xtask fuzz-ops --seed {seed} --case {}", now.0.load(Ordering::Relaxed));
+                let case = now.0.load(Ordering::Relaxed);
+                // The exit code says it too.
+                let _ = verdict_line(format_args!("a case hangs\n  again: cargo xtask fuzz-ops --seed {seed} --case {case}"));
                 std::process::exit(1);
             }
         }

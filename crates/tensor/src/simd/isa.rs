@@ -1,5 +1,6 @@
 //! [`Isa`]: the instruction sets kernels are compiled for.
 
+use std::io::{self, Write};
 use std::sync::OnceLock;
 
 /// An instruction set. A value other than `Portable` is a proof that the processor has it: only [`Isa::detect`] and
@@ -32,7 +33,9 @@ impl Isa {
                 Some(&isa) => isa,
                 None => {
                     let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-                    eprintln!("BINADE_ISA={wanted}: this processor has {}; using {}", names.join(", "), best.name());
+                    let names = names.join(", ");
+                    // Standard error may be closed, which is no reason to end.
+                    let _ = writeln!(io::stderr(), "BINADE_ISA={wanted}: this processor has {names}; using {}", best.name());
                     best
                 }
             }
