@@ -1,6 +1,7 @@
 //! `cargo xtask counts [--bless]`: instructions of hot kernels, counted by callgrind, against those of `counts.txt`. Unlike times they do
 //! not depend on what else the machine does.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -12,11 +13,14 @@ const TOLERANCE: f64 = 0.03;
 /// A kernel and its instructions.
 type Count = (String, u64);
 
-pub fn run(cargo: &Path, args: &[String]) -> Result<(), String> {
+pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     let bless = match args {
         [] => false,
         [flag] if flag == "--bless" => true,
-        _ => return Err(format!("unknown arguments {}; usage: cargo xtask counts [--bless]", args.join(" "))),
+        _ => {
+            let args: Vec<_> = args.iter().map(|a| a.to_string_lossy()).collect();
+            return Err(format!("unknown arguments {}; usage: cargo xtask counts [--bless]", args.join(" ")));
+        }
     };
     if !cfg!(target_arch = "x86_64") {
         return line("skipped: the counts are those of the AVX2 kernels");

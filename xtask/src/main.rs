@@ -1,8 +1,10 @@
-//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` is a command of its own.
+//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` and `cargo xtask mutants` are
+//! commands of their own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod counts;
+mod mutants;
 mod output;
 
 use std::ffi::OsString;
@@ -15,6 +17,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands of xtask:
   counts [--bless]  Count the instructions of hot kernels and compare them with xtask/counts.txt, or write that file
+  mutants [ARGS]    Make small wrong changes to the training code and see which tests notice, for hours; ARGS are those of cargo-mutants
 
 All other commands are those of the program binade, built in release mode:
 ";
@@ -22,9 +25,10 @@ All other commands are those of the program binade, built in release mode:
 fn main() -> ExitCode {
     let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if args.first().is_some_and(|first| first == "counts") {
-        let args: Vec<String> = args[1..].iter().map(|a| a.to_string_lossy().into_owned()).collect();
-        return exit_code(counts::run(&cargo, &args));
+    match args.split_first() {
+        Some((first, rest)) if first == "counts" => return exit_code(counts::run(&cargo, rest)),
+        Some((first, rest)) if first == "mutants" => return exit_code(mutants::run(&cargo, rest)),
+        Some(_) | None => {}
     }
     let asks_for_help = |first: &OsString| ["--help", "-h", "help"].iter().any(|help| first == help);
     if (args.is_empty() || args.len() == 1 && asks_for_help(&args[0]))
