@@ -15,5 +15,5 @@ pub fn whole(text: &str) -> Result<u64, String> {
 /// A finite number above 0. Its flag takes all that begins with a hyphen: `-1e-3` and `-inf` are no numbers to Clap.
 pub fn above_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
-    number.ok_or_else(|| "expected a number above 0".into())
+    number.ok_or_else(|| "expected a finite number above 0".into())
 }

@@ -101,7 +101,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut all = Vec::new();
-    for seed in (config.fit.seed..).take(seeds as usize) {
+    let first = config.fit.seed;
+    for seed in (0..seeds).map(|i| first.wrapping_add(i)) {
         config.fit.seed = seed;
         all.push((seed, train_once(&splits, &RunConfig { quiet: true, ..config.clone() })?));
         if !args.quiet {

@@ -97,6 +97,20 @@ fn training_needs_no_reader() {
     }
 }
 
+#[test]
+fn two_runs_begun_at_once_have_a_folder_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = ["train", "--epochs", "1", "--precision", "fp32", "--quiet"];
+    let begun = [(); 2].map(|()| command(&short, folder.path()).spawn().unwrap());
+    assert!(begun.into_iter().all(|mut run| run.wait().unwrap().success()));
+    for run in ["runs/digits-1", "runs/digits-2"] {
+        assert!(folder.path().join(run).join("summary.json").exists(), "{run}");
+    }
+    // The last seed there is.
+    let last = [&short[..], &["--seeds", "1", "--seed", "18446744073709551615"]].concat();
+    assert!(binade(&last, folder.path()).status.success());
+}
+
 /// One that was killed holds nothing.
 #[cfg(unix)]
 #[test]

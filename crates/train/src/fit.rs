@@ -93,6 +93,10 @@ impl Config {
         if data.train.is_empty() || data.test.is_empty() {
             return Err(Error::Config("training and test data must not be empty".into()));
         }
+        let batches = data.train.len().div_ceil(self.batch_size);
+        if self.epochs.checked_mul(batches as u64).is_none() {
+            return Err(Error::Config(format!("{} epochs of {batches} steps are more than can be counted", self.epochs)));
+        }
         Ok(())
     }
 

@@ -18,10 +18,7 @@ pub struct Images {
     classes: usize,
     /// Value that means 1.
     white: f32,
-    mean: Vec<f32>,
-    std: Vec<f32>,
-    /// Mirror images at random in training.
-    flip: bool,
+    set: Dataset,
 }
 
 impl Data for Images {
@@ -40,12 +37,14 @@ impl Data for Images {
     fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
         let [_, h, w] = self.shape;
         let from = &self.pixels[index * input.len()..][..input.len()];
+        let (mean, std) = self.set.normalization();
         for (c, (plane, from)) in input.chunks_mut(h * w).zip(from.chunks(h * w)).enumerate() {
-            let (scale, shift) = (1.0 / (self.white * self.std[c]), self.mean[c] / self.std[c]);
+            let (scale, shift) = (1.0 / (self.white * std[c]), mean[c] / std[c]);
             plane.iter_mut().zip(from).for_each(|(x, &p)| *x = p as f32 * scale - shift);
         }
+        // Training images of things that may stand either way round are mirrored at random.
         if let Some(key) = key
-            && self.flip
+            && self.set == Dataset::Cifar10
             && key.bits(index) & 1 == 1
         {
             input.chunks_mut(w).for_each(<[f32]>::reverse);
@@ -90,6 +89,16 @@ impl Dataset {
         }
     }
 
+    /// Mean and standard deviation per channel of the training pixels, black 0 and white 1: an input is `(pixel − mean) / deviation`.
+    pub const fn normalization(self) -> (&'static [f32], &'static [f32]) {
+        match self {
+            Dataset::Digits => (&[0.3053], &[0.3760]),
+            Dataset::Cifar10 => (&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
+            Dataset::Mnist => (&[0.1307], &[0.3081]),
+            Dataset::FashionMnist => (&[0.2860], &[0.3530]),
+        }
+    }
+
     /// Loads it, from a folder for all but the digits.
     ///
     /// # Errors
@@ -101,8 +110,7 @@ impl Dataset {
         match self {
             Dataset::Digits => digits(),
             Dataset::Cifar10 => cifar10(needed()?),
-            Dataset::Mnist => mnist(needed()?, 0.1307, 0.3081),
-            Dataset::FashionMnist => mnist(needed()?, 0.2860, 0.3530),
+            Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?),
         }
     }
 }
@@ -125,9 +133,7 @@ pub fn digits() -> Result<Splits> {
             shape: [1, 8, 8],
             classes: 10,
             white: 16.0,
-            mean: vec![0.3053],
-            std: vec![0.3760],
-            flip: false,
+            set: Dataset::Digits,
         }
     };
     Ok(Splits::new(part(0..1437), part(1437..order.len())))
@@ -149,7 +155,7 @@ fn cifar10(folder: &Path) -> Result<Splits> {
         });
     };
     let batches: Vec<PathBuf> = (1..=last.min(5)).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect();
-    let load = |paths: &[PathBuf], flip: bool| -> Result<Images> {
+    let load = |paths: &[PathBuf]| -> Result<Images> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for path in paths {
             let bad = |found: String| Error::Data {
@@ -170,22 +176,13 @@ fn cifar10(folder: &Path) -> Result<Splits> {
                 pixels.extend_from_slice(&image[1..]);
             }
         }
-        Ok(Images {
-            pixels,
-            labels,
-            shape: [3, 32, 32],
-            classes: 10,
-            white: 255.0,
-            mean: vec![0.4914, 0.4822, 0.4465],
-            std: vec![0.2470, 0.2435, 0.2616],
-            flip,
-        })
+        Ok(Images { pixels, labels, shape: [3, 32, 32], classes: 10, white: 255.0, set: Dataset::Cifar10 })
     };
-    Ok(Splits::new(load(&batches, true)?, load(&[folder.join("test_batch.bin")], false)?))
+    Ok(Splits::new(load(&batches)?, load(&[folder.join("test_batch.bin")])?))
 }
 
 /// The four idx files of MNIST and its kin.
-fn mnist(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
+fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
     let part = |prefix: &str| -> Result<Images> {
         let images = Idx::open(folder, &format!("{prefix}-images"), 3)?;
         let labels = Idx::open(folder, &format!("{prefix}-labels"), 1)?;
@@ -202,7 +199,7 @@ fn mnist(folder: &Path, mean: f32, std: f32) -> Result<Splits> {
         if let Some(label) = labels.iter().find(|&&l| l > 9) {
             return bad(&path, "labels 0 to 9".into(), format!("label {label}"));
         }
-        Ok(Images { pixels, labels, shape: [1, h, w], classes: 10, white: 255.0, mean: vec![mean], std: vec![std], flip: false })
+        Ok(Images { pixels, labels, shape: [1, h, w], classes: 10, white: 255.0, set })
     };
     let (train, test) = (part("train")?, part("t10k")?);
     if train.shape != test.shape {

@@ -30,6 +30,26 @@ fn digits_are_1797_images_split_1437_to_360() {
 }
 
 #[test]
+fn the_digits_are_normalised_by_the_constants_that_are_told() {
+    let digits = Dataset::Digits.load(None).unwrap();
+    let mut all = Vec::new();
+    for i in 0..digits.train.len() {
+        let (mut x, mut y) = ([0.0; 64], [0.0]);
+        digits.train.sample(i, None, &mut x, &mut y);
+        all.extend(x.map(f64::from));
+    }
+    let n = all.len() as f64;
+    let mean = all.iter().sum::<f64>() / n;
+    let deviation = (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    assert!(mean.abs() < 1e-2 && (deviation - 1.0).abs() < 1e-2, "{mean} {deviation}");
+    // Black and white.
+    let (least, most) = all.iter().fold((f64::MAX, f64::MIN), |(a, b), &x| (a.min(x), b.max(x)));
+    let (mean, deviation) = Dataset::Digits.normalization();
+    assert!((least + (mean[0] / deviation[0]) as f64).abs() < 1e-6);
+    assert!((most - ((1.0 - mean[0]) / deviation[0]) as f64).abs() < 1e-6);
+}
+
+#[test]
 fn cifar10_files_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -149,5 +149,6 @@ fn settings_that_mean_nothing_leave_no_folder() {
     assert!(with(&|c| c.lr = f64::NAN).contains("learning rate must be positive and finite, got NaN"));
     assert!(with(&|c| c.clip = f64::INFINITY).contains("gradient norm must be positive and finite, got inf"));
     assert!(with(&|c| c.weight_decay = -1.0).contains("weight decay must be at least 0 and finite, got -1"));
+    assert!(with(&|c| c.epochs = u64::MAX).contains("more than can be counted"));
     assert!(!path.exists());
 }
