@@ -68,6 +68,7 @@ pub fn census<E: From<crate::Error>>(policy: &Policy, loss: impl Fn() -> Result<
     scope::run_in(&scope::capture(), || {
         scope::with_observer(observer, || {
             let loss = policy.run(&loss)?;
+            policy.check_layers()?;
             loss.backward().map(drop).map_err(|e| E::from(e.into()))
         })
     })?;

@@ -1,13 +1,21 @@
 //! [`Policy`]: which dtypes operators use, as a value. "Off" is one too.
 
+mod exceptions;
+mod rule;
+mod text;
+
 use std::sync::Arc;
 
-use binade_autograd::{CastPlan, CastRule, Var, scope};
-use binade_tensor::op::{Binary, NormKind, Numerics, PadMode, Resample};
-use binade_tensor::{DType, Error as TensorError, Op};
+use binade_autograd::scope::Stored;
+use binade_autograd::{CastRule, Var, scope};
+use binade_tensor::DType;
+use binade_tensor::op::{Custom, Numerics};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
+pub use exceptions::Exception;
+use exceptions::Met;
+use rule::Rule;
 
 /// A table from operators to numeric classes. Operators state a fact about themselves ([`Op::numerics`], which are PyTorch's CUDA
 /// lists); other systems judge some of them differently.
@@ -28,17 +36,6 @@ pub enum Table {
     PaddleOd,
     /// Everything in one dtype, batch norm's statistics apart: apex O2 and O3, jmp.
     Uniform,
-}
-
-/// An exception to the table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exception {
-    /// Operators by name, a glob: `softmax`, `*_loss`, `*`.
-    pub op: String,
-    /// Layers by dotted path, a glob: `head`, `blocks.*.norm`, `*`.
-    pub layer: String,
-    /// Their class.
-    pub class: Class,
 }
 
 /// What a policy does with an operator.
@@ -93,8 +90,12 @@ pub struct Policy {
     table: Table,
     /// The last that fits decides.
     exceptions: Vec<Exception>,
-    /// Dtype parameters should be stored in.
+    /// What they met: shared by clones, so that a copy in a [`crate::Training`] tells what this one would.
+    met: Met,
+    /// Dtype parameters are stored in.
     param: DType,
+    /// Whether batch norm's are f32 in any case.
+    f32_batch_norm: bool,
     /// Dtype of the model's result; `None` leaves it.
     output: Option<DType>,
     /// Whether gradients of weights stay f32 from the product on.
@@ -115,7 +116,9 @@ impl Policy {
         compute: None,
         table: Table::Torch,
         exceptions: Vec::new(),
+        met: Met::NOTHING,
         param: DType::F32,
+        f32_batch_norm: false,
         output: None,
         wgrad_f32: false,
         low_residual: false,
@@ -138,8 +141,8 @@ impl Policy {
         Policy::autocast(dtype).with_table(Table::TorchCpu)
     }
 
-    /// NVIDIA apex' optimisation levels 0 to 3: f32; autocast; an f16 model with f32 batch norm and master weights; f16 throughout.
-    /// Levels 2 and 3 want f16 parameters ([`Policy::param`]).
+    /// NVIDIA apex' optimisation levels 0 to 3: f32; autocast; an f16 model with f32 batch norm, result and master weights; f16 throughout.
+    /// Models for levels 2 and 3 are made with [`Policy::build`].
     ///
     /// # Errors
     /// [`Error::Policy`] for another level.
@@ -148,78 +151,52 @@ impl Policy {
         match level {
             0 => Ok(Policy::OFF),
             1 => Ok(half),
-            2 => Ok(Policy { param: DType::F16, output: Some(DType::F32), ..half.with_table(Table::Uniform) }),
+            2 => {
+                let half = half.with_table(Table::Uniform);
+                Ok(Policy { param: DType::F16, f32_batch_norm: true, output: Some(DType::F32), ..half })
+            }
             3 => Ok(Policy { param: DType::F16, ..half.with_table(Table::Uniform) }),
             other => Err(Error::Policy(format!("apex has the levels O0 to O3, not O{other}"))),
         }
     }
 
-    /// jmp's strings: `p=f32,c=bf16,o=f32` for parameters, computation and output, or one dtype for all three. What is missing follows:
-    /// parameters f32, computation as parameters, output as computation. `half` is f16.
+    /// With an exception for the operators and layers that match two globs; a later exception wins over an earlier one. What a layer holds is part of
+    /// it: `blocks.3` is the whole block.
     ///
-    /// Also the names `off`, `torch:f16`, `torch-cpu:bf16`, `apex:O1`, `paddle-o1:f16`, `paddle-o2:…`, `paddle-od:…`. After any of them
-    /// `,residual=low` is [`Policy::with_low_residual`].
+    /// Layers are known by the names of their parameters, which a model's parameters have once an optimiser, a state dict or a list of parameters was
+    /// made of it, else after [`assign_names`](binade_nn::Module::assign_names); without names its operators are refused. An operator without parameter
+    /// belongs to the layer that runs it where that says so ([`within`](binade_nn::Module::within), as the layers of this library do). A
+    /// tied parameter's operators match under each of its names.
     ///
     /// # Errors
-    /// [`Error::Policy`]: an unknown key, dtype or name.
-    pub fn parse(text: &str) -> Result<Policy> {
-        if let Some(rest) = text.strip_suffix(",residual=low") {
-            return Ok(Policy::parse(rest)?.with_low_residual());
-        }
-        let bad = |message: String| Error::Policy(format!("policy {text:?}: {message}"));
-        let dtype = |name: &str| match name.trim() {
-            "f32" | "float32" | "full" => Ok(DType::F32),
-            "f16" | "float16" | "half" => Ok(DType::F16),
-            "bf16" | "bfloat16" => Ok(DType::BF16),
-            other => Err(bad(format!("unknown dtype {other:?}; expected f32, f16 or bf16"))),
-        };
-        if text == "off" {
-            return Ok(Policy::OFF);
-        }
-        if let Some((name, setting)) = text.split_once(':') {
-            let table = match name {
-                "apex" => {
-                    let level = setting.trim_start_matches(['O', 'o']).parse().map_err(|_| bad("expected O0 to O3".into()))?;
-                    return Policy::apex(level);
-                }
-                "torch" => Table::Torch,
-                "torch-cpu" => Table::TorchCpu,
-                "paddle-o1" => Table::PaddleO1,
-                "paddle-o2" => Table::PaddleO2,
-                "paddle-od" => Table::PaddleOd,
-                other => return Err(bad(format!("unknown name {other:?}"))),
-            };
-            return Ok(Policy::autocast(dtype(setting)?).with_table(table));
-        }
-        let (mut param, mut compute, mut output) = (None, None, None);
-        if text.contains('=') {
-            for part in text.split(',') {
-                let (key, value) = part.split_once('=').ok_or_else(|| bad(format!("{part:?} is not KEY=DTYPE")))?;
-                match key.trim() {
-                    "p" | "params" => param = Some(dtype(value)?),
-                    "c" | "compute" => compute = Some(dtype(value)?),
-                    "o" | "output" => output = Some(dtype(value)?),
-                    other => return Err(bad(format!("unknown key {other:?}; expected p, c or o"))),
-                }
-            }
-        } else {
-            (param, compute, output) = (Some(dtype(text)?), Some(dtype(text)?), Some(dtype(text)?));
-        }
-        let param = param.unwrap_or(DType::F32);
-        let compute = compute.unwrap_or(param);
-        Ok(Policy { param, output: Some(output.unwrap_or(compute)), ..Policy::autocast(compute).with_table(Table::Uniform) })
+    /// [`Error::Policy`]: a malformed glob, or one that no operator matches. A layer that no model has is an error of [`crate::Training::step`] and
+    /// of [`Policy::check_layers`].
+    pub fn except(self, op: &str, layer: &str, class: Class) -> Result<Policy> {
+        exceptions::check(op, layer)?;
+        Ok(self.excepting(op, layer, class))
     }
 
-    /// With an exception for the operators and layers that match two globs; a later exception wins over an earlier one.
+    /// As [`Policy::except`], for an operator of your own.
     ///
     /// # Errors
     /// [`Error::Policy`]: a malformed glob.
-    pub fn except(mut self, op: &str, layer: &str, class: Class) -> Result<Policy> {
-        for glob in [op, layer] {
-            glob::Pattern::new(glob).map_err(|e| Error::Policy(format!("{glob:?}: {e}")))?;
-        }
+    pub fn except_custom(self, op: &Custom, layer: &str, class: Class) -> Result<Policy> {
+        exceptions::check("*", layer)?;
+        Ok(self.excepting(&glob::Pattern::escape(op.name()), layer, class))
+    }
+
+    fn excepting(mut self, op: &str, layer: &str, class: Class) -> Policy {
         self.exceptions.push(Exception { op: op.into(), layer: layer.into(), class });
-        Ok(self)
+        Policy { met: Met::fresh(), ..self }
+    }
+
+    /// Fails if an exception names a layer that no model has whose layers ran under this policy or a clone of it: after the first regions, a
+    /// mistyped name. [`crate::Training`] asks at each step.
+    ///
+    /// # Errors
+    /// [`Error::Policy`], with the layer meant if one is similar.
+    pub fn check_layers(&self) -> Result<()> {
+        self.met.check(&self.exceptions)
     }
 
     /// With gradients of weights kept in f32 from the product on. PyTorch rounds them to 16 bit first.
@@ -241,7 +218,7 @@ impl Policy {
         self.compute
     }
 
-    /// The dtype parameters should be stored in.
+    /// The dtype parameters are stored in. Autocast's own is f32.
     pub fn param(&self) -> DType {
         self.param
     }
@@ -251,7 +228,8 @@ impl Policy {
         self.output
     }
 
-    /// A model's result in the dtype the policy wants it in.
+    /// A model's result in the dtype the policy wants it in. Losses need no such cast: where the result is wanted in f32 they are computed and given
+    /// in f32.
     ///
     /// # Errors
     /// Out of memory.
@@ -262,14 +240,18 @@ impl Policy {
         }
     }
 
+    /// Runs `f`, which makes a model, with new parameters in the dtypes this policy stores them in. Optimisers keep f32 masters of 16-bit
+    /// parameters. Under a policy that stores parameters in 16 bit, operators refuse others.
+    pub fn build<T>(&self, f: impl FnOnce() -> T) -> T {
+        scope::with_stored(
+            Stored { params: self.param, batch_norm: if self.f32_batch_norm { DType::F32 } else { self.param } },
+            f,
+        )
+    }
+
     /// Runs `f` under this policy on the current thread. Regions nest; the policy before is restored on panic too.
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
-        let rule: Option<Arc<dyn CastRule>> = self.compute.map(|low| {
-            let compile = |e: &Exception| Some((glob::Pattern::new(&e.op).ok()?, glob::Pattern::new(&e.layer).ok()?, e.class));
-            let exceptions = self.exceptions.iter().filter_map(compile).collect();
-            let Policy { table, wgrad_f32, low_residual, .. } = *self;
-            Arc::new(Rule { low, table, exceptions, wgrad_f32, low_residual }) as Arc<dyn CastRule>
-        });
+        let rule = Rule::new(self).map(|rule| Arc::new(rule) as Arc<dyn CastRule>);
         scope::with_cast_rule(rule, f)
     }
 }
@@ -300,102 +282,7 @@ pub fn with_cast_inputs<T>(dtype: DType, ins: &[&Var], f: impl FnOnce(&[Var]) ->
     Ok(Policy::OFF.run(|| f(&ins)))
 }
 
-/// A policy with its globs compiled.
-#[derive(Debug)]
-struct Rule {
-    low: DType,
-    table: Table,
-    exceptions: Vec<(glob::Pattern, glob::Pattern, Class)>,
-    wgrad_f32: bool,
-    low_residual: bool,
-}
-
 /// Floats autocast may change: f64 stays.
 fn eligible(dtype: DType) -> bool {
     dtype.is_float() && dtype != DType::F64
-}
-
-impl Table {
-    /// The class of an operator.
-    pub fn class(self, op: &Op, low: DType) -> Class {
-        let torch = Class::from(op.numerics());
-        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
-        // Paddle's bf16 black list is empty.
-        let black = low == DType::F16
-            && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || matches!(op.name(), "square" | "mean" | "atanh"));
-        match self {
-            Table::Torch => torch,
-            Table::TorchCpu => match op {
-                Op::Cat { .. } => Class::Promote,
-                Op::Loss { .. } if torch == Class::Banned => Class::F32,
-                Op::Loss { .. } | Op::CrossEntropy(_) => torch,
-                Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
-                Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
-                    Class::Lower
-                }
-                Op::Custom(_) => torch,
-                _ if op.name() == "prelu" => Class::Lower,
-                _ => Class::Neutral,
-            },
-            Table::PaddleO1 | Table::PaddleO2 | Table::PaddleOd if contraction => Class::Lower,
-            Table::PaddleO1 if black => Class::F32,
-            Table::PaddleO1 => Class::Neutral,
-            Table::PaddleO2 if black => Class::F32,
-            Table::PaddleOd => Class::F32,
-            Table::PaddleO2 | Table::Uniform => match op {
-                Op::Norm(norm) if matches!(norm.kind, NormKind::Batch | NormKind::Fixed) => Class::Neutral,
-                _ => Class::Lower,
-            },
-        }
-    }
-}
-
-impl CastRule for Rule {
-    fn plan(&self, op: &Op, ins: &[DType]) -> binade_tensor::Result<CastPlan> {
-        let low = self.low;
-        let any = ins.iter().copied().any(eligible);
-        let exception = if self.exceptions.is_empty() {
-            None
-        } else {
-            let path = scope::path();
-            let fits = |e: &&(glob::Pattern, glob::Pattern, Class)| e.0.matches(op.name()) && e.1.matches(&path);
-            self.exceptions.iter().rev().find(fits).map(|e| e.2)
-        };
-        let mixed_sum = matches!(op, Op::Binary(Binary::Add))
-            && matches!(*ins, [a, b] if (a == low || b == low) && (a == DType::F32 || b == DType::F32));
-        if self.low_residual && exception.is_none() && mixed_sum {
-            return Ok(CastPlan { inputs: None, output: Some(low) });
-        }
-        let class = exception.unwrap_or_else(|| self.table.class(op, low));
-        Ok(match class {
-            Class::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
-            // Widening is exact: the kernel reads 16 bit, and only the result says f32.
-            Class::F32 if any && !ins.contains(&DType::F64) => CastPlan { inputs: None, output: Some(DType::F32) },
-            Class::F32Out if ins.first().copied().is_some_and(eligible) => CastPlan { inputs: None, output: Some(DType::F32) },
-            Class::Promote => {
-                if let Some(&odd) = ins.iter().find(|&&d| eligible(d) && d != low && d != DType::F32) {
-                    return Err(TensorError::DType {
-                        op: op.name(),
-                        expected: format!("f32 and {low} tensors inside autocast to {low}; cast the {odd} tensor first"),
-                        dtypes: ins.to_vec(),
-                    });
-                }
-                let wide = ins.contains(&DType::F32);
-                CastPlan { inputs: None, output: any.then_some(if wide { DType::F32 } else { low }) }
-            }
-            Class::Banned if any => {
-                return Err(TensorError::Argument {
-                    op: op.name(),
-                    message: format!(
-                        "unsafe inside autocast to {low}: its logarithms need f32; use binary_cross_entropy_with_logits, or disable autocast around it"
-                    ),
-                });
-            }
-            Class::Lower | Class::F32 | Class::F32Out | Class::Neutral | Class::Banned => CastPlan::default(),
-        })
-    }
-
-    fn wide_weight_gradients(&self) -> bool {
-        self.wgrad_f32
-    }
 }

@@ -1,6 +1,6 @@
 //! [`preflight`]: what a model's numbers would lose in each 16-bit format, found by one step in f32.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -10,10 +10,10 @@ use binade_nn::Module;
 use binade_tensor::{Array, DType};
 use serde::{Deserialize, Serialize};
 
-use crate::{Dynamic, LossScale, Policy, Result};
+use crate::{Class, Dynamic, LossScale, Policy, Result, Table};
 
 /// What a tensor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A parameter.
@@ -112,6 +112,8 @@ pub struct Row {
     pub role: Role,
     /// Their magnitudes.
     pub range: Range,
+    /// Whether autocast to f16 has some of them in f16: as results, or cast for an operator that takes them. A sum or a loss stays in f32.
+    pub in_f16: bool,
 }
 
 /// What [`preflight`] found.
@@ -167,49 +169,80 @@ impl Preflight {
 /// # Errors
 /// The closure fails.
 pub fn preflight<E: From<crate::Error>>(model: &impl Module, loss: impl Fn() -> Result<Var, E>) -> Result<Preflight, E> {
-    type Key = (Role, String, String);
-    let ranges = Arc::new(Mutex::new((Vec::<Key>::new(), BTreeMap::<Key, Range>::new())));
-    let note = |ranges: &Mutex<(Vec<Key>, BTreeMap<Key, Range>)>, key: Key, array: &Array| {
-        let mut ranges = ranges.lock().unwrap_or_else(|e| e.into_inner());
-        let (order, map) = &mut *ranges;
-        if !map.contains_key(&key) {
-            order.push(key.clone());
-        }
-        map.entry(key).or_default().add(&array.to_f64_vec().unwrap_or_default());
-    };
-    model.assign_names();
+    let mut weights = Seen::default();
     for (name, param) in model.named_parameters() {
-        note(&ranges, (Role::Weight, name, String::new()), param.array());
+        weights.note(Role::Weight, &name, "", param.array(), true);
     }
-    let sink = ranges.clone();
-    let observer: scope::Observer = Arc::new(move |event: &Event<'_>| {
-        let out = &event.outs[0];
-        // A view has the numbers of what it views.
-        let view = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
-        if !view && out.dtype().is_float() {
-            let role = if event.phase == Phase::Forward { Role::Activation } else { Role::Gradient };
-            note(&sink, (role, event.path.to_string(), event.op.name().to_string()), out);
-        }
-    });
+    let seen = Arc::new(Mutex::new(weights));
+    let sink = seen.clone();
+    let observer: scope::Observer = Arc::new(move |event: &Event<'_>| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
     scope::run_in(&scope::capture(), || {
         scope::with_observer(observer, || {
             let loss = Policy::OFF.run(&loss)?;
             loss.backward().map(drop).map_err(|e| E::from(e.into()))
         })
     })?;
-    let (order, mut map) = std::mem::take(&mut *ranges.lock().unwrap_or_else(|e| e.into_inner()));
-    let row = |key: Key| {
-        let range = map.remove(&key).unwrap_or_default();
-        let (role, layer, op) = key;
-        Row { layer, op, role, range }
-    };
-    let rows = order.into_iter().map(row).collect();
+    let rows = std::mem::take(&mut *seen.lock().unwrap_or_else(|e| e.into_inner())).rows;
     Ok(judge(Preflight { rows, recommended: String::new(), loss_scale: None, why: String::new() }))
+}
+
+/// The rows so far, and what autocast to f16 would make of results.
+#[derive(Default)]
+struct Seen {
+    rows: Vec<Row>,
+    index: HashMap<(Role, String, String), usize>,
+    /// Of a storage, the dtype it would have, and its row.
+    would_be: HashMap<u64, (DType, usize)>,
+}
+
+impl Seen {
+    /// Adds numbers to their row.
+    fn note(&mut self, role: Role, layer: &str, op: &str, array: &Array, in_f16: bool) -> usize {
+        let at = *self.index.entry((role, layer.into(), op.into())).or_insert(self.rows.len());
+        if at == self.rows.len() {
+            self.rows.push(Row { layer: layer.into(), op: op.into(), role, range: Range::default(), in_f16: false });
+        }
+        self.rows[at].in_f16 |= in_f16;
+        self.rows[at].range.add(&array.to_f64_vec().unwrap_or_default());
+        at
+    }
+
+    fn see(&mut self, event: &Event<'_>) {
+        let out = &event.outs[0];
+        // A view has the numbers of what it views.
+        let view = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
+        if view || !out.dtype().is_float() {
+            return;
+        }
+        let (layer, op) = (event.path, event.op.name());
+        if event.phase == Phase::Backward {
+            self.note(Role::Gradient, layer, op, out, true);
+            return;
+        }
+        let would_be = |a: &&Array| self.would_be.get(&a.storage().id()).map_or(a.dtype(), |(dtype, _)| *dtype);
+        let dtypes: Vec<DType> = event.ins.iter().map(would_be).collect();
+        let class = Table::Torch.class(event.op, DType::F16);
+        let dtype = match class {
+            Class::Lower => DType::F16,
+            Class::F32 | Class::F32Out | Class::Banned => DType::F32,
+            Class::Promote | Class::Neutral => event.op.natural_dtype(&dtypes),
+        };
+        if class == Class::Lower {
+            let rows = event.ins.iter().filter_map(|a| self.would_be.get(&a.storage().id()));
+            rows.for_each(|&(_, row)| self.rows[row].in_f16 = true);
+        }
+        let row = self.note(Role::Activation, layer, op, out, dtype == DType::F16);
+        self.would_be.insert(out.storage().id(), (dtype, row));
+    }
 }
 
 /// Fills in the recommendation.
 fn judge(found: Preflight) -> Preflight {
-    let wide = found.rows.iter().filter(|r| r.role != Role::Gradient).max_by(|a, b| a.range.max_abs.total_cmp(&b.range.max_abs));
+    let wide = found
+        .rows
+        .iter()
+        .filter(|r| r.role != Role::Gradient && r.in_f16)
+        .max_by(|a, b| a.range.max_abs.total_cmp(&b.range.max_abs));
     let gradients = found.total(Role::Gradient);
     // Four binades are left for what training will change.
     if let Some(row) = wide.filter(|r| r.range.f16_headroom() < 4.0) {

@@ -170,6 +170,7 @@ impl Training {
         let policy = self.policy.clone();
         let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
         let value = self.policy.run(loss)?;
+        self.policy.check_layers()?;
         let stats = value.array().device().memory();
         let saved_bytes = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let loss_value = value.item().map_err(Error::from)?;

@@ -119,6 +119,22 @@ fn test_grad_scaling_accumulation() {
 }
 
 #[test]
+fn gradients_of_16_bit_weights_are_accumulated_in_f32() {
+    // In bf16 each of the small ones is lost beside 1.
+    for (dtype, small) in [(DType::BF16, 2f64.powi(-9)), (DType::F16, 2f64.powi(-12))] {
+        let param = Param::new(full(dtype, &[1], 1.0));
+        let part = |value: f64| {
+            let mut g = Gradients::default();
+            g.insert(param.id(), full(dtype, &[1], value));
+            g
+        };
+        let mut sum = part(1.0);
+        (0..64).for_each(|_| sum.add(part(small)).unwrap());
+        assert_eq!(sum.by_id(param.id()).unwrap().item().unwrap(), 1.0 + 64.0 * small, "{dtype}");
+    }
+}
+
+#[test]
 fn test_grad_scaling_clipping() {
     // Clipped after unscaling, the result is that of f32 without scaling.
     let clipped = |scale: f64| {

@@ -85,7 +85,7 @@ fn jmps_strings_follow_its_rules() {
     assert_eq!(of("p=f32,c=f16,o=f32"), (f32, Some(f16), Some(f32)));
     assert_eq!(of("c=bfloat16"), (f32, Some(bf16), Some(bf16)));
     assert_eq!(of("p=half"), (f16, Some(f16), Some(f16)));
-    assert_eq!(of("params=float32,compute=f32,output=f16"), (f32, None, Some(f16)));
+    assert_eq!(of("params=float16,compute=f32,output=full"), (f16, None, Some(f32)));
     assert_eq!(of("bf16"), (bf16, Some(bf16), Some(bf16)));
     assert_eq!(of("off"), (f32, None, None));
     assert_eq!(Policy::parse("torch-cpu:bf16").unwrap(), Policy::torch_cpu(bf16));
@@ -151,6 +151,63 @@ fn no_tensor_is_cast_twice_in_a_region() {
     for id in weights {
         assert_eq!(casts.iter().filter(|(from, _)| *from == id).count(), 1, "{casts:?}");
     }
+}
+
+#[test]
+fn an_activation_is_cast_once_for_all_its_uses_in_a_region() {
+    use std::sync::{Arc, Mutex};
+    let attend = binade_nn::MultiHeadAttention::new(8, 2, 0.0).unwrap();
+    let (x, y) = (leaf(&[1, 3, 8]).detach(), leaf(&[8, 3]));
+    let product = || Ok(x.reshape(&[3, 8])?.matmul(&y)?.matmul(&y.transpose(0, 1)?)?);
+    let attention = || attend.forward(&x, &x, None, false);
+    type Forward<'a> = &'a dyn Fn() -> binade_nn::Result<Var>;
+    let forwards: [(Forward<'_>, usize); 2] = [(&attention, 1), (&product, 1)];
+    for (forward, uses) in forwards {
+        for grad in [true, false] {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let sink = seen.clone();
+            let observer: scope::Observer = Arc::new(move |event| {
+                if let binade_tensor::Op::Cast(_) = event.op {
+                    sink.lock().unwrap().push(event.ins[0].storage().id());
+                }
+            });
+            let run = || autocast(DType::F16, || (forward().unwrap(), forward().unwrap()));
+            let (first, again) = scope::with_observer(observer, || if grad { run() } else { no_grad(run) });
+            assert_eq!(bits(first.array()), bits(again.array()));
+            let id = x.array().storage().id();
+            assert_eq!(seen.lock().unwrap().iter().filter(|&&from| from == id).count(), uses);
+        }
+    }
+}
+
+#[test]
+fn an_activation_changed_inside_a_region_is_cast_anew() {
+    let (x, w) = (leaf(&[2, 2]).detach(), leaf(&[2, 2]));
+    autocast(DType::F16, || {
+        let before = bits(x.matmul(&w).unwrap().array());
+        x.array().copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap()).unwrap();
+        assert_ne!(bits(x.matmul(&w).unwrap().array()), before);
+    });
+}
+
+#[test]
+fn preflight_recommends_by_what_autocast_would_have_in_f16() {
+    use binade_amp::preflight::preflight;
+    let net = scope::with_key(5, 0, || Linear::new(4, 4)).unwrap();
+    let x = leaf(&[2000, 4]).detach();
+    let recommended = |loss: &dyn Fn() -> binade_nn::Result<Var>| {
+        let found = preflight(&net, || -> binade_amp::Result<Var> { Ok(loss()?) }).unwrap();
+        (found.recommended, found.why)
+    };
+    // A sum is f32 under autocast, so that it may pass 65504.
+    let summed = recommended(&|| Ok((&net.forward(&x)?.square()? * 1000.0)?.sum(&[], false)?));
+    assert_eq!(summed.0, "f16", "{}", summed.1);
+    // An activation in f16 may not.
+    let wide = recommended(&|| Ok((&net.forward(&x)? * 1e6)?.mean(&[], false)?));
+    assert_eq!(wide.0, "bf16");
+    // Nor may an f32 result that a product takes.
+    let taken = recommended(&|| Ok(net.forward(&(&x * 9.0)?.exp()?)?.log()?.mean(&[], false)?));
+    assert!(taken.0 == "bf16" && taken.1.contains("exp"), "{}", taken.1);
 }
 
 #[test]

@@ -21,6 +21,15 @@ pub fn apply(op: Op, ins: &[&Var]) -> Result<Var> {
 /// # Errors
 /// As [`apply`].
 pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
+    let Some(place) = ins.iter().find_map(|v| v.place()) else { return apply_here(op, ins) };
+    // What only moves or rounds a parameter is still the parameter.
+    let moves = matches!(op, Op::View(_) | Op::Copy | Op::Cast(_) | Op::StochasticCast { .. });
+    let (var, outs) = scope::within(place, || apply_here(op, ins))?;
+    Ok((if moves { var.at(Some(place.clone())) } else { var }, outs))
+}
+
+/// Applies an operator in the layer that the scope is in.
+fn apply_here(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     let dtypes: SmallVec<[DType; 4]> = ins.iter().map(|v| v.array().dtype()).collect();
     let plan = match (scope::rule(), &op) {
         // Casts and views mean what they say, whatever the policy.
@@ -41,20 +50,18 @@ pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     run_planned(op, &ins, plan.and_then(|p| p.output), &dtypes)
 }
 
-/// Casts an input of `op` to a narrower dtype. The cast of a leaf (or of a view of a leaf: a transposed weight) is left to the operator if it rounds as it
-/// reads; used again, it is made and cached with the leaf's storage until the outermost region ends. The node is recorded for each use, so gradients
-/// of all uses meet in the leaf's own dtype.
+/// Casts an input of `op` to a narrower dtype, once per value and region: the cast is cached with the value's storage until that is freed or the
+/// outermost region ends. The cast of a leaf (or of a view of a leaf: a transposed weight) is left to the operator if it rounds as it reads, and made
+/// when it is used again. The node is recorded for each use, so gradients of all uses meet in the value's own dtype.
 fn narrow(op: &Op, var: &Var, dtype: DType) -> Result<Var> {
     let array = var.array();
-    // Under no_grad a view of a parameter has no node, but its memory says what it is.
-    if !var.node().is_some_and(|n| n.is_leaf_view()) && array.storage().class() != Class::Weights {
-        return apply(Op::Cast(dtype), &[var]);
-    }
     let storage = array.storage();
+    // Under no_grad a view of a parameter has no node, but its memory says what it is.
+    let weight = var.node().is_some_and(|n| n.is_leaf_view()) || storage.class() == Class::Weights;
     let value = match storage.derived(dtype, array.layout()) {
         Some(value) => value,
         // An observer sees every cast.
-        None if op.rounds_as_it_reads() && !scope::is_observed() && storage.is_new(dtype, array.layout()) => {
+        None if weight && op.rounds_as_it_reads() && !scope::is_observed() && storage.is_new(dtype, array.layout()) => {
             scope::note_cached(storage);
             array.cast_when_read(dtype, Class::Casts)?
         }
@@ -66,7 +73,7 @@ fn narrow(op: &Op, var: &Var, dtype: DType) -> Result<Var> {
             value
         }
     };
-    let wide = scope::rule().is_some_and(|rule| rule.wide_weight_gradients());
+    let wide = weight && scope::rule().is_some_and(|rule| rule.wide_weight_gradients());
     let gradient = if wide { Meta { dtype: var.dtype(), ..value.meta() } } else { value.meta() };
     Ok(record(Op::Cast(dtype), &[var], std::slice::from_ref(&value), value.clone(), gradient))
 }

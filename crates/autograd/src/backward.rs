@@ -125,7 +125,7 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
     front.at(root).add(seed)?;
     while let Some((node, received)) = front.next() {
         if let Kind::Op { path, .. } = &node.kind {
-            scope::enter_path(path);
+            scope::show_path(path);
         }
         let mut gradient = received.total(&node.out)?;
         let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());

@@ -20,7 +20,7 @@ use crate::{Result, Var, no_grad, scope};
 pub fn checkpoint(f: impl Fn(&[Var]) -> Result<Var> + Send + Sync + 'static, ins: &[&Var]) -> Result<Var> {
     let surrounding = scope::capture();
     let f: Recompute = Arc::new(f);
-    let given: SmallVec<[Var; 3]> = ins.iter().map(|v| (*v).clone()).collect();
+    let given: SmallVec<[Var; 3]> = ins.iter().map(|v| (*v).clone().at(None)).collect();
     if !scope::is_grad_enabled() {
         return f(&given);
     }

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
-use binade_tensor::{Array, Key, Op, Storage};
+use binade_tensor::{Array, DType, Key, Op, Storage};
 
-use crate::{CastRule, Result};
+use crate::{CastRule, Place, Result};
 
 /// A change that waits for the step's outcome: BatchNorm's running statistics.
 type Deferred = Arc<dyn Fn() -> Result<()> + Send + Sync>;
@@ -39,6 +39,20 @@ pub struct Event<'a> {
 /// Sees every operator that runs.
 pub type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
+/// Dtypes that new parameters are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Of all but batch norm's.
+    pub params: DType,
+    /// Of batch norm's.
+    pub batch_norm: DType,
+}
+
+impl Stored {
+    /// As models are made by default.
+    pub const F32: Stored = Stored { params: DType::F32, batch_norm: DType::F32 };
+}
+
 /// What surrounds an operator.
 #[derive(Clone)]
 pub struct Scope {
@@ -48,7 +62,11 @@ pub struct Scope {
     train: bool,
     phase: Phase,
     key: Key,
+    /// Path of the layer, for messages.
     path: Arc<str>,
+    /// The layer itself, in forward passes.
+    place: Option<Place>,
+    stored: Stored,
     deferred: Vec<Deferred>,
     /// Storages whose casts are cached for the outermost region with a cast rule.
     cached: Vec<Weak<Storage>>,
@@ -64,6 +82,8 @@ impl Default for Scope {
             phase: Phase::Forward,
             key: Key::default(),
             path: Arc::from(""),
+            place: None,
+            stored: Stored::F32,
             deferred: Vec::new(),
             cached: Vec::new(),
         }
@@ -178,9 +198,21 @@ pub(crate) fn is_observed() -> bool {
 
 /// Runs `f` as part of a backward pass.
 pub(crate) fn in_backward<T>(f: impl FnOnce() -> T) -> T {
-    let before = with(|s| std::mem::replace(&mut s.phase, Phase::Backward));
-    let _restore = Restore(move |s| s.phase = before);
+    let mut before = with(|s| (std::mem::replace(&mut s.phase, Phase::Backward), s.path.clone(), s.place.take()));
+    let _restore = Restore(move |s| {
+        s.phase = before.0;
+        (s.path, s.place) = (before.1.clone(), before.2.take());
+    });
     f()
+}
+
+/// Notes whose gradient a backward pass computes now. The pass as a whole restores what was there.
+pub(crate) fn show_path(path: &Arc<str>) {
+    with(|s| {
+        if !Arc::ptr_eq(&s.path, path) {
+            s.path = path.clone();
+        }
+    });
 }
 
 /// A copy of this thread's scope, without the deferred changes.
@@ -219,18 +251,36 @@ pub fn next_key() -> Key {
     })
 }
 
-/// The path of the layer whose parameter was used last; empty outside a model.
+/// The path of the layer that operators belong to now; empty outside a model.
 pub fn path() -> Arc<str> {
     with(|s| s.path.clone())
 }
 
-/// Notes that a parameter of that path is used: operators from here on belong to its layer.
-pub fn enter_path(path: &Arc<str>) {
-    with(|s| {
-        if !Arc::ptr_eq(&s.path, path) {
-            s.path = path.clone();
-        }
+/// The layer that operators belong to now; `None` outside a model.
+pub fn place() -> Option<Place> {
+    with(|s| s.place.clone())
+}
+
+/// Runs `f` with new parameters stored in these dtypes.
+pub fn with_stored<T>(stored: Stored, f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.stored, stored));
+    let _restore = Restore(move |s| s.stored = before);
+    f()
+}
+
+/// The dtypes that new parameters are stored in.
+pub fn stored() -> Stored {
+    with(|s| s.stored)
+}
+
+/// Runs `f` as part of a layer: operators inside that take no parameter belong to it. It is left when `f` ends.
+pub fn within<T>(place: &Place, f: impl FnOnce() -> T) -> T {
+    let mut before = with(|s| (std::mem::replace(&mut s.path, place.path().clone()), s.place.replace(place.clone())));
+    let _restore = Restore(move |s| {
+        std::mem::swap(&mut s.path, &mut before.0);
+        s.place = before.1.take();
     });
+    f()
 }
 
 /// Adds a change that [`commit`] makes and [`discard`] forgets.
@@ -264,5 +314,11 @@ pub(crate) fn rule() -> Option<Arc<dyn CastRule>> {
 
 /// Notes that casts of a storage are cached until the outermost region ends.
 pub(crate) fn note_cached(storage: &Arc<Storage>) {
-    with(|s| s.cached.push(Arc::downgrade(storage)));
+    with(|s| {
+        // A region may be a whole training: what is gone is forgotten whenever the list would grow.
+        if s.cached.len() == s.cached.capacity() {
+            s.cached.retain(|storage| storage.strong_count() > 0);
+        }
+        s.cached.push(Arc::downgrade(storage));
+    });
 }

@@ -6,7 +6,7 @@ use binade_tensor::{Array, DType, Shape};
 
 use crate::node::{Kind, LeafId, Node};
 use crate::saved::{Again, Saved};
-use crate::{Error, Gradients, Result, backward};
+use crate::{Error, Gradients, Place, Result, backward};
 
 /// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
 #[derive(Clone)]
@@ -15,12 +15,14 @@ pub struct Var {
     node: Option<Arc<Node>>,
     /// How the value is computed again, if it need not be saved.
     again: Option<Arc<Again>>,
+    /// Of a parameter and its views: the layer that operators on it belong to.
+    place: Option<Place>,
 }
 
 impl Var {
     /// A tensor without gradient: data.
     pub fn constant(array: Array) -> Var {
-        Var { array, node: None, again: None }
+        Var { array, node: None, again: None, place: None }
     }
 
     /// A leaf: backward returns its gradient.
@@ -32,15 +34,25 @@ impl Var {
     pub fn new_leaf(array: Array) -> (Var, LeafId) {
         let id = LeafId::new();
         let node = Node::new(Kind::Leaf(id), array.meta());
-        (Var { array, node: Some(node), again: None }, id)
+        (Var { array, node: Some(node), again: None, place: None }, id)
     }
 
     pub(crate) fn with_node(array: Array, node: Arc<Node>) -> Var {
-        Var { array, node: Some(node), again: None }
+        Var { array, node: Some(node), again: None, place: None }
     }
 
     pub(crate) fn with_again(self, again: Option<Arc<Again>>) -> Var {
         Var { again, ..self }
+    }
+
+    /// As a parameter of a layer: operators that take it, or a view of it, belong to that layer.
+    #[must_use]
+    pub fn at(self, place: Option<Place>) -> Var {
+        Var { place, ..self }
+    }
+
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     /// What keeps the value for the backward pass.

@@ -72,7 +72,7 @@ impl Layer for BasicBlock {
             Some(Shortcut { conv, norm }) => norm.forward(&conv.forward(x)?)?,
             None => x.clone(),
         };
-        Ok((&h + &x)?.unary(Relu)?)
+        self.within(|| Ok((&h + &x)?.unary(Relu)?))
     }
 }
 

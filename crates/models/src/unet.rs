@@ -53,12 +53,14 @@ impl ResBlock {
 
     /// `time` is SiLU of the time's embedding, `[N, features]`.
     fn forward(&self, x: &Var, time: &Var) -> Result<Var> {
-        let h = self.c1.forward(&self.n1.forward_act(x, Silu)?)?;
-        let h = (&h + &self.time.forward(time)?.unsqueeze(2)?.unsqueeze(3)?)?;
-        let h = self.c2.forward(&self.n2.forward_act(&h, Silu)?)?;
-        Ok(match &self.skip {
-            Some(skip) => (&h + &skip.forward(x)?)?,
-            None => (&h + x)?,
+        self.within(|| {
+            let h = self.c1.forward(&self.n1.forward_act(x, Silu)?)?;
+            let h = (&h + &self.time.forward(time)?.unsqueeze(2)?.unsqueeze(3)?)?;
+            let h = self.c2.forward(&self.n2.forward_act(&h, Silu)?)?;
+            Ok(match &self.skip {
+                Some(skip) => (&h + &skip.forward(x)?)?,
+                None => (&h + x)?,
+            })
         })
     }
 }
@@ -88,8 +90,10 @@ impl Layer for AttentionBlock {
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?.permute(&[0, 2, 3, 1])?.reshape(&[n, h * w, 3, c])?;
         let qkv = qkv.transpose(1, 2)?; // (N, 3, HW, C)
         let part = |i: usize| qkv.narrow(1, i, 1);
-        let y = part(0)?.attention(&part(1)?, &part(2)?, Attention::default())?; // (N, 1, HW, C)
-        Ok((x + &self.proj.forward(&y.reshape(&[n, h, w, c])?.permute(&[0, 3, 1, 2])?)?)?)
+        self.within(|| {
+            let y = part(0)?.attention(&part(1)?, &part(2)?, Attention::default())?; // (N, 1, HW, C)
+            Ok((x + &self.proj.forward(&y.reshape(&[n, h, w, c])?.permute(&[0, 3, 1, 2])?)?)?)
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! [`Module`]: a struct whose parameters and buffers can be visited by name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use binade_autograd::{Layers, Place, scope};
 
 use crate::{Buffer, Param};
 
@@ -11,16 +14,24 @@ pub trait Module {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>);
 
     /// Parameters with their names, in order of the fields. A tied parameter is listed under each of its names.
+    ///
+    /// Each parameter learns its names, by which policies and messages know its layer: so do those of a model that an optimiser or a state dict is
+    /// made of. The longer of two names stands: what a whole calls `head.weight` is not renamed by a list of the head's own parameters. A layer
+    /// of several models has a name in each.
     fn named_parameters(&self) -> Vec<(String, Param)> {
-        let mut out = Vec::new();
-        self.visit("", &mut Visitor { param: &mut |name, p| out.push((name.to_string(), p.clone())), buffer: &mut |_, _| {} });
+        let mut out: Vec<(String, Param)> = Vec::new();
+        self.visit("", &mut Visitor::new(&mut |name, p| out.push((name.to_string(), p.clone())), &mut |_, _| {}));
+        let mut layers = layers(out.iter().map(|(name, _)| name.as_str()));
+        for (name, param) in &out {
+            layers = param.set_name(name, layers);
+        }
         out
     }
 
     /// Buffers with their names.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
         let mut out = Vec::new();
-        self.visit("", &mut Visitor { param: &mut |_, _| {}, buffer: &mut |name, b| out.push((name.to_string(), b.clone())) });
+        self.visit("", &mut Visitor::new(&mut |_, _| {}, &mut |name, b| out.push((name.to_string(), b.clone()))));
         out
     }
 
@@ -35,12 +46,37 @@ pub trait Module {
         self.parameters().iter().map(|p| p.array().numel()).sum()
     }
 
-    /// Tells every parameter its name, so that errors and reports can name layers. Optimisers and state dicts call it.
+    /// Tells every parameter its names ([`Module::named_parameters`]), for a model that is neither trained nor saved: policies with exceptions by
+    /// layer need them.
     fn assign_names(&self) {
-        for (name, param) in self.named_parameters().into_iter().rev() {
-            param.set_name(&name);
+        let _named = self.named_parameters();
+    }
+
+    /// The layer that this module is in the models that hold it, from the names of its first parameter; `None` without parameters.
+    fn place(&self) -> Option<Place> {
+        let mut place = None;
+        let (param, buffer) = (&mut |name: &str, p: &Param| place = p.place_above(name), &mut |_: &str, _: &Buffer| {});
+        self.visit("", &mut Visitor { first_only: true, ..Visitor::new(param, buffer) });
+        place
+    }
+
+    /// Runs `f` as part of this module: operators inside that take no parameter of a layer of their own belong to it, for policies and messages.
+    fn within<T>(&self, f: impl FnOnce() -> T) -> T
+    where
+        Self: Sized,
+    {
+        match self.place() {
+            Some(place) => scope::within(&place, f),
+            None => f(),
         }
     }
+}
+
+/// Every layer of a model whose parameters have these names, and what holds it.
+fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Layers {
+    let above = |name: &'a str| name.match_indices('.').map(move |(dot, _)| &name[..dot]);
+    let all: BTreeSet<&str> = names.flat_map(above).collect();
+    all.into_iter().map(Arc::from).collect()
 }
 
 /// Receives parameters and buffers by name.
@@ -49,18 +85,33 @@ pub struct Visitor<'a> {
     pub param: &'a mut dyn FnMut(&str, &Param),
     /// Called for each buffer.
     pub buffer: &'a mut dyn FnMut(&str, &Buffer),
+    /// Whether nothing is visited after the first parameter.
+    first_only: bool,
+    done: bool,
 }
 
-impl Visitor<'_> {
+impl<'a> Visitor<'a> {
+    /// Of everything.
+    pub fn new(param: &'a mut dyn FnMut(&str, &Param), buffer: &'a mut dyn FnMut(&str, &Buffer)) -> Visitor<'a> {
+        Visitor { param, buffer, first_only: false, done: false }
+    }
+
     /// `prefix.name`, or `name` at the root.
     pub fn join(&self, prefix: &str, name: impl std::fmt::Display) -> String {
-        if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") }
+        match (self.done, prefix.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => name.to_string(),
+            (false, false) => format!("{prefix}.{name}"),
+        }
     }
 }
 
 impl Module for Param {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        (visitor.param)(prefix, self);
+        if !visitor.done {
+            visitor.done = visitor.first_only;
+            (visitor.param)(prefix, self);
+        }
     }
 }
 

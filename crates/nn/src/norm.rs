@@ -103,7 +103,7 @@ impl InstanceNorm {
 impl Layer for InstanceNorm {
     fn forward(&self, x: &Var) -> Result<Var> {
         let (weight, bias) = (self.weight.as_ref().map(Param::var), self.bias.as_ref().map(Param::var));
-        Ok(x.instance_norm(weight.as_ref().zip(bias.as_ref()), self.eps)?)
+        self.within(|| Ok(x.instance_norm(weight.as_ref().zip(bias.as_ref()), self.eps)?))
     }
 }
 
@@ -174,10 +174,9 @@ impl BatchNorm2d {
     /// # Errors
     /// The shape is too large.
     pub fn new(channels: usize) -> Result<BatchNorm2d> {
-        let (weight, bias) = affine(&[channels])?;
         Ok(BatchNorm2d {
-            weight,
-            bias,
+            weight: Param::init_batch_norm(channels, 1.0)?,
+            bias: Param::init_batch_norm(channels, 0.0)?,
             running_mean: Buffer::new(Init::Constant(0.0).array(&[channels])?),
             running_var: Buffer::new(Init::Constant(1.0).array(&[channels])?),
             num_batches_tracked: Buffer::new(Array::full(&Device::cpu(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),

@@ -1,10 +1,10 @@
 //! [`Param`] and [`Buffer`]: handles to the tensors a module owns.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use binade_autograd::{LeafId, Var, scope};
-use binade_tensor::{Array, DType, Shape};
+use binade_autograd::{Layers, LeafId, Name, Place, StoredAs, Var, scope};
+use binade_tensor::{Array, Class, DType, Shape};
 
 use crate::{Init, Result};
 
@@ -16,42 +16,57 @@ pub struct Param(Arc<Inner>);
 struct Inner {
     leaf: Var,
     id: LeafId,
-    /// Path of the layer that owns it, empty until named.
-    layer: RwLock<Arc<str>>,
+    names: RwLock<Names>,
     trainable: AtomicBool,
+}
+
+/// What models call a parameter.
+#[derive(Debug)]
+struct Names {
+    /// Dotted names with the layers of the model that uses them, none of which is the end of another.
+    full: Vec<(Arc<str>, Layers)>,
+    /// The layer that holds it, by those names.
+    place: Place,
 }
 
 impl Param {
     /// A parameter with the given values.
     pub fn new(array: Array) -> Param {
         let (leaf, id) = Var::new_leaf(array);
-        Param(Arc::new(Inner { leaf, id, layer: RwLock::new(Arc::from("")), trainable: AtomicBool::new(true) }))
+        Param::around(leaf, id, false)
+    }
+
+    fn around(leaf: Var, id: LeafId, batch_norm: bool) -> Param {
+        let stored = StoredAs { dtype: leaf.dtype(), batch_norm };
+        let names = RwLock::new(Names { full: Vec::new(), place: Place::new(Vec::new(), Some(stored)) });
+        Param(Arc::new(Inner { leaf, id, names, trainable: AtomicBool::new(true) }))
     }
 
     /// A parameter around an existing leaf; `None` if the tensor is no leaf.
     pub fn from_leaf(leaf: &Var) -> Option<Param> {
-        let id = leaf.leaf_id()?;
-        Some(Param(Arc::new(Inner {
-            leaf: leaf.clone(),
-            id,
-            layer: RwLock::new(Arc::from("")),
-            trainable: AtomicBool::new(true),
-        })))
+        Some(Param::around(leaf.clone(), leaf.leaf_id()?, false))
     }
 
-    /// An f32 parameter on the CPU with initial values drawn from the scope's stream.
+    /// A parameter on the CPU with initial values drawn from the scope's stream: f32, or stored as [`scope::with_stored`] says.
     ///
     /// # Errors
     /// The shape is too large.
     pub fn init(shape: &[usize], init: Init) -> Result<Param> {
-        Ok(Param::new(init.array(shape)?))
+        Ok(Param::new(init.array(shape)?.cast(scope::stored().params, Class::Weights)?))
     }
 
-    /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators from here on are reported under this
+    /// One of batch norm's, which some policies store in f32 where they store others in 16 bit.
+    pub(crate) fn init_batch_norm(channels: usize, value: f64) -> Result<Param> {
+        let array = Init::Constant(value).array(&[channels])?.cast(scope::stored().batch_norm, Class::Weights)?;
+        let (leaf, id) = Var::new_leaf(array);
+        Ok(Param::around(leaf, id, true))
+    }
+
+    /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators that take it, or a view of it, belong to this
     /// parameter's layer.
     pub fn var(&self) -> Var {
-        scope::enter_path(&self.0.layer.read().unwrap_or_else(|e| e.into_inner()));
-        if self.is_trainable() { self.0.leaf.clone() } else { self.0.leaf.detach() }
+        let var = if self.is_trainable() { self.0.leaf.clone() } else { self.0.leaf.detach() };
+        var.at(Some(self.names().place.clone()))
     }
 
     /// The values.
@@ -84,11 +99,51 @@ impl Param {
         self.0.trainable.store(trainable, Ordering::Relaxed);
     }
 
-    /// Notes the dotted name, whose layer errors and reports then show.
-    pub(crate) fn set_name(&self, name: &str) {
-        let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
-        *self.0.layer.write().unwrap_or_else(|e| e.into_inner()) = Arc::from(layer);
+    fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.0.names.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Notes a dotted name in a model with these layers, unless a longer one is known that ends in it; it takes the place of shorter ones that it
+    /// ends in. Returns the layers, shared with the name that is there already if there is one.
+    pub(crate) fn set_name(&self, name: &str, layers: Layers) -> Layers {
+        let known = self.names().full.iter().find(|(full, of)| **full == *name && *of == layers).map(|(_, of)| of.clone());
+        if let Some(known) = known {
+            return known;
+        }
+        let mut names = self.0.names.write().unwrap_or_else(PoisonError::into_inner);
+        if !names.full.iter().any(|(full, _)| ends_in(full, name)) {
+            names.full.retain(|(full, _)| !ends_in(name, full));
+            names.full.push((Arc::from(name), layers.clone()));
+            let layer = |(full, model): &(Arc<str>, Layers)| Name { path: above(full, last(full)), model: model.clone() };
+            names.place = Place::new(names.full.iter().map(layer).collect(), names.place.stored());
+        }
+        layers
+    }
+
+    /// The layer of the module that calls this parameter `name`.
+    pub(crate) fn place_above(&self, name: &str) -> Option<Place> {
+        let names = self.names();
+        let fits = |(full, _): &&(Arc<str>, Layers)| **full == *name || ends_in(full, name);
+        let of = |(full, model): &(Arc<str>, Layers)| Name { path: above(full, name), model: model.clone() };
+        let above: Vec<Name> = names.full.iter().filter(fits).map(of).collect();
+        (names.full.is_empty() || !above.is_empty()).then(|| Place::new(above, None))
+    }
+}
+
+/// Whether a dotted name ends in a shorter one.
+fn ends_in(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// What is left of a dotted name without its end.
+fn above(name: &str, end: &str) -> Arc<str> {
+    let rest = name.strip_suffix(end).unwrap_or_default();
+    Arc::from(rest.strip_suffix('.').unwrap_or(rest))
+}
+
+/// The last part of a dotted name.
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// A tensor that belongs to a module but is not trained: running statistics. Cloning shares it.

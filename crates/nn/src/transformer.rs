@@ -61,7 +61,7 @@ impl MultiHeadAttention {
         };
         let (q, k, v) = (project(query, 0)?, project(memory, 1)?, project(memory, 2)?);
         let attention = Attention { causal, ..Attention::default() };
-        let y = q.attention_dropout(&k, &v, mask, self.dropout, attention)?;
+        let y = self.within(|| q.attention_dropout(&k, &v, mask, self.dropout, attention))?;
         let (b, t) = (query.shape()[0] as isize, query.shape()[1] as isize);
         self.out_proj.forward(&y.transpose(1, 2)?.reshape(&[b, t, e as isize])?)
     }
@@ -136,9 +136,11 @@ impl TransformerEncoderLayer {
     /// Shapes do not fit.
     pub fn forward(&self, x: &Var, mask: Option<&Var>, causal: bool) -> Result<Var> {
         let attend = |x: &Var| self.dropout.forward(&self.self_attn.forward(x, x, mask, causal)?);
-        let x = residual(x, &self.norm1, self.norm_first, attend)?;
         let feed = |x: &Var| feed_forward(x, &self.linear1, &self.linear2, self.act, &self.dropout);
-        residual(&x, &self.norm2, self.norm_first, feed)
+        self.within(|| {
+            let x = residual(x, &self.norm1, self.norm_first, attend)?;
+            residual(&x, &self.norm2, self.norm_first, feed)
+        })
     }
 }
 
@@ -193,11 +195,13 @@ impl TransformerDecoderLayer {
     /// Shapes do not fit.
     pub fn forward(&self, x: &Var, memory: &Var, memory_mask: Option<&Var>, causal: bool) -> Result<Var> {
         let itself = |x: &Var| self.dropout.forward(&self.self_attn.forward(x, x, None, causal)?);
-        let x = residual(x, &self.norm1, self.norm_first, itself)?;
         let other = |x: &Var| self.dropout.forward(&self.multihead_attn.forward(x, memory, memory_mask, false)?);
-        let x = residual(&x, &self.norm2, self.norm_first, other)?;
         let feed = |x: &Var| feed_forward(x, &self.linear1, &self.linear2, self.act, &self.dropout);
-        residual(&x, &self.norm3, self.norm_first, feed)
+        self.within(|| {
+            let x = residual(x, &self.norm1, self.norm_first, itself)?;
+            let x = residual(&x, &self.norm2, self.norm_first, other)?;
+            residual(&x, &self.norm3, self.norm_first, feed)
+        })
     }
 }
 

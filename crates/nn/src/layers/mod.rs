@@ -6,7 +6,7 @@ mod recurrent;
 
 use std::sync::Arc;
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 
 use crate::{Init, Module, Param, Result, Visitor};
@@ -279,6 +279,10 @@ impl Module for Sequential {
 
 impl Layer for Sequential {
     fn forward(&self, x: &Var) -> Result<Var> {
-        self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x))
+        let forward = |x: Var, layer: &Arc<dyn Layer>| match layer.place() {
+            Some(place) => scope::within(&place, || layer.forward(&x)),
+            None => layer.forward(&x),
+        };
+        self.0.iter().try_fold(x.clone(), forward)
     }
 }

@@ -210,7 +210,7 @@ impl Lstm {
     /// # Errors
     /// Shapes do not fit; no steps.
     pub fn forward(&self, x: &Var, start: Option<(&Var, &Var)>) -> Result<(Var, Var, Var)> {
-        let (y, h, c) = self.0.forward(x, start.map(|(h, c)| (h, Some(c))))?;
+        let (y, h, c) = self.within(|| self.0.forward(x, start.map(|(h, c)| (h, Some(c)))))?;
         let c = c.unwrap_or_else(|| h.clone());
         Ok((y, h, c))
     }
@@ -231,7 +231,7 @@ impl Gru {
     /// # Errors
     /// Shapes do not fit; no steps.
     pub fn forward(&self, x: &Var, start: Option<&Var>) -> Result<(Var, Var)> {
-        let (y, h, _) = self.0.forward(x, start.map(|h| (h, None)))?;
+        let (y, h, _) = self.within(|| self.0.forward(x, start.map(|h| (h, None))))?;
         Ok((y, h))
     }
 }

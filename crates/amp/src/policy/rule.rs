@@ -1,0 +1,142 @@
+//! [`Rule`]: a policy as the choke point asks it.
+
+use binade_autograd::{CastPlan, CastRule, Place, scope};
+use binade_tensor::op::{Binary, NormKind, PadMode, Resample};
+use binade_tensor::{DType, Error as TensorError, Op};
+
+use super::exceptions::{Compiled, Met};
+use super::{Class, Policy, Table, eligible};
+
+/// A policy with its globs compiled.
+#[derive(Debug)]
+pub(super) struct Rule {
+    low: DType,
+    table: Table,
+    exceptions: Vec<Compiled>,
+    met: Met,
+    param: DType,
+    f32_batch_norm: bool,
+    f32_output: bool,
+    wgrad_f32: bool,
+    low_residual: bool,
+}
+
+impl Rule {
+    /// `None` for a policy that leaves everything as it is.
+    pub(super) fn new(policy: &Policy) -> Option<Rule> {
+        // Parameters in 16 bit with computation in f32: every result is f32.
+        let low = policy.compute.or(policy.param.is_half().then_some(DType::F32))?;
+        let Policy { table, param, f32_batch_norm, output, wgrad_f32, low_residual, .. } = *policy;
+        let exceptions = policy.exceptions.iter().filter_map(Compiled::new).collect();
+        let (met, f32_output) = (policy.met.clone(), output == Some(DType::F32));
+        Some(Rule { low, table, exceptions, met, param, f32_batch_norm, f32_output, wgrad_f32, low_residual })
+    }
+
+    /// Whether the policy can be carried out where `op` is: layers that it names must have names, parameters that it stores in 16 bit must be.
+    fn check(&self, op: &Op, place: Option<&Place>) -> binade_tensor::Result<()> {
+        let Some(place) = place else { return Ok(()) };
+        let error = |message| Err(TensorError::Argument { op: op.name(), message });
+        if self.exceptions.iter().any(|e| !e.is_everywhere()) {
+            if place.names().is_empty() {
+                return error(
+                    "the policy has exceptions for layers, and this one's parameters have no name yet: call `assign_names` of the model".into(),
+                );
+            }
+            self.met.note(place);
+        }
+        let wanted = match place.stored() {
+            Some(stored) if stored.batch_norm && self.f32_batch_norm => DType::F32,
+            Some(_) | None => self.param,
+        };
+        match place.stored() {
+            Some(stored) if self.param.is_half() && eligible(stored.dtype) && stored.dtype != wanted => error(format!(
+                "the policy stores parameters in {wanted}, and this one is {}: make the model inside `Policy::build`",
+                stored.dtype
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Table {
+    /// The class of an operator.
+    pub fn class(self, op: &Op, low: DType) -> Class {
+        let torch = Class::from(op.numerics());
+        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
+        // Paddle's bf16 black list is empty.
+        let black = low == DType::F16
+            && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || matches!(op.name(), "square" | "mean" | "atanh"));
+        match self {
+            Table::Torch => torch,
+            Table::TorchCpu => match op {
+                Op::Cat { .. } => Class::Promote,
+                Op::Loss { .. } if torch == Class::Banned => Class::F32,
+                Op::Loss { .. } | Op::CrossEntropy(_) => torch,
+                Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
+                Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
+                    Class::Lower
+                }
+                Op::Custom(_) => torch,
+                _ if op.name() == "prelu" => Class::Lower,
+                _ => Class::Neutral,
+            },
+            Table::PaddleO1 | Table::PaddleO2 | Table::PaddleOd if contraction => Class::Lower,
+            Table::PaddleO1 if black => Class::F32,
+            Table::PaddleO1 => Class::Neutral,
+            Table::PaddleO2 if black => Class::F32,
+            Table::PaddleOd => Class::F32,
+            Table::PaddleO2 | Table::Uniform => match op {
+                Op::Norm(norm) if matches!(norm.kind, NormKind::Batch | NormKind::Fixed) => Class::Neutral,
+                _ => Class::Lower,
+            },
+        }
+    }
+}
+
+impl CastRule for Rule {
+    fn plan(&self, op: &Op, ins: &[DType]) -> binade_tensor::Result<CastPlan> {
+        let low = self.low;
+        let any = ins.iter().copied().any(eligible);
+        let place = if self.exceptions.is_empty() && !self.param.is_half() { None } else { scope::place() };
+        self.check(op, place.as_ref())?;
+        let exception = self.exceptions.iter().rev().find(|e| e.fits(op, place.as_ref())).map(|e| e.class);
+        let mixed_sum = matches!(op, Op::Binary(Binary::Add))
+            && matches!(*ins, [a, b] if (a == low || b == low) && (a == DType::F32 || b == DType::F32));
+        if self.low_residual && exception.is_none() && mixed_sum {
+            return Ok(CastPlan { inputs: None, output: Some(low) });
+        }
+        // A loss takes the model's result.
+        let loss = self.f32_output && matches!(op, Op::Loss { .. } | Op::CrossEntropy(_));
+        let class = exception.unwrap_or_else(|| if loss { Class::F32 } else { self.table.class(op, low) });
+        Ok(match class {
+            Class::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
+            // Widening is exact: the kernel reads 16 bit, and only the result says f32.
+            Class::F32 if any && !ins.contains(&DType::F64) => CastPlan { inputs: None, output: Some(DType::F32) },
+            Class::F32Out if ins.first().copied().is_some_and(eligible) => CastPlan { inputs: None, output: Some(DType::F32) },
+            Class::Promote => {
+                if let Some(&odd) = ins.iter().find(|&&d| eligible(d) && d != low && d != DType::F32) {
+                    return Err(TensorError::DType {
+                        op: op.name(),
+                        expected: format!("f32 and {low} tensors inside autocast to {low}; cast the {odd} tensor first"),
+                        dtypes: ins.to_vec(),
+                    });
+                }
+                let wide = ins.contains(&DType::F32);
+                CastPlan { inputs: None, output: any.then_some(if wide { DType::F32 } else { low }) }
+            }
+            Class::Banned if any => {
+                return Err(TensorError::Argument {
+                    op: op.name(),
+                    message: format!(
+                        "unsafe inside autocast to {low}: its logarithms need f32; use binary_cross_entropy_with_logits, or disable autocast around it"
+                    ),
+                });
+            }
+            Class::Lower | Class::F32 | Class::F32Out | Class::Neutral | Class::Banned => CastPlan::default(),
+        })
+    }
+
+    fn wide_weight_gradients(&self) -> bool {
+        self.wgrad_f32
+    }
+}
