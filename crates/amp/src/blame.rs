@@ -195,8 +195,8 @@ fn finite_in_f32(event: &Event<'_>) -> bool {
 /// The closure fails; out of memory.
 pub fn blame<E: From<crate::Error>>(scale: f64, loss: impl Fn() -> Result<Var, E>) -> Result<Option<Blame>, E> {
     let gradients = |scale: f64| -> Result<bool, E> {
-        // Each attempt draws the same numbers; running statistics deferred inside are discarded.
-        scope::run_in(&scope::capture(), || {
+        // Each attempt draws the same numbers, and changes nothing.
+        scope::run_in(&scope::capture().rehearsal(), || {
             let loss = loss()?;
             let upstream = Array::full(loss.array().device(), DType::F32, *loss.shape(), 1.0, Class::Workspace);
             let wide = if loss.dtype().is_half() { loss.cast(DType::F32) } else { Ok(loss.clone()) };

@@ -65,7 +65,7 @@ pub fn census<E: From<crate::Error>>(policy: &Policy, loss: impl Fn() -> Result<
             }
         }
     });
-    scope::run_in(&scope::capture(), || {
+    scope::run_in(&scope::capture().rehearsal(), || {
         scope::with_observer(observer, || {
             let loss = policy.run(&loss)?;
             policy.check_layers()?;

@@ -176,7 +176,7 @@ pub fn preflight<E: From<crate::Error>>(model: &impl Module, loss: impl Fn() -> 
     let seen = Arc::new(Mutex::new(weights));
     let sink = seen.clone();
     let observer: scope::Observer = Arc::new(move |event: &Event<'_>| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
-    scope::run_in(&scope::capture(), || {
+    scope::run_in(&scope::capture().rehearsal(), || {
         scope::with_observer(observer, || {
             let loss = Policy::OFF.run(&loss)?;
             loss.backward().map(drop).map_err(|e| E::from(e.into()))

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use binade_autograd::{Gradients, LeafId, Var, scope};
-use binade_nn::{Optimizer, clip_factor, grad_norm, scaled_grad_norm};
-use binade_tensor::DType;
+use binade_autograd::{Gradients, LeafId, Var};
+use binade_nn::{Optimizer, clip_factor, grad_norm};
 
 use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
@@ -31,6 +30,9 @@ enum Stage {
 /// Per iteration: `scale` each loss, `backward`, `unscale` (needed before clipping only), `step` each optimiser, `update` once. One
 /// scaler serves several losses and optimisers; a gradient that is not finite skips its optimiser's step only. With
 /// several backward passes per step (accumulation), unscale when all are in.
+///
+/// Gradients carry the scale that their loss was given, and are divided by that one: after the scale has changed, by another scaler, for a
+/// parameter of two optimisers too. Gradients that were inserted by hand are taken to carry this scaler's scale.
 ///
 /// | PyTorch | here |
 /// |---|---|
@@ -132,17 +134,21 @@ impl GradScaler {
         if !self.is_enabled() {
             return Ok(loss.clone());
         }
-        let wide = if loss.dtype().is_half() { loss.cast(DType::F32)? } else { loss.clone() };
-        Ok((&wide * self.loss_scale())?)
+        Ok(loss.scaled(self.loss_scale())?)
     }
 
-    /// Divides the gradients of an optimiser's parameters by the scale in place and checks that they are finite. Only needed
-    /// before clipping.
+    /// Divides the gradients of an optimiser's parameters in place by the scale they carry and checks that they are finite. Needed only to
+    /// see them so: clipping and steps know the scale.
     ///
     /// # Errors
     /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`]; a gradient is in use.
     pub fn unscale(&mut self, optimizer: &Optimizer, grads: &mut Gradients) -> Result<()> {
+        let ids: HashSet<LeafId> = optimizer.own(grads).iter().map(|(id, _)| id).collect();
         if !self.is_enabled() {
+            // Another scaler's.
+            if ids.iter().any(|&id| grads.scale_of(id).is_some_and(|scale| scale != 1.0)) {
+                binade_nn::unscale(grads, Some(&ids), 1.0)?;
+            }
             return Ok(());
         }
         match self.stages.get(&optimizer.id()) {
@@ -150,15 +156,9 @@ impl GradScaler {
             Some(Stage::Stepped { .. }) => return Err(Error::UnscaledAfterStep),
             None => {}
         }
-        let ids: HashSet<LeafId> = optimizer.param_ids().collect();
-        let found_inf = binade_nn::unscale(grads, Some(&ids), self.inverse())?;
+        let found_inf = binade_nn::unscale(grads, Some(&ids), self.loss_scale())?;
         self.stages.insert(optimizer.id(), Stage::Unscaled { found_inf });
         Ok(())
-    }
-
-    /// PyTorch takes the reciprocal in f64 and rounds it to f32. 1 when off.
-    fn inverse(&self) -> f64 {
-        if self.is_enabled() { (1.0 / self.loss_scale()) as f32 as f64 } else { 1.0 }
     }
 
     /// Steps the optimiser if all its gradients are finite; else skips, and drops what waited for the step (running statistics).
@@ -169,17 +169,17 @@ impl GradScaler {
     /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and changed
     /// nothing.
     pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
-        let own = own(optimizer, grads)?;
+        let own = self.own(optimizer, grads)?;
         if !self.is_enabled() {
             optimizer.step(&own)?;
             return Ok(StepOutcome::Applied);
         }
-        let (factor, found_inf) = match self.stages.get(&optimizer.id()) {
+        let found_inf = match self.stages.get(&optimizer.id()) {
             Some(Stage::Stepped { .. }) => return Err(Error::AlreadyStepped),
-            Some(Stage::Unscaled { found_inf }) => (1.0, *found_inf || self.recheck && !grad_norm(&own)?.is_finite()),
-            None => (self.inverse(), !scaled_grad_norm(&own, self.inverse())?.is_finite()),
+            Some(Stage::Unscaled { found_inf }) => *found_inf || self.recheck && !grad_norm(&own)?.is_finite(),
+            None => !grad_norm(&own)?.is_finite(),
         };
-        self.apply(optimizer, &own, factor, found_inf)
+        self.apply(optimizer, &own, 1.0, found_inf)
     }
 
     /// Unscaling, check, norm, clipping and step of gradients that are still scaled, in two passes: one that reads them for the norm, which
@@ -194,18 +194,17 @@ impl GradScaler {
         grads: &Gradients,
         max_norm: Option<f64>,
     ) -> Result<(StepOutcome, f64)> {
-        let own = own(optimizer, grads)?;
-        let inverse = self.inverse();
-        let norm = scaled_grad_norm(&own, inverse)?;
+        let own = self.own(optimizer, grads)?;
+        let norm = grad_norm(&own)?;
         // Rounded as `clip_grad_norm` rounds it: with a power of two for scale, the same bits.
-        let factor = inverse * max_norm.map_or(1.0, |max| clip_factor(norm, max)) as f32 as f64;
+        let factor = max_norm.map_or(1.0, |max| clip_factor(norm, max)) as f32 as f64;
         let found_inf = !(norm.is_finite() && factor.is_finite());
         Ok((self.apply(optimizer, &own, factor, found_inf)?, norm))
     }
 
     fn apply(&mut self, optimizer: &mut Optimizer, own: &Gradients, factor: f64, found_inf: bool) -> Result<StepOutcome> {
         if found_inf {
-            scope::discard();
+            own.discard();
         } else {
             optimizer.step_scaled(own, factor)?;
         }
@@ -213,6 +212,21 @@ impl GradScaler {
             self.stages.insert(optimizer.id(), Stage::Stepped { found_inf });
         }
         Ok(if found_inf { StepOutcome::Skipped } else { StepOutcome::Applied })
+    }
+
+    /// The gradients of an optimiser's parameters, with this scaler's scale where they carry none.
+    fn own(&self, optimizer: &Optimizer, grads: &Gradients) -> Result<Gradients> {
+        let mut own = optimizer.own(grads);
+        if own.is_empty() {
+            return Err(Error::NoGradients);
+        }
+        let unknown: Vec<LeafId> = own.iter().map(|(id, _)| id).filter(|&id| own.scale_of(id).is_none()).collect();
+        let scale = match self.stages.get(&optimizer.id()) {
+            Some(Stage::Unscaled { .. }) => 1.0,
+            Some(Stage::Stepped { .. }) | None => self.loss_scale(),
+        };
+        unknown.into_iter().for_each(|id| own.set_scale_of(id, scale));
+        Ok(own)
     }
 
     /// Adapts the scale; call once per iteration, after all steps.
@@ -235,10 +249,4 @@ impl GradScaler {
         }
         Ok(())
     }
-}
-
-/// The gradients of an optimiser's parameters.
-fn own(optimizer: &Optimizer, grads: &Gradients) -> Result<Gradients> {
-    let own = optimizer.own(grads);
-    if own.is_empty() { Err(Error::NoGradients) } else { Ok(own) }
 }

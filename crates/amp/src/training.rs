@@ -1,7 +1,7 @@
 //! [`Training`]: whole steps that are applied or not, and [`ScaledGradients`] → [`UnscaledGradients`] → [`StepOutcome`]: the order of a step as
 //! types.
 
-use binade_autograd::{Gradients, LeafId, Var, scope};
+use binade_autograd::{Deferred, Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Schedule, clip_grad_norm, clip_grad_value};
 use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class};
@@ -19,10 +19,13 @@ use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome, bl
 #[must_use = "gradients that are not unscaled train nothing"]
 pub struct ScaledGradients(Gradients);
 
-/// Gradients as the loss without scaling would give them.
+/// The gradients of one optimiser's parameters, as the loss without scaling would give them.
 #[derive(Debug)]
 #[must_use = "gradients that no step consumes train nothing"]
-pub struct UnscaledGradients(Gradients);
+pub struct UnscaledGradients {
+    own: Gradients,
+    unclaimed: Vec<String>,
+}
 
 impl GradScaler {
     /// Scales the loss and computes its gradients.
@@ -38,18 +41,28 @@ impl ScaledGradients {
     /// Adds the gradients of another part of the batch, in f32.
     ///
     /// # Errors
-    /// Out of memory.
+    /// As [`Gradients::add`].
     pub fn add(&mut self, other: ScaledGradients) -> Result<()> {
         Ok(self.0.add(other.0)?)
     }
 
-    /// Divides by the scale and checks.
+    /// Takes the gradients of an optimiser's parameters out, for a loss that several optimisers follow. What they share is the first one's.
+    pub fn take(&mut self, optimizer: &Optimizer) -> ScaledGradients {
+        let own = optimizer.own(&self.0);
+        own.iter().for_each(|(id, _)| drop(self.0.remove(id)));
+        ScaledGradients(own)
+    }
+
+    /// Divides the gradients of the optimiser's parameters by the scale they carry, and checks them. The others are dropped: [`Self::take`]
+    /// them first.
     ///
     /// # Errors
     /// As [`GradScaler::unscale`].
-    pub fn unscale(mut self, scaler: &mut GradScaler, optimizer: &Optimizer) -> Result<UnscaledGradients> {
-        scaler.unscale(optimizer, &mut self.0)?;
-        Ok(UnscaledGradients(self.0))
+    pub fn unscale(self, scaler: &mut GradScaler, optimizer: &Optimizer) -> Result<UnscaledGradients> {
+        let (mut own, unclaimed) = (optimizer.own(&self.0), self.0.unclaimed());
+        drop(self);
+        scaler.unscale(optimizer, &mut own)?;
+        Ok(UnscaledGradients { own, unclaimed })
     }
 }
 
@@ -59,7 +72,7 @@ impl UnscaledGradients {
     /// # Errors
     /// A gradient is in use.
     pub fn clip_norm(&mut self, max_norm: f64) -> Result<f64> {
-        Ok(clip_grad_norm(&mut self.0, max_norm)?)
+        Ok(clip_grad_norm(&mut self.own, max_norm)?)
     }
 
     /// As [`clip_grad_value`].
@@ -67,12 +80,17 @@ impl UnscaledGradients {
     /// # Errors
     /// A gradient is in use.
     pub fn clip_value(&mut self, limit: f64) -> Result<()> {
-        Ok(clip_grad_value(&mut self.0, limit)?)
+        Ok(clip_grad_value(&mut self.own, limit)?)
     }
 
     /// The gradient of a leaf.
     pub fn by_id(&self, id: LeafId) -> Option<&Array> {
-        self.0.by_id(id)
+        self.own.by_id(id)
+    }
+
+    /// As [`Gradients::unclaimed`], of all gradients of the loss.
+    pub fn unclaimed(&self) -> &[String] {
+        &self.unclaimed
     }
 
     /// Steps the optimiser, or skips, and adapts the scale.
@@ -80,7 +98,7 @@ impl UnscaledGradients {
     /// # Errors
     /// As [`GradScaler::step`] and [`GradScaler::update`].
     pub fn step(self, scaler: &mut GradScaler, optimizer: &mut Optimizer) -> Result<StepOutcome> {
-        let outcome = scaler.step(optimizer, &self.0)?;
+        let outcome = scaler.step(optimizer, &self.own)?;
         scaler.update()?;
         Ok(outcome)
     }
@@ -104,6 +122,8 @@ pub struct Step {
     pub saved_bytes: usize,
     /// Of a skipped step, the operator at fault.
     pub blame: Option<Blame>,
+    /// The parameters, by name and shape, that the loss depends on and no optimiser has: they do not train.
+    pub unclaimed: Vec<String>,
 }
 
 /// An optimiser and all that must move with it. A step is applied as a whole or not at all: parameters, optimiser state, running
@@ -157,7 +177,6 @@ impl Training {
     /// kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
         let result = awake(|| scope::with_key(self.seed, self.iteration, || self.try_step(&loss)));
-        scope::discard();
         if result.is_ok() {
             self.iteration += 1;
         }
@@ -165,11 +184,12 @@ impl Training {
     }
 
     fn try_step<E: From<Error>>(&mut self, loss: &impl Fn() -> Result<Var, E>) -> Result<Step, E> {
-        let key = scope::capture();
+        let key = scope::capture().rehearsal();
         let scale = self.scaler.loss_scale();
         let policy = self.policy.clone();
         let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
-        let value = self.policy.run(loss)?;
+        let (value, changes) = scope::collect_changes(|| self.policy.run(loss));
+        let value = value?;
         self.policy.check_layers()?;
         let stats = value.array().device().memory();
         let saved_bytes = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
@@ -179,18 +199,19 @@ impl Training {
             return Err(Error::NotFinite { loss: loss_value, blame: find(true)?.map(Box::new) }.into());
         }
         let state = self.scaler.state()?;
-        let attempt = self.gradient_step(value);
+        let attempt = self.gradient_step(value, changes);
         if attempt.is_err() {
             self.scaler.load_state(state);
         }
-        let (outcome, grad_norm, lr) = attempt?;
+        let (outcome, grad_norm, lr, unclaimed) = attempt?;
         let blame = if outcome == StepOutcome::Skipped { find(self.blame)? } else { None };
-        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, saved_bytes, blame })
+        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, saved_bytes, blame, unclaimed })
     }
 
-    fn gradient_step(&mut self, loss: Var) -> Result<(StepOutcome, f64, f64)> {
-        let grads = self.scaler.scale(&loss)?.backward_lean(None)?;
+    fn gradient_step(&mut self, loss: Var, changes: Vec<Deferred>) -> Result<(StepOutcome, f64, f64, Vec<String>)> {
+        let mut grads = self.scaler.scale(&loss)?.backward_lean(None)?;
         drop(loss);
+        changes.into_iter().for_each(|change| grads.push_change(change));
         self.optimizer.set_lr_factor(self.schedule.factor(self.step))?;
         let lr = self.optimizer.lr();
         let (outcome, grad_norm) = self.scaler.step_clipped(&mut self.optimizer, &grads, self.clip)?;
@@ -201,6 +222,6 @@ impl Training {
                 ema.update()?;
             }
         }
-        Ok((outcome, grad_norm, lr))
+        Ok((outcome, grad_norm, lr, grads.unclaimed()))
     }
 }

@@ -101,7 +101,11 @@ pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device)
 /// `gradient` is the shape and dtype of the gradient the node receives.
 fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) -> Var {
     let differentiable = first.dtype().is_float() && table::reason_not_differentiable(&op).is_none();
-    if !differentiable || ins.iter().all(|v| v.node().is_none()) || !scope::is_grad_enabled() {
+    let recorded = differentiable && ins.iter().any(|v| v.node().is_some()) && scope::is_grad_enabled();
+    if let Some(outline) = scope::outline() {
+        return outline.pass(ins, first, recorded);
+    }
+    if !recorded {
         return Var::constant(first);
     }
     let needs: SmallVec<[bool; 4]> = ins.iter().map(|v| v.node().is_some()).collect();

@@ -8,11 +8,12 @@ use binade_tensor::op::{Backward, Binary, View};
 use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
-use crate::node::{Kind, Node};
+use crate::gradients::copy;
+use crate::node::{Hook, Kind, Node};
 use crate::saved::Saved;
 use crate::table::{Context, Grads, Values, gradients, inverse};
 use crate::value::Value;
-use crate::{Error, Gradients, LeafId, Result, Var, checkpoint, scope};
+use crate::{Deferred, Error, Gradients, Result, Var, checkpoint, scope};
 
 /// Orders nodes by id.
 struct ById(Arc<Node>);
@@ -35,35 +36,35 @@ impl Ord for ById {
 }
 
 pub(crate) fn backward(loss: &Var, upstream: Option<&Array>, keep: bool) -> Result<Gradients> {
-    let mut result = Gradients::default();
-    for (id, gradient) in leaves(loss, upstream, keep, Widen::Yes)? {
-        // Each leaf owns its gradient: `a + b` hands both operands the same array, and clipping works in place.
-        let shared = Arc::strong_count(gradient.storage()) > 1;
-        result.insert(id, if shared { copy(&gradient)? } else { gradient });
-    }
-    Ok(result)
+    // Each leaf owns its gradient: `a + b` hands both operands the same array, and hooks may keep one.
+    leaves(loss, upstream, keep, Widen::Yes, |gradient| {
+        if Arc::strong_count(gradient.storage()) > 1 { copy(&gradient) } else { Ok(gradient) }
+    })
 }
 
 /// As [`backward`], for gradients that are only read.
 pub(crate) fn backward_lean(loss: &Var, upstream: Option<&Array>) -> Result<Gradients> {
+    leaves(loss, upstream, false, Widen::NotLeaves, Ok)
+}
+
+/// The gradients of all leaves, each in the layout of its leaf, as an optimiser walks both together, and the changes that wait for their step.
+fn leaves(
+    loss: &Var,
+    upstream: Option<&Array>,
+    keep: bool,
+    widen: Widen,
+    finish: impl Fn(Array) -> Result<Array>,
+) -> Result<Gradients> {
     let mut result = Gradients::default();
-    leaves(loss, upstream, false, Widen::NotLeaves)?.into_iter().for_each(|(id, gradient)| result.insert(id, gradient));
-    Ok(result)
-}
-
-/// The gradients of all leaves, each in the layout of its leaf, as an optimiser walks both together.
-fn leaves(loss: &Var, upstream: Option<&Array>, keep: bool, widen: Widen) -> Result<Vec<(LeafId, Array)>> {
-    let mut result = Vec::new();
-    for (node, gradient) in walk::<Array>(loss, seed(loss, upstream)?, keep, &HashSet::new(), widen)? {
-        let Kind::Leaf(id) = node.kind else { continue };
+    let walked = walk::<Array>(loss, seed(loss, upstream)?, keep, &HashSet::new(), widen)?;
+    for Found { node, gradient, scale } in walked.found {
+        let Kind::Leaf(leaf) = &node.kind else { continue };
         let in_order = gradient.layout().same_order(&node.out.layout);
-        result.push((id, if in_order { gradient } else { gradient.contiguous(Class::Gradients)? }));
+        let gradient = if in_order { gradient } else { gradient.contiguous(Class::Gradients)? };
+        result.found(leaf, finish(gradient)?, scale);
     }
-    Ok(result)
-}
-
-fn copy(array: &Array) -> Result<Array> {
-    Ok(binade_tensor::run_one(&Op::Copy, &[array], array.device(), array.dtype(), Class::Gradients)?)
+    walked.changes.into_iter().for_each(|change| result.push_change(change));
+    if result.is_empty() { Err(Error::NoGraph) } else { Ok(result) }
 }
 
 /// Whether a gradient in 16 bit is widened for a leaf in f32.
@@ -88,9 +89,11 @@ pub fn grad(output: &Var, inputs: &[&Var], upstream: Option<&Var>, create_graph:
     let array = seed(output, upstream.map(Var::array))?;
     let found: HashMap<u64, Var> = if create_graph {
         let seed = upstream.cloned().unwrap_or_else(|| Var::constant(array));
-        scope::recording(|| walk::<Var>(output, seed, true, &targets, Widen::Yes))?.into_iter().map(|(n, g)| (n.id, g)).collect()
+        let walked = scope::recording(|| walk::<Var>(output, seed, true, &targets, Widen::Yes))?;
+        walked.found.into_iter().map(|f| (f.node.id, f.gradient)).collect()
     } else {
-        walk::<Array>(output, array, true, &targets, Widen::Yes)?.into_iter().map(|(n, g)| (n.id, Var::constant(g))).collect()
+        let walked = walk::<Array>(output, array, true, &targets, Widen::Yes)?;
+        walked.found.into_iter().map(|f| (f.node.id, Var::constant(f.gradient))).collect()
     };
     Ok(nodes.iter().map(|n| found.get(&n.id).cloned()).collect())
 }
@@ -111,19 +114,33 @@ fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
     }
 }
 
-/// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, and returns their gradients, each in its
-/// node's dtype, in order of creation.
-fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Vec<(Arc<Node>, V)>> {
+/// What a walk found, in order of creation.
+struct Walked<V> {
+    found: Vec<Found<V>>,
+    /// The changes tied to the nodes on the way.
+    changes: Vec<Deferred>,
+}
+
+/// A node that was looked for, with its gradient and the scale it carries.
+struct Found<V> {
+    node: Arc<Node>,
+    gradient: V,
+    scale: f64,
+}
+
+/// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, for their gradients, each in its node's dtype.
+fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
     scope::in_backward(|| walk_nodes(output, seed, keep, targets, widen))
 }
 
-fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Vec<(Arc<Node>, V)>> {
+fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
     let root = output.node().ok_or(Error::NoGraph)?;
     let first = targets.iter().min().copied().unwrap_or(0);
-    let mut found = Vec::new();
+    let (mut found, mut changes) = (Vec::new(), Vec::new());
     let mut front = Front { pending: HashMap::new(), heap: BinaryHeap::new() };
-    front.at(root).add(seed)?;
+    front.at(root, 1.0)?.add(seed)?;
     while let Some((node, received)) = front.next() {
+        let mut scale = received.scale;
         if let Kind::Op { path, .. } = &node.kind {
             scope::show_path(path);
         }
@@ -135,32 +152,44 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         let passes = match &node.kind {
             Kind::Op { op, .. } => matches!(op, Op::View(_)) || matches!(op, Op::Norm(_)) && !V::RECORDED,
             Kind::Leaf(_) => widen == Widen::NotLeaves,
-            Kind::Recompute { .. } => false,
+            Kind::Outline | Kind::Recompute { .. } => false,
         };
-        if !(exact && passes && hooks.is_empty() && !targets.contains(&node.id)) {
+        let seen = targets.contains(&node.id) || hooks.iter().any(|hook| matches!(hook, Hook::Gradient(_)));
+        if !exact || !passes || seen {
             gradient = cast(gradient, node.out.dtype)?;
         }
+        let before = changes.len();
         for hook in hooks.iter() {
-            if let Some(replacement) = hook(gradient.array())? {
-                gradient = V::new(replacement, None);
+            match hook {
+                Hook::Gradient(hook) => {
+                    if let Some(replacement) = hook(gradient.array())? {
+                        gradient = V::new(replacement, None);
+                    }
+                }
+                Hook::Scale(factor) => scale *= factor,
+                Hook::Change(change) => changes.push(change.clone()),
             }
         }
         drop(hooks);
+        // The walk goes back; the order of the forward pass is made at its end.
+        changes[before..].reverse();
         if targets.contains(&node.id) {
-            found.push((node, gradient));
+            found.push(Found { node, gradient, scale });
             continue;
         }
         let (op, inputs) = match &node.kind {
             Kind::Op { op, inputs, .. } => (op, inputs),
             Kind::Leaf(_) if targets.is_empty() => {
-                found.push((node, gradient));
+                found.push(Found { node, gradient, scale });
                 continue;
             }
             Kind::Leaf(_) => continue,
-            Kind::Recompute { inputs, saved, f, scope } => {
+            // There is no graph before the second run.
+            Kind::Outline => return Err(Error::NoGraph),
+            Kind::Recompute { inputs, saved, read, f, scope: surrounding } => {
                 // The new nodes have the largest ids, so they are next; their edges lead to the nodes before and to the leaves.
-                if let Some(again) = checkpoint::again(inputs, saved, f, scope)?.node() {
-                    front.at(again).add(gradient)?;
+                if let Some(again) = checkpoint::again(inputs, saved, read, f, surrounding)?.node() {
+                    front.at(again, scale)?.add(gradient)?;
                 }
                 continue;
             }
@@ -170,19 +199,20 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         if let Op::View(View::Narrow { dim, start, .. }) = op {
             node.spend(keep)?;
             if let Some(input) = inputs[0].as_ref().filter(leads) {
-                front.at(input).parts.push(Part { dim: *dim, start: *start, gradient });
+                front.at(input, scale)?.parts.push(Part { dim: *dim, start: *start, gradient });
             }
             continue;
         }
         let grads = node_gradients(&node, gradient, keep)?;
         for (input, gradient) in inputs.iter().zip(grads) {
             if let (Some(input), Some(gradient)) = (input.as_ref().filter(leads), gradient) {
-                front.at(input).add(gradient)?;
+                front.at(input, scale)?.add(gradient)?;
             }
         }
     }
     found.reverse();
-    Ok(found)
+    changes.reverse();
+    Ok(Walked { found, changes })
 }
 
 /// The nodes that gradients have reached and that wait for their turn.
@@ -199,12 +229,14 @@ impl<V> Front<V> {
         Some((node, received))
     }
 
-    fn at(&mut self, node: &Arc<Node>) -> &mut Pending<V> {
+    /// What waits for a node, for a gradient that carries that scale.
+    fn at(&mut self, node: &Arc<Node>, scale: f64) -> Result<&mut Pending<V>> {
         match self.pending.entry(node.id) {
-            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Occupied(entry) if entry.get().scale != scale => Err(Error::Scales { found: [entry.get().scale, scale] }),
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 self.heap.push(ById(node.clone()));
-                entry.insert(Pending { sum: None, last: None, parts: Vec::new() })
+                Ok(entry.insert(Pending { scale, sum: None, last: None, parts: Vec::new() }))
             }
         }
     }
@@ -212,6 +244,8 @@ impl<V> Front<V> {
 
 /// What has reached a node so far.
 struct Pending<V> {
+    /// The loss scale it carries.
+    scale: f64,
     /// The sum of all but the last, in f32 (f64 for f64).
     sum: Option<V>,
     /// Added when it is known to be the last: so the whole sum is rounded as it is made.

@@ -45,6 +45,12 @@ pub enum Error {
         /// Version found.
         found: u64,
     },
+    /// Gradients of losses scaled differently meet.
+    #[error("gradients scaled by {} and by {} are not added: scale every loss that shares parameters by the same scaler", .found[0], .found[1])]
+    Scales {
+        /// The scales.
+        found: [f64; 2],
+    },
     /// A recomputed part of a model failed.
     #[error("{message}")]
     Recompute {

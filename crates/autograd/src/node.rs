@@ -1,14 +1,14 @@
 //! [`Node`]: one recorded operator application, or a leaf.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use binade_tensor::{Array, Meta, Op};
+use binade_tensor::{Array, Meta, Op, WeakArray};
 use smallvec::SmallVec;
 
 use crate::saved::Saved;
 use crate::scope::Scope;
-use crate::{Error, Result, Var};
+use crate::{Claims, Deferred, Error, Result, Var};
 
 /// Identity of a leaf: a parameter, or a variable gradients are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,8 +22,38 @@ impl LeafId {
     }
 }
 
-/// A gradient hook: sees the gradient of a tensor and may replace it.
-pub(crate) type Hook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync>;
+/// What backward does when it reaches a tensor, besides going on.
+pub(crate) enum Hook {
+    /// Sees the gradient of the tensor and may replace it.
+    Gradient(GradientHook),
+    /// The gradient carries this scale from here on.
+    Scale(f64),
+    /// The change goes with the gradients.
+    Change(Deferred),
+}
+
+/// A function of a gradient that may replace it.
+pub(crate) type GradientHook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync>;
+
+/// What is known of a leaf, whoever holds it.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) id: LeafId,
+    /// Of a parameter: who claims it, and its name.
+    pub(crate) param: OnceLock<(Claims, RwLock<Arc<str>>)>,
+}
+
+impl Leaf {
+    pub(crate) fn new() -> Arc<Leaf> {
+        Arc::new(Leaf { id: LeafId::new(), param: OnceLock::new() })
+    }
+
+    /// The name of a parameter that nobody claims.
+    pub(crate) fn unclaimed_name(&self) -> Option<Arc<str>> {
+        let (claims, name) = self.param.get()?;
+        (!claims.any()).then(|| name.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
 
 /// A recorded operator application, or a leaf: small, as one is made and moved for every operator. Ids rise in order of creation, so a node's inputs have smaller ids.
 pub struct Node {
@@ -39,7 +69,9 @@ pub struct Node {
 
 #[expect(clippy::large_enum_variant, reason = "nearly every node is an operator; a box would cost it an allocation")]
 pub(crate) enum Kind {
-    Leaf(LeafId),
+    Leaf(Arc<Leaf>),
+    /// A value of the first run of a recomputed function: it says that the value has a gradient, and takes what is tied to it.
+    Outline,
     Op {
         op: Op,
         inputs: SmallVec<[Option<Edge>; 3]>,
@@ -55,6 +87,8 @@ pub(crate) enum Kind {
     Recompute {
         inputs: SmallVec<[Option<Edge>; 3]>,
         saved: Vec<Saved>,
+        /// What else the function read, with the versions it must still have.
+        read: Vec<(WeakArray, u64)>,
         f: Recompute,
         scope: Box<Scope>,
     },
@@ -70,6 +104,18 @@ impl Node {
     pub(crate) fn new(kind: Kind, out: Meta) -> Arc<Node> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Node { id, kind, out, hooks: Mutex::default(), keeper: Mutex::default() })
+    }
+
+    /// Ties something to this node that backward does when it comes here.
+    pub(crate) fn tie(&self, hook: Hook) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(hook);
+    }
+
+    /// The changes that are tied to this node.
+    pub(crate) fn changes(&self) -> Vec<Deferred> {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = |hook: &Hook| if let Hook::Change(change) = hook { Some(change.clone()) } else { None };
+        hooks.iter().filter_map(change).collect()
     }
 
     /// Notes that `keeper` saved this node's output.
@@ -90,7 +136,7 @@ impl Node {
         match &self.kind {
             Kind::Leaf(_) => true,
             Kind::Op { op: Op::View(_), inputs, .. } => inputs[0].as_ref().is_some_and(|n| n.is_leaf_view()),
-            Kind::Op { .. } | Kind::Recompute { .. } => false,
+            Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } => false,
         }
     }
 
@@ -116,7 +162,7 @@ impl Node {
 
     pub(crate) fn recast(&self) -> Option<&Array> {
         match &self.kind {
-            Kind::Leaf(_) | Kind::Recompute { .. } => None,
+            Kind::Leaf(_) | Kind::Outline | Kind::Recompute { .. } => None,
             Kind::Op { recast, .. } => recast.as_deref(),
         }
     }

@@ -47,7 +47,7 @@ impl Saved {
     }
 }
 
-fn check_version(array: &Array, saved: u64, op: &'static str, path: &Arc<str>) -> Result<()> {
+pub(crate) fn check_version(array: &Array, saved: u64, op: &'static str, path: &Arc<str>) -> Result<()> {
     match array.storage().version() {
         found if found != saved => Err(Error::Changed { op, path: path.clone(), saved, found }),
         _ => Ok(()),

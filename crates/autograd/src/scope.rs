@@ -2,14 +2,12 @@
 //! worker threads and recomputation run under the same one.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, DType, Key, Op, Storage};
 
-use crate::{CastRule, Place, Result};
-
-/// A change that waits for the step's outcome: BatchNorm's running statistics.
-type Deferred = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+use crate::checkpoint::Outline;
+use crate::{CastRule, Deferred, Place};
 
 /// Whether an operator ran forward or for a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,7 +65,12 @@ pub struct Scope {
     /// The layer itself, in forward passes.
     place: Option<Place>,
     stored: Stored,
-    deferred: Vec<Deferred>,
+    /// Nothing that is deferred counts: a step is run again to look at it.
+    rehearsal: bool,
+    /// Where changes go that no gradient will carry.
+    collector: Option<Arc<Mutex<Vec<Deferred>>>>,
+    /// The first run of a function that backward will run again.
+    outline: Option<Arc<Outline>>,
     /// Storages whose casts are cached for the outermost region with a cast rule.
     cached: Vec<Weak<Storage>>,
 }
@@ -84,7 +87,9 @@ impl Default for Scope {
             path: Arc::from(""),
             place: None,
             stored: Stored::F32,
-            deferred: Vec::new(),
+            rehearsal: false,
+            collector: None,
+            outline: None,
             cached: Vec::new(),
         }
     }
@@ -94,6 +99,12 @@ impl Scope {
     /// The same with the observer, and the phase, of now.
     pub(crate) fn observed_now(&self) -> Scope {
         with(|now| Scope { observer: now.observer.clone(), phase: now.phase, ..self.clone() })
+    }
+
+    /// The same for a run that only looks: what is deferred in it is neither kept nor made.
+    #[must_use]
+    pub fn rehearsal(self) -> Scope {
+        Scope { rehearsal: true, ..self }
     }
 
     /// Drops cached casts unless a cast rule is in force.
@@ -215,12 +226,12 @@ pub(crate) fn show_path(path: &Arc<str>) {
     });
 }
 
-/// A copy of this thread's scope, without the deferred changes.
+/// A copy of this thread's scope.
 pub fn capture() -> Scope {
-    with(|s| Scope { deferred: Vec::new(), cached: Vec::new(), ..s.clone() })
+    with(|s| Scope { cached: Vec::new(), ..s.clone() })
 }
 
-/// Runs `f` under a captured scope; changes deferred inside are discarded.
+/// Runs `f` under a captured scope.
 pub fn run_in<T>(scope: &Scope, f: impl FnOnce() -> T) -> T {
     let mut before = Some(with(|s| std::mem::replace(s, scope.clone())));
     let _restore = Restore(move |s| {
@@ -283,23 +294,42 @@ pub fn within<T>(place: &Place, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Adds a change that [`commit`] makes and [`discard`] forgets.
-pub fn defer(change: impl Fn() -> Result<()> + Send + Sync + 'static) {
-    with(|s| s.deferred.push(Arc::new(change)));
+/// Runs `f` and also returns the changes that no gradient will carry, in the order they were deferred: those of layers that depend on data and
+/// frozen parameters alone. Without this they are made at once.
+pub fn collect_changes<T>(f: impl FnOnce() -> T) -> (T, Vec<Deferred>) {
+    let collector = Arc::new(Mutex::new(Vec::new()));
+    let before = with(|s| s.collector.replace(collector.clone()));
+    let mut before = Some(before);
+    let restore = Restore(move |s| s.collector = before.take().flatten());
+    let result = f();
+    drop(restore);
+    let changes = std::mem::take(&mut *collector.lock().unwrap_or_else(PoisonError::into_inner));
+    (result, changes)
 }
 
-/// Makes the deferred changes: the step was applied.
-///
-/// # Errors
-/// The first error of a change; the remaining changes are dropped.
-pub fn commit() -> Result<()> {
-    let changes = with(|s| std::mem::take(&mut s.deferred));
-    changes.into_iter().try_for_each(|change| change())
+/// Gives a change to who collects; back if nobody does, or gradients are switched off, as code under [`no_grad`] is no part of a step.
+pub(crate) fn collect(change: Deferred) -> Option<Deferred> {
+    let collector = with(|s| s.collector.clone().filter(|_| s.grad));
+    let Some(collector) = collector else { return Some(change) };
+    collector.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    None
 }
 
-/// Forgets the deferred changes: the step was skipped.
-pub fn discard() {
-    with(|s| s.deferred.clear());
+/// Whether what is deferred does not count ([`Scope::rehearsal`]).
+pub fn is_rehearsal() -> bool {
+    with(|s| s.rehearsal)
+}
+
+/// Runs `f`, which backward will run again, for the first time.
+pub(crate) fn with_outline<T>(outline: Arc<Outline>, f: impl FnOnce() -> T) -> T {
+    let mut before = with(|s| s.outline.replace(outline));
+    let _restore = Restore(move |s| s.outline = before.take());
+    f()
+}
+
+/// The first run this is a part of.
+pub(crate) fn outline() -> Option<Arc<Outline>> {
+    with(|s| s.outline.clone())
 }
 
 /// Whether a cast rule is in force.

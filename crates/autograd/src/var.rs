@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use binade_tensor::{Array, DType, Shape};
 
-use crate::node::{Kind, LeafId, Node};
+use crate::node::{Hook, Kind, Leaf, LeafId, Node};
 use crate::saved::{Again, Saved};
-use crate::{Error, Gradients, Place, Result, backward};
+use crate::{Claims, Deferred, Error, Gradients, Place, Result, backward, scope};
 
 /// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
 #[derive(Clone)]
@@ -32,8 +32,9 @@ impl Var {
 
     /// A leaf and its identity.
     pub fn new_leaf(array: Array) -> (Var, LeafId) {
-        let id = LeafId::new();
-        let node = Node::new(Kind::Leaf(id), array.meta());
+        let leaf = Leaf::new();
+        let id = leaf.id;
+        let node = Node::new(Kind::Leaf(leaf), array.meta());
         (Var { array, node: Some(node), again: None, place: None }, id)
     }
 
@@ -90,9 +91,25 @@ impl Var {
 
     /// The identity of a leaf, `None` for other tensors.
     pub fn leaf_id(&self) -> Option<LeafId> {
+        self.leaf_data().map(|leaf| leaf.id)
+    }
+
+    fn leaf_data(&self) -> Option<&Arc<Leaf>> {
         match self.node.as_ref().map(|n| &n.kind) {
-            Some(Kind::Leaf(id)) => Some(*id),
-            Some(Kind::Op { .. } | Kind::Recompute { .. }) | None => None,
+            Some(Kind::Leaf(leaf)) => Some(leaf),
+            Some(Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. }) | None => None,
+        }
+    }
+
+    /// Makes a leaf known as a parameter: optimisers claim it, and its gradient is missed where none does. `None` for other tensors.
+    pub fn claims(&self) -> Option<Claims> {
+        Some(self.leaf_data()?.param.get_or_init(Default::default).0.clone())
+    }
+
+    /// Names a parameter in [`Gradients::unclaimed`].
+    pub fn set_name(&self, name: &str) {
+        if let Some((_, known)) = self.leaf_data().map(|leaf| leaf.param.get_or_init(Default::default)) {
+            *known.write().unwrap_or_else(|e| e.into_inner()) = Arc::from(name);
         }
     }
 
@@ -114,9 +131,38 @@ impl Var {
     /// # Errors
     /// [`Error::NoGraph`] if no gradient will reach this tensor.
     pub fn register_hook(&self, hook: impl Fn(&Array) -> Result<Option<Array>> + Send + Sync + 'static) -> Result<()> {
-        let node = self.node.as_ref().ok_or(Error::NoGraph)?;
-        node.hooks.lock().unwrap_or_else(|e| e.into_inner()).push(Box::new(hook));
+        self.node.as_ref().ok_or(Error::NoGraph)?.tie(Hook::Gradient(Box::new(hook)));
         Ok(())
+    }
+
+    /// This loss times a loss scale. The product is made in f32: 65536 itself does not fit f16. Gradients that come through it know the scale.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn scaled(&self, scale: f64) -> Result<Var> {
+        let wide = if self.dtype().is_half() { self.cast(DType::F32)? } else { self.clone() };
+        let scaled = (&wide * scale)?;
+        if let Some(node) = &scaled.node {
+            node.tie(Hook::Scale(scale));
+        }
+        Ok(scaled)
+    }
+
+    /// Leaves a change to the step that this tensor's gradients take part in. Where no gradient will reach this tensor (under
+    /// [`crate::no_grad`], or where it depends on data and frozen parameters alone) the change is made at once; inside
+    /// [`scope::collect_changes`] it waits for who collects. A rehearsal changes nothing.
+    ///
+    /// # Errors
+    /// The change is made at once and fails.
+    pub fn defer(&self, change: Deferred) -> Result<()> {
+        match &self.node {
+            _ if scope::is_rehearsal() => Ok(()),
+            Some(node) if scope::is_grad_enabled() => {
+                node.tie(Hook::Change(change));
+                Ok(())
+            }
+            Some(_) | None => scope::collect(change).map_or(Ok(()), |change| change.make()),
+        }
     }
 
     /// Gradients of this one-element tensor with respect to every leaf. Saved values are released as they are used.

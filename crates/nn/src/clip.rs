@@ -1,4 +1,4 @@
-//! Norm and clipping of gradients.
+//! Norm and clipping of gradients, in the units of the unscaled loss whatever scale the gradients carry.
 
 use std::collections::HashSet;
 
@@ -15,16 +15,13 @@ pub fn grad_norm(grads: &Gradients) -> Result<f64> {
     scaled_grad_norm(grads, 1.0)
 }
 
-/// The Euclidean norm over all gradients times `factor` (1/loss scale), in f64: finite exactly if every product is finite in f32, so it
-/// serves as the check too.
+/// The Euclidean norm over all gradients times `factor`, in f64: finite exactly if every product is finite in f32, so it serves as the check
+/// too. Gradients that carry a loss scale are divided by it.
 ///
 /// # Errors
 /// A gradient is in use.
 pub fn scaled_grad_norm(grads: &Gradients, factor: f64) -> Result<f64> {
-    let slot = |(_, grad)| Slot { param: None, master: None, grad: Grad::Read(grad), state: vec![], first: false };
-    let mut slots: Vec<Slot<'_>> = grads.iter().map(slot).collect();
-    let device = device(grads);
-    Ok(device.update(&Update::Norm, &scalars(&device, &[factor])?, &mut slots)?.norm)
+    norm(grads, &ids(grads), factor)
 }
 
 /// What clipping gradients of that norm multiplies them by: min(1, max_norm/(norm + 1e-6)), NaN if the norm is.
@@ -34,17 +31,13 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 }
 
 /// Scales all gradients by min(1, max_norm/(norm + 1e-6)) in place and returns the norm before. A norm that is not finite
-/// scales too, as in PyTorch.
+/// scales too, as in PyTorch. For the gradients of one optimiser among others: [`crate::Optimizer::clip_grad_norm`].
 ///
 /// # Errors
 /// A gradient is in use.
 pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
-    let norm = grad_norm(grads)?;
-    let factor = clip_factor(norm, max_norm);
-    if factor != 1.0 {
-        in_place(grads, &Update::Scale, factor)?;
-    }
-    Ok(norm)
+    let all = ids(grads);
+    clip_norm(grads, &all, max_norm)
 }
 
 /// Limits every element of every gradient to −limit..=limit in place; NaN stays.
@@ -52,26 +45,98 @@ pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
 /// # Errors
 /// A gradient is in use.
 pub fn clip_grad_value(grads: &mut Gradients, limit: f64) -> Result<()> {
-    in_place(grads, &Update::Clamp, limit).map(|_| ())
+    let all = ids(grads);
+    clip_value(grads, &all, limit)
 }
 
-/// Runs a pass that changes gradients in place.
+/// What gradients of a loss that was scaled are multiplied by: 1/scale in f64, rounded to f32, as PyTorch does.
+pub fn inverse(scale: f64) -> f64 {
+    (1.0 / scale) as f32 as f64
+}
+
+/// Divides the gradients of `leaves` (all, if `None`) by the scale that each carries, or `scale` where it carries none; true if a result is
+/// not finite. They carry the scale 1 then. An f16 gradient becomes f32 first: unscaled values lie below f16's range more often than not.
 ///
 /// # Errors
-/// A gradient is in use.
-pub(crate) fn in_place(grads: &mut Gradients, update: &Update, scalar: f64) -> Result<Outcome> {
-    let mut slots = Vec::new();
-    for (_, grad) in grads.iter() {
-        slots.push(Slot {
-            param: None,
-            master: None,
-            grad: Grad::Write(ArrayMut::new(update.name(), grad)?),
-            state: vec![],
-            first: false,
-        });
+/// A gradient is in use; out of memory.
+pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, scale: f64) -> Result<bool> {
+    let chosen: Vec<LeafId> = ids(grads).into_iter().filter(|id| leaves.is_none_or(|l| l.contains(id))).collect();
+    let mut found_inf = false;
+    for (scale, part) in by_scale(grads, &chosen, scale) {
+        for &id in &part {
+            let wide = grads.by_id(id).filter(|g| g.dtype() == DType::F16).map(|g| g.cast(DType::F32, Class::Gradients));
+            if let Some(wide) = wide.transpose()? {
+                grads.insert(id, wide);
+            }
+        }
+        found_inf |= in_place(grads, &part, &Update::Unscale, inverse(scale))?.found_inf;
+        part.iter().for_each(|&id| grads.set_scale_of(id, 1.0));
+    }
+    Ok(found_inf)
+}
+
+/// As [`clip_grad_norm`], over some of the gradients.
+pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> Result<f64> {
+    let norm = norm(grads, of, 1.0)?;
+    let factor = clip_factor(norm, max_norm);
+    if factor != 1.0 {
+        in_place(grads, of, &Update::Scale, factor)?;
+    }
+    Ok(norm)
+}
+
+/// As [`clip_grad_value`], over some of the gradients.
+pub(crate) fn clip_value(grads: &mut Gradients, of: &[LeafId], limit: f64) -> Result<()> {
+    for (scale, part) in by_scale(grads, of, 1.0) {
+        in_place(grads, &part, &Update::Clamp, limit * scale)?;
+    }
+    Ok(())
+}
+
+fn norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<f64> {
+    let device = device(grads);
+    let mut norms = Vec::new();
+    for (scale, part) in by_scale(grads, of, 1.0) {
+        let read = part.iter().filter_map(|&id| grads.by_id(id)).map(Grad::Read);
+        let slot = |grad| Slot { param: None, master: None, grad, state: vec![], first: false };
+        let mut slots: Vec<Slot<'_>> = read.map(slot).collect();
+        norms.push(device.update(&Update::Norm, &scalars(&device, &[inverse(scale) * factor])?, &mut slots)?.norm);
+    }
+    Ok(match norms[..] {
+        [norm] => norm,
+        _ => norms.iter().map(|n| n * n).sum::<f64>().sqrt(),
+    })
+}
+
+/// Runs a pass that changes some gradients in place.
+fn in_place(grads: &mut Gradients, of: &[LeafId], update: &Update, scalar: f64) -> Result<Outcome> {
+    for &id in of {
+        grads.unshared(id)?;
     }
     let device = device(grads);
+    let mut slots = Vec::new();
+    for grad in of.iter().filter_map(|&id| grads.by_id(id)) {
+        let grad = Grad::Write(ArrayMut::new(update.name(), grad)?);
+        slots.push(Slot { param: None, master: None, grad, state: vec![], first: false });
+    }
     Ok(device.update(update, &scalars(&device, &[scalar])?, &mut slots)?)
+}
+
+fn ids(grads: &Gradients) -> Vec<LeafId> {
+    grads.iter().map(|(id, _)| id).collect()
+}
+
+/// Leaves by the scale their gradients carry, `otherwise` where they carry none.
+pub(crate) fn by_scale(grads: &Gradients, of: &[LeafId], otherwise: f64) -> Vec<(f64, Vec<LeafId>)> {
+    let mut parts: Vec<(f64, Vec<LeafId>)> = Vec::new();
+    for &id in of {
+        let scale = grads.scale_of(id).unwrap_or(otherwise);
+        match parts.iter_mut().find(|(of, _)| *of == scale) {
+            Some((_, part)) => part.push(id),
+            None => parts.push((scale, vec![id])),
+        }
+    }
+    parts
 }
 
 fn device(grads: &Gradients) -> Device {
@@ -82,24 +147,4 @@ fn device(grads: &Gradients) -> Device {
 pub(crate) fn scalars(device: &Device, values: &[f64]) -> Result<Array> {
     let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
     Ok(Array::from_slice(device, &values, &[values.len()], Class::Optimizer)?)
-}
-
-/// Multiplies the gradients of `leaves` (all, if `None`) by `inverse_scale`; true if a product is not finite. An f16 gradient becomes
-/// f32 first: unscaled values lie below f16's range more often than not.
-///
-/// # Errors
-/// A gradient is in use; out of memory.
-pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, inverse_scale: f64) -> Result<bool> {
-    let chosen: Vec<LeafId> = grads.iter().map(|(id, _)| id).filter(|id| leaves.is_none_or(|l| l.contains(id))).collect();
-    let mut part = Gradients::default();
-    for id in chosen {
-        let Some(gradient) = grads.by_id(id) else { continue };
-        if gradient.dtype() == DType::F16 {
-            let wide = gradient.cast(DType::F32, Class::Gradients)?;
-            grads.insert(id, wide);
-        }
-        // The same storage: the pass below writes to what `grads` holds.
-        part.insert(id, grads.by_id(id).ok_or(binade_autograd::Error::NoGraph)?.clone());
-    }
-    Ok(in_place(&mut part, &Update::Unscale, inverse_scale)?.found_inf)
 }

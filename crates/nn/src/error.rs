@@ -47,6 +47,14 @@ pub enum Error {
         /// Shape of the model.
         expected: Vec<usize>,
     },
+    /// A parameter that an optimiser has already.
+    #[error("{name} is in the optimiser already, as {other}: a parameter is updated once per step, by one group")]
+    Twice {
+        /// Its name in the group.
+        name: String,
+        /// The name it has there.
+        other: String,
+    },
     /// A file that could not be read or written.
     #[error("{}: {error}", .path.display())]
     Io {

@@ -22,7 +22,7 @@ mod transformer;
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
 pub use checksum::CHECKSUM;
-pub use clip::{clip_factor, clip_grad_norm, clip_grad_value, grad_norm, scaled_grad_norm, unscale};
+pub use clip::{clip_factor, clip_grad_norm, clip_grad_value, grad_norm, inverse, scaled_grad_norm, unscale};
 pub use error::{Error, Result};
 pub use file::{remove_partial_files, replace_file};
 pub use init::Init;
@@ -34,7 +34,7 @@ pub use layers::{
 pub use module::{Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::{Adafactor, Adagrad, Adam, AdamW, Ema, Group, Lion, Optimizer, RmsProp, Rule, Sgd};
-pub use param::{Buffer, Param};
+pub use param::{Buffer, Param, defer};
 pub use schedule::{Plateau, Schedule};
 pub use state_dict::{StateDict, load_state_dict, read_safetensors, state_dict, write_safetensors};
 pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};

@@ -148,8 +148,8 @@ impl Layer for GroupNorm {
     }
 }
 
-/// Batch norm of `[N, C, H, W]`. In training the batch's statistics are used, and the running ones change when the step is
-/// applied, not when forward runs: a skipped step leaves them alone.
+/// Batch norm of `[N, C, H, W]`. In training the batch's statistics are used, and the running ones change when the step that takes the gradients
+/// is applied, not when forward runs: a skipped step leaves them alone. Under `no_grad` they change at once ([`crate::defer`]).
 #[derive(Clone, Module)]
 pub struct BatchNorm2d {
     /// `[C]`
@@ -210,25 +210,21 @@ impl BatchNorm2d {
         let (y, outs) = x.norm(NormKind::Batch, Some((&weight, &bias)), None, self.eps, act)?;
         let n = (x.array().numel() / x.shape()[1].max(1)) as f64;
         let (mean, var) = (outs[1].clone(), outs[3].clone());
-        let (this, momentum) = (self.clone(), self.momentum);
-        scope::defer(move || {
-            mix(&this.running_mean, &mean, momentum, 1.0)?;
-            mix(&this.running_var, &var, momentum, n / (n - 1.0))?;
-            let count = this.num_batches_tracked.array();
-            let next = Array::full(count.device(), DType::I64, Shape::SCALAR, count.item()? + 1.0, Class::Workspace)?;
-            Ok(count.copy_from(&next)?)
-        });
+        let momentum = self.momentum;
+        let buffers = [&self.running_mean, &self.running_var, &self.num_batches_tracked];
+        crate::defer(&y, &[&self.weight, &self.bias], &buffers, move |now| {
+            let count = Array::full(now[2].device(), DType::I64, Shape::SCALAR, now[2].item()? + 1.0, Class::Workspace)?;
+            Ok(vec![mix(&now[0], &mean, momentum, 1.0)?, mix(&now[1], &var, momentum, n / (n - 1.0))?, count])
+        })?;
         Ok(y)
     }
 }
 
-/// `running ← (1 − momentum)·running + momentum·factor·batch`, in f32.
-fn mix(running: &Buffer, batch: &Array, momentum: f64, factor: f64) -> binade_autograd::Result<()> {
-    let array = running.array();
+/// `(1 − momentum)·running + momentum·factor·batch`, in f32.
+fn mix(running: &Array, batch: &Array, momentum: f64, factor: f64) -> binade_autograd::Result<Array> {
     let times = |a: &Array, value: f64| {
         run_one(&Op::Scalar { op: Binary::Mul, value, reversed: false }, &[a], a.device(), DType::F32, Class::Workspace)
     };
-    let (old, new) = (times(array, 1.0 - momentum)?, times(batch, momentum * factor)?);
-    let sum = run_one(&Op::Binary(Binary::Add), &[&old, &new], array.device(), DType::F32, Class::Workspace)?;
-    Ok(array.copy_from(&sum)?)
+    let (old, new) = (times(running, 1.0 - momentum)?, times(batch, momentum * factor)?);
+    Ok(run_one(&Op::Binary(Binary::Add), &[&old, &new], running.device(), DType::F32, Class::Workspace)?)
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use binade_autograd::{Layers, LeafId, Name, Place, StoredAs, Var, scope};
+use binade_autograd::{Claims, Deferred, Layers, LeafId, Name, Place, StoredAs, Var, scope};
 use binade_tensor::{Array, Class, DType, Shape};
 
 use crate::{Init, Result};
@@ -37,6 +37,8 @@ impl Param {
     }
 
     fn around(leaf: Var, id: LeafId, batch_norm: bool) -> Param {
+        // From now on it is known as a parameter.
+        leaf.claims();
         let stored = StoredAs { dtype: leaf.dtype(), batch_norm };
         let names = RwLock::new(Names { full: Vec::new(), place: Place::new(Vec::new(), Some(stored)) });
         Param(Arc::new(Inner { leaf, id, names, trainable: AtomicBool::new(true) }))
@@ -94,7 +96,12 @@ impl Param {
         self.0.trainable.load(Ordering::Relaxed)
     }
 
-    /// Freezes or unfreezes it.
+    /// Who claims it. Optimisers do.
+    pub fn claims(&self) -> Claims {
+        self.0.leaf.claims().unwrap_or_default()
+    }
+
+    /// Freezes or unfreezes it. An optimiser passes over the parameters that are frozen at its step.
     pub fn set_trainable(&self, trainable: bool) {
         self.0.trainable.store(trainable, Ordering::Relaxed);
     }
@@ -114,6 +121,7 @@ impl Param {
         if !names.full.iter().any(|(full, _)| ends_in(full, name)) {
             names.full.retain(|(full, _)| !ends_in(name, full));
             names.full.push((Arc::from(name), layers.clone()));
+            self.0.leaf.set_name(name);
             let layer = |(full, model): &(Arc<str>, Layers)| Name { path: above(full, last(full)), model: model.clone() };
             names.place = Place::new(names.full.iter().map(layer).collect(), names.place.stored());
         }
@@ -148,21 +156,43 @@ fn last(name: &str) -> &str {
 
 /// A tensor that belongs to a module but is not trained: running statistics. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Buffer(Arc<Array>);
+pub struct Buffer(Arc<(Array, Claims)>);
 
 impl Buffer {
     /// A buffer with the given values.
     pub fn new(array: Array) -> Buffer {
-        Buffer(Arc::new(array))
+        Buffer(Arc::new((array, Claims::default())))
     }
 
     /// The values.
     pub fn array(&self) -> &Array {
-        &self.0
+        &self.0.0
+    }
+
+    /// Who claims it. Optimisers that were made from a module do.
+    pub fn claims(&self) -> &Claims {
+        &self.0.1
     }
 
     /// The values as a constant.
     pub fn var(&self) -> Var {
         Var::constant(self.array().clone())
     }
+}
+
+/// Leaves new values of a layer's buffers to the step that takes the gradients of `output` ([`Var::defer`]): an applied step writes them, a
+/// skipped one drops them. `next` gives them from the values of then, in order. Of several optimisers the one decides that has a buffer or one of
+/// `params`.
+///
+/// # Errors
+/// No gradient will reach `output`, so that the change is made at once, and it fails.
+pub fn defer(
+    output: &Var,
+    params: &[&Param],
+    buffers: &[&Buffer],
+    next: impl Fn(&[Array]) -> binade_autograd::Result<Vec<Array>> + Send + Sync + 'static,
+) -> Result<()> {
+    let claims = buffers.iter().map(|b| b.claims().clone()).chain(params.iter().map(|p| p.claims())).collect();
+    let arrays = buffers.iter().map(|b| b.array().clone()).collect();
+    Ok(output.defer(Deferred::new(arrays, claims, next))?)
 }

@@ -108,7 +108,7 @@ impl Storage {
     /// [`Error::InUse`] while the storage is read or written elsewhere.
     pub fn write(&self, op: &'static str) -> Result<WriteGuard<'_>> {
         match self.borrows.compare_exchange(0, -1, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(WriteGuard(self)),
+            Ok(_) => Ok(WriteGuard { storage: self, written: matches!(self.memory, Memory::Device(_)) }),
             Err(_) => Err(Error::InUse { op }),
         }
     }
@@ -171,14 +171,19 @@ impl Drop for ReadGuard<'_> {
     }
 }
 
-/// The write borrow of a [`Storage`]. The version rises when it ends.
+/// The write borrow of a [`Storage`]. The version rises when it ends, unless nobody asked for the bytes.
 #[derive(Debug)]
-pub struct WriteGuard<'a>(&'a Storage);
+pub struct WriteGuard<'a> {
+    storage: &'a Storage,
+    /// What a device does with its memory is not seen here, so that always counts as written.
+    written: bool,
+}
 
 impl WriteGuard<'_> {
     /// The bytes of a host storage.
     pub fn bytes(&mut self) -> Option<&mut [u8]> {
-        let buffer = self.0.host()?;
+        self.written = true;
+        let buffer = self.storage.host()?;
         // SAFETY: initialised memory of that length; this guard is the only borrow.
         Some(unsafe { std::slice::from_raw_parts_mut(buffer.as_ptr(), buffer.len()) })
     }
@@ -186,8 +191,11 @@ impl WriteGuard<'_> {
 
 impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
-        self.0.version.fetch_add(1, Ordering::AcqRel);
-        self.0.derived.lock().unwrap_or_else(|e| e.into_inner()).clear();
-        self.0.borrows.store(0, Ordering::Release);
+        let storage = self.storage;
+        if self.written {
+            storage.version.fetch_add(1, Ordering::AcqRel);
+            storage.derived.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        }
+        storage.borrows.store(0, Ordering::Release);
     }
 }

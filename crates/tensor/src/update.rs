@@ -1,6 +1,6 @@
 //! [`Update`]: in-place passes over many tensors at once, never recorded by autograd.
 
-use crate::{Array, ArrayMut, Shape};
+use crate::{Array, ArrayMut, DType, Error, Result, Shape};
 
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
 ///
@@ -153,6 +153,46 @@ pub struct Slot<'a> {
     pub state: Vec<ArrayMut<'a>>,
     /// Whether this is the first step of this parameter (its state holds arbitrary values).
     pub first: bool,
+}
+
+impl Slot<'_> {
+    /// Whether a pass can be run on this slot. One that has passed this does not fail, unless another thread takes a tensor meanwhile.
+    ///
+    /// # Errors
+    /// Arrays of other shapes than the gradient's, not in row-major order, of a dtype that is not computed in, or too few of them; a gradient
+    /// that is being written.
+    pub fn check(&self, update: &Update) -> Result<()> {
+        let grad = self.grad.array();
+        let shapes = update.states(grad.shape());
+        let states = self.state.iter().zip(&shapes).map(|(s, shape)| (s.array(), shape));
+        let others = self.param.iter().chain(&self.master).map(|a| (a.array(), grad.shape()));
+        for (array, shape) in others.chain(states).chain([(grad, grad.shape())]) {
+            if array.shape() != shape || !array.layout().is_contiguous() {
+                return Err(Error::Shape {
+                    op: update.name(),
+                    expected: "expected parameter, state and gradient of one shape in row-major order".into(),
+                    shapes: vec![*array.shape(), *grad.shape()],
+                });
+            }
+        }
+        if self.state.len() < shapes.len() {
+            return Err(Error::Argument {
+                op: update.name(),
+                message: format!("needs {} state tensors per parameter, got {}", shapes.len(), self.state.len()),
+            });
+        }
+        let given: Vec<DType> = self.param.iter().map(|p| p.array().dtype()).chain([grad.dtype()]).collect();
+        let computing = if given.contains(&DType::F64) { DType::F64 } else { DType::F32 };
+        let kept: Vec<DType> = self.master.iter().chain(&self.state).map(|a| a.array().dtype()).collect();
+        if !given.iter().all(|d| d.is_float()) || kept.iter().any(|&d| d != computing) {
+            let expected = "floats, with master and state in f32, in f64 if one of them is".into();
+            return Err(Error::DType { op: update.name(), expected, dtypes: given.into_iter().chain(kept).collect() });
+        }
+        match &self.grad {
+            Grad::Read(grad) => grad.storage().read(update.name()).map(drop),
+            Grad::Write(_) => Ok(()),
+        }
+    }
 }
 
 /// A gradient, read or changed in place.

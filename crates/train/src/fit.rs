@@ -169,13 +169,14 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             let batch = samples.batch(&*data.train)?;
             let iteration = training.iteration;
             let tried = training.step(|| loss_of(model, &batch, &data.train.target()));
-            let Step { outcome, loss, grad_norm, lr, loss_scale, saved_bytes, blame } = tried.map_err(|error| match error {
-                Error::Amp(binade_amp::Error::NotFinite { loss, blame }) => {
-                    let origin = blame.map_or_else(|| "the weights or the data".into(), |b| b.to_string());
-                    Error::Diverged { precision: config.precision.name(), loss, step: iteration, origin }
-                }
-                other => other,
-            })?;
+            let Step { outcome, loss, grad_norm, lr, loss_scale, saved_bytes, blame, .. } =
+                tried.map_err(|error| match error {
+                    Error::Amp(binade_amp::Error::NotFinite { loss, blame }) => {
+                        let origin = blame.map_or_else(|| "the weights or the data".into(), |b| b.to_string());
+                        Error::Diverged { precision: config.precision.name(), loss, step: iteration, origin }
+                    }
+                    other => other,
+                })?;
             let finite = |v: f64| v.is_finite().then_some(v);
             let skipped = outcome == StepOutcome::Skipped;
             let (loss, grad_norm) = (finite(loss), finite(grad_norm));

@@ -146,7 +146,6 @@ pub fn micro(kind: &'static str, backward: bool, precision: Precision) -> Result
             } else {
                 no_grad(|| forward(&x))?;
             }
-            scope::discard();
             Ok(())
         }),
         check: Box::new(move || {
@@ -164,7 +163,6 @@ pub fn micro(kind: &'static str, backward: bool, precision: Precision) -> Result
                     _ => bail!("no gradient"),
                 }
             }
-            scope::discard();
             Ok(())
         }),
         flops: 0.0,

@@ -75,6 +75,7 @@ impl Case {
         self.compare("out", out.array(), &mut failures)?;
         if out.requires_grad() {
             let gradients = out.backward_with(self.tensor("gout")?)?;
+            gradients.commit()?;
             for (name, leaf) in &leaves {
                 let key = format!("grad.{name}");
                 if !self.tensors.contains_key(&key) {

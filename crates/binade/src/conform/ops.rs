@@ -394,7 +394,5 @@ fn batch_norm(i: &Inputs<'_>) -> Result<Var> {
         momentum: i.number("momentum", 0.1),
         eps: i.number("eps", 1e-5),
     };
-    let y = scope::with_training(i.flag("training"), || layer.forward(x))?;
-    scope::commit()?;
-    Ok(y)
+    Ok(scope::with_training(i.flag("training"), || layer.forward(x))?)
 }

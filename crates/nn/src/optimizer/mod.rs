@@ -6,10 +6,10 @@ mod rules;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use binade_autograd::{Gradients, LeafId, scope};
-use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
+use binade_autograd::{Gradients, LeafId, Owner};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Slot, Update};
 
-use crate::clip::scalars;
+use crate::clip::{clip_norm, clip_value, inverse, scalars};
 use crate::{Error, Module, Param, Result};
 
 pub use ema::Ema;
@@ -43,6 +43,8 @@ pub struct Optimizer {
     groups: Vec<Group>,
     state: HashMap<LeafId, State>,
     lr_factor: f64,
+    /// The parameters, and the buffers of the modules it was made from, whose deferred changes follow its steps.
+    owner: Owner,
     id: Token,
 }
 
@@ -64,15 +66,18 @@ impl Clone for Token {
 }
 
 impl Optimizer {
-    /// One group with all trainable parameters of a module: `Optimizer::new(&model, AdamW::default())?`.
+    /// One group with all parameters of a module: `Optimizer::new(&model, AdamW::default())?`. Those that are frozen at a step are passed over
+    /// there, so one that is unfrozen later trains.
     ///
     /// # Errors
-    /// As [`Optimizer::with_group`].
+    /// As [`Rule::check`].
     pub fn new(module: &impl Module, rule: impl Into<Rule>) -> Result<Optimizer> {
-        Optimizer::empty().with_group(trainable(module), rule)
+        let rule = rule.into();
+        rule.check()?;
+        Optimizer::grouped(module, |_, _| rule.clone())
     }
 
-    /// All trainable parameters of a module, each under the rule that `choose` gives for its name: weight decay and learning rates
+    /// All parameters of a module, each under the rule that `choose` gives for its name: weight decay and learning rates
     /// by group. Parameters with equal rules share a group.
     ///
     /// ```
@@ -90,14 +95,18 @@ impl Optimizer {
     /// ```
     ///
     /// # Errors
-    /// As [`Optimizer::with_group`].
+    /// As [`Rule::check`].
     pub fn grouped<R: Into<Rule>>(module: &impl Module, choose: impl Fn(&str, &Param) -> R) -> Result<Optimizer> {
         let mut optimizer = Optimizer::empty();
-        for (name, param) in trainable(module) {
+        for (_, buffer) in module.named_buffers() {
+            optimizer.owner.claim(buffer.claims());
+        }
+        for (name, param) in each_once(module) {
             let rule = choose(&name, &param).into();
             rule.check()?;
             let Rule { lr, update, lr_decay } = rule;
             let same = |g: &&mut Group| g.lr == lr && g.update == update && g.lr_decay == lr_decay;
+            optimizer.owner.claim(&param.claims());
             match optimizer.groups.iter_mut().find(same) {
                 Some(group) => group.params.push((name, param)),
                 None => optimizer.groups.push(Group { params: vec![(name, param)], lr, update, lr_decay }),
@@ -114,13 +123,25 @@ impl Optimizer {
     /// With another group.
     ///
     /// # Errors
-    /// As [`Rule::check`].
+    /// As [`Rule::check`]. [`Error::Twice`]: a parameter is listed twice, or is in another group. `named_parameters` lists a tied parameter under
+    /// each name.
     pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<Rule>) -> Result<Optimizer> {
         let rule = rule.into();
         rule.check()?;
+        let mut known: HashMap<LeafId, String> = self.all().map(|(name, p)| (p.id(), name.clone())).collect();
+        for (name, param) in &params {
+            if let Some(other) = known.insert(param.id(), name.clone()) {
+                return Err(Error::Twice { name: name.clone(), other });
+            }
+            self.owner.claim(&param.claims());
+        }
         let Rule { lr, update, lr_decay } = rule;
         self.groups.push(Group { params, lr, update, lr_decay });
         Ok(self)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(String, Param)> {
+        self.groups.iter().flat_map(|g| &g.params)
     }
 
     /// Identity of this optimiser; no other of this process has it, dropped ones included.
@@ -133,11 +154,28 @@ impl Optimizer {
         self.groups.iter().flat_map(|g| &g.params).map(|(_, p)| p.id())
     }
 
-    /// Of some gradients, those of this optimiser's parameters.
+    /// Of some gradients, those of this optimiser's parameters that are not frozen, and of the changes that wait with them (running
+    /// statistics) those that its step decides about: of its modules, or of none that an optimiser has.
     pub fn own(&self, grads: &Gradients) -> Gradients {
-        let mut own = Gradients::default();
-        self.param_ids().for_each(|id| grads.by_id(id).into_iter().for_each(|g| own.insert(id, g.clone())));
-        own
+        grads.part(self.all().filter(|(_, p)| p.is_trainable()).map(|(_, p)| p.id()), &self.owner)
+    }
+
+    /// As [`crate::clip_grad_norm`], over the gradients of this optimiser's parameters.
+    ///
+    /// # Errors
+    /// A gradient is in use.
+    pub fn clip_grad_norm(&self, grads: &mut Gradients, max_norm: f64) -> Result<f64> {
+        let own: Vec<LeafId> = self.own(grads).iter().map(|(id, _)| id).collect();
+        clip_norm(grads, &own, max_norm)
+    }
+
+    /// As [`crate::clip_grad_value`], over the gradients of this optimiser's parameters.
+    ///
+    /// # Errors
+    /// A gradient is in use.
+    pub fn clip_grad_value(&self, grads: &mut Gradients, limit: f64) -> Result<()> {
+        let own: Vec<LeafId> = self.own(grads).iter().map(|(id, _)| id).collect();
+        clip_value(grads, &own, limit)
     }
 
     /// The groups.
@@ -165,79 +203,96 @@ impl Optimizer {
         self.groups.first().map_or(0.0, |g| g.lr * self.lr_factor)
     }
 
-    /// One update of every parameter that has a gradient, and of the buffers that waited for it (running statistics).
+    /// One update of every parameter that has a gradient and is not frozen, and of the buffers that waited for it (running statistics).
+    /// Gradients that carry a loss scale are divided by it as they are read.
     ///
     /// # Errors
-    /// A gradient of another shape; a tensor in use; out of memory.
+    /// A gradient of another shape; a tensor in use; out of memory. Nothing is changed then.
     pub fn step(&mut self, grads: &Gradients) -> Result<()> {
         self.step_scaled(grads, 1.0)
     }
 
-    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (1/loss scale, times what clipping takes) in f32 as it is read: no
+    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (what clipping takes) in f32 as it is read: no
     /// pass of its own for unscaling and clipping, and a 16-bit gradient is not rounded again.
-    ///
-    /// Nothing is changed unless all gradients fit their parameters.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
-    pub fn step_scaled(&mut self, grads: &Gradients, grad_factor: f64) -> Result<()> {
-        for (name, param) in self.groups.iter().flat_map(|g| &g.params) {
+    pub fn step_scaled(&mut self, grads: &Gradients, factor: f64) -> Result<()> {
+        // All that can fail comes before the first write.
+        let changes = grads.prepare(&self.owner)?;
+        let fresh = self.missing_states(grads)?;
+        let mut passes = Vec::new();
+        for group in &self.groups {
+            self.passes(group, grads, &fresh, factor, &mut passes)?;
+        }
+        passes.iter().try_for_each(|pass| pass.slots.iter().try_for_each(|slot| slot.check(pass.update)))?;
+        for Pass { device, update, scalars, slots } in &mut passes {
+            device.update(update, scalars, slots)?;
+        }
+        drop(passes);
+        changes.write()?;
+        self.state.extend(fresh);
+        let stepped: Vec<LeafId> = self.trained(grads).map(|(_, param, _)| param.id()).collect();
+        stepped.iter().for_each(|id| self.state.get_mut(id).into_iter().for_each(|state| state.steps += 1));
+        Ok(())
+    }
+
+    /// The parameters that a step with these gradients updates, with their groups.
+    fn trained<'a>(&'a self, grads: &'a Gradients) -> impl Iterator<Item = (&'a Group, &'a Param, &'a Array)> {
+        let all = self.groups.iter().flat_map(|group| group.params.iter().map(move |(_, param)| (group, param)));
+        all.filter(|(_, p)| p.is_trainable()).filter_map(|(group, p)| Some((group, p, grads.by_id(p.id())?)))
+    }
+
+    /// States of parameters at their first step.
+    fn missing_states(&self, grads: &Gradients) -> Result<HashMap<LeafId, State>> {
+        let new = self.trained(grads).filter(|(_, param, _)| !self.state.contains_key(&param.id()));
+        new.map(|(group, param, _)| Ok((param.id(), State::new(param, &group.update)?))).collect()
+    }
+
+    /// The passes of a group. Bias corrections depend on each parameter's own number of steps, and gradients may carry scales of their own;
+    /// parameters are passed together by both.
+    fn passes<'a>(
+        &'a self,
+        group: &'a Group,
+        grads: &'a Gradients,
+        fresh: &'a HashMap<LeafId, State>,
+        factor: f64,
+        passes: &mut Vec<Pass<'a>>,
+    ) -> Result<()> {
+        let first = passes.len();
+        let mut keys = Vec::new();
+        for (name, param) in group.params.iter().filter(|(_, p)| p.is_trainable()) {
             let Some(grad) = grads.by_id(param.id()) else { continue };
             if grad.shape() != param.shape() {
                 return Err(Error::Shape { name: name.clone(), found: grad.shape().to_vec(), expected: param.shape().to_vec() });
             }
-            // A tensor that is read elsewhere is an error here, before anything is written.
-            drop(ArrayMut::new("optimizer", param.array())?);
-        }
-        let factor = self.lr_factor;
-        for group in &self.groups {
-            // Bias corrections depend on each parameter's own number of steps; parameters are passed together by that number.
-            let mut by_steps = std::collections::BTreeMap::<u64, Vec<(&Param, &Array)>>::new();
-            for (_, param) in &group.params {
-                let Some(grad) = grads.by_id(param.id()) else { continue };
-                let state = match self.state.entry(param.id()) {
-                    std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(e) => e.insert(State::new(param, &group.update)?),
-                };
-                state.steps += 1;
-                by_steps.entry(state.steps).or_default().push((param, grad));
+            let Some(state) = self.state.get(&param.id()).or_else(|| fresh.get(&param.id())) else { continue };
+            let (steps, scale) = (state.steps + 1, grads.scale_of(param.id()).unwrap_or(1.0));
+            let write = |a| ArrayMut::new(group.update.name(), a);
+            let slot = Slot {
+                param: Some(write(param.array())?),
+                master: state.master.as_ref().map(write).transpose()?,
+                grad: Grad::Read(grad),
+                state: state.buffers.iter().map(write).collect::<Result<_, _>>()?,
+                first: steps == 1,
+            };
+            let key = (steps, scale.to_bits());
+            let at = keys.iter().position(|k| *k == key).unwrap_or(keys.len());
+            if at == keys.len() {
+                keys.push(key);
+                let device = param.array().device().clone();
+                let scalars = scalars(&device, &group.scalars(steps, self.lr_factor, inverse(scale) * factor))?;
+                passes.push(Pass { device, update: &group.update, scalars, slots: Vec::with_capacity(group.params.len()) });
             }
-            for (steps, params) in by_steps {
-                let device = params[0].0.array().device();
-                let lr = group.lr * factor;
-                let mut values = match &group.update {
-                    Update::Adam { betas, .. } => {
-                        let correction = |b: f64| 1.0 - b.powf(steps as f64);
-                        vec![lr, correction(betas[0]), correction(betas[1]).sqrt()]
-                    }
-                    Update::Adafactor { .. } => vec![lr, steps as f64],
-                    Update::Adagrad { .. } => vec![lr / (1.0 + (steps - 1) as f64 * group.lr_decay)],
-                    Update::Sgd { .. } | Update::RmsProp { .. } | Update::Lion { .. } => vec![lr],
-                    Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr],
-                };
-                values.push(grad_factor);
-                let mut slots = Vec::with_capacity(params.len());
-                for (param, grad) in &params {
-                    let state = &self.state[&param.id()];
-                    let write = |a| ArrayMut::new(group.update.name(), a);
-                    slots.push(Slot {
-                        param: Some(write(param.array())?),
-                        master: state.master.as_ref().map(write).transpose()?,
-                        grad: Grad::Read(grad),
-                        state: state.buffers.iter().map(write).collect::<Result<_, _>>()?,
-                        first: steps == 1,
-                    });
-                }
-                device.update(&group.update, &scalars(device, &values)?, &mut slots)?;
-            }
+            passes[first + at].slots.push(slot);
         }
-        Ok(scope::commit()?)
+        Ok(())
     }
 
     /// State by parameter name: `NAME.0`, `NAME.1` (the rule's buffers), `NAME.master`, and the number of steps.
     pub fn state_dict(&self) -> Vec<(String, Array, u64)> {
         let mut out = Vec::new();
-        for (name, param) in self.groups.iter().flat_map(|g| &g.params) {
+        for (name, param) in self.all() {
             let Some(state) = self.state.get(&param.id()) else { continue };
             out.extend(state.buffers.iter().enumerate().map(|(i, b)| (format!("{name}.{i}"), b.clone(), state.steps)));
             out.extend(state.master.iter().map(|m| (format!("{name}.master"), m.clone(), state.steps)));
@@ -275,11 +330,36 @@ impl Optimizer {
     }
 }
 
-/// Trainable parameters by name, each once.
-fn trainable(module: &impl Module) -> Vec<(String, Param)> {
+/// Parameters of one group that are updated together.
+struct Pass<'a> {
+    device: Device,
+    update: &'a Update,
+    scalars: Array,
+    slots: Vec<Slot<'a>>,
+}
+
+impl Group {
+    /// The numbers of a step, of which the last is the factor of the gradients.
+    fn scalars(&self, steps: u64, lr_factor: f64, grad_factor: f64) -> Vec<f64> {
+        let lr = self.lr * lr_factor;
+        match &self.update {
+            Update::Adam { betas, .. } => {
+                let correction = |b: f64| 1.0 - b.powf(steps as f64);
+                vec![lr, correction(betas[0]), correction(betas[1]).sqrt(), grad_factor]
+            }
+            Update::Adafactor { .. } => vec![lr, steps as f64, grad_factor],
+            Update::Adagrad { .. } => vec![lr / (1.0 + (steps - 1) as f64 * self.lr_decay), grad_factor],
+            Update::Sgd { .. } | Update::RmsProp { .. } | Update::Lion { .. } => vec![lr, grad_factor],
+            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr, grad_factor],
+        }
+    }
+}
+
+/// Parameters by name, each once.
+fn each_once(module: &impl Module) -> Vec<(String, Param)> {
     module.assign_names();
     let mut seen = std::collections::HashSet::new();
-    module.named_parameters().into_iter().filter(|(_, p)| p.is_trainable() && seen.insert(p.id())).collect()
+    module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())).collect()
 }
 
 impl State {

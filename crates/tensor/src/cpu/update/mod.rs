@@ -15,7 +15,7 @@ use crate::{Array, DType, Error, ReadGuard, Result};
 
 pub(super) fn update(isa: Isa, update: &Update, scalars: &[f32], slots: &mut [Slot<'_>]) -> Result<Outcome> {
     for slot in slots.iter() {
-        check(update, slot)?;
+        slot.check(update)?;
     }
     let is_wide = |slot: &&mut Slot<'_>| {
         slot.param.iter().map(|p| p.array()).chain([slot.grad.array()]).any(|array| array.dtype() == DType::F64)
@@ -175,30 +175,6 @@ fn values<'a, C: Compute>(isa: Isa, dtype: DType, bytes: &'a [u8], buffer: &'a m
     let buffer = &mut buffer[..bytes.len() / dtype.size()];
     C::load(isa, dtype, bytes, 0, 1, buffer);
     buffer
-}
-
-/// All arrays of a slot have the gradient's shape and lie in row-major order.
-fn check(update: &Update, slot: &Slot<'_>) -> Result<()> {
-    let grad = slot.grad.array();
-    let shapes = update.states(grad.shape());
-    let states = slot.state.iter().zip(&shapes).map(|(s, shape)| (s.array(), shape));
-    let others = slot.param.iter().chain(&slot.master).map(|a| (a.array(), grad.shape()));
-    for (array, shape) in others.chain(states).chain([(grad, grad.shape())]) {
-        if array.shape() != shape || !array.layout().is_contiguous() {
-            return Err(Error::Shape {
-                op: update.name(),
-                expected: "expected parameter, state and gradient of one shape in row-major order".into(),
-                shapes: vec![*array.shape(), *grad.shape()],
-            });
-        }
-    }
-    if slot.state.len() < shapes.len() {
-        return Err(Error::Argument {
-            op: update.name(),
-            message: format!("needs {} state tensors per parameter, got {}", shapes.len(), slot.state.len()),
-        });
-    }
-    Ok(())
 }
 
 /// The bytes of the elements of a contiguous array.
