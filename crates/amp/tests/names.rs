@@ -43,13 +43,17 @@ fn dtypes(net: &Net, policy: &Policy) -> [DType; 2] {
 fn an_exception_for_a_layer_holds_whatever_was_made_of_the_model_and_its_parts() {
     let wanted = [DType::F16, DType::F32];
     type Made = fn(&Net);
-    let made: [(&str, Made); 7] = [
+    let made: [(&str, Made); 8] = [
         ("names", |n| n.assign_names()),
         ("an optimiser", |n| drop(Optimizer::new(n, Sgd::default()).unwrap())),
         ("a list of parameters", |n| drop(Optimizer::empty().with_group(n.named_parameters(), Sgd::default()).unwrap())),
         ("a state dict", |n| drop(state_dict(n))),
         ("an optimiser of the head, then one of all", |n| {
             drop(Optimizer::new(&n.head, Sgd::default()).unwrap());
+            drop(Optimizer::new(n, Sgd::default()).unwrap());
+        }),
+        ("an optimiser of a parameter, then one of all", |n| {
+            drop(Optimizer::new(&n.head.weight, Sgd::default()).unwrap());
             drop(Optimizer::new(n, Sgd::default()).unwrap());
         }),
         ("one of all, then one of the head", |n| {
@@ -65,6 +69,8 @@ fn an_exception_for_a_layer_holds_whatever_was_made_of_the_model_and_its_parts()
         let net = Net::new();
         make(&net);
         assert_eq!(dtypes(&net, &f32_head()), wanted, "{what}");
+        let path = net.head.weight.place().map(|place| place.path().to_string());
+        assert!(what.contains("list with") || path.is_some_and(|path| path.starts_with("head")), "{what}");
     }
 }
 
@@ -110,7 +116,9 @@ fn a_layer_of_two_models_has_a_name_in_each() {
 #[test]
 fn an_operator_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
     let base = Policy::autocast(DType::F16);
-    for (typo, meant) in [("softmx", "softmax"), ("attention", "scaled_dot_product_attention"), ("layernorm", "layer_norm")] {
+    for (typo, meant) in
+        [("softmx", "softmax"), ("attention", "scaled_dot_product_attention"), ("layernorm", "layer_norm"), ("linear", "matmul")]
+    {
         match base.clone().except(typo, "*", Class::F32) {
             Err(Error::Policy(message)) => assert!(message.contains(&format!("did you mean {meant:?}?")), "{message}"),
             other => panic!("{typo}: {other:?}"),

@@ -138,9 +138,9 @@ impl Param {
     }
 }
 
-/// Whether a dotted name ends in a shorter one.
+/// Whether a dotted name ends in a shorter one. A parameter listed by itself has an empty name.
 fn ends_in(name: &str, end: &str) -> bool {
-    name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'))
+    name.len() > end.len() && (end.is_empty() || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.')))
 }
 
 /// What is left of a dotted name without its end.

@@ -40,7 +40,16 @@ pub(super) fn check(op: &str, layer: &str) -> Result<()> {
     if OPERATORS.iter().any(|name| op_glob.matches(name)) {
         return Ok(());
     }
-    let hint = nearest(op, OPERATORS.iter().copied()).map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+    // Methods that are no operators of their own.
+    let method = match op {
+        "linear" | "mm" | "bmm" | "addmm" | "einsum" => Some("matmul"),
+        "conv1d" => Some("conv2d"),
+        "conv_transpose1d" => Some("conv_transpose2d"),
+        _ => None,
+    };
+    let hint = method
+        .or_else(|| nearest(op, OPERATORS.iter().copied()))
+        .map_or(String::new(), |name| format!("; did you mean {name:?}?"));
     Err(Error::Policy(format!("no operator is called {op:?}{hint}")))
 }
 
