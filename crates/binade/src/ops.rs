@@ -75,6 +75,7 @@ fn describe(bound: Bound) -> String {
         Bound::Gamma(n) => format!("{n}·u·Σ\\|terms\\| †"),
         Bound::Operand(n) => format!("{n}·u·max(\\|y\\|, \\|x\\|)"),
         Bound::Scale(n) => format!("{n}·u·max †"),
+        Bound::Terms(n) => format!("{n}·u, first order †"),
     }
 }
 
@@ -116,7 +117,8 @@ Made by `cargo xtask ops`; a test compares it with what the program prints. Name
 reference backend, and has a gradient unless its row in `crates/autograd/src/table/saves.rs` says why not. Gradients can be differentiated again.
 
 *In autocast*: the dtype it computes and returns in inside an autocast region (PyTorch's CUDA lists). *Error*: what the f32 computation may be
-off by before the one rounding to the output's dtype, u = 2⁻²⁴. † depends on the inputs' extents: the value is for the registry's first sample.
+off by before the one rounding to the output's dtype, u = 2⁻²⁴. † depends on the inputs' extents: the value is for the registry's first sample. *First order*: so many
+roundings of each term, and what they change, as [`errors.rs`](../crates/tensor/src/reference/errors.rs) analyses it.
 
 | operator | in autocast | error |
 |---|---|---|

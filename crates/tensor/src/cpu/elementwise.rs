@@ -1,5 +1,6 @@
 //! Elementwise kernels and casts.
 
+use super::extremes::{self, has_extreme_partials, has_extreme_slopes};
 use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
 use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
@@ -195,13 +196,27 @@ impl<R: UnaryRow> Map1 for SlopeOf<R> {
 
 /// Whether the derivative costs more than looking it up: those written in the output are a few operations.
 const fn has_costly_slope<R: UnaryRow>() -> bool {
-    needs_settling::<R>() && matches!(R::ROW.saved(), Saved::Input)
+    needs_settling::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
+}
+
+/// `f(g, x)` block by block, where an element may need f64.
+fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, g: &Operand<'_>, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
+    fill_with::<C, _>(isa, out, g.is_over() || x.is_over(), scratch, |(pg, px), start, old, y| {
+        let n = y.len();
+        let (g, x) = (g.block_in(isa, start, n, old, pg), x.block_in(isa, start, n, old, px));
+        C::map2(isa, f, g, x, y);
+        extremes::settle([x], y, |i| f.eval(g[i].as_f64(), x[i].as_f64()));
+    });
 }
 
 impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
         let Gradient(isa, g, saved, out, _) = self;
+        if const { has_extreme_slopes(R::ROW) } {
+            return map2_settled::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
+        }
         if const { !has_costly_slope::<R>() } {
             return map2::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
         }
@@ -291,7 +306,7 @@ pub(super) enum BinaryKernel<'a> {
     ScalarBackward(&'a Operand<'a>, &'a Operand<'a>, f64, bool),
 }
 
-struct RunBinary<'a, 'b, C>(Isa, BinaryKernel<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct RunBinary<'a, 'b, C>(Isa, Binary, BinaryKernel<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
 
 /// `g · ∂f/∂a`, or by b.
 #[derive(Clone, Copy)]
@@ -318,14 +333,16 @@ impl Map2 for Product {
 impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
     type Output = ();
     fn visit<R: BinaryRow>(self) {
-        let RunBinary(isa, kernel, out, _) = self;
+        let RunBinary(isa, row, kernel, out, _) = self;
+        let may_be_extreme = has_extreme_partials(row);
         match kernel {
             BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
             BinaryKernel::Scalar(x, value, reversed) => {
                 map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
             }
             BinaryKernel::ScalarBackward(g, x, value, reversed) => {
-                map2::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, g, x, out)
+                let f = WithScalar::<R> { row: R2::default(), value, reversed };
+                if may_be_extreme { map2_settled::<C, _>(isa, f, g, x, out) } else { map2::<C, _>(isa, f, g, x, out) }
             }
             BinaryKernel::Backward(ins, rhs) => {
                 let scratch = || [(); 3].map(|()| Buffer::<C>::new());
@@ -339,6 +356,10 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                     } else {
                         C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
                     }
+                    if may_be_extreme {
+                        let partial = if rhs { R::db::<f64> } else { R::da::<f64> };
+                        extremes::settle([a, b], y, |i| g[i].as_f64() * partial(a[i].as_f64(), b[i].as_f64()));
+                    }
                 });
             }
         }
@@ -346,7 +367,7 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
 }
 
 pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut ArrayMut<'_>) {
-    row.visit(RunBinary::<C>(isa, kernel, out, std::marker::PhantomData));
+    row.visit(RunBinary::<C>(isa, row, kernel, out, std::marker::PhantomData));
 }
 
 pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {

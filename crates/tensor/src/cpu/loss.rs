@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::extremes;
 use super::operand::{BLOCK, Compute, Operand, TASK, fill};
 use super::rows::write;
 use super::tasks::Tasks as _;
@@ -39,7 +40,9 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
         let formula = Formula::<R, 0> { row: std::marker::PhantomData, parameter, factor: 1.0 };
         let each = |start: usize, y: &mut [C]| {
             let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
-            C::map2(isa, formula, x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt), y);
+            let (x, t) = (x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt));
+            C::map2(isa, formula, x, t, y);
+            extremes::settle([], y, |i| formula.eval(x[i].as_f64(), t[i].as_f64()));
         };
         if reduction == Reduction::None {
             return fill::<C>(isa, out, each);
@@ -105,7 +108,12 @@ impl<C: Compute> LossVisitor for Backward<'_, '_, C> {
             } else {
                 C::map2(isa, Formula::<R, 1> { row, parameter, factor }, x, t, &mut slope[..n]);
             }
-            C::map2(isa, Product, ins[0].block(isa, start, n, &mut pg), &slope[..n], y);
+            let g = ins[0].block(isa, start, n, &mut pg);
+            C::map2(isa, Product, g, &slope[..n], y);
+            extremes::settle([], y, |i| {
+                let (x, t) = (x[i].as_f64(), t[i].as_f64());
+                g[i].as_f64() * factor * if target { R::dt(x, t, parameter) } else { R::dx(x, t, parameter) }
+            });
         });
     }
 }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::channels::{Channelwise, Terms};
+use super::moments::{Moments, is_in_range, is_spread};
 use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
 use super::rows::{order_with_last, write};
 use super::softmax::ExpDistance;
@@ -79,9 +80,14 @@ pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Arr
             Reduce::Max => extreme::<C>(isa, true, &operand, row * n, n),
             Reduce::Min => extreme::<C>(isa, false, &operand, row * n, n),
             Reduce::Var { correction } | Reduce::Std { correction } => {
+                let (is_std, divisor) = (matches!(kind, Reduce::Std { .. }), n as f64 - correction);
                 let mean = add(C::zero(), false) / n as f64;
-                let var = add(C::from_f64(mean), true) / (n as f64 - correction);
-                if matches!(kind, Reduce::Std { .. }) { var.sqrt() } else { var }
+                let var = add(C::from_f64(mean), true) / divisor;
+                if !is_in_range::<C>(var) || !is_spread(mean, var) {
+                    let moments = moments(isa, &operand, row * n, n);
+                    return if is_std { moments.deviation(divisor) } else { moments.variance(divisor) };
+                }
+                if is_std { var.sqrt() } else { var }
             }
             Reduce::Prod => fold(isa, &operand, row * n, n, 1.0, |product, v| product * v),
             Reduce::LogSumExp => log_sum_exp::<C>(isa, &operand, row * n, n),
@@ -108,6 +114,14 @@ fn fold(isa: Isa, x: &Operand<'_>, start: usize, n: usize, first: f64, f: impl F
         total = x.block(isa, start + i, BLOCK.min(n - i), &mut buffer).iter().fold(total, |total, &v| f(total, v));
     }
     total
+}
+
+/// Of `n` elements from flat position `start`.
+fn moments(isa: Isa, x: &Operand<'_>, start: usize, n: usize) -> Moments {
+    Moments::of(true, |f| {
+        let mut buffer = [0.0f64; BLOCK];
+        (0..n).step_by(BLOCK).for_each(|i| f(x.block(isa, start + i, BLOCK.min(n - i), &mut buffer)));
+    })
 }
 
 /// `ln Σ eˣ`; the maximum where it is infinite.
@@ -255,18 +269,18 @@ pub(super) fn backward<C: Compute>(
                 let share = g / C::from_f64(to.iter().filter(|&&v| hit(v)).count().max(1) as f64);
                 to.iter_mut().for_each(|v| *v = if hit(*v) { share } else { C::zero() });
             }
-            Reduce::Var { correction } => {
-                let mean = C::from_f64(sum(isa, First, &x, row * n, n, C::zero()) / n as f64);
+            // In f64: distances from the mean may be tiny beside it, and their squares leave f32's range.
+            Reduce::Var { correction } | Reduce::Std { correction } => {
+                let (moments, divisor) = (moments(isa, &x, row * n, n), n as f64 - correction);
+                let factor = match kind {
+                    Reduce::Std { .. } => match moments.deviation(divisor) {
+                        0.0 => 0.0,
+                        std => g.as_f64() / divisor / std,
+                    },
+                    _ => 2.0 * g.as_f64() / divisor,
+                };
                 x.load(isa, row * n, to);
-                let factor = C::from_f64(2.0 * g.as_f64() / (n as f64 - correction));
-                to.iter_mut().for_each(|v| *v = (*v - mean) * factor);
-            }
-            Reduce::Std { correction } => {
-                let mean = C::from_f64(sum(isa, First, &x, row * n, n, C::zero()) / n as f64);
-                let var = sum(isa, SquaredDistance, &x, row * n, n, mean) / (n as f64 - correction);
-                x.load(isa, row * n, to);
-                let factor = C::from_f64(g.as_f64() / ((n as f64 - correction) * var.sqrt()));
-                to.iter_mut().for_each(|v| *v = (*v - mean) * factor);
+                to.iter_mut().for_each(|v| *v = C::from_f64((v.as_f64() - moments.mean) * factor));
             }
             // From x, not from y: its rounding to 16 bit would be a relative error of the gradient.
             Reduce::LogSumExp => {

@@ -32,19 +32,27 @@ fn settle<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &m
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             if near::<BF16>(y[i], window) != 0 && y[i].is_finite() {
-                y[i] = f64_to_f32_odd(R::f::<f64>(x[i] as f64));
+                y[i] = f64_to_f32_odd(beside_half(x[i] as f64, R::f(x[i] as f64)));
             }
         }
     }
 }
 
-/// 1 where [`near`] may be 1: the cheap part of its test, and all small numbers but 0.
+/// Functions x·s(x) with s(0) = ½ and s′ > 0 lie above x/2, which may be a tie, and next to 0 by less than f64 tells.
+fn beside_half(x: f64, y: f64) -> f64 {
+    if x != 0.0 && x.abs() < 1e-18 && y == 0.5 * x { y.next_up() } else { y }
+}
+
+/// 1 where [`near`] may be 1: the cheap part of its test, and all numbers that are subnormal in f16 but 0.
 #[inline(always)]
 fn candidate<const BF16: bool>(y: f32, window: u32) -> u32 {
     let bits = y.to_bits() & 0x7fff_ffff;
-    let (dropped, tie, small) = if BF16 { (0xffff, 0x8000, 1e-35f32) } else { (0x1fff, 0x1000, 6.103_515_6e-5) };
-    let close = (bits.wrapping_add(window).wrapping_sub(tie) & dropped) <= 2 * window;
-    (close | (bits.wrapping_sub(1) < small.to_bits() - 1)) as u32
+    let close = |dropped: u32, tie: u32| (bits.wrapping_add(window).wrapping_sub(tie) & dropped) <= 2 * window;
+    if BF16 {
+        return close(0xffff, 0x8000) as u32;
+    }
+    let is_small = bits.wrapping_sub(1) < 6.103_515_6e-5f32.to_bits() - 1;
+    (close(0x1fff, 0x1000) | is_small) as u32
 }
 
 /// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector loop.
@@ -54,8 +62,7 @@ fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
     // abs_diff(tie) ≤ window, as one wrapping comparison.
     let within = |low: u32, tie: u32, window: u32| (low.wrapping_add(window).wrapping_sub(tie) <= 2 * window) as u32;
     if BF16 {
-        // Far below, where a factor of the result may be subnormal, its error is larger than stated.
-        return within(bits & 0xffff, 0x8000, if a < 1e-35 { 256 } else { window });
+        return within(bits & 0xffff, 0x8000, window);
     }
     let normal = within(bits & 0x1fff, 0x1000, window);
     // Below 2⁻¹⁴ f16 is subnormal, with steps of 2⁻²⁴; adding 2²³ rounds to whole steps.

@@ -1,5 +1,6 @@
 //! Elementwise functions of three tensors.
 
+use super::extremes;
 use super::operand::{Buffer, Compute, Operand, fill_with};
 use crate::ArrayMut;
 use crate::op::{Ternary, TernaryRow, TernaryVisitor};
@@ -54,10 +55,19 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
                 Some(1) => C::map3(isa, D::<R, 1>(row, value), x, a, b, y),
                 Some(_) => C::map3(isa, D::<R, 2>(row, value), x, a, b, y),
             }
-            if by.is_some() {
-                let g = ins[0].block_in(isa, start, n, old, pg);
-                y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
-            }
+            let at = |i: usize| [x, a, b].map(|operand| operand[i].as_f64());
+            let Some(by) = by else {
+                return extremes::settle([x, a, b], y, |i| {
+                    let [x, a, b] = at(i);
+                    R::f(x, a, b, value)
+                });
+            };
+            let g = ins[0].block_in(isa, start, n, old, pg);
+            y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
+            extremes::settle([x, a, b], y, |i| {
+                let [x, a, b] = at(i);
+                g[i].as_f64() * R::d(by, x, a, b, value)
+            });
         });
     }
 }

@@ -283,6 +283,10 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             let n = dims.count(&b.shape(x)) as f64;
             let slope = b.scalar(Binary::Mul, centred, 1.0 / (n - correction))?;
             let up = b.binary(Binary::Div, g, std)?;
+            // Of equal elements 0.
+            let zero = b.fill(0.0, Shape::SCALAR)?;
+            let equal = b.compare(Compare::Eq, std, zero)?;
+            let up = b.select(equal, zero, up)?;
             b.binary(Binary::Mul, slope, up)?
         }
         Backward::Reduce { kind: Reduce::LogSumExp, dims } => {

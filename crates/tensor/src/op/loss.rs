@@ -68,16 +68,16 @@ losses! {
     BceWithLogits, "binary_cross_entropy_with_logits", F32, |x, t, p| bce_with_logits(x, t), x.sigmoid() - t, -x;
     /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast bans it.
     Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (L::splat(1.0) - x)).max(L::splat(1e-12)), log_below(-x) - log_limited(x);
-    /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0.
-    KlDiv, "kl_div", F32, |x, t, p| kl_div(x, t), L::select(L::splat(0.0).lt(t), -t, L::splat(0.0)), L::select(L::splat(0.0).lt(t), t.ln() - x + L::splat(1.0), L::splat(0.0));
+    /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0, NaN where t < 0.
+    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.ln() - x + L::splat(1.0));
     /// `eᵗ·(t − x)` of log-probabilities x and t.
     KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + L::splat(1.0));
     /// `eˣ − t·x`: x is the logarithm of the rate.
     PoissonNll, "poisson_nll_loss", F32, |x, t, p| x.exp() - t * x, x.exp() - t, -x;
     /// `x − t·ln(x + p)`: x is the rate.
     PoissonNllRate, "poisson_nll_loss", F32, |x, t, p| x - t * (x + p).ln(), L::splat(1.0) - t / (x + p), -(x + p).ln();
-    /// `t = 1 ? x : max(p − x, 0)` for labels t = ±1.
-    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| L::select(L::splat(0.0).lt(t), x, (p - x).max(L::splat(0.0))), L::select(L::splat(0.0).lt(t), L::splat(1.0), L::select(x.lt(p), L::splat(-1.0), L::splat(0.0))), L::splat(0.0);
+    /// `t = 1 ? x : max(p − x, 0)` for labels t = ±1; NaN for a label NaN.
+    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| by_label(t, x, (p - x).max(L::splat(0.0))), by_label(t, L::splat(1.0), hinge_slope(x, p)), L::splat(0.0);
     /// `ln(1 + e^(−t·x))` for labels t = ±1.
     SoftMargin, "soft_margin_loss", F32, |x, t, p| soft_margin(t * x), -t * (-(t * x)).sigmoid(), -x * (-(t * x)).sigmoid();
 }
@@ -137,10 +137,22 @@ fn bce<L: Lanes>(x: L, t: L) -> L {
     -(t * log_limited(x) + (L::splat(1.0) - t) * log_below(-x))
 }
 
+/// 0 where t is 0, and x where that is NaN; else `y`.
 #[inline(always)]
-fn kl_div<L: Lanes>(x: L, t: L) -> L {
-    let zero = L::splat(0.0);
-    L::select(zero.lt(t), t * (t.ln() - x), zero)
+fn unless_zero<L: Lanes>(x: L, t: L, y: L) -> L {
+    L::select(t.eq(L::splat(0.0)), L::select(x.eq(x), L::splat(0.0), x), y)
+}
+
+/// One value for positive labels, another for the others; a label that is NaN itself.
+#[inline(always)]
+fn by_label<L: Lanes>(t: L, positive: L, other: L) -> L {
+    L::select(L::splat(0.0).lt(t), positive, L::select(t.eq(t), other, t))
+}
+
+/// −1 inside the margin p, and 0 outside; NaN stays.
+#[inline(always)]
+fn hinge_slope<L: Lanes>(x: L, p: L) -> L {
+    L::select(x.lt(p), L::splat(-1.0), L::select(x.eq(x), L::splat(0.0), x))
 }
 
 /// `ln(1 + e^−m)` without overflow.

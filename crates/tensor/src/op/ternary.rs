@@ -55,9 +55,9 @@ macro_rules! ternary {
 
 ternary! {
     /// `x + v·a·b`.
-    Addcmul, "addcmul", Promote, |x, a, b, v| x + v * (a * b), [L::splat(1.0), v * b, v * a];
+    Addcmul, "addcmul", Promote, |x, a, b, v| x + v * a * b, [L::splat(1.0), v * b, v * a];
     /// `x + v·a/b`.
-    Addcdiv, "addcdiv", Promote, |x, a, b, v| x + v * (a / b), [L::splat(1.0), v / b, -(v * (a / b) / b)];
+    Addcdiv, "addcdiv", Promote, |x, a, b, v| x + v * a / b, [L::splat(1.0), v / b, -(v * a / b / b)];
     /// `x + b·(a − x)`, from the nearer end, so that b = 1 gives a.
     Lerp, "lerp", Neutral, |x, a, b, v| lerp(x, a, b), [L::splat(1.0) - b, b, a - x];
 }

@@ -1,7 +1,10 @@
 //! Kernels of the backward pass, from their definitions.
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope, unary};
-use super::forward::{divisor, groups, is_bool, kept, key_head, places, places_of, probabilities, products, softmax, window};
+use super::forward::{
+    divisor, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products, reduce, scores, seen, softmax,
+    window,
+};
 use super::{Dense, unflatten};
 use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
@@ -29,18 +32,16 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                     Reduce::Mean => up / n,
                     Reduce::Max | Reduce::Min if hit(v) => up / m.iter().filter(|v| hit(**v)).count() as f64,
                     Reduce::Max | Reduce::Min => 0.0,
-                    Reduce::Std { correction } => {
-                        let mean = m.iter().sum::<f64>() / n;
-                        let var = m.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - correction);
-                        up * (v - mean) / ((n - correction) * var.sqrt())
+                    Reduce::Std { correction } => match reduce(Reduce::Std { correction: *correction }, m) {
+                        0.0 => 0.0,
+                        std => up * (v - mean(m)) / ((n - correction) * std),
+                    },
+                    Reduce::LogSumExp => up * libm::exp(v - reduce(Reduce::LogSumExp, m)),
+                    // The product of the others.
+                    Reduce::Prod => {
+                        let at = dims.iter().fold(0, |at, d| at * x[2].shape[d] + i[d]);
+                        up * m[..at].iter().product::<f64>() * m[at + 1..].iter().product::<f64>()
                     }
-                    Reduce::LogSumExp => up * libm::exp(v) / m.iter().map(|v| libm::exp(*v)).sum::<f64>(),
-                    // At a zero the product of the others.
-                    Reduce::Prod if v == 0.0 && m.iter().filter(|v| **v == 0.0).count() == 1 => {
-                        up * m.iter().filter(|v| **v != 0.0).product::<f64>()
-                    }
-                    Reduce::Prod if v == 0.0 => 0.0,
-                    Reduce::Prod => up * (m.iter().product::<f64>() / v),
                     Reduce::Norm { p: 0.0 } => 0.0,
                     Reduce::Norm { p } if p.is_infinite() => {
                         let pick = |a: f64, b: f64| if *p > 0.0 { a.max(b) } else { a.min(b) };
@@ -52,7 +53,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
                         let y = m.iter().map(|v| v.abs().powf(*p)).sum::<f64>().powf(1.0 / p);
                         if v == 0.0 { 0.0 } else { up * v.signum() * v.abs().powf(p - 1.0) * y.powf(1.0 - p) }
                     }
-                    Reduce::Var { correction } => up * 2.0 * (v - m.iter().sum::<f64>() / n) / (n - correction),
+                    Reduce::Var { correction } => up * 2.0 * (v - mean(m)) / (n - correction),
                 }
             })]
         }
@@ -240,20 +241,20 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
         }
         Backward::Attention { attention, joined } => {
             let [q, k, v] = [&x[1], &x[2], &x[3]];
-            let (scores, scale) = probabilities(attention, q, k, x.get(6), is_bool(x.get(6)));
+            let (scores, scale) = scores(attention, q, k, x.get(6), is_bool(x.get(6)));
             let r = scores.shape.len();
-            let p = softmax(&scores, r - 1, false);
+            let p = probabilities(&scores);
             let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));
             let with = |i: &[usize], row: usize| [&i[..r - 2], &[row, 0]].concat();
-            // The gradient of the probabilities, then of the scores: p·(dp − Σ p·dp).
+            // The gradient of the probabilities, then of the scores: p·(dp − Σ p·dp). A hidden key has no part in it.
             let mut dp = Dense::from_fn(&p.shape, |i| {
                 let h = with(&key_head(i, q, k), i[r - 1]);
-                g.along(&with(i, i[r - 2]), r - 1).zip(v.along(&h, r - 1)).map(|(g, v)| g * v).sum()
+                seen(scores.at(i), g.along(&with(i, i[r - 2]), r - 1).zip(v.along(&h, r - 1)).map(|(g, v)| g * v).sum())
             });
             dp.v.iter_mut().enumerate().for_each(|(flat, dp)| *dp *= kept(attention, flat));
             let pairs = Dense { shape: p.shape.clone(), v: p.v.iter().zip(&dp.v).map(|(p, dp)| p * dp).collect() };
             let means: Vec<f64> = groups(&pairs, Dims::one(r - 1)).iter().map(|row| row.iter().sum()).collect();
-            for flat in 0..p.v.len() {
+            for flat in (0..p.v.len()).filter(|flat| scores.v[*flat] != f64::NEG_INFINITY) {
                 let i = unflatten(flat, &p.shape);
                 let (query, key) = (with(&i, i[r - 2]), with(&key_head(&i, q, k), i[r - 1]));
                 let weight = p.v[flat] * kept(attention, flat);

@@ -6,7 +6,8 @@ use crate::op::{Binary, Compare, Loss, Ternary, Unary};
 use crate::simd::wide::erfinv;
 
 fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + libm::exp(-x))
+    // Two forms, so that neither overflows.
+    if x < 0.0 { libm::exp(x) / (1.0 + libm::exp(x)) } else { 1.0 / (1.0 + libm::exp(-x)) }
 }
 
 /// `(condition) as 0 or 1`; NaN in `x` stays.
@@ -18,8 +19,13 @@ fn when(condition: bool) -> f64 {
 const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 pub(super) fn unary(row: Unary, x: f64) -> f64 {
-    // The limit at −∞, where the product of x with a vanishing factor is NaN.
-    let times = |factor: f64| if x == f64::NEG_INFINITY { -0.0 } else { x * factor };
+    // The limit at −∞, where the product of x with a vanishing factor is NaN. Factors are ½ at 0 and grow: next to it the value lies above
+    // x/2, which may be a tie, by less than f64 tells.
+    let times = |factor: f64| match x {
+        f64::NEG_INFINITY => -0.0,
+        x if x != 0.0 && x.abs() < 1e-18 && factor == 0.5 => (0.5 * x).next_up(),
+        x => x * factor,
+    };
     match row {
         Unary::Neg => -x,
         Unary::Abs => x.abs(),
@@ -210,9 +216,13 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
         (Binary::Pow, false) => b * libm::pow(a, b - 1.0),
         (Binary::Pow, true) if a == 0.0 && b >= 0.0 => 0.0,
         (Binary::Pow, true) => libm::pow(a, b) * libm::log(a),
+        (Binary::Atan2, _) if a == 0.0 && b == 0.0 => 0.0,
         (Binary::Atan2, false) => b / (a * a + b * b),
         (Binary::Atan2, true) => -a / (a * a + b * b),
-        (Binary::Fmod, true) => -libm::trunc(a / b),
+        (Binary::Fmod, true) => {
+            let rest = libm::fmod(a, b);
+            -if rest.is_nan() { libm::trunc(a / b) } else { libm::rint((a - rest) / b) }
+        }
         (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, false) if a > 0.0 => 1.0,
         (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, true) if a > 0.0 => 0.0,
         (Binary::Prelu | Binary::LeakyRelu, false) => b,
@@ -263,6 +273,16 @@ pub(super) fn ternary_slope(row: Ternary, operand: usize, x: f64, a: f64, b: f64
     }
 }
 
+/// `ln(1 + eᵐ)` without overflow.
+fn softplus(m: f64) -> f64 {
+    binary(Binary::Maximum, m, 0.0) + libm::log1p(libm::exp(-m.abs()))
+}
+
+/// Logarithms of probabilities are limited from below (as in PyTorch); NaN stays.
+fn limited(log: f64) -> f64 {
+    binary(Binary::Maximum, log, -100.0)
+}
+
 pub(super) fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
     let d = (x - t).abs();
     match row {
@@ -272,17 +292,22 @@ pub(super) fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
         Loss::SmoothL1 => d - p / 2.0,
         Loss::Huber if d <= p => d * d / 2.0,
         Loss::Huber => p * (d - p / 2.0),
-        Loss::BceWithLogits => t * libm::log1p(libm::exp(-x)) + (1.0 - t) * libm::log1p(libm::exp(x)),
-        Loss::Bce => -(t * libm::log(x).max(-100.0) + (1.0 - t) * libm::log1p(-x).max(-100.0)),
-        Loss::KlDiv if t <= 0.0 => 0.0,
+        Loss::BceWithLogits => binary(Binary::Maximum, x, 0.0) - x * t + libm::log1p(libm::exp(-x.abs())),
+        Loss::Bce => -(t * limited(libm::log(x)) + (1.0 - t) * limited(libm::log1p(-x))),
+        Loss::KlDiv if t == 0.0 => unless_nan(x, 0.0),
         Loss::KlDiv => t * (libm::log(t) - x),
         Loss::KlDivLog => libm::exp(t) * (t - x),
         Loss::PoissonNll => libm::exp(x) - t * x,
         Loss::PoissonNllRate => x - t * libm::log(x + p),
         Loss::HingeEmbedding if t > 0.0 => x,
-        Loss::HingeEmbedding => (p - x).max(0.0),
-        Loss::SoftMargin => libm::log1p(libm::exp(-t * x)),
+        Loss::HingeEmbedding => unless_nan(t, binary(Binary::Maximum, p - x, 0.0)),
+        Loss::SoftMargin => softplus(-(t * x)),
     }
+}
+
+/// `y`, or x where that is NaN.
+fn unless_nan(x: f64, y: f64) -> f64 {
+    if x.is_nan() { x } else { y }
 }
 
 /// The derivative by the prediction, or by the target.
@@ -293,12 +318,12 @@ pub(super) fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64
         Loss::Mse => sign * 2.0 * d,
         Loss::L1 => sign * unary(Unary::Sign, d),
         Loss::SmoothL1 => sign * if d.abs() < p { d / p } else { unary(Unary::Sign, d) },
-        Loss::Huber => sign * d.clamp(-p, p),
+        Loss::Huber => sign * binary(Binary::Minimum, binary(Binary::Maximum, d, -p), p),
         Loss::BceWithLogits if target => -x,
         Loss::BceWithLogits => sigmoid(x) - t,
-        Loss::Bce if target => libm::log1p(-x).max(-100.0) - libm::log(x).max(-100.0),
-        Loss::Bce => d / (x * (1.0 - x)).max(1e-12),
-        Loss::KlDiv if t <= 0.0 => 0.0,
+        Loss::Bce if target => limited(libm::log1p(-x)) - limited(libm::log(x)),
+        Loss::Bce => d / binary(Binary::Maximum, x * (1.0 - x), 1e-12),
+        Loss::KlDiv if target && t == 0.0 => unless_nan(x, 0.0),
         Loss::KlDiv if target => libm::log(t) - x + 1.0,
         Loss::KlDiv => -t,
         Loss::KlDivLog if target => libm::exp(t) * (t - x + 1.0),
@@ -309,7 +334,7 @@ pub(super) fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64
         Loss::PoissonNllRate => 1.0 - t / (x + p),
         Loss::HingeEmbedding if target => 0.0,
         Loss::HingeEmbedding if t > 0.0 => 1.0,
-        Loss::HingeEmbedding => -when(x < p),
-        Loss::SoftMargin => -(if target { x } else { t }) * sigmoid(-t * x),
+        Loss::HingeEmbedding => unless_nan(t, unless_nan(x, -when(x < p))),
+        Loss::SoftMargin => -(if target { x } else { t }) * sigmoid(-(t * x)),
     }
 }

@@ -67,17 +67,15 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
                         (x[0].at(&at), j)
                     })
                     .collect();
-                row.sort_by(|a, b| if *descending { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) });
+                row.sort_by(|a, b| if *descending { order(b.0, a.0) } else { order(a.0, b.0) });
                 (values.v[flat], places.v[flat]) = (row[rank].0, row[rank].1 as f64);
             }
             vec![values, places]
         }
         Op::ArgMax { dim, .. } => {
             let dims = if x[0].shape.is_empty() { Dims::all(0) } else { Dims::one(*dim) };
-            let best = |g: &Vec<f64>| match g.iter().position(|v| v.is_nan()) {
-                Some(nan) => nan as f64,
-                None => (0..g.len()).rev().max_by(|&a, &b| g[a].total_cmp(&g[b])).unwrap_or(0) as f64,
-            };
+            // Of equal elements `max_by` takes the last.
+            let best = |g: &Vec<f64>| (0..g.len()).rev().max_by(|&a, &b| order(g[a], g[b])).unwrap_or(0) as f64;
             vec![Dense { shape: shape.clone(), v: groups(&x[0], dims).iter().map(best).collect() }]
         }
         Op::MatMul(epilogue) => {
@@ -198,6 +196,11 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
     })
 }
 
+/// NaN is larger than any number; zeros are equal.
+fn order(a: f64, b: f64) -> std::cmp::Ordering {
+    (a.is_nan(), a).partial_cmp(&(b.is_nan(), b)).unwrap_or(std::cmp::Ordering::Equal)
+}
+
 /// Pixels of an image of shape `x` under the window of output pixel `o`, in row-major order.
 pub(super) fn window(pool: &Pool, x: &[usize], o: &[usize]) -> Vec<[usize; 4]> {
     let at = |d: usize, k: usize| (o[d + 2] * pool.stride[d] + k * pool.dilation[d]).checked_sub(pool.padding[d]);
@@ -261,7 +264,7 @@ pub(super) fn groups(x: &Dense, dims: Dims) -> Vec<Vec<f64>> {
     out
 }
 
-fn reduce(kind: Reduce, g: &[f64]) -> f64 {
+pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
     let n = g.len() as f64;
     let sum = || g.iter().sum::<f64>();
     match kind {
@@ -282,10 +285,16 @@ fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         }
         Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
         Reduce::Var { correction } => {
-            let mean = sum() / n;
+            let mean = mean(g);
             g.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - correction)
         }
     }
+}
+
+/// Counted from the first element, so that the mean of equal ones is each of them.
+pub(super) fn mean(g: &[f64]) -> f64 {
+    let first = g.first().copied().unwrap_or(f64::NAN);
+    first + g.iter().map(|v| v - first).sum::<f64>() / g.len() as f64
 }
 
 /// Bias and activation; the value before the activation second, where it is an output.
@@ -373,7 +382,7 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
             let square = |m: &Vec<f64>| m.iter().map(|v| v * v).sum::<f64>() / m.len() as f64;
             match norm.kind {
                 NormKind::Rms { .. } => members.iter().map(|m| (0.0, square(m))).unzip(),
-                _ => members.iter().map(|m| (reduce(Reduce::Mean, m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip(),
+                _ => members.iter().map(|m| (mean(m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip(),
             }
         }
     };
@@ -403,25 +412,37 @@ pub(super) fn kept(attention: &Attention, flat: usize) -> f64 {
     if dropped { 0.0 } else { 1.0 / (1.0 - attention.dropout) }
 }
 
-/// Probabilities `[…, T, S]`.
-pub(super) fn probabilities(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
+/// Scores `[…, T, S]`, −∞ where a key is hidden from a query, and their scale.
+pub(super) fn scores(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
     let r = q.shape.len();
     let scale = attention.scale.unwrap_or(1.0 / (q.shape[r - 1] as f64).sqrt());
     let shape = [&q.shape[..r - 1], &[k.shape[r - 2]]].concat();
     let scores = Dense::from_fn(&shape, |i| {
-        if attention.causal && i[r - 1] > i[r - 2] {
-            return f64::NEG_INFINITY;
-        }
-        let extra = mask.map_or(0.0, |m| match (m.at(i), bool_mask) {
+        let added = mask.map_or(0.0, |m| match (m.at(i), bool_mask) {
             (0.0, true) => f64::NEG_INFINITY,
             (_, true) => 0.0,
             (added, false) => added,
         });
+        if attention.causal && i[r - 1] > i[r - 2] || added == f64::NEG_INFINITY {
+            return f64::NEG_INFINITY;
+        }
         let mut key = key_head(i, q, k);
         key[r - 2] = i[r - 1];
-        extra + q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| q * k).sum::<f64>() * scale
+        added + q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| q * k).sum::<f64>() * scale
     });
     (scores, scale)
+}
+
+/// The softmax of scores; hidden keys have 0, also in rows that see none or contain NaN.
+pub(super) fn probabilities(scores: &Dense) -> Dense {
+    let mut p = softmax(scores, scores.shape.len() - 1, false);
+    p.v.iter_mut().zip(&scores.v).filter(|(_, s)| **s == f64::NEG_INFINITY).for_each(|(p, _)| *p = 0.0);
+    p
+}
+
+/// A weight times a value, which counts for nothing where the key is hidden.
+pub(super) fn seen(score: f64, product: f64) -> f64 {
+    if score == f64::NEG_INFINITY { 0.0 } else { product }
 }
 
 /// A mask of zeros and ones is a bool one: an additive mask of the samples is never both.
@@ -429,19 +450,20 @@ pub(super) fn is_bool(mask: Option<&Dense>) -> bool {
     mask.is_some_and(|m| m.v.iter().all(|&v| v == 0.0 || v == 1.0))
 }
 
-fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
-    let (scores, _) = probabilities(attention, &x[0], &x[1], x.get(3), is_bool(x.get(3)));
+pub(super) fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+    let (scores, _) = scores(attention, &x[0], &x[1], x.get(3), is_bool(x.get(3)));
     let r = scores.shape.len();
-    let mut p = softmax(&scores, r - 1, false);
+    let mut p = probabilities(&scores);
     p.v.iter_mut().enumerate().for_each(|(flat, p)| *p *= kept(attention, flat));
     let out = Dense::from_fn(&shapes[0], |i| {
         let value = key_head(i, &x[0], &x[1]);
-        p.along(i, r - 1).zip(x[2].along(&value, r - 2)).map(|(p, v)| p * v).sum()
+        let weights = scores.along(i, r - 1).zip(p.along(i, r - 1));
+        weights.zip(x[2].along(&value, r - 2)).map(|((s, p), v)| seen(s, p * v)).sum()
     });
-    let rows = groups(&scores, Dims::one(r - 1));
-    let lse = rows.iter().map(|g| {
-        let max = reduce(Reduce::Max, g);
-        max + libm::log(g.iter().map(|v| libm::exp(v - max)).sum())
+    // A row that sees no key has +∞, from which weights follow as 0.
+    let lse = groups(&scores, Dims::one(r - 1)).into_iter().map(|row| match reduce(Reduce::LogSumExp, &row) {
+        f64::NEG_INFINITY => f64::INFINITY,
+        lse => lse,
     });
     vec![out, Dense { shape: shapes[1].clone(), v: lse.collect() }]
 }

@@ -3,7 +3,12 @@
 
 mod backward;
 mod elementwise;
+#[cfg(feature = "testing")]
+mod errors;
 mod forward;
+
+#[cfg(feature = "testing")]
+pub(crate) use errors::errors;
 
 use std::sync::Arc;
 

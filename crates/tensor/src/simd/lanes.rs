@@ -129,7 +129,22 @@ pub trait Lanes:
     /// `x·Φ(x)`, and its limit −0 at −∞.
     #[inline(always)]
     fn gelu(self) -> Self {
-        gelu(self, self.normal_cdf())
+        times_factor(self, self.normal_cdf())
+    }
+    /// `x` times [`Lanes::tanh_cdf`], and its limit −0 at −∞.
+    #[inline(always)]
+    fn gelu_tanh(self) -> Self {
+        times_factor(self, self.tanh_cdf())
+    }
+    /// `x/(1 + e⁻ˣ)`, and its limit −0 at −∞.
+    #[inline(always)]
+    fn silu(self) -> Self {
+        times_factor(self, self.sigmoid())
+    }
+    /// `x·tanh(ln(1 + eˣ))`, and its limit −0 at −∞.
+    #[inline(always)]
+    fn mish(self) -> Self {
+        times_factor(self, mish_factor(self).0)
     }
     /// `Φ(x) + x·φ(x)`, the derivative of [`Lanes::gelu`].
     #[inline(always)]
@@ -171,10 +186,21 @@ pub trait Lanes:
     }
 }
 
-/// [`Lanes::gelu`] from Φ(x).
+/// `x` times a factor that has underflowed far left, where the product with −∞ would be NaN.
 #[inline(always)]
-pub(super) fn gelu<L: Lanes>(x: L, cdf: L) -> L {
-    L::select(x.lt(L::splat(f64::from(f32::MIN))), L::splat(-0.0), x * cdf)
+pub(crate) fn times_factor<L: Lanes>(x: L, factor: L) -> L {
+    L::select(x.lt(L::splat(f64::from(f32::MIN))), L::splat(-0.0), x * factor)
+}
+
+/// tanh(ln(1 + E)) = n/(n + 2) with E = eˣ, n = E(E + 2), and its derivative. From 20 up the factor is 1.
+#[inline(always)]
+pub(crate) fn mish_factor<L: Lanes>(x: L) -> (L, L) {
+    let (one, two) = (L::splat(1.0), L::splat(2.0));
+    let e = x.min(L::splat(20.0)).exp();
+    let n = e * (e + two);
+    let d = n + two;
+    let factor = L::select(x.lt(L::splat(20.0)), n / d, L::select(x.eq(x), one, x));
+    (factor, L::splat(4.0) * e * (e + one) / d / d)
 }
 
 /// [`Lanes::gelu_slope`] from Φ(x) and φ(x), which vanishes long before x becomes infinite and the product NaN.
@@ -251,7 +277,7 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn exp_general(self) -> Self {
         math::exp_general(self)
     }
-    /// `self·2ⁿ` rounded once, for |self| in ¼..4 and an integer `n` in −160..=130.
+    /// `self·2ⁿ` rounded once, for |self| in 2⁻²..2⁸ (any if n is 0) and an integer `n` in −170..=130.
     #[inline(always)]
     fn scale(self, n: Self) -> Self {
         // Two normal factors; the first product is exact, being far from subnormal.
@@ -284,6 +310,9 @@ macro_rules! f32_lanes {
             #[inline(always)] fn normal_cdf(self) -> $t { math::normal_cdf(self) }
             #[inline(always)] fn normal_density(self) -> $t { math::normal_density(self) }
             #[inline(always)] fn gelu(self) -> $t { math::gelu(self) }
+            #[inline(always)] fn gelu_tanh(self) -> $t { math::gelu_tanh(self) }
+            #[inline(always)] fn silu(self) -> $t { math::silu(self) }
+            #[inline(always)] fn mish(self) -> $t { math::mish(self) }
             #[inline(always)] fn gelu_slope(self) -> $t { math::gelu_slope(self) }
             #[inline(always)] fn tanh_cdf(self) -> $t { math::tanh_cdf(self) }
             fn wide(self, f: crate::simd::Wide) -> $t {

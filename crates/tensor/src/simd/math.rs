@@ -155,6 +155,76 @@ pub fn sigmoid<L: F>(x: L) -> L {
     x.by_table::<Sigmoid>()
 }
 
+/// (y, n) with sigmoid(x) = y·2ⁿ, n being 0 right of 0. Left of [`TAIL`] that of [`TAIL`], which even times x is nothing.
+#[inline(always)]
+fn sigmoid_parts<L: F>(x: L) -> (L, L) {
+    let (zero, one) = (L::splat(0.0), L::splat(1.0));
+    let (n, p) = exp_parts((-x.abs()).clamp(TAIL, 0.0));
+    let e = one + p;
+    let e_low = p - (e - one);
+    // Below 2⁻¹⁰⁰ E no longer matters beside 1.
+    let s = n.clamp(-100.0, 0.0).pow2();
+    let scaled = s * e;
+    let d = one + scaled;
+    let d_low = s.mul_add(e_low, scaled - (d - one));
+    let left = x.lt(zero);
+    let (high, low, n) = (L::select(left, e, one), L::select(left, e_low, zero), L::select(left, n, zero));
+    let inverse = one / d;
+    let q = high * inverse;
+    let rest = (-q).fused(d, high) + (-q).mul_add(d_low, low);
+    (rest.mul_add(inverse, q), n)
+}
+
+/// Left of this x·eˣ rounds to 0.
+const TAIL: f64 = -112.0;
+
+/// `x·y·2ⁿ` for a y near 1 with the product before the scaling, which then is the one rounding of a subnormal result. `limit` is where it is nothing.
+#[inline(always)]
+fn times_scaled<L: F>(x: L, limit: f64, y: L, n: L) -> L {
+    (x.clamp(limit, f64::INFINITY) * y).scale(n)
+}
+
+/// `x·sigmoid(x)`, ≤ 3 ulp.
+#[inline(always)]
+pub fn silu<L: F>(x: L) -> L {
+    x.by_table::<Silu>()
+}
+
+struct Silu;
+
+impl Tabled for Silu {
+    const WHOLE: &'static Whole = Sigmoid::WHOLE;
+    const FOLDED: &'static Folded = Sigmoid::FOLDED;
+
+    #[inline(always)]
+    fn of_whole<L: F>(x: L, y: L) -> L {
+        x * y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        x * complement(x, y)
+    }
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        let (y, n) = sigmoid_parts(x);
+        times_scaled(x, TAIL, y, n)
+    }
+}
+
+/// `x·tanh(ln(1 + eˣ))` as x·m/(m + 2) with m = E(E + 2), E = eˣ; far left x·E, and from 20 up x. ≤ 5 ulp.
+#[inline(always)]
+pub fn mish<L: F>(x: L) -> L {
+    let (one, two) = (L::splat(1.0), L::splat(2.0));
+    let (n, p) = exp_parts(x.clamp(TAIL, 20.0));
+    let y = p + one;
+    let e = y.scale(n);
+    let m = e * (e + two);
+    let near = L::select(x.lt(L::splat(20.0)), x * (m / (m + two)), x);
+    L::select(x.lt(L::splat(-80.0)), times_scaled(x, TAIL, y, n), near)
+}
+
 struct Sigmoid;
 
 impl Tabled for Sigmoid {
@@ -173,21 +243,8 @@ impl Tabled for Sigmoid {
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
-        let (zero, one) = (L::splat(0.0), L::splat(1.0));
-        let (n, p) = exp_parts((-x.abs()).clamp(-104.0, 0.0));
-        let e = one + p;
-        let e_low = p - (e - one);
-        // Below 2⁻¹⁰⁰ E no longer matters beside 1.
-        let s = n.clamp(-100.0, 0.0).pow2();
-        let scaled = s * e;
-        let d = one + scaled;
-        let d_low = s.mul_add(e_low, scaled - (d - one));
-        let left = x.lt(zero);
-        let (high, low, n) = (L::select(left, e, one), L::select(left, e_low, zero), L::select(left, n, zero));
-        let inverse = one / d;
-        let q = high * inverse;
-        let rest = (-q).fused(d, high) + (-q).mul_add(d_low, low);
-        rest.mul_add(inverse, q).scale(n)
+        let (y, n) = sigmoid_parts(x);
+        y.scale(n)
     }
 }
 
@@ -236,10 +293,10 @@ fn gauss_parts<L: F>(a: L) -> (L, L, L) {
     (n, p, (-a).fused(a, s) * half)
 }
 
-/// `y·2ⁿ·(1 + p)·(1 + d)` for a small d, where neither factor is rounded by itself.
+/// `y·(1 + p)·(1 + d)` for a small d, where neither factor is rounded by itself.
 #[inline(always)]
-fn scaled<L: F>(y: L, n: L, p: L, d: L) -> L {
-    d.mul_add(p + L::splat(1.0), p).mul_add(y, y).scale(n)
+fn grown<L: F>(y: L, p: L, d: L) -> L {
+    d.mul_add(p + L::splat(1.0), p).mul_add(y, y)
 }
 
 /// `Φ(x) = ½·erfc(−x/√2)`, ≤ 4 ulp down to underflow: the exponential of [`gauss_parts`] times u·P(2u − 1), u = 1/(1 + a/4), which is
@@ -267,38 +324,44 @@ impl Tabled for NormalCdf {
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
-        let (one, zero) = (L::splat(1.0), L::splat(0.0));
-        let a = x.abs().clamp(0.0, NORMAL_TAIL);
-        let (n, p, d) = gauss_parts(a);
-        let quarter = a * L::splat(0.25);
-        let u = one / (quarter + one);
-        let lost = (-quarter).fused(u, one - u);
-        let t = (u + u).mul_add(lost, u.mul_add(L::splat(2.0), -one));
-        let y = poly(
-            t,
-            [
-                0.188_821_286,
-                0.151_974_171,
-                0.096_784_129_7,
-                0.046_630_311_8,
-                0.015_101_751_3,
-                0.001_883_917_49,
-                -0.000_881_355_023,
-                -0.000_395_597_104,
-                4.979_711_96e-5,
-                3.159_647_89e-5,
-            ],
-        );
-        let y = scaled(y * u, n, p, lost + d);
-        L::select(x.lt(zero), y, one - y)
+        let (y, n) = normal_tail(x);
+        complement(x, y.scale(n))
     }
+}
+
+/// (y, n) with Φ(−|x|) = y·2ⁿ.
+#[inline(always)]
+fn normal_tail<L: F>(x: L) -> (L, L) {
+    let one = L::splat(1.0);
+    let a = x.abs().clamp(0.0, NORMAL_TAIL);
+    let (n, p, d) = gauss_parts(a);
+    let quarter = a * L::splat(0.25);
+    let u = one / (quarter + one);
+    let lost = (-quarter).fused(u, one - u);
+    let t = (u + u).mul_add(lost, u.mul_add(L::splat(2.0), -one));
+    let y = poly(
+        t,
+        [
+            0.188_821_286,
+            0.151_974_171,
+            0.096_784_129_7,
+            0.046_630_311_8,
+            0.015_101_751_3,
+            0.001_883_917_49,
+            -0.000_881_355_023,
+            -0.000_395_597_104,
+            4.979_711_96e-5,
+            3.159_647_89e-5,
+        ],
+    );
+    (grown(y * u, p, lost + d), n)
 }
 
 /// `φ(x) = e^(−x²/2)/√(2π)`, ≤ 2 ulp. Beside [`NormalCdf::general`] the compiler computes the exponential of both once.
 #[inline(always)]
 pub fn normal_density<L: F>(x: L) -> L {
     let (n, p, d) = gauss_parts(x.abs().clamp(0.0, NORMAL_TAIL));
-    scaled(L::splat(0.398_942_280_401_432_7), n, p, d)
+    grown(L::splat(0.398_942_280_401_432_7), p, d).scale(n)
 }
 
 /// `x·Φ(x)`, ≤ 5 ulp.
@@ -326,7 +389,9 @@ impl Tabled for Gelu {
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
-        lanes::gelu(x, NormalCdf::general(x))
+        let (y, n) = normal_tail(x);
+        let right = x * (L::splat(1.0) - y.scale(n));
+        L::select(x.lt(L::splat(0.0)), times_scaled(x, -NORMAL_TAIL, y, n), right)
     }
 }
 
@@ -383,29 +448,66 @@ impl Tabled for TanhCdf {
 
     #[inline(always)]
     fn general<L: F>(x: L) -> L {
-        const C1: f64 = 1.595_769_121_605_730_8;
-        const C3: f64 = C1 * 0.044715;
-        const C1_LOW: f64 = C1 - C1 as f32 as f64;
-        const C3_LOW: f64 = C3 - C3 as f32 as f64;
-        // u is beyond the range of sigmoid outside.
-        let a = x.clamp(-12.0, 12.0);
-        let (c1, c3) = (L::splat(C1), L::splat(C3));
-        let t = a * a;
-        let t_low = a.fused(a, -t);
-        let m = c3 * t;
-        let m_low = c3.fused(t, -m);
-        // Knuth's sum of two numbers of any order.
-        let p = c1 + m;
-        let part = p - c1;
-        let p_low = (c1 - (p - part)) + (m - part);
-        let low = p_low + m_low + (t * L::splat(C3_LOW) + c3 * t_low + L::splat(C1_LOW));
-        let u = a * p;
-        let u_low = a.fused(p, -u) + a * low;
-        let s = Sigmoid::general(u);
-        let y = (s * (L::splat(1.0) - s)).mul_add(u_low, s);
+        let (y, n) = tanh_cdf_parts(x);
         // NaN stays.
-        L::select(x.eq(x), y, x)
+        L::select(x.eq(x), y.scale(n), x)
     }
+}
+
+/// `x·½(1 + tanh(…))`, ≤ 5 ulp.
+#[inline(always)]
+pub fn gelu_tanh<L: F>(x: L) -> L {
+    x.by_table::<GeluTanh>()
+}
+
+struct GeluTanh;
+
+impl Tabled for GeluTanh {
+    const WHOLE: &'static Whole = TanhCdf::WHOLE;
+    const FOLDED: &'static Folded = TanhCdf::FOLDED;
+
+    #[inline(always)]
+    fn of_whole<L: F>(x: L, y: L) -> L {
+        x * y
+    }
+
+    #[inline(always)]
+    fn of_folded<L: F>(x: L, y: L) -> L {
+        x * complement(x, y)
+    }
+
+    #[inline(always)]
+    fn general<L: F>(x: L) -> L {
+        let (y, n) = tanh_cdf_parts(x);
+        times_scaled(x, -TANH_TAIL, y, n)
+    }
+}
+
+/// Beyond this the argument is beyond the range of sigmoid.
+const TANH_TAIL: f64 = 12.0;
+
+/// (y, n) with `½(1 + tanh(…))` = y·2ⁿ.
+#[inline(always)]
+fn tanh_cdf_parts<L: F>(x: L) -> (L, L) {
+    const C1: f64 = 1.595_769_121_605_730_8;
+    const C3: f64 = C1 * 0.044715;
+    const C1_LOW: f64 = C1 - C1 as f32 as f64;
+    const C3_LOW: f64 = C3 - C3 as f32 as f64;
+    let a = x.clamp(-TANH_TAIL, TANH_TAIL);
+    let (c1, c3) = (L::splat(C1), L::splat(C3));
+    let t = a * a;
+    let t_low = a.fused(a, -t);
+    let m = c3 * t;
+    let m_low = c3.fused(t, -m);
+    // Knuth's sum of two numbers of any order.
+    let p = c1 + m;
+    let part = p - c1;
+    let p_low = (c1 - (p - part)) + (m - part);
+    let low = p_low + m_low + (t * L::splat(C3_LOW) + c3 * t_low + L::splat(C1_LOW));
+    let u = a * p;
+    let u_low = a.fused(p, -u) + a * low;
+    let (y, n) = sigmoid_parts(u);
+    ((y * (L::splat(1.0) - y.scale(n))).mul_add(u_low, y), n)
 }
 
 /// `exp(a²)·erfc(a)` for a in 0..=10.5: (1 + 2a) times it as a polynomial in (a − 2)/(a + 2), after M. Shepherd and

@@ -20,6 +20,7 @@ mod x86;
 
 pub use isa::Isa;
 pub use lanes::Lanes;
+pub(crate) use lanes::{mish_factor, times_factor};
 pub use prefetch::Beside;
 pub use wide::{Wide, Wide2};
 

@@ -4,7 +4,7 @@ use proptest::test_runner::TestCaseError;
 
 use crate::format::Format;
 use crate::op::{Backward, Bound};
-use crate::{Array, Arrays, Class, DType, Device, Op, Result, run};
+use crate::{Array, Arrays, Class, DType, Device, Op, Result, reference, run};
 
 /// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN or infinite
 /// and the other not what rounding gives.
@@ -43,18 +43,14 @@ fn format(dtype: DType) -> Format {
     }
 }
 
-/// The same values on another device, in row-major order.
-fn on(device: &Device, array: &Array) -> Result<Array> {
-    let dense = array.contiguous(Class::Workspace)?;
-    Array::from_bytes(device, array.dtype(), &dense.device().download(&dense)?, array.shape(), Class::Activations)
-}
-
-/// The absolute values in f64; indices as they are.
-fn magnitudes(device: &Device, array: &Array) -> Result<Array> {
+/// What `f` makes of the values in f64, on another device in row-major order; indices as they are. In f64, because results of an input's dtype
+/// would be rounded to it, and then again as what is compared with.
+fn on(device: &Device, array: &Array, f: fn(f64) -> f64) -> Result<Array> {
     if !array.dtype().is_float() {
-        return on(device, array);
+        let dense = array.contiguous(Class::Workspace)?;
+        return Array::from_bytes(device, array.dtype(), &dense.device().download(&dense)?, array.shape(), Class::Activations);
     }
-    let wide: Vec<f64> = array.to_f64_vec()?.iter().map(|v| v.abs()).collect();
+    let wide: Vec<f64> = array.to_f64_vec()?.into_iter().map(f).collect();
     Array::from_slice(device, &wide, array.shape(), Class::Activations)
 }
 
@@ -91,14 +87,14 @@ impl Exact {
     pub fn of(op: &Op, ins: &[Array]) -> Result<Exact> {
         let reference = Device::reference();
         let op = &with_rounded_numbers(op, ins);
-        let there = ins.iter().map(|a| on(&reference, a)).collect::<Result<Vec<_>>>()?;
+        let there = ins.iter().map(|a| on(&reference, a, |v| v)).collect::<Result<Vec<_>>>()?;
         let outs = apply(op, &there, &reference, DType::F64)?;
         let sums = match op.bound(&ins.iter().collect::<Vec<_>>()) {
             Bound::Gamma(_) => {
-                let absolute = ins.iter().map(|a| magnitudes(&reference, a)).collect::<Result<Vec<_>>>()?;
+                let absolute = ins.iter().map(|a| on(&reference, a, f64::abs)).collect::<Result<Vec<_>>>()?;
                 Some(apply(op, &absolute, &reference, DType::F64)?)
             }
-            Bound::Ulps(_) | Bound::Scale(_) | Bound::Operand(_) => None,
+            Bound::Ulps(_) | Bound::Scale(_) | Bound::Operand(_) | Bound::Terms(_) => None,
         };
         Ok(Exact { outs, sums })
     }
@@ -120,6 +116,12 @@ impl Exact {
             Some(first) => first.to_f64_vec()?,
             None => vec![],
         };
+        let errors = match bound {
+            Bound::Terms(n) => errors(op, ins, &self.outs, n, u)?,
+            Bound::Ulps(_) | Bound::Gamma(_) | Bound::Scale(_) | Bound::Operand(_) => Vec::new(),
+        };
+        // A rounding changes a number of this magnitude by as much: below the normal range by half the smallest number.
+        let rounding_of = |magnitude: f64| u * magnitude + computing.min_subnormal() / 2.0;
         let (mut seen, mut failure) = (Check::default(), None);
         for (k, (ours, exact)) in ours.iter().zip(&self.outs).enumerate() {
             let (values, wanted) = (ours.to_f64_vec()?, exact.to_f64_vec()?);
@@ -136,10 +138,12 @@ impl Exact {
                 }
                 let error = match bound {
                     Bound::Ulps(n) => n * computing.ulp(w),
-                    Bound::Gamma(n) => n * u * sums.as_ref().map_or(0.0, |s| s[i]),
-                    Bound::Scale(n) => n * u * largest,
-                    Bound::Operand(n) => n * u * w.abs().max(first.get(i).map_or(0.0, |v: &f64| v.abs())),
+                    Bound::Gamma(n) => n * rounding_of(sums.as_ref().map_or(0.0, |s| s[i])),
+                    Bound::Scale(n) => n * rounding_of(largest),
+                    Bound::Operand(n) => n * rounding_of(w.abs().max(first.get(i).map_or(0.0, |v: &f64| v.abs()))),
+                    Bound::Terms(n) => errors[k][i] + n * rounding_of(0.0),
                 };
+                let error = if error.is_nan() { 0.0 } else { error };
                 // In f64 the reference itself has errors of this size.
                 let error = if dtype == DType::F64 { 4.0 * error + out.ulp(w) } else { error };
                 let rounding = 0.5 * out.ulp(w.abs() + error);
@@ -157,6 +161,14 @@ impl Exact {
         }
         Ok((seen, failure))
     }
+}
+
+/// [`reference::errors`] of inputs on any device.
+fn errors(op: &Op, ins: &[Array], outs: &Arrays, terms: f64, u: f64) -> Result<Vec<Vec<f64>>> {
+    let dense = |a: &Array| Ok(reference::Dense { shape: a.shape().to_vec(), v: a.to_f64_vec()? });
+    let (dtypes, shapes) = (ins.iter().map(|a| a.dtype()).collect::<Vec<_>>(), outs.iter().map(|a| a.shape().to_vec()));
+    let (ins, shapes) = (ins.iter().map(dense).collect::<Result<Vec<_>>>()?, shapes.collect::<Vec<_>>());
+    reference::errors(op, &ins, &dtypes, &shapes, terms, u)
 }
 
 /// Runs an operator on `device` and compares it with the reference in f64.

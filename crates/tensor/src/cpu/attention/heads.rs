@@ -22,7 +22,7 @@ impl Map1 for ExpMinus {
     }
 }
 
-/// `p·(dp − delta)·scale`
+/// `p·(dp − delta)·scale`; 0 where p is, whatever the rest: a hidden key has no part in it.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct ScoreSlope {
     pub(in crate::cpu) delta: f64,
@@ -32,7 +32,19 @@ pub(in crate::cpu) struct ScoreSlope {
 impl Map2 for ScoreSlope {
     #[inline(always)]
     fn eval<L: Lanes>(self, p: L, dp: L) -> L {
-        p * (dp - L::splat(self.delta)) * L::splat(self.scale)
+        let zero = L::splat(0.0);
+        L::select(p.eq(zero), zero, p * (dp - L::splat(self.delta)) * L::splat(self.scale))
+    }
+}
+
+/// NaN of what is not finite, else 0.
+#[derive(Clone, Copy)]
+struct TimesZero;
+
+impl Map2 for TimesZero {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, _: L) -> L {
+        x * L::splat(0.0)
     }
 }
 
@@ -157,6 +169,35 @@ impl Heads<'_> {
         C::block(self.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
     }
 
+    /// Whether all numbers of some rows are finite. Else a product with the weight 0 of a hidden key may be NaN.
+    fn is_finite<C: Tile>(&self, x: Matrix<'_, C>, rows: usize) -> bool {
+        C::sum(self.isa, TimesZero, &x.data[..rows * x.ld], C::zero()) == C::zero()
+    }
+
+    /// As [`Heads::multiply`], which is faster, without the products of hidden keys: `seen(i, l)` tells which count.
+    fn multiply_seen<C: Tile>(
+        &self,
+        a: &[C],
+        [row, step]: [usize; 2],
+        [rows, len, columns]: [usize; 3],
+        b: Panels<'_, C>,
+        acc: &mut [C],
+        ld: usize,
+        add: bool,
+        seen: impl Fn(usize, usize) -> bool,
+    ) {
+        for (i, acc) in acc.chunks_mut(ld).enumerate().take(rows) {
+            let acc = &mut acc[..columns];
+            if !add {
+                acc.fill(C::zero());
+            }
+            for l in (0..len).filter(|&l| seen(i, l)) {
+                let weight = a[i * row + l * step];
+                acc.iter_mut().zip(&b.data[l * b.step..]).for_each(|(acc, &b)| *acc = *acc + weight * b);
+            }
+        }
+    }
+
     /// Scores of a tile, scaled and masked, with hidden positions at −∞; so are those that pad rows to `ld`.
     fn scores<C: Tile>(
         &self,
@@ -197,8 +238,9 @@ impl Heads<'_> {
         let mut room = Room(scratch.as_mut_slice::<C>());
         let q = self.read(&mut room, q, head, [g.t, g.d]);
         let k = self.read(&mut room, k, kv, [g.s, g.d]);
-        let k = self.turned(&mut room, k, [g.s, g.d]);
         let v = self.read(&mut room, v, kv, [g.s, g.e]);
+        let finite = self.is_finite(q, g.t) && self.is_finite(k, g.s) && self.is_finite(v, g.s);
+        let k = self.turned(&mut room, k, [g.s, g.d]);
         let (tile, p) = (room.take(self.tile::<C>()), room.take(self.tile::<C>()));
         let acc = room.take(queries * ld_e);
         for first in (0..g.t).step_by(queries.max(1)) {
@@ -228,7 +270,13 @@ impl Heads<'_> {
                     max[i] = new;
                     g.drop(head, first + i, key, &mut p[..keys]);
                 }
-                self.multiply(p, [ld, 1], [rows, keys, g.e], self.upright(v, key), acc, ld_e, true);
+                let (extents, v) = ([rows, keys, g.e], self.upright(v, key));
+                if finite {
+                    self.multiply(p, [ld, 1], extents, v, acc, ld_e, true);
+                } else {
+                    let seen = |i: usize, l: usize| tile[i * ld + l] != C::neg_infinity();
+                    self.multiply_seen(p, [ld, 1], extents, v, acc, ld_e, true, seen);
+                }
             }
             for i in 0..rows {
                 // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
@@ -260,6 +308,7 @@ impl Heads<'_> {
         let mut room = Room(scratch.as_mut_slice::<C>());
         let k = self.read(&mut room, &ins[2], kv, [g.s, g.d]);
         let v = self.read(&mut room, &ins[3], kv, [g.s, g.e]);
+        let finite = self.is_finite(k, g.s) && self.is_finite(v, g.s);
         let (k_turned, v_turned) = (self.turned(&mut room, k, [g.s, g.d]), self.turned(&mut room, v, [g.s, g.e]));
         let [tile, p, dp] = [(); 3].map(|()| room.take(self.tile::<C>()));
         let (sum_q, sum_k, sum_v) = (room.take(queries * ld_d), room.take(g.s * ld_d), room.take(g.s * ld_e));
@@ -272,6 +321,9 @@ impl Heads<'_> {
             let go = self.read(&mut room, &ins[0], head, [g.t, g.e]);
             let q = self.read(&mut room, &ins[1], head, [g.t, g.d]);
             ins[5].load(isa, head * g.t, &mut lse);
+            // Finite operands may have scores beyond the range.
+            let finite = finite && self.is_finite(go, g.t) && self.is_finite(q, g.t) && !lse.iter().any(|v| v.is_nan());
+            let mut hidden = Vec::new();
             let outputs = AskRows::new(&ins[4], head, [g.t, g.e]);
             for first in (0..g.t).step_by(queries.max(1)) {
                 let rows = queries.min(g.t - first);
@@ -286,6 +338,9 @@ impl Heads<'_> {
                     let keys = KEYS.min(visible - key);
                     let ld = self.padded::<C>(keys);
                     self.scores(head, q, [first, rows], k_turned, [key, keys], tile, ld);
+                    if !finite {
+                        hidden = tile[..rows * ld].iter().map(|s| *s == C::neg_infinity()).collect();
+                    }
                     for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
                         C::map1(isa, ExpMinus(lse[first + i].as_f64()), row, p);
                     }
@@ -298,7 +353,13 @@ impl Heads<'_> {
                     }
                     let used = if g.dropout > 0.0 { &*dp } else { &*p };
                     let go_upright = self.upright(go, first);
-                    self.multiply(used, [1, ld], [keys, rows, g.e], go_upright, &mut sum_v[key * ld_e..], ld_e, true);
+                    let sum_v = &mut sum_v[key * ld_e..];
+                    if finite {
+                        self.multiply(used, [1, ld], [keys, rows, g.e], go_upright, sum_v, ld_e, true);
+                    } else {
+                        let seen = |l: usize, i: usize| !hidden[i * ld + l];
+                        self.multiply_seen(used, [1, ld], [keys, rows, g.e], go_upright, sum_v, ld_e, true, seen);
+                    }
                     let v = Panels { data: &v_turned.data[key / C::width(isa) * v_turned.panel..], ..v_turned };
                     self.multiply(&go.data[first * ld_e..], [ld_e, 1], [rows, g.e, keys], v, dp, ld, false);
                     for (i, slopes) in tile.chunks_exact_mut(ld).take(rows).enumerate() {
@@ -307,9 +368,16 @@ impl Heads<'_> {
                         let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale };
                         C::map2(isa, slope, &p[i * ld..(i + 1) * ld], dp, slopes);
                     }
-                    self.multiply(tile, [ld, 1], [rows, keys, g.d], self.upright(k, key), sum_q, ld_d, key > 0);
-                    let q_upright = self.upright(q, first);
-                    self.multiply(tile, [1, ld], [keys, rows, g.d], q_upright, &mut sum_k[key * ld_d..], ld_d, true);
+                    let (k_upright, q_upright, sum_k) = (self.upright(k, key), self.upright(q, first), &mut sum_k[key * ld_d..]);
+                    if finite {
+                        self.multiply(tile, [ld, 1], [rows, keys, g.d], k_upright, sum_q, ld_d, key > 0);
+                        self.multiply(tile, [1, ld], [keys, rows, g.d], q_upright, sum_k, ld_d, true);
+                    } else {
+                        let seen = |i: usize, l: usize| !hidden[i * ld + l];
+                        self.multiply_seen(tile, [ld, 1], [rows, keys, g.d], k_upright, sum_q, ld_d, key > 0, seen);
+                        let seen = |l: usize, i: usize| !hidden[i * ld + l];
+                        self.multiply_seen(tile, [1, ld], [keys, rows, g.d], q_upright, sum_k, ld_d, true, seen);
+                    }
                 }
                 if visible == 0 {
                     sum_q.fill(C::zero());

@@ -117,6 +117,8 @@ impl<'a> Mask<'a> {
                 *s = match self.1 {
                     true if m == C::zero() => C::neg_infinity(),
                     true => *s,
+                    // Also where the score is NaN.
+                    false if m == C::neg_infinity() => m,
                     false => *s + m,
                 };
             }

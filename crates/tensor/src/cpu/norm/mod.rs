@@ -5,6 +5,7 @@ mod plane_walk;
 mod planes;
 mod row_kernels;
 mod rows;
+mod wide_rows;
 
 pub use row_kernels::RowNorms;
 

@@ -7,7 +7,7 @@ use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, elements_mut, in_storag
 use crate::memory::Pool;
 use crate::op::Unary;
 use crate::simd::{Isa, Lanes, Stored};
-use crate::{Array, ArrayMut, Layout, Shape};
+use crate::{Array, ArrayMut, Element as _, Layout, Shape};
 
 /// `[samples][channels][pixels]`, or `[samples][pixels][channels]`, as it is walked.
 pub(super) struct Planes {
@@ -101,6 +101,24 @@ impl Planes {
             return first.iter().zip(second).map(|(&a, &b)| [a, b]).collect();
         }
         vec![[first.iter().sum(), second.iter().sum()]]
+    }
+
+    /// Calls `f(sample, channel, x)` for every element of a stretch.
+    pub(super) fn each<C: Channelwise, R: Read<C>>(
+        &self,
+        isa: Isa,
+        from: &R,
+        index: usize,
+        buffers: &mut Buffers<C>,
+        mut f: impl FnMut(usize, usize, f64),
+    ) {
+        let ((start, len, channel), sample) = (self.part(index), index / self.stretches.max(1));
+        from.enter(self, channel, sample, &mut buffers.read);
+        for at in (0..len).step_by(self.block()) {
+            let [_, x] = from.block(isa, start + at, self.block().min(len - at), &mut buffers.read);
+            // Blocks are whole pixels.
+            x.iter().enumerate().for_each(|(i, x)| f(sample, channel.unwrap_or(i % self.channels), x.as_f64()));
+        }
     }
 
     /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.

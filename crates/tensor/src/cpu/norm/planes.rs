@@ -3,15 +3,17 @@
 use rayon::prelude::*;
 
 use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
+use super::wide_rows::{is_wide, is_wide_backward};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
+use crate::cpu::moments::{self, is_in_range, larger, scale_of};
 use crate::cpu::operand::{Compute, Operand, TASK, in_storage};
 use crate::cpu::rows::write;
 use crate::cpu::tasks::Tasks as _;
 use crate::memory::Pool;
 use crate::op::{Norm, NormKind};
 use crate::simd::{Isa, Lanes, Stored};
-use crate::{Array, ArrayMut};
+use crate::{Array, ArrayMut, DType};
 
 #[derive(Clone, Copy)]
 struct Values;
@@ -97,8 +99,10 @@ pub(super) fn forward<C: Channelwise>(
     let x = p.operand(ins[0], bytes[0], &shape);
     let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
     let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
-    if in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs)).is_none() {
-        forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs);
+    let wide = in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs))
+        .unwrap_or_else(|| forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs));
+    if let Some(given) = wide {
+        forward::<f64>(isa, pool, norm, Some(given), ins, bytes, outs);
     }
 }
 
@@ -112,12 +116,12 @@ fn forward_in_place<C: Channelwise, T: Stored<C>>(
     x: &Operand<'_>,
     weights: [&[C]; 2],
     outs: &mut [ArrayMut<'_>],
-) -> Option<()> {
+) -> Option<Given<f64>> {
     let x = x.dense::<T>()?;
-    forward_from(isa, pool, norm, given, p, &InPlace { g: x, x }, weights, outs);
-    Some(())
+    Some(forward_from(isa, pool, norm, given, p, &InPlace { g: x, x }, weights, outs))
 }
 
+/// Returns the statistics, and leaves the first output to f64, if products with some of them leave the range of C.
 fn forward_from<C: Channelwise, R: Read<C>>(
     isa: Isa,
     pool: &Pool,
@@ -127,7 +131,7 @@ fn forward_from<C: Channelwise, R: Read<C>>(
     from: &R,
     [w, b]: [&[C]; 2],
     outs: &mut [ArrayMut<'_>],
-) {
+) -> Given<f64> {
     let groups = groups_of(norm, p);
     // Of each group of each sample; batch norm has one sample for all.
     let per_group = (p.channels / groups.max(1)).max(1);
@@ -161,9 +165,18 @@ fn forward_from<C: Channelwise, R: Read<C>>(
             let first = sample * groups + p.part(index).2.unwrap_or(0) / per_group;
             total[first..].iter_mut().zip(part).for_each(|(total, moments)| total.add(moments));
         }
-        let var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
+        let mut var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
+        let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
+        if !var.iter().all(|v| is_in_range::<C>(v + norm.eps)) {
+            let wanted: Vec<bool> = var.iter().map(|v| !is_in_range::<C>(v + norm.eps)).collect();
+            let exact = in_f64(isa, p, from, [samples, groups, per_group], &wanted);
+            for (i, moments) in exact.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+                rstd[i] = C::from_f64(1.0 / moments.deviation(total[i].n).hypot(norm.eps.sqrt()));
+                var[i] = moments.variance(total[i].n);
+                total[i].mean = moments.mean;
+            }
+        }
         let mean: Vec<C> = total.iter().map(|t| C::from_f64(t.mean)).collect();
-        let rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
         write(isa, &mean, &mut outs[1]);
         write(isa, &rstd, &mut outs[2]);
         if let Some(out) = outs.get_mut(3) {
@@ -171,9 +184,46 @@ fn forward_from<C: Channelwise, R: Read<C>>(
         }
         [mean, rstd]
     });
+    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide(r.as_f64())) {
+        return Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect()));
+    }
     let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
     p.apply(isa, pool, Forward, from, &k, norm.act, &mut outs[0]);
+    None
+}
+
+/// The moments of every group of every sample, whatever the size of its elements; NaN for all if those that are `wanted` are.
+fn in_f64<C: Channelwise, R: Read<C>>(
+    isa: Isa,
+    p: &Planes,
+    from: &R,
+    [samples, groups, per_group]: [usize; 3],
+    wanted: &[bool],
+) -> Vec<moments::Moments> {
+    // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
+    let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
+        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list_with(Buffers::default, |buffers, index| {
+            let mut sums = vec![first; samples * groups];
+            p.each(isa, from, index, buffers, |sample, channel, x| {
+                let group = if samples == 1 { 0 } else { sample } * groups + channel / per_group;
+                sums[group] = f(group, sums[group], x);
+            });
+            sums
+        });
+        parts
+            .into_iter()
+            .fold(vec![first; samples * groups], |all, part| all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect())
+    };
+    let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
+    if scales.iter().zip(wanted).all(|(scale, wanted)| scale.is_nan() || !wanted) {
+        return vec![moments::Moments::from_sums(f64::NAN, f64::NAN, f64::NAN); scales.len()];
+    }
+    let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
+    let add = |a: f64, b: f64| a + b;
+    let means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
+    let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
+    (0..means.len()).map(|i| moments::Moments::from_sums(means[i] * scales[i], squares[i], scales[i])).collect()
 }
 
 /// Channels with statistics of their own, in a sample.
@@ -218,6 +268,9 @@ pub(super) fn backward<C: Channelwise>(
     let fixed = matches!(norm.kind, NormKind::Fixed);
     let rstd: Vec<C> =
         if fixed { rstd_of(isa, norm, ins[at + 1], bytes[at + 1]) } else { vector(isa, ins[at + 1], bytes[at + 1]) };
+    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide_backward(r.as_f64())) {
+        return backward::<f64>(isa, pool, norm, ins, bytes, outs);
+    }
     let groups = groups_of(norm, &p);
     let normalising =
         Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };

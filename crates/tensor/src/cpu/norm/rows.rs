@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::row_kernels::{RowBackward, RowForward, RowNorms, normalised};
+use super::wide_rows::{gradient_of_wide, is_wide, is_wide_backward, normalise_wide};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
 use crate::cpu::channels::PerChannel;
 use crate::cpu::elementwise::{activate, before_activation};
+use crate::cpu::moments::{Moments, is_in_range, is_spread};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, in_storage};
 use crate::cpu::reduce::SquaredDistance;
 use crate::cpu::rows::{fill_rows, fill_rows_as, is_in_order, write};
@@ -52,7 +54,18 @@ fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, ro
     let n = x.len() as f64;
     let mean = if is_centred(norm) { C::from_f64(sum / n) } else { C::zero() };
     let [squares] = over_blocks(x.len(), |at| [C::sum(isa, SquaredDistance, &x[at], mean)]);
-    (mean, C::from_f64(1.0 / (squares / n + norm.eps).sqrt()))
+    let spread = squares / n + norm.eps;
+    if is_in_range::<C>(spread) && is_spread(mean.as_f64(), spread) {
+        return (mean, C::from_f64(1.0 / spread.sqrt()));
+    }
+    let moments = Moments::of(is_centred(norm), |f| {
+        let mut buffer = [0.0; 64];
+        for x in x.chunks(buffer.len()) {
+            buffer.iter_mut().zip(x).for_each(|(to, x)| *to = x.as_f64());
+            f(&buffer[..x.len()]);
+        }
+    });
+    (C::from_f64(moments.mean), C::from_f64(1.0 / moments.deviation(n).hypot(norm.eps.sqrt())))
 }
 
 fn is_centred(norm: &Norm) -> bool {
@@ -80,6 +93,11 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
         let (mean, rstd) = moments(isa, norm, given, first + i, x, sum);
         *stats = (mean.as_f64(), rstd.as_f64());
         let scalars = [stats.0, stats.1];
+        if is_wide(stats.1) {
+            normalise_wide(scalars, [w, b], y, |i| x[i].as_f64());
+            sum = row_sum(isa, ahead);
+            continue;
+        }
         [sum] = over_blocks(len, |at| {
             let weights = [&w[at.clone()], &b[at.clone()]];
             let (ahead, x) = (&ahead[at.clone()], &x[at.clone()]);
@@ -147,6 +165,12 @@ pub(super) fn forward<C: RowNorms>(
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
             for (i, y) in y.chunks_mut(BLOCK).enumerate() {
                 let (n, from) = (y.len(), i * BLOCK);
+                if is_wide(affine.rstd) {
+                    buffer[..n].copy_from_slice(y);
+                    let weights = [&w[from..from + n], &b[from..from + n]];
+                    normalise_wide([affine.mean, affine.rstd], weights, y, |i| buffer[i].as_f64());
+                    continue;
+                }
                 buffer[..n].copy_from_slice(y);
                 let (w, b) = (&w[from..from + n], &b[from..from + n]);
                 C::per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
@@ -227,6 +251,17 @@ impl<C: RowNorms> LayerRows<'_, C> {
             // The last row has none ahead, and takes itself.
             let next = (i + 1).min(last);
             let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + next]);
+            if is_wide_backward(rstd) {
+                let all = 0..len;
+                let scalars = [self.mean[first + i].as_f64(), rstd];
+                gradient_of_wide(self.centred, scalars, row(i, &all), w, dx, [&mut sums.dw, &mut sums.db]);
+                sums.count(isa, 1);
+                terms = over_blocks(len, |at| {
+                    let (g, x) = row(next, &at);
+                    C::row_sums(isa, g, x, &w[at], mean_ahead)
+                });
+                continue;
+            }
             let slope = terms[1] / len as f64 * rstd * rstd * rstd;
             let shift = if self.centred { terms[0] / len as f64 * rstd } else { 0.0 };
             let scalars = [self.mean[first + i].as_f64(), rstd, slope, shift];

@@ -85,10 +85,10 @@ binary! {
     ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<L>(a.le(b)), step::<L>(b.lt(a));
     /// `aᵇ`.
     Pow, "pow", pow, F32, 0.51, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
-    /// The angle of the point (b, a), in −π..=π.
-    Atan2, "atan2", atan2, Promote, 0.51, |a, b| a.wide2(b, Wide2::Atan2), b / a.mul_add(a, b * b), -a / a.mul_add(a, b * b);
+    /// The angle of the point (b, a), in −π..=π. The gradient at (0, 0) is 0.
+    Atan2, "atan2", atan2, Promote, 0.51, |a, b| a.wide2(b, Wide2::Atan2), over_square(b, a, b), over_square(-a, a, b);
     /// Remainder of `a/b` with the sign of a; exact.
-    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -(a / b).trunc();
+    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -whole_quotient(a, b);
     /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
     Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
     /// `a > 0 ? a : b·a` with slope b.
@@ -120,6 +120,20 @@ fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
     let zero = L::splat(0.0);
     let inside = a.wide2(b, Wide2::Pow) * a.ln();
     L::select(a.eq(zero), L::select(zero.le(b), zero, inside), inside)
+}
+
+/// `y/(a² + b²)`; 0 at the origin.
+#[inline(always)]
+fn over_square<L: Lanes>(y: L, a: L, b: L) -> L {
+    let (square, zero) = (a.mul_add(a, b * b), L::splat(0.0));
+    L::select(square.eq(zero), zero, y / square)
+}
+
+/// The integer part of `a/b`. Without the remainder the quotient is an integer but for roundings; with it, it may round to the next one.
+#[inline(always)]
+fn whole_quotient<L: Lanes>(a: L, b: L) -> L {
+    let rest = a.wide2(b, Wide2::Fmod);
+    L::select(rest.eq(rest), ((a - rest) / b).round_ties_even(), (a / b).trunc())
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10};
 
 use super::step;
 use crate::op::Numerics;
-use crate::simd::{Lanes, Wide};
+use crate::simd::{Lanes, Wide, mish_factor, times_factor};
 
 /// Which value the derivative is written in, and so which one is kept for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,20 +163,20 @@ unary! {
     Relu, "relu", relu, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)), |y| step::<L>(L::splat(0.0).lt(y));
     /// `min(max(x, 0), 6)`. The gradient at 0 and 6 is 0.
     Relu6, "relu6", relu6, Neutral, Output, 0.0, |x| x.max(L::splat(0.0)).min(L::splat(6.0)), |y| step::<L>(L::splat(0.0).lt(y)) * step::<L>(y.lt(L::splat(6.0)));
-    /// `x·Φ(x)` with the error function. Left of −12.8, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹.
+    /// `x·Φ(x)` with the error function.
     Gelu, "gelu", gelu, Neutral, Input, 5.0, |x| x.gelu(), |x| x.gelu_slope();
-    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016). In the left tail as for GELU.
-    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 5.0, |x| vanish_at_minus_infinity(x, x * x.tanh_cdf()), |x| gelu_tanh_derivative(x);
-    /// `x/(1 + e⁻ˣ)`. Left of −87, where the factor is subnormal, its rounding adds |x|·2⁻¹⁴⁹ (as for the GELUs).
-    Silu, "silu", silu, Neutral, Input, 3.5, |x| vanish_at_minus_infinity(x, x * x.sigmoid()), |x| silu_derivative(x);
-    /// `x·tanh(ln(1 + eˣ))` (Misra 2019). In the left tail as for SiLU.
-    Mish, "mish", mish, Neutral, Input, 6.0, |x| vanish_at_minus_infinity(x, x * mish_factor(x).0), |x| mish_derivative(x);
+    /// GELU by the tanh approximation (Hendrycks and Gimpel 2016).
+    GeluTanh, "gelu_tanh", gelu_tanh, Neutral, Input, 5.0, |x| x.gelu_tanh(), |x| gelu_tanh_derivative(x);
+    /// `x/(1 + e⁻ˣ)`.
+    Silu, "silu", silu, Neutral, Input, 3.5, |x| x.silu(), |x| silu_derivative(x);
+    /// `x·tanh(ln(1 + eˣ))` (Misra 2019).
+    Mish, "mish", mish, Neutral, Input, 6.0, |x| x.mish(), |x| mish_derivative(x);
     /// `λ·(x > 0 ? x : α·(eˣ − 1))` (Klambauer et al. 2017).
     Selu, "selu", selu, Neutral, Output, 3.0, |x| selu(x), |y| L::select(L::splat(0.0).lt(y), L::splat(SELU_SCALE), y + L::splat(SELU_SCALE * SELU_ALPHA));
     /// `min(max(x + 3, 0), 6)/6`. The gradient at ±3 is 0.
     Hardsigmoid, "hardsigmoid", hardsigmoid, Neutral, Input, 1.5, |x| gate(x) / L::splat(6.0), |x| step::<L>(x.abs().lt(L::splat(3.0))) / L::splat(6.0);
     /// `x·min(max(x + 3, 0), 6)/6`.
-    Hardswish, "hardswish", hardswish, Neutral, Input, 2.5, |x| vanish_at_minus_infinity(x, x * (gate(x) / L::splat(6.0))), |x| hardswish_derivative(x);
+    Hardswish, "hardswish", hardswish, Neutral, Input, 2.5, |x| times_factor(x, gate(x) / L::splat(6.0)), |x| hardswish_derivative(x);
     /// `x/(1 + |x|)`.
     Softsign, "softsign", softsign, Neutral, Input, 1.5, |x| x / (L::splat(1.0) + x.abs()), |x| square(L::splat(1.0) + x.abs()).recip();
 }
@@ -202,12 +202,6 @@ fn sign<L: Lanes>(x: L) -> L {
     L::select(zero.lt(x), L::splat(1.0), L::select(x.lt(zero), L::splat(-1.0), x))
 }
 
-/// Beyond this the factor Φ(x) or sigmoid(x) has underflowed; the product with −∞ would be NaN where the limit is 0.
-#[inline(always)]
-fn vanish_at_minus_infinity<L: Lanes>(x: L, y: L) -> L {
-    L::select(x.lt(L::splat(f64::from(f32::MIN))), L::splat(-0.0), y)
-}
-
 /// A derivative of an x·factor(x) function, where beyond ±`far` it equals the factor (0 or 1) and the sum would be NaN.
 #[inline(always)]
 fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
@@ -225,17 +219,6 @@ fn gelu_tanh_derivative<L: Lanes>(x: L) -> L {
 fn silu_derivative<L: Lanes>(x: L) -> L {
     let s = x.sigmoid();
     settle(x, 1e4, s * (x * (L::splat(1.0) - s) + L::splat(1.0)), s)
-}
-
-/// tanh(ln(1 + E)) = n/(n + 2) with E = eˣ, n = E(E + 2), and its derivative. From 20 up the factor is 1.
-#[inline(always)]
-fn mish_factor<L: Lanes>(x: L) -> (L, L) {
-    let (one, two) = (L::splat(1.0), L::splat(2.0));
-    let e = x.min(L::splat(20.0)).exp();
-    let n = e * (e + two);
-    let d = n + two;
-    let factor = L::select(x.lt(L::splat(20.0)), n / d, L::select(x.eq(x), one, x));
-    (factor, L::splat(4.0) * e * (e + one) / d / d)
 }
 
 #[inline(always)]
