@@ -386,3 +386,19 @@ fn next_to_zero_functions_with_slope_half_round_a_tie_to_the_side_where_they_lie
         }
     }
 }
+
+#[test]
+fn the_variance_of_nothing_is_nan() {
+    for kind in [Reduce::Var { correction: 1.0 }, Reduce::Std { correction: 0.0 }] {
+        let op = Op::Reduce { kind, dims: Dims::one(1), keepdim: false };
+        close(&op, DType::F32, &[(&[2, 0], &[])], &[f64::NAN; 2]);
+    }
+}
+
+#[test]
+fn a_norm_with_an_infinite_element_says_so() {
+    let rms = Op::Norm(norm(NormKind::Rms { dims: 1 }));
+    close(&rms, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN, 0.0, 0.0, 0.0]);
+    let layer = Op::Norm(norm(NormKind::Layer { dims: 1 }));
+    close(&layer, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN; 4]);
+}

@@ -22,15 +22,14 @@ impl Moments {
             n += x.len();
         });
         let (n, scale) = (n as f64, scale_of(largest));
-        if scale.is_nan() {
-            return Moments::from_sums(f64::NAN, f64::NAN, scale);
-        }
         // Counted from the first number, so that the mean of equal ones is each of them.
-        let (first, mut sum) = (if centred { first.unwrap_or(f64::NAN) / scale } else { 0.0 }, 0.0);
+        let (first, mut sum) = (first.filter(|x| centred && x.is_finite()).unwrap_or(0.0) / scale, 0.0);
         if centred {
             each(&mut |x| sum += x.iter().map(|x| x / scale - first).sum::<f64>());
         }
-        let (mean, mut squares) = (first + sum / n, 0.0);
+        let mean = first + sum / n;
+        // NaN of no numbers.
+        let mut squares = 0.0 * mean;
         each(&mut |x| squares += x.iter().map(|x| (x / scale - mean) * (x / scale - mean)).sum::<f64>());
         Moments { mean: mean * scale, squares, scale }
     }
@@ -56,12 +55,9 @@ pub(super) fn larger(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// The power of two that numbers up to `largest` are divided by; NaN where that is not finite.
+/// The power of two that numbers up to `largest` are divided by; 1 where there is none.
 pub(super) fn scale_of(largest: f64) -> f64 {
-    if !largest.is_finite() {
-        return f64::NAN;
-    }
-    if largest == 0.0 { 1.0 } else { 2f64.powi(libm::ilogb(largest).clamp(-1000, 1000)) }
+    if largest == 0.0 || !largest.is_finite() { 1.0 } else { 2f64.powi(libm::ilogb(largest).clamp(-1000, 1000)) }
 }
 
 /// Whether a variance from sums in C can be trusted: its squares neither overflowed nor vanished.

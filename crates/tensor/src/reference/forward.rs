@@ -286,14 +286,15 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
         Reduce::Var { correction } => {
             let mean = mean(g);
-            g.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - correction)
+            // NaN of no elements.
+            g.iter().fold(0.0 * mean, |sum, v| sum + (v - mean).powi(2)) / (n - correction)
         }
     }
 }
 
 /// Counted from the first element, so that the mean of equal ones is each of them.
 pub(super) fn mean(g: &[f64]) -> f64 {
-    let first = g.first().copied().unwrap_or(f64::NAN);
+    let first = g.first().copied().filter(|v| v.is_finite()).unwrap_or(0.0);
     first + g.iter().map(|v| v - first).sum::<f64>() / g.len() as f64
 }
 
@@ -460,9 +461,10 @@ pub(super) fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) 
         let weights = scores.along(i, r - 1).zip(p.along(i, r - 1));
         weights.zip(x[2].along(&value, r - 2)).map(|((s, p), v)| seen(s, p * v)).sum()
     });
-    // A row that sees no key has +∞, from which weights follow as 0.
+    // A row that sees no key has +∞, from which weights follow as 0; one with a score +∞ has no weights.
     let lse = groups(&scores, Dims::one(r - 1)).into_iter().map(|row| match reduce(Reduce::LogSumExp, &row) {
         f64::NEG_INFINITY => f64::INFINITY,
+        f64::INFINITY => f64::NAN,
         lse => lse,
     });
     vec![out, Dense { shape: shapes[1].clone(), v: lse.collect() }]

@@ -22,18 +22,20 @@ impl Map1 for ExpMinus {
     }
 }
 
-/// `p·(dp − delta)·scale`; 0 where p is, whatever the rest: a hidden key has no part in it.
+/// `p·(dp − delta)·scale`; 0 where p is, if dp and delta have overflowed: a hidden key has no part in it.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct ScoreSlope {
     pub(in crate::cpu) delta: f64,
     pub(in crate::cpu) scale: f64,
+    /// Whether operands are finite. Else what is hidden is told apart.
+    pub(in crate::cpu) finite: bool,
 }
 
 impl Map2 for ScoreSlope {
     #[inline(always)]
     fn eval<L: Lanes>(self, p: L, dp: L) -> L {
-        let zero = L::splat(0.0);
-        L::select(p.eq(zero), zero, p * (dp - L::splat(self.delta)) * L::splat(self.scale))
+        let (zero, slope) = (L::splat(0.0), p * (dp - L::splat(self.delta)) * L::splat(self.scale));
+        if self.finite { L::select(p.eq(zero), zero, slope) } else { slope }
     }
 }
 
@@ -365,7 +367,7 @@ impl Heads<'_> {
                     for (i, slopes) in tile.chunks_exact_mut(ld).take(rows).enumerate() {
                         let dp = &mut dp[i * ld..(i + 1) * ld];
                         g.drop(head, first + i, key, &mut dp[..keys]);
-                        let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale };
+                        let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale, finite };
                         C::map2(isa, slope, &p[i * ld..(i + 1) * ld], dp, slopes);
                     }
                     let (k_upright, q_upright, sum_k) = (self.upright(k, key), self.upright(q, first), &mut sum_k[key * ld_d..]);

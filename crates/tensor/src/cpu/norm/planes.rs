@@ -169,7 +169,7 @@ fn forward_from<C: Channelwise, R: Read<C>>(
         let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
         if !var.iter().all(|v| is_in_range::<C>(v + norm.eps)) {
             let wanted: Vec<bool> = var.iter().map(|v| !is_in_range::<C>(v + norm.eps)).collect();
-            let exact = in_f64(isa, p, from, [samples, groups, per_group], &wanted);
+            let exact = in_f64(isa, p, from, [samples, groups, per_group]);
             for (i, moments) in exact.iter().enumerate().filter(|(i, _)| wanted[*i]) {
                 rstd[i] = C::from_f64(1.0 / moments.deviation(total[i].n).hypot(norm.eps.sqrt()));
                 var[i] = moments.variance(total[i].n);
@@ -193,13 +193,12 @@ fn forward_from<C: Channelwise, R: Read<C>>(
     None
 }
 
-/// The moments of every group of every sample, whatever the size of its elements; NaN for all if those that are `wanted` are.
+/// The moments of every group of every sample, whatever the size of its elements.
 fn in_f64<C: Channelwise, R: Read<C>>(
     isa: Isa,
     p: &Planes,
     from: &R,
     [samples, groups, per_group]: [usize; 3],
-    wanted: &[bool],
 ) -> Vec<moments::Moments> {
     // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
     let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
@@ -216,9 +215,6 @@ fn in_f64<C: Channelwise, R: Read<C>>(
             .fold(vec![first; samples * groups], |all, part| all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect())
     };
     let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
-    if scales.iter().zip(wanted).all(|(scale, wanted)| scale.is_nan() || !wanted) {
-        return vec![moments::Moments::from_sums(f64::NAN, f64::NAN, f64::NAN); scales.len()];
-    }
     let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
     let add = |a: f64, b: f64| a + b;
     let means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);

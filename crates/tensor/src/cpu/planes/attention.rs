@@ -357,7 +357,7 @@ impl Heads<'_> {
                     let dp = &mut dp[row.clone()];
                     g.drop(head, first + i, key, &mut dp[..keys]);
                     dp[keys..].fill(0.0);
-                    let slope = ScoreSlope { delta: delta[i] as f64, scale: g.scale };
+                    let slope = ScoreSlope { delta: delta[i] as f64, scale: g.scale, finite: true };
                     f32::map2(isa, slope, &p[row.clone()], dp, &mut tile[row]);
                 }
                 let left = weights(work, tile, rows, ld, split);
