@@ -53,6 +53,9 @@ pub enum Error {
         /// Bad steps in a row.
         steps: u32,
     },
+    /// The state of another training.
+    #[error("the training's state does not fit: {0}")]
+    State(String),
     /// A policy that cannot be understood.
     #[error("{0}")]
     Policy(String),

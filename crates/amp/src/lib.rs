@@ -11,6 +11,7 @@ mod policy;
 pub mod preflight;
 mod recommend;
 mod scaler;
+mod state;
 mod training;
 
 pub use blame::{Blame, Operand, Origin, blame};
@@ -21,4 +22,5 @@ pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
 pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
 pub use recommend::{Hardware, Purpose, Recommendation};
 pub use scaler::{GradScaler, StepOutcome};
+pub use state::TrainingState;
 pub use training::{ScaledGradients, Step, Training, UnscaledGradients};

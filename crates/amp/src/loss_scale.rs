@@ -34,6 +34,7 @@ pub struct Dynamic {
     /// Smallest scale.
     pub min_scale: f64,
     /// Largest scale; growth beyond f32 is refused in any case.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub max_scale: f64,
     /// Bad steps until the scale shrinks: 1 shrinks at every one.
     pub hysteresis: u32,
@@ -207,6 +208,11 @@ impl LossScale {
     pub(crate) fn collapsed(&self, state: ScalerState) -> bool {
         matches!(self, LossScale::Dynamic(d) if state.at_floor > d.patience)
     }
+}
+
+/// JSON has no infinity and writes null.
+fn null_is_infinite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// Fails unless a scale and its inverse are finite f32s above 0.

@@ -120,8 +120,27 @@ impl GradScaler {
         if self.stages.is_empty() { Ok(self.state) } else { Err(Error::MidStep) }
     }
 
-    /// Restores a saved state.
-    pub fn load_state(&mut self, state: ScalerState) {
+    /// Restores a saved state; nothing to do when off, as in PyTorch.
+    ///
+    /// # Errors
+    /// [`Error::Setting`]: a scale whose inverse is not a finite f32 above 0, or more bad steps to wait for than the configuration has.
+    pub fn load_state(&mut self, state: ScalerState) -> Result<()> {
+        let limit = match self.config {
+            LossScale::Off => return Ok(()),
+            LossScale::Static(_) => u32::MAX,
+            LossScale::Dynamic(d) => d.hysteresis,
+        };
+        check_scale(state.scale as f64)?;
+        if state.hysteresis > limit {
+            let (what, allowed) = ("bad steps left", "at most the hysteresis");
+            return Err(Error::Setting { what, allowed, found: state.hysteresis as f64 });
+        }
+        self.restore(state);
+        Ok(())
+    }
+
+    /// Goes back to a state that was this scaler's.
+    pub(crate) fn restore(&mut self, state: ScalerState) {
         self.state = state;
         self.stages.clear();
     }

@@ -2,7 +2,7 @@
 //! types.
 
 use binade_autograd::{Deferred, Gradients, LeafId, Var, scope};
-use binade_nn::{Ema, Optimizer, Schedule, clip_grad_norm, clip_grad_value};
+use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_value};
 use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class};
 
@@ -141,6 +141,8 @@ pub struct Training {
     pub policy: Policy,
     /// Learning rate over applied steps.
     pub schedule: Schedule,
+    /// Learning rate over measurements: its factor is multiplied with the schedule's. Show it each one with [`Plateau::observe`].
+    pub plateau: Option<Plateau>,
     /// Largest gradient norm.
     pub clip: Option<f64>,
     /// Averages of the parameters.
@@ -162,8 +164,8 @@ impl Training {
     /// [`Error::Setting`].
     pub fn new(optimizer: Optimizer, policy: Policy, loss_scale: LossScale) -> Result<Training> {
         let scaler = GradScaler::new(loss_scale)?.with_recheck(true);
-        let (schedule, clip, ema) = (Schedule::Constant, None, None);
-        Ok(Training { optimizer, scaler, policy, schedule, clip, ema, seed: 0, blame: true, iteration: 0, step: 0 })
+        let (schedule, plateau, clip, ema) = (Schedule::Constant, None, None, None);
+        Ok(Training { optimizer, scaler, policy, schedule, plateau, clip, ema, seed: 0, blame: true, iteration: 0, step: 0 })
     }
 
     /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of nothing.
@@ -188,6 +190,7 @@ impl Training {
         let scale = self.scaler.loss_scale();
         let policy = self.policy.clone();
         let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
+        self.check_settings()?;
         let (value, changes) = scope::collect_changes(|| self.policy.run(loss));
         let value = value?;
         self.policy.check_layers()?;
@@ -201,18 +204,24 @@ impl Training {
         let state = self.scaler.state()?;
         let attempt = self.gradient_step(value, changes);
         if attempt.is_err() {
-            self.scaler.load_state(state);
+            self.scaler.restore(state);
         }
         let (outcome, grad_norm, lr, unclaimed) = attempt?;
         let blame = if outcome == StepOutcome::Skipped { find(self.blame)? } else { None };
         Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, saved_bytes, blame, unclaimed })
     }
 
+    /// Takes over the learning rate of this step. Fails for a setting outside its domain, before anything is computed.
+    fn check_settings(&mut self) -> Result<()> {
+        check_clip(self.clip)?;
+        let measured = self.plateau.as_ref().map_or(Ok(1.0), |plateau| plateau.check().map(|()| plateau.factor()))?;
+        Ok(self.optimizer.set_lr_factor(self.schedule.factor(self.step)? * measured)?)
+    }
+
     fn gradient_step(&mut self, loss: Var, changes: Vec<Deferred>) -> Result<(StepOutcome, f64, f64, Vec<String>)> {
         let mut grads = self.scaler.scale(&loss)?.backward_lean(None)?;
         drop(loss);
         changes.into_iter().for_each(|change| grads.push_change(change));
-        self.optimizer.set_lr_factor(self.schedule.factor(self.step))?;
         let lr = self.optimizer.lr();
         let (outcome, grad_norm) = self.scaler.step_clipped(&mut self.optimizer, &grads, self.clip)?;
         self.scaler.update()?;
@@ -223,5 +232,15 @@ impl Training {
             }
         }
         Ok((outcome, grad_norm, lr, grads.unclaimed()))
+    }
+}
+
+/// Fails unless a largest norm is at least 0; infinity clips nothing.
+pub(crate) fn check_clip(clip: Option<f64>) -> Result<()> {
+    match clip {
+        Some(found) if found.is_nan() || found < 0.0 => {
+            Err(Error::Setting { what: "largest gradient norm", allowed: "at least 0", found })
+        }
+        _ => Ok(()),
     }
 }

@@ -74,7 +74,7 @@ fn test_grad_scaling_state_dict() {
     };
     let (s0, mut s1) = (GradScaler::new(config(3.0, 4.0, 0.5, 2)).unwrap(), GradScaler::new(config(6.0, 7.0, 0.8, 1)).unwrap());
     s1.set_config(s0.config()).unwrap();
-    s1.load_state(s0.state().unwrap());
+    s1.load_state(s0.state().unwrap()).unwrap();
     assert_eq!((s1.config(), s1.state().unwrap()), (s0.config(), s0.state().unwrap()));
 }
 
@@ -327,7 +327,7 @@ fn stays_in_f32_master_weights() {
     let mut g = Gradients::default();
     g.insert(param.id(), full(DType::F32, &[1], -1e-3));
     (0..1000).for_each(|_| o.step(&g).unwrap());
-    let state = o.state_dict();
+    let state = o.state_dict().unwrap().tensors;
     assert_eq!((state[0].0.as_str(), state[0].1.dtype(), param.dtype()), ("w.master", DType::F32, DType::BF16));
     assert!((param.array().item().unwrap() - 2.0).abs() <= 2f64.powi(-7));
 }
@@ -389,9 +389,9 @@ fn stays_in_f32_optimizer_state() {
             let mut g = Gradients::default();
             g.insert(param.id(), full(dtype, &[1], 0.5));
             (0..100).for_each(|_| o.step(&g).unwrap());
-            let state = o.state_dict();
-            assert!(state.iter().all(|(_, a, _)| a.dtype() == DType::F32));
-            state.iter().filter(|(name, ..)| !name.contains("master")).map(|(_, a, _)| a.item().unwrap()).collect::<Vec<_>>()
+            let state = o.state_dict().unwrap().tensors;
+            assert!(state.iter().all(|(_, a)| a.dtype() == DType::F32));
+            state.iter().filter(|(name, _)| !name.contains("master")).map(|(_, a)| a.item().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(trajectory(dtype), trajectory(DType::F32));
     }

@@ -6,7 +6,7 @@ use syn::{Data, DeriveInput, Fields, LitStr, parse_macro_input};
 
 /// Implements `Module` for a struct: every field is visited under its own name.
 ///
-/// `#[module(skip)]` leaves a field out (a type that is no module); `#[module(rename = "attn")]` visits it under another name;
+/// `#[module(skip)]` leaves a field out (a type that is no module, cloned in deep copies); `#[module(rename = "attn")]` visits it under another name;
 /// `#[module(flatten)]` visits it without a name of its own.
 ///
 /// The generated code names the trait `Module` that is in scope, so it works with `binade_nn::Module` and with the facade's
@@ -26,7 +26,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         Fields::Unnamed(fields) => fields.unnamed.iter().collect(),
         Fields::Unit => Vec::new(),
     };
-    let mut visits = Vec::new();
+    let (mut visits, mut copies) = (Vec::new(), Vec::new());
     for (index, field) in fields.iter().enumerate() {
         let (mut name, mut skip, mut flatten) = (None, false, false);
         for attribute in field.attrs.iter().filter(|a| a.path().is_ident("module")) {
@@ -43,11 +43,13 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 Ok(())
             })?;
         }
-        if skip {
-            continue;
-        }
         let place = syn::Index::from(index);
         let member = field.ident.as_ref().map_or_else(|| quote!(#place), |ident| quote!(#ident));
+        if skip {
+            copies.push(quote!(#member: ::core::clone::Clone::clone(&self.#member)));
+            continue;
+        }
+        copies.push(quote!(#member: Module::copy_with(&self.#member, visitor)));
         let own = field
             .ident
             .as_ref()
@@ -66,6 +68,10 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         impl #generics Module for #name #types #conditions {
             fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
                 #(#visits)*
+            }
+
+            fn copy_with(&self, visitor: &Visitor<'_>) -> Self {
+                Self { #(#copies),* }
             }
         }
     })

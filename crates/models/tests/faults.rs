@@ -18,8 +18,8 @@ fn plant_everywhere(name: &str, stride: usize) -> [usize; 2] {
         let mut training = Training::new(optimizer, Policy::autocast(DType::F16), LossScale::Static(8.0)).unwrap();
         training.clip = Some(1.0);
         let state = |t: &Training| -> Vec<Vec<u64>> {
-            let optimizer = t.optimizer.state_dict();
-            state_dict(&model).iter().map(|(_, a)| bits(a)).chain(optimizer.iter().map(|(_, a, _)| bits(a))).collect()
+            let optimizer = t.optimizer.state_dict().unwrap().tensors;
+            state_dict(&model).iter().map(|(_, a)| bits(a)).chain(optimizer.iter().map(|(_, a)| bits(a))).collect()
         };
         let before = state(&training);
         let fault = Fault::new(at, f64::INFINITY);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::load::{LoadReport, list};
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,12 @@ pub enum Error {
         /// Names the state dict has and the model lacks.
         unexpected: Vec<String>,
     },
+    /// The state of another optimiser, or a part of one.
+    #[error("the optimiser's state does not fit: {0}")]
+    OptimizerState(Box<LoadReport>),
+    /// Averages of other parameters, or a part of them.
+    #[error("the averages do not fit: {0}")]
+    Averages(Box<LoadReport>),
     /// A tensor of another shape.
     #[error("{name}: the state dict has shape {found:?}, the model needs {expected:?}")]
     Shape {
@@ -81,11 +89,6 @@ impl Error {
 }
 
 fn difference(missing: &[String], unexpected: &[String]) -> String {
-    let list = |names: &[String]| match names {
-        [] => "nothing".to_string(),
-        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
-        names => names.join(", "),
-    };
     format!("it lacks {}, and has besides {}", list(missing), list(unexpected))
 }
 

@@ -5,7 +5,7 @@ use binade_tensor::op::Distribution;
 use binade_tensor::random::normal_pair;
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// How a parameter is filled. Fans follow PyTorch: for `[out, in, …]`, fan-in is in × receptive field, fan-out is out × it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +94,8 @@ impl Init {
 }
 
 fn truncated(shape: &Shape, mean: f64, std: f64) -> Result<Array> {
+    Error::unless(std >= 0.0 && std.is_finite(), "TruncatedNormal", "standard deviation", "at least 0 and finite", std)?;
+    Error::unless(mean.is_finite(), "TruncatedNormal", "mean", "finite", mean)?;
     let key = scope::next_key();
     let n = shape.numel();
     let draw = |i: usize| {

@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod init;
 mod layers;
+mod load;
 mod module;
 mod norm;
 mod optimizer;
@@ -27,14 +28,18 @@ pub use error::{Error, Result};
 pub use file::{remove_partial_files, replace_file};
 pub use init::Init;
 pub use layers::{
-    Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Dropout, DropoutChannels, Elu,
-    Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu, Recurrent, Sequential,
-    Softmax, Softplus, SwiGlu,
+    Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, CopyLayer, Dropout,
+    DropoutChannels, Elu, Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu,
+    Recurrent, Sequential, Softmax, Softplus, SwiGlu,
 };
-pub use module::{Module, Visitor};
+pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
+pub use module::{CopyModule, Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
-pub use optimizer::{Adafactor, Adagrad, Adam, AdamW, Ema, Group, Lion, Optimizer, RmsProp, Rule, Sgd};
-pub use param::{Buffer, Param, defer};
+pub use optimizer::{
+    Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule, Sgd,
+};
+pub(crate) use param::copy;
+pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};
-pub use state_dict::{StateDict, load_state_dict, read_safetensors, state_dict, write_safetensors};
+pub use state_dict::{StateDict, read_safetensors, state_dict, write_safetensors};
 pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};

@@ -1,17 +1,46 @@
 //! [`Module`]: a struct whose parameters and buffers can be visited by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use binade_autograd::{Layers, Place, scope};
+use binade_autograd::{Layers, LeafId, Place, scope};
 
-use crate::{Buffer, Param};
+use crate::{Buffer, Layer, Mode, Param, Result};
 
 /// Something with parameters and buffers. Derived, never written by hand; types without parameters (numbers, strings, geometry)
 /// are modules that visit nothing, so that a struct may hold its settings.
-pub trait Module {
+pub trait Module: CopyModule + 'static {
     /// Calls the visitor for every parameter and buffer with its dotted name under `prefix`.
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>);
+
+    /// This module with the visitor's copies in the place of its parameters, buffers and modes; a part for [`Module::deep_copy`].
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Self
+    where
+        Self: Sized;
+
+    /// A module of its own: parameters and buffers have memory of their own, what is tied here is tied there, and names, values, frozen
+    /// parameters and modes are as here. A `clone` shares them instead. For target networks, teachers and best weights.
+    ///
+    /// Fields with `#[module(skip)]` are cloned.
+    ///
+    /// # Errors
+    /// Out of memory; a tensor is being written.
+    fn deep_copy(&self) -> Result<Self>
+    where
+        Self: Sized,
+    {
+        let mut copies = Copies::default();
+        for param in self.parameters() {
+            copies.params.insert(param.id(), param.deep()?);
+        }
+        for (_, buffer) in self.named_buffers() {
+            copies.buffers.insert(buffer.key(), buffer.deep()?);
+        }
+        let modes = &mut copies.modes;
+        let mut mode = |m: &Mode| drop(modes.insert(m.key(), m.deep()));
+        self.visit("", &mut Visitor { mode: Some(&mut mode), ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) });
+        Ok(self.copy_with(&Visitor { copies, ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) }))
+    }
 
     /// Parameters with their names, in order of the fields. A tied parameter is listed under each of its names.
     ///
@@ -41,9 +70,26 @@ pub trait Module {
         self.named_parameters().into_iter().map(|(_, p)| p).filter(|p| seen.insert(p.id())).collect()
     }
 
-    /// Number of trainable values.
+    /// Number of trainable values: those of frozen parameters are none.
     fn parameter_count(&self) -> usize {
+        self.parameters().iter().filter(|p| p.is_trainable()).map(|p| p.array().numel()).sum()
+    }
+
+    /// Number of values of all parameters, frozen ones too.
+    fn total_parameter_count(&self) -> usize {
         self.parameters().iter().map(|p| p.array().numel()).sum()
+    }
+
+    /// Puts this part into evaluation mode whatever the scope says: no dropout, running statistics in batch norm, as frozen parts want.
+    /// Gradients are recorded as before. `set_training(None)` takes it back.
+    fn eval(&self) {
+        self.set_training(Some(false));
+    }
+
+    /// Puts this part into training or evaluation mode whatever the scope says; `None` lets it follow the scope again.
+    fn set_training(&self, training: Option<bool>) {
+        let mut mode = |mode: &Mode| mode.set_training(training);
+        self.visit("", &mut Visitor { mode: Some(&mut mode), ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) });
     }
 
     /// Tells every parameter its names ([`Module::named_parameters`]), for a model that is neither trained nor saved: policies with exceptions by
@@ -79,21 +125,44 @@ fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Layers {
     all.into_iter().map(Arc::from).collect()
 }
 
-/// Receives parameters and buffers by name.
+/// [`Module::copy_with`] of a module of a type known at run time. All modules are.
+pub trait CopyModule {
+    /// The copy.
+    fn copy_module(&self, visitor: &Visitor<'_>) -> Box<dyn Module>;
+}
+
+impl<M: Module> CopyModule for M {
+    fn copy_module(&self, visitor: &Visitor<'_>) -> Box<dyn Module> {
+        Box::new(self.copy_with(visitor))
+    }
+}
+
+/// Receives parameters, buffers and modes.
 pub struct Visitor<'a> {
     /// Called for each parameter.
     pub param: &'a mut dyn FnMut(&str, &Param),
     /// Called for each buffer.
     pub buffer: &'a mut dyn FnMut(&str, &Buffer),
+    /// Called for each mode.
+    pub mode: Option<&'a mut dyn FnMut(&Mode)>,
     /// Whether nothing is visited after the first parameter.
     first_only: bool,
     done: bool,
+    copies: Copies,
+}
+
+/// What takes the place of a module's parts in its copy.
+#[derive(Default)]
+struct Copies {
+    params: HashMap<LeafId, Param>,
+    buffers: HashMap<usize, Buffer>,
+    modes: HashMap<usize, Mode>,
 }
 
 impl<'a> Visitor<'a> {
-    /// Of everything.
+    /// Of all parameters and buffers.
     pub fn new(param: &'a mut dyn FnMut(&str, &Param), buffer: &'a mut dyn FnMut(&str, &Buffer)) -> Visitor<'a> {
-        Visitor { param, buffer, first_only: false, done: false }
+        Visitor { param, buffer, mode: None, first_only: false, done: false, copies: Copies::default() }
     }
 
     /// `prefix.name`, or `name` at the root.
@@ -113,11 +182,31 @@ impl Module for Param {
             (visitor.param)(prefix, self);
         }
     }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Param {
+        visitor.copies.params.get(&self.id()).unwrap_or(self).clone()
+    }
 }
 
 impl Module for Buffer {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
         (visitor.buffer)(prefix, self);
+    }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Buffer {
+        visitor.copies.buffers.get(&self.key()).unwrap_or(self).clone()
+    }
+}
+
+impl Module for Mode {
+    fn visit(&self, _prefix: &str, visitor: &mut Visitor<'_>) {
+        if let Some(mode) = &mut visitor.mode {
+            mode(self);
+        }
+    }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Mode {
+        visitor.copies.modes.get(&self.key()).unwrap_or(self).clone()
     }
 }
 
@@ -127,6 +216,10 @@ impl<M: Module> Module for Option<M> {
             module.visit(prefix, visitor);
         }
     }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Option<M> {
+        self.as_ref().map(|module| module.copy_with(visitor))
+    }
 }
 
 impl<M: Module> Module for Vec<M> {
@@ -134,6 +227,10 @@ impl<M: Module> Module for Vec<M> {
         for (i, module) in self.iter().enumerate() {
             module.visit(&visitor.join(prefix, i), visitor);
         }
+    }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Vec<M> {
+        self.iter().map(|module| module.copy_with(visitor)).collect()
     }
 }
 
@@ -143,25 +240,51 @@ impl<M: Module, const N: usize> Module for [M; N] {
             module.visit(&visitor.join(prefix, i), visitor);
         }
     }
-}
 
-impl<M: Module + ?Sized> Module for Box<M> {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        (**self).visit(prefix, visitor);
+    fn copy_with(&self, visitor: &Visitor<'_>) -> [M; N] {
+        std::array::from_fn(|i| self[i].copy_with(visitor))
     }
 }
 
-impl<M: Module + ?Sized> Module for Arc<M> {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        (**self).visit(prefix, visitor);
-    }
+/// Pointers to modules, also of a type known at run time.
+macro_rules! pointers {
+    ($($pointer:ident),*) => {$(
+        pointers!(@dynamic $pointer, dyn Module, copy_module);
+        pointers!(@dynamic $pointer, dyn Layer, copy_layer);
+
+        impl<M: Module> Module for $pointer<M> {
+            fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
+                (**self).visit(prefix, visitor);
+            }
+
+            fn copy_with(&self, visitor: &Visitor<'_>) -> $pointer<M> {
+                $pointer::new((**self).copy_with(visitor))
+            }
+        }
+    )*};
+    (@dynamic $pointer:ident, $dynamic:ty, $copy:ident) => {
+        impl Module for $pointer<$dynamic> {
+            fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
+                (**self).visit(prefix, visitor);
+            }
+
+            fn copy_with(&self, visitor: &Visitor<'_>) -> $pointer<$dynamic> {
+                (**self).$copy(visitor).into()
+            }
+        }
+    };
 }
+pointers!(Box, Arc);
 
 /// Settings: modules without parameters.
 macro_rules! settings {
     ($($t:ty),*) => {$(
         impl Module for $t {
             fn visit(&self, _prefix: &str, _visitor: &mut Visitor<'_>) {}
+
+            fn copy_with(&self, _visitor: &Visitor<'_>) -> $t {
+                self.clone()
+            }
         }
     )*};
 }

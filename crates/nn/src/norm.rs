@@ -4,7 +4,7 @@ use binade_autograd::{Var, scope};
 use binade_tensor::op::{Binary, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
-use crate::{Buffer, Init, Layer, Module, Param, Result, Visitor};
+use crate::{Buffer, Init, Layer, Mode, Module, Param, Result, Visitor};
 
 /// Weight and bias of a norm.
 fn affine(shape: &[usize]) -> Result<(Param, Param)> {
@@ -166,6 +166,8 @@ pub struct BatchNorm2d {
     pub momentum: f64,
     /// Added to the variance.
     pub eps: f64,
+    /// Training or evaluation; the scope's by default. A frozen batch norm evaluates, so its running statistics stay.
+    pub mode: Mode,
 }
 
 impl BatchNorm2d {
@@ -182,6 +184,7 @@ impl BatchNorm2d {
             num_batches_tracked: Buffer::new(Array::full(&Device::cpu(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),
             momentum: 0.1,
             eps: 1e-5,
+            mode: Mode::default(),
         })
     }
 }
@@ -203,7 +206,7 @@ impl BatchNorm2d {
 
     fn pass(&self, x: &Var, act: Option<Unary>) -> Result<Var> {
         let (weight, bias) = (self.weight.var(), self.bias.var());
-        if !scope::is_training() {
+        if !self.mode.run(scope::is_training) {
             let statistics = (&self.running_mean.var(), &self.running_var.var());
             return Ok(x.norm(NormKind::Fixed, Some((&weight, &bias)), Some(statistics), self.eps, act)?.0);
         }

@@ -1,10 +1,10 @@
-//! [`Param`] and [`Buffer`]: handles to the tensors a module owns.
+//! [`Param`], [`Buffer`] and [`Mode`]: handles to what a module owns.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use binade_autograd::{Claims, Deferred, Layers, LeafId, Name, Place, StoredAs, Var, scope};
-use binade_tensor::{Array, Class, DType, Shape};
+use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
 
 use crate::{Init, Result};
 
@@ -21,7 +21,7 @@ struct Inner {
 }
 
 /// What models call a parameter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Names {
     /// Dotted names with the layers of the model that uses them, none of which is the end of another.
     full: Vec<(Arc<str>, Layers)>,
@@ -106,6 +106,14 @@ impl Param {
         self.0.trainable.store(trainable, Ordering::Relaxed);
     }
 
+    /// A parameter with the same values, names and setting, and memory of its own.
+    pub(crate) fn deep(&self) -> Result<Param> {
+        let (leaf, id) = Var::new_leaf(copy(self.array())?);
+        leaf.claims();
+        let (names, trainable) = (RwLock::new(self.names().clone()), AtomicBool::new(self.is_trainable()));
+        Ok(Param(Arc::new(Inner { leaf, id, names, trainable })))
+    }
+
     fn names(&self) -> RwLockReadGuard<'_, Names> {
         self.0.names.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,6 +186,63 @@ impl Buffer {
     pub fn var(&self) -> Var {
         Var::constant(self.array().clone())
     }
+
+    /// A buffer with the same values and memory of its own.
+    pub(crate) fn deep(&self) -> Result<Buffer> {
+        Ok(Buffer::new(copy(self.array())?))
+    }
+
+    /// The same for clones, while one of them lives.
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+}
+
+/// Whether a part of a model trains or evaluates, where that is not left to the scope ([`Module::set_training`](crate::Module::set_training)). Layers
+/// that behave otherwise in training hold one. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Mode(Arc<AtomicU8>);
+
+const FOLLOWS: u8 = 0;
+const TRAINS: u8 = 1;
+const EVALUATES: u8 = 2;
+
+impl Mode {
+    /// What was set; `None` if the scope decides.
+    pub fn training(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            FOLLOWS => None,
+            mode => Some(mode == TRAINS),
+        }
+    }
+
+    /// Decides, or leaves it to the scope.
+    pub fn set_training(&self, training: Option<bool>) {
+        let mode = training.map_or(FOLLOWS, |training| if training { TRAINS } else { EVALUATES });
+        self.0.store(mode, Ordering::Relaxed);
+    }
+
+    /// Runs `f` in this mode.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        match self.training() {
+            Some(training) => scope::with_training(training, f),
+            None => f(),
+        }
+    }
+
+    pub(crate) fn deep(&self) -> Mode {
+        Mode(Arc::new(AtomicU8::new(self.0.load(Ordering::Relaxed))))
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+}
+
+/// A copy with memory of its own, for the same use.
+pub(crate) fn copy(array: &Array) -> Result<Array> {
+    let array = array.written(array.storage().class())?;
+    Ok(run_one(&Op::Copy, &[&array], array.device(), array.dtype(), array.storage().class())?)
 }
 
 /// Leaves new values of a layer's buffers to the step that takes the gradients of `output` ([`Var::defer`]): an applied step writes them, a

@@ -19,34 +19,6 @@ pub fn state_dict(module: &impl Module) -> StateDict {
     params.chain(module.named_buffers().into_iter().map(|(name, b)| (name, b.array().clone()))).collect()
 }
 
-/// Copies a state dict into a module. Every name must be there, and no other; dtypes may differ. Nothing is written unless all
-/// names and shapes fit.
-///
-/// # Errors
-/// [`Error::Names`], [`Error::Shape`].
-pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result<()> {
-    let given: HashMap<&str, &Array> = from.iter().map(|(name, array)| (name.as_str(), array)).collect();
-    let own = state_dict(module);
-    let missing: Vec<String> =
-        own.iter().map(|(name, _)| name.clone()).filter(|name| !given.contains_key(name.as_str())).collect();
-    let known: std::collections::HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
-    let unexpected: Vec<String> =
-        from.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name.as_str())).collect();
-    if !missing.is_empty() || !unexpected.is_empty() {
-        return Err(Error::Names { missing, unexpected });
-    }
-    for (name, array) in &own {
-        let found = given[name.as_str()].shape();
-        if found != array.shape() {
-            return Err(Error::Shape { name: name.clone(), found: found.to_vec(), expected: array.shape().to_vec() });
-        }
-    }
-    for (name, array) in &own {
-        array.copy_from(given[name.as_str()])?;
-    }
-    Ok(())
-}
-
 fn to_safetensors(dtype: DType) -> Dtype {
     match dtype {
         DType::F64 => Dtype::F64,

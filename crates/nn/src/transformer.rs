@@ -3,7 +3,7 @@
 use binade_autograd::Var;
 use binade_tensor::op::{Attention, Unary};
 
-use crate::{Dropout, Error, Init, Layer, LayerNorm, Linear, Module, Param, Result, Visitor};
+use crate::{Dropout, Error, Init, Layer, LayerNorm, Linear, Mode, Module, Param, Result, Visitor};
 
 /// Multi-head attention of queries `[B, T, E]` over keys and values `[B, S, E]` (PyTorch's MultiheadAttention, batch first).
 #[derive(Clone, Module)]
@@ -18,18 +18,21 @@ pub struct MultiHeadAttention {
     pub heads: usize,
     /// Dropout of attention weights in training.
     pub dropout: f64,
+    /// Training or evaluation; the scope's by default.
+    pub mode: Mode,
 }
 
 impl MultiHeadAttention {
     /// For `features` divisible by `heads`.
     ///
     /// # Errors
-    /// It is not.
+    /// It is not; a probability outside [0, 1).
     pub fn new(features: usize, heads: usize, dropout: f64) -> Result<MultiHeadAttention> {
         if heads == 0 || !features.is_multiple_of(heads) {
             let message = format!("{heads} heads must divide {features} features");
             return Err(Error::Config { layer: "MultiHeadAttention", message });
         }
+        Error::unless((0.0..1.0).contains(&dropout), "MultiHeadAttention", "probability of dropping out", "at least 0 and below 1", dropout)?;
         let out_proj =
             Linear { bias: Some(Param::init(&[features], Init::Constant(0.0))?), ..Linear::without_bias(features, features)? };
         Ok(MultiHeadAttention {
@@ -38,6 +41,7 @@ impl MultiHeadAttention {
             out_proj,
             heads,
             dropout,
+            mode: Mode::default(),
         })
     }
 
@@ -61,7 +65,8 @@ impl MultiHeadAttention {
         };
         let (q, k, v) = (project(query, 0)?, project(memory, 1)?, project(memory, 2)?);
         let attention = Attention { causal, ..Attention::default() };
-        let y = self.within(|| q.attention_dropout(&k, &v, mask, self.dropout, attention))?;
+        let attend = || q.attention_dropout(&k, &v, mask, self.dropout, attention);
+        let y = self.within(|| self.mode.run(attend))?;
         let (b, t) = (query.shape()[0] as isize, query.shape()[1] as isize);
         self.out_proj.forward(&y.transpose(1, 2)?.reshape(&[b, t, e as isize])?)
     }
@@ -126,7 +131,7 @@ impl TransformerEncoderLayer {
             norm2: LayerNorm::new(c.features)?,
             act: c.act,
             norm_first: c.norm_first,
-            dropout: Dropout { p: c.dropout },
+            dropout: Dropout::new(c.dropout)?,
         })
     }
 
@@ -185,7 +190,7 @@ impl TransformerDecoderLayer {
             norm3: LayerNorm::new(c.features)?,
             act: c.act,
             norm_first: c.norm_first,
-            dropout: Dropout { p: c.dropout },
+            dropout: Dropout::new(c.dropout)?,
         })
     }
 

@@ -156,7 +156,7 @@ fn every_simple_layer_runs_and_keeps_or_gives_the_shape_it_says() {
         Box::new(InstanceNorm::new(Some(4)).unwrap()),
         Box::new(InstanceNorm::new(None).unwrap()),
         Box::new(Identity),
-        Box::new(DropoutChannels { p: 0.5 }),
+        Box::new(DropoutChannels::new(0.5).unwrap()),
         Box::new(Activation(Unary::Mish)),
     ];
     for layer in same {

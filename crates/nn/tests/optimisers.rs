@@ -211,3 +211,69 @@ fn the_norm_of_scaled_gradients_is_exact_and_finite_only_if_all_products_are() {
         }
     }
 }
+
+/// The parameter after steps with these gradients, all of one value.
+fn trained(rule: impl Into<Rule>, start: f32, grads: &[f32]) -> f64 {
+    let param = Param::new(Array::from_slice(&Device::cpu(), &[start], &[1], Class::Weights).unwrap());
+    let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule).unwrap();
+    for &g in grads {
+        let mut all = Gradients::default();
+        all.insert(param.id(), Array::from_slice(&Device::cpu(), &[g], &[1], Class::Gradients).unwrap());
+        optimizer.step(&all).unwrap();
+    }
+    param.array().item().unwrap()
+}
+
+fn near(found: f64, expected: f64) {
+    assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{found} instead of {expected}");
+}
+
+#[test]
+fn adagrads_rate_decays_with_the_steps_of_the_parameter() {
+    let rule = Adagrad { lr: 0.5, lr_decay: 0.25, ..Adagrad::default() };
+    let (mut w, mut sum) = (1.0, 0.0f64);
+    for (t, g) in [1.0, 2.0, -0.5].into_iter().enumerate() {
+        sum += g * g;
+        w -= 0.5 / (1.0 + 0.25 * t as f64) * g / (sum.sqrt() + 1e-10);
+    }
+    near(trained(rule, 1.0, &[1.0, 2.0, -0.5]), w);
+}
+
+#[test]
+fn rmsprop_subtracts_the_mean_gradient_only_when_centered() {
+    for centered in [false, true] {
+        let rule = RmsProp { lr: 0.01, alpha: 0.5, eps: 1e-3, centered, ..RmsProp::default() };
+        let (mut w, mut v, mut a) = (1.0, 0.0f64, 0.0f64);
+        for g in [1.0, 2.0, 1.5] {
+            v = 0.5 * v + 0.5 * g * g;
+            a = 0.5 * a + 0.5 * g;
+            let spread = if centered { v - a * a } else { v };
+            w -= 0.01 * g / (spread.sqrt() + 1e-3);
+        }
+        near(trained(rule, 1.0, &[1.0, 2.0, 1.5]), w);
+    }
+}
+
+#[test]
+fn adafactors_eps_bound_small_gradients_and_small_parameters() {
+    // One step: v = g², below eps₁², and a parameter whose root mean square is below eps₂.
+    let rule = Adafactor { lr: 0.5, eps: [1e-2, 0.25], ..Adafactor::default() };
+    near(trained(rule, 0.125, &[1e-3]), 0.125 - 0.25 * 0.5 * (1e-3 / 1e-2));
+    // And neither where both are large.
+    near(trained(rule, 4.0, &[0.5]), 4.0 - 4.0 * 0.5);
+}
+
+#[test]
+fn every_group_steps_at_its_own_rate() {
+    let [a, b] = [1.0f32, 1.0].map(|v| Param::new(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap()));
+    let group = |name: &str, p: &Param| vec![(name.to_string(), p.clone())];
+    let mut optimizer = Optimizer::empty().with_group(group("a", &a), Sgd { lr: 0.5, ..Sgd::default() }).unwrap();
+    optimizer = optimizer.with_group(group("b", &b), Sgd { lr: 0.125, ..Sgd::default() }).unwrap();
+    optimizer.set_lr_factor(0.5).unwrap();
+    let mut grads = Gradients::default();
+    for p in [&a, &b] {
+        grads.insert(p.id(), Array::from_slice(&Device::cpu(), &[1.0f32], &[1], Class::Gradients).unwrap());
+    }
+    optimizer.step(&grads).unwrap();
+    assert_eq!((a.array().item().unwrap(), b.array().item().unwrap()), (0.75, 0.9375));
+}

@@ -94,3 +94,106 @@ fn a_factor_whose_rate_does_not_fit_is_refused_and_the_old_one_stays() {
         assert_eq!(optimizer.lr(), 0.25);
     }
 }
+
+#[test]
+fn schedules_refuse_settings_outside_their_domain() {
+    let one = |total, rising, div, final_div| Schedule::OneCycle { total, rising, div, final_div, cosine: true };
+    let nan = f64::NAN;
+    for bad in [
+        Schedule::Step { every: 0, gamma: 0.1 },
+        Schedule::Step { every: 1, gamma: -0.1 },
+        Schedule::MultiStep { milestones: vec![1], gamma: nan },
+        Schedule::Exponential { gamma: f64::INFINITY },
+        Schedule::Linear { start: 0.0, end: 1.0, total: 4 },
+        Schedule::Linear { start: 1.5, end: 1.0, total: 4 },
+        Schedule::Linear { start: 0.5, end: -0.5, total: 4 },
+        Schedule::Linear { start: 0.5, end: 1.0, total: 0 },
+        Schedule::Polynomial { total: 4, power: -1.0 },
+        Schedule::Polynomial { total: 4, power: nan },
+        Schedule::Polynomial { total: 0, power: 1.0 },
+        Schedule::Cosine { warmup: 0, total: 0, floor: 0.0 },
+        Schedule::Cosine { warmup: 0, total: 4, floor: -1.0 },
+        Schedule::CosineRestarts { first: 0, growth: 1, floor: 0.0 },
+        Schedule::CosineRestarts { first: 1, growth: 0, floor: 0.0 },
+        Schedule::CosineRestarts { first: 1, growth: 1, floor: nan },
+        one(0, 0.3, 25.0, 1e4),
+        one(10, 1.1, 25.0, 1e4),
+        one(10, nan, 25.0, 1e4),
+        one(10, 0.3, 0.0, 1e4),
+        one(10, 0.3, 25.0, -1.0),
+        one(10, 0.3, 1e-200, 1e-200),
+        Schedule::WarmUp { steps: 4, start: 2.0, then: Box::new(Schedule::Constant) },
+        Schedule::WarmUp { steps: 4, start: 0.1, then: Box::new(Schedule::Exponential { gamma: -1.0 }) },
+    ] {
+        assert!(matches!(bad.factor(0), Err(Error::Setting { .. })), "{bad:?}: {:?}", bad.factor(0));
+    }
+}
+
+#[test]
+fn every_factor_is_finite_and_at_least_0_at_the_edges_of_the_domains() {
+    let mut schedules = vec![
+        Schedule::Step { every: 1, gamma: 0.0 },
+        Schedule::Exponential { gamma: 0.0 },
+        Schedule::Polynomial { total: 1, power: 0.0 },
+        Schedule::Cosine { warmup: 5, total: 2, floor: 0.0 },
+        Schedule::Cosine { warmup: u64::MAX, total: 2, floor: 0.0 },
+        Schedule::CosineRestarts { first: 1, growth: 1, floor: 0.0 },
+        Schedule::CosineRestarts { first: u64::MAX, growth: 2, floor: 0.0 },
+        Schedule::Constant.after_warm_up(0),
+        Schedule::Constant.after_warm_up(1),
+    ];
+    for (total, rising) in [(1, 0.0), (1, 1.0), (2, 0.5), (100, 0.0), (100, 0.01), (100, 1.0), (3, 1.0 / 3.0), (100, 0.001)] {
+        for cosine in [true, false] {
+            schedules.push(Schedule::OneCycle { total, rising, div: 25.0, final_div: 1e4, cosine });
+        }
+    }
+    for schedule in schedules {
+        for step in [0, 1, 2, 3, 50, 99, 100, 101, 1_000_000, u64::MAX] {
+            let factor = schedule.factor(step).unwrap_or_else(|e| panic!("{schedule:?} at {step}: {e}"));
+            assert!(factor.is_finite() && (0.0..=1.0).contains(&factor), "{schedule:?} at {step}: {factor}");
+        }
+    }
+    assert_eq!(Schedule::Exponential { gamma: 2.0 }.factor(3).unwrap(), 8.0);
+    assert!(matches!(Schedule::Exponential { gamma: 2.0 }.factor(5000), Err(Error::Setting { what: "factor", .. })));
+    // PyTorch divides by zero here: the rise is at its end in the first step.
+    assert_eq!(Schedule::OneCycle { total: 100, rising: 0.01, div: 25.0, final_div: 1e4, cosine: true }.factor(0).unwrap(), 1.0);
+}
+
+#[test]
+fn plateaus_averages_and_probabilities_outside_their_domain_are_refused() {
+    for bad in [-0.1, 1.0, f64::NAN] {
+        assert!(matches!(Plateau::new(bad, 1), Err(Error::Setting { what: "gamma", .. })), "{bad}");
+    }
+    let mut plateau = Plateau::new(0.5, 1).unwrap();
+    plateau.threshold = f64::NAN;
+    assert!(matches!(plateau.observe(1.0), Err(Error::Setting { what: "threshold", .. })));
+    let model = Linear::new(2, 2).unwrap();
+    for bad in [-0.1, 1.1, f64::NAN] {
+        assert!(matches!(Ema::new(&model, bad), Err(Error::Setting { what: "decay", .. })), "{bad}");
+        assert!(matches!(Dropout::new(bad), Err(Error::Setting { .. })), "{bad}");
+        assert!(matches!(DropoutChannels::new(bad), Err(Error::Setting { .. })), "{bad}");
+        assert!(matches!(MultiHeadAttention::new(4, 2, bad), Err(Error::Setting { .. })), "{bad}");
+        let x = binade_autograd::Var::constant(param()[0].1.array().clone());
+        assert!(binade_autograd::eval(|| x.dropout(bad)).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn operators_refuse_numbers_outside_their_domain() {
+    use binade_autograd::Var;
+    use binade_tensor::op::{Distribution, Reduction};
+    let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[1, 2], Class::Activations).unwrap());
+    for eps in [-1e-5, f64::NAN, f64::INFINITY, 1e39] {
+        assert!(x.layer_norm(1, None, eps).is_err() && x.rms_norm(1, None, eps).is_err() && x.group_norm(1, None, eps).is_err(), "{eps}");
+    }
+    for bad in [-1.0, f64::NAN] {
+        assert!(x.smooth_l1_loss(&x, bad, Reduction::Mean).is_err(), "{bad}");
+        assert!(x.huber_loss(&x, bad, Reduction::Mean).is_err(), "{bad}");
+        assert!(Var::normal(0.0, bad, &[2]).is_err(), "{bad}");
+        assert!(Init::Normal { mean: 0.0, std: bad }.array(&[2]).is_err(), "{bad}");
+        assert!(Init::TruncatedNormal { mean: 0.0, std: bad }.array(&[2]).is_err(), "{bad}");
+        assert!(Var::random(Distribution::Uniform { low: 0.0, high: bad }, &[2]).is_err(), "{bad}");
+    }
+    assert!(x.huber_loss(&x, 0.0, Reduction::Mean).is_err() && x.celu_with(0.0).is_err());
+    assert!(x.smooth_l1_loss(&x, 0.0, Reduction::Mean).is_ok() && x.layer_norm(1, None, 0.0).is_ok());
+}

@@ -1,11 +1,11 @@
-//! Checkpoints: one safetensors file per precision with the model, the optimiser and everything the loop counts, so that a
+//! Checkpoints: one safetensors file per precision with the model, the training's state and everything the loop counts, so that a
 //! resumed run continues bit for bit.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use binade_amp::ScalerState;
-use binade_nn::{CHECKSUM, Module, Optimizer, load_state_dict, read_safetensors, state_dict, write_safetensors};
+use binade_amp::{Training, TrainingState};
+use binade_nn::{CHECKSUM, Module, load_state_dict, read_safetensors, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +19,6 @@ pub(crate) struct Progress {
     pub epoch: u64,
     /// Next batch of it.
     pub batch: usize,
-    /// Iterations so far: keys data and randomness.
-    pub iteration: u64,
-    /// Applied steps so far: keys the schedule.
-    pub step: u64,
     pub skipped: u64,
     /// Sum and number of the losses of the epoch in progress.
     pub loss_sum: f64,
@@ -41,49 +37,31 @@ pub(crate) struct Progress {
 struct Header {
     recipe: Recipe,
     progress: Progress,
-    scaler: ScalerState,
-    steps: Vec<(String, u64)>,
+    training: TrainingState,
 }
 
 const KEY: &str = "binade";
+const MODEL: &str = "model.";
 
 /// The checkpoint of a precision in a run folder.
 pub(crate) fn path(folder: &Path, precision: Precision) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", precision.name()))
 }
 
-pub(crate) fn save(
-    path: &Path,
-    recipe: &Recipe,
-    model: &impl Module,
-    optimizer: &Optimizer,
-    scaler: ScalerState,
-    progress: &Progress,
-) -> Result<()> {
-    let header = Header { recipe: recipe.clone(), progress: progress.clone(), scaler, steps: optimizer.steps() };
+pub(crate) fn save(path: &Path, recipe: &Recipe, model: &impl Module, training: &Training, progress: &Progress) -> Result<()> {
+    let header = Header { recipe: recipe.clone(), progress: progress.clone(), training: training.state()? };
     let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
-    let mut tensors: Vec<_> = state_dict(model).into_iter().map(|(name, array)| (format!("model.{name}"), array)).collect();
-    tensors.extend(optimizer.state_dict().into_iter().map(|(name, array, _)| (format!("optimizer.{name}"), array)));
+    let mut tensors: Vec<_> = state_dict(model).into_iter().map(|(name, array)| (format!("{MODEL}{name}"), array)).collect();
+    tensors.extend(header.training.tensors());
     Ok(write_safetensors(path, &tensors, HashMap::from([(KEY.to_string(), text)]))?)
 }
 
-/// Restores model and optimiser; returns what the loop counted and the scaler's state.
-pub(crate) fn load(
-    path: &Path,
-    recipe: &Recipe,
-    model: &impl Module,
-    optimizer: &mut Optimizer,
-) -> Result<(Progress, ScalerState)> {
+/// Restores model and training; returns what the loop counted. The model may be overwritten on an error.
+pub(crate) fn load(path: &Path, recipe: &Recipe, model: &impl Module, training: &mut Training) -> Result<Progress> {
     let (tensors, header) = load_model(path, recipe, model)?;
-    let state: HashMap<_, _> = part(&tensors, "optimizer.").into_iter().collect();
-    let steps: HashMap<_, _> = header.steps.into_iter().collect();
-    optimizer.load_state_dict(|name| steps.get(name).copied(), |name| state.get(name).cloned())?;
-    Ok((header.progress, header.scaler))
-}
-
-/// Fails where [`load`] would: to be called before anything of a run is written. The model is overwritten.
-pub(crate) fn check(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<()> {
-    load_model(path, recipe, model).map(drop)
+    let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.into(), message: error.to_string() };
+    training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
+    Ok(header.progress)
 }
 
 fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<(String, Array)>, Header)> {
@@ -103,11 +81,8 @@ fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<
     if !finished && asked <= done {
         return Err(bad(format!("epochs = {asked} asked for, but {done} are trained already; ask for more")));
     }
-    load_state_dict(model, &part(&tensors, "model.")).map_err(|e| bad(e.to_string()))?;
-    Ok((tensors, header))
-}
-
-/// The tensors whose names start with a prefix, without it.
-fn part(tensors: &[(String, Array)], prefix: &str) -> Vec<(String, Array)> {
-    tensors.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_string(), array.clone()))).collect()
+    let (own, others): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| name.starts_with(MODEL));
+    let own: Vec<_> = own.into_iter().map(|(name, array)| (name[MODEL.len()..].to_string(), array)).collect();
+    load_state_dict(model, &own).map_err(|e| bad(e.to_string()))?;
+    Ok((others, header))
 }

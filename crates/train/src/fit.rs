@@ -141,16 +141,12 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     let device = Device::cpu();
     device.reset_peak_memory();
     let policy = config.precision.policy();
-    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() })?;
-    let mut training = Training::new(optimizer, policy.clone(), config.precision.loss_scale())?;
-    (training.clip, training.seed) = (Some(config.clip), config.seed);
+    let mut training = start(model, config)?;
     let mut at = Progress::default();
     let path = checkpoint::path(&output.folder, config.precision);
     let recipe = Recipe::new(config, data);
     if output.resume && path.exists() {
-        let (progress, state) = checkpoint::load(&path, &recipe, model, &mut training.optimizer)?;
-        (at, _) = (progress, training.scaler.load_state(state));
-        (training.iteration, training.step) = (at.iteration, at.step);
+        at = checkpoint::load(&path, &recipe, model, &mut training)?;
         // A summary of fewer epochs than are asked for is no longer the end.
         if let Some(summary) = at.summary.take().filter(|s| s.epochs == config.epochs) {
             return Ok(summary);
@@ -158,7 +154,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     }
     let batches = data.train.len().div_ceil(config.batch_size);
     training.schedule = Schedule::Cosine { warmup: 0, total: config.epochs * batches as u64, floor: 0.0 };
-    let mut log = Log::open(output, config, at.iteration, batches)?;
+    let mut log = Log::open(output, config, training.iteration, batches)?;
     let mut last = None;
 
     while at.epoch < config.epochs {
@@ -185,12 +181,11 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             at.seconds += start.elapsed().as_secs_f64();
             at.epoch_seconds += start.elapsed().as_secs_f64();
             (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
-            (at.batch, at.iteration) = (at.batch + 1, training.iteration);
-            (at.step, at.skipped) = (training.step, at.skipped + step.skipped as u64);
+            (at.batch, at.skipped) = (at.batch + 1, at.skipped + step.skipped as u64);
             log.step(&at, step)?;
             if interrupt::requested() {
                 at.peak = device.memory().into();
-                checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
+                checkpoint::save(&path, &recipe, model, &training, &at)?;
                 return Err(Error::Interrupted { folder: output.folder.clone() });
             }
         }
@@ -207,7 +202,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         (at.epoch, at.batch) = (at.epoch + 1, 0);
         log.epoch(EpochMetrics {
             epoch: at.epoch,
-            iteration: at.iteration,
+            iteration: training.iteration,
             train_loss,
             test_loss,
             test_accuracy,
@@ -217,7 +212,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
         if at.epoch < config.epochs {
-            checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
+            checkpoint::save(&path, &recipe, model, &training, &at)?;
         }
     }
     let (train_loss, test_accuracy) = last.unwrap_or((f64::NAN, None));
@@ -234,8 +229,16 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         saved_activation_bytes: at.saved_activation_bytes,
     };
     at.summary = Some(summary.clone());
-    checkpoint::save(&path, &recipe, model, &training.optimizer, training.scaler.state()?, &at)?;
+    checkpoint::save(&path, &recipe, model, &training, &at)?;
     Ok(summary)
+}
+
+/// A training before its first step.
+pub(crate) fn start(model: &impl Layer, config: &Config) -> Result<Training> {
+    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() })?;
+    let mut training = Training::new(optimizer, config.precision.policy(), config.precision.loss_scale())?;
+    (training.clip, training.seed) = (Some(config.clip), config.seed);
+    Ok(training)
 }
 
 /// What the model's numbers would lose in 16 bit, on the first training samples.

@@ -44,7 +44,7 @@ impl Log {
 
     pub(crate) fn step(&mut self, at: &Progress, step: StepMetrics) -> Result<()> {
         if !self.bar.is_hidden() {
-            self.bar.set_position(at.iteration);
+            self.bar.set_position(step.iteration + 1);
             self.bar.set_message(message(at, step.loss, self.epochs, self.batch_size));
         }
         if let Some(blame) = step.blame.as_ref().filter(|_| !self.quiet) {

@@ -196,7 +196,8 @@ fn check_resumed(folder: &Path, model: &impl Layer, data: &Splits, config: &RunC
     for &precision in &config.precisions {
         let path = checkpoint::path(folder, precision);
         if path.exists() {
-            checkpoint::check(&path, &Recipe::new(&Config { precision, ..config.fit.clone() }, data), model)?;
+            let config = Config { precision, ..config.fit.clone() };
+            checkpoint::load(&path, &Recipe::new(&config, data), model, &mut fit::start(model, &config)?)?;
         }
     }
     let metrics = folder.join("metrics.jsonl");

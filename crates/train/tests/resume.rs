@@ -27,7 +27,7 @@ fn build() -> binade_nn::Result<Net> {
     Ok(Net {
         conv: Conv2d::same(1, 4, 3)?,
         norm: BatchNorm2d::new(4)?,
-        dropout: Dropout { p: 0.2 },
+        dropout: Dropout::new(0.2).unwrap(),
         head: Linear::new(4 * 16, 3)?,
     })
 }

@@ -47,7 +47,7 @@ fn history(folder: &Path) -> (Vec<(f64, bool)>, serde_json::Value) {
     let path = folder.join("checkpoint-fp16.safetensors");
     let (_, metadata) = binade_nn::read_safetensors(&path, binade_tensor::Class::Workspace).unwrap();
     let header: serde_json::Value = serde_json::from_str(&metadata["binade"]).unwrap();
-    (steps.filter_map(of).collect(), header["scaler"].clone())
+    (steps.filter_map(of).collect(), header["training"]["scaler"].clone())
 }
 
 #[test]

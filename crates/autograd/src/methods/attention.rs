@@ -46,6 +46,7 @@ impl Var {
     /// # Errors
     /// As [`Var::attention_masked`].
     pub fn attention_dropout(&self, keys: &Var, values: &Var, mask: Option<&Var>, p: f64, attention: Attention) -> Result<Var> {
+        super::random::probability("scaled_dot_product_attention", p)?;
         let attention = if scope::is_training() && p > 0.0 {
             Attention { dropout: p, key: scope::next_key(), ..attention }
         } else {

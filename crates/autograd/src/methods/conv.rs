@@ -268,6 +268,7 @@ impl Var {
     /// # Errors
     /// `p` is outside 0 to 1; fewer than two dimensions.
     pub fn dropout_channels(&self, p: f64) -> Result<Var> {
+        super::random::probability("dropout_channels", p)?;
         if !crate::scope::is_training() || p == 0.0 {
             return Ok(self.clone());
         }

@@ -107,9 +107,18 @@ impl Var {
     /// # Errors
     /// `p` is outside 0 to 1.
     pub fn dropout(&self, p: f64) -> Result<Var> {
+        probability("dropout", p)?;
         if !scope::is_training() || p == 0.0 {
             return Ok(self.clone());
         }
         apply(Op::Dropout { p, key: scope::next_key() }, &[self])
     }
+}
+
+/// Fails unless `p` is a probability: also where nothing drops out, as in PyTorch.
+pub(super) fn probability(op: &'static str, p: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(TensorError::Argument { op, message: format!("p must lie in 0 to 1, got {p}") }.into())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, anyhow};
 use binade::autograd::{Conv3d, KlReduction, Var, scope};
-use binade::nn::{BatchNorm2d, Buffer, Layer, Param};
+use binade::nn::{BatchNorm2d, Buffer, Layer, Mode, Param};
 use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind, Reduction};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
@@ -393,6 +393,7 @@ fn batch_norm(i: &Inputs<'_>) -> Result<Var> {
         num_batches_tracked: Buffer::new(Array::full(x.array().device(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),
         momentum: i.number("momentum", 0.1),
         eps: i.number("eps", 1e-5),
+        mode: Mode::default(),
     };
     Ok(scope::with_training(i.flag("training"), || layer.forward(x))?)
 }

@@ -9,19 +9,31 @@ use std::sync::Arc;
 use binade_autograd::{Var, scope};
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 
-use crate::{Init, Module, Param, Result, Visitor};
+use crate::{Init, Mode, Module, Param, Result, Visitor};
 
 pub use activation::{Celu, Elu, Glu, Hardtanh, LeakyRelu, PRelu, Softmax, Softplus, SwiGlu};
 pub use conv::{Conv1d, Conv3d, ConvTranspose1d, ConvTranspose2d};
 pub use recurrent::{Gru, Lstm, Recurrent};
 
 /// A module of one input and one output, for [`Sequential`] and generic loops.
-pub trait Layer: Module + Send + Sync {
+pub trait Layer: Module + CopyLayer + Send + Sync {
     /// The output for `x`.
     ///
     /// # Errors
     /// Shapes do not fit.
     fn forward(&self, x: &Var) -> Result<Var>;
+}
+
+/// [`Module::copy_with`] of a layer of a type known at run time. All layers are.
+pub trait CopyLayer {
+    /// The copy.
+    fn copy_layer(&self, visitor: &Visitor<'_>) -> Box<dyn Layer>;
+}
+
+impl<L: Layer> CopyLayer for L {
+    fn copy_layer(&self, visitor: &Visitor<'_>) -> Box<dyn Layer> {
+        Box::new(self.copy_with(visitor))
+    }
 }
 
 /// `x @ weightᵀ + bias`: `[…, in]` to `[…, out]`.
@@ -162,12 +174,29 @@ impl Layer for Embedding {
 pub struct Dropout {
     /// Probability.
     pub p: f64,
+    /// Training or evaluation; the scope's by default.
+    pub mode: Mode,
+}
+
+impl Dropout {
+    /// With probability `p`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting): `p` is outside 0 to 1.
+    pub fn new(p: f64) -> Result<Dropout> {
+        Ok(Dropout { p: probability("Dropout", p)?, mode: Mode::default() })
+    }
 }
 
 impl Layer for Dropout {
     fn forward(&self, x: &Var) -> Result<Var> {
-        Ok(x.dropout(self.p)?)
+        Ok(self.mode.run(|| x.dropout(self.p))?)
     }
+}
+
+/// A probability of dropping out, if it is one.
+fn probability(layer: &'static str, p: f64) -> Result<f64> {
+    crate::Error::unless((0.0..=1.0).contains(&p), layer, "probability of dropping out", "from 0 to 1", p).map(|()| p)
 }
 
 /// A layer whose inner values are not kept for backward but computed again ([`binade_autograd::checkpoint`]): the memory of its input
@@ -202,11 +231,23 @@ impl<L: Layer + Clone + Send + Sync + 'static> Layer for Checkpointed<L> {
 pub struct DropoutChannels {
     /// Probability.
     pub p: f64,
+    /// Training or evaluation; the scope's by default.
+    pub mode: Mode,
+}
+
+impl DropoutChannels {
+    /// With probability `p`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting): `p` is outside 0 to 1.
+    pub fn new(p: f64) -> Result<DropoutChannels> {
+        Ok(DropoutChannels { p: probability("DropoutChannels", p)?, mode: Mode::default() })
+    }
 }
 
 impl Layer for DropoutChannels {
     fn forward(&self, x: &Var) -> Result<Var> {
-        Ok(x.dropout_channels(self.p)?)
+        Ok(self.mode.run(|| x.dropout_channels(self.p))?)
     }
 }
 
@@ -274,6 +315,10 @@ impl Sequential {
 impl Module for Sequential {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
         self.0.visit(prefix, visitor);
+    }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Sequential {
+        Sequential(self.0.copy_with(visitor))
     }
 }
 

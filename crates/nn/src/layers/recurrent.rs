@@ -22,7 +22,7 @@ impl Cell {
 }
 
 /// Weights of one layer in one direction.
-#[derive(Clone)]
+#[derive(Clone, Module)]
 struct Weights {
     /// `[gates·H, in]`
     input: Param,
@@ -170,6 +170,10 @@ impl Stack {
         })
     }
 
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Stack {
+        Stack { layers: self.layers.iter().map(|w| w.copy_with(visitor)).collect(), ..*self }
+    }
+
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
         for (i, w) in self.layers.iter().enumerate() {
             let suffix = if i % self.directions == 1 { "_reverse" } else { "" };
@@ -187,11 +191,19 @@ impl Module for Lstm {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
         self.0.visit(prefix, visitor);
     }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Lstm {
+        Lstm(self.0.copy_with(visitor))
+    }
 }
 
 impl Module for Gru {
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
         self.0.visit(prefix, visitor);
+    }
+
+    fn copy_with(&self, visitor: &Visitor<'_>) -> Gru {
+        Gru(self.0.copy_with(visitor))
     }
 }
 

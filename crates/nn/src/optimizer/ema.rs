@@ -1,82 +1,207 @@
 //! [`Ema`]: averages of parameters over steps.
 
-use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
+use std::collections::HashMap;
 
+use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
+use serde::{Deserialize, Serialize};
+
+use super::state::unshare;
 use crate::clip::scalars;
-use crate::{Module, Param, Result};
+use crate::{Error, LoadReport, Mismatch, Module, Param, Result, StateDict};
 
 /// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an average
-/// with decay 0.999 would never move.
-#[derive(Debug)]
+/// with decay 0.999 would never move. A clone goes on by itself.
+#[derive(Clone, Debug)]
 pub struct Ema {
     decay: f64,
+    warm_up: bool,
     steps: u64,
-    averages: Vec<(Param, Array)>,
+    averages: Vec<(String, Param, Array)>,
+    /// The parameters' own values, while the averages are in their place.
+    kept: Option<Vec<Array>>,
+}
+
+/// A snapshot of averages ([`Ema::state_dict`]). With serde it is everything but the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmaState {
+    /// Decay.
+    pub decay: f64,
+    /// Whether averages follow faster at first.
+    pub warm_up: bool,
+    /// Updates so far.
+    pub steps: u64,
+    /// Averages by the parameters' names.
+    #[serde(skip)]
+    pub tensors: StateDict,
 }
 
 impl Ema {
     /// Starts at the current values.
     ///
     /// # Errors
-    /// Out of memory.
+    /// [`Error::Setting`]: a decay outside 0 to 1; out of memory.
     pub fn new(module: &impl Module, decay: f64) -> Result<Ema> {
+        check(decay)?;
+        let mut seen = std::collections::HashSet::new();
         let mut averages = Vec::new();
-        for param in module.parameters() {
+        for (name, param) in module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())) {
             let array = param.array();
             let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
             let copy = Array::full(array.device(), dtype, *array.shape(), 0.0, Class::Optimizer)?;
             copy.copy_from(array)?;
-            averages.push((param, copy));
+            averages.push((name, param, copy));
         }
-        Ok(Ema { decay, steps: 0, averages })
+        Ok(Ema { decay, warm_up: true, steps: 0, averages, kept: None })
+    }
+
+    /// With the plain rule, d = decay from the first update on: PyTorch's `get_ema_multi_avg_fn`.
+    #[must_use]
+    pub fn without_warm_up(mut self) -> Ema {
+        self.warm_up = false;
+        self
     }
 
     /// One step, after each applied optimiser step: `average ← d·average + (1 − d)·parameter` with
     /// d = min(decay, (1 + steps)/(10 + steps)), which lets the average follow at first (TensorFlow's warm-up).
     ///
     /// # Errors
-    /// A tensor is in use.
+    /// The averages are in the place of the parameters; a tensor is in use.
     pub fn update(&mut self) -> Result<()> {
-        let decay = self.decay.min((1 + self.steps) as f64 / (10 + self.steps) as f64);
-        self.steps += 1;
-        let Some((first, _)) = self.averages.first() else { return Ok(()) };
-        let device = first.array().device().clone();
-        let mut slots = Vec::with_capacity(self.averages.len());
-        for (param, average) in &self.averages {
-            slots.push(Slot {
-                param: Some(ArrayMut::new("ema", average)?),
-                master: None,
-                grad: Grad::Read(param.array()),
-                state: vec![],
-                first: false,
-            });
+        if self.kept.is_some() {
+            return Err(swapped());
         }
-        device.update(&Update::Ema, &scalars(&device, &[1.0 - decay, 1.0])?, &mut slots)?;
+        let early = (1.0 + self.steps as f64) / (10.0 + self.steps as f64);
+        let decay = if self.warm_up { self.decay.min(early) } else { self.decay };
+        for (_, _, average) in &mut self.averages {
+            unshare(average)?;
+        }
+        if let Some((_, first, _)) = self.averages.first() {
+            let device = first.array().device().clone();
+            let mut slots = Vec::with_capacity(self.averages.len());
+            for (_, param, average) in &self.averages {
+                slots.push(Slot {
+                    param: Some(ArrayMut::new("ema", average)?),
+                    master: None,
+                    grad: Grad::Read(param.array()),
+                    state: vec![],
+                    first: false,
+                });
+            }
+            device.update(&Update::Ema, &scalars(&device, &[1.0 - decay, 1.0])?, &mut slots)?;
+        }
+        self.steps += 1;
         Ok(())
     }
 
-    /// Exchanges averages and parameters: call before an evaluation and again after it.
+    /// Runs `f` with the averages in the place of the parameters, which have their own values again afterwards, whether it fails or panics.
     ///
     /// # Errors
-    /// A tensor is in use.
-    pub fn swap(&mut self) -> Result<()> {
-        for (param, average) in &mut self.averages {
-            let array = param.array();
-            let kept = Array::full(array.device(), average.dtype(), *array.shape(), 0.0, Class::Optimizer)?;
-            kept.copy_from(array)?;
-            array.copy_from(average)?;
-            *average = kept;
+    /// As [`Ema::swap`].
+    pub fn with_averages<T>(&mut self, f: impl FnOnce() -> T) -> Result<T> {
+        struct Guard<'a>(&'a mut Ema);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                // Only a panic comes here with the averages still in place: there is no one to tell of an error.
+                if self.0.kept.is_some() {
+                    let _ = self.0.swap();
+                }
+            }
         }
+        self.put_in()?;
+        let guard = Guard(self);
+        let result = f();
+        guard.0.put_back()?;
+        Ok(result)
+    }
+
+    /// Puts the averages in the place of the parameters, and the second time the parameters' own values back. The averages stay as they are,
+    /// also where the parameters' dtype is too narrow for them. See [`Ema::with_averages`].
+    ///
+    /// # Errors
+    /// A tensor is in use, or out of memory; nothing is changed then.
+    pub fn swap(&mut self) -> Result<()> {
+        if self.kept.is_some() { self.put_back() } else { self.put_in() }
+    }
+
+    fn put_in(&mut self) -> Result<()> {
+        if self.kept.is_some() {
+            return Err(swapped());
+        }
+        let kept = self.averages.iter().map(|(_, param, _)| crate::copy(param.array())).collect::<Result<_>>()?;
+        self.write(self.averages.iter().map(|(_, _, average)| average))?;
+        self.kept = Some(kept);
         Ok(())
+    }
+
+    fn put_back(&mut self) -> Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        self.write(kept)?;
+        self.kept = None;
+        Ok(())
+    }
+
+    fn write<'a>(&self, values: impl IntoIterator<Item = &'a Array>) -> Result<()> {
+        // What is in use shows here, before anything is written.
+        self.averages.iter().try_for_each(|(_, param, _)| ArrayMut::new("ema", param.array()).map(drop))?;
+        self.averages.iter().zip(values).try_for_each(|((_, param, _), value)| Ok(param.array().copy_from(value)?))
     }
 
     /// Averages by parameter, in order of the module's parameters.
     pub fn averages(&self) -> impl Iterator<Item = (&Param, &Array)> {
-        self.averages.iter().map(|(p, a)| (p, a))
+        self.averages.iter().map(|(_, p, a)| (p, a))
     }
 
     /// Updates so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }
+
+    /// A snapshot: later updates do not change it. Memory is shared until then.
+    pub fn state_dict(&self) -> EmaState {
+        let tensors = self.averages.iter().map(|(name, _, average)| (name.clone(), average.clone())).collect();
+        EmaState { decay: self.decay, warm_up: self.warm_up, steps: self.steps, tensors }
+    }
+
+    /// Restores a snapshot, its rule too. Nothing is changed on an error.
+    ///
+    /// # Errors
+    /// [`Error::Averages`], which lists averages that are missing, too many or of another shape or dtype; [`Error::Setting`]: a decay outside 0 to
+    /// 1; out of memory.
+    pub fn load_state_dict(&mut self, from: &EmaState) -> Result<()> {
+        check(from.decay)?;
+        let mut report = LoadReport::default();
+        let mut given: HashMap<&str, &Array> = HashMap::new();
+        for (name, array) in &from.tensors {
+            if given.insert(name, array).is_some() {
+                report.unexpected.push(format!("a second {name}"));
+            }
+        }
+        let mut averages = Vec::with_capacity(self.averages.len());
+        for (name, param, average) in &self.averages {
+            match given.remove(name.as_str()) {
+                None => report.missing.push(name.clone()),
+                Some(found) if (found.shape(), found.dtype()) == (average.shape(), average.dtype()) => {
+                    let copy = Array::full(average.device(), average.dtype(), *average.shape(), 0.0, Class::Optimizer)?;
+                    copy.copy_from(found)?;
+                    averages.push((name.clone(), param.clone(), copy));
+                }
+                Some(found) => report.mismatched.push(Mismatch::of(name.clone(), found, average)),
+            }
+        }
+        report.unexpected.extend(from.tensors.iter().map(|(n, _)| n).filter(|n| given.contains_key(n.as_str())).cloned());
+        if !report.is_complete() {
+            return Err(Error::Averages(Box::new(report)));
+        }
+        (self.decay, self.warm_up, self.steps, self.averages) = (from.decay, from.warm_up, from.steps, averages);
+        Ok(())
+    }
+}
+
+fn check(decay: f64) -> Result<()> {
+    Error::unless((0.0..=1.0).contains(&decay), "the averages", "decay", "from 0 to 1", decay)
+}
+
+fn swapped() -> Error {
+    Error::Config { layer: "Ema", message: "the averages are in the place of the parameters: swap them back first".into() }
 }

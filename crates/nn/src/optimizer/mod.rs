@@ -2,18 +2,22 @@
 
 mod ema;
 mod rules;
+mod state;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use binade_autograd::{Gradients, LeafId, Owner};
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Slot, Update};
+use binade_tensor::{Array, ArrayMut, Device, Grad, Slot, Update};
 
 use crate::clip::{clip_norm, clip_value, inverse, scalars};
 use crate::{Error, Module, Param, Result};
 
-pub use ema::Ema;
+pub use ema::{Ema, EmaState};
 pub use rules::{Adafactor, Adagrad, Adam, AdamW, Lion, RmsProp, Rule, Sgd};
+pub use state::{OptimizerState, ParamState};
+
+use state::State;
 
 /// Parameters that share settings.
 #[derive(Clone, Debug)]
@@ -28,16 +32,7 @@ pub struct Group {
     pub lr_decay: f64,
 }
 
-/// State of one parameter.
-#[derive(Clone, Debug)]
-struct State {
-    /// f32 copy of a 16-bit parameter.
-    master: Option<Array>,
-    buffers: Vec<Array>,
-    steps: u64,
-}
-
-/// An optimiser over parameter groups.
+/// An optimiser over parameter groups. A clone has the same parameters and goes on by itself: its moments are its own.
 #[derive(Clone, Debug, Default)]
 pub struct Optimizer {
     groups: Vec<Group>,
@@ -220,6 +215,10 @@ impl Optimizer {
     pub fn step_scaled(&mut self, grads: &Gradients, factor: f64) -> Result<()> {
         // All that can fail comes before the first write.
         let changes = grads.prepare(&self.owner)?;
+        let trained: Vec<Param> = self.trained(grads).map(|(_, param, _)| param.clone()).collect();
+        for param in &trained {
+            self.state.get_mut(&param.id()).map_or(Ok(()), |state| state.unshare(param))?;
+        }
         let fresh = self.missing_states(grads)?;
         let mut passes = Vec::new();
         for group in &self.groups {
@@ -232,8 +231,9 @@ impl Optimizer {
         drop(passes);
         changes.write()?;
         self.state.extend(fresh);
-        let stepped: Vec<LeafId> = self.trained(grads).map(|(_, param, _)| param.id()).collect();
-        stepped.iter().for_each(|id| self.state.get_mut(id).into_iter().for_each(|state| state.steps += 1));
+        for param in &trained {
+            self.state.get_mut(&param.id()).into_iter().for_each(|state| state.stepped(param));
+        }
         Ok(())
     }
 
@@ -268,14 +268,10 @@ impl Optimizer {
             }
             let Some(state) = self.state.get(&param.id()).or_else(|| fresh.get(&param.id())) else { continue };
             let (steps, scale) = (state.steps + 1, grads.scale_of(param.id()).unwrap_or(1.0));
-            let write = |a| ArrayMut::new(group.update.name(), a);
-            let slot = Slot {
-                param: Some(write(param.array())?),
-                master: state.master.as_ref().map(write).transpose()?,
-                grad: Grad::Read(grad),
-                state: state.buffers.iter().map(write).collect::<Result<_, _>>()?,
-                first: steps == 1,
-            };
+            let op = group.update.name();
+            let written = Some(ArrayMut::new(op, param.array())?);
+            let mut slot = Slot { param: written, master: None, grad: Grad::Read(grad), state: vec![], first: steps == 1 };
+            state.lend(op, &mut slot)?;
             let key = (steps, scale.to_bits());
             let at = keys.iter().position(|k| *k == key).unwrap_or(keys.len());
             if at == keys.len() {
@@ -285,40 +281,6 @@ impl Optimizer {
                 passes.push(Pass { device, update: &group.update, scalars, slots: Vec::with_capacity(group.params.len()) });
             }
             passes[first + at].slots.push(slot);
-        }
-        Ok(())
-    }
-
-    /// State by parameter name: `NAME.0`, `NAME.1` (the rule's buffers), `NAME.master`, and the number of steps.
-    pub fn state_dict(&self) -> Vec<(String, Array, u64)> {
-        let mut out = Vec::new();
-        for (name, param) in self.all() {
-            let Some(state) = self.state.get(&param.id()) else { continue };
-            out.extend(state.buffers.iter().enumerate().map(|(i, b)| (format!("{name}.{i}"), b.clone(), state.steps)));
-            out.extend(state.master.iter().map(|m| (format!("{name}.master"), m.clone(), state.steps)));
-        }
-        out
-    }
-
-    /// Restores the state that [`Optimizer::state_dict`] gave: `lookup` returns the array of a name.
-    ///
-    /// # Errors
-    /// A shape differs.
-    pub fn load_state_dict(&mut self, steps: impl Fn(&str) -> Option<u64>, lookup: impl Fn(&str) -> Option<Array>) -> Result<()> {
-        for group in &self.groups {
-            for (name, param) in &group.params {
-                let Some(steps) = steps(name) else { continue };
-                let state = State { steps, ..State::new(param, &group.update)? };
-                for (i, buffer) in state.buffers.iter().enumerate() {
-                    if let Some(from) = lookup(&format!("{name}.{i}")) {
-                        buffer.copy_from(&from)?;
-                    }
-                }
-                if let (Some(master), Some(from)) = (&state.master, lookup(&format!("{name}.master"))) {
-                    master.copy_from(&from)?;
-                }
-                self.state.insert(param.id(), state);
-            }
         }
         Ok(())
     }
@@ -360,15 +322,4 @@ fn each_once(module: &impl Module) -> Vec<(String, Param)> {
     module.assign_names();
     let mut seen = std::collections::HashSet::new();
     module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())).collect()
-}
-
-impl State {
-    fn new(param: &Param, update: &Update) -> Result<State> {
-        let array = param.array();
-        let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let zeros = |shape| Array::full(array.device(), dtype, shape, 0.0, Class::Optimizer);
-        let buffers = update.states(array.shape()).into_iter().map(zeros).collect::<Result<_, _>>()?;
-        let master = array.dtype().is_half().then(|| array.cast(dtype, Class::Optimizer)).transpose()?;
-        Ok(State { master, buffers, steps: 0 })
-    }
 }

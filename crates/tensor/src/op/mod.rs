@@ -13,6 +13,7 @@ mod loss;
 mod outs;
 mod program;
 mod resample;
+mod settings;
 mod ternary;
 mod trace;
 

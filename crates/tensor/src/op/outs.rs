@@ -16,6 +16,7 @@ impl Op {
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`] or [`Error::Argument`], naming the operator, for inputs it does not take.
     pub fn outs(&self, ins: &[Meta], want: DType) -> Result<Outs> {
+        super::settings::check(self)?;
         let check = Check { op: self.name(), ins };
         let float = |layout: Layout| Meta { dtype: want, layout };
         let dense = |shape: Shape| float(Layout::contiguous(shape));
