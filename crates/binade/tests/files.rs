@@ -42,7 +42,8 @@ fn inputs(folder: &Path) {
     let config = r#"{"init_scale": 4.0, "growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 2}"#;
     let trace = format!(r#"[{{"config": {config}, "found_inf": [true], "scale": [1.0], "growth_tracker": [0]}}]"#);
     std::fs::write(folder.join("traces.json"), trace).unwrap();
-    std::fs::write(folder.join("rows.json"), "[]").unwrap();
+    let row = r#"[{"case": "cnn", "prec": "fp32", "threads": 2, "rounds": 5, "binade_ms": 10.0}]"#;
+    std::fs::write(folder.join("rows.json"), row).unwrap();
 }
 
 #[test]
@@ -276,6 +277,10 @@ fn what_compares_nothing_does_not_pass() {
     let config = r#"{"init_scale": 4.0, "growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 2}"#;
     let empty = replayed(&format!(r#"[{{"config": {config}, "found_inf": [], "scale": [], "growth_tracker": []}}]"#));
     assert!(empty.contains("trace 0: no update to compare"), "{empty}");
+    std::fs::write(folder.path().join("rows.json"), "[]").unwrap();
+    assert!(error(&["bench", "--from", "rows.json"], folder.path(), 1).contains("holds no measurement"));
+    std::fs::create_dir(folder.path().join("cases")).unwrap();
+    assert!(error(&["conform", "cases"], folder.path(), 1).contains("no *.safetensors cases"));
 }
 
 #[test]

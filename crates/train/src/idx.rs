@@ -63,6 +63,8 @@ impl Idx {
     /// More or less than the header says; a packed file that is damaged.
     pub(crate) fn read(self) -> Result<Vec<u8>> {
         let mut contents = Vec::new();
+        let memory = contents.try_reserve_exact(self.bytes as usize + 1);
+        memory.map_err(|_| Error::io(&self.path)(std::io::ErrorKind::OutOfMemory.into()))?;
         // One more than there should be, so that what is too long is found without being unpacked.
         self.rest.take(self.bytes + 1).read_to_end(&mut contents).map_err(Error::io(&self.path))?;
         let found = match contents.len() as u64 {

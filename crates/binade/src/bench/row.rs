@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use binade::nn::replace_file;
 use comfy_table::Table;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,10 @@ impl Beside {
 /// The rows of a file that [`publish`] wrote.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not what bench --out writes", path.display()))
+    let rows: Vec<Row> =
+        serde_json::from_str(&text).with_context(|| format!("{} is not what bench --out writes", path.display()))?;
+    ensure!(!rows.is_empty(), "{} holds no measurement", path.display());
+    Ok(rows)
 }
 
 /// Writes the file and the picture, and prints the tables.
