@@ -295,7 +295,7 @@ impl<V: Value> Pending<V> {
         let [first, second, ..] = &self.parts[..] else { return None };
         let (array, dim) = (first.gradient.array(), first.dim);
         let mut layout = *array.layout();
-        let step = second.gradient.layout().offset.checked_sub(layout.offset)? / layout.shape[dim];
+        let step = second.gradient.layout().offset.checked_sub(layout.offset)?.checked_div(layout.shape[dim])?;
         let mut extent = 0;
         for Part { gradient, .. } in &self.parts {
             let (part, other) = (gradient.layout(), gradient.array());

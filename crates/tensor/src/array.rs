@@ -219,7 +219,8 @@ impl Array {
         {
             return Err(Error::Length { shape: layout.shape, found: host.len() / self.stored.size() });
         }
-        Ok(Array { layout, ..self.clone() })
+        let offset = if layout.numel() == 0 { 0 } else { layout.offset };
+        Ok(Array { layout: Layout { offset, ..layout }, ..self.clone() })
     }
 
     /// This array if it is in row-major order, else a copy that is.

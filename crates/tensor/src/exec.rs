@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Result};
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Result, integers};
 
 /// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run nothing.
 ///
@@ -23,7 +23,22 @@ fn outputs(op: &Op, ins: &[&Array], device: &Device, want: DType) -> Result<Smal
         }
     }
     let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
-    op.outs(&metas, want)
+    let outs = op.outs(&metas, want)?;
+    outs.iter().try_for_each(|out| out.shape().check())?;
+    Ok(outs)
+}
+
+/// Runs the kernel, unless there is nothing to compute; an index is checked even so.
+fn launch(op: &Op, ins: &[&Array], device: &Device, outs: &mut [ArrayMut<'_>]) -> Result<()> {
+    let empty = |array: &Array| array.numel() == 0;
+    let index = |array: &Array| matches!(array.dtype(), DType::I64 | DType::U32);
+    if outs.iter().all(|out| empty(out.array())) && ins.iter().all(|a| empty(a) || !index(a)) {
+        return Ok(());
+    }
+    if integers::are_large(op, ins)? {
+        return integers::run_by_rank(op, ins, device, outs);
+    }
+    crate::profile::timed(op, ins, || device.run(op, ins, outs))
 }
 
 /// [`run`], with the outputs' layouts as `lay_out` changes them.
@@ -55,7 +70,7 @@ fn run_with(
         for array in &arrays {
             targets.push(ArrayMut::new(op.name(), array)?);
         }
-        crate::profile::timed(op, ins, || device.run(op, ins, &mut targets))?;
+        launch(op, ins, device, &mut targets)?;
     }
     Ok(arrays)
 }
@@ -108,11 +123,11 @@ pub fn run_over(
     let outs = outputs(op, &ins, device, want)?;
     let fits = |(i, array): (usize, &Array)| {
         let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;
-        sole[i] && alike && op.may_overwrite(i)
+        sole[i] && alike && array.dtype().is_float() && op.may_overwrite(i)
     };
     let Some(at) = given.iter().enumerate().position(fits) else { return run_one(op, &ins, device, want, class) };
     let mut target = [ArrayMut::new(op.name(), &given[at])?];
-    crate::profile::timed(op, &ins, || device.run(op, &ins, &mut target))?;
+    launch(op, &ins, device, &mut target)?;
     drop(target);
     drop(ins);
     Ok(given.swap_remove(at))

@@ -38,7 +38,7 @@ impl Layout {
         let mut step = 1;
         for &d in order.iter().rev() {
             strides[d] = step;
-            step *= shape[d].max(1);
+            step = step.saturating_mul(shape[d].max(1));
         }
         Layout { shape, strides, offset: 0 }
     }
@@ -147,8 +147,9 @@ impl Layout {
     /// `length` elements of `dim` from `start`. The range must lie inside.
     pub fn narrow(&self, dim: usize, start: usize, length: usize) -> Layout {
         let mut out = *self;
-        out.offset += start * self.strides[dim];
         out.shape[dim] = length;
+        // Of nothing there is no first element, and its place may lie beyond the storage.
+        out.offset = if out.numel() == 0 { 0 } else { self.offset + start * self.strides[dim] };
         out
     }
 

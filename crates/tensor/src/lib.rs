@@ -14,6 +14,7 @@ mod dtype;
 mod error;
 mod exec;
 pub mod format;
+mod integers;
 mod layout;
 pub mod memory;
 pub mod profile;

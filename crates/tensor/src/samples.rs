@@ -77,6 +77,7 @@ pub fn catalogue() -> Vec<Op> {
             Pool::new(kind, [2, 2], [2, 2], [0, 0]),
             Pool::new(kind, [3, 2], [1, 2], [1, 1]),
             Pool { ceil: true, count_padding: false, ..Pool::new(kind, [2, 3], [2, 3], [1, 1]) },
+            Pool { divisor: std::num::NonZeroUsize::new(5), ..Pool::new(kind, [3, 2], [2, 2], [1, 1]) },
             Pool { dilation: if kind == PoolKind::Max { [2, 3] } else { [1, 1] }, ..Pool::new(kind, [3, 2], [2, 1], [1, 0]) },
         ] {
             ops.extend([Op::Pool(pool), Op::Backward(Backward::Pool { pool, shape: shape(&[3, 4, 9, 8]) })]);
@@ -343,6 +344,7 @@ fn maps() -> Vec<Resample> {
         Resample::AdaptiveAvg { size: [11, 8, 1] },
         interpolate([18, 16, 1], Interpolation::Nearest),
         interpolate([5, 13, 1], Interpolation::Nearest),
+        interpolate([5, 13, 1], Interpolation::NearestExact),
     ];
     maps.extend([PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular].map(|mode| Resample::Pad {
         before: shape([0, 1, 0, 2]),

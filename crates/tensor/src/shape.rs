@@ -24,12 +24,22 @@ impl Shape {
         if dims.len() > MAX_RANK {
             return Err(Error::RankTooLarge { rank: dims.len() });
         }
-        let fits =
-            dims.iter().filter(|&&d| d != 0).try_fold(8usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n <= isize::MAX as usize);
-        if !fits {
-            return Err(Error::TooLarge { shape: dims.to_vec() });
+        let shape = Shape::from_slice(dims);
+        shape.check()?;
+        Ok(shape)
+    }
+
+    /// Fails where the number of elements, whatever their type, cannot be counted in bytes. An extent of 0 does not hide the others: their
+    /// product is a stride.
+    ///
+    /// # Errors
+    /// It overflows.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let bytes = self.iter().filter(|&&d| d != 0).try_fold(8usize, |n, &d| n.checked_mul(d));
+        match bytes.filter(|&n| n <= isize::MAX as usize) {
+            Some(_) => Ok(()),
+            None => Err(Error::TooLarge { shape: self.to_vec() }),
         }
-        Ok(Shape::from_slice(dims))
     }
 
     /// A shape from extents already known to be valid (at most [`MAX_RANK`] of them).
@@ -62,7 +72,8 @@ impl Shape {
         let mut step = 1;
         for i in (0..self.rank()).rev() {
             strides.dims[i] = step;
-            step *= self.dims[i].max(1);
+            // A shape of too many elements is refused where outputs are made.
+            step = step.saturating_mul(self.dims[i].max(1));
         }
         strides
     }

@@ -237,19 +237,19 @@ impl Var {
         self.unsqueeze(2)?.pool2d(pool)?.squeeze(2)
     }
 
-    /// The largest of nearly equal windows of the spatial dimensions of `[N, C, …]` (PyTorch's adaptive max pooling). Equal
-    /// elements of a window share the gradient.
+    /// The largest of nearly equal windows of the spatial dimensions of `[N, C, …]` (PyTorch's adaptive max pooling). The first of a window's largest
+    /// elements gets its gradient.
     ///
     /// # Errors
-    /// Not one extent per spatial dimension; an extent of 0.
+    /// Not one extent per spatial dimension; an image without pixels.
     pub fn adaptive_max_pool(&self, size: &[usize]) -> Result<Var> {
-        if size.is_empty() || size.len() + 2 != self.shape().rank() || size.contains(&0) || self.shape()[2..].contains(&0) {
+        if size.is_empty() || size.len() + 2 != self.shape().rank() || self.shape()[2..].contains(&0) {
             let message = format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
             return Err(TensorError::Argument { op: "adaptive_max_pool", message }.into());
         }
-        // The largest of a window is the largest of its rows' largest: one dimension at a time.
+        // The largest of a window is the largest of its rows' largest: one dimension at a time, the rows first.
         let mut x = self.clone();
-        for (i, &out) in size.iter().enumerate() {
+        for (i, &out) in size.iter().enumerate().rev() {
             let (d, n) = (i + 2, self.shape()[i + 2]);
             let window = |o: usize| o * n / out..((o + 1) * n).div_ceil(out);
             let longest = (0..out).map(|o| window(o).len()).max().unwrap_or(1);
@@ -258,7 +258,7 @@ impl Var {
             let places: Vec<i64> = (0..out).flat_map(|o| (0..longest).map(move |k| place(o, k))).collect();
             let mut shape: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
             shape.splice(d..=d, [out as isize, longest as isize]);
-            x = x.index_select(d as isize, &self.positions(&places)?)?.reshape(&shape)?.amax(&[d as isize + 1], false)?;
+            x = x.index_select(d as isize, &self.positions(&places)?)?.reshape(&shape)?.max_dim(d as isize + 1, false)?.0;
         }
         Ok(x)
     }

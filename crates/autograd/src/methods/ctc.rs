@@ -110,7 +110,9 @@ impl Problem {
                 for (s, &label) in labels.iter().enumerate() {
                     // Both walks count the class at this step.
                     let joint = alpha[t][s] + beta[t][s] - log_p(t, label) - total;
-                    if alpha[t][s] > f64::NEG_INFINITY && beta[t][s] > f64::NEG_INFINITY || joint.is_nan() {
+                    let possible = alpha[t][s] != f64::NEG_INFINITY && beta[t][s] != f64::NEG_INFINITY;
+                    // What cannot be takes no part in a finite loss; an infinite one has no gradient.
+                    if possible || !total.is_finite() {
                         dx[(t * batch + n) * classes + label] -= g(n) * joint.exp();
                     }
                 }
@@ -226,7 +228,7 @@ impl Var {
     /// their softmax, which `log_softmax` before it makes the same.
     ///
     /// # Errors
-    /// Lengths and labels that do not fit; a label that is the blank.
+    /// Lengths and labels that do not fit; labels that are not i64; one that is negative or the blank.
     pub fn ctc_loss(
         &self,
         targets: &Var,
@@ -236,7 +238,7 @@ impl Var {
         reduction: Reduction,
     ) -> Result<Var> {
         let fail = |message: String| TensorError::Argument { op: "ctc_loss", message };
-        let labels: Vec<usize> = targets.array().to_f64_vec()?.into_iter().map(|v| v.max(0.0) as usize).collect();
+        let labels = targets.array().to_vec::<i64>()?;
         let batch = target_lengths.len();
         if input_lengths.len() != batch {
             return Err(fail(format!("{} input lengths for {batch} target lengths", input_lengths.len())).into());
@@ -244,7 +246,7 @@ impl Var {
         let padded = targets.shape().rank() == 2;
         let width = if padded { targets.shape()[1] } else { 0 };
         if padded && (targets.shape()[0] != batch || target_lengths.iter().any(|&n| n > width))
-            || !padded && target_lengths.iter().sum::<usize>() != labels.len()
+            || !padded && target_lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(labels.len())
         {
             let message = format!("targets of shape {:?} do not hold labels of lengths {target_lengths:?}", targets.shape());
             return Err(fail(message).into());
@@ -253,7 +255,8 @@ impl Var {
         let mut rows = Vec::with_capacity(batch);
         for (n, &length) in target_lengths.iter().enumerate() {
             let first = if padded { n * width } else { start };
-            rows.push(labels[first..first + length].to_vec());
+            let class = |&label: &i64| usize::try_from(label).map_err(|_| fail(format!("label {label} is no class")));
+            rows.push(labels[first..first + length].iter().map(class).collect::<Result<Vec<usize>, _>>()?);
             start += length;
         }
         if rows.iter().flatten().any(|&label| label == settings.blank) {

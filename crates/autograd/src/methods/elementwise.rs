@@ -1,7 +1,7 @@
 //! Elementwise functions, operators of the language, comparisons and tests of values.
 
 use binade_tensor::op::{Binary, Compare, Ternary, Unary};
-use binade_tensor::{Op, Shape};
+use binade_tensor::{Array, Class, DType, Op, Shape};
 
 use crate::{Result, Var, apply};
 
@@ -247,7 +247,14 @@ impl Var {
     /// # Errors
     /// Out of memory.
     pub fn compare_scalar(&self, compare: Compare, value: f64) -> Result<Var> {
-        self.compare(compare, &self.constant_like(value)?)
+        // Beside integers a number is what it is: an integer, or in f64.
+        let dtype = match self.dtype() {
+            dtype if dtype.is_float() => dtype,
+            _ if value.fract() == 0.0 && value.abs() < i64::MAX as f64 => DType::I64,
+            _ => DType::F64,
+        };
+        let value = Array::full(self.array().device(), dtype, Shape::SCALAR, value, Class::Workspace)?;
+        self.compare(compare, &Var::constant(value))
     }
 
     /// x with `value` where the mask is true.

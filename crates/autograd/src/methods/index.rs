@@ -16,6 +16,20 @@ impl Var {
         apply(Op::Embedding, &[self, index])
     }
 
+    /// As [`Var::embedding`], where the row `padding` gets no gradient (PyTorch's `padding_idx`).
+    ///
+    /// # Errors
+    /// An index is out of range, or `padding` is.
+    pub fn embedding_padded(&self, index: &Var, padding: usize) -> Result<Var> {
+        let rows = self.shape().first().copied().unwrap_or(0);
+        if padding >= rows {
+            return Err(TensorError::IndexOutOfRange { op: "embedding", index: padding as i64, size: rows, what: "rows" }.into());
+        }
+        let y = self.embedding(index)?;
+        let padded = index.compare_scalar(Compare::Eq, padding as f64)?.unsqueeze(index.shape().rank())?;
+        y.detach().where_(&padded, &y)
+    }
+
     /// `y[…, i, …] = x[…, index[…, i, …], …]` along `dim`; the index has x's rank and in every other dimension at most its
     /// extent.
     ///
@@ -104,9 +118,9 @@ impl Var {
         }
         let mut flat = vec![0i64; shape.numel()];
         for (index, &extent) in indices.iter().zip(self.shape().iter()) {
-            let values = index.expand(&shape)?.array().to_f64_vec()?;
+            let values = index.expand(&shape)?.cast(DType::I64)?.array().to_vec::<i64>()?;
             for (flat, value) in flat.iter_mut().zip(values) {
-                let (value, n) = (value as i64, extent as i64);
+                let n = extent as i64;
                 let place = if value < 0 { value + n } else { value };
                 if !(0..n).contains(&place) {
                     return Err(TensorError::IndexOutOfRange { op, index: value, size: extent, what: "elements" }.into());
@@ -233,11 +247,8 @@ impl Var {
         reduced(&each, reduction)
     }
 
-    /// Integers: `other` where the mask holds, else self. On the host; indices are small.
+    /// Integers: `other` where the mask holds, else self.
     fn scatter_where(&self, other: &Var, mask: &Var) -> Result<Var> {
-        let (base, other_values, mask) = (self.array().to_f64_vec()?, other.array().to_f64_vec()?, mask.array().to_f64_vec()?);
-        let values: Vec<i64> =
-            base.iter().zip(&other_values).zip(&mask).map(|((a, b), m)| if *m != 0.0 { *b } else { *a } as i64).collect();
-        Ok(Var::constant(Array::from_slice(self.array().device(), &values, self.shape(), Class::Indices)?))
+        other.where_(mask, self)
     }
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod conv;
 mod ctc;
+mod einsum;
 mod elementwise;
 mod index;
 mod linalg;

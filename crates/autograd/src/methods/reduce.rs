@@ -114,7 +114,12 @@ impl Var {
     /// # Errors
     /// The dimension is empty or out of range.
     pub fn argmin(&self, dim: isize, keepdim: bool) -> Result<Var> {
-        self.detach().neg()?.argmax(dim, keepdim)
+        if self.dtype().is_float() {
+            return self.detach().neg()?.argmax(dim, keepdim);
+        }
+        // The negative of the smallest integer is none.
+        let first = self.topk(1, dim, false)?.1;
+        if keepdim || self.shape().rank() == 0 { Ok(first) } else { first.squeeze(dim) }
     }
 
     /// The largest elements along `dim` and the index (i64) of the first of each, which gets the whole gradient.

@@ -1,7 +1,7 @@
 //! Dtypes and shapes, joining and splitting.
 
 use binade_tensor::op::View;
-use binade_tensor::{DType, Error as TensorError, Op, Shape};
+use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
 use crate::{Result, Var, apply};
 
@@ -90,6 +90,28 @@ impl Var {
         apply(Op::View(View::Narrow { dim: self.shape().dim("narrow", dim)?, start, length }), &[self])
     }
 
+    /// Every `step`-th element of `dim` from `start` up to `end`, as `x[start:end:step]`: negative positions count from the end, and those
+    /// beyond it are the end. A view for a step of 1, else a copy.
+    ///
+    /// # Errors
+    /// The step is 0; the dimension is out of range.
+    pub fn slice(&self, dim: isize, start: isize, end: isize, step: usize) -> Result<Var> {
+        let at = self.shape().dim("slice", dim)?;
+        let (Some(&n), false) = (self.shape().get(at), step == 0) else {
+            let message = format!("takes a dimension and a step of at least 1, got {step} for {:?}", self.shape());
+            return Err(TensorError::Argument { op: "slice", message }.into());
+        };
+        let place = |i: isize| if i < 0 { n.saturating_sub(i.unsigned_abs()) } else { n.min(i as usize) };
+        let (start, end) = (place(start), place(end));
+        let length = end.saturating_sub(start);
+        if step == 1 || length == 0 {
+            return self.narrow(dim, start, length);
+        }
+        let places: Vec<i64> = (start..end).step_by(step).map(|i| i as i64).collect();
+        let index = Array::from_slice(self.array().device(), &places, &[places.len()], Class::Indices)?;
+        self.index_select(dim, &Var::constant(index))
+    }
+
     /// Broadcast to a shape, a view.
     ///
     /// # Errors
@@ -101,7 +123,8 @@ impl Var {
 
 /// The shape asked for, with -1 resolved.
 fn resolve(from: &Shape, shape: &[isize]) -> Result<Shape> {
-    let known: usize = shape.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
+    let mut extents = shape.iter().filter(|&&d| d >= 0).map(|&d| d as usize);
+    let known = extents.try_fold(1usize, |n, d| n.checked_mul(d)).unwrap_or(usize::MAX);
     let left = from.numel().checked_div(known).unwrap_or(0);
     let bad = shape.iter().filter(|&&d| d < 0).count() > 1 || shape.iter().any(|&d| d < -1);
     let dims: Vec<usize> = shape.iter().map(|&d| if d < 0 { left } else { d as usize }).collect();
@@ -154,7 +177,7 @@ impl Var {
     pub fn split(&self, sizes: &[usize], dim: isize) -> Result<Vec<Var>> {
         let at = self.shape().dim("split", dim)?;
         let n = self.shape().get(at).copied().unwrap_or(1);
-        if sizes.iter().sum::<usize>() != n {
+        if sizes.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(n) {
             let message = format!("sizes {sizes:?} do not add up to the extent {n}");
             return Err(TensorError::Argument { op: "split", message }.into());
         }
@@ -206,7 +229,8 @@ impl Var {
             let mut wide = x.shape().to_vec();
             wide.insert(d, n);
             let mut shape: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
-            shape[d] *= n as isize;
+            let extent = isize::try_from(n).ok().and_then(|n| shape[d].checked_mul(n));
+            shape[d] = extent.ok_or(TensorError::TooLarge { shape: times.to_vec() })?;
             x = x.unsqueeze(d)?.expand(&wide)?.reshape(&shape)?;
         }
         Ok(x)

@@ -8,9 +8,9 @@ mod products;
 mod saves;
 
 use binade_tensor::op::{
-    Backward, Binary, Builder, Epilogue, NormKind, PoolKind, Reduce, Resample, Saved, Scan, Scatter, Unary, View,
+    Backward, Binary, Builder, Compare, Epilogue, NormKind, PoolKind, Reduce, Resample, Saved, Scan, Scatter, Unary, View,
 };
-use binade_tensor::{Dims, Meta, Op, Shape};
+use binade_tensor::{DType, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
 pub(crate) use context::Context;
@@ -30,6 +30,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
     // Evaluated only if input i needs a gradient.
     let needs = c.needs.clone();
     let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if needs[i] { f().map(Some) } else { Ok(None) } };
+    if g.numel() == 0 {
+        // Of nothing the gradient is zeros, whatever the inputs.
+        let zeros = |i: usize| c.full(c.dtype(i), *c.shape(i), 0.0);
+        return (0..needs.len()).map(|i| when(i, &|| zeros(i))).collect();
+    }
     Ok(match op {
         Op::Unary(row) => {
             let op = Op::Backward(Backward::Unary(*row));
@@ -138,6 +143,19 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
             // Of src only the part that the index covers was used.
             let taken = || {
                 let mut part = c.run(Op::Gather { dim: *dim }, &[&g, index], c.dtype(2))?;
+                if *kind == Scatter::Set {
+                    // Of equal indices the last has won: where a place still holds its position.
+                    let n = index.shape().numel();
+                    let positions =
+                        c.view(&c.run(Op::Range { start: 0, length: n }, &[], DType::I64)?, View::Reshape(*index.shape()))?;
+                    let nobody = c.full(DType::I64, *c.shape(0), -1.0)?;
+                    let winners =
+                        c.run(Op::Scatter { kind: Scatter::Set, dim: *dim }, &[&nobody, index, &positions], DType::I64)?;
+                    let winner = c.run(Op::Gather { dim: *dim }, &[&winners, index], DType::I64)?;
+                    let won = c.run(Op::Compare(Compare::Eq), &[&winner, &positions], DType::Bool)?;
+                    let zero = c.full(part.dtype(), Shape::SCALAR, 0.0)?;
+                    part = c.run(Op::Where, &[&won, &part, &zero], part.dtype())?;
+                }
                 for d in 0..index.shape().rank() {
                     if part.shape()[d] != c.shape(2)[d] {
                         let mut shape = *part.shape();
@@ -181,8 +199,28 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
         }
         Op::ConvTranspose2d { conv, bias, .. } => {
             let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
-            let dx = |c: &Context<'_, V>| c.run(Op::Conv2d(*conv, Epilogue::default()), &[&g, c.input(1)?], c.dtype(0));
-            let dw = |c: &Context<'_, V>| c.run(weight.clone(), &[c.input(0)?, &g], c.dtype(1));
+            // An output padding of a stride or more leaves room for outputs of the convolution that no input has.
+            let mut whole = *c.shape(0);
+            for d in 0..2 {
+                let span = conv.dilation[d] * (c.shape(1)[d + 2] - 1) + 1;
+                whole[d + 2] = (g.shape()[d + 2] + 2 * conv.padding[d] - span) / conv.stride[d] + 1;
+            }
+            let dx = |c: &Context<'_, V>| {
+                let mut dx = c.run(Op::Conv2d(*conv, Epilogue::default()), &[&g, c.input(1)?], c.dtype(0))?;
+                for d in (2..4).filter(|&d| whole[d] != c.shape(0)[d]) {
+                    dx = c.view(&dx, View::Narrow { dim: d, start: 0, length: c.shape(0)[d] })?;
+                }
+                Ok(dx)
+            };
+            let dw = |c: &Context<'_, V>| {
+                let mut x = c.input(0)?.clone();
+                for d in (2..4).filter(|&d| whole[d] != c.shape(0)[d]) {
+                    let mut shape = *x.shape();
+                    shape[d] = whole[d];
+                    x = c.run(Op::Backward(Backward::Narrow { dim: d, start: 0, shape }), &[&x], x.dtype())?;
+                }
+                c.run(weight.clone(), &[&x, &g], c.dtype(1))
+            };
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads = c.contraction(dx, dw)?;
             if *bias {

@@ -1,9 +1,10 @@
 //! Elementwise kernels and casts.
 
 use super::extremes::{self, has_extreme_partials, has_extreme_slopes};
-use super::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
+use super::operand::{BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
 use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
+use crate::integers::Integer;
 use crate::op::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
 use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Real, Stored};
 use crate::{Array, ArrayMut, DType, MAX_RANK, bf16, f16};
@@ -371,7 +372,7 @@ pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>
 }
 
 pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
-    // In f64, which holds every float and every index below 2⁵³ exactly.
+    // In f64, which holds every float; integers beyond it come as ranks.
     fill::<f64>(isa, out, |start, y| {
         let (mut pa, mut pb) = ([0.0; BLOCK], [0.0; BLOCK]);
         let (a, b) = (a.block::<f64>(isa, start, y.len(), &mut pa), b.block::<f64>(isa, start, y.len(), &mut pb));
@@ -395,4 +396,33 @@ pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayM
 /// Copies and casts: load in the computing type, store in the output's.
 pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     fill::<C>(isa, out, |start, y| x.load(isa, start, y));
+}
+
+/// Copies and casts of integers and booleans, in integers.
+pub(super) fn cast_integers(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    /// Of elements `S`, to `T` that are stored as `U`.
+    fn to<S: Integer, T: Integer, U: bytemuck::Pod>(x: &Operand<'_>, stored: impl Fn(T) -> U + Sync, out: &mut ArrayMut<'_>) {
+        let all = elements::<S>(x.values().bytes);
+        fill_as::<U>(out, |start, y| {
+            x.runs(start, y.len(), |from, stride, range| {
+                y[range]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, y)| *y = stored(T::from_integer(all[from + i * stride].as_integer())));
+            });
+        });
+    }
+    fn from<S: Integer>(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+        match out.array().dtype() {
+            DType::F64 => to::<S, f64, f64>(x, |v| v, out),
+            DType::F32 => to::<S, f32, f32>(x, |v| v, out),
+            DType::F16 => to::<S, f16, f16>(x, |v| v, out),
+            DType::BF16 => to::<S, bf16, bf16>(x, |v| v, out),
+            DType::I64 => to::<S, i64, i64>(x, |v| v, out),
+            DType::U32 => to::<S, u32, u32>(x, |v| v, out),
+            DType::I8 => to::<S, i8, i8>(x, |v| v, out),
+            DType::Bool => to::<S, bool, u8>(x, |v| v as u8, out),
+        }
+    }
+    crate::with_element!(x.dtype(), S => from::<S>(x, out));
 }

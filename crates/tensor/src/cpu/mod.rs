@@ -18,6 +18,7 @@ mod loss;
 mod moments;
 mod narrow;
 mod norm;
+mod nothing;
 mod operand;
 mod patience;
 mod planes;
@@ -121,8 +122,13 @@ impl Backend for Cpu {
         for (guard, array) in guards.iter().zip(ins) {
             bytes.push(guard.as_ref().map_or(Ok(&[][..]), |guard| host(guard, op.name(), array.dtype()))?);
         }
+        // Integers that are moved go through f64 as well: larger ones than it holds come as ranks.
         let wide = |dtype| dtype == DType::F64;
-        if ins.iter().any(|a| wide(a.dtype())) || outs.iter().any(|o| wide(o.array().dtype())) {
+        let moves = |(i, a): (usize, &&Array)| !a.dtype().is_float() && op.moves(i);
+        if ins.iter().any(|a| wide(a.dtype()))
+            || outs.iter().any(|o| wide(o.array().dtype()))
+            || ins.iter().enumerate().any(moves)
+        {
             self.run_in::<f64>(op, ins, &bytes, outs)
         } else if planes::run(self.isa, &self.pool, op, ins, &bytes, outs)? {
             Ok(())
@@ -160,6 +166,7 @@ impl Cpu {
     /// Runs in the computing type C.
     fn run_in<C: tile::Tile>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
         let (isa, pool) = (self.isa, &self.pool);
+        let empty = |i: usize| ins[i].numel() == 0;
         match op {
             Op::Unary(row) => elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
             Op::Binary(row) => {
@@ -196,6 +203,9 @@ impl Cpu {
                 }
                 gemm::matmul::<C>(isa, pool, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)?;
             }
+            Op::Conv2d(conv, _) if empty(0) => self.convolve_nothing(op, conv.groups, false, ins, outs)?,
+            Op::ConvTranspose2d { conv, .. } if empty(0) => self.convolve_nothing(op, conv.groups, true, ins, outs)?,
+            Op::Attention(attention) if (0..3).any(empty) => self.attend_nothing(attention, ins, outs)?,
             Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
                 let bias = bias.then(|| (ins[2], bytes[2]));
@@ -219,9 +229,8 @@ impl Cpu {
             Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
             Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
             Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
-            // Through f64 where an integer takes part: f32 would round large ones.
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
-                elementwise::cast::<f64>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+                elementwise::cast_integers(&operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
             Op::Cast(_) | Op::Copy => elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
             Op::StochasticCast { dtype, key } => {
@@ -261,7 +270,12 @@ impl Cpu {
         outs: &mut [ArrayMut<'_>],
     ) -> Result<()> {
         let (isa, memory) = (self.isa, &self.pool);
+        let empty = |i: usize| ins[i].numel() == 0;
         match op {
+            Backward::Conv2dInput { conv, .. } if empty(0) => {
+                self.convolve_nothing(&Op::Backward(op.clone()), conv.groups, true, ins, outs)?;
+            }
+            Backward::Attention { attention, .. } if (0..4).any(empty) => self.attend_nothing_backward(attention, ins, outs)?,
             Backward::Unary(row) => {
                 let x = operands(ins, bytes, outs[0].array());
                 elementwise::unary_backward::<C>(isa, *row, &x[0], &x[1], &mut outs[0]);

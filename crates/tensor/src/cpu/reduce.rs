@@ -26,6 +26,10 @@ impl Map2 for SquaredDistance {
 
 /// Σ f(x, shift) over `n` elements from flat position `start`.
 pub(super) fn sum<C: Compute>(isa: Isa, f: impl Map2, x: &Operand<'_>, start: usize, n: usize, shift: C) -> f64 {
+    if n == 0 {
+        // Nothing has the sum 0, where an empty sum of f64 is −0.
+        return 0.0;
+    }
     let mut buffer = [C::zero(); BLOCK];
     (0..n).step_by(BLOCK).map(|i| C::sum(isa, f, x.block(isa, start + i, BLOCK.min(n - i), &mut buffer), shift).as_f64()).sum()
 }
@@ -80,7 +84,7 @@ pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Arr
             Reduce::Max => extreme::<C>(isa, true, &operand, row * n, n),
             Reduce::Min => extreme::<C>(isa, false, &operand, row * n, n),
             Reduce::Var { correction } | Reduce::Std { correction } => {
-                let (is_std, divisor) = (matches!(kind, Reduce::Std { .. }), n as f64 - correction);
+                let (is_std, divisor) = (matches!(kind, Reduce::Std { .. }), (n as f64 - correction).max(0.0));
                 let mean = add(C::zero(), false) / n as f64;
                 let var = add(C::from_f64(mean), true) / divisor;
                 if !is_in_range::<C>(var) || !is_spread(mean, var) {

@@ -1,5 +1,7 @@
 //! What operators take beside tensors.
 
+use std::num::NonZeroUsize;
+
 use super::Unary;
 use crate::{Key, Shape};
 
@@ -106,26 +108,33 @@ pub struct Pool {
     pub ceil: bool,
     /// Whether padding counts in the divisor of avg (PyTorch's default).
     pub count_padding: bool,
+    /// What avg divides sums by in place of the number of elements (PyTorch's `divisor_override`).
+    pub divisor: Option<NonZeroUsize>,
 }
 
 impl Pool {
     /// Pooling with PyTorch's defaults for the rest.
     pub fn new(kind: PoolKind, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Pool {
-        Pool { kind, kernel, stride, padding, dilation: [1, 1], ceil: false, count_padding: true }
+        Pool { kind, kernel, stride, padding, dilation: [1, 1], ceil: false, count_padding: true, divisor: None }
     }
 
     /// Number of windows over `n` elements of a spatial dimension; `None` when none fits.
     pub fn windows(&self, d: usize, n: usize) -> Option<usize> {
-        let span = self.dilation[d] * self.kernel[d].checked_sub(1)? + 1;
-        let room = (n + 2 * self.padding[d]).checked_sub(span)?;
+        // Of padding alone nothing can be taken.
+        n.checked_sub(1)?;
+        let span = self.dilation[d].checked_mul(self.kernel[d].checked_sub(1)?)?.checked_add(1)?;
+        let room = self.padding[d].checked_mul(2)?.checked_add(n)?.checked_sub(span)?;
         let stride = self.stride[d].max(1);
         let count = if self.ceil { room.div_ceil(stride) } else { room / stride } + 1;
         // The last window must start inside the image or the padding before it.
-        Some(if (count - 1) * stride >= n + self.padding[d] { count - 1 } else { count })
+        Some(if (count - 1).checked_mul(stride)? >= n + self.padding[d] { count - 1 } else { count })
     }
 
     /// What a window of avg is divided by; `o` counts windows, `n` elements, per spatial dimension.
     pub fn divisor(&self, o: [usize; 2], n: [usize; 2]) -> usize {
+        if let Some(divisor) = self.divisor {
+            return divisor.get();
+        }
         let length = |d: usize| {
             let start = o[d] * self.stride[d];
             let end = (start + self.kernel[d]).min(n[d] + 2 * self.padding[d]);

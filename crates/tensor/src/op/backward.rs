@@ -226,12 +226,20 @@ impl Backward {
             }
             Backward::Pool { shape, pool } => {
                 check.count(if pool.kind == PoolKind::Max { 2 } else { 1 })?;
+                let x = Meta { dtype: want, layout: Layout::contiguous(*shape) };
+                let y = Check { op: check.op, ins: &[x] }.pool(pool)?;
+                if y != *ins[0].shape() || ins.get(1).is_some_and(|x| x.shape() != shape) {
+                    return check.shape("the gradient of the pooling's output, and its input for max");
+                }
                 let layout = if pool.kind == PoolKind::Max { ins[1].layout } else { ins[0].layout };
                 smallvec![float(layout.like(*shape))]
             }
-            Backward::PoolSelect { shape, .. } => {
+            Backward::PoolSelect { shape, pool } => {
                 check.count(2)?;
                 check.same_shape(0, 1)?;
+                if check.pool(pool)? != *shape {
+                    return check.shape("tensors of the pooling's input");
+                }
                 smallvec![float(ins[1].layout.like(*shape))]
             }
             Backward::Softmax { .. } => {
@@ -242,6 +250,11 @@ impl Backward {
             Backward::Norm(norm) => {
                 check.count(4 + norm.weights_of_gradient())?;
                 check.same_shape(0, 1)?;
+                let (x, statistics) = ins[1..].split_at(1 + norm.weights_of_gradient());
+                let groups = Check { op: check.op, ins: x }.norm(norm, &x[1..])?;
+                if statistics.iter().any(|m| m.shape().numel() != groups) {
+                    return check.argument(format!("expected the statistics of {groups} groups"));
+                }
                 let dx = like(1);
                 if norm.affine {
                     let weight = Meta { dtype: ins[2].dtype, layout: Layout::contiguous(*ins[2].shape()) };
@@ -270,13 +283,20 @@ impl Backward {
                 }
                 smallvec![like(0)]
             }
-            Backward::CrossEntropy(_) => {
+            Backward::CrossEntropy(loss) => {
                 check.count(3)?;
+                let each = Check { op: check.op, ins: &ins[1..] }.cross_entropy(loss)?;
+                if *ins[0].shape() != if loss.reduction == Reduction::None { each } else { Shape::SCALAR } {
+                    return check.shape("the gradient of the loss, logits and class indices");
+                }
                 smallvec![like(1)]
             }
             Backward::Loss { .. } => {
                 check.count(3)?;
                 check.same_shape(1, 2)?;
+                if ins[1].shape().broadcast(ins[0].shape()) != Some(*ins[1].shape()) {
+                    return check.shape("the gradient of the loss, predictions and targets");
+                }
                 smallvec![like(1)]
             }
             Backward::Ternary { .. } => {
@@ -292,6 +312,10 @@ impl Backward {
             }
             Backward::Attention { attention, joined } => {
                 check.count(6 + attention.mask as usize)?;
+                let shapes = Check { op: check.op, ins: &ins[1..4] }.attention(ins.get(6))?;
+                if [*ins[0].shape(), *ins[4].shape()] != [shapes.0; 2] || *ins[5].shape() != shapes.1 {
+                    return check.shape("the gradient of the result, q, k, v, the result and its log-sum-exp");
+                }
                 if *joined {
                     check.same_shape(1, 2)?;
                     check.same_shape(1, 3)?;
@@ -301,11 +325,21 @@ impl Backward {
             }
             Backward::Embedding { rows } => {
                 check.count(2)?;
-                let features = ins[0].shape().last().copied().unwrap_or(1);
+                let fits = |g: &(&usize, &[usize])| *g.1 == **ins[1].shape();
+                let Some((&features, _)) = ins[0].shape().split_last().filter(fits) else {
+                    return check.shape("the gradient […, D] of rows at an index […]");
+                };
                 smallvec![dense(Shape::from_slice(&[*rows, features]))]
             }
-            Backward::Narrow { shape, .. } => {
+            Backward::Narrow { shape, dim, start } => {
                 check.count(1)?;
+                let mut part = *shape;
+                if let (Some(whole), Some(&n)) = (part.get_mut(*dim), ins[0].shape().get(*dim)) {
+                    *whole = if start.checked_add(n).is_some_and(|end| end <= *whole) { n } else { 0 };
+                }
+                if part != *ins[0].shape() {
+                    return check.shape(&format!("a part of {shape:?}"));
+                }
                 smallvec![float(ins[0].layout.like(*shape))]
             }
         })

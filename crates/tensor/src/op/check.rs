@@ -48,6 +48,17 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The dtype of elements that are moved as they are: floats become `want`, any others must be alike and keep theirs.
+    pub(super) fn moved(&self, inputs: impl Iterator<Item = usize>, want: DType) -> Result<DType> {
+        let mut dtypes = inputs.map(|i| self.ins[i].dtype).map(|dtype| if dtype.is_float() { want } else { dtype });
+        let first = dtypes.next().unwrap_or(want);
+        if dtypes.all(|dtype| dtype == first) {
+            return Ok(first);
+        }
+        let expected = "elements that are all floats, or all of one other dtype".into();
+        Err(Error::DType { op: self.op, expected, dtypes: self.ins.iter().map(|m| m.dtype).collect() })
+    }
+
     pub(super) fn dim(&self, i: usize, dim: usize) -> Result<usize> {
         self.ins[i].shape().dim(self.op, dim as isize)
     }
@@ -106,7 +117,7 @@ impl Check<'_> {
         if conv.stride.contains(&0) || conv.dilation.contains(&0) || conv.groups == 0 {
             return self.argument("stride, dilation and groups must be at least 1".into());
         }
-        if x.rank() != 4 || w.rank() != 4 || x[1] != w[1] * conv.groups || w[0] % conv.groups != 0 {
+        if x.rank() != 4 || w.rank() != 4 || Some(x[1]) != w[1].checked_mul(conv.groups) || w[0] % conv.groups != 0 {
             return self.shape(&format!(
                 "an image [N, C, H, W] and a weight [O, C/groups, KH, KW] with groups = {} dividing C and O",
                 conv.groups
@@ -118,7 +129,7 @@ impl Check<'_> {
         let extent = |d: usize| window(x[d + 2], w[d + 2], conv.stride[d], conv.padding[d], conv.dilation[d]);
         match (extent(0), extent(1)) {
             (Some(h), Some(w_out)) => Ok(Shape::from_slice(&[x[0], w[0], h, w_out])),
-            (None, _) | (_, None) => self.shape("a kernel no larger than the padded image"),
+            (None, _) | (_, None) => self.shape("a kernel no larger than the padded image, which has pixels"),
         }
     }
 
@@ -133,13 +144,16 @@ impl Check<'_> {
         if x.rank() != 4 || w.rank() != 4 || x[1] != w[0] || x[1] % conv.groups != 0 {
             return self.shape(&format!("an image [N, C, H, W] and a weight [C, O/groups, KH, KW], groups = {}", conv.groups));
         }
-        let o = w[1] * conv.groups;
+        let Some(o) = w[1].checked_mul(conv.groups) else {
+            return self.shape(&format!("a number of channels that groups = {} times O/groups is", conv.groups));
+        };
         if bias && **self.ins[2].shape() != [o] {
             return self.shape("a bias [O]");
         }
         let extent = |d: usize| {
-            let span = conv.dilation[d] * w[d + 2].checked_sub(1)? + output_padding[d] + 1;
-            (x[d + 2].checked_sub(1)? * conv.stride[d] + span).checked_sub(2 * conv.padding[d]).filter(|n| *n > 0)
+            let span = conv.dilation[d].checked_mul(w[d + 2].checked_sub(1)?)?.checked_add(output_padding[d])?.checked_add(1)?;
+            let whole = x[d + 2].checked_sub(1)?.checked_mul(conv.stride[d])?.checked_add(span)?;
+            whole.checked_sub(conv.padding[d].checked_mul(2)?).filter(|n| *n > 0)
         };
         match (extent(0), extent(1)) {
             (Some(h), Some(w_out)) => Ok(Shape::from_slice(&[x[0], o, h, w_out])),
@@ -155,13 +169,17 @@ impl Check<'_> {
         if pool.stride.contains(&0) || pool.kernel.contains(&0) || pool.dilation.contains(&0) {
             return self.argument("kernel and stride must be at least 1".into());
         }
-        if (0..2).any(|d| pool.padding[d] * 2 > pool.kernel[d]) {
+        // Windows are walked element by element, padding included.
+        if pool.kernel.iter().any(|&n| n > i32::MAX as usize) {
+            return self.argument(format!("kernel {:?} is larger than any image", pool.kernel));
+        }
+        if (0..2).any(|d| pool.padding[d] > pool.kernel[d] / 2) {
             return self.argument(format!("padding {:?} must be at most half the kernel {:?}", pool.padding, pool.kernel));
         }
         let extent = |d: usize| pool.windows(d, x[d + 2]);
         match (extent(0), extent(1)) {
             (Some(h), Some(w)) => Ok(Shape::from_slice(&[x[0], x[1], h, w])),
-            (None, _) | (_, None) => self.shape(&format!("an image no smaller than the kernel {:?}", pool.kernel)),
+            (None, _) | (_, None) => self.shape(&format!("an image no smaller than the kernel {:?}, with pixels", pool.kernel)),
         }
     }
 
@@ -192,7 +210,7 @@ impl Check<'_> {
                 (x[1], Shape::from_slice(&x[1..2]))
             }
         };
-        if x.numel() == 0 && groups > 0 {
+        if x.numel() == 0 && groups > 0 && norm.kind != NormKind::Fixed {
             return self.shape("at least one element per group");
         }
         if rest.iter().any(|m| *m.shape() != weight) {
@@ -213,17 +231,19 @@ impl Check<'_> {
         Ok(*target)
     }
 
-    pub(super) fn attention(&self) -> Result<(Shape, Shape)> {
+    /// Shapes of the result and of the log-sum-exp.
+    pub(super) fn attention(&self, mask: Option<&Meta>) -> Result<(Shape, Shape)> {
         let [q, k, v] = [0, 1, 2].map(|i| self.ins[i].shape());
         let r = q.rank();
         // Batches are equal; heads of q are a multiple of those of k and v.
         let batches = |a: &Shape| a[..r.saturating_sub(3)] == q[..r.saturating_sub(3)];
-        let heads = || r < 3 || k[r - 3] == v[r - 3] && k[r - 3] > 0 && q[r - 3].is_multiple_of(k[r - 3]) || q[r - 3] == k[r - 3];
+        let shared = |q: usize, k: usize| q == k || k > 0 && q.is_multiple_of(k);
+        let heads = || r < 3 || k[r - 3] == v[r - 3] && shared(q[r - 3], k[r - 3]);
         let fits = r >= 2 && k.rank() == r && v.rank() == r && batches(k) && batches(v) && heads();
         if !fits || q[r - 1] != k[r - 1] || k[r - 2] != v[r - 2] {
             return self.shape("q […, T, D], k […, S, D], v […, S, E], heads of q a multiple of those of k and v");
         }
-        if let Some(mask) = self.ins.get(3).filter(|_| self.op == "scaled_dot_product_attention") {
+        if let Some(mask) = mask {
             let mut scores = Shape::from_slice(&q[..r - 1]);
             scores.push(k[r - 2]);
             if scores.broadcast(mask.shape()) != Some(scores) || !(mask.dtype.is_float() || mask.dtype == DType::Bool) {
@@ -259,12 +279,9 @@ impl Check<'_> {
             }
             View::Narrow { dim, start, length } => {
                 let dim = self.dim(0, *dim)?;
-                if rank == 0 || start + length > layout.shape[dim] {
-                    return self.argument(format!(
-                        "{start}..{} is out of range for {} elements",
-                        start + length,
-                        layout.shape.get(dim).unwrap_or(&1)
-                    ));
+                let n = layout.shape.get(dim).copied().unwrap_or(1);
+                if rank == 0 || start.checked_add(*length).is_none_or(|end| end > n) {
+                    return self.argument(format!("{length} elements from {start} on are out of range for {n} elements"));
                 }
                 Ok(layout.narrow(dim, *start, *length))
             }
@@ -278,6 +295,9 @@ impl Check<'_> {
 
 /// The extent of a sliding window's output; `None` when the window does not fit.
 fn window(input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<usize> {
-    let span = dilation * (kernel.checked_sub(1)?) + 1;
-    Some((input + 2 * padding).checked_sub(span)? / stride.max(1) + 1)
+    let span = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+    // Of padding alone nothing can be learned.
+    input.checked_sub(1)?;
+    let whole = padding.checked_mul(2)?.checked_add(input)?;
+    Some(whole.checked_sub(span)? / stride.max(1) + 1)
 }

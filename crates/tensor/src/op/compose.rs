@@ -214,7 +214,11 @@ fn attend(b: &mut Builder, attention: &Attention) -> Result<Value> {
     let (t, d, s) = (b.shape(q)[rank - 2], b.shape(q)[rank - 1], b.shape(k)[rank - 2]);
     let keys = b.transpose(k)?;
     let scores = b.matmul(q, keys)?;
-    let mut scores = b.scalar(Binary::Mul, scores, attention.scale.unwrap_or(1.0 / (d as f64).sqrt()))?;
+    if s == 0 {
+        // No largest score exists, nor is one needed.
+        return b.matmul(scores, v);
+    }
+    let mut scores = b.scalar(Binary::Mul, scores, attention.scale.unwrap_or(1.0 / (d.max(1) as f64).sqrt()))?;
     if attention.causal {
         let rows = b.op(Op::Range { start: 0, length: t }, &[])?;
         let rows = b.reshape(rows, Shape::new(&[t, 1])?)?;

@@ -1,6 +1,6 @@
 //! Facts about operators: their names, how they behave in 16 bit, what their kernels may do with operands, the dtype of their results.
 
-use super::{Backward, Distribution, NormKind, Op, Pool, PoolKind, Reduce, Scan, View};
+use super::{Backward, Distribution, NormKind, Op, Pool, PoolKind, Reduce, Scan, Scatter, View};
 use crate::DType;
 
 impl Op {
@@ -161,6 +161,26 @@ impl Op {
             Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
             Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
+        }
+    }
+
+    /// Whether the elements of an input are only moved or compared, whatever they are: then they may be integers, which stay exact.
+    pub fn moves(&self, input: usize) -> bool {
+        match self {
+            Op::Compare(row) => row.orders(),
+            Op::Where => input > 0,
+            Op::Gather { .. } | Op::Embedding => input == 0,
+            Op::Scatter { kind: Scatter::Set, .. } => input != 1,
+            Op::Scatter { kind: Scatter::Add, .. } => false,
+            Op::Sort { .. } | Op::ArgMax { .. } | Op::Cat { .. } => true,
+            Op::Resample(map) => map.is_exact(),
+            // Run in the elements' own type.
+            Op::Cast(_) | Op::Copy | Op::View(_) => false,
+            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Reduce { .. } | Op::Scan { .. } => false,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) => false,
+            Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) => false,
+            Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::StochasticCast { .. } => false,
+            Op::Custom(_) | Op::Backward(_) => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use super::check::Check;
-use super::{Distribution, Epilogue, NormKind, Op, Reduce, Reduction, Saved};
+use super::{Distribution, Epilogue, NormKind, Op, Reduce, Reduction, Saved, Scatter};
 use crate::{DType, Dims, Error, Layout, Meta, Result, Shape};
 
 /// Metas of the outputs.
@@ -21,6 +21,10 @@ impl Op {
         let float = |layout: Layout| Meta { dtype: want, layout };
         let dense = |shape: Shape| float(Layout::contiguous(shape));
         let like = |i: usize| float(ins[i].layout.like(*ins[i].shape()));
+        // Of elements that are only moved.
+        let moved = |layout: Layout| -> Result<Meta> {
+            Ok(Meta { dtype: check.moved((0..ins.len()).filter(|&i| self.moves(i)), want)?, layout })
+        };
         let stats = |shape: Shape| Meta { dtype: stats_dtype(ins), layout: Layout::contiguous(shape) };
         Ok(match self {
             Op::Unary(_) | Op::Scalar { .. } | Op::Dropout { .. } => {
@@ -46,8 +50,7 @@ impl Op {
             Op::Where => {
                 check.count(3)?;
                 check.dtype(0, &[DType::Bool])?;
-                check.floats(1..3)?;
-                smallvec![float(check.broadcast(0..3)?)]
+                smallvec![moved(check.broadcast(0..3)?)?]
             }
             Op::Reduce { dims, keepdim, kind } => {
                 check.count(1)?;
@@ -57,7 +60,13 @@ impl Op {
                     return Err(Error::DimOutOfRange { op: check.op, dim: dim as isize, rank });
                 }
                 let n = dims.count(ins[0].shape());
-                if n == 0 && matches!(kind, Reduce::Max | Reduce::Min) {
+                let extreme = match kind {
+                    Reduce::Max | Reduce::Min => true,
+                    Reduce::Norm { p } => *p < 0.0 || *p == f64::INFINITY,
+                    Reduce::Sum | Reduce::Mean | Reduce::Prod | Reduce::LogSumExp => false,
+                    Reduce::Var { .. } | Reduce::Std { .. } => false,
+                };
+                if n == 0 && extreme {
                     return check
                         .argument("the largest of no elements does not exist; reduce over a dimension that is not empty".into());
                 }
@@ -73,7 +82,6 @@ impl Op {
             }
             Op::Sort { dim, length, .. } => {
                 check.count(1)?;
-                check.floats(0..1)?;
                 let mut shape = *ins[0].shape();
                 let n = if shape.rank() == 0 { 1 } else { shape[check.dim(0, *dim)?] };
                 if *length > n {
@@ -82,26 +90,28 @@ impl Op {
                 if let Some(extent) = shape.get_mut(*dim) {
                     *extent = *length;
                 }
-                smallvec![dense(shape), Meta { dtype: DType::I64, layout: Layout::contiguous(shape) }]
+                let layout = Layout::contiguous(shape);
+                smallvec![moved(layout)?, Meta { dtype: DType::I64, layout }]
             }
             Op::Gather { dim } => {
                 check.count(2)?;
-                check.floats(0..1)?;
                 check.dtype(1, &[DType::I64])?;
                 check.along(*dim, ins[0].shape(), ins[1].shape())?;
-                smallvec![dense(*ins[1].shape())]
+                smallvec![moved(Layout::contiguous(*ins[1].shape()))?]
             }
-            Op::Scatter { dim, .. } => {
+            Op::Scatter { dim, kind } => {
                 check.count(3)?;
-                check.floats(0..1)?;
-                check.floats(2..3)?;
+                if *kind == Scatter::Add {
+                    check.floats(0..1)?;
+                    check.floats(2..3)?;
+                }
                 check.dtype(1, &[DType::I64])?;
                 check.along(*dim, ins[0].shape(), ins[1].shape())?;
                 let (index, src) = (ins[1].shape(), ins[2].shape());
                 if index.rank() != src.rank() || index.iter().zip(src.iter()).any(|(i, s)| i > s) {
                     return check.shape("an index no larger than src");
                 }
-                smallvec![dense(*ins[0].shape())]
+                smallvec![moved(Layout::contiguous(*ins[0].shape()))?]
             }
             Op::ArgMax { dim, keepdim } => {
                 check.count(1)?;
@@ -171,8 +181,10 @@ impl Op {
             }
             Op::Resample(map) => {
                 check.count(1)?;
-                check.floats(0..1)?;
-                smallvec![float(ins[0].layout.like(map.shape(ins[0].shape())?))]
+                if !map.is_exact() {
+                    check.floats(0..1)?;
+                }
+                smallvec![moved(ins[0].layout.like(map.shape(ins[0].shape())?))?]
             }
             Op::Loss { reduction, .. } => {
                 check.count(2)?;
@@ -186,7 +198,7 @@ impl Op {
                 if !(0.0..1.0).contains(&attention.dropout) {
                     return check.argument(format!("dropout must lie in 0 to 1, got {}", attention.dropout));
                 }
-                let (out, lse) = check.attention()?;
+                let (out, lse) = check.attention(ins.get(3))?;
                 // Then the result, with its heads side by side, is a view of it.
                 let inside = ins[0].layout.order()[..] == [0, 2, 1, 3];
                 let layout = if inside { Layout::with_order(out, &[0, 2, 1, 3]) } else { Layout::contiguous(out) };
@@ -194,20 +206,18 @@ impl Op {
             }
             Op::Embedding => {
                 check.count(2)?;
-                check.floats(0..1)?;
                 check.dtype(1, &[DType::I64, DType::U32])?;
                 if ins[0].shape().rank() != 2 || ins[1].shape().rank() + 1 > crate::MAX_RANK {
                     return check.shape("a weight [rows, features] and indices of any shape");
                 }
                 let mut shape = *ins[1].shape();
                 shape.push(ins[0].shape()[1]);
-                smallvec![dense(shape)]
+                smallvec![moved(Layout::contiguous(shape))?]
             }
             Op::Cat { dim } => {
                 if ins.is_empty() {
                     return check.argument("at least one tensor is needed".into());
                 }
-                check.floats(0..ins.len())?;
                 let dim = check.dim(0, *dim)?;
                 let mut shape = *ins[0].shape();
                 shape[dim] = 0;
@@ -216,13 +226,16 @@ impl Op {
                     if other.rank() == shape.rank() {
                         let extent = std::mem::replace(&mut other[dim], shape[dim]);
                         if other == shape {
-                            shape[dim] += extent;
+                            let Some(sum) = shape[dim].checked_add(extent) else {
+                                return check.shape("extents whose sum is a number of elements");
+                            };
+                            shape[dim] = sum;
                             continue;
                         }
                     }
                     return check.shape("shapes that differ in the concatenated dimension only");
                 }
-                smallvec![float(ins[0].layout.like(shape))]
+                smallvec![moved(ins[0].layout.like(shape))?]
             }
             Op::Random { distribution: Distribution::Permutation, shape, .. } => {
                 check.count(0)?;

@@ -56,6 +56,8 @@ pub enum PadMode {
 pub enum Interpolation {
     /// Element ⌊i/scale⌋.
     Nearest,
+    /// Element ⌊(i + ½)/scale⌋: the one whose centre is nearest.
+    NearestExact,
     /// Between two neighbours in each dimension.
     Linear {
         /// Whether the first and last elements keep their places.
@@ -79,6 +81,7 @@ impl Resample {
             Resample::Roll(_) => "roll",
             Resample::Pad { .. } => "pad",
             Resample::Interpolate { mode: Interpolation::Nearest, .. } => "upsample_nearest",
+            Resample::Interpolate { mode: Interpolation::NearestExact, .. } => "upsample_nearest_exact",
             Resample::Interpolate { mode: Interpolation::Linear { .. }, .. } => "upsample_linear",
             Resample::Interpolate { mode: Interpolation::Cubic { .. }, .. } => "upsample_bicubic",
             Resample::AdaptiveAvg { .. } => "adaptive_avg_pool",
@@ -97,7 +100,7 @@ impl Resample {
     pub const fn is_exact(&self) -> bool {
         match self {
             Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. } => true,
-            Resample::Interpolate { mode: Interpolation::Nearest, .. } => true,
+            Resample::Interpolate { mode: Interpolation::Nearest | Interpolation::NearestExact, .. } => true,
             Resample::Interpolate { .. } | Resample::AdaptiveAvg { .. } => false,
         }
     }
@@ -142,7 +145,10 @@ impl Resample {
                     if !fits {
                         return fail(&format!("more elements in dimension {d} than the padding {most} takes from it"));
                     }
-                    out[d] += before[d] + after[d];
+                    match before[d].checked_add(after[d]).and_then(|added| added.checked_add(x[d])) {
+                        Some(extent) => out[d] = extent,
+                        None => return fail("padding that can be counted"),
+                    }
                 }
             }
             Resample::Interpolate { size, .. } | Resample::AdaptiveAvg { size } => {
@@ -151,7 +157,7 @@ impl Resample {
                 }
                 for d in 2..x.rank() {
                     out[d] = size[d - 2];
-                    if x[d] == 0 || out[d] == 0 {
+                    if x[d] == 0 || out[d] == 0 && matches!(self, Resample::Interpolate { .. }) {
                         return fail("spatial extents of at least 1, before and after");
                     }
                 }
@@ -218,6 +224,7 @@ impl Interpolation {
         match self {
             // In f32, as PyTorch: the two differ where i·step is an integer in one and just below in the other.
             Interpolation::Nearest => smallvec![(at((i as f32 * step as f32).floor() as f64), 1.0)],
+            Interpolation::NearestExact => smallvec![(at((((i as f64 + 0.5) * step) as f32).floor() as f64), 1.0)],
             Interpolation::Linear { align_corners } => {
                 let x = place(align_corners).max(0.0);
                 let t = x - x.floor();

@@ -2,19 +2,19 @@
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope, unary};
 use super::forward::{
-    divisor, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products, reduce, scores, seen, softmax,
-    window,
+    check_index, divisor, extent, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products, reduce,
+    scores, seen, softmax, window,
 };
 use super::{Dense, unflatten};
-use crate::Dims;
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
+use crate::{Dims, Result};
 
 /// All outputs in f64; the first input is the gradient of the output.
-pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
     let shape = &shapes[0];
     let g = &x[0];
     let each = |f: &dyn Fn(&[usize]) -> f64| Dense::from_fn(shape, f);
-    match op {
+    Ok(match op {
         Backward::Unary(row) => vec![each(&|i| g.at(i) * derivative(*row, x[1].at(i)))],
         Backward::Binary { op, rhs } => vec![each(&|i| g.at(i) * partial(*op, *rhs, x[1].at(i), x[2].at(i)))],
         Backward::Scalar { op, value, reversed: false } => vec![each(&|i| g.at(i) * partial(*op, false, x[1].at(i), *value))],
@@ -76,10 +76,13 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             vec![dx]
         }
         Backward::Gather { dim, .. } => {
+            check_index("scatter", &x[1], extent(shape, *dim), "elements", None)?;
             let mut dx = Dense::zeros(shape);
             for flat in 0..g.v.len() {
                 let mut at = unflatten(flat, &g.shape);
-                at[*dim] = x[1].v[flat] as usize;
+                if let Some(at) = at.get_mut(*dim) {
+                    *at = x[1].v[flat] as usize;
+                }
                 dx.add(&at, g.v[flat]);
             }
             vec![dx]
@@ -205,6 +208,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             })]
         }
         Backward::CrossEntropy(loss) => {
+            check_index("cross_entropy", &x[2], shape[1], "classes", Some(loss.ignore_index))?;
             let p = softmax(&x[1], 1, false);
             let classes = shape[1] as f64;
             let counted = x[2].v.iter().filter(|t| **t as i64 != loss.ignore_index).count() as f64;
@@ -270,6 +274,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
         }
         Backward::Embedding { .. } => {
+            check_index("embedding", &x[1], shape[0], "rows", None)?;
             let mut dw = Dense::zeros(shape);
             let d = shape[1];
             for (flat, &up) in g.v.iter().enumerate() {
@@ -286,7 +291,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Vec
             }
             vec![out]
         }
-    }
+    })
 }
 
 /// Of some pixels the first where `x` is largest; NaN is larger than all.

@@ -258,7 +258,7 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64) -> Vec
 /// The slope of a variance or deviation is computed in f64 and rounded once: the mean is off by a unit of f64. Other reductions are told by their
 /// magnitudes.
 fn spread_gradient(kind: Reduce, dims: Dims, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -> Result<Vec<f64>> {
-    let exact = backward(&Backward::Reduce { kind, dims }, x, shapes).swap_remove(0);
+    let exact = backward(&Backward::Reduce { kind, dims }, x, shapes)?.swap_remove(0);
     let (Reduce::Var { correction } | Reduce::Std { correction }) = kind else {
         return Ok(exact.v.iter().map(|v| e * v.abs()).collect());
     };

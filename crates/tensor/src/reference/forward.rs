@@ -38,17 +38,25 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             let first = next(order.remove(0));
             order.into_iter().fold(first, |total, j| if *kind == Scan::Sum { total + next(j) } else { total * next(j) })
         })],
-        Op::Gather { dim } => vec![each(&|i| {
-            let mut at = i.to_vec();
-            at[*dim] = x[1].at(i) as usize;
-            x[0].at(&at)
-        })],
+        Op::Gather { dim } => {
+            check_index("gather", &x[1], extent(&x[0].shape, *dim), "elements", None)?;
+            vec![each(&|i| {
+                let mut at = i.to_vec();
+                if let Some(at) = at.get_mut(*dim) {
+                    *at = x[1].at(i) as usize;
+                }
+                x[0].at(&at)
+            })]
+        }
         Op::Scatter { kind, dim } => {
+            check_index("scatter", &x[1], extent(shape, *dim), "elements", None)?;
             let mut y = x[0].clone();
             for flat in 0..x[1].v.len() {
                 let from = unflatten(flat, &x[1].shape);
                 let mut to = from.clone();
-                to[*dim] = x[1].v[flat] as usize;
+                if let Some(to) = to.get_mut(*dim) {
+                    *to = x[1].v[flat] as usize;
+                }
                 match kind {
                     Scatter::Set => y.set(&to, x[2].at(&from)),
                     Scatter::Add => y.add(&to, x[2].at(&from)),
@@ -110,15 +118,13 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         Op::CrossEntropy(loss) => {
             let log_p = softmax(&x[0], 1, true);
             let classes = x[0].shape[1];
+            check_index("cross_entropy", &x[1], classes, "classes", Some(loss.ignore_index))?;
             let (mut total, mut count) = (Vec::new(), 0.0);
             for flat in 0..x[1].v.len() {
                 let target = x[1].v[flat] as i64;
                 if target == loss.ignore_index {
                     total.push(0.0);
                     continue;
-                }
-                if !(0..classes as i64).contains(&target) {
-                    return Err(Error::IndexOutOfRange { op: "cross_entropy", index: target, size: classes, what: "classes" });
                 }
                 let mut index = unflatten(flat, &x[1].shape);
                 index.insert(1, 0);
@@ -146,10 +152,7 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         })],
         Op::Attention(attention) => attend(attention, x, shapes),
         Op::Embedding => {
-            let rows = x[0].shape[0];
-            if let Some(bad) = x[1].v.iter().find(|&&i| i < 0.0 || i >= rows as f64) {
-                return Err(Error::IndexOutOfRange { op: "embedding", index: *bad as i64, size: rows, what: "rows" });
-            }
+            check_index("embedding", &x[1], x[0].shape[0], "rows", None)?;
             vec![each(&|i| x[0].at(&[x[1].at(&i[..i.len() - 1]) as usize, i[i.len() - 1]]))]
         }
         Op::Cat { dim } => vec![each(&|i| {
@@ -192,13 +195,27 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
             op.define(&views, &mut outs)?;
             outs.into_iter().zip(shapes).map(|(v, shape)| Dense { shape: shape.clone(), v }).collect()
         }
-        Op::Backward(backward) => super::backward::backward(backward, x, shapes),
+        Op::Backward(backward) => super::backward::backward(backward, x, shapes)?,
     })
 }
 
 /// NaN is larger than any number; zeros are equal.
 fn order(a: f64, b: f64) -> std::cmp::Ordering {
     (a.is_nan(), a).partial_cmp(&(b.is_nan(), b)).unwrap_or(std::cmp::Ordering::Equal)
+}
+
+/// Fails where an index is out of range.
+pub(super) fn check_index(op: &'static str, index: &Dense, size: usize, what: &'static str, ignored: Option<i64>) -> Result<()> {
+    let bad = |i: &&f64| !(0.0..size as f64).contains(*i) && Some(**i as i64) != ignored;
+    match index.v.iter().find(bad) {
+        Some(&bad) => Err(Error::IndexOutOfRange { op, index: bad as i64, size, what }),
+        None => Ok(()),
+    }
+}
+
+/// The extent of a dimension, of which a scalar has one element.
+pub(super) fn extent(shape: &[usize], dim: usize) -> usize {
+    shape.get(dim).copied().unwrap_or(1)
 }
 
 /// Pixels of an image of shape `x` under the window of output pixel `o`, in row-major order.
@@ -211,6 +228,9 @@ pub(super) fn window(pool: &Pool, x: &[usize], o: &[usize]) -> Vec<[usize; 4]> {
 
 /// Taps of a mean that count: those inside, or all up to the end of the padding.
 pub(super) fn divisor(pool: &Pool, x: &[usize], o: &[usize]) -> f64 {
+    if let Some(divisor) = pool.divisor {
+        return divisor.get() as f64;
+    }
     let count = |d: usize| {
         let (n, pad) = (x[d + 2] as isize, pool.padding[d] as isize);
         let at = |k: usize| (o[d + 2] * pool.stride[d] + k) as isize - pad;
@@ -266,7 +286,8 @@ pub(super) fn groups(x: &Dense, dims: Dims) -> Vec<Vec<f64>> {
 
 pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
     let n = g.len() as f64;
-    let sum = || g.iter().sum::<f64>();
+    // Nothing has the sum 0, where an empty sum of f64 is −0.
+    let sum = || g.iter().sum::<f64>() + 0.0;
     match kind {
         Reduce::Sum => sum(),
         Reduce::Mean => sum() / n,
@@ -287,7 +308,7 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Var { correction } => {
             let mean = mean(g);
             // NaN of no elements.
-            g.iter().fold(0.0 * mean, |sum, v| sum + (v - mean).powi(2)) / (n - correction)
+            g.iter().fold(0.0 * mean, |sum, v| sum + (v - mean).powi(2)) / (n - correction).max(0.0)
         }
     }
 }
@@ -355,7 +376,7 @@ pub(super) fn softmax(x: &Dense, dim: usize, log: bool) -> Dense {
 fn loss_result(reduction: Reduction, values: Vec<f64>, count: f64, shape: &[usize]) -> Dense {
     match reduction {
         Reduction::None => Dense { shape: shape.to_vec(), v: values },
-        Reduction::Sum => Dense { shape: vec![], v: vec![values.iter().sum()] },
+        Reduction::Sum => Dense { shape: vec![], v: vec![values.iter().sum::<f64>() + 0.0] },
         Reduction::Mean => Dense { shape: vec![], v: vec![values.iter().sum::<f64>() / count] },
     }
 }
@@ -416,7 +437,7 @@ pub(super) fn kept(attention: &Attention, flat: usize) -> f64 {
 /// Scores `[…, T, S]`, −∞ where a key is hidden from a query, and their scale.
 pub(super) fn scores(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
     let r = q.shape.len();
-    let scale = attention.scale.unwrap_or(1.0 / (q.shape[r - 1] as f64).sqrt());
+    let scale = attention.scale.unwrap_or(1.0 / (q.shape[r - 1].max(1) as f64).sqrt());
     let shape = [&q.shape[..r - 1], &[k.shape[r - 2]]].concat();
     let scores = Dense::from_fn(&shape, |i| {
         let added = mask.map_or(0.0, |m| match (m.at(i), bool_mask) {
@@ -459,7 +480,7 @@ pub(super) fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) 
     let out = Dense::from_fn(&shapes[0], |i| {
         let value = key_head(i, &x[0], &x[1]);
         let weights = scores.along(i, r - 1).zip(p.along(i, r - 1));
-        weights.zip(x[2].along(&value, r - 2)).map(|((s, p), v)| seen(s, p * v)).sum()
+        weights.zip(x[2].along(&value, r - 2)).map(|((s, p), v)| seen(s, p * v)).sum::<f64>() + 0.0
     });
     // A row that sees no key has +∞, from which weights follow as 0; one with a score +∞ has no weights.
     let lse = groups(&scores, Dims::one(r - 1)).into_iter().map(|row| match reduce(Reduce::LogSumExp, &row) {

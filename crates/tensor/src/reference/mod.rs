@@ -13,6 +13,7 @@ pub(crate) use errors::errors;
 use std::sync::Arc;
 
 use crate::format::Format;
+use crate::integers::Integer as _;
 use crate::memory::Pool;
 use crate::update::{Grad, Update};
 use crate::{
@@ -125,6 +126,28 @@ fn read(array: &Array, bytes: &[u8]) -> Dense {
     Dense { shape: array.shape().to_vec(), v }
 }
 
+/// The result of operators that make or convert integers, which f64 would round.
+fn integers(op: &Op, ins: &[&Array]) -> Result<Option<Vec<i64>>> {
+    if let Op::Range { start, length } = op {
+        return Ok(Some((*start..).take(*length).collect()));
+    }
+    if !matches!(op, Op::Cast(_) | Op::Copy) || ins[0].dtype().is_float() {
+        return Ok(None);
+    }
+    let guard = ins[0].storage().read(op.name())?;
+    let bytes = guard.bytes().unwrap_or_default();
+    let value = |at: usize| crate::with_element!(ins[0].dtype(), T => element::<T>(bytes, at).as_integer());
+    Ok(Some(positions(ins[0].layout()).map(value).collect()))
+}
+
+fn write_integers(values: &[i64], out: &mut ArrayMut<'_>) {
+    let (dtype, layout) = (out.array().dtype(), *out.array().layout());
+    let Some(bytes) = out.bytes() else { return };
+    for (at, &v) in positions(&layout).zip(values) {
+        crate::with_element!(dtype, T => crate::cpu::elements_mut::<T>(bytes)[at] = T::from_integer(v));
+    }
+}
+
 fn element<T: Element>(bytes: &[u8], at: usize) -> T {
     crate::cpu::elements::<T>(bytes)[at]
 }
@@ -172,6 +195,10 @@ impl Backend for Reference {
     }
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        if let Some(values) = integers(op, ins)? {
+            write_integers(&values, &mut outs[0]);
+            return Ok(());
+        }
         let mut values = Vec::new();
         for (at, array) in ins.iter().enumerate() {
             if let Some(out) = outs.first_mut().filter(|out| out.overwrites(op, at, array)) {

@@ -23,7 +23,9 @@
 //! ```
 
 mod bounds;
+mod empties;
 mod strategies;
 
 pub use bounds::{Check, Exact, assert_op, assert_within_ulps, check_op};
+pub use empties::empties;
 pub use strategies::{array, array_of, layouts, shapes, values};

@@ -63,13 +63,15 @@ impl Correlation {
 
     /// The gradient by the input: pixel `y` takes from every output `o` with `o·stride + k·dilation − padding = y`.
     pub fn backward(conv: &Conv2d, kernel: [usize; 2], h: usize, w: usize) -> Correlation {
+        // A stride of the padded image or more is that of its one output, and has no more residues.
+        let step: [usize; 2] = std::array::from_fn(|d| conv.stride[d].min([h, w][d] + 2 * conv.padding[d]));
         let from = |d: usize, residue: usize, k: usize| {
             let at = (residue + conv.padding[d]) as isize - (k * conv.dilation[d]) as isize;
-            (at.rem_euclid(conv.stride[d] as isize) == 0).then(|| at.div_euclid(conv.stride[d] as isize))
+            (at.rem_euclid(step[d] as isize) == 0).then(|| at.div_euclid(step[d] as isize))
         };
         let mut phases = Vec::new();
-        for py in 0..conv.stride[0] {
-            for px in 0..conv.stride[1] {
+        for py in 0..step[0] {
+            for px in 0..step[1] {
                 let tap = |index: usize| {
                     let at = [from(0, py, index / kernel[1])?, from(1, px, index % kernel[1])?];
                     Some(Tap { at, index })
@@ -77,7 +79,7 @@ impl Correlation {
                 phases.push(Phase { residue: [py, px], taps: (0..kernel[0] * kernel[1]).filter_map(tap).collect() });
             }
         }
-        Correlation::new(h, w, conv.stride, [1, 1], phases)
+        Correlation::new(h, w, step, [1, 1], phases)
     }
 
     /// Columns of a slab.

@@ -41,7 +41,8 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
         && ins[..2].iter().all(|a| planes_of(a.dtype()).is_some())
         && outs.iter().all(|o| o.array().dtype() != DType::F64)
         && ins.iter().all(|a| a.dtype() != DType::F64)
-        && outs[0].array().numel() > 0;
+        && outs[0].array().numel() > 0
+        && ins.iter().all(|a| a.numel() > 0);
     if !served {
         return Ok(false);
     }

@@ -19,9 +19,11 @@ fn targets<'a>(loss: &CrossEntropy, target: &Array, bytes: &'a [u8], classes: us
         std::borrow::Cow::Borrowed(&all[target.layout().offset..][..n])
     } else {
         let order: Vec<usize> = (0..target.shape().rank()).collect();
-        let mut wide = vec![0.0f64; n];
-        Operand::new(target, bytes, target.shape(), &order).load(Isa::Portable, 0, &mut wide);
-        std::borrow::Cow::Owned(wide.into_iter().map(|v| v as i64).collect())
+        let mut values = vec![0i64; n];
+        Operand::new(target, bytes, target.shape(), &order).runs(0, n, |from, stride, range| {
+            values[range].iter_mut().enumerate().for_each(|(i, v)| *v = all[from + i * stride]);
+        });
+        std::borrow::Cow::Owned(values)
     };
     match values.iter().find(|&&t| t != loss.ignore_index && !(0..classes as i64).contains(&t)) {
         Some(&index) => Err(Error::IndexOutOfRange { op: "cross_entropy", index, size: classes, what: "classes" }),

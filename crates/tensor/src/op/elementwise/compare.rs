@@ -43,6 +43,14 @@ impl Compare {
         }
     }
 
+    /// Whether only the order of the two values matters, and not whether they are zero.
+    pub const fn orders(self) -> bool {
+        match self {
+            Compare::Eq | Compare::Ne | Compare::Lt | Compare::Le | Compare::Gt | Compare::Ge => true,
+            Compare::And | Compare::Or | Compare::Xor => false,
+        }
+    }
+
     /// The comparison of two values.
     #[inline]
     pub fn holds(self, a: f64, b: f64) -> bool {
