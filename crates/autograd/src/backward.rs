@@ -5,12 +5,13 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use binade_tensor::op::{Backward, Binary, View};
-use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape};
+use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
 use crate::gradients::copy;
 use crate::node::{Hook, Kind, Node};
 use crate::saved::Saved;
+use crate::second_order::before_activation;
 use crate::table::{Context, Grads, Values, gradients, inverse};
 use crate::value::Value;
 use crate::{Deferred, Error, Gradients, Result, Var, checkpoint, scope};
@@ -56,9 +57,11 @@ fn leaves(
     finish: impl Fn(Array) -> Result<Array>,
 ) -> Result<Gradients> {
     let mut result = Gradients::default();
+    let device = loss.array().device();
     let walked = walk::<Array>(loss, seed(loss, upstream)?, keep, &HashSet::new(), widen)?;
     for Found { node, gradient, scale } in walked.found {
         let Kind::Leaf(leaf) = &node.kind else { continue };
+        let gradient = gradient.map_or_else(|| zero(&node, device), Ok)?;
         let in_order = gradient.layout().same_order(&node.out.layout);
         let gradient = if in_order { gradient } else { gradient.contiguous(Class::Gradients)? };
         result.found(leaf, finish(gradient)?, scale);
@@ -67,39 +70,20 @@ fn leaves(
     if result.is_empty() { Err(Error::NoGraph) } else { Ok(result) }
 }
 
+/// The gradient of a node that was reached where nothing depends on it.
+pub(crate) fn zero(node: &Node, device: &Device) -> Result<Array> {
+    Ok(Array::full(device, node.out.dtype, node.out.layout.shape, 0.0, Class::Gradients)?)
+}
+
 /// Whether a gradient in 16 bit is widened for a leaf in f32.
 #[derive(Clone, Copy, PartialEq)]
-enum Widen {
+pub(crate) enum Widen {
     Yes,
     NotLeaves,
 }
 
-/// The gradients of `output` with respect to `inputs` (leaves or not), as variables: `None` where the output does not depend on
-/// one. `upstream` is the gradient of the output, 1 for a one-element tensor.
-///
-/// With `create_graph` the gradients have a history and can be differentiated again, as for a gradient penalty; saved values
-/// are kept then. Every operator is differentiable twice through its definition in primitives
-/// ([`Op::compose`]); casts inside stay casts, so second-order gradients see the dtypes of the first pass.
-///
-/// # Errors
-/// As [`Var::backward`]; an operator without second-order gradient.
-pub fn grad(output: &Var, inputs: &[&Var], upstream: Option<&Var>, create_graph: bool) -> Result<Vec<Option<Var>>> {
-    let nodes = inputs.iter().map(|v| v.node().ok_or(Error::NoGraph)).collect::<Result<Vec<_>>>()?;
-    let targets: HashSet<u64> = nodes.iter().map(|n| n.id).collect();
-    let array = seed(output, upstream.map(Var::array))?;
-    let found: HashMap<u64, Var> = if create_graph {
-        let seed = upstream.cloned().unwrap_or_else(|| Var::constant(array));
-        let walked = scope::recording(|| walk::<Var>(output, seed, true, &targets, Widen::Yes))?;
-        walked.found.into_iter().map(|f| (f.node.id, f.gradient)).collect()
-    } else {
-        let walked = walk::<Array>(output, array, true, &targets, Widen::Yes)?;
-        walked.found.into_iter().map(|f| (f.node.id, Var::constant(f.gradient))).collect()
-    };
-    Ok(nodes.iter().map(|n| found.get(&n.id).cloned()).collect())
-}
-
 /// The gradient the pass starts from.
-fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
+pub(crate) fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
     let array = output.array();
     match upstream {
         Some(gradient) if gradient.shape() != array.shape() => Err(binade_tensor::Error::Shape {
@@ -115,27 +99,30 @@ fn seed(output: &Var, upstream: Option<&Array>) -> Result<Array> {
 }
 
 /// What a walk found, in order of creation.
-struct Walked<V> {
-    found: Vec<Found<V>>,
+pub(crate) struct Walked<V> {
+    pub(crate) found: Vec<Found<V>>,
     /// The changes tied to the nodes on the way.
     changes: Vec<Deferred>,
 }
 
-/// A node that was looked for, with its gradient and the scale it carries.
-struct Found<V> {
-    node: Arc<Node>,
-    gradient: V,
+/// A node that was looked for, with its gradient and the scale it carries; `None` in place of zeros, where a derivative that was reached does
+/// not depend on what it was taken of.
+pub(crate) struct Found<V> {
+    pub(crate) node: Arc<Node>,
+    pub(crate) gradient: Option<V>,
     scale: f64,
 }
 
 /// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, for their gradients, each in its node's dtype.
-fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
+pub(crate) fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
     scope::in_backward(|| walk_nodes(output, seed, keep, targets, widen))
 }
 
 fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
     let root = output.node().ok_or(Error::NoGraph)?;
     let first = targets.iter().min().copied().unwrap_or(0);
+    // Nothing before the first target leads to one.
+    let leads = |input: &&Arc<Node>| input.id >= first;
     let (mut found, mut changes) = (Vec::new(), Vec::new());
     let mut front = Front { pending: HashMap::new(), heap: BinaryHeap::new() };
     front.at(root, 1.0)?.add(seed)?;
@@ -148,22 +135,24 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());
         // Several uses are summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are, and a norm widens
         // as it reads.
-        let exact = gradient.dtype().is_half() && node.out.dtype == DType::F32;
+        let exact = gradient.as_ref().is_some_and(|g| g.dtype().is_half()) && node.out.dtype == DType::F32;
         let passes = match &node.kind {
             Kind::Op { op, .. } => matches!(op, Op::View(_)) || matches!(op, Op::Norm(_)) && !V::RECORDED,
             Kind::Leaf(_) => widen == Widen::NotLeaves,
-            Kind::Outline | Kind::Recompute { .. } => false,
+            Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. } => false,
         };
         let seen = targets.contains(&node.id) || hooks.iter().any(|hook| matches!(hook, Hook::Gradient(_)));
         if !exact || !passes || seen {
-            gradient = cast(gradient, node.out.dtype)?;
+            gradient = gradient.map(|g| cast(g, node.out.dtype)).transpose()?;
         }
         let before = changes.len();
         for hook in hooks.iter() {
             match hook {
                 Hook::Gradient(hook) => {
-                    if let Some(replacement) = hook(gradient.array())? {
-                        gradient = V::new(replacement, None);
+                    if let Some(given) = &gradient
+                        && let Some(replacement) = hook(given.array())?
+                    {
+                        gradient = Some(V::new(replacement, None));
                     }
                 }
                 Hook::Scale(factor) => scale *= factor,
@@ -177,10 +166,20 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
             found.push(Found { node, gradient, scale });
             continue;
         }
+        let Some(gradient) = gradient else {
+            match &node.kind {
+                Kind::Leaf(_) if targets.is_empty() => found.push(Found { node, gradient, scale }),
+                Kind::Leaf(_) | Kind::Outline => {}
+                Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs } => {
+                    inputs.iter().flatten().filter(leads).for_each(|input| front.reach(input, scale));
+                }
+            }
+            continue;
+        };
         let (op, inputs) = match &node.kind {
             Kind::Op { op, inputs, .. } => (op, inputs),
             Kind::Leaf(_) if targets.is_empty() => {
-                found.push(Found { node, gradient, scale });
+                found.push(Found { node, gradient: Some(gradient), scale });
                 continue;
             }
             Kind::Leaf(_) => continue,
@@ -193,9 +192,15 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
                 }
                 continue;
             }
+            Kind::Gradient { inputs } => {
+                let mut inputs = inputs.iter();
+                if let Some(of) = inputs.next().and_then(Option::as_ref).filter(leads) {
+                    front.at(of, scale)?.add(gradient)?;
+                }
+                inputs.flatten().filter(leads).for_each(|input| front.reach(input, scale));
+                continue;
+            }
         };
-        // Nothing before the first target leads to one.
-        let leads = |input: &&Arc<Node>| input.id >= first;
         if let Op::View(View::Narrow { dim, start, .. }) = op {
             node.spend(keep)?;
             if let Some(input) = inputs[0].as_ref().filter(leads) {
@@ -205,8 +210,12 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         }
         let grads = node_gradients(&node, gradient, keep)?;
         for (input, gradient) in inputs.iter().zip(grads) {
-            if let (Some(input), Some(gradient)) = (input.as_ref().filter(leads), gradient) {
-                front.at(input, scale)?.add(gradient)?;
+            let Some(input) = input.as_ref().filter(leads) else { continue };
+            match gradient {
+                Some(gradient) => front.at(input, scale)?.add(gradient)?,
+                // A derivative that is constant in this input, as that of a piecewise linear function.
+                None if matches!(op, Op::Backward(_)) => front.reach(input, scale),
+                None => {}
             }
         }
     }
@@ -229,11 +238,23 @@ impl<V> Front<V> {
         Some((node, received))
     }
 
+    /// Notes that the walk has come to a node, perhaps without a gradient for it.
+    fn reach(&mut self, node: &Arc<Node>, scale: f64) {
+        if let Entry::Vacant(entry) = self.pending.entry(node.id) {
+            self.heap.push(ById(node.clone()));
+            entry.insert(Pending { scale, sum: None, last: None, parts: Vec::new() });
+        }
+    }
+
     /// What waits for a node, for a gradient that carries that scale.
     fn at(&mut self, node: &Arc<Node>, scale: f64) -> Result<&mut Pending<V>> {
         match self.pending.entry(node.id) {
-            Entry::Occupied(entry) if entry.get().scale != scale => Err(Error::Scales { found: [entry.get().scale, scale] }),
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Occupied(entry) if entry.get().scale != scale && !entry.get().is_empty() => Err(Error::Scales { found: [entry.get().scale, scale] }),
+            Entry::Occupied(entry) => {
+                let pending = entry.into_mut();
+                pending.scale = scale;
+                Ok(pending)
+            }
             Entry::Vacant(entry) => {
                 self.heap.push(ById(node.clone()));
                 Ok(entry.insert(Pending { scale, sum: None, last: None, parts: Vec::new() }))
@@ -261,6 +282,13 @@ struct Part<V> {
     gradient: V,
 }
 
+impl<V> Pending<V> {
+    /// Whether no gradient has come yet, only the walk.
+    fn is_empty(&self) -> bool {
+        self.last.is_none() && self.parts.is_empty()
+    }
+}
+
 impl<V: Value> Pending<V> {
     fn add(&mut self, gradient: V) -> Result<()> {
         if let Some(last) = self.last.replace(gradient) {
@@ -273,8 +301,8 @@ impl<V: Value> Pending<V> {
         Ok(())
     }
 
-    /// The sum of all, for a tensor like `out`.
-    fn total(mut self, out: &Meta) -> Result<V> {
+    /// The sum of all, for a tensor like `out`; `None` if there is nothing to add.
+    fn total(mut self, out: &Meta) -> Result<Option<V>> {
         if let Some(whole) = self.joined(out)? {
             self.add(whole)?;
         } else {
@@ -283,10 +311,9 @@ impl<V: Value> Pending<V> {
                 self.add(V::run(op, &[&gradient], gradient.array().device(), out.dtype)?)?;
             }
         }
-        let last = self.last.ok_or(Error::NoGraph)?;
-        match self.sum {
-            Some(before) => add(before, last, out.dtype),
-            None => Ok(last),
+        match (self.sum, self.last) {
+            (Some(before), Some(last)) => add(before, last, out.dtype).map(Some),
+            (None, last) | (last, None) => Ok(last),
         }
     }
 
@@ -369,9 +396,11 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
             continue;
         }
         // Inputs, then outputs, of which the first is this node's.
-        let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node) };
+        let array = value.get(op.name(), path, keep)?;
+        let before = if V::RECORDED && *i == inputs.len() + 1 { before_activation(node, kept, &array) } else { None };
+        let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node).or(before.as_ref()) };
         values.resize(values.len().max(i + 1), None);
-        values[*i] = Some(V::new(value.get(op.name(), path, keep)?, from));
+        values[*i] = Some(V::new(array, from));
     }
     if !keep {
         *slot = None;
@@ -379,8 +408,9 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
     drop(slot);
     let metas = node.metas();
     let needs: SmallVec<[bool; 4]> = inputs.iter().map(Option::is_some).collect();
-    // A recorded gradient is differentiated through primitives; so is a backward kernel, which has no row of its own.
-    if (V::RECORDED || matches!(op, Op::Backward(_))) && values[..inputs.len()].iter().all(Option::is_some) {
+    // A backward kernel is differentiated through primitives, and so is a recorded operator whose backward kernel has no definition in them.
+    let undefined = V::RECORDED && matches!(op, Op::Norm(_) | Op::CrossEntropy(_) | Op::Attention(_));
+    if (undefined || matches!(op, Op::Backward(_))) && values[..inputs.len()].iter().all(Option::is_some) {
         let ins: Vec<V> = values[..inputs.len()].iter().flatten().cloned().collect();
         if let Some(grads) = V::through_definition(op, &ins, &needs, &gradient)? {
             return Ok(grads);
@@ -390,36 +420,7 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
     gradients(op, &mut Context::new(op, path, &metas, needs, values, activated, &device), gradient)
 }
 
-/// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.
-pub(crate) fn through_definition(
-    op: &Op,
-    ins: &[Var],
-    needs: &[bool],
-    gradient: &Var,
-    create_graph: bool,
-) -> Result<Option<Grads<Var>>> {
-    let metas: Vec<_> = ins.iter().map(|v| v.array().meta()).collect();
-    let Some(program) = op.compose(&metas)? else { return Ok(None) };
-    // A view of each input gives it a node of its own, where the walk ends; the view leads on to the input's history.
-    let device = gradient.array().device();
-    let mut views = Vec::new();
-    for (var, need) in ins.iter().zip(needs) {
-        let axes: Vec<usize> = (0..var.shape().rank()).collect();
-        let same = Op::View(View::Permute(Shape::new(&axes)?));
-        views.push(if *need && var.leaf_id().is_none() { Var::run(same, &[var], device, var.dtype())? } else { var.clone() });
-    }
-    let outs = scope::recording(|| program.run(&views, |op, ins, want| Var::run(op.clone(), ins, device, want)))?;
-    let targets: Vec<&Var> = views.iter().zip(needs).filter(|(_, need)| **need).map(|(v, _)| v).collect();
-    let mut grads = grad(&outs[0], &targets, Some(&cast(gradient.clone(), outs[0].dtype())?), create_graph)?.into_iter();
-    let mut all = Grads::new();
-    for (var, need) in ins.iter().zip(needs) {
-        let gradient = if *need { grads.next().flatten() } else { None };
-        all.push(gradient.map(|g| cast(g, var.dtype())).transpose()?);
-    }
-    Ok(Some(all))
-}
-
-fn cast<V: Value>(value: V, dtype: binade_tensor::DType) -> Result<V> {
+pub(crate) fn cast<V: Value>(value: V, dtype: binade_tensor::DType) -> Result<V> {
     if value.dtype() == dtype {
         return Ok(value);
     }

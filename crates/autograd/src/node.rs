@@ -92,6 +92,10 @@ pub(crate) enum Kind {
         f: Recompute,
         scope: Box<Scope>,
     },
+    /// A recorded gradient: first where it came from, then what it was taken by, of which it is a function, perhaps a constant one.
+    Gradient {
+        inputs: SmallVec<[Option<Edge>; 3]>,
+    },
 }
 
 /// A computation of some inputs.
@@ -136,7 +140,7 @@ impl Node {
         match &self.kind {
             Kind::Leaf(_) => true,
             Kind::Op { op: Op::View(_), inputs, .. } => inputs[0].as_ref().is_some_and(|n| n.is_leaf_view()),
-            Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } => false,
+            Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. } => false,
         }
     }
 
@@ -162,7 +166,7 @@ impl Node {
 
     pub(crate) fn recast(&self) -> Option<&Array> {
         match &self.kind {
-            Kind::Leaf(_) | Kind::Outline | Kind::Recompute { .. } => None,
+            Kind::Leaf(_) | Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. } => None,
             Kind::Op { recast, .. } => recast.as_deref(),
         }
     }
@@ -171,11 +175,13 @@ impl Node {
 impl Drop for Node {
     /// Dropping a long chain must not recurse: inputs that only this node holds are taken apart in a loop.
     fn drop(&mut self) {
-        let (Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. }) = &mut self.kind else { return };
+        let (Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs }) = &mut self.kind else {
+            return;
+        };
         let mut stack: SmallVec<[Edge; 8]> = inputs.drain(..).flatten().collect();
         while let Some(edge) = stack.pop() {
             if let Some(mut node) = Arc::into_inner(edge)
-                && let Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } = &mut node.kind
+                && let Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs } = &mut node.kind
             {
                 stack.extend(inputs.drain(..).flatten());
             }

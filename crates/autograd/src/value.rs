@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::node::Node;
 use crate::table::Grads;
-use crate::{Result, Var, apply, backward, scope};
+use crate::{Result, Var, apply, scope, second_order};
 
 /// A gradient, or a value one is computed from.
 pub(crate) trait Value: Clone {
@@ -94,7 +94,7 @@ impl Value for Array {
     fn through_definition(op: &Op, ins: &[Array], needs: &[bool], gradient: &Array) -> Result<Option<Grads<Array>>> {
         let var = |(array, need): (&Array, &bool)| if *need { Var::leaf(array.clone()) } else { Var::constant(array.clone()) };
         let ins: Vec<Var> = ins.iter().zip(needs).map(var).collect();
-        let grads = backward::through_definition(op, &ins, needs, &Var::constant(gradient.clone()), false)?;
+        let grads = second_order::through_definition(op, &ins, needs, &Var::constant(gradient.clone()), false)?;
         Ok(grads.map(|grads| grads.into_iter().map(|g| g.map(|g| g.array().clone())).collect()))
     }
 }
@@ -134,6 +134,6 @@ impl Value for Var {
     }
 
     fn through_definition(op: &Op, ins: &[Var], needs: &[bool], gradient: &Var) -> Result<Option<Grads<Var>>> {
-        backward::through_definition(op, ins, needs, gradient, true)
+        second_order::through_definition(op, ins, needs, gradient, true)
     }
 }

@@ -97,7 +97,7 @@ impl Var {
     fn leaf_data(&self) -> Option<&Arc<Leaf>> {
         match self.node.as_ref().map(|n| &n.kind) {
             Some(Kind::Leaf(leaf)) => Some(leaf),
-            Some(Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. }) | None => None,
+            Some(Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. }) | None => None,
         }
     }
 

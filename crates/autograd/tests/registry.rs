@@ -1,7 +1,9 @@
 //! The registry's checks of gradients: every differentiable operator at its f64 samples against central differences.
 
-use binade_autograd::{apply, gradcheck};
-use binade_tensor::op::Binary;
+mod common;
+
+use binade_autograd::{Var, apply, gradcheck};
+use binade_tensor::op::{Binary, Ternary};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{Array, Class, DType, Device, Op};
 
@@ -31,8 +33,7 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
             let inputs: Vec<Array> = floats.iter().map(|&i| ins[i].clone()).collect();
             let result = gradcheck(
                 |v| {
-                    let mut all: Vec<binade_autograd::Var> =
-                        ins.iter().map(|a| binade_autograd::Var::constant(a.clone())).collect();
+                    let mut all: Vec<Var> = ins.iter().map(|a| Var::constant(a.clone())).collect();
                     for (&i, v) in floats.iter().zip(v) {
                         all[i] = v.clone();
                     }
@@ -49,6 +50,42 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
         }
     }
     assert!(checked.len() > 60, "only {} operators have small samples: {checked:?}", checked.len());
+}
+
+#[test]
+fn every_operator_has_a_second_derivative_at_every_small_sample() {
+    let device = Device::cpu();
+    let mut checked = std::collections::BTreeSet::new();
+    for op in catalogue() {
+        if matches!(op, Op::View(_) | Op::Unary(_) | Op::Compare(_) | Op::ArgMax { .. }) || rounds(&op) || has_poles(&op) {
+            continue;
+        }
+        // The operators of a backward pass are differentiated as parts of it; a divisor near 0 is a pole.
+        if matches!(op, Op::Backward(_) | Op::Ternary { op: Ternary::Addcdiv, .. }) {
+            continue;
+        }
+        for ins in op.samples(&device, DType::F64) {
+            let n: usize = ins.iter().map(|a| a.numel()).sum();
+            let outs = binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations).unwrap();
+            let finite = outs[0].to_f64_vec().unwrap().iter().all(|v| v.is_finite());
+            let floats: Vec<usize> = (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();
+            if n == 0 || n > 700 || !finite || floats.is_empty() {
+                continue;
+            }
+            let f = |v: &[Var]| {
+                let mut all: Vec<Var> = ins.iter().map(|a| Var::constant(a.clone())).collect();
+                floats.iter().zip(v).for_each(|(&i, v)| all[i] = v.clone());
+                apply(op.clone(), &all.iter().collect::<Vec<_>>())
+            };
+            let inputs: Vec<Array> = floats.iter().map(|&i| ins[i].clone()).collect();
+            if let Err(error) = common::check_second_order(&f, &inputs) {
+                let shapes: Vec<_> = ins.iter().map(|a| *a.shape()).collect();
+                panic!("{op:?} {shapes:?}: {error}");
+            }
+            checked.insert(op.name());
+        }
+    }
+    assert!(checked.len() > 55, "only {} operators have small samples: {checked:?}", checked.len());
 }
 
 /// Binary functions that are checked inside their domains in tests/gradients.rs: a power of a negative base is NaN beside the

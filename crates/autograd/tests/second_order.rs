@@ -1,39 +1,14 @@
 //! Gradients of gradients: every operator's recorded gradient against central differences of its first-order gradient.
 
-use binade_autograd::{Result, Var, grad, gradcheck, scope};
+mod common;
+
+use binade_autograd::{Result, Var, grad, gradcheck};
 use binade_tensor::op::*;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, Device, Op};
+use common::penalty;
 
 fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
-    let op = Op::Random {
-        distribution: Distribution::Normal { mean: offset, std: 1.0 },
-        shape: Shape::new(shape).unwrap(),
-        key: Key::new(7, stream),
-    };
-    run_one(&op, &[], &Device::cpu(), DType::F64, Class::Activations).unwrap()
-}
-
-/// Σ (∂/∂x Σ y²/2)² as a function of the inputs: its first-order gradient is second order in `f`.
-fn penalty(f: &dyn Fn(&[Var]) -> Result<Var>, v: &[Var]) -> Result<Var> {
-    // For the differences the inputs are constants; the inner gradient still wants leaves.
-    let leaf = |v: &Var| if v.requires_grad() { v.clone() } else { Var::leaf(v.array().clone()) };
-    let v = &v.iter().map(leaf).collect::<Vec<_>>();
-    scope::recording(|| recorded_penalty(f, v))
-}
-
-fn recorded_penalty(f: &dyn Fn(&[Var]) -> Result<Var>, v: &[Var]) -> Result<Var> {
-    let y = f(v)?;
-    let inputs: Vec<&Var> = v.iter().filter(|v| v.requires_grad()).collect();
-    let loss = (&y.square()?.sum(&[], false)? * 0.5)?;
-    let mut total: Option<Var> = None;
-    for gradient in grad(&loss, &inputs, None, true)?.into_iter().flatten() {
-        let part = gradient.square()?.sum(&[], false)?;
-        total = Some(match total {
-            Some(sum) => sum.add(&part)?,
-            None => part,
-        });
-    }
-    Ok(total.expect("the result depends on an input"))
+    common::values(shape, stream, offset, 1.0)
 }
 
 fn check(name: &str, inputs: &[Array], f: impl Fn(&[Var]) -> Result<Var>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binade_tensor::op::{Reduce, Unary, View};
+use binade_tensor::op::{Backward, Reduce, Saved, Unary, View};
 use binade_tensor::{DType, Device, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
@@ -37,7 +37,12 @@ impl<'a, V: Value> Context<'a, V> {
 
     /// A saved input.
     pub(super) fn input(&self, i: usize) -> Result<&V> {
-        self.values.get(i).and_then(Option::as_ref).ok_or(Error::Released { op: self.op.name(), path: self.path.clone() })
+        self.saved(i).ok_or(Error::Released { op: self.op.name(), path: self.path.clone() })
+    }
+
+    /// A saved input or, counted after them, output; `None` if it was not saved.
+    pub(super) fn saved(&self, i: usize) -> Option<&V> {
+        self.values.get(i).and_then(Option::as_ref)
     }
 
     /// A saved output.
@@ -60,6 +65,23 @@ impl<'a, V: Value> Context<'a, V> {
     /// As [`Context::run`], where the gradient `g` may give its memory to the result.
     pub(super) fn run_over(&self, op: Op, g: V, kept: &[&V], want: DType) -> Result<V> {
         V::run_over(op, smallvec![g], kept, self.device, want)
+    }
+
+    /// The gradient `g` of `row(x)` as that of x, from whichever of x and `row(x)` is at hand. A derivative is written in one of the two
+    /// ([`Unary::saved`]); only here it is chosen which, and the result computed again where it was not saved.
+    pub(super) fn before(&self, row: Unary, g: V, argument: Option<&V>, result: Option<&V>, want: DType) -> Result<V> {
+        let op = Op::Backward(Backward::Unary(row));
+        let released = || Error::Released { op: self.op.name(), path: self.path.clone() };
+        match (row.saved(), result) {
+            (Saved::Nothing, _) => self.run(op, &[&g, &g], want),
+            (Saved::Input, _) => self.run_over(op, g, &[argument.ok_or_else(released)?], want),
+            (Saved::Output, Some(result)) => self.run_over(op, g, &[result], want),
+            (Saved::Output, None) => {
+                let argument = argument.ok_or_else(released)?;
+                let result = self.run(Op::Unary(row), &[argument], argument.dtype().accum())?;
+                self.run_over(op, g, &[&result], want)
+            }
+        }
     }
 
     pub(super) fn view(&self, value: &V, view: View) -> Result<V> {

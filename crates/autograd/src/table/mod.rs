@@ -8,7 +8,7 @@ mod products;
 mod saves;
 
 use binade_tensor::op::{
-    Backward, Binary, Builder, Compare, Epilogue, NormKind, PoolKind, Reduce, Resample, Saved, Scan, Scatter, Unary, View,
+    Backward, Binary, Builder, Compare, Epilogue, NormKind, PoolKind, Reduce, Resample, Scan, Scatter, Unary, View,
 };
 use binade_tensor::{DType, Dims, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
@@ -37,12 +37,7 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
     }
     Ok(match op {
         Op::Unary(row) => {
-            let op = Op::Backward(Backward::Unary(*row));
-            smallvec![Some(match row.saved() {
-                Saved::Input => c.run_over(op, g, &[c.input(0)?], c.dtype(0))?,
-                Saved::Output => c.run_over(op, g, &[c.output(0)?], c.dtype(0))?,
-                Saved::Nothing => c.run(op, &[&g, &g], c.dtype(0))?,
-            })]
+            smallvec![Some(c.before(*row, g, c.saved(0), c.saved(1), c.dtype(0))?)]
         }
         Op::Binary(row) => {
             let partial = |i: usize, g: V| -> Result<V> {

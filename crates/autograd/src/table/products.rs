@@ -1,6 +1,6 @@
 //! The gradients of products and convolutions.
 
-use binade_tensor::op::{Backward, Epilogue, Saved, Unary, View};
+use binade_tensor::op::{Backward, Epilogue, Unary, View};
 use binade_tensor::{Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
@@ -12,14 +12,11 @@ impl<V: Value> Context<'_, V> {
     /// The gradient in front of an epilogue's activation, for which alone an output was saved.
     pub(super) fn before_act(&mut self, epilogue: &Epilogue, g: V) -> Result<V> {
         let Some(act) = epilogue.act else { return Ok(g) };
-        let dtype = g.dtype();
-        let output = match act.saved() {
-            Saved::Output => 0,
-            Saved::Input => 1,
-            Saved::Nothing => return self.run(Op::Backward(Backward::Unary(act)), &[&g, &g], dtype),
-        };
-        let before = self.run_over(Op::Backward(Backward::Unary(act)), g, &[self.output(output)?], dtype)?;
-        self.release(self.metas.len() + output);
+        let (dtype, outputs) = (g.dtype(), self.metas.len());
+        // The first output is the result, the second its argument.
+        let before = self.before(act, g, self.saved(outputs + 1), self.saved(outputs), dtype)?;
+        self.release(outputs);
+        self.release(outputs + 1);
         Ok(before)
     }
 
@@ -71,7 +68,7 @@ pub(super) fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>,
         None => c.contraction(|c| matmul_lhs(c, g), dw)?,
         // The argument is read for both gradients.
         Some(act) => {
-            let dx = || c.run_over(Op::Backward(Backward::Unary(act)), matmul_lhs(c, g)?, &[c.input(0)?], c.dtype(0));
+            let dx = || c.before(act, matmul_lhs(c, g)?, Some(c.input(0)?), None, c.dtype(0));
             let dx = if c.needs[0] { Some(dx()?) } else { None };
             smallvec![dx, if c.needs[1] { Some(dw(c)?) } else { None }]
         }

@@ -67,8 +67,7 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
     };
     let contraction = |epilogue: &Epilogue| match epilogue.act.map(|act| act.saved()) {
         Some(Saved::Output) => product().and_outputs(&[0]),
-        // The bias (which lives anyway) completes the definition that second-order gradients go through.
-        Some(Saved::Input) => Saves { inputs: product().inputs | (epilogue.bias as u16) << 2, outputs: 0b10 },
+        Some(Saved::Input) => product().and_outputs(&[1]),
         Some(Saved::Nothing) | None => product(),
     };
     match op {

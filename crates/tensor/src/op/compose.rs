@@ -1,6 +1,10 @@
 //! [`Op::compose`]: fused operators and backward kernels as programs of primitives. The registry checks each kernel against its
 //! program, and gradients of gradients go through it.
 
+mod products;
+
+use products::{cumprod_backward, norm_backward, prod_backward};
+
 use super::program::{Builder, Program, Value};
 use super::trace::{self, Trace, binary_derivative, unary_derivative};
 use super::*;
@@ -300,19 +304,15 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
             let p = b.unary(Unary::Exp, shifted)?;
             b.binary(Binary::Mul, p, g)?
         }
-        // Away from zeros: Πx/x.
-        Backward::Reduce { kind: Reduce::Prod, dims } => {
-            let x = b.input(2);
-            let y = b.reduce(Reduce::Prod, x, *dims)?;
-            let up = b.binary(Binary::Mul, y, g)?;
-            b.binary(Binary::Div, up, x)?
-        }
+        Backward::Reduce { kind: Reduce::Prod, dims } => prod_backward(b, g, b.input(2), *dims)?,
         Backward::Reduce { kind: Reduce::Norm { p }, dims } => {
             let x = b.input(2);
             let (sign, magnitude) = (b.unary(Unary::Sign, x)?, b.unary(Unary::Abs, x)?);
             if *p == 0.0 {
                 let zero = b.scalar(Binary::Mul, sign, 0.0)?;
                 b.binary(Binary::Mul, zero, g)?
+            } else if *p == 1.0 {
+                b.binary(Binary::Mul, sign, g)?
             } else if p.is_infinite() {
                 let y = b.reduce(Reduce::Norm { p: *p }, x, *dims)?;
                 let hit = b.compare(Compare::Eq, magnitude, y)?;
@@ -324,21 +324,10 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
                 let signed = b.select(hit, sign, zero)?;
                 b.binary(Binary::Mul, signed, share)?
             } else {
-                let y = b.reduce(Reduce::Norm { p: *p }, x, *dims)?;
-                let part = b.binary(Binary::Div, magnitude, y)?;
-                let power = b.scalar(Binary::Pow, part, p - 1.0)?;
-                let signed = b.binary(Binary::Mul, sign, power)?;
-                b.binary(Binary::Mul, signed, g)?
+                norm_backward(b, g, x, *p, *dims)?
             }
         }
-        // Away from zeros: Σ_{i ≥ k} g·y / x.
-        Backward::CumProd { dim } => {
-            let x = b.input(1);
-            let y = b.op(Op::Scan { kind: Scan::Prod, dim: *dim, reverse: false }, &[x])?;
-            let product = b.binary(Binary::Mul, g, y)?;
-            let tail = b.op(Op::Scan { kind: Scan::Sum, dim: *dim, reverse: true }, &[product])?;
-            b.binary(Binary::Div, tail, x)?
-        }
+        Backward::CumProd { dim } => cumprod_backward(b, g, b.input(1), *dim)?,
         Backward::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Backward::Gather { .. } => return Ok(None),
         Backward::MatMulOf { act, .. } => {
             let x = match act {

@@ -59,7 +59,7 @@ losses! {
     /// `(x − t)²`.
     Mse, "mse_loss", F32, |x, t, p| square(x - t), twice(x - t), -twice(x - t);
     /// `|x − t|`. The gradient at 0 is 0.
-    L1, "l1_loss", F32, |x, t, p| (x - t).abs(), sign(x - t), -sign(x - t);
+    L1, "l1_loss", F32, |x, t, p| (x - t).abs(), (x - t).sign(), -(x - t).sign();
     /// `|d| < p ? d²/2p : |d| − p/2` with d = x − t.
     SmoothL1, "smooth_l1_loss", F32, |x, t, p| smooth_l1(x - t, p), smooth_l1_slope(x - t, p), -smooth_l1_slope(x - t, p);
     /// `|d| ≤ p ? d²/2 : p·(|d| − p/2)` with d = x − t (Huber 1964).
@@ -69,7 +69,7 @@ losses! {
     /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast bans it.
     Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (L::splat(1.0) - x)).max(L::splat(1e-12)), log_below(-x) - log_limited(x);
     /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0, NaN where t < 0.
-    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.ln() - x + L::splat(1.0));
+    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.unless(t.eq(L::splat(0.0)), 1.0).ln() - x + L::splat(1.0));
     /// `eᵗ·(t − x)` of log-probabilities x and t.
     KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + L::splat(1.0));
     /// `eˣ − t·x`: x is the logarithm of the rate.
@@ -93,12 +93,6 @@ fn twice<L: Lanes>(d: L) -> L {
 }
 
 #[inline(always)]
-fn sign<L: Lanes>(d: L) -> L {
-    let zero = L::splat(0.0);
-    L::select(zero.lt(d), L::splat(1.0), L::select(d.lt(zero), L::splat(-1.0), d))
-}
-
-#[inline(always)]
 fn smooth_l1<L: Lanes>(d: L, p: L) -> L {
     let (a, half) = (d.abs(), L::splat(0.5));
     L::select(a.lt(p), half * a * a / p, a - half * p)
@@ -106,7 +100,7 @@ fn smooth_l1<L: Lanes>(d: L, p: L) -> L {
 
 #[inline(always)]
 fn smooth_l1_slope<L: Lanes>(d: L, p: L) -> L {
-    L::select(d.abs().lt(p), d / p, sign(d))
+    L::select(d.abs().lt(p), d / p.unless(p.eq(L::splat(0.0)), 1.0), d.sign())
 }
 
 #[inline(always)]
@@ -123,13 +117,15 @@ fn bce_with_logits<L: Lanes>(x: L, t: L) -> L {
 /// `max(ln x, −100)`.
 #[inline(always)]
 fn log_limited<L: Lanes>(x: L) -> L {
-    x.ln().max(L::splat(-100.0))
+    let limited = x.abs().lt(L::splat(3.7e-44));
+    x.unless(limited, 1.0).ln().max(L::splat(-100.0)).unless(limited, -100.0)
 }
 
 /// `max(ln(1 + y), −100)`.
 #[inline(always)]
 fn log_below<L: Lanes>(y: L) -> L {
-    y.ln_1p().max(L::splat(-100.0))
+    let limited = y.eq(L::splat(-1.0));
+    y.unless(limited, 0.0).ln_1p().max(L::splat(-100.0)).unless(limited, -100.0)
 }
 
 #[inline(always)]

@@ -239,6 +239,12 @@ impl Lanes for Trace {
             b.select(mask, x, y)
         })
     }
+    fn sign(self) -> Trace {
+        unary(Unary::Sign, self)
+    }
+    fn unless(self, mask: Trace, instead: f64) -> Trace {
+        Trace::select(mask, Trace::Number(instead), self)
+    }
     fn round_ties_even(self) -> Trace {
         unary(Unary::Round, self)
     }
@@ -285,8 +291,10 @@ impl Lanes for Trace {
         Trace::Number(0.5) * (self * Trace::Number(-std::f64::consts::FRAC_1_SQRT_2)).erfc()
     }
     fn tanh_cdf(self) -> Trace {
-        let cube = self * self * self;
-        ((self + cube * Trace::Number(0.044715)) * Trace::Number(1.595_769_121_605_730_8)).sigmoid()
+        // Beyond these it is 0 or 1, and a cube may be infinite.
+        let x = self.max(Trace::Number(-40.0)).min(Trace::Number(40.0));
+        let cube = x * x * x;
+        ((x + cube * Trace::Number(0.044715)) * Trace::Number(1.595_769_121_605_730_8)).sigmoid()
     }
     fn wide(self, f: Wide) -> Trace {
         let row = match f {

@@ -89,6 +89,18 @@ pub trait Lanes:
     fn eq(self, other: Self) -> Self::Mask;
     /// Lane by lane, one or the other.
     fn select(mask: Self::Mask, if_true: Self, if_false: Self) -> Self;
+    /// 1, 0 or −1; zeros and NaN as they are.
+    #[inline(always)]
+    fn sign(self) -> Self {
+        let zero = Self::splat(0.0);
+        Self::select(zero.lt(self), Self::splat(1.0), Self::select(self.lt(zero), Self::splat(-1.0), self))
+    }
+    /// The value, for a formula whose result is not selected where `mask` holds. As a program, which is differentiated, it is `instead` there: the
+    /// derivative of what was not selected may be infinite, and 0·∞ is NaN.
+    #[inline(always)]
+    fn unless(self, _mask: Self::Mask, _instead: f64) -> Self {
+        self
+    }
     /// Nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     /// Largest integer not above.

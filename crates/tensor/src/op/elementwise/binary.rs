@@ -94,9 +94,9 @@ binary! {
     /// `a > 0 ? a : b·a` with slope b.
     LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
     /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
-    Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * a.exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), a.exp_m1());
+    Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * left(a).exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), left(a).exp_m1());
     /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
-    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (a / b).exp()), celu_parameter(a, b);
+    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
     /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified
     /// by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
     Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
@@ -111,15 +111,22 @@ fn leaky<L: Lanes>(a: L, b: L) -> L {
 #[inline(always)]
 fn pow_base<L: Lanes>(a: L, b: L) -> L {
     let zero = L::splat(0.0);
-    L::select(b.eq(zero), zero, b * a.wide2(b - L::splat(1.0), Wide2::Pow))
+    L::select(b.eq(zero), zero, b * a.unless(b.eq(zero), 1.0).wide2(b - L::splat(1.0), Wide2::Pow))
 }
 
 /// `aᵇ·ln a`; 0 at a = 0 with b ≥ 0.
 #[inline(always)]
 fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
     let zero = L::splat(0.0);
-    let inside = a.wide2(b, Wide2::Pow) * a.ln();
-    L::select(a.eq(zero), L::select(zero.le(b), zero, inside), inside)
+    // 1, whose logarithm is 0, where the limit is 0.
+    let a = L::select(a.eq(zero), L::select(zero.le(b), L::splat(1.0), a), a);
+    a.wide2(b, Wide2::Pow) * a.ln()
+}
+
+/// a where it is not right of 0, for the left branch of a function.
+#[inline(always)]
+fn left<L: Lanes>(a: L) -> L {
+    a.unless(L::splat(0.0).lt(a), 0.0)
 }
 
 /// `y/(a² + b²)`; 0 at the origin.
@@ -146,7 +153,7 @@ fn celu<L: Lanes>(a: L, b: L) -> L {
 
 #[inline(always)]
 fn celu_parameter<L: Lanes>(a: L, b: L) -> L {
-    let t = a / b;
+    let t = left(a) / b;
     L::select(L::splat(0.0).lt(a), L::splat(0.0), t.exp_m1() - t * t.exp())
 }
 
@@ -158,8 +165,9 @@ fn softplus<L: Lanes>(a: L, b: L) -> L {
 
 #[inline(always)]
 fn softplus_parameter<L: Lanes>(a: L, b: L) -> L {
-    let t = a * b;
-    L::select(L::splat(20.0).lt(t), L::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
+    let linear = L::splat(20.0).lt(a * b);
+    let t = (a * b).unless(linear, 0.0);
+    L::select(linear, L::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
 }
 
 /// 1 where `low < high`, ½ where equal, 0 elsewhere.

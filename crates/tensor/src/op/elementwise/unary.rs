@@ -92,9 +92,9 @@ unary! {
     /// `−x`.
     Neg, "neg", neg, Neutral, Nothing, 0.0, |x| -x, |_s| L::splat(-1.0);
     /// `|x|`. The gradient at 0 is 0.
-    Abs, "abs", abs, Neutral, Input, 0.0, |x| x.abs(), |x| sign(x);
+    Abs, "abs", abs, Neutral, Input, 0.0, |x| x.abs(), |x| x.sign();
     /// 1, 0 or −1; zeros keep their sign.
-    Sign, "sign", sign, Neutral, Nothing, 0.0, |x| sign(x), |_s| L::splat(0.0);
+    Sign, "sign", sign, Neutral, Nothing, 0.0, |x| x.sign(), |_s| L::splat(0.0);
     /// Largest integer not above x.
     Floor, "floor", floor, Neutral, Nothing, 0.0, |x| x.floor(), |_s| L::splat(0.0);
     /// Smallest integer not below x.
@@ -195,13 +195,6 @@ fn one_minus_square<L: Lanes>(x: L) -> L {
     (L::splat(1.0) - x) * (L::splat(1.0) + x)
 }
 
-/// Zeros (and NaN) as they are.
-#[inline(always)]
-fn sign<L: Lanes>(x: L) -> L {
-    let zero = L::splat(0.0);
-    L::select(zero.lt(x), L::splat(1.0), L::select(x.lt(zero), L::splat(-1.0), x))
-}
-
 /// A derivative of an x·factor(x) function, where beyond ±`far` it equals the factor (0 or 1) and the sum would be NaN.
 #[inline(always)]
 fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
@@ -211,8 +204,9 @@ fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
 #[inline(always)]
 fn gelu_tanh_derivative<L: Lanes>(x: L) -> L {
     let s = x.tanh_cdf();
-    let slope = L::splat(2.0 * 0.797_884_560_802_865_4) * (x * x).mul_add(L::splat(3.0 * 0.044715), L::splat(1.0));
-    settle(x, 40.0, s + x * s * (L::splat(1.0) - s) * slope, s)
+    let near = x.unless(L::splat(40.0).le(x.abs()), 0.0);
+    let slope = L::splat(2.0 * 0.797_884_560_802_865_4) * (near * near).mul_add(L::splat(3.0 * 0.044715), L::splat(1.0));
+    settle(x, 40.0, s + near * s * (L::splat(1.0) - s) * slope, s)
 }
 
 #[inline(always)]
