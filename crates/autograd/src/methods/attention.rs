@@ -1,8 +1,9 @@
 //! Attention, also with masks and dropout, and rotary position embedding.
 
-use binade_tensor::op::Attention;
+use binade_tensor::op::{Attention, Numerics};
 use binade_tensor::{Array, Class, Error as TensorError, Op};
 
+use super::composed;
 use crate::{Result, Var, apply, scope};
 
 /// Which pairs of features a rotary embedding turns.
@@ -78,24 +79,22 @@ impl Var {
         };
         let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
         let turn = |a: &Var, b: &Var| -> Result<[Var; 2]> {
-            // f32 until the one rounding at the end, because the tables are f32.
             Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?])
         };
-        let y = match pairs {
+        composed(Numerics::Neutral, [self], |[x]| match pairs {
             Rotary::Halves => {
-                let [a, b] = turn(&self.narrow(-1, 0, half)?, &self.narrow(-1, half, half)?)?;
-                Var::cat(&[&a, &b], -1)?
+                let [a, b] = turn(&x.narrow(-1, 0, half)?, &x.narrow(-1, half, half)?)?;
+                Var::cat(&[&a, &b], -1)
             }
             Rotary::Interleaved => {
-                let mut split: Vec<isize> = self.shape().iter().map(|&d| d as isize).collect();
+                let mut split: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
                 let whole = split.clone();
                 split.splice(rank - 1.., [half as isize, 2]);
-                let x = self.reshape(&split)?;
+                let x = x.reshape(&split)?;
                 let part = |i: usize| x.narrow(-1, i, 1)?.squeeze(-1);
                 let [a, b] = turn(&part(0)?, &part(1)?)?;
-                Var::stack(&[&a, &b], -1)?.reshape(&whole)?
+                Var::stack(&[&a, &b], -1)?.reshape(&whole)
             }
-        };
-        y.cast(self.dtype())
+        })
     }
 }

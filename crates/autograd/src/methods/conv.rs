@@ -1,8 +1,9 @@
 //! Convolutions, transposed convolutions, sliding windows and pooling.
 
-use binade_tensor::op::{Conv2d, Epilogue, PadMode, Pool, PoolKind, Scatter, Unary};
+use binade_tensor::op::{Conv2d, Epilogue, Numerics, PadMode, Pool, PoolKind, Scatter, Unary};
 use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
+use super::composed;
 use crate::{Result, Var, apply};
 
 /// Geometry of a 3-d convolution; triples are (depth, height, width).
@@ -121,6 +122,10 @@ impl Var {
     /// # Errors
     /// The window does not fit.
     pub fn unfold(&self, kernel: [usize; 2], conv: Conv2d) -> Result<Var> {
+        composed(Numerics::Neutral, [self], |[x]| x.unfolded(kernel, conv))
+    }
+
+    fn unfolded(&self, kernel: [usize; 2], conv: Conv2d) -> Result<Var> {
         let windows = windows("unfold", self.shape(), kernel, &conv)?;
         let [ph, pw] = conv.padding.map(|p| p as isize);
         let (n, c) = (self.shape()[0], self.shape()[1]);
@@ -137,6 +142,10 @@ impl Var {
     /// # Errors
     /// The columns are not those of such windows.
     pub fn fold(&self, size: [usize; 2], kernel: [usize; 2], conv: Conv2d) -> Result<Var> {
+        composed(Numerics::Neutral, [self], |[x]| x.folded(size, kernel, conv))
+    }
+
+    fn folded(&self, size: [usize; 2], kernel: [usize; 2], conv: Conv2d) -> Result<Var> {
         let taps_count = (kernel[0] * kernel[1]).max(1);
         let c = self.shape().get(1).copied().unwrap_or(0) / taps_count;
         let n = self.shape().first().copied().unwrap_or(0);
@@ -247,7 +256,11 @@ impl Var {
             let message = format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
             return Err(TensorError::Argument { op: "adaptive_max_pool", message }.into());
         }
-        // The largest of a window is the largest of its rows' largest: one dimension at a time, the rows first.
+        composed(Numerics::Neutral, [self], |[x]| x.largest_of_windows(size))
+    }
+
+    /// The largest of a window is the largest of its rows' largest: one dimension at a time, the rows first.
+    fn largest_of_windows(&self, size: &[usize]) -> Result<Var> {
         let mut x = self.clone();
         for (i, &out) in size.iter().enumerate().rev() {
             let (d, n) = (i + 2, self.shape()[i + 2]);
@@ -278,7 +291,9 @@ impl Var {
         }
         let mut shape = vec![1; self.shape().rank()];
         shape[..2].copy_from_slice(&self.shape()[..2]);
-        let ones = Array::full(self.array().device(), self.dtype(), Shape::new(&shape)?, 1.0, Class::Activations)?;
-        self.mul(&Var::constant(ones).dropout(p)?)
+        composed(Numerics::Neutral, [self], |[x]| {
+            let ones = Array::full(x.array().device(), x.dtype(), Shape::new(&shape)?, 1.0, Class::Activations)?;
+            x.mul(&Var::constant(ones).dropout(p)?)
+        })
     }
 }

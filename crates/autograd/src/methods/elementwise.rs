@@ -1,8 +1,9 @@
 //! Elementwise functions, operators of the language, comparisons and tests of values.
 
-use binade_tensor::op::{Binary, Compare, Ternary, Unary};
+use binade_tensor::op::{Binary, Compare, Numerics, Ternary, Unary};
 use binade_tensor::{Array, Class, DType, Op, Shape};
 
+use super::composed;
 use crate::{Result, Var, apply};
 
 macro_rules! unary_methods {
@@ -159,7 +160,7 @@ impl Var {
     /// The extent is odd.
     pub fn glu(&self, dim: isize) -> Result<Var> {
         let [a, b] = self.halves("glu", dim)?;
-        a.mul(&b.sigmoid()?)
+        composed(Numerics::Neutral, [&a, &b], |[a, b]| a.mul(&b.sigmoid()?))
     }
 
     /// `silu(a)·b` of the two halves a, b of a dimension (Shazeer 2020).
@@ -168,7 +169,7 @@ impl Var {
     /// The extent is odd.
     pub fn swiglu(&self, dim: isize) -> Result<Var> {
         let [a, b] = self.halves("swiglu", dim)?;
-        a.silu()?.mul(&b)
+        composed(Numerics::Neutral, [&a, &b], |[a, b]| a.silu()?.mul(b))
     }
 
     fn halves(&self, op: &'static str, dim: isize) -> Result<[Var; 2]> {

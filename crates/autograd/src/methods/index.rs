@@ -1,8 +1,9 @@
 //! Selection by index.
 
-use binade_tensor::op::{Compare, Reduction, Scatter};
+use binade_tensor::op::{Compare, Numerics, Reduction, Scatter};
 use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
+use super::composed;
 use super::loss::reduced;
 use crate::{Result, Var, apply, apply_all};
 
@@ -229,14 +230,20 @@ impl Var {
             let expected = "expected log-probabilities [N, C, …] and classes [N, …]".into();
             return Err(TensorError::Shape { op: "nll_loss", expected, shapes }.into());
         }
-        let x = self.wide()?;
+        let one = self.constant_like(1.0)?;
+        composed(Numerics::F32, [self, weight.unwrap_or(&one)], |[x, w]| {
+            x.likelihood(target, weight.map(|_| w), ignore_index, reduction)
+        })
+    }
+
+    fn likelihood(&self, target: &Var, weight: Option<&Var>, ignore_index: i64, reduction: Reduction) -> Result<Var> {
         let counts = target.compare_scalar(Compare::Ne, ignore_index as f64)?;
         // An ignored target may be no class at all: class 0 stands in for it.
         let zeros = Var::constant(Array::full(target.array().device(), DType::I64, *target.shape(), 0.0, Class::Indices)?);
         let safe = zeros.scatter_where(target, &counts)?;
-        let picked = x.gather(1, &safe.unsqueeze(1)?)?.squeeze(1)?.neg()?;
+        let picked = self.gather(1, &safe.unsqueeze(1)?)?.squeeze(1)?.neg()?;
         let share = match weight {
-            Some(weight) => weight.wide()?.index(&[&safe])?,
+            Some(weight) => weight.index(&[&safe])?,
             None => picked.full_like(&[], 1.0)?,
         };
         let share = share.where_(&counts, &picked.constant_like(0.0)?)?;

@@ -1,8 +1,9 @@
 //! Losses, under PyTorch's names. Elementwise ones run in one pass (see [`Loss`]); the others are written in operators.
 
-use binade_tensor::op::{Binary, Compare, CrossEntropy, Loss, Reduction};
-use binade_tensor::{Array, Class, DType, Op};
+use binade_tensor::op::{Binary, Compare, CrossEntropy, Loss, Numerics, Reduction};
+use binade_tensor::{Array, Class, Op};
 
+use super::composed;
 use crate::{Result, Var, apply, scope};
 
 /// How a loss is reduced, with PyTorch's fourth way for divergences.
@@ -80,16 +81,19 @@ impl Var {
         if weight.is_none() && positive.is_none() {
             return self.loss(target, Loss::BceWithLogits, 0.0, reduction);
         }
-        let mut each = self.loss(target, Loss::BceWithLogits, 0.0, Reduction::None)?;
-        if let Some(positive) = positive {
-            // l + (w − 1)·t·(−ln σ(x))
-            let extra = (positive - 1.0)?.mul(target)?.mul(&self.wide()?.logsigmoid()?)?;
-            each = each.sub(&extra)?;
-        }
-        if let Some(weight) = weight {
-            each = each.mul(weight)?;
-        }
-        reduced(&each, reduction)
+        let one = target.constant_like(1.0)?;
+        let operands = [self, target, weight.unwrap_or(&one), positive.unwrap_or(&one)];
+        composed(Numerics::F32, operands, |[x, t, w, p]| {
+            let mut each = x.loss(t, Loss::BceWithLogits, 0.0, Reduction::None)?;
+            if positive.is_some() {
+                // l + (w − 1)·t·(−ln σ(x))
+                each = each.sub(&(p - 1.0)?.mul(t)?.mul(&x.logsigmoid()?)?)?;
+            }
+            if weight.is_some() {
+                each = each.mul(w)?;
+            }
+            reduced(&each, reduction)
+        })
     }
 
     /// Binary cross-entropy of probabilities. Inside an autocast region an error, as in PyTorch: use
@@ -100,7 +104,9 @@ impl Var {
     pub fn bce(&self, target: &Var, weight: Option<&Var>, reduction: Reduction) -> Result<Var> {
         match weight {
             None => self.loss(target, Loss::Bce, 0.0, reduction),
-            Some(weight) => reduced(&self.loss(target, Loss::Bce, 0.0, Reduction::None)?.mul(weight)?, reduction),
+            Some(weight) => composed(Numerics::F32, [self, target, weight], |[x, t, w]| {
+                reduced(&x.loss(t, Loss::Bce, 0.0, Reduction::None)?.mul(w)?, reduction)
+            }),
         }
     }
 
@@ -114,7 +120,7 @@ impl Var {
             KlReduction::By(reduction) => self.loss(target, loss, 0.0, reduction),
             KlReduction::BatchMean => {
                 let batch = self.shape().first().copied().unwrap_or(1) as f64;
-                &self.loss(target, loss, 0.0, Reduction::Sum)? / batch
+                composed(Numerics::F32, [self, target], |[x, t]| &x.loss(t, loss, 0.0, Reduction::Sum)? / batch)
             }
         }
     }
@@ -129,12 +135,13 @@ impl Var {
         if !full {
             return self.loss(target, loss, eps, reduction);
         }
-        let each = self.loss(target, loss, eps, Reduction::None)?;
-        let t = target.wide()?;
-        let half = (&(&t * (2.0 * std::f64::consts::PI))?.log()? * 0.5)?;
-        let stirling = t.mul(&t.log()?)?.sub(&t)?.add(&half)?;
-        let large = t.compare(Compare::Gt, &t.constant_like(1.0)?)?;
-        reduced(&each.add(&stirling.where_(&large, &t.constant_like(0.0)?)?)?, reduction)
+        composed(Numerics::F32, [self, target], |[x, t]| {
+            let each = x.loss(t, loss, eps, Reduction::None)?;
+            let half = (&(t * (2.0 * std::f64::consts::PI))?.log()? * 0.5)?;
+            let stirling = t.mul(&t.log()?)?.sub(t)?.add(&half)?;
+            let large = t.compare(Compare::Gt, &t.constant_like(1.0)?)?;
+            reduced(&each.add(&stirling.where_(&large, &t.constant_like(0.0)?)?)?, reduction)
+        })
     }
 
     /// `t = 1 ? x : max(margin − x, 0)` for labels ±1.
@@ -158,8 +165,9 @@ impl Var {
     /// # Errors
     /// Shapes do not broadcast.
     pub fn margin_ranking_loss(&self, other: &Var, target: &Var, margin: f64, reduction: Reduction) -> Result<Var> {
-        let d = self.wide()?.sub(&other.wide()?)?.mul(&target.wide()?)?;
-        reduced(&d.scalar(Binary::Sub, margin, true)?.relu()?, reduction)
+        composed(Numerics::F32, [self, other, target], |[a, b, t]| {
+            reduced(&a.sub(b)?.mul(t)?.scalar(Binary::Sub, margin, true)?.relu()?, reduction)
+        })
     }
 
     /// `max(0, ‖a − p‖ₚ − ‖a − n‖ₚ + margin)` of an anchor (self), a positive and a negative example `[N, D]`, with exponent
@@ -168,16 +176,11 @@ impl Var {
     /// # Errors
     /// Shapes do not broadcast.
     pub fn triplet_margin_loss(&self, positive: &Var, negative: &Var, margin: f64, p: f64, reduction: Reduction) -> Result<Var> {
-        let a = self.wide()?;
-        let distance = |b: &Var| -> Result<Var> {
-            let d = (&a.sub(&b.wide()?)? + 1e-6)?;
-            if p == 2.0 {
-                return d.square()?.sum(&[-1], false)?.sqrt();
-            }
-            d.abs()?.scalar(Binary::Pow, p, false)?.sum(&[-1], false)?.scalar(Binary::Pow, 1.0 / p, false)
-        };
-        let gap = distance(positive)?.sub(&distance(negative)?)?;
-        reduced(&(&gap + margin)?.relu()?, reduction)
+        composed(Numerics::F32, [self, positive, negative], |[a, positive, negative]| {
+            let distance = |b: &Var| (&a.sub(b)? + 1e-6)?.vector_norm(p, &[-1], false);
+            let gap = distance(positive)?.sub(&distance(negative)?)?;
+            reduced(&(&gap + margin)?.relu()?, reduction)
+        })
     }
 
     /// `t = 1 ? 1 − cos(x₁, x₂) : max(0, cos(x₁, x₂) − margin)` for `[N, D]` and labels ±1.
@@ -185,15 +188,16 @@ impl Var {
     /// # Errors
     /// Shapes do not broadcast.
     pub fn cosine_embedding_loss(&self, other: &Var, target: &Var, margin: f64, reduction: Reduction) -> Result<Var> {
-        // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity.
-        let (a, b, t) = (self.wide()?, other.wide()?, target.wide()?);
-        let dot = a.mul(&b)?.sum(&[-1], false)?;
-        let square = |v: &Var| -> Result<Var> { &v.square()?.sum(&[-1], false)? + 1e-12 };
-        let cosine = dot.div(&square(&a)?.mul(&square(&b)?)?.sqrt()?)?;
-        let alike = t.compare(Compare::Gt, &t.constant_like(0.0)?)?;
-        let near = cosine.scalar(Binary::Sub, 1.0, true)?;
-        let far = (&cosine - margin)?.relu()?;
-        reduced(&near.where_(&alike, &far)?, reduction)
+        composed(Numerics::F32, [self, other, target], |[a, b, t]| {
+            // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity. The root of each for itself: their product may be too small or large.
+            let length = |v: &Var| -> Result<Var> { (&v.square()?.sum(&[-1], false)? + 1e-12)?.sqrt() };
+            let dot = a.mul(b)?.sum(&[-1], false)?;
+            let cosine = dot.div(&length(a)?)?.div(&length(b)?)?;
+            let alike = t.compare(Compare::Gt, &t.constant_like(0.0)?)?;
+            let near = cosine.scalar(Binary::Sub, 1.0, true)?;
+            let far = (&cosine - margin)?.relu()?;
+            reduced(&near.where_(&alike, &far)?, reduction)
+        })
     }
 
     /// Gaussian likelihood of a target with predicted mean (self) and variance: `½(ln max(v, eps) + (x − t)²/max(v, eps))`
@@ -202,17 +206,13 @@ impl Var {
     /// # Errors
     /// Shapes do not broadcast.
     pub fn gaussian_nll_loss(&self, target: &Var, variance: &Var, eps: f64, reduction: Reduction) -> Result<Var> {
-        // The limit has no gradient, as in PyTorch.
-        let v = variance.wide()?;
-        let limited = scope::no_grad(|| v.scalar(Binary::Maximum, eps, false)?.sub(&v))?;
-        let v = v.add(&limited.detach())?;
-        let square = self.wide()?.sub(&target.wide()?)?.square()?;
-        reduced(&(&v.log()?.add(&square.div(&v)?)? * 0.5)?, reduction)
-    }
-
-    /// Inside an autocast region the tensor in f32, as losses want it; else itself.
-    pub(crate) fn wide(&self) -> Result<Var> {
-        if scope::rule().is_some() && self.dtype().is_half() { self.cast(DType::F32) } else { Ok(self.clone()) }
+        composed(Numerics::F32, [self, target, variance], |[x, t, v]| {
+            // The limit has no gradient, as in PyTorch.
+            let limited = scope::no_grad(|| v.scalar(Binary::Maximum, eps, false)?.sub(v))?;
+            let v = v.add(&limited.detach())?;
+            let square = x.sub(t)?.square()?;
+            reduced(&(&v.log()?.add(&square.div(&v)?)? * 0.5)?, reduction)
+        })
     }
 
     /// A number as a tensor of this one's dtype.

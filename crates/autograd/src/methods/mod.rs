@@ -19,9 +19,28 @@ pub use conv::Conv3d;
 pub use ctc::Ctc;
 pub use loss::KlReduction;
 
-use binade_tensor::Array;
+use binade_tensor::op::Numerics;
+use binade_tensor::{Array, DType};
 
-use crate::Var;
+use crate::{Result, Var, scope};
+
+/// A method written in several operators, computed in f32 from 16-bit operands and rounded once, as one operator is: `f` gets the operands
+/// widened. Inside autocast the result of a method of the class [`Numerics::F32`] stays f32.
+pub(crate) fn composed<const N: usize>(
+    numerics: Numerics,
+    operands: [&Var; N],
+    f: impl FnOnce([&Var; N]) -> Result<Var>,
+) -> Result<Var> {
+    let floats = operands.iter().map(|v| v.dtype()).filter(|d| d.is_float());
+    let dtype = floats.reduce(DType::promote).unwrap_or(DType::F32);
+    if !operands.iter().any(|v| v.dtype().is_half()) {
+        return f(operands);
+    }
+    let wide = operands.iter().map(|v| if v.dtype().is_half() { v.cast(DType::F32) } else { Ok((*v).clone()) });
+    let wide = wide.collect::<Result<Vec<Var>>>()?;
+    let out = f(std::array::from_fn(|i| &wide[i]))?;
+    if numerics == Numerics::F32 && scope::rule().is_some() { Ok(out) } else { out.cast(dtype) }
+}
 
 impl From<Array> for Var {
     fn from(array: Array) -> Var {

@@ -1,8 +1,9 @@
 //! Reductions and scans.
 
-use binade_tensor::op::{Binary, Compare, Reduce, Scan};
+use binade_tensor::op::{Binary, Compare, Numerics, Reduce, Scan};
 use binade_tensor::{DType, Dims, Op};
 
+use super::composed;
 use crate::{Result, Var, apply};
 
 /// Reductions and running sums. Dimensions may be negative; an empty list means all.
@@ -167,13 +168,15 @@ impl Var {
         apply(Op::Scan { kind: Scan::Prod, dim: self.shape().dim("cumprod", dim)?, reverse: false }, &[self])
     }
 
-    /// `x / max(‖x‖ₚ, eps)` along `dim` (PyTorch: p = 2, dim = 1, eps = 1e-12).
+    /// `x / max(‖x‖ₚ, eps)` along `dim` (PyTorch: p = 2, dim = 1, eps = 1e-12). f32 inside autocast.
     ///
     /// # Errors
     /// The dimension is out of range.
     pub fn normalize(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
-        let norm = self.vector_norm(p, &[dim], true)?.scalar(Binary::ClampMin, eps, false)?;
-        self.div(&norm)
+        composed(Numerics::F32, [self], |[x]| {
+            let norm = x.vector_norm(p, &[dim], true)?.scalar(Binary::ClampMin, eps, false)?;
+            x.div(&norm)
+        })
     }
 
     /// `x·y / (max(‖x‖, eps)·max(‖y‖, eps))` along `dim` (PyTorch: dim = 1, eps = 1e-8). f32 inside autocast.
@@ -181,7 +184,8 @@ impl Var {
     /// # Errors
     /// Shapes do not broadcast; the dimension is out of range.
     pub fn cosine_similarity(&self, other: &Var, dim: isize, eps: f64) -> Result<Var> {
-        let (a, b) = (self.wide()?, other.wide()?);
-        a.normalize(2.0, dim, eps)?.mul(&b.normalize(2.0, dim, eps)?)?.sum(&[dim], false)
+        composed(Numerics::F32, [self, other], |[a, b]| {
+            a.normalize(2.0, dim, eps)?.mul(&b.normalize(2.0, dim, eps)?)?.sum(&[dim], false)
+        })
     }
 }

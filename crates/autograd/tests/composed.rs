@@ -1,0 +1,111 @@
+//! Methods of several operators on 16-bit operands: computed in f32 and rounded once, value and gradients.
+
+use binade_autograd::{KlReduction, Result, Rotary, Var, scope};
+use binade_tensor::format::Format;
+use binade_tensor::op::*;
+use binade_tensor::testing::assert_within_ulps;
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+
+fn drawn(dtype: DType, shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
+    let op =
+        Op::Random { distribution: Distribution::Normal { mean, std }, shape: Shape::new(shape).unwrap(), key: Key::new(3, stream) };
+    let array = run_one(&op, &[], &Device::cpu(), DType::F32, Class::Activations).unwrap();
+    array.cast(dtype, Class::Activations).unwrap()
+}
+
+fn from(dtype: DType, shape: &[usize], values: &[f64]) -> Array {
+    let array = Array::from_slice(&Device::cpu(), values, shape, Class::Activations).unwrap();
+    array.cast(dtype, Class::Activations).unwrap()
+}
+
+/// Value and gradients of `Σ y·(1, 2, …)`.
+fn run(f: &dyn Fn(&[Var]) -> Result<Var>, inputs: &[Array]) -> Vec<Array> {
+    let leaves: Vec<Var> = inputs.iter().map(|a| Var::leaf(a.clone())).collect();
+    let y = f(&leaves).unwrap();
+    let upstream: Vec<f64> = (0..y.array().numel()).map(|i| (1 + i % 4) as f64).collect();
+    let gradients = y.backward_with(&from(y.dtype(), y.shape(), &upstream)).unwrap();
+    std::iter::once(y.array().clone()).chain(leaves.iter().filter_map(|v| gradients.get(v).cloned())).collect()
+}
+
+/// Compares with the same in f64 on the same numbers. A sum of parts that cancel is off by an f32 rounding of the largest part, which the
+/// f64 result does not show: numbers below a thousandth of the largest are compared with that.
+fn check(name: &str, f: impl Fn(&[Var]) -> Result<Var>, inputs: impl Fn(DType) -> Vec<Array>) {
+    for (dtype, format) in [(DType::F16, Format::F16), (DType::BF16, Format::BF16)] {
+        let given = inputs(dtype);
+        let exact: Vec<Array> = given.iter().map(|a| a.cast(DType::F64, Class::Activations).unwrap()).collect();
+        for (i, (found, exact)) in run(&f, &given).iter().zip(run(&f, &exact)).enumerate() {
+            assert_eq!(found.dtype(), dtype, "{name}: output {i}");
+            let exact = exact.to_f64_vec().unwrap();
+            let largest = exact.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+            for (found, exact) in found.to_f64_vec().unwrap().into_iter().zip(exact) {
+                if exact.abs() < 1e-3 * largest {
+                    assert!((found - exact).abs() <= 1e-5 * largest, "{name} [{dtype}] {i}: {found} instead of {exact}");
+                } else if let Err(error) = assert_within_ulps(format, found, exact, 0.6) {
+                    panic!("{name} [{dtype}] {i}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn methods_of_several_operators_round_once() {
+    let one = |d| vec![drawn(d, &[3, 8], 1, 0.0, 1.0)];
+    let pair = |d| vec![drawn(d, &[3, 8], 1, 0.2, 1.0), drawn(d, &[3, 8], 2, 0.1, 1.0)];
+    check("normalize", |v| v[0].normalize(2.0, 1, 1e-12), one);
+    check("cosine_similarity", |v| v[0].cosine_similarity(&v[1], 1, 1e-8), pair);
+    check("glu", |v| v[0].glu(1), one);
+    check("swiglu", |v| v[0].swiglu(1), one);
+    for pairs in [Rotary::Halves, Rotary::Interleaved] {
+        // The tables of sines and cosines are f32 by design.
+        check("rotary", |v| v[0].rotary(5, 10000.0, pairs), |d| vec![drawn(d, &[1, 4, 6], 1, 0.0, 1.0)]);
+    }
+    let image = |d| vec![drawn(d, &[1, 2, 5, 4], 1, 0.0, 1.0)];
+    let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
+    check("unfold", |v| v[0].unfold([3, 3], conv), image);
+    check("fold", |v| v[0].fold([5, 4], [3, 3], conv), |d| vec![drawn(d, &[1, 18, 20], 1, 0.0, 1.0)]);
+    check("adaptive_max_pool", |v| v[0].adaptive_max_pool(&[3, 3]), image);
+    let drops = |v: &[Var]| scope::with_key(1, 1, || scope::train(|| v[0].dropout_channels(0.3)));
+    check("dropout_channels", drops, |d| vec![drawn(d, &[4, 6, 3], 1, 0.0, 1.0)]);
+}
+
+#[test]
+fn losses_of_several_operators_round_once() {
+    let pair = |d| vec![drawn(d, &[3, 8], 1, 0.2, 1.0), drawn(d, &[3, 8], 2, 0.1, 1.0)];
+    let labels = |v: &Var| v.detach().unary(Unary::Sign);
+    let mean = Reduction::Mean;
+    check("margin_ranking", |v| v[0].margin_ranking_loss(&v[1], &labels(&v[0])?, 0.3, mean), pair);
+    let three = |d| [pair(d), vec![drawn(d, &[3, 8], 3, 0.0, 1.0)]].concat();
+    for p in [2.0, 1.0, 3.0] {
+        check("triplet", |v| v[0].triplet_margin_loss(&v[1], &v[2], 1.0, p, Reduction::Sum), three);
+    }
+    let alike = |v: &[Var]| labels(&v[0].narrow(1, 0, 1)?.squeeze(1)?);
+    check("cosine_embedding", |v| v[0].cosine_embedding_loss(&v[1], &alike(v)?, 0.1, Reduction::None), pair);
+    check("gaussian_nll", |v| v[0].gaussian_nll_loss(&v[1].detach(), &v[1].square()?.detach(), 1e-6, mean), pair);
+    let counts = |v: &Var| Ok::<_, binade_autograd::Error>((&v.detach().abs()? + 1.5)?);
+    check("poisson_nll", |v| v[0].poisson_nll_loss(&counts(&v[1])?, true, true, 1e-8, mean), pair);
+    let probabilities = |v: &Var| v.detach().sigmoid();
+    let weighted = |v: &[Var]| {
+        let (weight, positive) = (v[1].detach().abs()?, (&v[1].detach().abs()? + 0.5)?);
+        v[0].bce_with_logits(&probabilities(&v[1])?, Some(&weight), Some(&positive), mean)
+    };
+    // Weights are made of the operands in f64 and in 16 bit, so only on numbers where that is exact.
+    let coarse = |d| vec![from(d, &[4], &[0.5, -1.25, 2.0, -0.75]), from(d, &[4], &[0.0, 0.0, 0.0, 0.0])];
+    check("bce_with_logits", weighted, coarse);
+    let sum = |v: &[Var]| v[0].kl_div(&v[1].detach(), false, KlReduction::BatchMean);
+    check("kl_div", sum, |d| vec![drawn(d, &[4, 8], 1, -2.0, 0.5), from(d, &[4, 8], &[0.125; 32])]);
+    let classes = Array::from_slice(&Device::cpu(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
+    let nll = |v: &[Var]| v[0].nll_loss(&Var::constant(classes.clone()), Some(&v[1].detach()), -100, mean);
+    check("nll_loss", nll, |d| vec![drawn(d, &[3, 4], 1, -2.0, 0.5), from(d, &[4], &[0.3, 1.7, 0.9, 2.0])]);
+}
+
+#[test]
+fn a_triplet_whose_positive_is_its_anchor_has_a_finite_gradient() {
+    for dtype in [DType::F16, DType::BF16, DType::F32] {
+        let inputs = [from(dtype, &[1, 3], &[0.5, 1.0, -2.0]), from(dtype, &[1, 3], &[0.5, 1.0, -2.0]), from(dtype, &[1, 3], &[0.6, 1.0, -2.0])];
+        let found = run(&|v| v[0].triplet_margin_loss(&v[1], &v[2], 1.0, 2.0, Reduction::Mean), &inputs);
+        for array in found {
+            assert!(array.to_f64_vec().unwrap().iter().all(|v| v.is_finite()), "{dtype}: {array:?}");
+        }
+    }
+}
