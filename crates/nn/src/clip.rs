@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use binade_autograd::{Gradients, LeafId};
 use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Outcome, Slot, Update};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The Euclidean norm over all gradients, in f64.
 ///
@@ -34,7 +34,7 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 /// scales too, as in PyTorch. For the gradients of one optimiser among others: [`crate::Optimizer::clip_grad_norm`].
 ///
 /// # Errors
-/// A gradient is in use.
+/// [`Error::Setting`] for a norm that is negative or NaN; a gradient is in use.
 pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
     let all = ids(grads);
     clip_norm(grads, &all, max_norm)
@@ -43,7 +43,7 @@ pub fn clip_grad_norm(grads: &mut Gradients, max_norm: f64) -> Result<f64> {
 /// Limits every element of every gradient to −limit..=limit in place; NaN stays.
 ///
 /// # Errors
-/// A gradient is in use.
+/// [`Error::Setting`] for a limit that is negative or NaN; a gradient is in use.
 pub fn clip_grad_value(grads: &mut Gradients, limit: f64) -> Result<()> {
     let all = ids(grads);
     clip_value(grads, &all, limit)
@@ -77,6 +77,7 @@ pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, scale: f
 
 /// As [`clip_grad_norm`], over some of the gradients.
 pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> Result<f64> {
+    check_limit("clip_grad_norm", max_norm)?;
     let norm = norm(grads, of, 1.0)?;
     let factor = clip_factor(norm, max_norm);
     if factor != 1.0 {
@@ -87,10 +88,16 @@ pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> 
 
 /// As [`clip_grad_value`], over some of the gradients.
 pub(crate) fn clip_value(grads: &mut Gradients, of: &[LeafId], limit: f64) -> Result<()> {
+    check_limit("clip_grad_value", limit)?;
     for (scale, part) in by_scale(grads, of, 1.0) {
         in_place(grads, &part, &Update::Clamp, limit * scale)?;
     }
     Ok(())
+}
+
+/// Fails unless a limit is at least 0; infinity clips nothing.
+fn check_limit(of: &'static str, limit: f64) -> Result<()> {
+    Error::unless(limit >= 0.0, of, "limit", "at least 0", limit)
 }
 
 fn norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<f64> {

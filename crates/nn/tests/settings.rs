@@ -197,3 +197,16 @@ fn operators_refuse_numbers_outside_their_domain() {
     assert!(x.huber_loss(&x, 0.0, Reduction::Mean).is_err() && x.celu_with(0.0).is_err());
     assert!(x.smooth_l1_loss(&x, 0.0, Reduction::Mean).is_ok() && x.layer_norm(1, None, 0.0).is_ok());
 }
+
+#[test]
+fn gradients_are_clipped_at_no_limit_below_zero_and_stay_as_they_are() {
+    let params = param();
+    let mut grads = params[0].1.var().sum(&[], false).unwrap().backward().unwrap();
+    let before = grads.by_id(params[0].1.id()).unwrap().to_f64_vec().unwrap();
+    for bad in [-1.0, f64::NAN] {
+        assert!(matches!(clip_grad_norm(&mut grads, bad), Err(Error::Setting { .. })), "{bad}");
+        assert!(matches!(clip_grad_value(&mut grads, bad), Err(Error::Setting { .. })), "{bad}");
+    }
+    assert_eq!(grads.by_id(params[0].1.id()).unwrap().to_f64_vec().unwrap(), before);
+    assert!(clip_grad_norm(&mut grads, f64::INFINITY).is_ok() && clip_grad_value(&mut grads, f64::INFINITY).is_ok());
+}
