@@ -68,7 +68,8 @@ fn parameters_in_16_bit_train_from_f32_masters() {
         assert_eq!(step.outcome, StepOutcome::Applied);
     }
     let state = training.optimizer.state_dict().unwrap();
-    let master = state.tensors.iter().find(|entry| entry.0 == "conv.weight.master").map(|entry| entry.1.to_f64_vec().unwrap()).unwrap();
+    let master =
+        state.tensors.iter().find(|entry| entry.0 == "conv.weight.master").map(|entry| entry.1.to_f64_vec().unwrap()).unwrap();
     assert_ne!(master, start);
     let rounded = |v: &f64| half(*v);
     assert_eq!(net.conv.weight.array().to_f64_vec().unwrap(), master.iter().map(rounded).collect::<Vec<_>>());

@@ -249,7 +249,9 @@ impl<V> Front<V> {
     /// What waits for a node, for a gradient that carries that scale.
     fn at(&mut self, node: &Arc<Node>, scale: f64) -> Result<&mut Pending<V>> {
         match self.pending.entry(node.id) {
-            Entry::Occupied(entry) if entry.get().scale != scale && !entry.get().is_empty() => Err(Error::Scales { found: [entry.get().scale, scale] }),
+            Entry::Occupied(entry) if entry.get().scale != scale && !entry.get().is_empty() => {
+                Err(Error::Scales { found: [entry.get().scale, scale] })
+            }
             Entry::Occupied(entry) => {
                 let pending = entry.into_mut();
                 pending.scale = scale;

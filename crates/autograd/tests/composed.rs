@@ -7,8 +7,11 @@ use binade_tensor::testing::assert_within_ulps;
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
 
 fn drawn(dtype: DType, shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
-    let op =
-        Op::Random { distribution: Distribution::Normal { mean, std }, shape: Shape::new(shape).unwrap(), key: Key::new(3, stream) };
+    let op = Op::Random {
+        distribution: Distribution::Normal { mean, std },
+        shape: Shape::new(shape).unwrap(),
+        key: Key::new(3, stream),
+    };
     let array = run_one(&op, &[], &Device::cpu(), DType::F32, Class::Activations).unwrap();
     array.cast(dtype, Class::Activations).unwrap()
 }
@@ -102,7 +105,11 @@ fn losses_of_several_operators_round_once() {
 #[test]
 fn a_triplet_whose_positive_is_its_anchor_has_a_finite_gradient() {
     for dtype in [DType::F16, DType::BF16, DType::F32] {
-        let inputs = [from(dtype, &[1, 3], &[0.5, 1.0, -2.0]), from(dtype, &[1, 3], &[0.5, 1.0, -2.0]), from(dtype, &[1, 3], &[0.6, 1.0, -2.0])];
+        let inputs = [
+            from(dtype, &[1, 3], &[0.5, 1.0, -2.0]),
+            from(dtype, &[1, 3], &[0.5, 1.0, -2.0]),
+            from(dtype, &[1, 3], &[0.6, 1.0, -2.0]),
+        ];
         let found = run(&|v| v[0].triplet_margin_loss(&v[1], &v[2], 1.0, 2.0, Reduction::Mean), &inputs);
         for array in found {
             assert!(array.to_f64_vec().unwrap().iter().all(|v| v.is_finite()), "{dtype}: {array:?}");

@@ -32,7 +32,13 @@ impl MultiHeadAttention {
             let message = format!("{heads} heads must divide {features} features");
             return Err(Error::Config { layer: "MultiHeadAttention", message });
         }
-        Error::unless((0.0..1.0).contains(&dropout), "MultiHeadAttention", "probability of dropping out", "at least 0 and below 1", dropout)?;
+        Error::unless(
+            (0.0..1.0).contains(&dropout),
+            "MultiHeadAttention",
+            "probability of dropping out",
+            "at least 0 and below 1",
+            dropout,
+        )?;
         let out_proj =
             Linear { bias: Some(Param::init(&[features], Init::Constant(0.0))?), ..Linear::without_bias(features, features)? };
         Ok(MultiHeadAttention {

@@ -184,7 +184,10 @@ fn operators_refuse_numbers_outside_their_domain() {
     use binade_tensor::op::{Distribution, Reduction};
     let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[1, 2], Class::Activations).unwrap());
     for eps in [-1e-5, f64::NAN, f64::INFINITY, 1e39] {
-        assert!(x.layer_norm(1, None, eps).is_err() && x.rms_norm(1, None, eps).is_err() && x.group_norm(1, None, eps).is_err(), "{eps}");
+        assert!(
+            x.layer_norm(1, None, eps).is_err() && x.rms_norm(1, None, eps).is_err() && x.group_norm(1, None, eps).is_err(),
+            "{eps}"
+        );
     }
     for bad in [-1.0, f64::NAN] {
         assert!(x.smooth_l1_loss(&x, bad, Reduction::Mean).is_err(), "{bad}");

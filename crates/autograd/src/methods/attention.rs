@@ -78,9 +78,8 @@ impl Var {
             Ok(Var::constant(Array::from_slice(self.array().device(), &values, &[t, half], Class::Activations)?))
         };
         let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
-        let turn = |a: &Var, b: &Var| -> Result<[Var; 2]> {
-            Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?])
-        };
+        let turn =
+            |a: &Var, b: &Var| -> Result<[Var; 2]> { Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?]) };
         composed(Numerics::Neutral, [self], |[x]| match pairs {
             Rotary::Halves => {
                 let [a, b] = turn(&x.narrow(-1, 0, half)?, &x.narrow(-1, half, half)?)?;

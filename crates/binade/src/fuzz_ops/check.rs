@@ -46,7 +46,11 @@ pub struct Machine {
 impl Machine {
     pub fn new() -> anyhow::Result<Machine> {
         let pools = [1, 2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build()).into_iter();
-        let devices = Isa::available().into_iter().map(|isa| (isa, Device::new(Cpu::with_isa(isa)))).collect();
+        let devices = Isa::available()
+            .into_iter()
+            .filter(|isa| *isa <= Isa::detect())
+            .map(|isa| (isa, Device::new(Cpu::with_isa(isa))))
+            .collect();
         Ok(Machine { devices, pools: pools.collect::<Result<_, _>>()? })
     }
 

@@ -1,4 +1,4 @@
-//! `binade fuzz-ops`: random operators on random operands, against the reference.
+//! `binade fuzz-ops`: random operators on random operands, against the reference. `BINADE_ISA` names the highest instruction set tried.
 
 mod cases;
 mod check;
@@ -26,6 +26,9 @@ pub struct Args {
     /// How long to go on
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS", value_parser = above_zero, allow_hyphen_values = true)]
     seconds: f64,
+    /// Stop after so many cases
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    cases: Option<u64>,
     /// Which cases: the same seed gives the same ones
     #[arg(long, default_value_t = 0, value_parser = whole, allow_negative_numbers = true)]
     seed: u64,
@@ -61,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
         }
         cases += 1;
-        if args.case.is_some() || start.elapsed() >= limit {
+        if args.case.is_some() || args.cases.is_some_and(|most| cases >= most) || start.elapsed() >= limit {
             break;
         }
     }

@@ -6,7 +6,11 @@ use crate::{Error, Result};
 /// Fails unless the operator's numbers lie in their domains.
 pub(super) fn check(op: &Op) -> Result<()> {
     let unless = |ok: bool, what: &str, allowed: &str, found: f64| {
-        if ok { Ok(()) } else { Err(Error::Argument { op: op.name(), message: format!("{what} must be {allowed}, got {found}") }) }
+        if ok {
+            Ok(())
+        } else {
+            Err(Error::Argument { op: op.name(), message: format!("{what} must be {allowed}, got {found}") })
+        }
     };
     if let Op::Norm(norm) = op {
         unless(norm.eps >= 0.0 && (norm.eps as f32).is_finite(), "eps", "at least 0 and finite in f32", norm.eps)?;
