@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::Var;
 use binade_autograd::scope::{self, Event, Phase};
+use binade_tensor::format::Format;
 use binade_tensor::op::Reduce;
 use binade_tensor::{Array, Class, DType, Dims, Op};
 use serde::{Deserialize, Serialize};
@@ -69,8 +70,9 @@ pub struct Blame {
     pub counts: [usize; 3],
     /// The operands.
     pub operands: Vec<Operand>,
-    /// The largest power of two times the present scale at which all gradients are finite; `None` if there is none above 2⁻⁴⁰
-    /// of it.
+    /// A power of two times the present scale at which all gradients are finite: the largest at which no operator's result overflows, from the
+    /// magnitudes at a lower one. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is looked for: the loss itself is not finite, the operator
+    /// is one of the forward pass, or scaling is off.
     pub fitting_scale: Option<f64>,
 }
 
@@ -86,11 +88,7 @@ impl fmt::Display for Blame {
             let comma = if i == 0 { "; operands" } else { "," };
             write!(f, "{comma} {} {:?} up to {:.3e}", operand.dtype, operand.shape, operand.max_abs)?;
         }
-        match self.fitting_scale {
-            Some(scale) => write!(f, "; a loss scale of {scale} fits"),
-            None if self.origin == Origin::Inherited => Ok(()),
-            None => write!(f, "; no loss scale fits"),
-        }
+        self.fitting_scale.map_or(Ok(()), |scale| write!(f, "; a loss scale of {scale} fits"))
     }
 }
 
@@ -110,14 +108,24 @@ struct Search {
     spoilt: HashMap<u64, usize>,
 }
 
+/// A sum, or a largest element, of all elements; NaN if it cannot be had.
+fn reduced(array: &Array, kind: Reduce) -> f64 {
+    let op = Op::Reduce { kind, dims: Dims::all(array.shape().rank()), keepdim: false };
+    let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let result = binade_tensor::run_one(&op, &[array], array.device(), dtype, Class::Workspace);
+    result.and_then(|r| r.item()).unwrap_or(f64::NAN)
+}
+
+/// The largest magnitude: infinite or NaN if one element is.
+fn largest(array: &Array) -> f64 {
+    let (low, high) = (reduced(array, Reduce::Min), reduced(array, Reduce::Max));
+    // NaN wins, unlike in `f64::max`.
+    if high.abs() >= low.abs() { high.abs() } else { low.abs() + 0.0 * high }
+}
+
 fn finite(array: &Array) -> bool {
-    if !array.dtype().is_float() {
-        return true;
-    }
     // A sum shows every infinity and NaN; only a sum of large finite numbers needs the closer look.
-    let sum = Op::Reduce { kind: Reduce::Sum, dims: Dims::all(array.shape().rank()), keepdim: false };
-    let total = binade_tensor::run_one(&sum, &[array], array.device(), DType::F32, Class::Workspace);
-    total.and_then(|t| t.item()).is_ok_and(f64::is_finite) || array.to_f64_vec().is_ok_and(|v| v.iter().all(|x| x.is_finite()))
+    !array.dtype().is_float() || array.numel() == 0 || reduced(array, Reduce::Sum).is_finite() || largest(array).is_finite()
 }
 
 impl Search {
@@ -187,43 +195,127 @@ fn finite_in_f32(event: &Event<'_>) -> bool {
 }
 
 /// Runs a step again, the loss and its gradients at `scale`, and names the operator that made the first value that is not finite; `None`
-/// if all are finite. The closure must do what the step did: under the same key and policy, from the same weights.
+/// if all are finite. The closure must do what the step did: under the same key and policy, from the same weights. It runs once, and up to twice
+/// more to find the scale that fits.
 ///
 /// Infinities that an operator absorbs (masked scores in a softmax) are no fault.
 ///
 /// # Errors
 /// The closure fails; out of memory.
 pub fn blame<E: From<crate::Error>>(scale: f64, loss: impl Fn() -> Result<Var, E>) -> Result<Option<Blame>, E> {
-    let gradients = |scale: f64| -> Result<bool, E> {
-        // Each attempt draws the same numbers, and changes nothing.
-        scope::run_in(&scope::capture().rehearsal(), || {
-            let loss = loss()?;
-            let upstream = Array::full(loss.array().device(), DType::F32, *loss.shape(), 1.0, Class::Workspace);
-            let wide = if loss.dtype().is_half() { loss.cast(DType::F32) } else { Ok(loss.clone()) };
-            let scaled = wide.and_then(|l| &l * scale);
-            let grads = match (scaled, upstream) {
-                (Ok(scaled), Ok(upstream)) => scaled.backward_lean(Some(&upstream)),
-                (Err(error), _) => Err(error),
-                (_, Err(error)) => Err(error.into()),
-            };
-            let grads = grads.map_err(crate::Error::from)?;
-            Ok(grads.iter().all(|(_, g)| finite(g)))
-        })
-    };
+    blame_again(Some(scale), None, &loss)
+}
+
+/// As [`blame`]; without a scale as a step without scaling is. `before` is the blame of the step before, if that was skipped as well: if it is the
+/// same operator's once more, so is the scale that fits, and nothing is looked for again.
+pub(crate) fn blame_again<E: From<crate::Error>>(
+    scale: Option<f64>,
+    before: Option<&Blame>,
+    loss: &impl Fn() -> Result<Var, E>,
+) -> Result<Option<Blame>, E> {
     let search = Arc::new(Mutex::new(Search::default()));
     let sink = search.clone();
     let observer: scope::Observer = Arc::new(move |event| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
-    scope::with_observer(observer, || gradients(scale))?;
+    let run = scope::with_observer(observer, || gradients(scale, loss))?;
     let found = std::mem::take(&mut *search.lock().unwrap_or_else(|e| e.into_inner()));
     let Some(mut blame) = found.first() else { return Ok(None) };
-    if blame.backward {
-        for halvings in 1..=40 {
-            let lower = scale * 0.5f64.powi(halvings);
-            if gradients(lower)? {
-                blame.fitting_scale = Some(lower);
-                break;
-            }
-        }
+    let mendable = run != Run::LossNotFinite && (blame.backward || run == Run::ProductNotFinite);
+    if let Some(scale) = scale.filter(|_| mendable) {
+        blame.fitting_scale = match before.filter(|b| b.same_fault(&blame)).map(|b| b.fitting_scale) {
+            Some(None) => None,
+            Some(Some(fits)) if fits < scale => Some(fits),
+            Some(Some(_)) | None => fitting_scale(scale, blame.origin, loss)?,
+        };
     }
     Ok(Some(blame))
+}
+
+impl Blame {
+    fn same_fault(&self, other: &Blame) -> bool {
+        let key = |b: &Blame| (b.op.clone(), b.layer.clone(), b.backward, b.dtype.clone(), b.origin);
+        key(self) == key(other)
+    }
+}
+
+/// How far a step came with finite values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    LossNotFinite,
+    ProductNotFinite,
+    GradientNotFinite,
+    Finite,
+}
+
+/// The loss and, if it is finite, its gradients at a scale.
+fn gradients<E: From<crate::Error>>(scale: Option<f64>, loss: &impl Fn() -> Result<Var, E>) -> Result<Run, E> {
+    // Each attempt draws the same numbers, and changes nothing.
+    scope::run_in(&scope::capture().rehearsal(), || {
+        let loss = loss()?;
+        Ok(if finite(loss.array()) { backward(loss, scale)? } else { Run::LossNotFinite })
+    })
+}
+
+fn backward(loss: Var, scale: Option<f64>) -> Result<Run> {
+    let scaled = match scale {
+        Some(scale) if loss.dtype().is_half() => (&loss.cast(DType::F32)? * scale)?,
+        Some(scale) => (&loss * scale)?,
+        None => loss,
+    };
+    if !finite(scaled.array()) {
+        return Ok(Run::ProductNotFinite);
+    }
+    let upstream = Array::full(scaled.array().device(), scaled.dtype(), *scaled.shape(), 1.0, Class::Workspace)?;
+    let grads = scaled.backward_lean(Some(&upstream))?;
+    Ok(if grads.iter().all(|(_, g)| finite(g)) { Run::Finite } else { Run::GradientNotFinite })
+}
+
+/// How far below the scale a lower one is tried. What overflows f16 may be small 2⁻⁴⁰ below, and its predecessors 0: the first look is nearer.
+const PROBES: [i32; 2] = [-20, -40];
+
+/// The largest scale below `scale` at which all gradients are finite. Gradients are linear in the scale: the magnitudes of one run at a low scale
+/// tell at which one the first of them overflows. Two runs at most.
+fn fitting_scale<E: From<crate::Error>>(
+    scale: f64,
+    origin: Origin,
+    loss: &impl Fn() -> Result<Var, E>,
+) -> Result<Option<f64>, E> {
+    // Only f16 has so little range that one look does not do.
+    let probes = if origin == Origin::CastOverflow { &PROBES[..] } else { &PROBES[1..] };
+    for &probe in probes {
+        let low = scale * 2f64.powi(probe);
+        if low < f32::MIN_POSITIVE as f64 {
+            break;
+        }
+        let room = Arc::new(Mutex::new(f64::INFINITY));
+        let sink = room.clone();
+        let observer: scope::Observer = Arc::new(move |event: &Event<'_>| {
+            if event.phase == Phase::Backward {
+                let mut room = sink.lock().unwrap_or_else(|e| e.into_inner());
+                *room = event.outs.iter().filter_map(headroom).fold(*room, f64::min);
+            }
+        });
+        if scope::with_observer(observer, || gradients(Some(low), loss))? != Run::Finite {
+            continue;
+        }
+        let room = *room.lock().unwrap_or_else(|e| e.into_inner());
+        let fits = (low * 2f64.powf(room.log2().floor())).clamp(low, scale / 2.0);
+        // The last run allowed is either the second look or the proof.
+        let proven = probe != probes[0] || gradients(Some(fits), loss)? == Run::Finite;
+        return Ok(Some(if proven { fits } else { low }));
+    }
+    Ok(None)
+}
+
+/// What the largest element may be multiplied by without overflowing.
+fn headroom(array: &Array) -> Option<f64> {
+    let limit = match array.dtype() {
+        DType::F64 => f64::MAX,
+        DType::F32 => f32::MAX as f64,
+        DType::F16 => Format::F16.max_finite(),
+        DType::BF16 => Format::BF16.max_finite(),
+        DType::I64 | DType::U32 | DType::I8 | DType::Bool => return None,
+    };
+    // A hundredth less: 16-bit values at another scale are rounded otherwise.
+    let room = if array.numel() == 0 { f64::INFINITY } else { 0.99 * limit / largest(array) };
+    (room > 0.0 && room.is_finite()).then_some(room)
 }

@@ -35,23 +35,18 @@ pub enum Error {
     /// Saving between unscaling and updating.
     #[error("the state of a scaler is complete only after update: save it there")]
     MidStep,
-    /// The loss is not finite, and not by loss scaling.
-    #[error("the loss is {loss}; the first value that is not finite comes from {}", .blame.as_ref().map_or("the weights or the data".to_string(), |b| b.to_string()))]
-    NotFinite {
-        /// The loss.
-        loss: f64,
-        /// The operator at fault.
-        blame: Option<Box<crate::Blame>>,
-    },
-    /// The gradients are not finite whatever the scale.
+    /// Step after step was skipped, and no lower loss scale is left to try.
     #[error(
-        "gradients are not finite at the smallest loss scale, {scale:e}, for {steps} steps in a row: the fault is not the scale; look for the operator with binade_amp::blame"
+        "{steps} steps in a row were skipped for gradients that are not finite, and no lower loss scale than {scale:?} would help; {}",
+        .blame.as_ref().map_or("binade_amp::blame finds the operator at fault".to_string(), |b| format!("the first value that is not finite comes from {b}"))
     )]
-    ScaleCollapsed {
-        /// The scale.
+    Stalled {
+        /// The scale; 1 when off.
         scale: f32,
         /// Bad steps in a row.
         steps: u32,
+        /// The operator at fault, where a step knows it.
+        blame: Option<Box<crate::Blame>>,
     },
     /// The state of another training.
     #[error("the training's state does not fit: {0}")]

@@ -14,6 +14,7 @@ mod scaler;
 mod state;
 mod training;
 
+pub use binade_nn::StepOutcome;
 pub use blame::{Blame, Operand, Origin, blame};
 pub use census::{Census, census};
 pub use error::{Error, Result};
@@ -21,6 +22,6 @@ pub use fault::{Fault, Hit};
 pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
 pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
 pub use recommend::{Hardware, Purpose, Recommendation};
-pub use scaler::{GradScaler, StepOutcome};
+pub use scaler::GradScaler;
 pub use state::TrainingState;
 pub use training::{ScaledGradients, Step, Training, UnscaledGradients};

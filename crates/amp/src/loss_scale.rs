@@ -40,9 +40,12 @@ pub struct Dynamic {
     pub hysteresis: u32,
     /// When the count of bad steps starts anew.
     pub refill: Refill,
-    /// Bad steps in a row at the smallest scale that are skipped before [`Error::ScaleCollapsed`].
+    /// As [`LossScale::patience`].
     pub patience: u32,
 }
+
+/// Bad steps in a row that are skipped by default without a lower scale left to try.
+const PATIENCE: u32 = 20;
 
 impl Default for Dynamic {
     fn default() -> Dynamic {
@@ -56,7 +59,7 @@ impl Default for Dynamic {
             max_scale: f32::MAX as f64,
             hysteresis: 1,
             refill: Refill::Growth,
-            patience: 20,
+            patience: PATIENCE,
         }
     }
 }
@@ -166,7 +169,7 @@ impl LossScale {
             }
         };
         check_scale(scale)?;
-        Ok(ScalerState { scale: scale as f32, growth_tracker: 0, hysteresis, at_floor: 0 })
+        Ok(ScalerState { scale: scale as f32, growth_tracker: 0, hysteresis, in_vain: 0 })
     }
 
     /// The state after a step. A pure function: the whole automaton.
@@ -175,21 +178,23 @@ impl LossScale {
     /// infinite: below the smallest normal f32 it stays.
     #[must_use]
     pub fn next(&self, state: ScalerState, found_inf: bool) -> ScalerState {
-        let LossScale::Dynamic(d) = *self else { return state };
+        let LossScale::Dynamic(d) = *self else {
+            return if found_inf { state.in_vain() } else { ScalerState { in_vain: 0, ..state } };
+        };
         if found_inf {
             let hysteresis = state.hysteresis.saturating_sub(1);
             let mut next = ScalerState { growth_tracker: 0, hysteresis, ..state };
             if hysteresis == 0 {
                 let lower = (state.scale as f64 * d.backoff_factor) as f32;
                 next.scale = lower.max(d.floor().min(state.scale));
-                next.at_floor = if next.scale < state.scale { 0 } else { state.at_floor + 1 };
+                next.in_vain = if next.scale < state.scale { 0 } else { state.in_vain().in_vain };
                 if d.refill == Refill::GoodStepOrBackoff {
                     next.hysteresis = d.hysteresis;
                 }
             }
             return next;
         }
-        let mut next = ScalerState { growth_tracker: state.growth_tracker + 1, at_floor: 0, ..state };
+        let mut next = ScalerState { growth_tracker: state.growth_tracker + 1, in_vain: 0, ..state };
         if d.refill != Refill::Growth {
             next.hysteresis = d.hysteresis;
         }
@@ -204,9 +209,13 @@ impl LossScale {
         next
     }
 
-    /// Whether a state says that the scale cannot fall further and steps are bad still.
-    pub(crate) fn collapsed(&self, state: ScalerState) -> bool {
-        matches!(self, LossScale::Dynamic(d) if state.at_floor > d.patience)
+    /// Bad steps in a row that are skipped without a lower scale left to try, before [`Error::Stalled`]: 20 unless the dynamic scale says
+    /// otherwise.
+    pub fn patience(&self) -> u32 {
+        match self {
+            LossScale::Off | LossScale::Static(_) => PATIENCE,
+            LossScale::Dynamic(d) => d.patience,
+        }
     }
 }
 
@@ -238,9 +247,17 @@ pub struct ScalerState {
     /// Bad steps left before the scale shrinks.
     #[serde(default)]
     pub hysteresis: u32,
-    /// Bad steps in a row at the smallest scale.
+    /// Bad steps in a row that did not lower the scale, though none of them waits for [`Dynamic::hysteresis`].
     #[serde(default)]
-    pub at_floor: u32,
+    pub in_vain: u32,
+}
+
+impl ScalerState {
+    /// The state after a bad step that does not lower the scale.
+    #[must_use]
+    pub(crate) fn in_vain(self) -> ScalerState {
+        ScalerState { in_vain: self.in_vain.saturating_add(1), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -276,11 +293,21 @@ mod tests {
                 assert!(s.scale > 0.0 && (1.0 / s.scale).is_finite(), "{name}: {}", s.scale);
                 assert!(!matches!(preset, LossScale::Dynamic(d) if (s.scale as f64) < d.min_scale), "{name}");
             }
-            assert!(preset.collapsed(states[399]), "{name}");
+            assert!(states[399].in_vain > preset.patience(), "{name}");
         }
         // DeepSpeed gives up at the first bad step at the minimum: one for its hysteresis, 32 halvings, then one more.
         let states = run(LossScale::deepspeed(), &[true; 34]);
-        assert!(!LossScale::deepspeed().collapsed(states[32]) && LossScale::deepspeed().collapsed(states[33]));
+        assert_eq!((states[32].in_vain, states[33].in_vain, LossScale::deepspeed().patience()), (0, 1, 0));
+    }
+
+    #[test]
+    fn bad_steps_without_a_lower_scale_are_counted_until_a_good_one() {
+        for config in [LossScale::Off, LossScale::Static(8.0), LossScale::Dynamic(dynamic(2f64.powi(-126), 2.0, 0.5, 100))] {
+            let states = run(config, &[true, true, false, true]);
+            let seen: Vec<_> = states.iter().map(|s| s.in_vain).collect();
+            // 2⁻¹²⁶ is the smallest scale there is.
+            assert_eq!(seen, [1, 2, 0, 1], "{config:?}");
+        }
     }
 
     #[test]

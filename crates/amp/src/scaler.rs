@@ -3,26 +3,24 @@
 use std::collections::{HashMap, HashSet};
 
 use binade_autograd::{Gradients, LeafId, Var};
-use binade_nn::{Optimizer, clip_factor, grad_norm};
+use binade_nn::{Optimizer, StepOutcome, clip_factor, grad_norm};
 
 use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
-
-/// What a step did. A skipped step changed nothing: no parameter, no optimiser state, no running statistics.
-#[must_use = "a skipped step must not advance the schedule"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepOutcome {
-    /// The parameters were updated.
-    Applied,
-    /// A gradient was not finite; nothing was changed.
-    Skipped,
-}
 
 /// Where an optimiser stands between two updates of the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Unscaled { found_inf: bool },
     Stepped { found_inf: bool },
+}
+
+impl Stage {
+    fn found_inf(self) -> bool {
+        match self {
+            Stage::Unscaled { found_inf } | Stage::Stepped { found_inf } => found_inf,
+        }
+    }
 }
 
 /// Scales losses, unscales and checks gradients, steps optimisers, adapts the scale: PyTorch's GradScaler.
@@ -33,6 +31,10 @@ enum Stage {
 ///
 /// Gradients carry the scale that their loss was given, and are divided by that one: after the scale has changed, by another scaler, for a
 /// parameter of two optimisers too. Gradients that were inserted by hand are taken to carry this scaler's scale.
+///
+/// Gradients decide alone whether a step is applied, in every precision and with [`LossScale::Off`] too. A loss that is not finite
+/// with finite gradients (the mean over no targets) is applied. If the loss itself is not finite and so are gradients, the step is
+/// skipped and the scale stays, unlike PyTorch's: no lower one mends it.
 ///
 /// | PyTorch | here |
 /// |---|---|
@@ -52,6 +54,9 @@ pub struct GradScaler {
     config: LossScale,
     state: ScalerState,
     stages: HashMap<u64, Stage>,
+    /// Since the last update a step was bad, or will be, for a reason that no lower scale removes.
+    beyond_scaling: bool,
+    patience: Option<u32>,
     recheck: bool,
 }
 
@@ -61,7 +66,14 @@ impl GradScaler {
     /// # Errors
     /// [`Error::Setting`], as [`LossScale::start`].
     pub fn new(config: LossScale) -> Result<GradScaler> {
-        Ok(GradScaler { config, state: config.start()?, stages: HashMap::new(), recheck: false })
+        Ok(GradScaler {
+            config,
+            state: config.start()?,
+            stages: HashMap::new(),
+            beyond_scaling: false,
+            patience: None,
+            recheck: false,
+        })
     }
 
     /// Whether [`GradScaler::step`] checks gradients again that were unscaled before: clipping may have spoilt them. PyTorch does
@@ -69,6 +81,14 @@ impl GradScaler {
     #[must_use]
     pub fn with_recheck(mut self, recheck: bool) -> GradScaler {
         self.recheck = recheck;
+        self
+    }
+
+    /// How many steps in a row may be skipped without a lower scale left to try, before [`GradScaler::update`] gives [`Error::Stalled`]; by default
+    /// [`LossScale::patience`].
+    #[must_use]
+    pub fn with_patience(mut self, steps: u32) -> GradScaler {
+        self.patience = Some(steps);
         self
     }
 
@@ -108,7 +128,7 @@ impl GradScaler {
         let found = scale.into();
         check_scale(found)?;
         self.state.scale = found as f32;
-        self.stages.clear();
+        self.begin();
         Ok(())
     }
 
@@ -117,7 +137,7 @@ impl GradScaler {
     /// # Errors
     /// [`Error::MidStep`] between `unscale` or `step` and `update`.
     pub fn state(&self) -> Result<ScalerState> {
-        if self.stages.is_empty() { Ok(self.state) } else { Err(Error::MidStep) }
+        if self.stages.is_empty() || !self.is_enabled() { Ok(self.state) } else { Err(Error::MidStep) }
     }
 
     /// Restores a saved state; nothing to do when off, as in PyTorch.
@@ -126,7 +146,11 @@ impl GradScaler {
     /// [`Error::Setting`]: a scale whose inverse is not a finite f32 above 0, or more bad steps to wait for than the configuration has.
     pub fn load_state(&mut self, state: ScalerState) -> Result<()> {
         let limit = match self.config {
-            LossScale::Off => return Ok(()),
+            // There is no scale; what counts is how many steps were skipped.
+            LossScale::Off => {
+                self.restore(ScalerState { in_vain: state.in_vain, ..self.state });
+                return Ok(());
+            }
             LossScale::Static(_) => u32::MAX,
             LossScale::Dynamic(d) => d.hysteresis,
         };
@@ -142,14 +166,26 @@ impl GradScaler {
     /// Goes back to a state that was this scaler's.
     pub(crate) fn restore(&mut self, state: ScalerState) {
         self.state = state;
+        self.begin();
+    }
+
+    /// Forgets what was seen since the last update.
+    fn begin(&mut self) {
         self.stages.clear();
+        self.beyond_scaling = false;
+    }
+
+    /// Notes that no lower scale would make the gradients of this iteration finite.
+    pub(crate) fn set_beyond_scaling(&mut self) {
+        self.beyond_scaling = true;
     }
 
     /// The loss times the scale. The product is made in f32: 65536 itself does not fit f16.
     ///
     /// # Errors
     /// Out of memory.
-    pub fn scale(&self, loss: &Var) -> Result<Var> {
+    pub fn scale(&mut self, loss: &Var) -> Result<Var> {
+        self.beyond_scaling |= loss.shape().numel() == 1 && !loss.item()?.is_finite();
         if !self.is_enabled() {
             return Ok(loss.clone());
         }
@@ -189,14 +225,10 @@ impl GradScaler {
     /// nothing.
     pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
         let own = self.own(optimizer, grads)?;
-        if !self.is_enabled() {
-            optimizer.step(&own)?;
-            return Ok(StepOutcome::Applied);
-        }
         let found_inf = match self.stages.get(&optimizer.id()) {
-            Some(Stage::Stepped { .. }) => return Err(Error::AlreadyStepped),
+            Some(Stage::Stepped { .. }) if self.is_enabled() => return Err(Error::AlreadyStepped),
             Some(Stage::Unscaled { found_inf }) => *found_inf || self.recheck && !grad_norm(&own)?.is_finite(),
-            None => !grad_norm(&own)?.is_finite(),
+            Some(Stage::Stepped { .. }) | None => !grad_norm(&own)?.is_finite(),
         };
         self.apply(optimizer, &own, 1.0, found_inf)
     }
@@ -227,9 +259,9 @@ impl GradScaler {
         } else {
             optimizer.step_scaled(own, factor)?;
         }
-        if self.is_enabled() {
-            self.stages.insert(optimizer.id(), Stage::Stepped { found_inf });
-        }
+        // Without scaling an optimiser may be stepped more than once between updates.
+        let before = self.stages.get(&optimizer.id()).is_some_and(|s| s.found_inf());
+        self.stages.insert(optimizer.id(), Stage::Stepped { found_inf: found_inf || before });
         Ok(if found_inf { StepOutcome::Skipped } else { StepOutcome::Applied })
     }
 
@@ -251,20 +283,21 @@ impl GradScaler {
     /// Adapts the scale; call once per iteration, after all steps.
     ///
     /// # Errors
-    /// [`Error::NothingChecked`] without `unscale` or `step` since the last update; [`Error::ScaleCollapsed`] if gradients are still not
-    /// finite after [`crate::Dynamic::patience`] steps at the smallest scale.
+    /// [`Error::NothingChecked`] without `unscale` or `step` since the last update, unless scaling is off; [`Error::Stalled`] if more
+    /// steps in a row than the patience allows were skipped without a lower scale left to try.
     pub fn update(&mut self) -> Result<()> {
-        if !self.is_enabled() {
-            return Ok(());
-        }
         if self.stages.is_empty() {
-            return Err(Error::NothingChecked);
+            return if self.is_enabled() { Err(Error::NothingChecked) } else { Ok(()) };
         }
-        let bad = |s: &Stage| matches!(s, Stage::Unscaled { found_inf: true } | Stage::Stepped { found_inf: true });
-        let found_inf = self.stages.drain().any(|(_, stage)| bad(&stage));
-        self.state = self.config.next(self.state, found_inf);
-        if found_inf && self.config.collapsed(self.state) {
-            return Err(Error::ScaleCollapsed { scale: self.state.scale, steps: self.state.at_floor });
+        let found_inf = self.stages.values().any(|stage| stage.found_inf());
+        self.state = match found_inf && self.beyond_scaling {
+            true => self.state.in_vain(),
+            false => self.config.next(self.state, found_inf),
+        };
+        self.begin();
+        let ScalerState { scale, in_vain: steps, .. } = self.state;
+        if steps > self.patience.unwrap_or(self.config.patience()) {
+            return Err(Error::Stalled { scale, steps, blame: None });
         }
         Ok(())
     }

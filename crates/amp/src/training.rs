@@ -6,7 +6,8 @@ use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_val
 use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class};
 
-use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome, blame};
+use crate::blame::blame_again;
+use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome};
 
 /// Gradients of a scaled loss: they can be accumulated, and unscaled once. Clipping them does not compile:
 ///
@@ -32,7 +33,7 @@ impl GradScaler {
     ///
     /// # Errors
     /// As [`Var::backward`].
-    pub fn backward(&self, loss: &Var) -> Result<ScaledGradients> {
+    pub fn backward(&mut self, loss: &Var) -> Result<ScaledGradients> {
         Ok(ScaledGradients(self.scale(loss)?.backward()?))
     }
 }
@@ -155,6 +156,8 @@ pub struct Training {
     pub iteration: u64,
     /// Steps applied.
     pub step: u64,
+    /// Blame of the last step, if it was skipped.
+    last_blame: Option<Blame>,
 }
 
 impl Training {
@@ -165,18 +168,32 @@ impl Training {
     pub fn new(optimizer: Optimizer, policy: Policy, loss_scale: LossScale) -> Result<Training> {
         let scaler = GradScaler::new(loss_scale)?.with_recheck(true);
         let (schedule, plateau, clip, ema) = (Schedule::Constant, None, None, None);
-        Ok(Training { optimizer, scaler, policy, schedule, plateau, clip, ema, seed: 0, blame: true, iteration: 0, step: 0 })
+        Ok(Training {
+            optimizer,
+            scaler,
+            policy,
+            schedule,
+            plateau,
+            clip,
+            ema,
+            seed: 0,
+            blame: true,
+            iteration: 0,
+            step: 0,
+            last_blame: None,
+        })
     }
 
     /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of nothing.
     ///
-    /// Gradients that are not finite skip the step, without loss scaling too. The closure runs again if the step is skipped, to
-    /// find the operator at fault; it must not change anything itself. On a thread of a rayon pool the pool's other threads do not sleep
-    /// meanwhile ([`awake`]).
+    /// Gradients that are not finite skip the step, in every precision, with loss scaling and without. The closure runs again then, at most three
+    /// times, to find the operator at fault and the scale that would fit; once if it is the same operator as in the skipped step before.
+    /// It must not change anything itself. The scale is lowered only if a lower one fits. On a thread of a rayon pool the pool's
+    /// other threads do not sleep meanwhile ([`awake`]).
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if the loss is not finite and no lower scale could help; [`Error::ScaleCollapsed`]; the closure or a
-    /// kernel fails. Nothing is changed then.
+    /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows were skipped without a
+    /// lower scale left to try; the closure or a kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
         let result = awake(|| scope::with_key(self.seed, self.iteration, || self.try_step(&loss)));
         if result.is_ok() {
@@ -186,10 +203,8 @@ impl Training {
     }
 
     fn try_step<E: From<Error>>(&mut self, loss: &impl Fn() -> Result<Var, E>) -> Result<Step, E> {
-        let key = scope::capture().rehearsal();
-        let scale = self.scaler.loss_scale();
-        let policy = self.policy.clone();
-        let find = |on: bool| if on { scope::run_in(&key, || blame(scale, || policy.run(loss))) } else { Ok(None) };
+        let again = scope::capture().rehearsal();
+        let state = self.scaler.state()?;
         self.check_settings()?;
         let (value, changes) = scope::collect_changes(|| self.policy.run(loss));
         let value = value?;
@@ -197,18 +212,17 @@ impl Training {
         let stats = value.array().device().memory();
         let saved_bytes = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let loss_value = value.item().map_err(Error::from)?;
-        if !loss_value.is_finite() && scale <= 1.0 {
-            drop(value);
-            return Err(Error::NotFinite { loss: loss_value, blame: find(true)?.map(Box::new) }.into());
-        }
-        let state = self.scaler.state()?;
-        let attempt = self.gradient_step(value, changes);
+        let attempt = self.gradient_step(value, changes).map_err(E::from).and_then(|(outcome, grad_norm, lr, unclaimed)| {
+            let blame = match outcome {
+                StepOutcome::Applied => self.applied().map(|()| None)?,
+                StepOutcome::Skipped => self.skipped(&again, loss)?,
+            };
+            Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: state.scale as f64, saved_bytes, blame, unclaimed })
+        });
         if attempt.is_err() {
             self.scaler.restore(state);
         }
-        let (outcome, grad_norm, lr, unclaimed) = attempt?;
-        let blame = if outcome == StepOutcome::Skipped { find(self.blame)? } else { None };
-        Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: scale, saved_bytes, blame, unclaimed })
+        attempt
     }
 
     /// Takes over the learning rate of this step. Fails for a setting outside its domain, before anything is computed.
@@ -224,14 +238,36 @@ impl Training {
         changes.into_iter().for_each(|change| grads.push_change(change));
         let lr = self.optimizer.lr();
         let (outcome, grad_norm) = self.scaler.step_clipped(&mut self.optimizer, &grads, self.clip)?;
+        Ok((outcome, grad_norm, lr, grads.unclaimed()))
+    }
+
+    fn applied(&mut self) -> Result<()> {
         self.scaler.update()?;
-        if outcome == StepOutcome::Applied {
-            self.step += 1;
-            if let Some(ema) = &mut self.ema {
-                ema.update()?;
+        self.last_blame = None;
+        self.step += 1;
+        self.ema.as_mut().map_or(Ok(()), |ema| Ok(ema.update()?))
+    }
+
+    /// Finds the operator at fault and adapts the scale, if it is to blame.
+    fn skipped<E: From<Error>>(&mut self, again: &scope::Scope, loss: &impl Fn() -> Result<Var, E>) -> Result<Option<Blame>, E> {
+        let (policy, scale) = (self.policy.clone(), self.scaler.is_enabled().then(|| self.scaler.loss_scale()));
+        let last = self.last_blame.take();
+        let find = || scope::run_in(again, || blame_again(scale, last.as_ref(), &|| policy.run(loss)));
+        let mut blame = if self.blame { find()? } else { None };
+        if self.blame && blame.as_ref().is_none_or(|b| b.fitting_scale.is_none()) {
+            self.scaler.set_beyond_scaling();
+        }
+        match self.scaler.update() {
+            Err(Error::Stalled { scale, steps, .. }) => {
+                blame = if self.blame { blame } else { find()? };
+                Err(Error::Stalled { scale, steps, blame: blame.map(Box::new) }.into())
+            }
+            Err(other) => Err(other.into()),
+            Ok(()) => {
+                self.last_blame = blame.clone();
+                Ok(blame)
             }
         }
-        Ok((outcome, grad_norm, lr, grads.unclaimed()))
     }
 }
 

@@ -185,7 +185,7 @@ fn test_grad_scaling_autocast() {
         assert_eq!(s.step(&mut opt, &grads).unwrap() == StepOutcome::Skipped, i == 2);
         s.update().unwrap();
         if i != 2 {
-            plain.step(&run(&control, i).unwrap().backward().unwrap()).unwrap();
+            let _ = plain.step(&run(&control, i).unwrap().backward().unwrap()).unwrap();
         }
     }
     assert_eq!(s.loss_scale(), 128.0 * 2f64.powi(3) * 0.5);
@@ -202,7 +202,7 @@ fn test_grad_scaling_penalty() {
     let x = Var::constant(array(&x, &[8, 4]));
     let run = |policy: Policy, scale: f64| {
         let net = scope::with_key(2, 0, || Linear::new(4, 4)).unwrap();
-        let (weight, s) = (net.weight.clone(), scaler(scale));
+        let (weight, mut s) = (net.weight.clone(), scaler(scale));
         let loss = policy.run(|| net.forward(&x).unwrap().square().unwrap().mean(&[], false)).unwrap();
         let first = grad(&s.scale(&loss).unwrap(), &[&weight.var()], None, true).unwrap().remove(0).unwrap();
         let penalty = (&first * (1.0 / s.loss_scale())).unwrap().square().unwrap().sum(&[], false).unwrap();
@@ -254,7 +254,7 @@ fn three_hundred_bad_steps_end_in_an_error_above_the_smallest_scale() {
         assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Skipped);
         s.update().err()
     });
-    assert!(matches!(error, Some(Error::ScaleCollapsed { scale: 1.0, .. })), "{error:?}");
+    assert!(matches!(error, Some(Error::Stalled { scale: 1.0, steps: 21, blame: None })), "{error:?}");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_zero_gradient_moves_no_16_bit_weight() {
                 let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule.clone()).unwrap();
                 let mut g = Gradients::default();
                 g.insert(param.id(), full(dtype, &[4], 0.0));
-                (0..3).for_each(|_| o.step(&g).unwrap());
+                (0..3).for_each(|_| assert_eq!(o.step(&g).unwrap(), StepOutcome::Applied));
                 assert_eq!(param.array().to_f64_vec().unwrap(), [1.0; 4], "{name} {dtype} {eps}");
             }
         }
@@ -326,7 +326,7 @@ fn stays_in_f32_master_weights() {
     let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
     let mut g = Gradients::default();
     g.insert(param.id(), full(DType::F32, &[1], -1e-3));
-    (0..1000).for_each(|_| o.step(&g).unwrap());
+    (0..1000).for_each(|_| assert_eq!(o.step(&g).unwrap(), StepOutcome::Applied));
     let state = o.state_dict().unwrap().tensors;
     assert_eq!((state[0].0.as_str(), state[0].1.dtype(), param.dtype()), ("w.master", DType::F32, DType::BF16));
     assert!((param.array().item().unwrap() - 2.0).abs() <= 2f64.powi(-7));
@@ -388,7 +388,7 @@ fn stays_in_f32_optimizer_state() {
             let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], adam).unwrap();
             let mut g = Gradients::default();
             g.insert(param.id(), full(dtype, &[1], 0.5));
-            (0..100).for_each(|_| o.step(&g).unwrap());
+            (0..100).for_each(|_| assert_eq!(o.step(&g).unwrap(), StepOutcome::Applied));
             let state = o.state_dict().unwrap().tensors;
             assert!(state.iter().all(|(_, a)| a.dtype() == DType::F32));
             state.iter().filter(|(name, _)| !name.contains("master")).map(|(_, a)| a.item().unwrap()).collect::<Vec<_>>()

@@ -116,11 +116,11 @@ fn agrees(preset: LossScale, mut original: Original) {
         match original(bad) {
             Some(scale) => assert_eq!(state.scale as f64, scale, "after step {step}"),
             None => {
-                assert!(state.at_floor > patience, "the original ends at step {step}");
+                assert!(state.in_vain > patience, "the original ends at step {step}");
                 return;
             }
         }
-        assert!(patience > 0 || state.at_floor == 0, "the original goes on after step {step}");
+        assert!(patience > 0 || state.in_vain == 0, "the original goes on after step {step}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! A line through noisy points, with AdamW.
 
 use binade_autograd::{Var, scope};
-use binade_nn::{AdamW, Layer, Linear, Optimizer, Result};
+use binade_nn::{AdamW, Layer, Linear, Optimizer, Result, StepOutcome};
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class, Device};
 
@@ -14,7 +14,9 @@ fn main() -> Result<()> {
     let mut optimizer = Optimizer::new(&model, AdamW { lr: 0.05, weight_decay: 0.0, ..AdamW::default() })?;
     for _ in 0..400 {
         let gradients = model.forward(&x)?.mse_loss(&y, Reduction::Mean)?.backward()?;
-        optimizer.step(&gradients)?;
+        if optimizer.step(&gradients)? == StepOutcome::Skipped {
+            println!("a gradient is not finite");
+        }
     }
     println!("weight {:.3}", model.weight.array().item()?);
     Ok(())

@@ -37,6 +37,7 @@ pub use module::{CopyModule, Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::{
     Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule, Sgd,
+    StepOutcome,
 };
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};

@@ -2,7 +2,7 @@
 
 use binade_autograd::{Var, scope};
 use binade_nn::{
-    Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd, Visitor,
+    Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd, StepOutcome, Visitor,
     clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::{Array, Class, DType, Device};
@@ -182,7 +182,7 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
                 let mut grads = binade_autograd::Gradients::default();
                 let g: Vec<f32> = g.iter().map(|&v| v as f32).collect();
                 grads.insert(param.id(), Array::from_slice(&Device::cpu(), &g, &[2], Class::Gradients).unwrap());
-                optimizer.step(&grads).unwrap();
+                assert_eq!(optimizer.step(&grads).unwrap(), StepOutcome::Applied);
             }
             // A 16-bit weight is its f32 master, rounded once.
             let expected = Array::from_slice(&Device::cpu(), &by_hand(rule, &gradients), &[2], Class::Weights).unwrap();
@@ -203,7 +203,7 @@ fn a_zero_gradient_with_tiny_eps_moves_nothing_and_makes_no_nan() {
             Optimizer::empty().with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() }).unwrap();
         let mut grads = binade_autograd::Gradients::default();
         grads.insert(param.id(), Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap());
-        optimizer.step(&grads).unwrap();
+        assert_eq!(optimizer.step(&grads).unwrap(), StepOutcome::Applied);
         assert_eq!(param.array().to_f64_vec().unwrap(), [0.75; 3]);
     }
 }

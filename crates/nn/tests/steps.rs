@@ -64,7 +64,7 @@ fn every_group_has_its_own_learning_rate() {
     let o = Optimizer::empty().with_group(named(&[("a", &a)]), sgd(1.0)).unwrap();
     let mut o = o.with_group(named(&[("b", &b)]), sgd(0.25)).unwrap();
     o.set_lr_factor(0.5).unwrap();
-    o.step(&ones(&[&a, &b], 1.0)).unwrap();
+    let _ = o.step(&ones(&[&a, &b], 1.0)).unwrap();
     assert_eq!((value(&a), value(&b)), (-0.5, -0.125));
 }
 
@@ -78,11 +78,11 @@ fn a_parameter_unfrozen_later_trains_and_one_frozen_later_does_not() {
     let mut o = Optimizer::new(&layer, sgd(1.0)).unwrap();
     let before = both.map(value);
     layer.weight.set_trainable(true);
-    o.step(&ones(&both, 1.0)).unwrap();
+    let _ = o.step(&ones(&both, 1.0)).unwrap();
     assert_eq!(both.map(value), before.map(|v| (v as f32 - 1.0) as f64));
     let grads = ones(&both, 1.0);
     bias.set_trainable(false);
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!([value(&bias), value(&layer.weight)], [(before[1] as f32 - 1.0) as f64, (before[0] as f32 - 1.0 - 1.0) as f64]);
     assert_eq!(o.steps(), [("weight".to_string(), 2), ("bias".to_string(), 1)]);
 }
@@ -116,7 +116,7 @@ fn a_step_that_fails_changes_no_weight_no_state_and_no_count() {
     let versions = [&a, &b].map(|p| p.array().storage().version());
     assert!(o.step(&own).is_err());
     assert_eq!([&a, &b].map(|p| p.array().storage().version()), versions, "no write, no new version");
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!((o.steps().len(), tracked(&norm)), (4, 1.0));
 }
 
@@ -128,12 +128,12 @@ fn statistics_wait_for_the_step_and_follow_it() {
     let mut o = Optimizer::new(&norm, sgd(0.0)).unwrap();
     let grads = loss(&norm).backward().unwrap();
     assert_eq!(norm.running_mean.array().item().unwrap(), 0.0);
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     // 0.9·0 + 0.1·2 and 0.9·1 + 0.1·2 (unbiased).
     assert!((norm.running_mean.array().item().unwrap() - 0.2).abs() < 1e-7);
     assert!((norm.running_var.array().item().unwrap() - 1.1).abs() < 1e-6);
     assert_eq!(tracked(&norm), 1.0);
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!(tracked(&norm), 1.0, "the same gradients again");
     binade_autograd::eval(|| norm.forward(&batch())).unwrap();
     assert_eq!(tracked(&norm), 1.0);
@@ -146,12 +146,12 @@ fn a_step_leaves_the_statistics_of_another_optimisers_network_alone() {
     // By its parameters alone, which one of them suffices for.
     let mut ob = Optimizer::empty().with_group(named(&[("w", &b.weight)]), sgd(0.0)).unwrap();
     let grads = loss(&a).add(&loss(&b)).unwrap().backward().unwrap();
-    oa.step(&grads).unwrap();
+    let _ = oa.step(&grads).unwrap();
     assert_eq!((tracked(&a), tracked(&b)), (1.0, 0.0));
     ob.own(&grads).discard();
-    ob.step(&grads).unwrap();
+    let _ = ob.step(&grads).unwrap();
     assert_eq!((tracked(&a), tracked(&b)), (1.0, 0.0));
-    ob.step(&loss(&b).backward().unwrap()).unwrap();
+    let _ = ob.step(&loss(&b).backward().unwrap()).unwrap();
     assert_eq!((tracked(&a), tracked(&b)), (1.0, 1.0));
 }
 
@@ -160,13 +160,13 @@ fn statistics_without_an_optimiser_follow_the_step_that_takes_the_gradients() {
     let (norm, head) = (BatchNorm2d::new(1).unwrap(), param(1.0));
     let mut o = Optimizer::empty().with_group(named(&[("head", &head)]), sgd(1.0)).unwrap();
     let step = |o: &mut Optimizer| o.step(&loss(&norm).mul(&head.var()).unwrap().sum(&[], false).unwrap().backward().unwrap());
-    step(&mut o).unwrap();
+    let _ = step(&mut o).unwrap();
     assert_eq!(tracked(&norm), 1.0);
     let other = Optimizer::new(&norm, sgd(1.0)).unwrap();
-    step(&mut o).unwrap();
+    let _ = step(&mut o).unwrap();
     assert_eq!(tracked(&norm), 1.0, "now another has it");
     drop(other);
-    step(&mut o).unwrap();
+    let _ = step(&mut o).unwrap();
     assert_eq!(tracked(&norm), 2.0);
 }
 
@@ -181,7 +181,7 @@ fn without_gradients_statistics_change_at_once_and_nothing_waits() {
     norm.forward(&batch()).unwrap();
     assert_eq!(tracked(&norm), 4.0, "frozen, on data");
     let other = param(1.0);
-    Optimizer::new(&other, sgd(1.0)).unwrap().step(&ones(&[&other], 1.0)).unwrap();
+    let _ = Optimizer::new(&other, sgd(1.0)).unwrap().step(&ones(&[&other], 1.0)).unwrap();
     assert_eq!(tracked(&norm), 4.0);
 }
 
@@ -194,7 +194,7 @@ fn statistics_of_a_forward_pass_on_another_thread_follow_its_gradients() {
             let run = || captured.as_ref().map_or_else(|| loss(&norm), |scope| scope::run_in(scope, || loss(&norm)));
             s.spawn(run).join().unwrap()
         });
-        o.step(&there.backward().unwrap()).unwrap();
+        let _ = o.step(&there.backward().unwrap()).unwrap();
         assert_eq!(tracked(&norm), 1.0);
     }
 }
@@ -206,7 +206,7 @@ fn a_layer_used_twice_and_accumulated_gradients_count_every_pass() {
     let twice = || norm.forward(&norm.forward(&batch()).unwrap()).unwrap().square().unwrap().sum(&[], false).unwrap();
     let mut grads = twice().backward().unwrap();
     grads.add(twice().backward().unwrap()).unwrap();
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!(tracked(&norm), 4.0);
 }
 
@@ -219,14 +219,14 @@ fn a_step_divides_gradients_by_the_scale_they_carry() {
     let mut grads = ones(&[&a], 1024.0);
     grads.add(ones(&[&b], 8.0)).unwrap();
     assert_eq!(grad_norm(&grads).unwrap(), 2f64.sqrt());
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!((value(&a), value(&b)), (-1.0, -1.0));
     let own: HashSet<_> = [a.id()].into();
     let kept = grads.clone();
     assert!(!unscale(&mut grads, Some(&own), 2.0).unwrap());
     assert_eq!((grads.scale_of(a.id()), grads.scale_of(b.id())), (Some(1.0), Some(8.0)));
     assert_eq!((grads.by_id(a.id()).unwrap().item().unwrap(), kept.by_id(a.id()).unwrap().item().unwrap()), (1.0, 1024.0));
-    o.step(&grads).unwrap();
+    let _ = o.step(&grads).unwrap();
     assert_eq!((value(&a), value(&b)), (-2.0, -2.0));
 }
 

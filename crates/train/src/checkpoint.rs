@@ -20,9 +20,9 @@ pub(crate) struct Progress {
     /// Next batch of it.
     pub batch: usize,
     pub skipped: u64,
-    /// Sum and number of the losses of the epoch in progress.
+    /// Of the epoch in progress, the sum of the samples' losses, and of how many: those of batches whose loss is finite.
     pub loss_sum: f64,
-    pub loss_count: u64,
+    pub loss_samples: u64,
     /// Seconds of training in all, and in the epoch in progress.
     pub seconds: f64,
     pub epoch_seconds: f64,

@@ -1,5 +1,6 @@
 //! [`Data`]: samples to train on, and batches of them prepared on a thread ahead of use.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -19,6 +20,9 @@ pub enum Target {
     Values(Vec<usize>),
 }
 
+/// Nothing, or why a sample cannot be had: `?` takes any error.
+pub type SampleResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 /// Samples by index. Implement it for data of your own, or use [`InMemory`].
 pub trait Data: Send + Sync {
     /// Number of samples.
@@ -37,7 +41,10 @@ pub trait Data: Send + Sync {
 
     /// Writes input and target (for classes, the class number) of a sample. `key` is of this seed and epoch: augmentation
     /// that draws from `key.bits(…)` repeats exactly when a run is resumed. It is `None` in evaluation.
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]);
+    ///
+    /// # Errors
+    /// The sample cannot be had. The run ends then, with an error that names it; so it does on a panic, and for a label that is not a class.
+    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult;
 }
 
 /// Training and test samples.
@@ -69,8 +76,9 @@ impl InMemory {
     /// Inputs of `shape` one after the other, and a class in `0..classes` for each.
     ///
     /// # Errors
-    /// Lengths that do not fit, or a label out of range.
+    /// Lengths that do not fit, a label out of range, or more classes than [`Data`]'s f32 labels tell apart.
     pub fn classes(inputs: Vec<f32>, shape: &[usize], labels: &[usize], classes: usize) -> Result<InMemory> {
+        check_target(&Target::Classes(classes))?;
         if let Some(label) = labels.iter().find(|&&l| l >= classes) {
             return Err(Error::Config(format!("label {label} is out of range for {classes} classes")));
         }
@@ -125,6 +133,16 @@ fn width(target: &Target) -> usize {
     }
 }
 
+/// Fails where a label, which is an f32, could not tell the classes apart.
+pub(crate) fn check_target(target: &Target) -> Result<()> {
+    match target {
+        Target::Classes(n) if *n > 1 << f32::MANTISSA_DIGITS => {
+            Err(Error::Config(format!("labels are f32 and tell 2^24 classes apart, not {n}")))
+        }
+        Target::Classes(_) | Target::Values(_) => Ok(()),
+    }
+}
+
 impl Data for InMemory {
     fn len(&self) -> usize {
         self.targets.len() / width(&self.target)
@@ -135,10 +153,11 @@ impl Data for InMemory {
     fn target(&self) -> Target {
         self.target.clone()
     }
-    fn sample(&self, index: usize, _key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
+    fn sample(&self, index: usize, _key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
         let (n, m) = (input.len(), target.len());
         input.copy_from_slice(&self.inputs[index * n..(index + 1) * n]);
         target.copy_from_slice(&self.targets[index * m..(index + 1) * m]);
+        Ok(())
     }
 }
 
@@ -155,9 +174,9 @@ impl Batch {
     /// The samples of `indices`.
     ///
     /// # Errors
-    /// Out of memory.
+    /// [`Error::Sample`]; out of memory.
     pub fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Batch> {
-        Samples::of(data, indices, key).batch(data)
+        Samples::of("data", data, indices, key)?.batch(data)
     }
 }
 
@@ -170,13 +189,27 @@ pub struct Samples {
 }
 
 impl Samples {
-    fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Samples {
-        let (n, m) = (data.input_shape().iter().product::<usize>(), width(&data.target()));
-        let (mut inputs, mut targets) = (vec![0.0; indices.len() * n], vec![0.0; indices.len() * m]);
-        for ((&i, x), y) in indices.iter().zip(inputs.chunks_mut(n)).zip(targets.chunks_mut(m)) {
-            data.sample(i, key, x, y);
+    fn of(set: &'static str, data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Samples> {
+        let (n, target) = (data.input_shape().iter().product::<usize>(), data.target());
+        let m = width(&target);
+        // A label that is not written is no class.
+        let unwritten = if matches!(target, Target::Classes(_)) { f32::NAN } else { 0.0 };
+        let (mut inputs, mut targets) = (vec![0.0; indices.len() * n], vec![unwritten; indices.len() * m]);
+        for (i, &index) in indices.iter().enumerate() {
+            let (x, y) = (&mut inputs[i * n..][..n], &mut targets[i * m..][..m]);
+            let fail = |message: String| Error::Sample { set, index, message };
+            match catch_unwind(AssertUnwindSafe(|| data.sample(index, key, x, y))) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(fail(error.to_string())),
+                Err(panic) => return Err(fail(format!("Data::sample panicked: {}", said(&*panic)))),
+            }
+            if let Target::Classes(classes) = target
+                && !(y[0] >= 0.0 && y[0] < classes as f32 && y[0].fract() == 0.0)
+            {
+                return Err(fail(format!("label {} is none of its {classes} classes, which count from 0", y[0])));
+            }
         }
-        Samples { n: indices.len(), inputs, targets }
+        Ok(Samples { n: indices.len(), inputs, targets })
     }
 
     /// As tensors on the CPU.
@@ -209,16 +242,37 @@ pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
     Ok(order.to_vec::<i64>()?.into_iter().map(|i| i as usize).collect())
 }
 
-/// Batches of an epoch from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller.
-pub fn prefetch(data: Arc<dyn Data>, order: Vec<usize>, batch_size: usize, first: usize, key: Option<Key>) -> Receiver<Samples> {
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// Batches of the samples of `order` from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller. An error
+/// is the last that comes; `set` names the data in it.
+///
+/// # Errors
+/// The system gives no thread.
+pub fn prefetch(
+    set: &'static str,
+    data: Arc<dyn Data>,
+    order: Vec<usize>,
+    batch_size: usize,
+    first: usize,
+    key: Option<Key>,
+) -> Result<Receiver<Result<Samples>>> {
     let (send, receive) = sync_channel(2);
-    std::thread::spawn(move || {
+    let work = move || {
         for indices in order.chunks(batch_size).skip(first) {
+            let samples = Samples::of(set, &*data, indices, key);
+            let last = samples.is_err();
             // A dropped receiver means that the epoch ended early.
-            if send.send(Samples::of(&*data, indices, key)).is_err() {
+            if send.send(samples).is_err() || last {
                 return;
             }
         }
-    });
-    receive
+    };
+    let thread = std::thread::Builder::new().name(format!("{set} samples"));
+    thread.spawn(work).map_err(|e| Error::Config(format!("no thread for {set} samples: {e}")))?;
+    Ok(receive)
 }

@@ -27,6 +27,16 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+    /// A sample that cannot be had, or whose label is no class.
+    #[error("{set} sample {index}: {message}")]
+    Sample {
+        /// Which data set.
+        set: &'static str,
+        /// Index in it.
+        index: usize,
+        /// Why.
+        message: String,
+    },
     /// Settings that do not fit together.
     #[error("{0}")]
     Config(String),
@@ -46,17 +56,17 @@ pub enum Error {
         /// Process, host and for how long.
         by: String,
     },
-    /// The loss is not finite.
+    /// Step after step was skipped, or all steps of a run: nothing is trained.
     #[error(
-        "{precision}: the loss is {loss} at step {step}; the first value that is not finite comes from {origin}: try a smaller learning rate, or fp32 or bf16 if fp16 overflows"
+        "{precision}: step {step} is the last of {skipped} in a row that were skipped for gradients that are not finite; the first value that is not finite comes from {origin}: try a smaller learning rate, or fp32 or bf16 if fp16 overflows"
     )]
     Diverged {
         /// Precision.
         precision: &'static str,
-        /// Loss.
-        loss: f64,
-        /// Iteration.
+        /// Iteration of the last step.
         step: u64,
+        /// Skipped steps in a row.
+        skipped: u64,
         /// Operator and layer.
         origin: String,
     },

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use binade_amp::preflight::{Preflight, preflight};
-use binade_amp::{LossScale, Policy, Step, StepOutcome, Training};
+use binade_amp::{Blame, LossScale, Policy, Step, StepOutcome, Training};
 use binade_autograd::{Var, eval, scope};
 use binade_nn::{AdamW, Layer, Optimizer, Schedule};
 use binade_tensor::op::{CrossEntropy, Reduction};
@@ -12,7 +12,7 @@ use binade_tensor::{DType, Device, Key};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Progress};
-use crate::data::{Batch, epoch_order, prefetch};
+use crate::data::{self, Batch, epoch_order, prefetch};
 use crate::metrics::{EpochMetrics, StepMetrics};
 use crate::progress::Log;
 use crate::recipe::Recipe;
@@ -71,6 +71,9 @@ pub struct Config {
     pub epochs: u64,
     /// Samples per step.
     pub batch_size: usize,
+    /// Leaves out an epoch's last batch where it is smaller than the others. The order differs from epoch to epoch, and so do the samples left out.
+    #[serde(default)]
+    pub drop_last: bool,
     /// Peak learning rate of AdamW; falls to 0 along a half cosine.
     pub lr: f64,
     /// Decoupled weight decay.
@@ -83,7 +86,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { precision: Precision::Fp32, epochs: 12, batch_size: 64, lr: 2e-3, weight_decay: 1e-2, clip: 1.0, seed: 0 }
+        Config {
+            precision: Precision::Fp32,
+            epochs: 12,
+            batch_size: 64,
+            drop_last: false,
+            lr: 2e-3,
+            weight_decay: 1e-2,
+            clip: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -93,11 +105,18 @@ impl Config {
         if data.train.is_empty() || data.test.is_empty() {
             return Err(Error::Config("training and test data must not be empty".into()));
         }
-        let batches = data.train.len().div_ceil(self.batch_size);
+        let (n, batches) = (data.train.len(), self.batches(data.train.len()));
+        if batches == 0 {
+            return Err(Error::Config(format!("{n} samples are no whole batch of {}, and drop_last is set", self.batch_size)));
+        }
         if self.epochs.checked_mul(batches as u64).is_none() {
             return Err(Error::Config(format!("{} epochs of {batches} steps are more than can be counted", self.epochs)));
         }
-        Ok(())
+        let (train, test) = (data.train.target(), data.test.target());
+        if matches!((&train, &test), (Target::Classes(a), Target::Classes(b)) if a != b) {
+            return Err(Error::Config(format!("training data has {train:?}, test data {test:?}")));
+        }
+        data::check_target(&train)
     }
 
     pub(crate) fn check_settings(&self) -> Result<()> {
@@ -117,6 +136,11 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Steps per epoch.
+    fn batches(&self, samples: usize) -> usize {
+        if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) }
+    }
 }
 
 /// Where [`fit`] writes.
@@ -135,7 +159,8 @@ pub struct Output {
 ///
 /// # Errors
 /// A checkpoint of another model, of other data or other settings than these (but for epochs), in any of which cases nothing is
-/// written. Bad settings, shapes that do not fit the model, a loss that is not finite, files that cannot be written, an interrupt.
+/// written. Bad settings, shapes that do not fit the model, a sample that cannot be had or whose label is no class, more skipped steps in a row than
+/// [`LossScale::patience`] allows or a run of nothing else, files that cannot be written, an interrupt.
 pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) -> Result<Summary> {
     config.check(data)?;
     let device = Device::cpu();
@@ -152,35 +177,43 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             return Ok(summary);
         }
     }
-    let batches = data.train.len().div_ceil(config.batch_size);
+    let batches = config.batches(data.train.len());
     training.schedule = Schedule::Cosine { warmup: 0, total: config.epochs * batches as u64, floor: 0.0 };
     let mut log = Log::open(output, config, training.iteration, batches)?;
-    let mut last = None;
+    let (mut last, mut last_blame) = (None, None);
+    let diverged = |step, skipped, blame: Option<&Blame>| {
+        let origin = blame.map_or_else(|| "the weights or the data".into(), Blame::to_string);
+        Error::Diverged { precision: config.precision.name(), step, skipped, origin }
+    };
 
     while at.epoch < config.epochs {
-        let order = epoch_order(data.train.len(), config.seed, at.epoch)?;
-        let loader = prefetch(data.train.clone(), order, config.batch_size, at.batch, Some(Key::new(config.seed, at.epoch)));
-        for samples in loader {
+        let mut order = epoch_order(data.train.len(), config.seed, at.epoch)?;
+        order.truncate(batches * config.batch_size);
+        let key = Some(Key::new(config.seed, at.epoch));
+        for samples in prefetch("training", data.train.clone(), order, config.batch_size, at.batch, key)? {
             let start = Instant::now();
-            let batch = samples.batch(&*data.train)?;
+            let batch = samples?.batch(&*data.train)?;
             let iteration = training.iteration;
             let tried = training.step(|| loss_of(model, &batch, &data.train.target()));
             let Step { outcome, loss, grad_norm, lr, loss_scale, saved_bytes, blame, .. } =
                 tried.map_err(|error| match error {
-                    Error::Amp(binade_amp::Error::NotFinite { loss, blame }) => {
-                        let origin = blame.map_or_else(|| "the weights or the data".into(), |b| b.to_string());
-                        Error::Diverged { precision: config.precision.name(), loss, step: iteration, origin }
+                    Error::Amp(binade_amp::Error::Stalled { steps, blame, .. }) => {
+                        diverged(iteration, steps.into(), blame.as_deref())
                     }
                     other => other,
                 })?;
             let finite = |v: f64| v.is_finite().then_some(v);
             let skipped = outcome == StepOutcome::Skipped;
+            last_blame = blame.clone();
             let (loss, grad_norm) = (finite(loss), finite(grad_norm));
             let step = StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped, blame: blame.map(Box::new) };
             at.saved_activation_bytes = at.saved_activation_bytes.max(saved_bytes);
             at.seconds += start.elapsed().as_secs_f64();
             at.epoch_seconds += start.elapsed().as_secs_f64();
-            (at.loss_sum, at.loss_count) = (at.loss_sum + step.loss.unwrap_or(0.0), at.loss_count + step.loss.is_some() as u64);
+            if let Some(loss) = step.loss {
+                let n = batch.target.shape()[0];
+                (at.loss_sum, at.loss_samples) = (at.loss_sum + loss * n as f64, at.loss_samples + n as u64);
+            }
             (at.batch, at.skipped) = (at.batch + 1, at.skipped + step.skipped as u64);
             log.step(&at, step)?;
             if interrupt::requested() {
@@ -190,14 +223,14 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             }
         }
         if at.batch < batches {
-            let message = format!(
-                "the data ended after batch {} of {batches}: a panic in Data::sample stops the thread that calls it",
-                at.batch
-            );
+            let message = format!("the data ended after batch {} of {batches}: Data::len is not what it was", at.batch);
             return Err(Error::Config(message));
         }
-        // NaN where every step was skipped for a loss that is not finite.
-        let train_loss = at.loss_sum / at.loss_count as f64;
+        if at.epoch + 1 == config.epochs && at.skipped == training.iteration {
+            return Err(diverged(training.iteration - 1, at.skipped, last_blame.as_ref()));
+        }
+        // NaN where no loss was finite.
+        let train_loss = at.loss_sum / at.loss_samples as f64;
         let (test_loss, test_accuracy) = policy.run(|| eval(|| evaluate(model, data)))?;
         (at.epoch, at.batch) = (at.epoch + 1, 0);
         log.epoch(EpochMetrics {
@@ -208,7 +241,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
             test_accuracy,
             seconds: at.epoch_seconds,
         })?;
-        (at.loss_sum, at.loss_count, at.epoch_seconds) = (0.0, 0, 0.0);
+        (at.loss_sum, at.loss_samples, at.epoch_seconds) = (0.0, 0, 0.0);
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
         if at.epoch < config.epochs {
@@ -220,7 +253,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         precision: config.precision.name().into(),
         epochs: at.epoch,
         seconds_per_epoch: at.seconds / at.epoch as f64,
-        images_per_second: data.train.len() as f64 * at.epoch as f64 / at.seconds,
+        images_per_second: data.train.len().min(batches * config.batch_size) as f64 * at.epoch as f64 / at.seconds,
         train_loss,
         test_accuracy,
         loss_scale: training.scaler.loss_scale(),
@@ -267,8 +300,8 @@ fn evaluate(model: &impl Layer, data: &Splits) -> Result<(f64, Option<f64>)> {
     let target = data.test.target();
     let n = data.test.len();
     let (mut loss, mut right) = (0.0, 0usize);
-    for samples in prefetch(data.test.clone(), (0..n).collect(), 256, 0, None) {
-        let batch = samples.batch(&*data.test)?;
+    for samples in prefetch("test", data.test.clone(), (0..n).collect(), 256, 0, None)? {
+        let batch = samples?.batch(&*data.test)?;
         let output = model.forward(&Var::constant(batch.input.clone()))?;
         loss += score(&output, &batch, &target)?.item()? * batch.target.shape()[0] as f64;
         if let Target::Classes(_) = target {

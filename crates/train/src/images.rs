@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use binade_tensor::Key;
 
+use crate::data::SampleResult;
 use crate::idx::Idx;
 use crate::{Data, Error, Result, Splits, Target};
 
@@ -34,7 +35,7 @@ impl Data for Images {
         Target::Classes(self.classes)
     }
 
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
+    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
         let [_, h, w] = self.shape;
         let from = &self.pixels[index * input.len()..][..input.len()];
         let (mean, std) = self.set.normalization();
@@ -50,6 +51,7 @@ impl Data for Images {
             input.chunks_mut(w).for_each(<[f32]>::reverse);
         }
         target[0] = self.labels[index] as f32;
+        Ok(())
     }
 }
 

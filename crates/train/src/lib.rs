@@ -17,9 +17,9 @@ mod report;
 mod run;
 mod summary;
 
-pub use data::{Batch, Data, InMemory, Splits, Target};
+pub use data::{Batch, Data, InMemory, SampleResult, Splits, Target};
 pub use error::{Error, Result};
-pub use fit::{Config, Precision, fit};
+pub use fit::{Config, Output, Precision, fit};
 pub use metrics::{EpochMetrics, Metrics, Record, StepMetrics};
 pub use report::report;
 pub use run::{Run, RunConfig, train};

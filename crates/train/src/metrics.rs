@@ -37,7 +37,7 @@ pub struct EpochMetrics {
     pub epoch: u64,
     /// Iterations at its end.
     pub iteration: u64,
-    /// Mean of the epoch's finite losses; NaN if there were none.
+    /// Mean of the epoch's losses over its samples, those of batches with a finite loss; NaN if there were none.
     #[serde(deserialize_with = "null_is_nan")]
     pub train_loss: f64,
     /// Mean loss on the test samples. Read from a file, NaN stands for an infinity too.

@@ -63,7 +63,7 @@ pub struct Summary {
     pub seconds_per_epoch: f64,
     /// Training samples per second.
     pub images_per_second: f64,
-    /// Mean of the last epoch's finite losses; NaN, in JSON `null`, if there were none.
+    /// Mean of the last epoch's losses over its samples, those of batches with a finite loss; NaN, in JSON `null`, if there were none.
     #[serde(deserialize_with = "crate::metrics::null_is_nan")]
     pub train_loss: f64,
     /// Share of test samples classified right, 0 to 1; absent for regression.

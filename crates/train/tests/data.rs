@@ -22,7 +22,7 @@ fn digits_are_1797_images_split_1437_to_360() {
     for split in [&digits.train, &digits.test] {
         for i in 0..split.len() {
             let (mut x, mut y) = ([0.0; 64], [0.0]);
-            split.sample(i, None, &mut x, &mut y);
+            split.sample(i, None, &mut x, &mut y).unwrap();
             counts[y[0] as usize] += 1;
         }
     }
@@ -35,7 +35,7 @@ fn the_digits_are_normalised_by_the_constants_that_are_told() {
     let mut all = Vec::new();
     for i in 0..digits.train.len() {
         let (mut x, mut y) = ([0.0; 64], [0.0]);
-        digits.train.sample(i, None, &mut x, &mut y);
+        digits.train.sample(i, None, &mut x, &mut y).unwrap();
         all.extend(x.map(f64::from));
     }
     let n = all.len() as f64;
@@ -166,7 +166,7 @@ fn four(value: f32) -> Splits {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_with_step_operator_and_layer() {
+fn a_run_without_an_applied_step_is_an_error_with_step_operator_and_layer() {
     let folder = tempfile::tempdir().unwrap();
     let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 64)?).then(Linear::new(64, 2)?));
     let error = |value: f32, name: &str| {
@@ -175,7 +175,9 @@ fn a_loss_that_is_not_finite_stops_with_step_operator_and_layer() {
     };
     let overflow = error(f32::MAX, "overflow");
     assert!(
-        overflow.contains("at step 0") && overflow.contains("matmul in 1") && overflow.contains("learning rate"),
+        overflow.contains("step 1 is the last of 2 in a row")
+            && overflow.contains("matmul in 1")
+            && overflow.contains("learning rate"),
         "{overflow}"
     );
     let invalid = error(f32::NAN, "nan");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Layer, Linear, Module, Visitor};
 use binade_tensor::Key;
-use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, Splits, Target, interrupt, train};
+use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train};
 
 /// Everything with state: batch norm, dropout.
 #[derive(Clone, Module)]
@@ -48,11 +48,11 @@ impl Data for Stopping {
     fn target(&self) -> Target {
         self.inner.target()
     }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
+    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             interrupt::request();
         }
-        self.inner.sample(index, key, input, target);
+        self.inner.sample(index, key, input, target)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_tensor::Key;
-use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, Splits, Target, interrupt, train};
+use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train};
 
 /// Asks for a stop when a sample of the given number is drawn.
 struct Stopping {
@@ -23,11 +23,11 @@ impl Data for Stopping {
     fn target(&self) -> Target {
         self.inner.target()
     }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) {
+    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             interrupt::request();
         }
-        self.inner.sample(index, key, input, target);
+        self.inner.sample(index, key, input, target)
     }
 }
 

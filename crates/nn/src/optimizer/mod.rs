@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use binade_autograd::{Gradients, LeafId, Owner};
 use binade_tensor::{Array, ArrayMut, Device, Grad, Slot, Update};
 
-use crate::clip::{clip_norm, clip_value, inverse, scalars};
+use crate::clip::{clip_norm, clip_value, grad_norm, inverse, scalars};
 use crate::{Error, Module, Param, Result};
 
 pub use ema::{Ema, EmaState};
@@ -58,6 +58,16 @@ impl Clone for Token {
     fn clone(&self) -> Token {
         Token::default()
     }
+}
+
+/// What a step did. A skipped step changed nothing: no parameter, no optimiser state, no running statistics.
+#[must_use = "a skipped step must not advance the schedule"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// The parameters were updated.
+    Applied,
+    /// A gradient was not finite; nothing was changed.
+    Skipped,
 }
 
 impl Optimizer {
@@ -199,15 +209,21 @@ impl Optimizer {
     }
 
     /// One update of every parameter that has a gradient and is not frozen, and of the buffers that waited for it (running statistics).
-    /// Gradients that carry a loss scale are divided by it as they are read.
+    /// Gradients that carry a loss scale are divided by it as they are read. One that is not finite skips the step: nothing changes.
     ///
     /// # Errors
     /// A gradient of another shape; a tensor in use; out of memory. Nothing is changed then.
-    pub fn step(&mut self, grads: &Gradients) -> Result<()> {
-        self.step_scaled(grads, 1.0)
+    pub fn step(&mut self, grads: &Gradients) -> Result<StepOutcome> {
+        let own = self.own(grads);
+        if !grad_norm(&own)?.is_finite() {
+            own.discard();
+            return Ok(StepOutcome::Skipped);
+        }
+        self.step_scaled(grads, 1.0)?;
+        Ok(StepOutcome::Applied)
     }
 
-    /// As [`Optimizer::step`], with every gradient multiplied by `factor` (what clipping takes) in f32 as it is read: no
+    /// As [`Optimizer::step`] for gradients that were checked, with every one multiplied by `factor` (what clipping takes) in f32 as it is read: no
     /// pass of its own for unscaling and clipping, and a 16-bit gradient is not rounded again.
     ///
     /// # Errors
