@@ -84,17 +84,19 @@ fn losses_of_several_operators_round_once() {
     }
     let alike = |v: &[Var]| labels(&v[0].narrow(1, 0, 1)?.squeeze(1)?);
     check("cosine_embedding", |v| v[0].cosine_embedding_loss(&v[1], &alike(v)?, 0.1, Reduction::None), pair);
-    check("gaussian_nll", |v| v[0].gaussian_nll_loss(&v[1].detach(), &v[1].square()?.detach(), 1e-6, mean), pair);
-    let counts = |v: &Var| &v.detach().abs()? + 1.5;
-    check("poisson_nll", |v| v[0].poisson_nll_loss(&counts(&v[1])?, true, true, 1e-8, mean), pair);
-    let probabilities = |v: &Var| v.detach().sigmoid();
+    check(
+        "gaussian_nll",
+        |v| v[0].gaussian_nll_loss(&v[1].detach(), &v[2], 1e-6, mean),
+        |d| [pair(d), vec![drawn(d, &[3, 8], 3, 2.0, 0.2)]].concat(),
+    );
+    let counted = |d| vec![drawn(d, &[4], 1, 0.2, 1.0), from(d, &[4], &[0.0, 1.0, 2.0, 5.0])];
+    check("poisson_nll", |v| v[0].poisson_nll_loss(&v[1].detach(), true, true, 1e-8, mean), counted);
     let weighted = |v: &[Var]| {
-        let (weight, positive) = (v[1].detach().abs()?, (&v[1].detach().abs()? + 0.5)?);
-        v[0].bce_with_logits(&probabilities(&v[1])?, Some(&weight), Some(&positive), mean)
+        let [t, weight, positive] = [1, 2, 3].map(|i| v[i].detach());
+        v[0].bce_with_logits(&t, Some(&weight), Some(&positive), mean)
     };
-    // Weights are made of the operands in f64 and in 16 bit, so only on numbers where that is exact.
-    let coarse = |d| vec![from(d, &[4], &[0.5, -1.25, 2.0, -0.75]), from(d, &[4], &[0.0, 0.0, 0.0, 0.0])];
-    check("bce_with_logits", weighted, coarse);
+    let rows: [&[f64]; 4] = [&[0.5, -1.25, 2.0, -0.75], &[1.0, 0.0, 0.5, 1.0], &[1.0, 2.0, 0.5, 3.0], &[2.0, 0.7, 1.5, 4.0]];
+    check("bce_with_logits", weighted, |d| rows.iter().map(|row| from(d, &[4], row)).collect());
     let sum = |v: &[Var]| v[0].kl_div(&v[1].detach(), false, KlReduction::BatchMean);
     check("kl_div", sum, |d| vec![drawn(d, &[4, 8], 1, -2.0, 0.5), from(d, &[4, 8], &[0.125; 32])]);
     let classes = Array::from_slice(&Device::cpu(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();

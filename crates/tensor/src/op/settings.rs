@@ -22,7 +22,7 @@ pub(super) fn check(op: &Op) -> Result<()> {
         unless(*loss != Loss::SmoothL1 || p >= 0.0, "beta", "at least 0", p)?;
         unless(*loss != Loss::PoissonNllRate || p >= 0.0, "eps", "at least 0", p)?;
     }
-    if let Op::Scalar { op: Binary::Celu, value, .. } = op {
+    if let Op::Scalar { op: Binary::Celu, value, reversed: false } = op {
         unless(*value != 0.0 && !value.is_nan(), "alpha", "a number other than 0", *value)?;
     }
     if let Op::Random { distribution: Distribution::Uniform { low, high }, .. } = op {

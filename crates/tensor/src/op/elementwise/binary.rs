@@ -133,7 +133,7 @@ fn left<L: Lanes>(a: L) -> L {
 #[inline(always)]
 fn over_square<L: Lanes>(y: L, a: L, b: L) -> L {
     let (square, zero) = (a.mul_add(a, b * b), L::splat(0.0));
-    L::select(square.eq(zero), zero, y / square)
+    L::select(square.eq(zero), zero, y / square.unless(square.eq(zero), 1.0))
 }
 
 /// The integer part of `a/b`. Without the remainder the quotient is an integer but for roundings; with it, it may round to the next one.
