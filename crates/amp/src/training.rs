@@ -4,7 +4,7 @@
 use binade_autograd::{Deferred, Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_value};
 use binade_tensor::cpu::awake;
-use binade_tensor::{Array, Class};
+use binade_tensor::{Array, Class, Key};
 
 use crate::blame::blame_again;
 use crate::{Blame, Error, GradScaler, LossScale, Policy, Result, StepOutcome};
@@ -148,7 +148,8 @@ pub struct Training {
     pub clip: Option<f64>,
     /// Averages of the parameters.
     pub ema: Option<Ema>,
-    /// Seed of randomness inside steps.
+    /// Seed of randomness inside steps. By default drawn where the `Training` is made, so that no two draw the same; set it to repeat a run
+    /// elsewhere.
     pub seed: u64,
     /// Whether a skipped step is run again to find the operator at fault.
     pub blame: bool,
@@ -167,6 +168,7 @@ impl Training {
     /// [`Error::Setting`].
     pub fn new(optimizer: Optimizer, policy: Policy, loss_scale: LossScale) -> Result<Training> {
         let scaler = GradScaler::new(loss_scale)?.with_recheck(true);
+        let [high, low, ..] = scope::next_key().stream("training").block(0);
         let (schedule, plateau, clip, ema) = (Schedule::Constant, None, None, None);
         Ok(Training {
             optimizer,
@@ -176,7 +178,7 @@ impl Training {
             plateau,
             clip,
             ema,
-            seed: 0,
+            seed: (high as u64) << 32 | low as u64,
             blame: true,
             iteration: 0,
             step: 0,
@@ -195,11 +197,18 @@ impl Training {
     /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows were skipped without a
     /// lower scale left to try; the closure or a kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
-        let result = awake(|| scope::with_key(self.seed, self.iteration, || self.try_step(&loss)));
+        let Key { seed, iteration, .. } = self.key();
+        let result = awake(|| scope::with_key(seed, iteration, || self.try_step(&loss)));
         if result.is_ok() {
             self.iteration += 1;
         }
         result
+    }
+
+    /// Where the random operators of the next step draw from: a stream of its own for each seed and iteration, beside those of initial values and
+    /// data.
+    pub fn key(&self) -> Key {
+        Key::new(self.seed, self.iteration).stream("step")
     }
 
     fn try_step<E: From<Error>>(&mut self, loss: &impl Fn() -> Result<Var, E>) -> Result<Step, E> {

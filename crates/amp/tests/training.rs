@@ -46,6 +46,7 @@ fn training(net: &Net, scale: LossScale) -> Training {
     training.clip = Some(1.0);
     training.schedule = Schedule::Exponential { gamma: 0.9 };
     training.ema = Some(Ema::new(net, 0.9).unwrap());
+    training.seed = 0;
     training
 }
 
@@ -261,7 +262,8 @@ fn a_fused_step_has_the_bits_of_separate_passes() {
             t.clip = max_norm;
             let step = t.step(|| fused.loss()).unwrap();
             assert_eq!(step.outcome, StepOutcome::Applied);
-            let norm = scope::with_key(s.seed, s.iteration, || {
+            let key = s.key();
+            let norm = scope::with_key(key.seed, key.iteration, || {
                 let loss = s.policy.run(|| separate.loss()).unwrap();
                 let mut grads = s.scaler.scale(&loss).unwrap().backward().unwrap();
                 s.scaler.unscale(&s.optimizer, &mut grads).unwrap();

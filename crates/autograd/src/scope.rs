@@ -2,6 +2,7 @@
 //! worker threads and recomputation run under the same one.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, DType, Key, Op, Storage};
@@ -115,8 +116,20 @@ impl Scope {
     }
 }
 
+/// The stream of a thread that sets none: each has its own. A thread's name, and how many of that name drew before, decide, so that
+/// named threads repeat their draws in whatever order they start.
+fn key_of_thread() -> Key {
+    static STARTED: Mutex<Option<HashMap<String, u64>>> = Mutex::new(None);
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = started.get_or_insert_default().entry(name.into()).or_default();
+    *count += 1;
+    Key::new(*count - 1, 0).stream(&format!("thread {name}"))
+}
+
 thread_local! {
-    static SCOPE: RefCell<Scope> = RefCell::new(Scope::default());
+    static SCOPE: RefCell<Scope> = RefCell::new(Scope { key: key_of_thread(), ..Scope::default() });
 }
 
 fn with<T>(f: impl FnOnce(&mut Scope) -> T) -> T {

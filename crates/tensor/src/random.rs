@@ -19,6 +19,16 @@ impl Key {
         Key { seed, iteration, op: 0 }
     }
 
+    /// The key of the same place in a stream of another purpose: what is drawn there has nothing to do with what is drawn here.
+    pub fn stream(self, purpose: &str) -> Key {
+        // Each step, and so the whole, is a bijection of the seed: seeds that differ stay different.
+        let name = |h: u64, b: u8| (h ^ b as u64).wrapping_mul(0x0000_0100_0000_01B3);
+        let mixed = purpose.bytes().fold(self.seed ^ 0xCBF2_9CE4_8422_2325, name);
+        let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Key { seed: mixed ^ mixed >> 31, ..self }
+    }
+
     /// The four words of block `block`: elements `4·block` to `4·block + 3`.
     #[inline]
     pub fn block(self, block: u32) -> [u32; 4] {

@@ -189,7 +189,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
     while at.epoch < config.epochs {
         let mut order = epoch_order(data.train.len(), config.seed, at.epoch)?;
         order.truncate(batches * config.batch_size);
-        let key = Some(Key::new(config.seed, at.epoch));
+        let key = Some(Key::new(config.seed, at.epoch).stream("data"));
         for samples in prefetch("training", data.train.clone(), order, config.batch_size, at.batch, key)? {
             let start = Instant::now();
             let batch = samples?.batch(&*data.train)?;
