@@ -132,6 +132,29 @@ pub struct Step {
 ///
 /// `iteration` always advances and keys randomness (and should key the data); `step` counts applied updates and keys the
 /// schedule.
+///
+/// Two optimisers, as of a GAN's networks, are two trainings: each steps its own parameters and running statistics, and has a scale of its own.
+/// The loss of one may run through the other's network, whose parameters it leaves alone:
+///
+/// ```
+/// use binade_amp::{LossScale, Policy, Result, Training};
+/// use binade_autograd::Var;
+/// use binade_nn::{Adam, Layer, Linear, Optimizer};
+/// # fn main() -> Result<()> {
+/// let (generator, critic) = (Linear::new(2, 4)?, Linear::new(4, 1)?);
+/// let (noise, real) = (Var::from_slice(&[0.3f32, -0.7], &[1, 2])?, Var::from_slice(&[1.0f32; 4], &[1, 4])?);
+/// let mut generating = Training::new(Optimizer::new(&generator, Adam::default())?, Policy::OFF, LossScale::Off)?;
+/// let mut judging = Training::new(Optimizer::new(&critic, Adam::default())?, Policy::OFF, LossScale::Off)?;
+/// let judged = judging.step(|| -> Result<Var> {
+///     let fake = generator.forward(&noise)?.detach();
+///     Ok(critic.forward(&fake)?.sub(&critic.forward(&real)?)?.mean(&[], false)?)
+/// })?;
+/// let made = generating.step(|| -> Result<Var> { Ok(critic.forward(&generator.forward(&noise)?)?.neg()?.mean(&[], false)?) })?;
+/// // The critic's gradients of the second loss have an owner, who did not step: nothing is lost by accident.
+/// assert!(judged.unclaimed.is_empty() && made.unclaimed.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Training {
     /// The optimiser.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binade_tensor::{Array, DType, Shape};
+use binade_tensor::{Array, Class, DType, Device, Element, Shape};
 
 use crate::node::{Hook, Kind, Leaf, LeafId, Node};
 use crate::saved::{Again, Saved};
@@ -23,6 +23,23 @@ impl Var {
     /// A tensor without gradient: data.
     pub fn constant(array: Array) -> Var {
         Var { array, node: None, again: None, place: None }
+    }
+
+    /// Numbers of the host in row-major order, without gradient, on the CPU.
+    ///
+    /// ```
+    /// use binade_autograd::Var;
+    /// let x = Var::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2])?;
+    /// let labels = Var::from_slice(&[0i64, 1], &[2])?;
+    /// # assert_eq!((x.shape().numel(), labels.shape().numel()), (4, 2));
+    /// # Ok::<(), binade_autograd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Another number of elements than the shape has.
+    pub fn from_slice<T: Element>(data: &[T], shape: &[usize]) -> Result<Var> {
+        let class = if T::DTYPE.is_float() { Class::Activations } else { Class::Indices };
+        Ok(Var::constant(Array::from_slice(&Device::cpu(), data, shape, class)?))
     }
 
     /// A leaf: backward returns its gradient.

@@ -30,6 +30,9 @@ pub struct Args {
     /// Images per step [default: 64 for digits, 128 else]
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     batch_size: Option<usize>,
+    /// Leave out the last batch of an epoch where it has fewer images than the others
+    #[arg(long)]
+    drop_last: bool,
     /// Peak learning rate of AdamW [default: 2e-3 for digits, 1e-3 else]
     #[arg(long, value_parser = above_zero, allow_hyphen_values = true)]
     lr: Option<f64>,
@@ -155,6 +158,7 @@ fn settings(args: &Args) -> Result<RunConfig> {
     let fit = &mut config.fit;
     fit.epochs = args.epochs.unwrap_or(fit.epochs);
     fit.batch_size = args.batch_size.unwrap_or(fit.batch_size);
+    fit.drop_last |= args.drop_last;
     fit.lr = args.lr.unwrap_or(fit.lr);
     fit.seed = args.seed.unwrap_or(fit.seed);
     if let (true, Some(folder)) = (config.resume, &config.out) {
