@@ -201,8 +201,13 @@ fn reduce(o: &mut Operands<'_>) -> Result<Op> {
 }
 
 fn scan(o: &mut Operands<'_>) -> Result<Op> {
+    let kind = o.draw.pick(&[Scan::Sum, Scan::Prod]);
+    if kind == Scan::Prod {
+        // What an infinity times a zero further on gives depends on the order of the factors.
+        o.range = Range::Finite;
+    }
     let (_, dim) = with_dim(o)?;
-    Ok(Op::Scan { kind: o.draw.pick(&[Scan::Sum, Scan::Prod]), dim, reverse: o.draw.flip() })
+    Ok(Op::Scan { kind, dim, reverse: o.draw.flip() })
 }
 
 fn gather(o: &mut Operands<'_>) -> Result<Op> {
@@ -227,9 +232,23 @@ fn sort(o: &mut Operands<'_>) -> Result<Op> {
     Ok(Op::Sort { dim, descending: o.draw.flip(), length })
 }
 
+/// Activations that are fused with other operators: their slopes are small, as the bounds of the fused ones assume. All functions, fused, are
+/// compared with their definition by tests of the registry.
+const ACTIVATIONS: [Unary; 9] = [
+    Unary::Relu,
+    Unary::Gelu,
+    Unary::GeluTanh,
+    Unary::Silu,
+    Unary::Mish,
+    Unary::Tanh,
+    Unary::Sigmoid,
+    Unary::Hardswish,
+    Unary::Softsign,
+];
+
 /// An activation as a contraction's epilogue.
 fn epilogue(o: &mut Operands<'_>) -> Epilogue {
-    let act = o.draw.one_in(3).then(|| o.draw.pick(Unary::ALL));
+    let act = o.draw.one_in(3).then(|| o.draw.pick(&ACTIVATIONS));
     Epilogue { bias: o.draw.one_in(3), act }
 }
 
@@ -321,6 +340,9 @@ fn conv_transpose2d(o: &mut Operands<'_>) -> Result<Op> {
 fn pool(o: &mut Operands<'_>) -> Result<Op> {
     let (conv, kernel, size) = geometry(o, 1);
     let kind = o.draw.pick(&[PoolKind::Max, PoolKind::Avg]);
+    if kind == PoolKind::Avg {
+        o.range = Range::Products;
+    }
     let channels = o.draw.extent(40);
     let batch = o.draw.pick(&[0, 1, 2]);
     o.any(&[batch, channels, size[0], size[1]])?;
@@ -366,7 +388,7 @@ fn norm(o: &mut Operands<'_>) -> Result<Op> {
     } else {
         o.draw.pick(&[NormKind::Layer { dims: trailing }, NormKind::Rms { dims: trailing }])
     };
-    let act = o.draw.one_in(3).then(|| o.draw.pick(Unary::ALL));
+    let act = o.draw.one_in(3).then(|| o.draw.pick(&ACTIVATIONS));
     let norm = Norm { kind, eps: o.draw.pick(&[1e-5, 1e-6, 1e-12]), affine: o.draw.flip(), act };
     let weights = match kind {
         NormKind::Layer { dims: n } | NormKind::Rms { dims: n } => dims[dims.len() - n..].to_vec(),
@@ -405,7 +427,10 @@ fn losses(o: &mut Operands<'_>) -> Result<Op> {
 }
 
 fn attention(o: &mut Operands<'_>) -> Result<Op> {
-    o.range = Range::Products;
+    let dropout = o.draw.pick(&[0.0, 0.0, 0.0, 0.2]);
+    // Whether a weight that was dropped meets its value is the kernel's own affair.
+    o.range = if dropout > 0.0 { Range::Finite } else { Range::Products };
+    o.mixed = false;
     let heads = o.draw.pick(&[vec![], vec![2], vec![1, 2], vec![2, 4], vec![1, 1]].each_ref()).clone();
     let [t, s] = [o.draw.extent(140), o.draw.extent(140)];
     let room = 200_000 / (t * s * heads.iter().product::<usize>()).max(1);
@@ -430,7 +455,7 @@ fn attention(o: &mut Operands<'_>) -> Result<Op> {
         causal: o.draw.one_in(3),
         scale: o.draw.one_in(4).then_some(0.3),
         mask,
-        dropout: o.draw.pick(&[0.0, 0.0, 0.0, 0.2]),
+        dropout,
         key: o.draw.key(),
     }))
 }

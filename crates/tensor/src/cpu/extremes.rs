@@ -25,7 +25,7 @@ pub(super) const fn has_extreme_slopes(row: Unary) -> bool {
 
 /// Whether a binary row's derivatives have quotients, powers or squares of its operands.
 pub(super) const fn has_extreme_partials(row: Binary) -> bool {
-    matches!(row, Binary::Div | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
+    matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
 }
 
 /// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to do if f64 is what kernels

@@ -27,7 +27,8 @@ pub enum Bound {
 /// Computed in f64 throughout and rounded once.
 fn in_f64(ins: &[&Array]) -> Bound {
     match ins.iter().find(|a| a.dtype() == crate::DType::F64) {
-        Some(x) => Bound::Scale(x.numel() as f64),
+        // Each term a power, the root another.
+        Some(x) => Bound::Scale(x.numel() as f64 + 8.0),
         None => Bound::Ulps(0.5),
     }
 }

@@ -255,7 +255,8 @@ pub(super) fn ternary(row: Ternary, x: f64, a: f64, b: f64, v: f64) -> f64 {
     match row {
         Ternary::Addcmul => x + v * a * b,
         Ternary::Addcdiv => x + v * a / b,
-        Ternary::Lerp => x * (1.0 - b) + a * b,
+        Ternary::Lerp if b.abs() < 0.5 => x + b * (a - x),
+        Ternary::Lerp => a - (a - x) * (1.0 - b),
     }
 }
 
