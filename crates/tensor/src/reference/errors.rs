@@ -371,12 +371,20 @@ fn attention_gradient(attention: &Attention, joined: bool, x: &[Dense], u: f64) 
         let lse = (x[5].v[row] - exact[1].v[row]).abs() + u * (weights.scores.v[flat] - exact[1].v[row]).abs();
         let relative = weights.off.v[flat] + lse;
         let ds = p * (dp - delta).abs() * scale;
-        let off =
-            p * scale * ((dp - delta).abs() * (relative + 4.0 * u) + small * (size * drop + delta_size) + saved) + TILES_FLUSH;
+        // A weight below the normal range is off by as much as the smallest number.
+        let vanishing = f32::from_bits(1) as f64 * (dp - delta).abs() * scale;
+        let off = vanishing
+            + p * scale * ((dp - delta).abs() * (relative + 4.0 * u) + small * (size * drop + delta_size) + saved)
+            + TILES_FLUSH;
         dq.add_row(&query, off + keys * ds, magnitude(&k.along(&key, r - 1).collect::<Vec<_>>()).into_iter());
         dk.add_row(&key, off + queries * ds, magnitude(&q.along(&query, r - 1).collect::<Vec<_>>()).into_iter());
         let weight = p * drop * (relative + queries) + TILES_FLUSH;
         dv.add_row(&key, weight, magnitude(&g.along(&query, r - 1).collect::<Vec<_>>()).into_iter());
     }
+    // Each term may lie below the normal range, where rounding it costs half the smallest number.
+    let terms = |n: usize| n as f64 * f32::from_bits(1) as f64 / 2.0;
+    let heads = (g.v.len() / (g.shape[r - 1] * g.shape[r - 2]).max(1)).max(1);
+    dq.v.iter_mut().for_each(|v| *v += terms(k.shape[r - 2]));
+    dk.v.iter_mut().chain(&mut dv.v).for_each(|v| *v += terms(q.shape[r - 2] * heads));
     if joined { vec![[dq.v, dk.v, dv.v].concat()] } else { vec![dq.v, dk.v, dv.v] }
 }

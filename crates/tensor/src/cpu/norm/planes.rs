@@ -57,6 +57,17 @@ impl PerChannel for Backward {
     }
 }
 
+/// `g·k₀`: of given statistics, where x has no part in the gradient, though it be infinite.
+#[derive(Clone, Copy)]
+struct Scaled;
+
+impl PerChannel for Scaled {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, _x: L, k: [L; 4]) -> L {
+        g * k[0]
+    }
+}
+
 /// Number of elements, mean, and sum of squared distances from it.
 #[derive(Clone, Copy, Default)]
 struct Moments {
@@ -329,7 +340,7 @@ fn backward_from<C: Channelwise, R: Read<C>>(
         }
     }
     // dx = (g·w − mean(g·w) − x̂·mean(g·w·x̂))·rstd, x̂ = (x − mean)·rstd
-    let n = if fixed { f64::INFINITY } else { (p.samples * p.pixels * p.channels) as f64 / mean.len() as f64 };
+    let n = (p.samples * p.pixels * p.channels) as f64 / mean.len() as f64;
     let grouped: Vec<[f64; 2]> = (0..mean.len())
         .map(|i| {
             let first = i / groups * p.channels + i % groups * per_group;
@@ -340,11 +351,15 @@ fn backward_from<C: Channelwise, R: Read<C>>(
     let coefficients = |sample: usize, c: usize| {
         let i = sample * groups + c / per_group;
         let r = rstd[i].as_f64();
-        let zero = |v: f64| if fixed { 0.0 } else { v };
-        let (slope, shift) = (zero(grouped[i][1] / n * r * r * r), zero(grouped[i][0] / n * r));
+        let (slope, shift) = (grouped[i][1] / n * r * r * r, grouped[i][0] / n * r);
         [rstd[i] * w[c], mean[i], C::from_f64(-slope), C::from_f64(-shift)]
     };
-    p.apply(isa, pool, Backward, from, &OfChannel { per_sample: samples > 1, f: &coefficients }, None, &mut outs[0]);
+    let k = OfChannel { per_sample: samples > 1, f: &coefficients };
+    if fixed {
+        p.apply(isa, pool, Scaled, from, &k, None, &mut outs[0]);
+    } else {
+        p.apply(isa, pool, Backward, from, &k, None, &mut outs[0]);
+    }
     if norm.affine {
         let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
         for (at, [sum, product]) in sums.iter().enumerate() {
