@@ -17,7 +17,7 @@ pub use exceptions::Exception;
 use exceptions::Met;
 use rule::Rule;
 
-/// A table from operators to numeric classes. Operators state a fact about themselves ([`Op::numerics`], which are PyTorch's CUDA
+/// A table from operators to numeric classes. Operators state a fact about themselves ([`Op::numerics`](binade_tensor::Op::numerics), which are PyTorch's CUDA
 /// lists); other systems judge some of them differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
