@@ -70,8 +70,8 @@ pub struct Blame {
     pub counts: [usize; 3],
     /// The operands.
     pub operands: Vec<Operand>,
-    /// A power of two times the present scale at which all gradients are finite: the largest at which no operator's result overflows, from the
-    /// magnitudes at a lower one. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is looked for: the loss itself is not finite, the operator
+    /// A power of two times the present scale at which all gradients are finite: half of it if that fits, else the largest at which no operator's
+    /// result overflows, from the magnitudes at a lower one. Results that a mask drops count there: a larger scale may fit too. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is looked for: the loss itself is not finite, the operator
     /// is one of the forward pass, or scaling is off.
     pub fitting_scale: Option<f64>,
 }
@@ -272,7 +272,7 @@ fn backward(loss: Var, scale: Option<f64>) -> Result<Run> {
 /// How far below the scale a lower one is tried. What overflows f16 may be small 2⁻⁴⁰ below, and its predecessors 0: the first look is nearer.
 const PROBES: [i32; 2] = [-20, -40];
 
-/// The largest scale below `scale` at which all gradients are finite. Gradients are linear in the scale: the magnitudes of one run at a low scale
+/// A scale below `scale` at which all gradients are finite, as [`Blame::fitting_scale`] says. Gradients are linear in the scale: the magnitudes of one run at a low scale
 /// tell at which one the first of them overflows. Two runs at most.
 fn fitting_scale<E: From<crate::Error>>(
     scale: f64,
@@ -298,10 +298,17 @@ fn fitting_scale<E: From<crate::Error>>(
             continue;
         }
         let room = *room.lock().unwrap_or_else(|e| e.into_inner());
-        let fits = (low * 2f64.powf(room.log2().floor())).clamp(low, scale / 2.0);
-        // The last run allowed is either the second look or the proof.
-        let proven = probe != probes[0] || gradients(Some(fits), loss)? == Run::Finite;
-        return Ok(Some(if proven { fits } else { low }));
+        let half = scale / 2.0;
+        let fits = (low * 2f64.powf(room.log2().floor())).clamp(low, half);
+        if probe != probes[0] {
+            return Ok(Some(fits));
+        }
+        // The last run allowed. Magnitudes of gradients that a mask drops count too, so that `fits` may be small: half the scale fits most often.
+        return Ok(Some(match gradients(Some(half), loss)? {
+            Run::Finite => half,
+            Run::LossNotFinite | Run::ProductNotFinite | Run::GradientNotFinite if fits < half => fits,
+            Run::LossNotFinite | Run::ProductNotFinite | Run::GradientNotFinite => low,
+        }));
     }
     Ok(None)
 }
