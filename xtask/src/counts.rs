@@ -1,5 +1,5 @@
-//! `cargo xtask counts [--bless]`: instructions of hot kernels, counted by callgrind, against those of `counts.txt`. Unlike times they do
-//! not depend on what else the machine does.
+//! `cargo xtask counts [--bless]`: instructions of hot kernels, counted by callgrind, against those of `counts.txt`.
+//! Unlike times they do not depend on what else the machine does.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,11 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     if good {
         return Ok(());
     }
-    let other =
-        if text.contains(&compiler) { String::new() } else { format!("; counted with {compiler}, not the compiler of the file") };
+    let other = if text.contains(&compiler) {
+        String::new()
+    } else {
+        format!("; counted with {compiler}, not the compiler of the file")
+    };
     Err(format!(
         "instruction counts changed by more than {} %{other}. If so intended: cargo xtask counts --bless",
         100.0 * TOLERANCE
@@ -151,9 +154,12 @@ mod tests {
     fn changes_beyond_the_tolerance_and_missing_kernels_fail() {
         let known = counts(&[("a", 1000), ("b", 1000)]);
         assert!(compare(&known, &counts(&[("a", 1029), ("b", 971)])).1);
-        for found in
-            [&[("a", 1031), ("b", 1000)][..], &[("a", 1000), ("b", 969)], &[("a", 1000)], &[("a", 1000), ("b", 1000), ("c", 1)]]
-        {
+        for found in [
+            &[("a", 1031), ("b", 1000)][..],
+            &[("a", 1000), ("b", 969)],
+            &[("a", 1000)],
+            &[("a", 1000), ("b", 1000), ("c", 1)],
+        ] {
             assert!(!compare(&known, &counts(found)).1, "{found:?}");
         }
     }

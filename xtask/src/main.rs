@@ -1,5 +1,5 @@
-//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` and `cargo xtask mutants` are
-//! commands of their own.
+//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` and
+//! `cargo xtask mutants` are commands of their own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -51,7 +51,8 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// This process becomes cargo, and cargo becomes `binade`: signals reach the program that saves its state, and its exit code is ours.
+/// This process becomes cargo, and cargo becomes `binade`: signals reach the program that saves its state, and its exit
+/// code is ours.
 #[cfg(unix)]
 fn run(mut command: Command) -> ExitCode {
     let error = std::os::unix::process::CommandExt::exec(&mut command);

@@ -1,6 +1,7 @@
-//! `cargo xtask mutants [ARGS]`: mutation testing of the code that decides how training goes. `.cargo/mutants.toml` names the files, the
-//! packages whose tests must notice, and the changes that are known to change nothing, each with its reason. Takes hours: a part of it is
-//! `cargo xtask mutants --shard 1/20`, one file `--file 'crates/amp/src/scaler.rs'`.
+//! `cargo xtask mutants [ARGS]`: mutation testing of the code that decides how training goes. `.cargo/mutants.toml`
+//! names the files, the packages whose tests must notice, and the changes that are known to change nothing, each with
+//! its reason. Takes hours: a part of it is `cargo xtask mutants --shard 1/20`, one file `--file
+//! 'crates/amp/src/scaler.rs'`.
 
 use std::ffi::OsString;
 use std::path::Path;

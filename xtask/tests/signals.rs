@@ -48,9 +48,13 @@ fn the_help_names_the_commands_of_xtask_itself() {
         let out = Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).env("CARGO", "/bin/echo").output().unwrap();
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let program = printed.lines().last().unwrap();
-        assert!(printed.contains("counts [--bless]") && program.starts_with("run ") && program.contains("binade"), "{printed}");
+        assert!(
+            printed.contains("counts [--bless]") && program.starts_with("run ") && program.contains("binade"),
+            "{printed}"
+        );
     }
-    let out = Command::new(env!("CARGO_BIN_EXE_xtask")).args(["train", "--help"]).env("CARGO", "/bin/echo").output().unwrap();
+    let out =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["train", "--help"]).env("CARGO", "/bin/echo").output().unwrap();
     assert!(!String::from_utf8_lossy(&out.stdout).contains("counts"));
 }
 

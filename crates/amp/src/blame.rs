@@ -70,9 +70,10 @@ pub struct Blame {
     pub counts: [usize; 3],
     /// The operands.
     pub operands: Vec<Operand>,
-    /// A power of two times the present scale at which all gradients are finite: half of it if that fits, else the largest at which no operator's
-    /// result overflows, from the magnitudes at a lower one. Results that a mask drops count there: a larger scale may fit too. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is looked for: the loss itself is not finite, the operator
-    /// is one of the forward pass, or scaling is off.
+    /// A power of two times the present scale at which all gradients are finite: half of it if that fits, else the
+    /// largest at which no operator's result overflows, from the magnitudes at a lower one. Results that a mask drops
+    /// count there: a larger scale may fit too. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is
+    /// looked for: the loss itself is not finite, the operator is one of the forward pass, or scaling is off.
     pub fitting_scale: Option<f64>,
 }
 
@@ -125,7 +126,10 @@ fn largest(array: &Array) -> f64 {
 
 fn finite(array: &Array) -> bool {
     // A sum shows every infinity and NaN; only a sum of large finite numbers needs the closer look.
-    !array.dtype().is_float() || array.numel() == 0 || reduced(array, Reduce::Sum).is_finite() || largest(array).is_finite()
+    !array.dtype().is_float()
+        || array.numel() == 0
+        || reduced(array, Reduce::Sum).is_finite()
+        || largest(array).is_finite()
 }
 
 impl Search {
@@ -194,9 +198,9 @@ fn finite_in_f32(event: &Event<'_>) -> bool {
     binade_tensor::run(event.op, event.ins, device, DType::F32, Class::Workspace).is_ok_and(|outs| finite(&outs[0]))
 }
 
-/// Runs a step again, the loss and its gradients at `scale`, and names the operator that made the first value that is not finite; `None`
-/// if all are finite. The closure must do what the step did: under the same key and policy, from the same weights. It runs once, and up to twice
-/// more to find the scale that fits.
+/// Runs a step again, the loss and its gradients at `scale`, and names the operator that made the first value that is
+/// not finite; `None` if all are finite. The closure must do what the step did: under the same key and policy, from the
+/// same weights. It runs once, and up to twice more to find the scale that fits.
 ///
 /// Infinities that an operator absorbs (masked scores in a softmax) are no fault.
 ///
@@ -206,8 +210,8 @@ pub fn blame<E: From<crate::Error>>(scale: f64, loss: impl Fn() -> Result<Var, E
     blame_again(Some(scale), None, &loss)
 }
 
-/// As [`blame`]; without a scale as a step without scaling is. `before` is the blame of the step before, if that was skipped as well: if it is the
-/// same operator's once more, so is the scale that fits, and nothing is looked for again.
+/// As [`blame`]; without a scale as a step without scaling is. `before` is the blame of the step before, if that was
+/// skipped as well: if it is the same operator's once more, so is the scale that fits, and nothing is looked for again.
 pub(crate) fn blame_again<E: From<crate::Error>>(
     scale: Option<f64>,
     before: Option<&Blame>,
@@ -269,11 +273,12 @@ fn backward(loss: Var, scale: Option<f64>) -> Result<Run> {
     Ok(if grads.iter().all(|(_, g)| finite(g)) { Run::Finite } else { Run::GradientNotFinite })
 }
 
-/// How far below the scale a lower one is tried. What overflows f16 may be small 2⁻⁴⁰ below, and its predecessors 0: the first look is nearer.
+/// How far below the scale a lower one is tried. What overflows f16 may be small 2⁻⁴⁰ below, and its predecessors 0:
+/// the first look is nearer.
 const PROBES: [i32; 2] = [-20, -40];
 
-/// A scale below `scale` at which all gradients are finite, as [`Blame::fitting_scale`] says. Gradients are linear in the scale: the magnitudes of one run at a low scale
-/// tell at which one the first of them overflows. Two runs at most.
+/// A scale below `scale` at which all gradients are finite, as [`Blame::fitting_scale`] says. Gradients are linear in
+/// the scale: the magnitudes of one run at a low scale tell at which one the first of them overflows. Two runs at most.
 fn fitting_scale<E: From<crate::Error>>(
     scale: f64,
     origin: Origin,
@@ -303,7 +308,8 @@ fn fitting_scale<E: From<crate::Error>>(
         if probe != probes[0] {
             return Ok(Some(fits));
         }
-        // The last run allowed. Magnitudes of gradients that a mask drops count too, so that `fits` may be small: half the scale fits most often.
+        // The last run allowed. Magnitudes of gradients that a mask drops count too, so that `fits` may be small: half
+        // the scale fits most often.
         return Ok(Some(match gradients(Some(half), loss)? {
             Run::Finite => half,
             Run::LossNotFinite | Run::ProductNotFinite | Run::GradientNotFinite if fits < half => fits,

@@ -34,7 +34,8 @@ impl Census {
     }
 }
 
-/// Runs a step, forward and backward, under a policy and counts. Nothing is changed: running statistics that wait are discarded.
+/// Runs a step, forward and backward, under a policy and counts. Nothing is changed: running statistics that wait are
+/// discarded.
 ///
 /// # Errors
 /// The closure fails.
@@ -55,8 +56,10 @@ pub fn census<E: From<crate::Error>>(policy: &Policy, loss: impl Fn() -> Result<
             op => {
                 let by = census.operators.entry(op.name().into()).or_default();
                 *by.entry(out.dtype().to_string()).or_default() += 1;
-                let product = matches!(op, Op::MatMul(_) | Op::MatMulOf { .. } | Op::Backward(Backward::MatMulOf { .. }));
-                let contraction = product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_));
+                let product =
+                    matches!(op, Op::MatMul(_) | Op::MatMulOf { .. } | Op::Backward(Backward::MatMulOf { .. }));
+                let contraction =
+                    product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_));
                 // A 16-bit operand with an f32 result is accumulation, not a wide product.
                 let wide = event.ins.iter().take(2).any(|a| a.dtype() == DType::F32);
                 if contraction && wide && low.is_some() {

@@ -1,4 +1,5 @@
-//! [`Fault`]: a value planted into an operator's result, to test that a model's training survives it and that the blame is right.
+//! [`Fault`]: a value planted into an operator's result, to test that a model's training survives it and that the blame
+//! is right.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,8 @@ impl Fault {
         Fault(Arc::new(Inner { at, value, count: AtomicUsize::new(0), hit: Mutex::new(None) }))
     }
 
-    /// Starts counting operators anew: call it where a step begins, so that a step that is run again has the same fault.
+    /// Starts counting operators anew: call it where a step begins, so that a step that is run again has the same
+    /// fault.
     pub fn restart(&self) {
         self.0.count.store(0, Ordering::Relaxed);
     }
@@ -57,7 +59,11 @@ impl Inner {
         let out = &event.outs[0];
         // Views share the memory of what they view; integers hold no infinity.
         let shared = event.ins.iter().any(|a| a.storage().id() == out.storage().id());
-        if shared || !out.dtype().is_float() || out.numel() == 0 || self.count.fetch_add(1, Ordering::Relaxed) != self.at {
+        if shared
+            || !out.dtype().is_float()
+            || out.numel() == 0
+            || self.count.fetch_add(1, Ordering::Relaxed) != self.at
+        {
             return;
         }
         let planted = out.to_f64_vec().and_then(|mut values| {

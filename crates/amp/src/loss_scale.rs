@@ -17,7 +17,8 @@ pub enum LossScale {
     Dynamic(Dynamic),
 }
 
-/// Settings of a dynamic scale. The defaults are PyTorch's; the constructors of [`LossScale`] give those of other systems.
+/// Settings of a dynamic scale. The defaults are PyTorch's; the constructors of [`LossScale`] give those of other
+/// systems.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dynamic {
@@ -68,8 +69,8 @@ impl Default for Dynamic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refill {
-    /// Only when the scale grows: bad steps need not follow each other, and after one backoff each further one backs off
-    /// (Megatron-LM, DeepSpeed).
+    /// Only when the scale grows: bad steps need not follow each other, and after one backoff each further one backs
+    /// off (Megatron-LM, DeepSpeed).
     Growth,
     /// At every good step (DeepSpeed with `consecutive_hysteresis`).
     GoodStep,
@@ -88,7 +89,8 @@ impl LossScale {
         LossScale::Dynamic(Dynamic { max_scale: (1u32 << 24) as f64, ..Dynamic::default() })
     }
 
-    /// Megatron-LM: from 2³², interval 1000, at least 1, the second bad step backs off. Unlike there, the scale stays finite.
+    /// Megatron-LM: from 2³², interval 1000, at least 1, the second bad step backs off. Unlike there, the scale stays
+    /// finite.
     pub fn megatron() -> LossScale {
         LossScale::Dynamic(Dynamic {
             init_scale: 2f64.powi(32),
@@ -99,9 +101,9 @@ impl LossScale {
         })
     }
 
-    /// DeepSpeed's DynamicLossScaler with the hysteresis of its configuration: as Megatron-LM, but the first growth after a bad step takes
-    /// 1001 good steps, and a bad step at the minimum that would back off ends the run. The copy in its fused optimiser has a hysteresis of 1
-    /// and never ends the run.
+    /// DeepSpeed's DynamicLossScaler with the hysteresis of its configuration: as Megatron-LM, but the first growth
+    /// after a bad step takes 1001 good steps, and a bad step at the minimum that would back off ends the run. The copy
+    /// in its fused optimiser has a hysteresis of 1 and never ends the run.
     pub fn deepspeed() -> LossScale {
         LossScale::Dynamic(Dynamic {
             init_scale: 2f64.powi(32),
@@ -145,10 +147,11 @@ impl LossScale {
     /// The state before the first step.
     ///
     /// # Errors
-    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not a normal f32 above 0
-    /// or not between the smallest and the largest, an interval or hysteresis of 0.
+    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not a normal
+    /// f32 above 0 or not between the smallest and the largest, an interval or hysteresis of 0.
     pub fn start(&self) -> Result<ScalerState> {
-        let check = |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };
+        let check =
+            |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };
         let (scale, hysteresis) = match *self {
             LossScale::Off => (1.0, 0),
             LossScale::Static(scale) => (scale, 0),
@@ -174,8 +177,8 @@ impl LossScale {
 
     /// The state after a step. A pure function: the whole automaton.
     ///
-    /// Products are made in f64 and rounded to f32, as PyTorch does. The scale never becomes 0, whose inverse is infinite, nor
-    /// infinite: below the smallest normal f32 it stays.
+    /// Products are made in f64 and rounded to f32, as PyTorch does. The scale never becomes 0, whose inverse is
+    /// infinite, nor infinite: below the smallest normal f32 it stays.
     #[must_use]
     pub fn next(&self, state: ScalerState, found_inf: bool) -> ScalerState {
         let LossScale::Dynamic(d) = *self else {
@@ -209,8 +212,8 @@ impl LossScale {
         next
     }
 
-    /// Bad steps in a row that are skipped without a lower scale left to try, before [`Error::Stalled`]: 20 unless the dynamic scale says
-    /// otherwise.
+    /// Bad steps in a row that are skipped without a lower scale left to try, before [`Error::Stalled`]: 20 unless the
+    /// dynamic scale says otherwise.
     pub fn patience(&self) -> u32 {
         match self {
             LossScale::Off | LossScale::Static(_) => PATIENCE,
@@ -302,7 +305,9 @@ mod tests {
 
     #[test]
     fn bad_steps_without_a_lower_scale_are_counted_until_a_good_one() {
-        for config in [LossScale::Off, LossScale::Static(8.0), LossScale::Dynamic(dynamic(2f64.powi(-126), 2.0, 0.5, 100))] {
+        for config in
+            [LossScale::Off, LossScale::Static(8.0), LossScale::Dynamic(dynamic(2f64.powi(-126), 2.0, 0.5, 100))]
+        {
             let states = run(config, &[true, true, false, true]);
             let seen: Vec<_> = states.iter().map(|s| s.in_vain).collect();
             // 2⁻¹²⁶ is the smallest scale there is.
@@ -343,8 +348,8 @@ mod tests {
         (scale, good)
     }
 
-    /// Every preset, intervals 1 to 3, hysteresis 1 to 3, every way to refill, all sequences of outcomes up to length 12. All
-    /// prefixes of a sequence are checked with it, so only the longest are enumerated.
+    /// Every preset, intervals 1 to 3, hysteresis 1 to 3, every way to refill, all sequences of outcomes up to length
+    /// 12. All prefixes of a sequence are checked with it, so only the longest are enumerated.
     #[test]
     fn all_sequences_up_to_length_12_agree_with_a_second_automaton() {
         let presets = LossScale::presets().map(|(name, preset)| match preset {
@@ -363,7 +368,11 @@ mod tests {
                         let states = run(LossScale::Dynamic(d), &outcomes);
                         let (scale, tracker) = from_history(d, &outcomes);
                         let last = states[11];
-                        assert_eq!((last.scale as f64, last.growth_tracker), (scale, tracker), "{name} {d:?} {outcomes:?}");
+                        assert_eq!(
+                            (last.scale as f64, last.growth_tracker),
+                            (scale, tracker),
+                            "{name} {d:?} {outcomes:?}"
+                        );
                         // Shorter ones are prefixes of those that end in good steps.
                         if let Some(n) = outcomes.iter().rposition(|&bad| bad).filter(|n| n % 3 == 0) {
                             let (scale, tracker) = from_history(d, &outcomes[..=n]);
@@ -404,7 +413,10 @@ mod tests {
         // The inverse of 1e-42 is no f32.
         for scale in [0.0, -4.0, 1e-42, 1e39, f64::INFINITY, f64::NAN] {
             assert!(matches!(LossScale::Static(scale).start(), Err(Error::Setting { .. })), "{scale}");
-            assert!(LossScale::Dynamic(Dynamic { init_scale: scale, min_scale: 0.0, ..base }).start().is_err(), "{scale}");
+            assert!(
+                LossScale::Dynamic(Dynamic { init_scale: scale, min_scale: 0.0, ..base }).start().is_err(),
+                "{scale}"
+            );
         }
     }
 }

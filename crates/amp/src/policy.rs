@@ -17,18 +17,20 @@ pub use exceptions::Exception;
 use exceptions::Met;
 use rule::Rule;
 
-/// A table from operators to numeric classes. Operators state a fact about themselves ([`Op::numerics`](binade_tensor::Op::numerics), which are PyTorch's CUDA
-/// lists); other systems judge some of them differently.
+/// A table from operators to numeric classes. Operators state a fact about themselves
+/// ([`Op::numerics`](binade_tensor::Op::numerics), which are PyTorch's CUDA lists); other systems judge some of them
+/// differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Table {
     /// PyTorch 2.15, CUDA lists, for every device.
     #[default]
     Torch,
-    /// PyTorch's CPU lists: norms, softmax, sums, exp and pow keep the dtype of their inputs; cat promotes; binary cross-entropy
-    /// runs in f32.
+    /// PyTorch's CPU lists: norms, softmax, sums, exp and pow keep the dtype of their inputs; cat promotes; binary
+    /// cross-entropy runs in f32.
     TorchCpu,
-    /// Paddle's O1: convolutions, matmul and einsum in 16 bit; a black list in f32 (for f16 only); the rest follows its inputs.
+    /// Paddle's O1: convolutions, matmul and einsum in 16 bit; a black list in f32 (for f16 only); the rest follows its
+    /// inputs.
     PaddleO1,
     /// Paddle's O2: everything in 16 bit but the black list.
     PaddleO2,
@@ -124,8 +126,8 @@ impl Policy {
         low_residual: false,
     };
 
-    /// PyTorch's autocast with its CUDA lists (2.15), for every device. A dtype that is not a 16-bit float disables autocasting,
-    /// as in PyTorch, where that is a warning.
+    /// PyTorch's autocast with its CUDA lists (2.15), for every device. A dtype that is not a 16-bit float disables
+    /// autocasting, as in PyTorch, where that is a warning.
     pub fn autocast(dtype: DType) -> Policy {
         Policy { compute: dtype.is_half().then_some(dtype), ..Policy::OFF }
     }
@@ -141,8 +143,8 @@ impl Policy {
         Policy::autocast(dtype).with_table(Table::TorchCpu)
     }
 
-    /// NVIDIA apex' optimisation levels 0 to 3: f32; autocast; an f16 model with f32 batch norm, result and master weights; f16 throughout.
-    /// Models for levels 2 and 3 are made with [`Policy::build`].
+    /// NVIDIA apex' optimisation levels 0 to 3: f32; autocast; an f16 model with f32 batch norm, result and master
+    /// weights; f16 throughout. Models for levels 2 and 3 are made with [`Policy::build`].
     ///
     /// # Errors
     /// [`Error::Policy`] for another level.
@@ -160,17 +162,18 @@ impl Policy {
         }
     }
 
-    /// With an exception for the operators and layers that match two globs; a later exception wins over an earlier one. What a layer holds is part of
-    /// it: `blocks.3` is the whole block.
+    /// With an exception for the operators and layers that match two globs; a later exception wins over an earlier one.
+    /// What a layer holds is part of it: `blocks.3` is the whole block.
     ///
-    /// Layers are known by the names of their parameters, which a model's parameters have once an optimiser, a state dict or a list of parameters was
-    /// made of it, else after [`assign_names`](binade_nn::Module::assign_names); without names its operators are refused. An operator without parameter
-    /// belongs to the layer that runs it where that says so ([`within`](binade_nn::Module::within), as the layers of this library do). A
-    /// tied parameter's operators match under each of its names.
+    /// Layers are known by the names of their parameters, which a model's parameters have once an optimiser, a state
+    /// dict or a list of parameters was made of it, else after [`assign_names`](binade_nn::Module::assign_names);
+    /// without names its operators are refused. An operator without parameter belongs to the layer that runs it where
+    /// that says so ([`within`](binade_nn::Module::within), as the layers of this library do). A tied parameter's
+    /// operators match under each of its names.
     ///
     /// # Errors
-    /// [`Error::Policy`]: a malformed glob, or one that no operator matches. A layer that no model has is an error of [`crate::Training::step`] and
-    /// of [`Policy::check_layers`].
+    /// [`Error::Policy`]: a malformed glob, or one that no operator matches. A layer that no model has is an error of
+    /// [`crate::Training::step`] and of [`Policy::check_layers`].
     pub fn except(self, op: &str, layer: &str, class: Class) -> Result<Policy> {
         exceptions::check(op, layer)?;
         Ok(self.excepting(op, layer, class))
@@ -190,8 +193,8 @@ impl Policy {
         Policy { met: Met::fresh(), ..self }
     }
 
-    /// Fails if an exception names a layer that no model has whose layers ran under this policy or a clone of it: after the first regions, a
-    /// mistyped name. [`crate::Training`] asks at each step.
+    /// Fails if an exception names a layer that no model has whose layers ran under this policy or a clone of it: after
+    /// the first regions, a mistyped name. [`crate::Training`] asks at each step.
     ///
     /// # Errors
     /// [`Error::Policy`], with the layer meant if one is similar.
@@ -205,9 +208,9 @@ impl Policy {
         Policy { wgrad_f32: true, ..self }
     }
 
-    /// With a sum of an f32 and a 16-bit tensor in 16 bit, where autocast promotes it to f32: from its first addition on, the residual
-    /// stream of a transformer is kept in half the bytes, and each addition rounds it. Sums of f32 tensors (losses, embeddings) stay
-    /// f32. An exception that names `add` decides first.
+    /// With a sum of an f32 and a 16-bit tensor in 16 bit, where autocast promotes it to f32: from its first addition
+    /// on, the residual stream of a transformer is kept in half the bytes, and each addition rounds it. Sums of f32
+    /// tensors (losses, embeddings) stay f32. An exception that names `add` decides first.
     #[must_use]
     pub fn with_low_residual(self) -> Policy {
         Policy { low_residual: true, ..self }
@@ -228,8 +231,8 @@ impl Policy {
         self.output
     }
 
-    /// A model's result in the dtype the policy wants it in. Losses need no such cast: where the result is wanted in f32 they are computed and given
-    /// in f32.
+    /// A model's result in the dtype the policy wants it in. Losses need no such cast: where the result is wanted in
+    /// f32 they are computed and given in f32.
     ///
     /// # Errors
     /// Out of memory.
@@ -240,8 +243,8 @@ impl Policy {
         }
     }
 
-    /// Runs `f`, which makes a model, with new parameters in the dtypes this policy stores them in. Optimisers keep f32 masters of 16-bit
-    /// parameters. Under a policy that stores parameters in 16 bit, operators refuse others.
+    /// Runs `f`, which makes a model, with new parameters in the dtypes this policy stores them in. Optimisers keep f32
+    /// masters of 16-bit parameters. Under a policy that stores parameters in 16 bit, operators refuse others.
     pub fn build<T>(&self, f: impl FnOnce() -> T) -> T {
         scope::with_stored(
             Stored { params: self.param, batch_norm: if self.f32_batch_norm { DType::F32 } else { self.param } },
@@ -256,8 +259,8 @@ impl Policy {
     }
 }
 
-/// Runs `f` with contractions in `dtype` and range-critical operators in f32, as `torch.autocast`: `autocast(DType::F16, || …)`.
-/// A dtype that is not a 16-bit float disables autocasting inside.
+/// Runs `f` with contractions in `dtype` and range-critical operators in f32, as `torch.autocast`:
+/// `autocast(DType::F16, || …)`. A dtype that is not a 16-bit float disables autocasting inside.
 pub fn autocast<T>(dtype: DType, f: impl FnOnce() -> T) -> T {
     Policy::autocast(dtype).run(f)
 }
@@ -267,9 +270,9 @@ pub fn autocast_with<T>(policy: &Policy, f: impl FnOnce() -> T) -> T {
     policy.run(f)
 }
 
-/// Runs `f` on tensors brought to `dtype`, without autocast inside, if a region is in force; else on the tensors as they are: PyTorch's
-/// `custom_fwd(cast_inputs=…)`. f64 and integers stay. The backward pass needs no counterpart: it always runs in the dtypes of the forward
-/// pass, outside any region.
+/// Runs `f` on tensors brought to `dtype`, without autocast inside, if a region is in force; else on the tensors as
+/// they are: PyTorch's `custom_fwd(cast_inputs=…)`. f64 and integers stay. The backward pass needs no counterpart: it
+/// always runs in the dtypes of the forward pass, outside any region.
 ///
 /// # Errors
 /// Out of memory.

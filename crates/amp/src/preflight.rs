@@ -112,7 +112,8 @@ pub struct Row {
     pub role: Role,
     /// Their magnitudes.
     pub range: Range,
-    /// Whether autocast to f16 has some of them in f16: as results, or cast for an operator that takes them. A sum or a loss stays in f32.
+    /// Whether autocast to f16 has some of them in f16: as results, or cast for an operator that takes them. A sum or a
+    /// loss stays in f32.
     pub in_f16: bool,
 }
 
@@ -163,19 +164,23 @@ impl Preflight {
     }
 }
 
-/// Runs one step, forward and backward, in f32 whatever the surrounding policy, and says per layer and operator what over- or
-/// underflows in f16 and bf16. Nothing is changed: running statistics that wait are discarded.
+/// Runs one step, forward and backward, in f32 whatever the surrounding policy, and says per layer and operator what
+/// over- or underflows in f16 and bf16. Nothing is changed: running statistics that wait are discarded.
 ///
 /// # Errors
 /// The closure fails.
-pub fn preflight<E: From<crate::Error>>(model: &impl Module, loss: impl Fn() -> Result<Var, E>) -> Result<Preflight, E> {
+pub fn preflight<E: From<crate::Error>>(
+    model: &impl Module,
+    loss: impl Fn() -> Result<Var, E>,
+) -> Result<Preflight, E> {
     let mut weights = Seen::default();
     for (name, param) in model.named_parameters() {
         weights.note(Role::Weight, &name, "", param.array(), true);
     }
     let seen = Arc::new(Mutex::new(weights));
     let sink = seen.clone();
-    let observer: scope::Observer = Arc::new(move |event: &Event<'_>| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
+    let observer: scope::Observer =
+        Arc::new(move |event: &Event<'_>| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
     scope::run_in(&scope::capture().rehearsal(), || {
         scope::with_observer(observer, || {
             let loss = Policy::OFF.run(&loss)?;
@@ -280,7 +285,9 @@ mod tests {
             let mut range = Range::default();
             range.add(&[v as f64]);
             let array = Array::from_slice(&Device::cpu(), &[v], &[1], Class::Workspace).unwrap();
-            for (dtype, loss, normal) in [(DType::F16, range.f16, 2f64.powi(-14)), (DType::BF16, range.bf16, 2f64.powi(-126))] {
+            for (dtype, loss, normal) in
+                [(DType::F16, range.f16, 2f64.powi(-14)), (DType::BF16, range.bf16, 2f64.powi(-126))]
+            {
                 let cast = array.cast(dtype, Class::Workspace).unwrap().item().unwrap().abs();
                 assert_eq!(loss.underflow == 1, v != 0.0 && cast == 0.0, "{v:e} in {dtype}");
                 assert_eq!(loss.overflow == 1, cast.is_infinite(), "{v:e} in {dtype}");

@@ -69,13 +69,19 @@ impl Policy {
             (Hardware::CudaVolta, Purpose::Training) => {
                 (DType::F16, LossScale::dynamic(), "tensor cores for f16 only; small gradients need loss scaling")
             }
-            (Hardware::CudaAmpere, Purpose::Training) => {
-                (DType::BF16, LossScale::Off, "tensor cores run bf16 as fast as f16, and its range needs no loss scaling")
+            (Hardware::CudaAmpere, Purpose::Training) => (
+                DType::BF16,
+                LossScale::Off,
+                "tensor cores run bf16 as fast as f16, and its range needs no loss scaling",
+            ),
+            (Hardware::Tpu, Purpose::Training) => {
+                (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16 and has no f16")
             }
-            (Hardware::Tpu, Purpose::Training) => (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16 and has no f16"),
-            (Hardware::Cpu | Hardware::CudaPascal, Purpose::Inference) => {
-                (DType::F16, LossScale::Off, "half the bytes per weight, which bound inference; three more bits than bf16")
-            }
+            (Hardware::Cpu | Hardware::CudaPascal, Purpose::Inference) => (
+                DType::F16,
+                LossScale::Off,
+                "half the bytes per weight, which bound inference; three more bits than bf16",
+            ),
             (Hardware::CudaVolta | Hardware::CudaAmpere, Purpose::Inference) => (
                 DType::F16,
                 LossScale::Off,

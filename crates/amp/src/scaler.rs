@@ -25,16 +25,17 @@ impl Stage {
 
 /// Scales losses, unscales and checks gradients, steps optimisers, adapts the scale: PyTorch's GradScaler.
 ///
-/// Per iteration: `scale` each loss, `backward`, `unscale` (needed before clipping only), `step` each optimiser, `update` once. One
-/// scaler serves several losses and optimisers; a gradient that is not finite skips its optimiser's step only. With
-/// several backward passes per step (accumulation), unscale when all are in.
+/// Per iteration: `scale` each loss, `backward`, `unscale` (needed before clipping only), `step` each optimiser,
+/// `update` once. One scaler serves several losses and optimisers; a gradient that is not finite skips its optimiser's
+/// step only. With several backward passes per step (accumulation), unscale when all are in.
 ///
-/// Gradients carry the scale that their loss was given, and are divided by that one: after the scale has changed, by another scaler, for a
-/// parameter of two optimisers too. Gradients that were inserted by hand are taken to carry this scaler's scale.
+/// Gradients carry the scale that their loss was given, and are divided by that one: after the scale has changed, by
+/// another scaler, for a parameter of two optimisers too. Gradients that were inserted by hand are taken to carry this
+/// scaler's scale.
 ///
-/// Gradients decide alone whether a step is applied, in every precision and with [`LossScale::Off`] too. A loss that is not finite
-/// with finite gradients (the mean over no targets) is applied. If the loss itself is not finite and so are gradients, the step is
-/// skipped and the scale stays, unlike PyTorch's: no lower one mends it.
+/// Gradients decide alone whether a step is applied, in every precision and with [`LossScale::Off`] too. A loss that is
+/// not finite with finite gradients (the mean over no targets) is applied. If the loss itself is not finite and so are
+/// gradients, the step is skipped and the scale stays, unlike PyTorch's: no lower one mends it.
 ///
 /// | PyTorch | here |
 /// |---|---|
@@ -76,16 +77,16 @@ impl GradScaler {
         })
     }
 
-    /// Whether [`GradScaler::step`] checks gradients again that were unscaled before: clipping may have spoilt them. PyTorch does
-    /// not; a further pass over them.
+    /// Whether [`GradScaler::step`] checks gradients again that were unscaled before: clipping may have spoilt them.
+    /// PyTorch does not; a further pass over them.
     #[must_use]
     pub fn with_recheck(mut self, recheck: bool) -> GradScaler {
         self.recheck = recheck;
         self
     }
 
-    /// How many steps in a row may be skipped without a lower scale left to try, before [`GradScaler::update`] gives [`Error::Stalled`]; by default
-    /// [`LossScale::patience`].
+    /// How many steps in a row may be skipped without a lower scale left to try, before [`GradScaler::update`] gives
+    /// [`Error::Stalled`]; by default [`LossScale::patience`].
     #[must_use]
     pub fn with_patience(mut self, steps: u32) -> GradScaler {
         self.patience = Some(steps);
@@ -143,7 +144,8 @@ impl GradScaler {
     /// Restores a saved state; nothing to do when off, as in PyTorch.
     ///
     /// # Errors
-    /// [`Error::Setting`]: a scale whose inverse is not a finite f32 above 0, or more bad steps to wait for than the configuration has.
+    /// [`Error::Setting`]: a scale whose inverse is not a finite f32 above 0, or more bad steps to wait for than the
+    /// configuration has.
     pub fn load_state(&mut self, state: ScalerState) -> Result<()> {
         let limit = match self.config {
             // There is no scale; what counts is how many steps were skipped.
@@ -192,8 +194,8 @@ impl GradScaler {
         Ok(loss.scaled(self.loss_scale())?)
     }
 
-    /// Divides the gradients of an optimiser's parameters in place by the scale they carry and checks that they are finite. Needed only to
-    /// see them so: clipping and steps know the scale.
+    /// Divides the gradients of an optimiser's parameters in place by the scale they carry and checks that they are
+    /// finite. Needed only to see them so: clipping and steps know the scale.
     ///
     /// # Errors
     /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`]; a gradient is in use.
@@ -216,13 +218,14 @@ impl GradScaler {
         Ok(())
     }
 
-    /// Steps the optimiser if all its gradients are finite; else skips, and drops what waited for the step (running statistics).
+    /// Steps the optimiser if all its gradients are finite; else skips, and drops what waited for the step (running
+    /// statistics).
     ///
     /// Gradients that were not unscaled before stay as they are: the optimiser divides by the scale as it reads them.
     ///
     /// # Errors
-    /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and changed
-    /// nothing.
+    /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and
+    /// changed nothing.
     pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
         let own = self.own(optimizer, grads)?;
         let found_inf = match self.stages.get(&optimizer.id()) {
@@ -233,9 +236,10 @@ impl GradScaler {
         self.apply(optimizer, &own, 1.0, found_inf)
     }
 
-    /// Unscaling, check, norm, clipping and step of gradients that are still scaled, in two passes: one that reads them for the norm, which
-    /// also tells whether they are finite, and the optimiser's, which multiplies by the inverse scale and the clipping factor as it
-    /// reads. Also the norm of the unscaled gradients. Without loss scaling too, gradients that are not finite skip the step.
+    /// Unscaling, check, norm, clipping and step of gradients that are still scaled, in two passes: one that reads them
+    /// for the norm, which also tells whether they are finite, and the optimiser's, which multiplies by the inverse
+    /// scale and the clipping factor as it reads. Also the norm of the unscaled gradients. Without loss scaling too,
+    /// gradients that are not finite skip the step.
     ///
     /// # Errors
     /// As [`GradScaler::step`].
@@ -253,7 +257,13 @@ impl GradScaler {
         Ok((self.apply(optimizer, &own, factor, found_inf)?, norm))
     }
 
-    fn apply(&mut self, optimizer: &mut Optimizer, own: &Gradients, factor: f64, found_inf: bool) -> Result<StepOutcome> {
+    fn apply(
+        &mut self,
+        optimizer: &mut Optimizer,
+        own: &Gradients,
+        factor: f64,
+        found_inf: bool,
+    ) -> Result<StepOutcome> {
         if found_inf {
             own.discard();
         } else {
@@ -283,8 +293,9 @@ impl GradScaler {
     /// Adapts the scale; call once per iteration, after all steps.
     ///
     /// # Errors
-    /// [`Error::NothingChecked`] without `unscale` or `step` since the last update, unless scaling is off; [`Error::Stalled`] if more
-    /// steps in a row than the patience allows were skipped without a lower scale left to try.
+    /// [`Error::NothingChecked`] without `unscale` or `step` since the last update, unless scaling is off;
+    /// [`Error::Stalled`] if more steps in a row than the patience allows were skipped without a lower scale left to
+    /// try.
     pub fn update(&mut self) -> Result<()> {
         if self.stages.is_empty() {
             return if self.is_enabled() { Err(Error::NothingChecked) } else { Ok(()) };

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, LossScale, Result, ScalerState, Training};
 
-/// A snapshot of a [`Training`]: with the model's own tensors ([`binade_nn::state_dict`]) it is all that a run needs to go on bit for bit.
+/// A snapshot of a [`Training`]: with the model's own tensors ([`binade_nn::state_dict`]) it is all that a run needs to
+/// go on bit for bit.
 ///
 /// With serde it is everything but the tensors, which [`TrainingState::tensors`] gives under names of their own and
 /// [`TrainingState::with_tensors`] takes back.
@@ -70,7 +71,8 @@ impl Training {
     /// A snapshot of everything but the policy and the optimiser's settings. Later steps do not change it.
     ///
     /// # Errors
-    /// As [`GradScaler::state`](crate::GradScaler::state) and [`Optimizer::state_dict`](binade_nn::Optimizer::state_dict).
+    /// As [`GradScaler::state`](crate::GradScaler::state) and
+    /// [`Optimizer::state_dict`](binade_nn::Optimizer::state_dict).
     pub fn state(&self) -> Result<TrainingState> {
         Ok(TrainingState {
             iteration: self.iteration,
@@ -86,12 +88,13 @@ impl Training {
         })
     }
 
-    /// Restores a snapshot, its schedule, clipping and loss scaling too: set afterwards what shall be another from here on. Nothing is changed
-    /// on an error.
+    /// Restores a snapshot, its schedule, clipping and loss scaling too: set afterwards what shall be another from here
+    /// on. Nothing is changed on an error.
     ///
     /// # Errors
-    /// [`Error::State`]: losses are scaled in one of both only, or averages are kept in one of both only. [`Error::Setting`]: a scale or a setting
-    /// outside its domain. As [`Optimizer::load_state_dict`](binade_nn::Optimizer::load_state_dict) and
+    /// [`Error::State`]: losses are scaled in one of both only, or averages are kept in one of both only.
+    /// [`Error::Setting`]: a scale or a setting outside its domain. As
+    /// [`Optimizer::load_state_dict`](binade_nn::Optimizer::load_state_dict) and
     /// [`Ema::load_state_dict`](binade_nn::Ema::load_state_dict).
     pub fn load(&mut self, from: &TrainingState) -> Result<()> {
         let with = |there: bool| if there { "with" } else { "without" };

@@ -1,5 +1,5 @@
-//! [`Training`]: whole steps that are applied or not, and [`ScaledGradients`] → [`UnscaledGradients`] → [`StepOutcome`]: the order of a step as
-//! types.
+//! [`Training`]: whole steps that are applied or not, and [`ScaledGradients`] → [`UnscaledGradients`] →
+//! [`StepOutcome`]: the order of a step as types.
 
 use binade_autograd::{Deferred, Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_value};
@@ -47,15 +47,16 @@ impl ScaledGradients {
         Ok(self.0.add(other.0)?)
     }
 
-    /// Takes the gradients of an optimiser's parameters out, for a loss that several optimisers follow. What they share is the first one's.
+    /// Takes the gradients of an optimiser's parameters out, for a loss that several optimisers follow. What they share
+    /// is the first one's.
     pub fn take(&mut self, optimizer: &Optimizer) -> ScaledGradients {
         let own = optimizer.own(&self.0);
         own.iter().for_each(|(id, _)| drop(self.0.remove(id)));
         ScaledGradients(own)
     }
 
-    /// Divides the gradients of the optimiser's parameters by the scale they carry, and checks them. The others are dropped: [`Self::take`]
-    /// them first.
+    /// Divides the gradients of the optimiser's parameters by the scale they carry, and checks them. The others are
+    /// dropped: [`Self::take`] them first.
     ///
     /// # Errors
     /// As [`GradScaler::unscale`].
@@ -127,14 +128,14 @@ pub struct Step {
     pub unclaimed: Vec<String>,
 }
 
-/// An optimiser and all that must move with it. A step is applied as a whole or not at all: parameters, optimiser state, running
-/// statistics, averages and schedule.
+/// An optimiser and all that must move with it. A step is applied as a whole or not at all: parameters, optimiser
+/// state, running statistics, averages and schedule.
 ///
-/// `iteration` always advances and keys randomness (and should key the data); `step` counts applied updates and keys the
-/// schedule.
+/// `iteration` always advances and keys randomness (and should key the data); `step` counts applied updates and keys
+/// the schedule.
 ///
-/// Two optimisers, as of a GAN's networks, are two trainings: each steps its own parameters and running statistics, and has a scale of its own.
-/// The loss of one may run through the other's network, whose parameters it leaves alone:
+/// Two optimisers, as of a GAN's networks, are two trainings: each steps its own parameters and running statistics, and
+/// has a scale of its own. The loss of one may run through the other's network, whose parameters it leaves alone:
 ///
 /// ```
 /// use binade_amp::{LossScale, Policy, Result, Training};
@@ -165,14 +166,15 @@ pub struct Training {
     pub policy: Policy,
     /// Learning rate over applied steps.
     pub schedule: Schedule,
-    /// Learning rate over measurements: its factor is multiplied with the schedule's. Show it each one with [`Plateau::observe`].
+    /// Learning rate over measurements: its factor is multiplied with the schedule's. Show it each one with
+    /// [`Plateau::observe`].
     pub plateau: Option<Plateau>,
     /// Largest gradient norm.
     pub clip: Option<f64>,
     /// Averages of the parameters.
     pub ema: Option<Ema>,
-    /// Seed of randomness inside steps. By default drawn where the `Training` is made, so that no two draw the same; set it to repeat a run
-    /// elsewhere.
+    /// Seed of randomness inside steps. By default drawn where the `Training` is made, so that no two draw the same;
+    /// set it to repeat a run elsewhere.
     pub seed: u64,
     /// Whether a skipped step is run again to find the operator at fault.
     pub blame: bool,
@@ -209,16 +211,17 @@ impl Training {
         })
     }
 
-    /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of nothing.
+    /// One step: the loss under the policy, gradients, unscaling, clipping, and the update of everything, or of
+    /// nothing.
     ///
-    /// Gradients that are not finite skip the step, in every precision, with loss scaling and without. The closure runs again then, at most three
-    /// times, to find the operator at fault and the scale that would fit; once if it is the same operator as in the skipped step before.
-    /// It must not change anything itself. The scale is lowered only if a lower one fits. On a thread of a rayon pool the pool's
-    /// other threads do not sleep meanwhile ([`awake`]).
+    /// Gradients that are not finite skip the step, in every precision, with loss scaling and without. The closure runs
+    /// again then, at most three times, to find the operator at fault and the scale that would fit; once if it is the
+    /// same operator as in the skipped step before. It must not change anything itself. The scale is lowered only if a
+    /// lower one fits. On a thread of a rayon pool the pool's other threads do not sleep meanwhile ([`awake`]).
     ///
     /// # Errors
-    /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows were skipped without a
-    /// lower scale left to try; the closure or a kernel fails. Nothing is changed then.
+    /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows
+    /// were skipped without a lower scale left to try; the closure or a kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
         let Key { seed, iteration, .. } = self.key();
         let result = awake(|| scope::with_key(seed, iteration, || self.try_step(&loss)));
@@ -228,8 +231,8 @@ impl Training {
         result
     }
 
-    /// Where the random operators of the next step draw from: a stream of its own for each seed and iteration, beside those of initial values and
-    /// data.
+    /// Where the random operators of the next step draw from: a stream of its own for each seed and iteration, beside
+    /// those of initial values and data.
     pub fn key(&self) -> Key {
         Key::new(self.seed, self.iteration).stream("step")
     }
@@ -244,13 +247,23 @@ impl Training {
         let stats = value.array().device().memory();
         let saved_bytes = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let loss_value = value.item().map_err(Error::from)?;
-        let attempt = self.gradient_step(value, changes).map_err(E::from).and_then(|(outcome, grad_norm, lr, unclaimed)| {
-            let blame = match outcome {
-                StepOutcome::Applied => self.applied().map(|()| None)?,
-                StepOutcome::Skipped => self.skipped(&again, loss)?,
-            };
-            Ok(Step { outcome, loss: loss_value, grad_norm, lr, loss_scale: state.scale as f64, saved_bytes, blame, unclaimed })
-        });
+        let attempt =
+            self.gradient_step(value, changes).map_err(E::from).and_then(|(outcome, grad_norm, lr, unclaimed)| {
+                let blame = match outcome {
+                    StepOutcome::Applied => self.applied().map(|()| None)?,
+                    StepOutcome::Skipped => self.skipped(&again, loss)?,
+                };
+                Ok(Step {
+                    outcome,
+                    loss: loss_value,
+                    grad_norm,
+                    lr,
+                    loss_scale: state.scale as f64,
+                    saved_bytes,
+                    blame,
+                    unclaimed,
+                })
+            });
         if attempt.is_err() {
             self.scaler.restore(state);
         }
@@ -281,7 +294,11 @@ impl Training {
     }
 
     /// Finds the operator at fault and adapts the scale, if it is to blame.
-    fn skipped<E: From<Error>>(&mut self, again: &scope::Scope, loss: &impl Fn() -> Result<Var, E>) -> Result<Option<Blame>, E> {
+    fn skipped<E: From<Error>>(
+        &mut self,
+        again: &scope::Scope,
+        loss: &impl Fn() -> Result<Var, E>,
+    ) -> Result<Option<Blame>, E> {
         let (policy, scale) = (self.policy.clone(), self.scaler.is_enabled().then(|| self.scaler.loss_scale()));
         let last = self.last_blame.take();
         let find = || scope::run_in(again, || blame_again(scale, last.as_ref(), &|| policy.run(loss)));

@@ -9,7 +9,9 @@ use binade_tensor::{Array, Class, DType, Device};
 fn tensor(dims: &[usize], dtype: DType) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
-    Var::leaf(Array::from_slice(&Device::cpu(), &values, dims, Class::Weights).unwrap().cast(dtype, Class::Casts).unwrap())
+    Var::leaf(
+        Array::from_slice(&Device::cpu(), &values, dims, Class::Weights).unwrap().cast(dtype, Class::Casts).unwrap(),
+    )
 }
 
 type Case = (&'static str, fn(&Var) -> binade_autograd::Result<Var>);
@@ -64,7 +66,9 @@ fn each_operator_gives_the_dtype_of_its_class() {
         ("mean", |x| x.mean(&[], false)),
         ("cat", |x| Var::cat(&[x, x], 0)),
         ("max_pool2d", |x| x.reshape(&[1, 1, 4, 4])?.max_pool2d([2, 2], [2, 2], [0, 0])),
-        ("embedding", |x| x.embedding(&Var::constant(Array::from_slice(&Device::cpu(), &[1i64], &[1], Class::Indices)?))),
+        ("embedding", |x| {
+            x.embedding(&Var::constant(Array::from_slice(&Device::cpu(), &[1i64], &[1], Class::Indices)?))
+        }),
     ];
     for low in [DType::F16, DType::BF16] {
         for from in [DType::F32, low] {
@@ -88,7 +92,8 @@ fn a_low_residual_stream_rounds_sums_with_a_16_bit_operand_and_no_others() {
     for low in [DType::F16, DType::BF16] {
         let policies = [
             Policy::autocast(low).with_low_residual(),
-            Policy::parse(if low == DType::F16 { "torch:f16,residual=low" } else { "torch:bf16,residual=low" }).unwrap(),
+            Policy::parse(if low == DType::F16 { "torch:f16,residual=low" } else { "torch:bf16,residual=low" })
+                .unwrap(),
         ];
         let (wide, half) = (tensor(&[4, 4], DType::F32), tensor(&[4, 4], low));
         for policy in policies {
@@ -132,7 +137,9 @@ fn a_weight_changed_inside_a_region_is_cast_anew() {
     let w = tensor(&[2, 2], DType::F32);
     autocast(DType::F16, || {
         let before = w.matmul(&w).unwrap().array().to_f64_vec().unwrap();
-        w.array().copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Class::Weights).unwrap()).unwrap();
+        w.array()
+            .copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Class::Weights).unwrap())
+            .unwrap();
         let after = w.matmul(&w).unwrap().array().to_f64_vec().unwrap();
         assert_ne!(before, after);
         assert_eq!(after, [162.0; 4]);
@@ -176,8 +183,9 @@ fn a_skipped_step_changes_no_weight_no_state_and_no_running_statistic() {
     let mut scaler = GradScaler::new(LossScale::dynamic()).unwrap();
     let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 1], &[2], Class::Indices).unwrap());
     let x = tensor(&[2, 2, 2, 2], DType::F32).detach();
-    let snapshot =
-        |net: &Net| -> Vec<Vec<f64>> { binade_nn::state_dict(net).iter().map(|(_, a)| a.to_f64_vec().unwrap()).collect() };
+    let snapshot = |net: &Net| -> Vec<Vec<f64>> {
+        binade_nn::state_dict(net).iter().map(|(_, a)| a.to_f64_vec().unwrap()).collect()
+    };
     let mut step = |factor: f64| {
         let loss = autocast(DType::F16, || {
             let h = net.norm.forward(&x).unwrap().flatten(1).unwrap();
@@ -213,7 +221,10 @@ fn misuse_of_the_scaler_is_an_error() {
 fn binary_cross_entropy_of_probabilities_is_refused_inside_a_region() {
     let (x, t) = (tensor(&[3], DType::F16).sigmoid().unwrap(), tensor(&[3], DType::F32).sigmoid().unwrap());
     let inside = autocast(DType::F16, || x.bce(&t, None, Reduction::Mean)).unwrap_err().to_string();
-    assert!(inside.starts_with("binary_cross_entropy") && inside.contains("binary_cross_entropy_with_logits"), "{inside}");
+    assert!(
+        inside.starts_with("binary_cross_entropy") && inside.contains("binary_cross_entropy_with_logits"),
+        "{inside}"
+    );
     assert!(autocast(DType::F16, || autocast_with(&Policy::OFF, || x.bce(&t, None, Reduction::Mean))).is_ok());
     assert!(x.bce(&t, None, Reduction::Mean).is_ok());
 }

@@ -1,5 +1,6 @@
-//! PyTorch's autocast test lists (`torch/testing/_internal/autocast_test_lists.py`) under their names. The rule is theirs: the result has
-//! the listed dtype, and is bitwise that of casting by hand with autocast off. Operators this library lacks are printed as absent.
+//! PyTorch's autocast test lists (`torch/testing/_internal/autocast_test_lists.py`) under their names. The rule is
+//! theirs: the result has the listed dtype, and is bitwise that of casting by hand with autocast off. Operators this
+//! library lacks are printed as absent.
 
 use binade_amp::autocast;
 use binade_autograd::{KlReduction, Result, Var};
@@ -33,10 +34,15 @@ const MEAN: Reduction = Reduction::Mean;
 
 const TORCH_FP16: List = &[
     ("conv1d", Some(|a, b| a.reshape(&[1, 4, 4])?.conv1d(&b.reshape(&[4, 4, 1])?, None, Conv2d::default()))),
-    ("conv2d", Some(|a, b| a.reshape(&[1, 1, 4, 4])?.conv2d(&b.reshape(&[4, 1, 2, 2])?, None, Conv2d::default(), None))),
+    (
+        "conv2d",
+        Some(|a, b| a.reshape(&[1, 1, 4, 4])?.conv2d(&b.reshape(&[4, 1, 2, 2])?, None, Conv2d::default(), None)),
+    ),
     (
         "conv3d",
-        Some(|a, b| a.reshape(&[1, 1, 4, 2, 2])?.conv3d(&b.reshape(&[2, 1, 2, 2, 2])?, None, binade_autograd::Conv3d::default())),
+        Some(|a, b| {
+            a.reshape(&[1, 1, 4, 2, 2])?.conv3d(&b.reshape(&[2, 1, 2, 2, 2])?, None, binade_autograd::Conv3d::default())
+        }),
     ),
     ("conv_tbc", None),
     (
@@ -45,7 +51,9 @@ const TORCH_FP16: List = &[
     ),
     (
         "conv_transpose2d",
-        Some(|a, b| a.reshape(&[1, 1, 4, 4])?.conv_transpose2d(&b.reshape(&[1, 4, 2, 2])?, None, Conv2d::default(), [0, 0])),
+        Some(|a, b| {
+            a.reshape(&[1, 1, 4, 4])?.conv_transpose2d(&b.reshape(&[1, 4, 2, 2])?, None, Conv2d::default(), [0, 0])
+        }),
     ),
     ("conv_transpose3d", None),
     ("prelu", Some(|a, b| a.prelu(&b.narrow(0, 0, 1)?.narrow(1, 0, 1)?.reshape(&[1])?))),
@@ -105,7 +113,10 @@ const TORCH_FP32: List = &[
     ("kl_div", Some(|a, b| a.kl_div(b, false, KlReduction::BatchMean))),
     ("binary_cross_entropy_with_logits", Some(|a, b| a.bce_with_logits(b, None, None, MEAN))),
     ("upsample_nearest2d", Some(|a, _| a.reshape(&[1, 1, 4, 4])?.interpolate(&[7, 9], Interpolation::Nearest))),
-    ("cosine_embedding_loss", Some(|a, b| a.cosine_embedding_loss(b, &signs().narrow(0, 0, 1)?.reshape(&[4])?, 0.1, MEAN))),
+    (
+        "cosine_embedding_loss",
+        Some(|a, b| a.cosine_embedding_loss(b, &signs().narrow(0, 0, 1)?.reshape(&[4])?, 0.1, MEAN)),
+    ),
     ("margin_ranking_loss", Some(|a, b| a.margin_ranking_loss(b, &signs(), 0.1, MEAN))),
     ("triplet_margin_loss", Some(|a, b| a.triplet_margin_loss(b, &signs(), 1.0, 2.0, MEAN))),
     ("dist", None),
@@ -162,7 +173,8 @@ fn bits(v: &Var) -> Vec<u64> {
     v.array().to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect()
 }
 
-/// Runs a list in both 16-bit dtypes: `from` are the operands' dtypes, `to` what a user would cast them to, `want` the result's.
+/// Runs a list in both 16-bit dtypes: `from` are the operands' dtypes, `to` what a user would cast them to, `want` the
+/// result's.
 fn check(list: List, from: [fn(DType) -> DType; 2], to: fn(DType) -> DType, want: fn(DType) -> Option<DType>) {
     let mut absent = Vec::new();
     for (name, run) in list {

@@ -1,4 +1,5 @@
-//! Exceptions by layer hold whatever was made of the model or of its parts, and names of operators and layers that do not exist are told.
+//! Exceptions by layer hold whatever was made of the model or of its parts, and names of operators and layers that do
+//! not exist are told.
 
 use binade_amp::{Class, Error, LossScale, Policy, Training};
 use binade_autograd::{Var, checkpoint};
@@ -46,7 +47,9 @@ fn an_exception_for_a_layer_holds_whatever_was_made_of_the_model_and_its_parts()
     let made: [(&str, Made); 8] = [
         ("names", |n| n.assign_names()),
         ("an optimiser", |n| drop(Optimizer::new(n, Sgd::default()).unwrap())),
-        ("a list of parameters", |n| drop(Optimizer::empty().with_group(n.named_parameters(), Sgd::default()).unwrap())),
+        ("a list of parameters", |n| {
+            drop(Optimizer::empty().with_group(n.named_parameters(), Sgd::default()).unwrap())
+        }),
         ("a state dict", |n| drop(state_dict(n))),
         ("an optimiser of the head, then one of all", |n| {
             drop(Optimizer::new(&n.head, Sgd::default()).unwrap());
@@ -86,7 +89,8 @@ fn a_layer_without_name_is_refused_where_the_policy_names_layers_and_only_there(
 
 #[test]
 fn an_exception_for_a_layer_holds_for_all_that_it_holds() {
-    let net = Sequential::new().then(Sequential::new().then(Linear::new(4, 4).unwrap())).then(Linear::new(4, 4).unwrap());
+    let net =
+        Sequential::new().then(Sequential::new().then(Linear::new(4, 4).unwrap())).then(Linear::new(4, 4).unwrap());
     net.assign_names();
     let policy = Policy::autocast(DType::F16).except("*", "0", Class::F32).unwrap();
     assert_eq!(policy.run(|| net.forward(&data(&[1, 4]))).unwrap().dtype(), DType::F16);
@@ -116,9 +120,12 @@ fn a_layer_of_two_models_has_a_name_in_each() {
 #[test]
 fn an_operator_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
     let base = Policy::autocast(DType::F16);
-    for (typo, meant) in
-        [("softmx", "softmax"), ("attention", "scaled_dot_product_attention"), ("layernorm", "layer_norm"), ("linear", "matmul")]
-    {
+    for (typo, meant) in [
+        ("softmx", "softmax"),
+        ("attention", "scaled_dot_product_attention"),
+        ("layernorm", "layer_norm"),
+        ("linear", "matmul"),
+    ] {
         match base.clone().except(typo, "*", Class::F32) {
             Err(Error::Policy(message)) => assert!(message.contains(&format!("did you mean {meant:?}?")), "{message}"),
             other => panic!("{typo}: {other:?}"),
@@ -134,7 +141,8 @@ fn an_operator_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
 fn a_layer_that_no_model_of_the_step_has_is_told_before_anything_changes() {
     let net = Net::new();
     let policy = Policy::autocast(DType::F16).except("*", "haed", Class::F32).unwrap();
-    let mut training = Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy.clone(), LossScale::Off).unwrap();
+    let mut training =
+        Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy.clone(), LossScale::Off).unwrap();
     let before = net.head.weight.array().to_vec::<f32>().unwrap();
     let x = data(&[3, 4]);
     let step = training.step(|| -> binade_amp::Result<Var> { Ok(net.forward(&x)?.sum(&[], false)?) });
@@ -185,8 +193,11 @@ fn six_steps_in_one_go_are_three_and_three_on_a_fresh_thread() {
     };
     let new = || {
         let net = binade_autograd::scope::with_key(3, 0, Net::new);
-        let t =
-            Training::new(Optimizer::new(&net, Sgd { lr: 0.01, ..Sgd::default() }).unwrap(), f32_head(), LossScale::dynamic());
+        let t = Training::new(
+            Optimizer::new(&net, Sgd { lr: 0.01, ..Sgd::default() }).unwrap(),
+            f32_head(),
+            LossScale::dynamic(),
+        );
         (net, t.unwrap())
     };
     let (whole, mut t) = new();

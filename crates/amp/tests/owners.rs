@@ -180,7 +180,8 @@ fn statistics_follow_the_outcome_of_their_own_step() {
     for bad_first in [true, false] {
         for together in [true, false] {
             let (a, b) = (BatchNorm2d::new(1).unwrap(), BatchNorm2d::new(1).unwrap());
-            let (mut oa, mut ob, mut s) = (Optimizer::new(&a, sgd()).unwrap(), Optimizer::new(&b, sgd()).unwrap(), scaler(1.0));
+            let (mut oa, mut ob, mut s) =
+                (Optimizer::new(&a, sgd()).unwrap(), Optimizer::new(&b, sgd()).unwrap(), scaler(1.0));
             let (mut ga, mut gb) = (through(&a, bad_first), through(&b, !bad_first));
             if together {
                 ga.add(gb).unwrap();
@@ -217,7 +218,8 @@ impl Net {
 }
 
 fn training(net: &Net) -> Training {
-    Training::new(Optimizer::new(net, Sgd { lr: 1e-3, ..Sgd::default() }).unwrap(), Policy::OFF, LossScale::Static(4.0)).unwrap()
+    Training::new(Optimizer::new(net, Sgd { lr: 1e-3, ..Sgd::default() }).unwrap(), Policy::OFF, LossScale::Static(4.0))
+        .unwrap()
 }
 
 #[test]

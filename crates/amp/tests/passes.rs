@@ -7,10 +7,13 @@ use binade_tensor::{Array, Class, DType, Device, profile};
 
 #[test]
 fn a_step_makes_one_pass_for_check_and_norm_and_one_for_the_rest() {
-    for (dtype, scale) in [(DType::F32, LossScale::Off), (DType::F16, LossScale::Static(128.0)), (DType::BF16, LossScale::Off)] {
+    for (dtype, scale) in
+        [(DType::F32, LossScale::Off), (DType::F16, LossScale::Static(128.0)), (DType::BF16, LossScale::Off)]
+    {
         let layer = scope::with_key(1, 0, || Linear::new(8, 4)).unwrap();
         let x = Var::constant(Array::from_slice(&Device::cpu(), &[0.5f32; 16], &[2, 8], Class::Activations).unwrap());
-        let mut t = Training::new(Optimizer::new(&layer, AdamW::default()).unwrap(), Policy::autocast(dtype), scale).unwrap();
+        let mut t =
+            Training::new(Optimizer::new(&layer, AdamW::default()).unwrap(), Policy::autocast(dtype), scale).unwrap();
         t.clip = Some(0.5);
         profile::start();
         let step = t.step(|| -> binade_amp::Result<Var> { Ok(layer.forward(&x)?.square()?.sum(&[], false)?) }).unwrap();

@@ -1,4 +1,5 @@
-//! What others fell into, one test each; docs/pitfalls.md maps the reports to them. And what stays in f32, as five tests.
+//! What others fell into, one test each; docs/pitfalls.md maps the reports to them. And what stays in f32, as five
+//! tests.
 
 use binade_amp::{Dynamic, Error, GradScaler, LossScale, Policy, Refill, Result, StepOutcome, autocast};
 use binade_autograd::{Gradients, Var, grad, no_grad, scope};
@@ -25,7 +26,8 @@ fn scaler(init_scale: f64) -> GradScaler {
 /// A parameter, its optimiser, and gradients for it.
 fn one(values: &[f32], gradient: &[f32]) -> (Param, Optimizer, Gradients) {
     let param = Param::new(array(values, &[values.len()]));
-    let optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
+    let optimizer =
+        Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
     let mut grads = Gradients::default();
     grads.insert(param.id(), array(gradient, &[gradient.len()]));
     (param, optimizer, grads)
@@ -72,7 +74,8 @@ fn test_grad_scaling_state_dict() {
     let config = |init_scale, growth_factor, backoff_factor, growth_interval| {
         LossScale::Dynamic(Dynamic { init_scale, growth_factor, backoff_factor, growth_interval, ..Dynamic::default() })
     };
-    let (s0, mut s1) = (GradScaler::new(config(3.0, 4.0, 0.5, 2)).unwrap(), GradScaler::new(config(6.0, 7.0, 0.8, 1)).unwrap());
+    let (s0, mut s1) =
+        (GradScaler::new(config(3.0, 4.0, 0.5, 2)).unwrap(), GradScaler::new(config(6.0, 7.0, 0.8, 1)).unwrap());
     s1.set_config(s0.config()).unwrap();
     s1.load_state(s0.state().unwrap()).unwrap();
     assert_eq!((s1.config(), s1.state().unwrap()), (s0.config(), s0.state().unwrap()));
@@ -148,8 +151,8 @@ fn test_grad_scaling_clipping() {
     assert_eq!(clipped(1.0), clipped(1024.0));
 }
 
-/// PyTorch's `_run_scaling_case`: the second of two batches in every three is bad; the scale is backed off, then grows, and the
-/// weights are those of plain training without the bad batch.
+/// PyTorch's `_run_scaling_case`: the second of two batches in every three is bad; the scale is backed off, then grows,
+/// and the weights are those of plain training without the bad batch.
 #[test]
 fn test_grad_scaling_autocast() {
     let build = || scope::with_key(9, 0, || (Linear::new(8, 8).unwrap(), Linear::new(8, 8).unwrap()));
@@ -161,7 +164,8 @@ fn test_grad_scaling_autocast() {
         Ok(out.cast(DType::F32)?.mse_loss(&Var::constant(array(&y, &[8, 8])), Reduction::Mean)?)
     };
     let optimizer = |net: &(Linear, Linear)| {
-        let params = [&net.0.weight, &net.1.weight].iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
+        let params =
+            [&net.0.weight, &net.1.weight].iter().enumerate().map(|(i, p)| (i.to_string(), (*p).clone())).collect();
         Optimizer::empty().with_group(params, Sgd { lr: 1.0, ..Sgd::default() }).unwrap()
     };
     let (scaled, control) = (build(), build());
@@ -248,7 +252,8 @@ fn every_scale_has_a_finite_inverse_or_is_refused() {
 #[test]
 fn three_hundred_bad_steps_end_in_an_error_above_the_smallest_scale() {
     let mut s =
-        GradScaler::new(LossScale::Dynamic(Dynamic { min_scale: 1.0, refill: Refill::GoodStep, ..Dynamic::default() })).unwrap();
+        GradScaler::new(LossScale::Dynamic(Dynamic { min_scale: 1.0, refill: Refill::GoodStep, ..Dynamic::default() }))
+            .unwrap();
     let (_, mut o, g) = one(&[1.0], &[f32::NAN]);
     let error = (0..300).find_map(|_| {
         assert_eq!(s.step(&mut o, &g).unwrap(), StepOutcome::Skipped);
@@ -323,7 +328,8 @@ fn a_zero_gradient_moves_no_16_bit_weight() {
 #[test]
 fn stays_in_f32_master_weights() {
     let param = Param::new(full(DType::BF16, &[1], 1.0));
-    let mut o = Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
+    let mut o =
+        Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
     let mut g = Gradients::default();
     g.insert(param.id(), full(DType::F32, &[1], -1e-3));
     (0..1000).for_each(|_| assert_eq!(o.step(&g).unwrap(), StepOutcome::Applied));
@@ -340,7 +346,8 @@ fn stays_in_f32_loss() {
         let values: Vec<f32> = (0..n * classes).map(|i| (i as f32 * 0.01).sin() * 4.0).collect();
         let logits = half(&values, &[n, classes], low);
         let target = [7usize, 63_999];
-        let index = Var::constant(Array::from_slice(&Device::cpu(), &target.map(|t| t as i64), &[n], Class::Indices).unwrap());
+        let index =
+            Var::constant(Array::from_slice(&Device::cpu(), &target.map(|t| t as i64), &[n], Class::Indices).unwrap());
         let loss = autocast(low, || logits.cross_entropy(&index, CrossEntropy::default())).unwrap();
         assert_eq!(loss.dtype(), DType::F32);
         let exact: f64 = logits
@@ -391,7 +398,11 @@ fn stays_in_f32_optimizer_state() {
             (0..100).for_each(|_| assert_eq!(o.step(&g).unwrap(), StepOutcome::Applied));
             let state = o.state_dict().unwrap().tensors;
             assert!(state.iter().all(|(_, a)| a.dtype() == DType::F32));
-            state.iter().filter(|(name, _)| !name.contains("master")).map(|(_, a)| a.item().unwrap()).collect::<Vec<_>>()
+            state
+                .iter()
+                .filter(|(name, _)| !name.contains("master"))
+                .map(|(_, a)| a.item().unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(trajectory(dtype), trajectory(DType::F32));
     }
@@ -417,7 +428,8 @@ fn statistics_of_a_million_f16_elements_of_200_are_those_of_f64() {
     let y = no_grad(|| norm.forward(&x)).unwrap().array().to_f64_vec().unwrap();
     let mean = values.iter().map(|&v| v as f64).sum::<f64>() / n as f64;
     let var = values.iter().map(|&v| (v as f64 - mean).powi(2)).sum::<f64>() / n as f64;
-    let worst = y.iter().zip(&values).map(|(y, &v)| (y - (v as f64 - mean) / (var + 1e-5).sqrt()).abs()).fold(0.0, f64::max);
+    let worst =
+        y.iter().zip(&values).map(|(y, &v)| (y - (v as f64 - mean) / (var + 1e-5).sqrt()).abs()).fold(0.0, f64::max);
     assert!(worst <= 2f64.powi(-11), "{worst:e}");
     let running = norm.running_var.array().item().unwrap();
     let expected = 0.9 + 0.1 * var * n as f64 / (n - 1) as f64;

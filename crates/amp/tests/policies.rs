@@ -16,7 +16,8 @@ fn bits(a: &Array) -> Vec<u64> {
     a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect()
 }
 
-/// Dtypes of (matmul, softmax, mean, layer norm, cat of mixed dtypes, relu of f32, binary cross-entropy); `None` for an error.
+/// Dtypes of (matmul, softmax, mean, layer norm, cat of mixed dtypes, relu of f32, binary cross-entropy); `None` for an
+/// error.
 fn dtypes(policy: &Policy) -> [Option<DType>; 7] {
     let (x, half) = (leaf(&[4, 4]), leaf(&[4, 4]).cast(DType::BF16).unwrap());
     let p = leaf(&[4]).sigmoid().unwrap();
@@ -105,7 +106,8 @@ fn weight_gradients_are_rounded_as_pytorchs_are_or_kept_in_f32() {
     let torch = gradient(&Policy::autocast(DType::BF16));
     let wide = gradient(&Policy::autocast(DType::BF16).with_f32_weight_gradients());
     assert_eq!((torch.dtype(), wide.dtype()), (DType::F32, DType::F32));
-    let rounded = |a: &Array| a.cast(DType::BF16, Bytes::Workspace).unwrap().cast(DType::F32, Bytes::Workspace).unwrap();
+    let rounded =
+        |a: &Array| a.cast(DType::BF16, Bytes::Workspace).unwrap().cast(DType::F32, Bytes::Workspace).unwrap();
     assert_ne!(bits(&wide), bits(&rounded(&wide)));
     assert_eq!(bits(&torch), bits(&rounded(&wide)));
 }
@@ -185,7 +187,9 @@ fn an_activation_changed_inside_a_region_is_cast_anew() {
     let (x, w) = (leaf(&[2, 2]).detach(), leaf(&[2, 2]));
     autocast(DType::F16, || {
         let before = bits(x.matmul(&w).unwrap().array());
-        x.array().copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap()).unwrap();
+        x.array()
+            .copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap())
+            .unwrap();
         assert_ne!(bits(x.matmul(&w).unwrap().array()), before);
     });
 }

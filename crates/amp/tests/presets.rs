@@ -1,12 +1,13 @@
-//! Presets of loss scales against the algorithms of the systems they are named after, each written down here as its own source has it, step by step
-//! over long traces.
+//! Presets of loss scales against the algorithms of the systems they are named after, each written down here as its own
+//! source has it, step by step over long traces.
 
 use binade_amp::{Dynamic, LossScale};
 
 /// What an original does with a step: its next scale, or the end of the run.
 type Original = Box<dyn FnMut(bool) -> Option<f64>>;
 
-/// Steps at the scale, growth at every `interval`th good one in a row, `lower` after a bad one: what PyTorch, apex, Keras and jmp share.
+/// Steps at the scale, growth at every `interval`th good one in a row, `lower` after a bad one: what PyTorch, apex,
+/// Keras and jmp share.
 fn counting(
     init: f64,
     interval: u32,
@@ -93,13 +94,16 @@ fn paddle(decr_every: u32) -> Original {
     })
 }
 
-/// Bad steps at the start, single and in rows, far apart and close together; then so many in a row that every floor below 1 shows.
+/// Bad steps at the start, single and in rows, far apart and close together; then so many in a row that every floor
+/// below 1 shows.
 fn outcomes() -> Vec<bool> {
     let (mut trace, mut state) = (vec![true, false, true, true], 7u64);
     for _ in 0..24 {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let (bad, good) =
-            (1 + (state >> 60) as usize % 4, [1, 2, 999, 1000, 1001, 1999, 2000, 2001, 3002][(state >> 40) as usize % 9]);
+        let (bad, good) = (
+            1 + (state >> 60) as usize % 4,
+            [1, 2, 999, 1000, 1001, 1999, 2000, 2001, 3002][(state >> 40) as usize % 9],
+        );
         trace.extend(std::iter::repeat_n(true, bad));
         trace.extend(std::iter::repeat_n(false, good));
     }

@@ -1,4 +1,5 @@
-//! Random small programs: autocast gives the table's dtypes and the same bits, forward and backward, as casting by hand.
+//! Random small programs: autocast gives the table's dtypes and the same bits, forward and backward, as casting by
+//! hand.
 
 use binade_amp::autocast;
 use binade_autograd::{Result, Var};
@@ -42,8 +43,8 @@ fn leaf(seed: u64) -> Var {
 fn by_hand(step: &Step, low: DType, a: &Var, b: &Var) -> Result<Var> {
     let to = |v: &Var, dtype| if v.dtype() == dtype { Ok(v.clone()) } else { v.cast(dtype) };
     match step.1 {
-        // `linear` transposes its weight before autocast casts the operands. So by hand: created in another order, the operands would add
-        // their gradients to a leaf in another order, on which the bits of a sum of three depend.
+        // `linear` transposes its weight before autocast casts the operands. So by hand: created in another order, the
+        // operands would add their gradients to a leaf in another order, on which the bits of a sum of three depend.
         Kind::Lower if step.0 == "linear" => {
             let weight = b.transpose(0, 1)?;
             to(a, low)?.matmul(&to(&weight, low)?)

@@ -1,4 +1,5 @@
-//! Steps that are skipped: the same in every precision and in every way to write a step, what they cost, and when it is enough.
+//! Steps that are skipped: the same in every precision and in every way to write a step, what they cost, and when it is
+//! enough.
 
 use std::cell::Cell;
 
@@ -176,7 +177,9 @@ fn training_ends_after_so_many_skipped_steps_at_every_scale_and_names_the_operat
                     assert_eq!(t.step(|| net.loss(event)).unwrap().outcome, StepOutcome::Skipped);
                 }
                 let error = t.step(|| net.loss(event)).unwrap_err();
-                let Error::Stalled { steps: 4, blame: Some(blame), .. } = &error else { panic!("{scale:?}, {event:?}: {error}") };
+                let Error::Stalled { steps: 4, blame: Some(blame), .. } = &error else {
+                    panic!("{scale:?}, {event:?}: {error}")
+                };
                 assert!(error.to_string().contains(&blame.op), "{error}");
                 assert_eq!(blame.origin == Origin::Inherited, event == Event::InputNan, "{error}");
                 assert_eq!(t.iteration, 4);
@@ -217,7 +220,13 @@ fn a_written_out_loop_ends_after_so_many_skipped_steps_at_every_scale() {
 }
 
 /// Runs of the closure in each of some steps, and the last blame.
-fn cost(policy: Policy, scale: LossScale, blame: bool, loss: impl Fn() -> Result<Var>, net: &Net) -> (Vec<u32>, Option<Blame>) {
+fn cost(
+    policy: Policy,
+    scale: LossScale,
+    blame: bool,
+    loss: impl Fn() -> Result<Var>,
+    net: &Net,
+) -> (Vec<u32>, Option<Blame>) {
     let mut t = Training::new(net.optimizer(), policy, scale).unwrap();
     t.blame = blame;
     let runs = Cell::new(0);

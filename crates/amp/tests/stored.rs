@@ -1,4 +1,5 @@
-//! Settings of policies are carried out: parameters in 16 bit with f32 masters, results in f32; and each is written as it is read.
+//! Settings of policies are carried out: parameters in 16 bit with f32 masters, results in f32; and each is written as
+//! it is read.
 
 use binade_amp::{Class, LossScale, Policy, StepOutcome, Table, Training};
 use binade_autograd::{Var, scope};
@@ -15,7 +16,11 @@ struct Net {
 
 impl Net {
     fn new() -> Net {
-        Net { conv: Conv2d::new(1, 3, 1).unwrap(), batch: BatchNorm2d::new(3).unwrap(), layer: LayerNorm::new(3).unwrap() }
+        Net {
+            conv: Conv2d::new(1, 3, 1).unwrap(),
+            batch: BatchNorm2d::new(3).unwrap(),
+            layer: LayerNorm::new(3).unwrap(),
+        }
     }
 
     /// `[4, 1, 2, 2]` to `[4, 3]`.
@@ -62,14 +67,19 @@ fn parameters_in_16_bit_train_from_f32_masters() {
     let start = net.conv.weight.array().to_f64_vec().unwrap();
     // Steps that bf16 alone would lose.
     let mut training =
-        Training::new(Optimizer::new(&net, Sgd { lr: 1e-4, ..Sgd::default() }).unwrap(), policy, LossScale::Off).unwrap();
+        Training::new(Optimizer::new(&net, Sgd { lr: 1e-4, ..Sgd::default() }).unwrap(), policy, LossScale::Off)
+            .unwrap();
     for _ in 0..50 {
         let step = training.step(|| loss(&net)).unwrap();
         assert_eq!(step.outcome, StepOutcome::Applied);
     }
     let state = training.optimizer.state_dict().unwrap();
-    let master =
-        state.tensors.iter().find(|entry| entry.0 == "conv.weight.master").map(|entry| entry.1.to_f64_vec().unwrap()).unwrap();
+    let master = state
+        .tensors
+        .iter()
+        .find(|entry| entry.0 == "conv.weight.master")
+        .map(|entry| entry.1.to_f64_vec().unwrap())
+        .unwrap();
     assert_ne!(master, start);
     let rounded = |v: &f64| half(*v);
     assert_eq!(net.conv.weight.array().to_f64_vec().unwrap(), master.iter().map(rounded).collect::<Vec<_>>());
@@ -86,7 +96,8 @@ fn parameters_that_a_policy_would_store_otherwise_are_refused() {
         let (policy, net) = (Policy::parse(policy).unwrap(), Net::new());
         let error = policy.run(|| net.forward(&images())).unwrap_err().to_string();
         assert!(error.contains("Policy::build"), "{error}");
-        let mut training = Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy, LossScale::Off).unwrap();
+        let mut training =
+            Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy, LossScale::Off).unwrap();
         assert!(training.step(|| loss(&net)).is_err());
     }
 }
@@ -131,9 +142,13 @@ fn every_policy_is_written_as_it_is_read() {
     assert_eq!(Policy::apex(1).unwrap().to_string(), "torch:f16");
     let built = Policy::autocast(DType::F16).with_table(Table::Uniform).except("*", "head", Class::F32).unwrap();
     assert_eq!(Policy::parse(&built.to_string()).unwrap(), built);
-    for bad in
-        ["torch:f16,p=f32", "f16,nothing=1", "torch:f16,except=softmx@*=f32", "torch:f16,except=softmax=f32", "off,table=torch"]
-    {
+    for bad in [
+        "torch:f16,p=f32",
+        "f16,nothing=1",
+        "torch:f16,except=softmx@*=f32",
+        "torch:f16,except=softmax=f32",
+        "off,table=torch",
+    ] {
         assert!(Policy::parse(bad).is_err(), "{bad}");
     }
 }

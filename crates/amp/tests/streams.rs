@@ -67,7 +67,8 @@ fn initial_values_share_no_stream_with_the_first_step() {
         let mut t = training(&layer);
         t.seed = seed;
         let initial = || Init::Uniform { low: 0.0, high: 1.0 }.array(&[64]).unwrap().to_vec::<f32>().unwrap();
-        let mut draws = vec![initial(), scope::with_key(seed, 0, initial), scope::with_key(seed, 0, || (initial(), initial()).1)];
+        let mut draws =
+            vec![initial(), scope::with_key(seed, 0, initial), scope::with_key(seed, 0, || (initial(), initial()).1)];
         draws.extend(drawn(&mut t, &layer, 1));
         differ(&draws);
     }
@@ -75,7 +76,8 @@ fn initial_values_share_no_stream_with_the_first_step() {
 
 #[test]
 fn threads_draw_other_numbers_and_those_of_a_name_repeat_theirs() {
-    let on = |name: &str| std::thread::Builder::new().name(name.into()).spawn(|| (draw(), draw())).unwrap().join().unwrap();
+    let on =
+        |name: &str| std::thread::Builder::new().name(name.into()).spawn(|| (draw(), draw())).unwrap().join().unwrap();
     let unnamed = || std::thread::spawn(|| (draw(), draw())).join().unwrap();
     let all = [on("reader 1"), on("reader 2"), on("reader 1"), unnamed(), unnamed(), (draw(), draw())];
     differ(&all.into_iter().flat_map(|(a, b)| [a, b]).collect::<Vec<_>>());

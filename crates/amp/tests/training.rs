@@ -1,10 +1,12 @@
 //! Whole steps: applied or not, blamed on the right operator, with an infinity planted at every operator.
 
-use binade_amp::{Dynamic, Error, Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Training, TrainingState, blame};
+use binade_amp::{
+    Dynamic, Error, Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Training, TrainingState, blame,
+};
 use binade_autograd::{Var, eval, scope};
 use binade_nn::{
-    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Plateau, Schedule,
-    Visitor, load_state_dict, state_dict,
+    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Plateau,
+    Schedule, Visitor, load_state_dict, state_dict,
 };
 use binade_tensor::op::{CrossEntropy, Unary};
 use binade_tensor::{Array, Class, DType, Device};
@@ -145,8 +147,9 @@ fn the_fitting_scale_fits_and_is_the_largest_if_that_is_half_the_scale() {
 #[test]
 fn masked_scores_are_no_fault() {
     let w = Var::leaf(Array::from_slice(&Device::cpu(), &[0.5f32, -0.25, 0.75, 1.0], &[2, 2], Class::Weights).unwrap());
-    let mask =
-        Var::constant(Array::from_slice(&Device::cpu(), &[0.0, 0.0, f32::NEG_INFINITY, 0.0], &[2, 2], Class::Workspace).unwrap());
+    let mask = Var::constant(
+        Array::from_slice(&Device::cpu(), &[0.0, 0.0, f32::NEG_INFINITY, 0.0], &[2, 2], Class::Workspace).unwrap(),
+    );
     let masked = || -> Result<Var> { Ok(w.add(&mask)?.softmax(-1)?.square()?.sum(&[], false)?) };
     assert_eq!(blame(1.0, masked).unwrap(), None);
     let overflow = || -> Result<Var> { Ok((&w.add(&mask)?.softmax(-1)? * 1e30)?.square()?.sum(&[], false)?) };
@@ -157,7 +160,9 @@ fn masked_scores_are_no_fault() {
 #[test]
 fn origins_are_told_apart() {
     let leaf = |v: f32, d: DType| {
-        Var::leaf(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap().cast(d, Class::Weights).unwrap())
+        Var::leaf(
+            Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap().cast(d, Class::Weights).unwrap(),
+        )
     };
     let of = |f: &dyn Fn() -> Result<Var>| blame(1.0, f).unwrap().unwrap().origin;
     assert_eq!(of(&|| Ok(leaf(1e5, DType::F32).cast(DType::F16)?)), Origin::CastOverflow);
@@ -188,7 +193,8 @@ mod in_order;
 
 #[test]
 fn steps_out_of_order_do_not_compile() {
-    // The one in order is compiled with this file: a case that must compile would have trybuild build all crates once more.
+    // The one in order is compiled with this file: a case that must compile would have trybuild build all crates once
+    // more.
     in_order::main();
     let t = trybuild::TestCases::new();
     t.compile_fail("tests/typestate/clip_before_unscale.rs");
@@ -218,9 +224,11 @@ fn recomputation_gives_the_same_bits_and_statistics() {
     let run = |recompute: bool| {
         let net = Net::new();
         let mut t = training(&net, LossScale::Static(8.0));
-        let body = Body { conv: net.conv.clone(), norm: net.norm.clone(), drop: net.drop.clone(), middle: net.middle.clone() };
+        let body =
+            Body { conv: net.conv.clone(), norm: net.norm.clone(), drop: net.drop.clone(), middle: net.middle.clone() };
         let again = Checkpointed::new(body.clone());
-        let (head, target) = (net.head.clone(), Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices).unwrap());
+        let (head, target) =
+            (net.head.clone(), Array::from_slice(&Device::cpu(), &[0i64, 2], &[2], Class::Indices).unwrap());
         let mut losses = Vec::new();
         for _ in 0..3 {
             let step = t
@@ -243,7 +251,8 @@ fn recomputation_gives_the_same_bits_and_statistics() {
 fn recomputation_leaves_no_cast_behind() {
     let w = Var::leaf(Array::from_slice(&Device::cpu(), &[0.5f32; 16], &[4, 4], Class::Weights).unwrap());
     let inner = w.clone();
-    let y = binade_amp::autocast(DType::F16, || binade_autograd::checkpoint(move |x| x[0].matmul(&inner), &[&w])).unwrap();
+    let y =
+        binade_amp::autocast(DType::F16, || binade_autograd::checkpoint(move |x| x[0].matmul(&inner), &[&w])).unwrap();
     let grads = y.sum(&[], false).unwrap().backward().unwrap();
     assert_eq!(grads.get(&w).unwrap().dtype(), DType::F32);
     assert!(w.array().storage().derived(DType::F16, w.array().layout()).is_none());
@@ -304,7 +313,8 @@ fn a_step_in_16_bit_casts_each_weight_once_and_no_gradient_of_one() {
     let (forward, backward) = &*casts.lock().unwrap();
     let params = [net.conv.weight.array(), net.head.weight.array()];
     assert!(params.iter().all(|p| forward.get(&p.storage().id()) == Some(&1)), "{forward:?}");
-    // Where a product's f16 gradient reaches an f32 activation; those of weights and biases stay as their products made them.
+    // Where a product's f16 gradient reaches an f32 activation; those of weights and biases stay as their products made
+    // them.
     assert!(*backward <= 2, "{backward} casts in the backward pass");
 }
 
@@ -318,7 +328,8 @@ fn full_training(net: &Net, scale: LossScale) -> Training {
     t
 }
 
-/// Six steps, the second of them with a gradient that overflows f16 at the present scale but not at a lower one, and a measurement after each.
+/// Six steps, the second of them with a gradient that overflows f16 at the present scale but not at a lower one, and a
+/// measurement after each.
 fn steps(net: &Net, t: &mut Training, which: std::ops::Range<usize>) {
     for i in which {
         let factor = if i == 1 { 1e5 } else { 1.0 };

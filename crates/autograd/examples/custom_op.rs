@@ -1,5 +1,5 @@
-//! An operator of one's own: `x·σ(βx)` (Swish with a fixed β) with its kernel, gradient, error bound and samples, checked by
-//! the library's own checks and used like any other operator.
+//! An operator of one's own: `x·σ(βx)` (Swish with a fixed β) with its kernel, gradient, error bound and samples,
+//! checked by the library's own checks and used like any other operator.
 
 use binade_autograd::{Var, apply, gradcheck};
 use binade_tensor::op::{Binary, Bound, Builder, Custom, CustomOp, CustomView, Numerics, Unary, Value};
@@ -53,7 +53,9 @@ impl CustomOp for Swish {
 
     fn samples(&self, device: &Device, dtype: DType) -> Result<Vec<Inputs>> {
         let values: Vec<f32> = (-400..400).map(|i| i as f32 / 100.0).collect();
-        Ok(vec![vec![Array::from_slice(device, &values, &[values.len()], Class::Activations)?.cast(dtype, Class::Activations)?]])
+        Ok(vec![vec![
+            Array::from_slice(device, &values, &[values.len()], Class::Activations)?.cast(dtype, Class::Activations)?,
+        ]])
     }
 }
 

@@ -43,16 +43,21 @@ fn apply_here(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
     for var in ins {
         let from = var.array().dtype();
         let eligible = from.is_float() && from != DType::F64;
-        cast.push(if eligible && from != target && target.is_half() { narrow(&op, var, target)? } else { (*var).clone() });
+        cast.push(if eligible && from != target && target.is_half() {
+            narrow(&op, var, target)?
+        } else {
+            (*var).clone()
+        });
     }
     let dtypes: SmallVec<[DType; 4]> = cast.iter().map(|v| v.array().dtype()).collect();
     let ins: SmallVec<[&Var; 4]> = cast.iter().collect();
     run_planned(op, &ins, plan.and_then(|p| p.output), &dtypes)
 }
 
-/// Casts an input of `op` to a narrower dtype, once per value and region: the cast is cached with the value's storage until that is freed or the
-/// outermost region ends. The cast of a leaf (or of a view of a leaf: a transposed weight) is left to the operator if it rounds as it reads, and made
-/// when it is used again. The node is recorded for each use, so gradients of all uses meet in the value's own dtype.
+/// Casts an input of `op` to a narrower dtype, once per value and region: the cast is cached with the value's storage
+/// until that is freed or the outermost region ends. The cast of a leaf (or of a view of a leaf: a transposed weight)
+/// is left to the operator if it rounds as it reads, and made when it is used again. The node is recorded for each use,
+/// so gradients of all uses meet in the value's own dtype.
 fn narrow(op: &Op, var: &Var, dtype: DType) -> Result<Var> {
     let array = var.array();
     let storage = array.storage();
@@ -132,7 +137,8 @@ fn record(op: Op, ins: &[&Var], outs: &[Array], first: Array, gradient: Meta) ->
         _ => None,
     };
     // Only of a value in f32 a sum may be narrower in part.
-    let wide = |(i, saved): &(usize, Saved)| ins.get(*i).filter(|v| matches!(saved, Saved::Value(..)) && !v.dtype().is_half());
+    let wide =
+        |(i, saved): &(usize, Saved)| ins.get(*i).filter(|v| matches!(saved, Saved::Value(..)) && !v.dtype().is_half());
     let kept: SmallVec<[&Var; 4]> = saved.iter().filter_map(wide).copied().collect();
     let kind = Kind::Op {
         inputs: ins.iter().map(|v| v.node().cloned()).collect(),

@@ -48,7 +48,8 @@ pub(crate) fn backward_lean(loss: &Var, upstream: Option<&Array>) -> Result<Grad
     leaves(loss, upstream, false, Widen::NotLeaves, Ok)
 }
 
-/// The gradients of all leaves, each in the layout of its leaf, as an optimiser walks both together, and the changes that wait for their step.
+/// The gradients of all leaves, each in the layout of its leaf, as an optimiser walks both together, and the changes
+/// that wait for their step.
 fn leaves(
     loss: &Var,
     upstream: Option<&Array>,
@@ -105,16 +106,23 @@ pub(crate) struct Walked<V> {
     changes: Vec<Deferred>,
 }
 
-/// A node that was looked for, with its gradient and the scale it carries; `None` in place of zeros, where a derivative that was reached does
-/// not depend on what it was taken of.
+/// A node that was looked for, with its gradient and the scale it carries; `None` in place of zeros, where a derivative
+/// that was reached does not depend on what it was taken of.
 pub(crate) struct Found<V> {
     pub(crate) node: Arc<Node>,
     pub(crate) gradient: Option<V>,
     scale: f64,
 }
 
-/// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, for their gradients, each in its node's dtype.
-pub(crate) fn walk<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64>, widen: Widen) -> Result<Walked<V>> {
+/// Walks from `output` to the nodes in `targets`, or to every leaf where that is empty, for their gradients, each in
+/// its node's dtype.
+pub(crate) fn walk<V: Value>(
+    output: &Var,
+    seed: V,
+    keep: bool,
+    targets: &HashSet<u64>,
+    widen: Widen,
+) -> Result<Walked<V>> {
     scope::in_backward(|| walk_nodes(output, seed, keep, targets, widen))
 }
 
@@ -133,8 +141,8 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
         }
         let mut gradient = received.total(&node.out)?;
         let hooks = node.hooks.lock().unwrap_or_else(|e| e.into_inner());
-        // Several uses are summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as they are, and a norm widens
-        // as it reads.
+        // Several uses are summed in f32; the node gets them in its own dtype, rounded once. A view hands 16 bit on as
+        // they are, and a norm widens as it reads.
         let exact = gradient.as_ref().is_some_and(|g| g.dtype().is_half()) && node.out.dtype == DType::F32;
         let passes = match &node.kind {
             Kind::Op { op, .. } => matches!(op, Op::View(_)) || matches!(op, Op::Norm(_)) && !V::RECORDED,
@@ -186,7 +194,8 @@ fn walk_nodes<V: Value>(output: &Var, seed: V, keep: bool, targets: &HashSet<u64
             // There is no graph before the second run.
             Kind::Outline => return Err(Error::NoGraph),
             Kind::Recompute { inputs, saved, read, f, scope: surrounding } => {
-                // The new nodes have the largest ids, so they are next; their edges lead to the nodes before and to the leaves.
+                // The new nodes have the largest ids, so they are next; their edges lead to the nodes before and to the
+                // leaves.
                 if let Some(again) = checkpoint::again(inputs, saved, read, f, surrounding)?.node() {
                     front.at(again, scale)?.add(gradient)?;
                 }
@@ -273,8 +282,8 @@ struct Pending<V> {
     sum: Option<V>,
     /// Added when it is known to be the last: so the whole sum is rounded as it is made.
     last: Option<V>,
-    /// Gradients of narrowed views. Those of q, k and v together are the whole of qkv: one copy instead of a padded tensor each and
-    /// their sums.
+    /// Gradients of narrowed views. Those of q, k and v together are the whole of qkv: one copy instead of a padded
+    /// tensor each and their sums.
     parts: Vec<Part<V>>,
 }
 
@@ -331,7 +340,8 @@ impl<V: Value> Pending<V> {
             let alike = |d: usize| d == dim || part.shape[d] == layout.shape[d] && part.strides[d] == layout.strides[d];
             let along = part.shape[dim] == 1 || part.strides[dim] == step;
             let follows = part.offset == layout.offset + extent * step;
-            if !(Arc::ptr_eq(other.storage(), array.storage()) && other.dtype() == array.dtype() && other.is_written()) {
+            if !(Arc::ptr_eq(other.storage(), array.storage()) && other.dtype() == array.dtype() && other.is_written())
+            {
                 return None;
             }
             if !(along && follows && (0..part.shape.rank()).all(alike)) {
@@ -367,13 +377,14 @@ impl<V: Value> Pending<V> {
             self.parts.clear();
             return Ok(Some(V::new(whole, None)));
         }
-        // With dimensions in memory order the result is in row-major order, and where the parts were cut from a reshaped product it can be
-        // reshaped back without a copy.
+        // With dimensions in memory order the result is in row-major order, and where the parts were cut from a
+        // reshaped product it can be reshaped back without a copy.
         let order = out.layout.order();
         let inverse = inverse(&order);
         let device = self.parts[0].gradient.array().device().clone();
         let dtype = self.parts.iter().map(|p| p.gradient.dtype()).reduce(|a, b| if a == b { a } else { out.dtype });
-        let meta = Meta { dtype: dtype.unwrap_or(out.dtype), layout: Layout::contiguous(out.layout.permute(&order).shape) };
+        let meta =
+            Meta { dtype: dtype.unwrap_or(out.dtype), layout: Layout::contiguous(out.layout.permute(&order).shape) };
         let permuted = |v: &V, axes: Shape| V::run(Op::View(View::Permute(axes)), &[v], &device, v.dtype());
         let parts = self.parts.iter().map(|p| permuted(&p.gradient, order)).collect::<Result<Vec<V>>>()?;
         self.parts.clear();
@@ -400,7 +411,11 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
         // Inputs, then outputs, of which the first is this node's.
         let array = value.get(op.name(), path, keep)?;
         let before = if V::RECORDED && *i == inputs.len() + 1 { before_activation(node, kept, &array) } else { None };
-        let from = if *i < inputs.len() { inputs[*i].as_ref() } else { (*i == inputs.len()).then_some(node).or(before.as_ref()) };
+        let from = if *i < inputs.len() {
+            inputs[*i].as_ref()
+        } else {
+            (*i == inputs.len()).then_some(node).or(before.as_ref())
+        };
         values.resize(values.len().max(i + 1), None);
         values[*i] = Some(V::new(array, from));
     }
@@ -410,7 +425,8 @@ fn node_gradients<V: Value>(node: &Arc<Node>, gradient: V, keep: bool) -> Result
     drop(slot);
     let metas = node.metas();
     let needs: SmallVec<[bool; 4]> = inputs.iter().map(Option::is_some).collect();
-    // A backward kernel is differentiated through primitives, and so is a recorded operator whose backward kernel has no definition in them.
+    // A backward kernel is differentiated through primitives, and so is a recorded operator whose backward kernel has
+    // no definition in them.
     let undefined = V::RECORDED && matches!(op, Op::Norm(_) | Op::CrossEntropy(_) | Op::Attention(_));
     if (undefined || matches!(op, Op::Backward(_))) && values[..inputs.len()].iter().all(Option::is_some) {
         let ins: Vec<V> = values[..inputs.len()].iter().flatten().cloned().collect();

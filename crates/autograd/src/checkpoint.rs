@@ -11,14 +11,15 @@ use crate::saved::{Saved, check_version};
 use crate::scope::Scope;
 use crate::{Result, Var, scope};
 
-/// Runs `f` on `ins` and keeps nothing of it but the inputs; backward runs it again. The second run has the first one's scope: the
-/// same cast rule, mode, random numbers and layer, so the gradients are those without checkpointing, bit for bit. What
-/// it defers (running statistics) goes with the gradients once: the second run is a rehearsal.
+/// Runs `f` on `ins` and keeps nothing of it but the inputs; backward runs it again. The second run has the first one's
+/// scope: the same cast rule, mode, random numbers and layer, so the gradients are those without checkpointing, bit for
+/// bit. What it defers (running statistics) goes with the gradients once: the second run is a rehearsal.
 ///
 /// The result has a gradient exactly if it has one without checkpointing.
 ///
 /// # Errors
-/// Those of `f`; in backward, anything that `f` read and that was changed in place since: an input, a parameter, a buffer.
+/// Those of `f`; in backward, anything that `f` read and that was changed in place since: an input, a parameter, a
+/// buffer.
 pub fn checkpoint(f: impl Fn(&[Var]) -> Result<Var> + Send + Sync + 'static, ins: &[&Var]) -> Result<Var> {
     let surrounding = scope::capture().rehearsal();
     let f: Recompute = Arc::new(f);

@@ -11,8 +11,9 @@ use crate::{Claims, Result};
 
 type Next = dyn Fn(&[Array]) -> Result<Vec<Array>> + Send + Sync;
 
-/// New values of some buffers, as a function of the values they have when a step is applied. [`crate::Var::defer`] ties it to the forward pass
-/// that made it; backward hands it on with the gradients. It is made once at most, however many values carry it.
+/// New values of some buffers, as a function of the values they have when a step is applied. [`crate::Var::defer`] ties
+/// it to the forward pass that made it; backward hands it on with the gradients. It is made once at most, however many
+/// values carry it.
 #[derive(Clone)]
 pub struct Deferred(Arc<Inner>);
 
@@ -25,8 +26,9 @@ struct Inner {
 }
 
 impl Deferred {
-    /// `next` gives the new values of `buffers`, each of its buffer's shape, from the present ones; it changes nothing itself. `claims` are
-    /// those on the parameters and buffers of the module: the step of the optimiser that has one of them decides.
+    /// `next` gives the new values of `buffers`, each of its buffer's shape, from the present ones; it changes nothing
+    /// itself. `claims` are those on the parameters and buffers of the module: the step of the optimiser that has one
+    /// of them decides.
     pub fn new(
         buffers: Vec<Array>,
         claims: Vec<Claims>,
@@ -105,8 +107,11 @@ impl Prepared {
                     .into());
                 }
                 // The next change of this buffer sees what would be stored.
-                let stored =
-                    if value.dtype() == buffer.dtype() { value } else { value.cast(buffer.dtype(), Class::Workspace)? };
+                let stored = if value.dtype() == buffer.dtype() {
+                    value
+                } else {
+                    value.cast(buffer.dtype(), Class::Workspace)?
+                };
                 prepared.values[place].1 = stored;
             }
             prepared.changes.push(change.clone());

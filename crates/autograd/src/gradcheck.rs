@@ -32,13 +32,16 @@ pub enum GradcheckError {
     },
 }
 
-/// Compares the gradient of `Σ w·f(inputs)`, w fixed weights of different sizes, with central differences of step 10⁻⁶ at
-/// every element of every float input. Differences up to 10⁻⁵ absolute plus 10⁻³ relative are rounding of the differences.
+/// Compares the gradient of `Σ w·f(inputs)`, w fixed weights of different sizes, with central differences of step 10⁻⁶
+/// at every element of every float input. Differences up to 10⁻⁵ absolute plus 10⁻³ relative are rounding of the
+/// differences.
 ///
 /// # Errors
 /// [`GradcheckError`] with the first element that differs.
 pub fn gradcheck(f: impl Fn(&[Var]) -> crate::Result<Var>, inputs: &[Array]) -> Result<(), GradcheckError> {
-    if let Some((input, array)) = inputs.iter().enumerate().find(|(_, a)| a.dtype().is_float() && a.dtype() != DType::F64) {
+    if let Some((input, array)) =
+        inputs.iter().enumerate().find(|(_, a)| a.dtype().is_float() && a.dtype() != DType::F64)
+    {
         return Err(GradcheckError::NotF64 { input, dtype: array.dtype() });
     }
     let weigh = |y: &Var| -> crate::Result<Var> {
@@ -46,8 +49,10 @@ pub fn gradcheck(f: impl Fn(&[Var]) -> crate::Result<Var>, inputs: &[Array]) -> 
         let w = Array::from_slice(y.array().device(), &weights, y.shape(), Class::Workspace)?;
         y.mul(&Var::constant(w))?.sum(&[], false)
     };
-    let leaves: Vec<Var> =
-        inputs.iter().map(|a| if a.dtype().is_float() { Var::leaf(a.clone()) } else { Var::constant(a.clone()) }).collect();
+    let leaves: Vec<Var> = inputs
+        .iter()
+        .map(|a| if a.dtype().is_float() { Var::leaf(a.clone()) } else { Var::constant(a.clone()) })
+        .collect();
     let grads = weigh(&f(&leaves)?)?.backward()?;
     let value = |arrays: &[Var]| -> crate::Result<f64> { no_grad(|| weigh(&f(arrays)?)?.item()) };
     const STEP: f64 = 1e-6;
@@ -62,7 +67,8 @@ pub fn gradcheck(f: impl Fn(&[Var]) -> crate::Result<Var>, inputs: &[Array]) -> 
                 let mut moved = values.clone();
                 moved[element] += delta;
                 let mut vars = leaves.clone();
-                vars[input] = Var::constant(Array::from_slice(array.device(), &moved, array.shape(), Class::Workspace)?);
+                vars[input] =
+                    Var::constant(Array::from_slice(array.device(), &moved, array.shape(), Class::Workspace)?);
                 value(&vars)
             };
             let numeric = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);

@@ -1,4 +1,5 @@
-//! [`Gradients`]: the result of backward, a value that knows what it is: whose gradients, at which scale, and what waits for their step.
+//! [`Gradients`]: the result of backward, a value that knows what it is: whose gradients, at which scale, and what
+//! waits for their step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use crate::{Deferred, Error, LeafId, Owner, Result, Var};
 
 /// Gradients by leaf, each in the leaf's dtype, and the changes that wait for the step that takes them ([`Deferred`]).
 ///
-/// A gradient carries the scale of its loss ([`Var::scaled`]). One that was inserted by hand where there was none carries no scale: a scaler
-/// takes it for its own, everybody else for 1.
+/// A gradient carries the scale of its loss ([`Var::scaled`]). One that was inserted by hand where there was none
+/// carries no scale: a scaler takes it for its own, everybody else for 1.
 #[derive(Clone, Debug, Default)]
 pub struct Gradients {
     map: BTreeMap<LeafId, Gradient>,
@@ -98,8 +99,8 @@ impl Gradients {
 
     /// Adds the gradients of another backward pass, in f32, and what waits with them: gradient accumulation.
     ///
-    /// Where a leaf's two gradients carry different scales, the one of the smaller scale is brought to the larger: exact, as the ratio
-    /// must be a power of two.
+    /// Where a leaf's two gradients carry different scales, the one of the smaller scale is brought to the larger:
+    /// exact, as the ratio must be a power of two.
     ///
     /// # Errors
     /// [`Error::Scales`] if it is none; other shapes; out of memory. Nothing is changed then.
@@ -124,8 +125,8 @@ impl Gradients {
         Gradients { map: found.collect(), changes: self.changes.iter().filter(|c| owner.decides(c)).cloned().collect() }
     }
 
-    /// The parameters, by name and shape, whose gradients no optimiser will take: one that was never given to an optimiser, or whose optimiser
-    /// is gone.
+    /// The parameters, by name and shape, whose gradients no optimiser will take: one that was never given to an
+    /// optimiser, or whose optimiser is gone.
     pub fn unclaimed(&self) -> Vec<String> {
         let of = |gradient: &Gradient| {
             let leaf = gradient.leaf.as_ref()?;
@@ -151,7 +152,8 @@ impl Gradients {
         Prepared::new(self.changes.iter().filter(|c| owner.decides(c)))
     }
 
-    /// Makes all changes that wait, whoever owns them: for steps without an optimiser, and for those of a network whose step does not follow.
+    /// Makes all changes that wait, whoever owns them: for steps without an optimiser, and for those of a network whose
+    /// step does not follow.
     ///
     /// # Errors
     /// As [`Prepared::new`].

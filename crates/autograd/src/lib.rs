@@ -1,8 +1,8 @@
 //! Reverse-mode differentiation over mixed-precision tensors.
 //!
-//! One choke point, [`apply`]: it asks the [`CastRule`] of the thread's [`scope`] for dtypes, inserts narrowing casts (ordinary
-//! differentiable operators), runs the kernel and records a node. Widening is exact and never materialised: kernels read
-//! 16 bit and compute in f32, and the tape keeps the 16-bit original.
+//! One choke point, [`apply`]: it asks the [`CastRule`] of the thread's [`scope`] for dtypes, inserts narrowing casts
+//! (ordinary differentiable operators), runs the kernel and records a node. Widening is exact and never materialised:
+//! kernels read 16 bit and compute in f32, and the tape keeps the 16-bit original.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

@@ -55,12 +55,13 @@ impl Leaf {
     }
 }
 
-/// A recorded operator application, or a leaf: small, as one is made and moved for every operator. Ids rise in order of creation, so a node's inputs have smaller ids.
+/// A recorded operator application, or a leaf: small, as one is made and moved for every operator. Ids rise in order of
+/// creation, so a node's inputs have smaller ids.
 pub struct Node {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
-    /// Shape and dtype of the gradient the node receives: those of the first output, or f32 for a cast whose gradient is not
-    /// rounded.
+    /// Shape and dtype of the gradient the node receives: those of the first output, or f32 for a cast whose gradient
+    /// is not rounded.
     pub(crate) out: Meta,
     pub(crate) hooks: Mutex<Vec<Hook>>,
     /// A node that saved the first output as a value.
@@ -70,7 +71,8 @@ pub struct Node {
 #[expect(clippy::large_enum_variant, reason = "nearly every node is an operator; a box would cost it an allocation")]
 pub(crate) enum Kind {
     Leaf(Arc<Leaf>),
-    /// A value of the first run of a recomputed function: it says that the value has a gradient, and takes what is tied to it.
+    /// A value of the first run of a recomputed function: it says that the value has a gradient, and takes what is tied
+    /// to it.
     Outline,
     Op {
         op: Op,
@@ -92,7 +94,8 @@ pub(crate) enum Kind {
         f: Recompute,
         scope: Box<Scope>,
     },
-    /// A recorded gradient: first where it came from, then what it was taken by, of which it is a function, perhaps a constant one.
+    /// A recorded gradient: first where it came from, then what it was taken by, of which it is a function, perhaps a
+    /// constant one.
     Gradient {
         inputs: SmallVec<[Option<Edge>; 3]>,
     },
@@ -175,13 +178,15 @@ impl Node {
 impl Drop for Node {
     /// Dropping a long chain must not recurse: inputs that only this node holds are taken apart in a loop.
     fn drop(&mut self) {
-        let (Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs }) = &mut self.kind else {
+        let (Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs }) = &mut self.kind
+        else {
             return;
         };
         let mut stack: SmallVec<[Edge; 8]> = inputs.drain(..).flatten().collect();
         while let Some(edge) = stack.pop() {
             if let Some(mut node) = Arc::into_inner(edge)
-                && let Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs } = &mut node.kind
+                && let Kind::Op { inputs, .. } | Kind::Recompute { inputs, .. } | Kind::Gradient { inputs } =
+                    &mut node.kind
             {
                 stack.extend(inputs.drain(..).flatten());
             }

@@ -16,8 +16,8 @@ pub struct Name {
     pub model: Layers,
 }
 
-/// The layer that an operator belongs to: that of the parameter it takes, else the one that [`crate::scope::within`] entered. Where it is follows
-/// from the model's structure and the operands alone, not from what ran before.
+/// The layer that an operator belongs to: that of the parameter it takes, else the one that [`crate::scope::within`]
+/// entered. Where it is follows from the model's structure and the operands alone, not from what ran before.
 #[derive(Clone, Debug)]
 pub struct Place(Arc<Inner>);
 
@@ -38,8 +38,8 @@ pub struct StoredAs {
 }
 
 impl Place {
-    /// A layer under its name in each model that holds it; none if no model has named it yet. `stored` tells of the parameter that this is the
-    /// place of.
+    /// A layer under its name in each model that holds it; none if no model has named it yet. `stored` tells of the
+    /// parameter that this is the place of.
     pub fn new(names: Vec<Name>, stored: Option<StoredAs>) -> Place {
         let path = names.first().map_or_else(|| Arc::from(""), |name| name.path.clone());
         Place(Arc::new(Inner { path, names, stored }))

@@ -1,4 +1,5 @@
-//! [`Saved`]: what waits for the backward pass. A value that other saved values determine is not kept: [`Again`] computes it from them.
+//! [`Saved`]: what waits for the backward pass. A value that other saved values determine is not kept: [`Again`]
+//! computes it from them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,9 +55,10 @@ pub(crate) fn check_version(array: &Array, saved: u64, op: &'static str, path: &
     }
 }
 
-/// What is kept in place of a sum or difference, if that is fewer bytes: its narrower operand, where the wider one was saved as a value by who
-/// used it before. So a residual stream in f32, to which branches in 16 bit are added, is saved at every other branch. No sum is made from a
-/// sum that is made: a chain of them would keep one value from far back and all sums on the way at once.
+/// What is kept in place of a sum or difference, if that is fewer bytes: its narrower operand, where the wider one was
+/// saved as a value by who used it before. So a residual stream in f32, to which branches in 16 bit are added, is saved
+/// at every other branch. No sum is made from a sum that is made: a chain of them would keep one value from far back
+/// and all sums on the way at once.
 pub(crate) fn addends(ins: &[&Var], sum: &Array) -> Option<SmallVec<[Saved; 5]>> {
     let [a, b] = ins else { return None };
     let (wide, narrow) = if a.dtype().size() > b.dtype().size() { (a, b) } else { (b, a) };
@@ -75,8 +77,8 @@ pub(crate) fn addends(ins: &[&Var], sum: &Array) -> Option<SmallVec<[Saved; 5]>>
     taken.then(|| ins.iter().map(|var| var.saved()).collect())
 }
 
-/// An operator and its saved operands, from which a value is computed again: once for all that need it, and not at all while something else
-/// keeps it alive.
+/// An operator and its saved operands, from which a value is computed again: once for all that need it, and not at all
+/// while something else keeps it alive.
 pub(crate) struct Again {
     op: Op,
     ins: SmallVec<[Saved; 5]>,
@@ -90,12 +92,14 @@ pub(crate) struct Again {
     sums: bool,
 }
 
-/// In a long chain of elementwise operators every so manieth value is saved: making one again, and dropping it, goes through the chain by recursion.
+/// In a long chain of elementwise operators every so manieth value is saved: making one again, and dropping it, goes
+/// through the chain by recursion.
 const DEEPEST: usize = 8;
 
 impl Again {
-    /// `exact` says that the operator gives the bits of `value`. Where it does not (a fused activation saw its argument before it was rounded
-    /// to 16 bit) they must not depend on who else keeps the value. `None` where the value is better saved.
+    /// `exact` says that the operator gives the bits of `value`. Where it does not (a fused activation saw its argument
+    /// before it was rounded to 16 bit) they must not depend on who else keeps the value. `None` where the value is
+    /// better saved.
     pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Option<Arc<Again>> {
         let (mut depth, mut exact, mut sums) = (1, exact, matches!(op, Op::Binary(Binary::Add | Binary::Sub)));
         for saved in &ins {
@@ -106,7 +110,8 @@ impl Again {
             }
         }
         let first = exact.then(|| (value.downgrade(), value.storage().version()));
-        (depth <= DEEPEST).then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth, sums }))
+        (depth <= DEEPEST)
+            .then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth, sums }))
     }
 
     fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {
@@ -150,10 +155,13 @@ impl Again {
         Ok(run_one(&self.op, &refs, ins[0].device(), want, Class::Activations)?)
     }
 
-    /// The value in a narrower dtype. A norm rounds once from f32, as its f32 result would be rounded, which need not be written.
+    /// The value in a narrower dtype. A norm rounds once from f32, as its f32 result would be rounded, which need not
+    /// be written.
     fn rounded(&self, dtype: DType, op: &'static str, path: &Arc<str>) -> Result<Array> {
         match (self.there(op, path)?, &self.op) {
-            (None, Op::Backward(Backward::Renormalise(_))) if self.dtype == DType::F32 => self.run(dtype, op, path, false),
+            (None, Op::Backward(Backward::Renormalise(_))) if self.dtype == DType::F32 => {
+                self.run(dtype, op, path, false)
+            }
             (Some(array), _) => Ok(array.cast(dtype, Class::Casts)?),
             (None, _) => Ok(self.get(op, path, true)?.cast(dtype, Class::Casts)?),
         }

@@ -116,8 +116,8 @@ impl Scope {
     }
 }
 
-/// The stream of a thread that sets none: each has its own. A thread's name, and how many of that name drew before, decide, so that
-/// named threads repeat their draws in whatever order they start.
+/// The stream of a thread that sets none: each has its own. A thread's name, and how many of that name drew before,
+/// decide, so that named threads repeat their draws in whatever order they start.
 fn key_of_thread() -> Key {
     static STARTED: Mutex<Option<HashMap<String, u64>>> = Mutex::new(None);
     let thread = std::thread::current();
@@ -195,8 +195,8 @@ pub fn with_key<T>(seed: u64, iteration: u64, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Runs `f` with an observer of every operator, forward and backward: to find which one overflows, or to count them. An observer
-/// that is there already sees each operator first.
+/// Runs `f` with an observer of every operator, forward and backward: to find which one overflows, or to count them. An
+/// observer that is there already sees each operator first.
 pub fn with_observer<T>(observer: Observer, f: impl FnOnce() -> T) -> T {
     let both = with(|s| s.observer.clone()).map_or(observer.clone(), |outer| {
         Arc::new(move |event: &Event<'_>| {
@@ -211,7 +211,9 @@ pub fn with_observer<T>(observer: Observer, f: impl FnOnce() -> T) -> T {
 
 /// Shows an operator that has run to the observer, if there is one.
 pub(crate) fn observe(op: &Op, ins: &[&Array], outs: &[Array]) {
-    let Some((observer, phase, path)) = with(|s| s.observer.clone().map(|o| (o, s.phase, s.path.clone()))) else { return };
+    let Some((observer, phase, path)) = with(|s| s.observer.clone().map(|o| (o, s.phase, s.path.clone()))) else {
+        return;
+    };
     observer(&Event { op, phase, path: &path, ins, outs });
 }
 
@@ -307,8 +309,8 @@ pub fn within<T>(place: &Place, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Runs `f` and also returns the changes that no gradient will carry, in the order they were deferred: those of layers that depend on data and
-/// frozen parameters alone. Without this they are made at once.
+/// Runs `f` and also returns the changes that no gradient will carry, in the order they were deferred: those of layers
+/// that depend on data and frozen parameters alone. Without this they are made at once.
 pub fn collect_changes<T>(f: impl FnOnce() -> T) -> (T, Vec<Deferred>) {
     let collector = Arc::new(Mutex::new(Vec::new()));
     let before = with(|s| s.collector.replace(collector.clone()));
@@ -320,7 +322,8 @@ pub fn collect_changes<T>(f: impl FnOnce() -> T) -> (T, Vec<Deferred>) {
     (result, changes)
 }
 
-/// Gives a change to who collects; back if nobody does, or gradients are switched off, as code under [`no_grad`] is no part of a step.
+/// Gives a change to who collects; back if nobody does, or gradients are switched off, as code under [`no_grad`] is no
+/// part of a step.
 pub(crate) fn collect(change: Deferred) -> Option<Deferred> {
     let collector = with(|s| s.collector.clone().filter(|_| s.grad));
     let Some(collector) = collector else { return Some(change) };

@@ -13,13 +13,14 @@ use crate::table::Grads;
 use crate::value::Value;
 use crate::{Error, Result, Var, scope};
 
-/// The gradients of `output` with respect to `inputs` (leaves or not), as variables: `None` where the output does not depend on
-/// one. `upstream` is the gradient of the output, 1 for a one-element tensor.
+/// The gradients of `output` with respect to `inputs` (leaves or not), as variables: `None` where the output does not
+/// depend on one. `upstream` is the gradient of the output, 1 for a one-element tensor.
 ///
-/// With `create_graph` the gradients have a history and can be differentiated again, as for a gradient penalty; saved values
-/// are kept then. Such a gradient counts as a function of all `inputs`, so that where it is constant, as a ReLU's, its own gradient is zeros.
-/// Every operator is differentiable twice, by its row of the table or its definition in primitives
-/// ([`Op::compose`]); casts inside stay casts, so second-order gradients see the dtypes of the first pass.
+/// With `create_graph` the gradients have a history and can be differentiated again, as for a gradient penalty; saved
+/// values are kept then. Such a gradient counts as a function of all `inputs`, so that where it is constant, as a
+/// ReLU's, its own gradient is zeros. Every operator is differentiable twice, by its row of the table or its definition
+/// in primitives ([`Op::compose`]); casts inside stay casts, so second-order gradients see the dtypes of the first
+/// pass.
 ///
 /// # Errors
 /// As [`Var::backward`]; an operator without second-order gradient.
@@ -44,8 +45,8 @@ pub fn grad(output: &Var, inputs: &[&Var], upstream: Option<&Var>, create_graph:
     nodes.iter().map(gradient).collect()
 }
 
-/// The nodes among `targets` that a walk from `output` reaches, with their gradients; `None` for a gradient that is 0 because nothing depends
-/// on the node.
+/// The nodes among `targets` that a walk from `output` reaches, with their gradients; `None` for a gradient that is 0
+/// because nothing depends on the node.
 fn reached(
     output: &Var,
     targets: &[&Arc<Node>],
@@ -105,7 +106,8 @@ pub(crate) fn through_definition(
         views.push(if *need { Var::run(same, &[var], device, var.dtype())? } else { var.clone() });
     }
     let outs = scope::recording(|| program.run(&views, |op, ins, want| Var::run(op.clone(), ins, device, want)))?;
-    let targets: Vec<&Arc<Node>> = views.iter().zip(needs).filter(|(_, need)| **need).filter_map(|(v, _)| v.node()).collect();
+    let targets: Vec<&Arc<Node>> =
+        views.iter().zip(needs).filter(|(_, need)| **need).filter_map(|(v, _)| v.node()).collect();
     // A constant, as the slope of a piecewise linear function.
     if outs[0].node().is_none() {
         return Ok(Some(ins.iter().map(|_| None).collect()));

@@ -1,5 +1,5 @@
-//! [`Value`]: what the backward table computes with: plain arrays, or variables whose history is recorded, for gradients of
-//! gradients. One table serves both.
+//! [`Value`]: what the backward table computes with: plain arrays, or variables whose history is recorded, for
+//! gradients of gradients. One table serves both.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(crate) trait Value: Clone {
     /// The first output of an operator, in dtype `want` whatever the cast rule.
     fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self>;
 
-    /// As [`Value::run`], on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in this order: the result may
-    /// take the memory of what was given.
+    /// As [`Value::run`], on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in
+    /// this order: the result may take the memory of what was given.
     fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self>;
 
     /// The first output of an operator, laid out in memory as told where the operator is not recorded.
@@ -92,7 +92,9 @@ impl Value for Array {
     }
 
     fn through_definition(op: &Op, ins: &[Array], needs: &[bool], gradient: &Array) -> Result<Option<Grads<Array>>> {
-        let var = |(array, need): (&Array, &bool)| if *need { Var::leaf(array.clone()) } else { Var::constant(array.clone()) };
+        let var = |(array, need): (&Array, &bool)| {
+            if *need { Var::leaf(array.clone()) } else { Var::constant(array.clone()) }
+        };
         let ins: Vec<Var> = ins.iter().zip(needs).map(var).collect();
         let grads = second_order::through_definition(op, &ins, needs, &Var::constant(gradient.clone()), false)?;
         Ok(grads.map(|grads| grads.into_iter().map(|g| g.map(|g| g.array().clone())).collect()))

@@ -118,7 +118,8 @@ impl Var {
         }
     }
 
-    /// Makes a leaf known as a parameter: optimisers claim it, and its gradient is missed where none does. `None` for other tensors.
+    /// Makes a leaf known as a parameter: optimisers claim it, and its gradient is missed where none does. `None` for
+    /// other tensors.
     pub fn claims(&self) -> Option<Claims> {
         Some(self.leaf_data()?.param.get_or_init(Default::default).0.clone())
     }
@@ -152,7 +153,8 @@ impl Var {
         Ok(())
     }
 
-    /// This loss times a loss scale. The product is made in f32: 65536 itself does not fit f16. Gradients that come through it know the scale.
+    /// This loss times a loss scale. The product is made in f32: 65536 itself does not fit f16. Gradients that come
+    /// through it know the scale.
     ///
     /// # Errors
     /// Out of memory.
@@ -165,9 +167,9 @@ impl Var {
         Ok(scaled)
     }
 
-    /// Leaves a change to the step that this tensor's gradients take part in. Where no gradient will reach this tensor (under
-    /// [`crate::no_grad`], or where it depends on data and frozen parameters alone) the change is made at once; inside
-    /// [`scope::collect_changes`] it waits for who collects. A rehearsal changes nothing.
+    /// Leaves a change to the step that this tensor's gradients take part in. Where no gradient will reach this tensor
+    /// (under [`crate::no_grad`], or where it depends on data and frozen parameters alone) the change is made at once;
+    /// inside [`scope::collect_changes`] it waits for who collects. A rehearsal changes nothing.
     ///
     /// # Errors
     /// The change is made at once and fails.
@@ -206,9 +208,9 @@ impl Var {
         backward::backward(self, Some(gradient), false)
     }
 
-    /// As [`Var::backward`] (or [`Var::backward_with`]), for gradients that are only read: one that a cast rounded to 16 bit stays in 16 bit,
-    /// where its f32 leaf would have it widened, and several leaves may share one array. The values are the same; an optimiser reads
-    /// half the bytes.
+    /// As [`Var::backward`] (or [`Var::backward_with`]), for gradients that are only read: one that a cast rounded to
+    /// 16 bit stays in 16 bit, where its f32 leaf would have it widened, and several leaves may share one array. The
+    /// values are the same; an optimiser reads half the bytes.
     ///
     /// # Errors
     /// As [`Var::backward_with`].

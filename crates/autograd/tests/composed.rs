@@ -30,8 +30,8 @@ fn run(f: &dyn Fn(&[Var]) -> Result<Var>, inputs: &[Array]) -> Vec<Array> {
     std::iter::once(y.array().clone()).chain(leaves.iter().filter_map(|v| gradients.get(v).cloned())).collect()
 }
 
-/// Compares with the same in f64 on the same numbers. A sum of parts that cancel is off by an f32 rounding of the largest part, which the
-/// f64 result does not show: numbers below a thousandth of the largest are compared with that.
+/// Compares with the same in f64 on the same numbers. A sum of parts that cancel is off by an f32 rounding of the
+/// largest part, which the f64 result does not show: numbers below a thousandth of the largest are compared with that.
 fn check(name: &str, f: impl Fn(&[Var]) -> Result<Var>, inputs: impl Fn(DType) -> Vec<Array>) {
     for (dtype, format) in [(DType::F16, Format::F16), (DType::BF16, Format::BF16)] {
         let given = inputs(dtype);
@@ -42,7 +42,10 @@ fn check(name: &str, f: impl Fn(&[Var]) -> Result<Var>, inputs: impl Fn(DType) -
             let largest = exact.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
             for (found, exact) in found.to_f64_vec().unwrap().into_iter().zip(exact) {
                 if exact.abs() < 1e-3 * largest {
-                    assert!((found - exact).abs() <= 1e-5 * largest, "{name} [{dtype}] {i}: {found} instead of {exact}");
+                    assert!(
+                        (found - exact).abs() <= 1e-5 * largest,
+                        "{name} [{dtype}] {i}: {found} instead of {exact}"
+                    );
                 } else if let Err(error) = assert_within_ulps(format, found, exact, 0.6) {
                     panic!("{name} [{dtype}] {i}: {error}");
                 }
@@ -95,7 +98,8 @@ fn losses_of_several_operators_round_once() {
         let [t, weight, positive] = [1, 2, 3].map(|i| v[i].detach());
         v[0].bce_with_logits(&t, Some(&weight), Some(&positive), mean)
     };
-    let rows: [&[f64]; 4] = [&[0.5, -1.25, 2.0, -0.75], &[1.0, 0.0, 0.5, 1.0], &[1.0, 2.0, 0.5, 3.0], &[2.0, 0.7, 1.5, 4.0]];
+    let rows: [&[f64]; 4] =
+        [&[0.5, -1.25, 2.0, -0.75], &[1.0, 0.0, 0.5, 1.0], &[1.0, 2.0, 0.5, 3.0], &[2.0, 0.7, 1.5, 4.0]];
     check("bce_with_logits", weighted, |d| rows.iter().map(|row| from(d, &[4], row)).collect());
     let sum = |v: &[Var]| v[0].kl_div(&v[1].detach(), false, KlReduction::BatchMean);
     check("kl_div", sum, |d| vec![drawn(d, &[4, 8], 1, -2.0, 0.5), from(d, &[4, 8], &[0.125; 32])]);

@@ -54,19 +54,24 @@ fn every_operator_with_any_extent_0_has_gradients_of_both_orders() {
             continue;
         }
         let samples = op.samples(&cpu, DType::F64);
-        let Some(ins) =
-            samples.iter().filter(|s| s.iter().all(|a| a.numel() > 1)).min_by_key(|s| s.iter().map(|a| a.numel()).sum::<usize>())
+        let Some(ins) = samples
+            .iter()
+            .filter(|s| s.iter().all(|a| a.numel() > 1))
+            .min_by_key(|s| s.iter().map(|a| a.numel()).sum::<usize>())
         else {
             continue;
         };
         for (op, ins) in empties(&op, ins).unwrap() {
             let shapes: Vec<_> = ins.iter().map(|a| *a.shape()).collect();
-            let both = catch_unwind(AssertUnwindSafe(|| (gradients(&op, &ins, &cpu), gradients(&op, &ins, &reference))));
+            let both =
+                catch_unwind(AssertUnwindSafe(|| (gradients(&op, &ins, &cpu), gradients(&op, &ins, &reference))));
             match both {
                 Ok((None, None)) => {}
                 Ok((Some(Ok(found)), Some(Ok(wanted)))) => {
                     checked += 1;
-                    let close = |a: &f64, b: &f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs()) || a.is_nan() && b.is_nan() || a == b;
+                    let close = |a: &f64, b: &f64| {
+                        (a - b).abs() <= 1e-9 * (1.0 + b.abs()) || a.is_nan() && b.is_nan() || a == b
+                    };
                     if found.len() != wanted.len() || !found.iter().zip(&wanted).all(|(a, b)| close(a, b)) {
                         failures.insert(format!("{op:?} of {shapes:?}: {found:?} instead of {wanted:?}"));
                     }

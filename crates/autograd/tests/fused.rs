@@ -16,9 +16,14 @@ fn centre(row: Unary) -> f64 {
     }
 }
 
-/// Runs `f(row, inputs)` for every row; `inputs(centre)` gives inputs whose activation's argument is near the centre. Second order on its side
-/// where the row is flat would be 0 alone, so piecewise linear rows are checked on both sides of their kink.
-fn for_every_row(form: &str, inputs: impl Fn(f64) -> Vec<binade_tensor::Array>, f: impl Fn(Unary, &[Var]) -> Result<Var>) {
+/// Runs `f(row, inputs)` for every row; `inputs(centre)` gives inputs whose activation's argument is near the centre.
+/// Second order on its side where the row is flat would be 0 alone, so piecewise linear rows are checked on both sides
+/// of their kink.
+fn for_every_row(
+    form: &str,
+    inputs: impl Fn(f64) -> Vec<binade_tensor::Array>,
+    f: impl Fn(Unary, &[Var]) -> Result<Var>,
+) {
     for &row in Unary::ALL {
         let centre = centre(row);
         let kinked = centre < 0.0 || row == Unary::Selu;
@@ -58,10 +63,12 @@ fn products_of_an_activation() {
 #[test]
 fn convolutions_with_an_activation() {
     let conv = Conv2d { padding: [1, 0], stride: [1, 2], ..Conv2d::default() };
-    let inputs = |c| vec![values(&[1, 2, 3, 4], 1, 0.0, 0.2), values(&[3, 2, 2, 2], 2, 0.0, 0.2), values(&[3], 3, c, 0.05)];
+    let inputs =
+        |c| vec![values(&[1, 2, 3, 4], 1, 0.0, 0.2), values(&[3, 2, 2, 2], 2, 0.0, 0.2), values(&[3], 3, c, 0.05)];
     for_every_row("conv2d", inputs, |row, v| v[0].conv2d(&v[1], Some(&v[2]), conv, Some(row)));
     let conv = Conv2d { padding: [1, 1], groups: 2, ..Conv2d::default() };
-    let inputs = |c| vec![values(&[1, 2, 3, 3], 1, 0.0, 0.2), values(&[2, 1, 3, 3], 2, 0.0, 0.2), values(&[2], 3, c, 0.05)];
+    let inputs =
+        |c| vec![values(&[1, 2, 3, 3], 1, 0.0, 0.2), values(&[2, 1, 3, 3], 2, 0.0, 0.2), values(&[2], 3, c, 0.05)];
     for_every_row("depthwise conv2d", inputs, |row, v| v[0].conv2d(&v[1], Some(&v[2]), conv, Some(row)));
 }
 

@@ -29,7 +29,8 @@ fn transposed_convolutions_of_every_output_padding_that_is_accepted() {
         for dilation in 1..=3 {
             for padding in 0..=2 {
                 for output_padding in 0..=3 {
-                    let conv = Conv2d { stride: [stride, 1], padding: [padding, 0], dilation: [dilation, 1], groups: 1 };
+                    let conv =
+                        Conv2d { stride: [stride, 1], padding: [padding, 0], dilation: [dilation, 1], groups: 1 };
                     let op = Op::ConvTranspose2d { conv, output_padding: [output_padding, 0], bias: false };
                     // PyTorch's rule.
                     let allowed = output_padding < stride.max(dilation);
@@ -60,9 +61,16 @@ fn an_output_padding_between_stride_and_dilation_has_pytorchs_gradient() {
 fn poolings_of_every_window_that_is_accepted() {
     let mut accepted = 0;
     for kind in [PoolKind::Max, PoolKind::Avg] {
-        for [kernel, stride, padding, dilation] in
-            [[1, 1, 0, 1], [2, 1, 1, 1], [2, 3, 1, 1], [3, 2, 1, 1], [3, 2, 1, 2], [5, 1, 2, 1], [2, 4, 0, 3], [3, 7, 1, 1]]
-        {
+        for [kernel, stride, padding, dilation] in [
+            [1, 1, 0, 1],
+            [2, 1, 1, 1],
+            [2, 3, 1, 1],
+            [3, 2, 1, 1],
+            [3, 2, 1, 2],
+            [5, 1, 2, 1],
+            [2, 4, 0, 3],
+            [3, 7, 1, 1],
+        ] {
             for (ceil, count_padding) in [(false, true), (true, true), (true, false), (false, false)] {
                 let windows = Pool::new(kind, [kernel, 1], [stride, 1], [padding, 0]);
                 let pool = Pool { ceil, count_padding, dilation: [dilation, 1], ..windows };
@@ -78,7 +86,10 @@ fn strides_beyond_the_image_and_kernels_within_it() {
     for stride in [1, 2, 5, 1 << 20] {
         for kernel in [1, 3, 4] {
             let conv = Conv2d { stride: [stride, 1], padding: [1, 0], ..Conv2d::default() };
-            assert!(check(&Op::Conv2d(conv, Default::default()), &[values(&[1, 1, 4, 2], 1), values(&[2, 1, kernel, 1], 2)]));
+            assert!(check(
+                &Op::Conv2d(conv, Default::default()),
+                &[values(&[1, 1, 4, 2], 1), values(&[2, 1, kernel, 1], 2)]
+            ));
         }
     }
 }

@@ -39,8 +39,9 @@ fn of_parts(x: &Var, y: &Var, dim: isize, parts: &[(usize, usize)]) -> (Vec<f64>
 /// What [`of_parts`] should give for x of shape `[rows, columns]`, cut along the columns.
 fn expected(rows: usize, columns: usize, parts: &[(usize, usize)]) -> Vec<f64> {
     let weight = |c: usize| {
-        let covers =
-            |(i, &(start, length)): (usize, &(usize, usize))| ((start..start + length).contains(&c)) as u64 * (i as u64 + 1);
+        let covers = |(i, &(start, length)): (usize, &(usize, usize))| {
+            ((start..start + length).contains(&c)) as u64 * (i as u64 + 1)
+        };
         parts.iter().enumerate().map(covers).sum::<u64>() as f64
     };
     (0..rows * columns).map(|i| weight(i % columns)).collect()
@@ -126,11 +127,16 @@ fn q_k_and_v_are_joined_in_the_memory_order_of_the_product_they_were_cut_from() 
     let (n, t, h, e) = (2, 3, 2, 4);
     let x = leaf(&[n, t, 3 * h * e]);
     let y = x.unary(Unary::Neg).unwrap();
-    let qkv = y.reshape(&[n as isize, t as isize, 3, h as isize, e as isize]).unwrap().permute(&[2, 0, 3, 1, 4]).unwrap();
+    let qkv =
+        y.reshape(&[n as isize, t as isize, 3, h as isize, e as isize]).unwrap().permute(&[2, 0, 3, 1, 4]).unwrap();
     let (found, names) = of_parts(&x, &qkv, 0, &[(0, 1), (1, 1), (2, 1)]);
     let exact: Vec<f64> = (0..n * t * 3 * h * e).map(|i| -((i / (h * e) % 3) as f64 + 1.0)).collect();
     assert_eq!(found, exact);
-    assert_eq!(names.iter().filter(|n| ["cat", "copy", "narrow_backward", "add"].contains(&n.as_str())).count(), 1, "{names:?}");
+    assert_eq!(
+        names.iter().filter(|n| ["cat", "copy", "narrow_backward", "add"].contains(&n.as_str())).count(),
+        1,
+        "{names:?}"
+    );
 }
 
 #[test]
@@ -182,7 +188,8 @@ fn a_lean_gradient_has_the_same_values_in_the_dtype_it_was_rounded_to() {
 
 #[test]
 fn a_norm_takes_a_gradient_in_16_bit_as_it_is_with_the_bits_of_its_cast() {
-    let kinds = [NormKind::Layer { dims: 1 }, NormKind::Rms { dims: 1 }, NormKind::Group { groups: 2 }, NormKind::Batch];
+    let kinds =
+        [NormKind::Layer { dims: 1 }, NormKind::Rms { dims: 1 }, NormKind::Group { groups: 2 }, NormKind::Batch];
     let acts = [None, Some(Unary::Silu)];
     for (kind, act, dtype) in
         kinds.iter().flat_map(|k| acts.map(|a| (k, a))).flat_map(|(k, a)| [DType::F16, DType::BF16].map(|d| (k, a, d)))

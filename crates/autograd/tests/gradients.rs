@@ -89,7 +89,9 @@ fn contractions_and_their_epilogues() {
         let ins = [values(&[2, 3, 5], 1, 0.0), values(&[4, 5], 2, 0.0), values(&[4], 3, 0.0)];
         check("linear", &ins, |v| v[0].linear(&v[1], Some(&v[2]), act));
         let ins = [values(&[2, 2, 4, 5], 1, 0.0), values(&[3, 2, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
-        check("conv2d", &ins, |v| v[0].conv2d(&v[1], Some(&v[2]), Conv2d { padding: [1, 1], ..Conv2d::default() }, act));
+        check("conv2d", &ins, |v| {
+            v[0].conv2d(&v[1], Some(&v[2]), Conv2d { padding: [1, 1], ..Conv2d::default() }, act)
+        });
         for padding in [[1, 1], [1, 0]] {
             let ins = [values(&[2, 3, 4, 5], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0), values(&[3], 3, 0.0)];
             let conv = Conv2d { padding, groups: 3, ..Conv2d::default() };
@@ -157,14 +159,17 @@ fn losses_selection_and_views() {
         v[0].where_(&mask, &v[1])
     });
     let x = values(&[2, 3, 4], 1, 0.0);
-    check("views", &[x], |v| v[0].permute(&[2, 0, 1])?.narrow(0, 1, 2)?.reshape(&[-1, 2])?.expand(&[3, 6, 2])?.transpose(0, 2));
+    check("views", &[x], |v| {
+        v[0].permute(&[2, 0, 1])?.narrow(0, 1, 2)?.reshape(&[-1, 2])?.expand(&[3, 6, 2])?.transpose(0, 2)
+    });
     check("dropout", &[values(&[40], 1, 0.0)], |v| binade_autograd::scope::with_key(3, 4, || v[0].dropout(0.4)));
 }
 
 #[test]
 fn norms_with_their_activations() {
     use binade_tensor::op::Norm;
-    let kinds = [NormKind::Layer { dims: 1 }, NormKind::Rms { dims: 1 }, NormKind::Group { groups: 3 }, NormKind::Batch];
+    let kinds =
+        [NormKind::Layer { dims: 1 }, NormKind::Rms { dims: 1 }, NormKind::Group { groups: 3 }, NormKind::Batch];
     for kind in kinds.into_iter().chain([NormKind::Fixed]) {
         for act in [None, Some(Unary::Gelu), Some(Unary::Tanh)] {
             let norm = Norm { kind, eps: 1e-3, affine: true, act };
@@ -195,7 +200,9 @@ fn losses_maps_and_ternary_rows() {
                     Loss::Bce => (v[0].sigmoid()?, v[1].sigmoid()?),
                     Loss::PoissonNllRate => (v[0].exp()?, v[1].exp()?),
                     Loss::HingeEmbedding => (v[0].add(&(&v[1] * 0.0)?)?, v[1].detach().sign()?),
-                    Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => (v[0].clone(), v[1].clone()),
+                    Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => {
+                        (v[0].clone(), v[1].clone())
+                    }
                     Loss::PoissonNll | Loss::SoftMargin => (v[0].clone(), v[1].clone()),
                 };
                 x.loss(&t, loss, 0.7, reduction)
@@ -214,9 +221,11 @@ fn losses_maps_and_ternary_rows() {
     for mode in [PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
         check("pad", one, |v| v[0].pad(&[2, 1, -1, 1], mode));
     }
-    for mode in
-        [Interpolation::Nearest, Interpolation::Linear { align_corners: true }, Interpolation::Cubic { align_corners: false }]
-    {
+    for mode in [
+        Interpolation::Nearest,
+        Interpolation::Linear { align_corners: true },
+        Interpolation::Cubic { align_corners: false },
+    ] {
         check("interpolate", one, |v| v[0].interpolate(&[3, 9], mode));
         check("interpolate_by", one, |v| v[0].interpolate_by(&[2.0, 1.5], mode));
     }
@@ -238,7 +247,9 @@ fn losses_maps_and_ternary_rows() {
                 v[0].triplet_margin_loss(&v[1], &v[2], 1.0, p, reduction)
             });
         }
-        check("bce", &pair, |v| v[0].bce_with_logits(&v[1].sigmoid()?, Some(&v[1].exp()?), Some(&v[0].exp()?), reduction));
+        check("bce", &pair, |v| {
+            v[0].bce_with_logits(&v[1].sigmoid()?, Some(&v[1].exp()?), Some(&v[0].exp()?), reduction)
+        });
         check("gaussian", &pair, |v| v[0].gaussian_nll_loss(&v[1], &v[1].exp()?, 1e-6, reduction));
         check("poisson", &pair, |v| v[0].poisson_nll_loss(&v[1].exp()?, true, true, 0.0, reduction));
     }
@@ -293,7 +304,9 @@ fn selection_by_index() {
     check("index", one, |v| v[0].index(&[&rows]));
     for accumulate in [true, false] {
         let apart = Var::constant(classes(&[2, 0, 1], &[3]));
-        check("index_put", &[x.clone(), values(&[3], 3, 0.0)], |v| v[0].index_put(&[&apart, &columns], &v[1], accumulate));
+        check("index_put", &[x.clone(), values(&[3], 3, 0.0)], |v| {
+            v[0].index_put(&[&apart, &columns], &v[1], accumulate)
+        });
         check("index_put", &[x.clone(), values(&[4], 3, 0.0)], |v| v[0].index_put(&[&apart], &v[1], accumulate));
     }
     check("index_put", &[x.clone(), values(&[3, 4], 3, 0.0)], |v| v[0].index_put(&[&rows], &v[1], true));
@@ -446,7 +459,8 @@ fn ctc_sums_over_all_alignments() {
     let x = Var::constant(values(&[t, batch, c], 1, 0.0)).log_softmax(-1).unwrap();
     let targets = Var::constant(classes(&[1, 2, 1, 0], &[2, 2]));
     let (inputs, lengths) = ([4, 3], [2, 1]);
-    let loss = x.ctc_loss(&targets, &inputs, &lengths, Ctc::default(), Reduction::None).unwrap().array().to_f64_vec().unwrap();
+    let loss =
+        x.ctc_loss(&targets, &inputs, &lengths, Ctc::default(), Reduction::None).unwrap().array().to_f64_vec().unwrap();
     // Every path of classes that reads as the target when repeats and then blanks are dropped.
     let log_p = x.array().to_f64_vec().unwrap();
     for (n, target) in [vec![1, 2], vec![1]].into_iter().enumerate() {

@@ -52,7 +52,9 @@ fn a_chain_of_elementwise_gradients_takes_the_memory_of_one() {
     // An observer has to see operands as they were.
     let (observed, apart) = peak(|| {
         let nothing: scope::Observer = Arc::new(|_| {});
-        scope::with_key(0, 0, || scope::with_observer(nothing, || chain(&x).sum(&[], false).unwrap().backward().unwrap()))
+        scope::with_key(0, 0, || {
+            scope::with_observer(nothing, || chain(&x).sum(&[], false).unwrap().backward().unwrap())
+        })
     });
     assert!(apart > 2 * BYTES, "{apart} bytes");
     let again = scope::with_key(0, 0, || chain(&x).sum(&[], false).unwrap().backward().unwrap());
@@ -63,7 +65,8 @@ fn a_chain_of_elementwise_gradients_takes_the_memory_of_one() {
 #[test]
 fn a_convolutions_relu_needs_no_second_gradient_of_its_size() {
     let _alone = alone();
-    let (x, k) = (Var::constant(normal(&[4, 3, 32, 32], 1, DType::F32)), Var::leaf(normal(&[64, 3, 3, 3], 2, DType::F32)));
+    let (x, k) =
+        (Var::constant(normal(&[4, 3, 32, 32], 1, DType::F32)), Var::leaf(normal(&[64, 3, 3, 3], 2, DType::F32)));
     let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
     let y = x.conv2d(&k, None, conv, Some(Unary::Relu)).unwrap().max_pool2d([2, 2], [2, 2], [0, 0]).unwrap();
     let loss = y.square().unwrap().sum(&[], false).unwrap();

@@ -24,12 +24,15 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
         };
         for ins in samples.iter().filter(small) {
             // The variance of one element is 0/0: nothing to differentiate.
-            let outs = binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations).unwrap();
+            let outs =
+                binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations)
+                    .unwrap();
             if outs[0].to_f64_vec().unwrap().iter().any(|v| !v.is_finite()) {
                 continue;
             }
             // A mask is given as a constant, like indices: only floats that the operator differentiates are leaves.
-            let floats: Vec<usize> = (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();
+            let floats: Vec<usize> =
+                (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();
             let inputs: Vec<Array> = floats.iter().map(|&i| ins[i].clone()).collect();
             let result = gradcheck(
                 |v| {
@@ -57,7 +60,10 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
     let device = Device::cpu();
     let mut checked = std::collections::BTreeSet::new();
     for op in catalogue() {
-        if matches!(op, Op::View(_) | Op::Unary(_) | Op::Compare(_) | Op::ArgMax { .. }) || rounds(&op) || has_poles(&op) {
+        if matches!(op, Op::View(_) | Op::Unary(_) | Op::Compare(_) | Op::ArgMax { .. })
+            || rounds(&op)
+            || has_poles(&op)
+        {
             continue;
         }
         // The operators of a backward pass are differentiated as parts of it; a divisor near 0 is a pole.
@@ -66,9 +72,12 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
         }
         for ins in op.samples(&device, DType::F64) {
             let n: usize = ins.iter().map(|a| a.numel()).sum();
-            let outs = binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations).unwrap();
+            let outs =
+                binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations)
+                    .unwrap();
             let finite = outs[0].to_f64_vec().unwrap().iter().all(|v| v.is_finite());
-            let floats: Vec<usize> = (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();
+            let floats: Vec<usize> =
+                (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();
             if n == 0 || n > 700 || !finite || floats.is_empty() {
                 continue;
             }
@@ -88,11 +97,13 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
     assert!(checked.len() > 55, "only {} operators have small samples: {checked:?}", checked.len());
 }
 
-/// Binary functions that are checked inside their domains in tests/gradients.rs: a power of a negative base is NaN beside the
-/// exponents where it is a number, a remainder has steps everywhere near a small divisor, a quotient and an angle poles.
+/// Binary functions that are checked inside their domains in tests/gradients.rs: a power of a negative base is NaN
+/// beside the exponents where it is a number, a remainder has steps everywhere near a small divisor, a quotient and an
+/// angle poles.
 fn has_poles(op: &Op) -> bool {
-    let narrow =
-        |row: &Binary| matches!(row, Binary::Pow | Binary::Fmod | Binary::Div | Binary::Atan2 | Binary::Celu | Binary::Softplus);
+    let narrow = |row: &Binary| {
+        matches!(row, Binary::Pow | Binary::Fmod | Binary::Div | Binary::Atan2 | Binary::Celu | Binary::Softplus)
+    };
     matches!(op, Op::Binary(row) | Op::Scalar { op: row, .. } if narrow(row))
 }
 

@@ -1,4 +1,5 @@
-//! What is not saved for the backward pass because saved values determine it: the bits, the memory and the errors are as if it were.
+//! What is not saved for the backward pass because saved values determine it: the bits, the memory and the errors are
+//! as if it were.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +47,8 @@ fn makers() -> Vec<(&'static str, Make)> {
             norm(&x.permute(&[0, 2, 3, 1])?, w, b, NormKind::Layer { dims: 1 }, None)?.permute(&[0, 3, 1, 2])
         }),
         ("layer norm, tanh", |x, w, b| {
-            norm(&x.permute(&[0, 2, 3, 1])?, w, b, NormKind::Layer { dims: 1 }, Some(Unary::Tanh))?.permute(&[0, 3, 1, 2])
+            norm(&x.permute(&[0, 2, 3, 1])?, w, b, NormKind::Layer { dims: 1 }, Some(Unary::Tanh))?
+                .permute(&[0, 3, 1, 2])
         }),
         ("rms norm", |x, w, _| x.permute(&[0, 2, 3, 1])?.rms_norm(1, Some(w), 1e-6)?.permute(&[0, 3, 1, 2])),
         ("norm, rounded and reshaped", |x, w, b| {
@@ -56,7 +58,8 @@ fn makers() -> Vec<(&'static str, Make)> {
     ]
 }
 
-/// Gradients by x, the maker's weights, and the weights of two convolutions that use the value; and the bytes that waited for them.
+/// Gradients by x, the maker's weights, and the weights of two convolutions that use the value; and the bytes that
+/// waited for them.
 fn gradients(make: Make, dtype: DType, keep: bool) -> (Vec<Vec<f64>>, usize) {
     let (x, w, b) = (leaf(&[6, 32, 5, 4], 1, dtype), leaf(&[32], 2, DType::F32), leaf(&[32], 3, DType::F32));
     let before = live();
@@ -103,7 +106,9 @@ const PRODUCTS: [[usize; 4]; 2] = [[64, 48, 40, 24], [512, 96, 160, 64]];
 #[test]
 fn a_fused_activation_is_made_again_from_its_argument_as_it_was_rounded() {
     let _alone = alone();
-    for ([n, k, hidden, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+    for ([n, k, hidden, m], dtype) in
+        PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)])
+    {
         let (x, w, v) = (leaf(&[n, k], 1, dtype), leaf(&[hidden, k], 2, dtype), leaf(&[m, hidden], 3, dtype));
         let of = |h: Var, keep: bool| {
             let y = h.linear(&v, None, None).unwrap();
@@ -125,7 +130,8 @@ fn a_fused_activation_is_made_again_from_its_argument_as_it_was_rounded() {
 #[test]
 fn a_product_reads_an_activation_from_its_argument_with_the_same_bits() {
     let _alone = alone();
-    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)])
+    {
         for act in [Unary::Gelu, Unary::Silu, Unary::Abs, Unary::Sin] {
             let (x, v) = (leaf(&[n, k], 1, dtype), leaf(&[m, k], 3, dtype));
             let gradient = |keep: bool| {
@@ -145,7 +151,8 @@ fn a_product_reads_an_activation_from_its_argument_with_the_same_bits() {
 #[test]
 fn a_product_of_an_activation_saves_its_argument_alone_and_has_the_bits_of_both() {
     let _alone = alone();
-    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)]) {
+    for ([n, k, _, m], dtype) in PRODUCTS.into_iter().flat_map(|p| [(p, DType::F32), (p, DType::F16), (p, DType::BF16)])
+    {
         let (x, v, b) = (leaf(&[n, k], 1, dtype), leaf(&[m, k], 3, dtype), leaf(&[m], 5, dtype));
         let all = |fused: bool| {
             let y = match fused {
@@ -219,7 +226,8 @@ fn what_follows_from_a_rounded_argument_does_not_depend_on_who_keeps_it() {
     assert!(gradient(false) == gradient(true));
 }
 
-/// Gradients of what follows from a norm of x1 ⊕ branch, twice, and the bytes that wait for them. The anchor x1 is saved by a norm before, or not.
+/// Gradients of what follows from a norm of x1 ⊕ branch, twice, and the bytes that wait for them. The anchor x1 is
+/// saved by a norm before, or not.
 fn residual(sum: Sum, dtype: DType, anchored: bool, keep: bool) -> (Vec<Vec<f64>>, usize) {
     let (x, w) = (leaf(&[48, 64], 1, DType::F32), leaf(&[64, 64], 2, dtype));
     let before = live();
@@ -355,5 +363,8 @@ fn maximum_pooling_keeps_its_input_and_no_output() {
     drop(y);
     assert!(live() - before < out);
     let gradient = loss.backward().unwrap().get(&x).unwrap().to_f64_vec().unwrap();
-    assert_eq!((gradient.iter().sum::<f64>(), gradient.iter().all(|&g| g == 0.0 || g == 1.0)), (out as f64 / 4.0, true));
+    assert_eq!(
+        (gradient.iter().sum::<f64>(), gradient.iter().all(|&g| g == 0.0 || g == 1.0)),
+        (out as f64 / 4.0, true)
+    );
 }

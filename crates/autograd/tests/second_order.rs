@@ -40,7 +40,9 @@ fn unary_rows() {
 fn binary_rows() {
     for &row in Binary::ALL {
         let a = values(&[4, 3], 1, if row == Binary::Pow { 4.0 } else { 0.0 });
-        check(row.name(), &[a.clone(), values(&[1, 3], 2, 3.0)], |v| binade_autograd::apply(Op::Binary(row), &[&v[0], &v[1]]));
+        check(row.name(), &[a.clone(), values(&[1, 3], 2, 3.0)], |v| {
+            binade_autograd::apply(Op::Binary(row), &[&v[0], &v[1]])
+        });
         check(row.name(), &[values(&[5], 3, 4.0)], |v| v[0].scalar(row, 1.7, true));
     }
 }
@@ -68,9 +70,11 @@ fn contractions_with_bias_and_activation() {
             v[0].conv2d(&v[1], Some(&v[2]), conv, act)
         });
         let conv = Conv2d { padding: [1, 1], groups: 3, ..Conv2d::default() };
-        check("depthwise", &[values(&[2, 3, 3, 4], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0), values(&[3], 3, 0.0)], |v| {
-            v[0].conv2d(&v[1], Some(&v[2]), conv, act)
-        });
+        check(
+            "depthwise",
+            &[values(&[2, 3, 3, 4], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0), values(&[3], 3, 0.0)],
+            |v| v[0].conv2d(&v[1], Some(&v[2]), conv, act),
+        );
         check("depthwise", &[values(&[2, 3, 3, 4], 1, 0.0), values(&[3, 1, 3, 3], 2, 0.0)], |v| {
             v[0].conv2d(&v[1], None, conv, act)
         });
@@ -104,7 +108,9 @@ fn losses_and_attention() {
     let target = Array::from_slice(&Device::cpu(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
     for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
         let loss = CrossEntropy { smoothing: 0.1, ignore_index: 1, reduction };
-        check("cross_entropy", &[values(&[3, 4], 1, 0.0)], |v| v[0].cross_entropy(&Var::constant(target.clone()), loss));
+        check("cross_entropy", &[values(&[3, 4], 1, 0.0)], |v| {
+            v[0].cross_entropy(&Var::constant(target.clone()), loss)
+        });
         check("mse_loss", &[values(&[3, 4], 1, 0.0), values(&[3, 4], 2, 0.0)], |v| v[0].mse_loss(&v[1], reduction));
     }
     let qkv = [values(&[2, 3, 4], 1, 0.0), values(&[2, 3, 4], 2, 0.0), values(&[2, 3, 2], 3, 0.0)];

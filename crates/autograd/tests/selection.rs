@@ -1,4 +1,5 @@
-//! Selection, joining and comparison of integers through `Var`, and what else selects: slices, padding rows, einsum's diagonals.
+//! Selection, joining and comparison of integers through `Var`, and what else selects: slices, padding rows, einsum's
+//! diagonals.
 
 use binade_autograd::Var;
 use binade_tensor::op::{Compare, Interpolation, PadMode, Pool, PoolKind};

@@ -1,4 +1,5 @@
-//! Second order where a formula has branches, zeros or large numbers: a value wherever the function has one, and zeros where a gradient is constant.
+//! Second order where a formula has branches, zeros or large numbers: a value wherever the function has one, and zeros
+//! where a gradient is constant.
 
 use binade_autograd::{Result, Var, grad};
 use binade_tensor::op::*;
@@ -19,7 +20,12 @@ fn second(x: &Var, f: impl Fn(&Var) -> Result<Var>) -> Vec<f64> {
     let n = x.array().numel();
     let weights = leaf(x.dtype(), x.shape(), &(1..=n).map(|i| i as f64).collect::<Vec<_>>()).detach();
     let weighed = first.mul(&weights).unwrap().sum(&[], false).unwrap();
-    numbers(&grad(&weighed, &[x], None, false).unwrap().remove(0).expect("a gradient is a function of what it was taken by"))
+    numbers(
+        &grad(&weighed, &[x], None, false)
+            .unwrap()
+            .remove(0)
+            .expect("a gradient is a function of what it was taken by"),
+    )
 }
 
 fn assert_close(name: &str, found: &[f64], right: &[f64]) {
@@ -59,7 +65,9 @@ fn a_constant_gradient_has_the_derivative_zero() {
         ("linear", &|x| x.linear(&w, None, None)),
         ("linear with ReLU", &|x| x.linear(&w, None, Some(Unary::Relu))),
         ("linear of ReLU", &|x| x.linear_of(Unary::Relu, &w, None)),
-        ("frozen ReLU net", &|x| x.linear(&w, None, Some(Unary::Relu))?.linear(&w.transpose(0, 1)?, None, Some(Unary::Relu))),
+        ("frozen ReLU net", &|x| {
+            x.linear(&w, None, Some(Unary::Relu))?.linear(&w.transpose(0, 1)?, None, Some(Unary::Relu))
+        }),
         ("l1_loss", &|x| x.l1_loss(&t, Reduction::Mean)),
         ("hinge", &|x| x.hinge_embedding_loss(&t, 1.0, Reduction::Sum)),
         ("margin_ranking", &|x| x.margin_ranking_loss(&t, &t, 0.5, Reduction::Mean)),
@@ -103,8 +111,10 @@ fn every_elementwise_row_has_a_second_derivative_at_zero_and_far_away() {
     let mut wrong = Vec::new();
     for &row in Unary::ALL {
         let f = |x: &Var| x.unary(row);
-        for x in [0.0_f64, 1.0, -1.0, 3.0, -3.0, 6.0, 21.0, -21.0, 41.0, -41.0, 95.0, -95.0, 2e4, -2e4, 3e19, -3e19, 1e30, -1e30]
-        {
+        for x in [
+            0.0_f64, 1.0, -1.0, 3.0, -3.0, 6.0, 21.0, -21.0, 41.0, -41.0, 95.0, -95.0, 2e4, -2e4, 3e19, -3e19, 1e30,
+            -1e30,
+        ] {
             // Differences of an oscillation say nothing there.
             if x.abs() < 1e4 || !matches!(row, Unary::Sin | Unary::Cos | Unary::Tan) {
                 wrong.extend(compared(row.name(), x, f));
@@ -129,12 +139,14 @@ fn every_elementwise_row_has_a_second_derivative_at_zero_and_far_away() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Where function and gradient are finite in f32 and the gradient's difference quotient in f64 is, the second derivative must be near it; what is
-/// wrong if it is not.
+/// Where function and gradient are finite in f32 and the gradient's difference quotient in f64 is, the second
+/// derivative must be near it; what is wrong if it is not.
 fn compared(name: &str, at: f64, f: impl Fn(&Var) -> Result<Var>) -> Option<String> {
     let first = |dtype: DType, at: f64| {
         let x = leaf(dtype, &[1], &[at]);
-        numbers(&grad(&f(&x).unwrap(), &[&x], Some(&leaf(dtype, &[1], &[1.0]).detach()), false).unwrap().remove(0).unwrap())[0]
+        numbers(
+            &grad(&f(&x).unwrap(), &[&x], Some(&leaf(dtype, &[1], &[1.0]).detach()), false).unwrap().remove(0).unwrap(),
+        )[0]
     };
     let value = numbers(&f(&leaf(DType::F32, &[1], &[at])).unwrap())[0];
     let step = 1e-4 * at.abs().max(1e-3);
@@ -220,7 +232,11 @@ fn losses_at_their_kinks_and_limits() {
         );
     }
     let same = leaf(DType::F32, &[2], &[1.0, 2.0]);
-    assert_close("smooth_l1 of width 0", &second(&same, |x| x.smooth_l1_loss(&x.detach(), 0.0, Reduction::Sum)), &[0.0; 2]);
+    assert_close(
+        "smooth_l1 of width 0",
+        &second(&same, |x| x.smooth_l1_loss(&x.detach(), 0.0, Reduction::Sum)),
+        &[0.0; 2],
+    );
     assert_close("l1", &second(&same, |x| x.l1_loss(&x.detach(), Reduction::Sum)), &[0.0; 2]);
     let p = leaf(DType::F32, &[3], &[0.0, 0.5, 1.0]).detach();
     let target = leaf(DType::F32, &[3], &[0.0, 0.5, 1.0]);

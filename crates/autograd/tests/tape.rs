@@ -108,7 +108,16 @@ fn widening_gives_the_bits_of_an_explicit_cast_and_saves_the_narrow_tensor() {
         assert_eq!(implicit.dtype(), DType::F32);
         assert_eq!(implicit.array().to_vec::<f32>().unwrap(), explicit.array().to_vec::<f32>().unwrap());
         let gradient = |y: &Var| {
-            y.square().unwrap().sum(&[], false).unwrap().backward_keep().unwrap().get(&x).unwrap().to_vec::<f32>().unwrap()
+            y.square()
+                .unwrap()
+                .sum(&[], false)
+                .unwrap()
+                .backward_keep()
+                .unwrap()
+                .get(&x)
+                .unwrap()
+                .to_vec::<f32>()
+                .unwrap()
         };
         assert_eq!(gradient(&implicit), gradient(&explicit));
     }
@@ -137,7 +146,8 @@ fn gradients_of_a_weight_used_many_times_are_added_in_f32() {
 fn a_weight_cast_is_made_once_per_region_and_not_kept_for_backward() {
     let device = Device::cpu();
     let w = leaf(&vec![0.5; 64 * 64], &[64, 64]);
-    let x = Var::constant(Array::full(&device, DType::F16, [2, 64].try_into().unwrap(), 1.0, Class::Activations).unwrap());
+    let x =
+        Var::constant(Array::full(&device, DType::F16, [2, 64].try_into().unwrap(), 1.0, Class::Activations).unwrap());
     let casts = Arc::new(Mutex::new(Vec::new()));
     let y = low(DType::F16, || {
         let y = x.matmul(&w).unwrap().add(&x.matmul(&w).unwrap()).unwrap();
@@ -153,18 +163,23 @@ fn a_weight_cast_is_made_once_per_region_and_not_kept_for_backward() {
 #[test]
 fn an_error_names_operator_and_shapes() {
     let (a, b) = (leaf(&[1.0; 6], &[2, 3]), leaf(&[1.0; 8], &[2, 4]));
-    assert_eq!(a.matmul(&b).unwrap_err().to_string(), "matmul: expected […, m, k] and […, k, n], got [2, 3] and [2, 4]");
+    assert_eq!(
+        a.matmul(&b).unwrap_err().to_string(),
+        "matmul: expected […, m, k] and […, k, n], got [2, 3] and [2, 4]"
+    );
 }
 
 #[test]
 fn fused_activations_equal_the_two_operators() {
-    let (x, w, b) = (leaf(&[0.3, -0.7, 1.9, 0.2], &[2, 2]), leaf(&[1.0, -2.0, 0.5, 0.25], &[2, 2]), leaf(&[0.1, -0.1], &[2]));
+    let (x, w, b) =
+        (leaf(&[0.3, -0.7, 1.9, 0.2], &[2, 2]), leaf(&[1.0, -2.0, 0.5, 0.25], &[2, 2]), leaf(&[0.1, -0.1], &[2]));
     for act in [Unary::Relu, Unary::Gelu, Unary::Tanh] {
         let fused = x.linear(&w, Some(&b), Some(act)).unwrap();
         let composed = binade_autograd::apply(Op::Unary(act), &[&x.linear(&w, Some(&b), None).unwrap()]).unwrap();
         assert_eq!(fused.array().to_vec::<f32>().unwrap(), composed.array().to_vec::<f32>().unwrap());
-        let gradient =
-            |y: Var| y.square().unwrap().sum(&[], false).unwrap().backward().unwrap().get(&w).unwrap().to_vec::<f32>().unwrap();
+        let gradient = |y: Var| {
+            y.square().unwrap().sum(&[], false).unwrap().backward().unwrap().get(&w).unwrap().to_vec::<f32>().unwrap()
+        };
         assert_eq!(gradient(fused), gradient(composed));
     }
 }

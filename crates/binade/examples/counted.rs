@@ -1,5 +1,5 @@
-//! Hot kernels for `cargo xtask counts`: without an argument it prints their names; given a name it runs that kernel, and callgrind
-//! counts the instructions inside [`counted`].
+//! Hot kernels for `cargo xtask counts`: without an argument it prints their names; given a name it runs that kernel,
+//! and callgrind counts the instructions inside [`counted`].
 
 use std::hint::black_box;
 

@@ -4,6 +4,11 @@ use binade::tensor::format::Format;
 
 fn main() {
     for format in Format::ALL {
-        println!("{:>5}: {:>16.0} numbers in [1, 2), largest {:e}", format.name, 1.0 / format.epsilon(), format.max_finite());
+        println!(
+            "{:>5}: {:>16.0} numbers in [1, 2), largest {:e}",
+            format.name,
+            1.0 / format.epsilon(),
+            format.max_finite()
+        );
     }
 }

@@ -78,8 +78,8 @@ fn points(size: f32) -> Result<(Var, Var)> {
     Ok((var(&x, &[64, 2])?, var(&y, &[64, 1])?))
 }
 
-/// Trains a two-layer network for 300 steps; the last loss over the first, and the training. The loss is multiplied by `weight` and the
-/// learning rate divided by it, which changes nothing but the size of the gradients.
+/// Trains a two-layer network for 300 steps; the last loss over the first, and the training. The loss is multiplied by
+/// `weight` and the learning rate divided by it, which changes nothing but the size of the gradients.
 fn fit(dtype: DType, loss_scale: LossScale, weight: f64) -> Result<(f64, Training, u32)> {
     let (x, y) = points(1.0)?;
     let net = scope::with_key(1, 0, || -> binade::nn::Result<_> {
@@ -103,7 +103,10 @@ fn fit(dtype: DType, loss_scale: LossScale, weight: f64) -> Result<(f64, Trainin
 fn no_scaling() -> Result<Vec<Line>> {
     let f32 = fit(DType::F32, LossScale::Off, 1.0)?.0;
     let f16 = fit(DType::F16, LossScale::Off, 1.0)?.0;
-    Ok(vec![line("f32: last loss over first", f32, f32 < 0.05), line("f16 without scaling", f16, (f16 - f32).abs() < 0.2 * f32)])
+    Ok(vec![
+        line("f32: last loss over first", f32, f32 < 0.05),
+        line("f16 without scaling", f16, (f16 - f32).abs() < 0.2 * f32),
+    ])
 }
 
 fn scaling() -> Result<Vec<Line>> {
@@ -145,7 +148,8 @@ fn master_weights() -> Result<Vec<Line>> {
     let alone = descend(DType::F16, false, 10_000, 1e-4)?;
     let master = descend(DType::F16, true, 10_000, 1e-4)?;
     // What the library's optimisers do with an f16 parameter.
-    let param = Param::new(Array::full(&Device::cpu(), DType::F16, binade::tensor::Shape::new(&[1])?, 1.0, Class::Weights)?);
+    let param =
+        Param::new(Array::full(&Device::cpu(), DType::F16, binade::tensor::Shape::new(&[1])?, 1.0, Class::Weights)?);
     let group = vec![("w".to_string(), param.clone())];
     let optimizer = Optimizer::empty().with_group(group, Sgd { lr: 1e-4, ..Sgd::default() })?;
     let mut training = Training::new(optimizer, Policy::OFF, LossScale::Off)?;
@@ -187,7 +191,11 @@ fn stagnation() -> Result<Vec<Line>> {
     let kahan = weight.to_f64();
     Ok(vec![
         line("bf16 weight 1 after 1,000 updates of 1e-3, nearest even", nearest, nearest == 1.0),
-        line("stochastic rounding, mean of 1024", mean, (mean - 2.0).abs() < 4.0 * deviation / (n as f64).sqrt() + 1e-4),
+        line(
+            "stochastic rounding, mean of 1024",
+            mean,
+            (mean - 2.0).abs() < 4.0 * deviation / (n as f64).sqrt() + 1e-4,
+        ),
         line("Kahan summation in bf16", kahan, (kahan - 2.0).abs() <= 2.0 * 2f64.powi(-7)),
         line("f32 master", master, (master - 2.0).abs() <= 2f64.powi(-7)),
     ])

@@ -1,4 +1,5 @@
-//! Values of flags. A number out of range is refused for its value: flags take negative numbers for values, not for other flags.
+//! Values of flags. A number out of range is refused for its value: flags take negative numbers for values, not for
+//! other flags.
 
 use std::str::FromStr;
 

@@ -41,8 +41,15 @@ fn align(table: &mut Table) -> String {
 }
 
 fn edges() -> String {
-    let mut table =
-        table(&["format", "sign/exponent/mantissa", "largest", "overflows from", "smallest normal", "smallest", "ulp(1)"]);
+    let mut table = table(&[
+        "format",
+        "sign/exponent/mantissa",
+        "largest",
+        "overflows from",
+        "smallest normal",
+        "smallest",
+        "ulp(1)",
+    ]);
     for f in Format::ALL {
         let overflow = match f.specials {
             Specials::Ieee if f == Format::F64 => "-".into(),
@@ -69,8 +76,12 @@ fn becomes(x: f64) -> String {
         let code = f.encode(x);
         let y = f.decode(code);
         let bits = format!("{code:0width$b}", width = f.bits() as usize);
-        let fields =
-            format!("{} {} {}", &bits[..1], &bits[1..1 + f.exponent_bits as usize], &bits[1 + f.exponent_bits as usize..]);
+        let fields = format!(
+            "{} {} {}",
+            &bits[..1],
+            &bits[1..1 + f.exponent_bits as usize],
+            &bits[1 + f.exponent_bits as usize..]
+        );
         let finite = x.is_finite() && y.is_finite();
         let note = if x.is_finite() && y.is_infinite() {
             "overflows to infinity"

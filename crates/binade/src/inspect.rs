@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let shape = splits.train.input_shape();
     let model = SmallCnn::new(&SmallCnnConfig { in_channels: shape[0], size: shape[1], ..SmallCnnConfig::default() })?;
     let (tensors, _) = read_safetensors(&file(precision), Class::Weights)?;
-    let weights: Vec<_> = tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
+    let weights: Vec<_> =
+        tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
     load_state_dict(&model, &weights)?;
     let samples: Vec<usize> = (0..splits.train.len().min(config.fit.batch_size)).collect();
     let batch = Batch::of(&*splits.train, &samples, None)?;

@@ -1,7 +1,7 @@
 //! Mixed precision deep learning: f16 and bf16 training that is as good as f32.
 //!
-//! The facade over the layered crates, each of which is useful alone. `use binade::prelude::*` brings what a model and a
-//! training run need.
+//! The facade over the layered crates, each of which is useful alone. `use binade::prelude::*` brings what a model and
+//! a training run need.
 
 pub use binade_amp as amp;
 pub use binade_autograd as autograd;

@@ -30,8 +30,11 @@ fn page() -> Result<String> {
         if matches!(op, Op::Backward(_)) {
             continue;
         }
-        let sample =
-            op.samples(&device, DType::F32).into_iter().find(|ins| ins.iter().all(|a| a.numel() > 1)).unwrap_or_default();
+        let sample = op
+            .samples(&device, DType::F32)
+            .into_iter()
+            .find(|ins| ins.iter().all(|a| a.numel() > 1))
+            .unwrap_or_default();
         let bound = match &op {
             Op::View(_) => "exact".into(),
             _ => describe(op.bound(&sample.iter().collect::<Vec<_>>())),

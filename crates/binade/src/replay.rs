@@ -1,4 +1,5 @@
-//! `binade replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded loss scales.
+//! `binade replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded loss
+//! scales.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use binade::amp::{Dynamic, GradScaler, LossScale, Policy, StepOutcome};
 use binade::autograd::Var;
 use binade::models::{SmallCnn, SmallCnnConfig};
-use binade::nn::{Adam, AdamW, Layer, Optimizer, Rule, Sgd, clip_grad_norm, load_state_dict, read_safetensors, state_dict};
+use binade::nn::{
+    Adam, AdamW, Layer, Optimizer, Rule, Sgd, clip_grad_norm, load_state_dict, read_safetensors, state_dict,
+};
 use binade::tensor::op::CrossEntropy;
 use binade::tensor::{Array, Class, DType};
 use serde::Deserialize;
@@ -19,7 +22,8 @@ use crate::threads;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A recorded run (config.json, weights.safetensors, run.safetensors), a folder of them, or a JSON file of loss-scale traces
+    /// A recorded run (config.json, weights.safetensors, run.safetensors), a folder of them, or a JSON file of
+    /// loss-scale traces
     path: PathBuf,
 }
 
@@ -119,9 +123,11 @@ fn traces(path: &Path) -> Result<Report> {
         let mut state = config.start().with_context(|| format!("trace {i}"))?;
         for (step, &found_inf) in trace.found_inf.iter().enumerate() {
             state = config.next(state, found_inf);
-            let (ours, recorded) = ((state.scale, state.growth_tracker), (trace.scale[step] as f32, trace.growth_tracker[step]));
+            let (ours, recorded) =
+                ((state.scale, state.growth_tracker), (trace.scale[step] as f32, trace.growth_tracker[step]));
             if ours != recorded {
-                failures.push(format!("trace {i}, update {step}: scale and tracker are {ours:?}, recorded {recorded:?}"));
+                failures
+                    .push(format!("trace {i}, update {step}: scale and tracker are {ours:?}, recorded {recorded:?}"));
                 break;
             }
             updates += 1;
@@ -186,9 +192,9 @@ impl From<Recorded> for Rule {
     }
 }
 
-/// Trains the recorded model on the recorded batches. Passes where, without autocast, every loss is within 1e-4 relative and the final
-/// parameters within 1e-3 (norm of the difference over norm); with it, every loss within 2e-2; and skipped steps and scales
-/// are the recorded ones.
+/// Trains the recorded model on the recorded batches. Passes where, without autocast, every loss is within 1e-4
+/// relative and the final parameters within 1e-3 (norm of the difference over norm); with it, every loss within 2e-2;
+/// and skipped steps and scales are the recorded ones.
 fn training(folder: &Path) -> Result<Report> {
     let config: CnnConfig = {
         let path = folder.join("config.json");
@@ -235,14 +241,17 @@ fn training(folder: &Path) -> Result<Report> {
     for step in 0..steps {
         let input = Var::constant(tensor(format!("batch.{step}.x"))?.clone());
         let target = Var::constant(tensor(format!("batch.{step}.y"))?.clone());
-        let loss = policy
-            .run(|| -> binade::nn::Result<_> { Ok(model.forward(&input)?.cross_entropy(&target, CrossEntropy::default())?) })?;
+        let loss = policy.run(|| -> binade::nn::Result<_> {
+            Ok(model.forward(&input)?.cross_entropy(&target, CrossEntropy::default())?)
+        })?;
         let (ours, theirs) = (loss.item()?, tensor(format!("loss.{step}"))?.item()?);
         let error = (ours - theirs).abs() / theirs.abs().max(f64::MIN_POSITIVE);
         worst = worst.max(error);
         let same = if theirs.is_finite() { error <= allowed } else { !ours.is_finite() };
         if !same {
-            failures.push(format!("step {step}: loss {ours}, recorded {theirs} ({error:.1e} relative, {allowed:.0e} allowed)"));
+            failures.push(format!(
+                "step {step}: loss {ours}, recorded {theirs} ({error:.1e} relative, {allowed:.0e} allowed)"
+            ));
         }
         let mut gradients = scaler.scale(&loss)?.backward()?;
         scaler.unscale(&optimizer, &mut gradients)?;
@@ -252,7 +261,10 @@ fn training(folder: &Path) -> Result<Report> {
         let outcome = scaler.step(&mut optimizer, &gradients)?;
         scaler.update()?;
         if (outcome == StepOutcome::Skipped) != skipped[step] {
-            failures.push(format!("step {step}: {outcome:?}, recorded {}", if skipped[step] { "Skipped" } else { "Applied" }));
+            failures.push(format!(
+                "step {step}: {outcome:?}, recorded {}",
+                if skipped[step] { "Skipped" } else { "Applied" }
+            ));
         }
         if scaler.loss_scale() != scales[step] {
             failures.push(format!("step {step}: loss scale {}, recorded {}", scaler.loss_scale(), scales[step]));
@@ -270,6 +282,7 @@ fn training(folder: &Path) -> Result<Report> {
         failures.push(format!("final parameters differ by {drift:.1e} relative, 1e-3 allowed"));
     }
     let skips = skipped.iter().filter(|s| **s).count();
-    let line = format!("{steps} steps, {skips} skipped; losses within {worst:.1e}, final parameters within {drift:.1e}");
+    let line =
+        format!("{steps} steps, {skips} skipped; losses within {worst:.1e}, final parameters within {drift:.1e}");
     Ok(Report { line, failures })
 }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::output;
 
-/// As many as are asked for, but not more than run at once: those would wait for each other in every operator. The results are the same.
+/// As many as are asked for, but not more than run at once: those would wait for each other in every operator. The
+/// results are the same.
 pub fn at_most_cores(asked: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     if asked > cores {
@@ -15,8 +16,8 @@ pub fn at_most_cores(asked: usize) -> usize {
     asked.min(cores)
 }
 
-/// Starts the threads that all operators run on: so many, or those of the environment variable `RAYON_NUM_THREADS`, or one per core.
-/// This thread is one of them, so that a small operator's work is not handed over and waited for.
+/// Starts the threads that all operators run on: so many, or those of the environment variable `RAYON_NUM_THREADS`, or
+/// one per core. This thread is one of them, so that a small operator's work is not handed over and waited for.
 pub fn start(asked: Option<usize>) -> Result<()> {
     let environment = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok().filter(|n| *n > 0);
     // 0 is one per core.

@@ -174,7 +174,8 @@ fn train_once(splits: &Splits, config: &RunConfig) -> Result<Vec<Summary>> {
 }
 
 fn seed_line(seed: u64, summaries: &[Summary]) -> String {
-    let each = summaries.iter().map(|s| format!("{} {:.2} %", s.precision, 100.0 * s.test_accuracy.unwrap_or(f64::NAN)));
+    let each =
+        summaries.iter().map(|s| format!("{} {:.2} %", s.precision, 100.0 * s.test_accuracy.unwrap_or(f64::NAN)));
     format!("seed {seed}: {}", each.collect::<Vec<_>>().join("  "))
 }
 

@@ -120,14 +120,25 @@ fn conform_reports_a_wrong_case_and_exits_1() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, op: &str, out: f32| {
         let tensor = |v: f32| {
-            binade::tensor::Array::from_slice(&binade::tensor::Device::cpu(), &[v], &[1], binade::tensor::Class::Workspace)
-                .unwrap()
+            binade::tensor::Array::from_slice(
+                &binade::tensor::Device::cpu(),
+                &[v],
+                &[1],
+                binade::tensor::Class::Workspace,
+            )
+            .unwrap()
         };
-        let tensors: Vec<_> =
-            [("in.input", 2.0), ("gout", 1.0), ("out", out), ("ref.out", out), ("grad.input", 4.0), ("ref.grad.input", 4.0)]
-                .iter()
-                .map(|(n, v)| (n.to_string(), tensor(*v)))
-                .collect();
+        let tensors: Vec<_> = [
+            ("in.input", 2.0),
+            ("gout", 1.0),
+            ("out", out),
+            ("ref.out", out),
+            ("grad.input", 4.0),
+            ("ref.grad.input", 4.0),
+        ]
+        .iter()
+        .map(|(n, v)| (n.to_string(), tensor(*v)))
+        .collect();
         let metadata = [("op", op), ("attrs", "{}"), ("policy", "neutral"), ("region", "off")];
         let metadata = metadata.into_iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         binade::nn::write_safetensors(&folder.path().join(name), &tensors, metadata).unwrap();
@@ -135,13 +146,18 @@ fn conform_reports_a_wrong_case_and_exits_1() {
     write("a.off.safetensors", "square", 4.0);
     write("b.off.safetensors", "bessel", 0.0);
     let good = binade(&["conform", "."], folder.path());
-    assert!(good.status.success() && text(&good.stdout).ends_with("1 passed, 0 failed, 1 absent\n"), "{}", text(&good.stdout));
+    assert!(
+        good.status.success() && text(&good.stdout).ends_with("1 passed, 0 failed, 1 absent\n"),
+        "{}",
+        text(&good.stdout)
+    );
     assert!(text(&good.stdout).contains("absent: bessel (1)"));
     write("c.off.safetensors", "square", 5.0);
     let bad = binade(&["conform", "."], folder.path());
     assert_eq!(bad.status.code(), Some(1));
     assert!(
-        text(&bad.stdout).contains("FAIL c.off: out: error 1") && text(&bad.stdout).ends_with("1 passed, 1 failed, 1 absent\n")
+        text(&bad.stdout).contains("FAIL c.off: out: error 1")
+            && text(&bad.stdout).ends_with("1 passed, 1 failed, 1 absent\n")
     );
 }
 
@@ -190,10 +206,13 @@ fn inspect_reports_every_layer_and_recommends() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     let table = text(&binade(&["inspect", "run"], folder.path()).stdout);
     assert!(
-        ["c1.weight", "f2", "gradients by exponent", "recommended: f16", "casts wrote"].iter().all(|s| table.contains(s)),
+        ["c1.weight", "f2", "gradients by exponent", "recommended: f16", "casts wrote"]
+            .iter()
+            .all(|s| table.contains(s)),
         "{table}"
     );
-    let json: serde_json::Value = serde_json::from_slice(&binade(&["inspect", "run", "--json"], folder.path()).stdout).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&binade(&["inspect", "run", "--json"], folder.path()).stdout).unwrap();
     // 1 parameter tensor of each kind for 6 layers, and every layer in both passes.
     let of = |role: &str| json["preflight"]["rows"].as_array().unwrap().iter().filter(|r| r["role"] == role).count();
     assert!(of("weight") == 12 && of("activation") >= 6 && of("gradient") >= 12);
@@ -206,7 +225,10 @@ fn inspect_reports_every_layer_and_recommends() {
 fn doctor_recommends_for_every_kind_of_machine() {
     let folder = tempfile::tempdir().unwrap();
     let out = text(&binade(&["doctor"], folder.path()).stdout);
-    assert!(["Volta", "Ampere", "TPU", "with dynamic loss scaling", "no CUDA backend"].iter().all(|s| out.contains(s)), "{out}");
+    assert!(
+        ["Volta", "Ampere", "TPU", "with dynamic loss scaling", "no CUDA backend"].iter().all(|s| out.contains(s)),
+        "{out}"
+    );
 }
 
 #[test]
@@ -223,7 +245,10 @@ fn the_environment_chooses_the_kernels() {
         assert_eq!(warning, "");
     }
     let (line, warning) = level("sse9");
-    assert!(warning.contains("BINADE_ISA=sse9: this processor has portable") && line.starts_with("kernels   "), "{warning}");
+    assert!(
+        warning.contains("BINADE_ISA=sse9: this processor has portable") && line.starts_with("kernels   "),
+        "{warning}"
+    );
 }
 
 #[test]
@@ -299,7 +324,9 @@ fn replay_compares_exactly_and_names_what_differs() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(text(&wrong.stdout).contains("trace 0, update 2"), "{}", text(&wrong.stdout));
     std::fs::write(folder.path().join("traces.json"), "{").unwrap();
-    assert!(text(&binade(&["replay", "traces.json"], folder.path()).stdout).contains("not a list of loss-scale traces"));
+    assert!(
+        text(&binade(&["replay", "traces.json"], folder.path()).stdout).contains("not a list of loss-scale traces")
+    );
     assert!(text(&binade(&["replay", "."], folder.path()).stderr).contains("no recorded run"));
 }
 
@@ -308,7 +335,10 @@ fn replay_compares_exactly_and_names_what_differs() {
 fn recorded_training_is_replayed() {
     let Some(golden) = std::env::var_os("BINADE_GOLDEN") else {
         // Not through the test's captured output: whoever reads the results must see that nothing ran.
-        let _ = writeln!(std::io::stderr(), "SKIPPED recorded_training_is_replayed: BINADE_GOLDEN names no folder of recordings");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED recorded_training_is_replayed: BINADE_GOLDEN names no folder of recordings"
+        );
         return;
     };
     for part in ["train", "grad_scaler_traces.json"] {

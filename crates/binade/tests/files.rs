@@ -67,7 +67,11 @@ fn a_full_disk_under_the_output_is_an_error_and_no_panic() {
     for args in PRINTING {
         let out = command(args, folder.path()).stdout(full()).output().unwrap();
         assert_eq!(out.status.code(), Some(1), "{args:?}");
-        assert!(text(&out.stderr).starts_with("error: standard output: No space left on device"), "{}", text(&out.stderr));
+        assert!(
+            text(&out.stderr).starts_with("error: standard output: No space left on device"),
+            "{}",
+            text(&out.stderr)
+        );
         let out = command(args, folder.path()).stdout(full()).stderr(full()).output().unwrap();
         assert_eq!(out.status.code(), Some(1), "{args:?}");
     }
@@ -245,8 +249,11 @@ fn errors_are_told_once() {
     let path = folder.path();
     std::fs::create_dir_all(path.join("recorded")).unwrap();
     std::fs::write(path.join("recorded/run.safetensors"), "no").unwrap();
-    std::fs::write(path.join("recorded/config.json"), r#"{"in_channels":1,"channels":[1,1,1,1],"size":8,"fc":1,"classes":2}"#)
-        .unwrap();
+    std::fs::write(
+        path.join("recorded/config.json"),
+        r#"{"in_channels":1,"channels":[1,1,1,1],"size":8,"fc":1,"classes":2}"#,
+    )
+    .unwrap();
     for args in [
         &["train", "--resume", "nowhere"][..],
         &["train", "--dataset", "cifar10", "--data", "nowhere"],
@@ -303,7 +310,8 @@ fn what_was_read_is_told() {
     let image = [vec![1; 3073], vec![2; 3073]].concat();
     std::fs::write(folder.path().join("data_batch_1.bin"), &image).unwrap();
     std::fs::write(folder.path().join("test_batch.bin"), &image).unwrap();
-    let args = ["train", "--dataset", "cifar10", "--data", ".", "--precision", "fp32", "--epochs", "1", "--out", "cifar"];
+    let args =
+        ["train", "--dataset", "cifar10", "--data", ".", "--precision", "fp32", "--epochs", "1", "--out", "cifar"];
     let out = text(&binade(&args, folder.path()).stdout);
     assert!(out.starts_with("cifar10: 2 of 50000 training images, 2 of 10000 test images, 3×32×32\n"), "{out}");
 }

@@ -10,7 +10,8 @@ use binade::tensor::{Array, Class, DType, Device, Op, Result, run_one};
 /// Set in the child process, which prints its bits instead of starting children.
 const CHILD: &str = "BINADE_ISA_TEST_CHILD";
 
-/// The bits of some results on a device. Instruction sets differ in rounding: fused multiply-adds, and the number of partial sums.
+/// The bits of some results on a device. Instruction sets differ in rounding: fused multiply-adds, and the number of
+/// partial sums.
 fn bits(device: &Device) -> Result<String> {
     let array = |dims: &[usize], dtype: DType| -> Result<Array> {
         let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect();
@@ -24,7 +25,10 @@ fn bits(device: &Device) -> Result<String> {
         let single = ops.iter().map(|op| run_one(op, &[&a], device, DType::F32, Class::Activations));
         let product = run_one(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations);
         for result in single.chain([product]) {
-            let sum = result?.to_vec::<f32>()?.iter().fold(0u64, |h, v| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(v.to_bits()));
+            let sum = result?
+                .to_vec::<f32>()?
+                .iter()
+                .fold(0u64, |h, v| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(v.to_bits()));
             out += &format!("{sum:016x} ");
         }
     }
@@ -34,7 +38,12 @@ fn bits(device: &Device) -> Result<String> {
 #[test]
 fn the_level_that_the_environment_names_is_the_one_that_runs() {
     if std::env::var_os(CHILD).is_some() {
-        println!("bits {}\nlevel {} {}", bits(&Device::cpu()).unwrap(), Isa::detect().name(), vector_length(Isa::detect()));
+        println!(
+            "bits {}\nlevel {} {}",
+            bits(&Device::cpu()).unwrap(),
+            Isa::detect().name(),
+            vector_length(Isa::detect())
+        );
         return;
     }
     let mut all = Vec::new();

@@ -6,11 +6,11 @@ use syn::{Data, DeriveInput, Fields, LitStr, parse_macro_input};
 
 /// Implements `Module` for a struct: every field is visited under its own name.
 ///
-/// `#[module(skip)]` leaves a field out (a type that is no module, cloned in deep copies); `#[module(rename = "attn")]` visits it under another name;
-/// `#[module(flatten)]` visits it without a name of its own.
+/// `#[module(skip)]` leaves a field out (a type that is no module, cloned in deep copies); `#[module(rename = "attn")]`
+/// visits it under another name; `#[module(flatten)]` visits it without a name of its own.
 ///
-/// The generated code names the trait `Module` that is in scope, so it works with `binade_nn::Module` and with the facade's
-/// prelude alike.
+/// The generated code names the trait `Module` that is in scope, so it works with `binade_nn::Module` and with the
+/// facade's prelude alike.
 #[proc_macro_derive(Module, attributes(module))]
 pub fn derive_module(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -4,7 +4,8 @@ use binade_autograd::Var;
 use binade_nn::{Layer, LayerNorm, Linear, Module, Result, SelfAttention, Visitor};
 use binade_tensor::op::Unary::Gelu;
 
-/// Pre-norm transformer block: `x + attention(norm(x))`, then `x + mlp(norm(x))` with a hidden layer four times as wide and exact GELU.
+/// Pre-norm transformer block: `x + attention(norm(x))`, then `x + mlp(norm(x))` with a hidden layer four times as wide
+/// and exact GELU.
 #[derive(Clone, Module)]
 pub struct Block {
     norm1: LayerNorm,

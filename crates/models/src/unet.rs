@@ -203,7 +203,8 @@ impl UNet {
         Ok(Var::cat(&[&angle.sin()?, &angle.cos()?], 1)?)
     }
 
-    /// Images `[N, C, H, W]` and time steps `[N]` to noise `[N, C, H, W]`. H and W are multiples of 2 to the number of levels − 1.
+    /// Images `[N, C, H, W]` and time steps `[N]` to noise `[N, C, H, W]`. H and W are multiples of 2 to the number of
+    /// levels − 1.
     ///
     /// # Errors
     /// Shapes that do not fit.

@@ -1,4 +1,5 @@
-//! An infinity planted at every operator of a training step of every model: no bit of the state changes, and the blame is right.
+//! An infinity planted at every operator of a training step of every model: no bit of the state changes, and the blame
+//! is right.
 
 mod common;
 
@@ -8,8 +9,8 @@ use binade_nn::{AdamW, Optimizer, state_dict};
 use binade_tensor::DType;
 use common::{Subject, bits, subject};
 
-/// Plants an infinity at every `stride`-th operator in turn. Returns how many spoilt the step, and how many an operator after them
-/// absorbed.
+/// Plants an infinity at every `stride`-th operator in turn. Returns how many spoilt the step, and how many an operator
+/// after them absorbed.
 fn plant_everywhere(name: &str, stride: usize) -> [usize; 2] {
     let mut counts = [0, 0];
     for at in (0..).step_by(stride) {

@@ -7,7 +7,8 @@ use binade_nn::{AdamW, Layer, Optimizer};
 use binade_tensor::op::{CrossEntropy, Distribution};
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
 
-/// Bytes at the peak of the second step on `n` images, above those before it: the first one makes the optimiser's state.
+/// Bytes at the peak of the second step on `n` images, above those before it: the first one makes the optimiser's
+/// state.
 fn peak(config: &SmallCnnConfig, n: usize) -> usize {
     let device = Device::cpu();
     let model = scope::with_key(1, 0, || SmallCnn::new(config)).unwrap();
@@ -16,7 +17,8 @@ fn peak(config: &SmallCnnConfig, n: usize) -> usize {
     let x = Var::constant(run_one(&images, &[], &device, DType::F32, Class::Activations).unwrap());
     let labels: Vec<i64> = (0..n as i64).map(|i| i % 10).collect();
     let target = Var::constant(Array::from_slice(&device, &labels, &[n], Class::Indices).unwrap());
-    let mut training = Training::new(Optimizer::new(&model, AdamW::default()).unwrap(), Policy::OFF, LossScale::Off).unwrap();
+    let mut training =
+        Training::new(Optimizer::new(&model, AdamW::default()).unwrap(), Policy::OFF, LossScale::Off).unwrap();
     let loss = || Ok::<_, binade_amp::Error>(model.forward(&x)?.cross_entropy(&target, CrossEntropy::default())?);
     let _applied = training.step(loss).unwrap();
     device.reset_peak_memory();
@@ -34,7 +36,8 @@ fn a_cnns_peak_is_at_its_last_pooling_and_holds_nothing_twice() {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let peak = threads.install(|| peak(&config, n));
     let pixels = |side: usize, channels: usize| 4 * n * side * side * channels;
-    // Outputs of both first convolutions and their pooling, of both last ones, and the gradients by the last one's output, before and after pooling.
+    // Outputs of both first convolutions and their pooling, of both last ones, and the gradients by the last one's
+    // output, before and after pooling.
     let (first, last) = (pixels(32, 32 + 64) + pixels(16, 64), 2 * pixels(16, 128));
     let gradients = pixels(16, 128) + pixels(8, 128);
     // Of the weights only the linear layers' gradients exist by then.

@@ -1,4 +1,5 @@
-//! Every model trains: the same bits for any number of threads, losses that fall, and the number of weights of the originals.
+//! Every model trains: the same bits for any number of threads, losses that fall, and the number of weights of the
+//! originals.
 
 mod common;
 
@@ -40,7 +41,10 @@ fn losses_fall_in_every_precision() {
     for name in NAMES {
         for policy in [Policy::OFF, Policy::autocast(DType::F16), Policy::autocast(DType::BF16)] {
             let (_, losses) = train(name, policy.clone(), 12);
-            assert!(losses.iter().all(|l| l.is_finite()) && losses[11] < 0.9 * losses[0], "{name} {policy:?}: {losses:?}");
+            assert!(
+                losses.iter().all(|l| l.is_finite()) && losses[11] < 0.9 * losses[0],
+                "{name} {policy:?}: {losses:?}"
+            );
         }
     }
 }

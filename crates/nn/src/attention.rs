@@ -28,7 +28,12 @@ impl SelfAttention {
             let message = format!("{heads} heads must divide {features} features");
             return Err(crate::Error::Config { layer: "SelfAttention", message });
         }
-        Ok(SelfAttention { qkv: Linear::new(features, 3 * features)?, proj: Linear::new(features, features)?, heads, causal })
+        Ok(SelfAttention {
+            qkv: Linear::new(features, 3 * features)?,
+            proj: Linear::new(features, features)?,
+            heads,
+            causal,
+        })
     }
 }
 

@@ -26,7 +26,9 @@ pub(crate) fn seal(bytes: &mut [u8]) {
 
 /// What is wrong with a whole file that says it has a checksum.
 pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
-    let Some(at) = position(bytes) else { return Err(format!("damaged: the metadata's {CHECKSUM} has not the form of one")) };
+    let Some(at) = position(bytes) else {
+        return Err(format!("damaged: the metadata's {CHECKSUM} has not the form of one"));
+    };
     let (written, found) = (&bytes[at..at + BLANK.len()], sum(bytes, at));
     // Text against text: a damaged digit may still be a digit, or the same one in capitals.
     if written == found.as_bytes() {

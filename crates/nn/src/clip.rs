@@ -15,8 +15,8 @@ pub fn grad_norm(grads: &Gradients) -> Result<f64> {
     scaled_grad_norm(grads, 1.0)
 }
 
-/// The Euclidean norm over all gradients times `factor`, in f64: finite exactly if every product is finite in f32, so it serves as the check
-/// too. Gradients that carry a loss scale are divided by it.
+/// The Euclidean norm over all gradients times `factor`, in f64: finite exactly if every product is finite in f32, so
+/// it serves as the check too. Gradients that carry a loss scale are divided by it.
 ///
 /// # Errors
 /// A gradient is in use.
@@ -30,8 +30,9 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if factor >= 1.0 { 1.0 } else { factor }
 }
 
-/// Scales all gradients by min(1, max_norm/(norm + 1e-6)) in place and returns the norm before. A norm that is not finite
-/// scales too, as in PyTorch. For the gradients of one optimiser among others: [`crate::Optimizer::clip_grad_norm`].
+/// Scales all gradients by min(1, max_norm/(norm + 1e-6)) in place and returns the norm before. A norm that is not
+/// finite scales too, as in PyTorch. For the gradients of one optimiser among others:
+/// [`crate::Optimizer::clip_grad_norm`].
 ///
 /// # Errors
 /// [`Error::Setting`] for a norm that is negative or NaN; a gradient is in use.
@@ -54,8 +55,9 @@ pub fn inverse(scale: f64) -> f64 {
     (1.0 / scale) as f32 as f64
 }
 
-/// Divides the gradients of `leaves` (all, if `None`) by the scale that each carries, or `scale` where it carries none; true if a result is
-/// not finite. They carry the scale 1 then. An f16 gradient becomes f32 first: unscaled values lie below f16's range more often than not.
+/// Divides the gradients of `leaves` (all, if `None`) by the scale that each carries, or `scale` where it carries none;
+/// true if a result is not finite. They carry the scale 1 then. An f16 gradient becomes f32 first: unscaled values lie
+/// below f16's range more often than not.
 ///
 /// # Errors
 /// A gradient is in use; out of memory.
@@ -64,7 +66,8 @@ pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, scale: f
     let mut found_inf = false;
     for (scale, part) in by_scale(grads, &chosen, scale) {
         for &id in &part {
-            let wide = grads.by_id(id).filter(|g| g.dtype() == DType::F16).map(|g| g.cast(DType::F32, Class::Gradients));
+            let wide =
+                grads.by_id(id).filter(|g| g.dtype() == DType::F16).map(|g| g.cast(DType::F32, Class::Gradients));
             if let Some(wide) = wide.transpose()? {
                 grads.insert(id, wide);
             }

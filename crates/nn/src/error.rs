@@ -83,7 +83,13 @@ pub enum Error {
 
 impl Error {
     /// Fails unless a setting lies in its domain.
-    pub(crate) fn unless(ok: bool, of: &'static str, what: &'static str, allowed: &'static str, found: f64) -> Result<()> {
+    pub(crate) fn unless(
+        ok: bool,
+        of: &'static str,
+        what: &'static str,
+        allowed: &'static str,
+        found: f64,
+    ) -> Result<()> {
         if ok { Ok(()) } else { Err(Error::Setting { of, what, allowed, found }) }
     }
 }

@@ -7,9 +7,10 @@ use std::path::Path;
 const PREFIX: &str = ".binade-";
 const SUFFIX: &str = ".partial";
 
-/// Writes a file under a name of its own in the same folder, and gives it the name `path` when it is whole and on the disk. On an error,
-/// or if the process ends, the old file stays as it was. Any number of threads and processes may replace files of one folder, and even
-/// one file: it is then the whole of what one of them wrote. A link is followed. What is no file, as a terminal or a pipe, is written to.
+/// Writes a file under a name of its own in the same folder, and gives it the name `path` when it is whole and on the
+/// disk. On an error, or if the process ends, the old file stays as it was. Any number of threads and processes may
+/// replace files of one folder, and even one file: it is then the whole of what one of them wrote. A link is followed.
+/// What is no file, as a terminal or a pipe, is written to.
 ///
 /// # Errors
 /// The folder or the disk refuses, or `write` does.
@@ -38,7 +39,8 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     Ok(())
 }
 
-/// Removes what processes that were killed while they wrote have left in a folder. To be called where nobody else writes there.
+/// Removes what processes that were killed while they wrote have left in a folder. To be called where nobody else
+/// writes there.
 ///
 /// # Errors
 /// The folder cannot be read, or a file not removed.
@@ -113,7 +115,10 @@ mod tests {
             Err(io::Error::other("no"))
         });
         assert_eq!(failed.unwrap_err().to_string(), "no");
-        assert_eq!((std::fs::read(&path).unwrap(), names(folder.path())), (b"old".to_vec(), vec!["weights".to_string()]));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), names(folder.path())),
+            (b"old".to_vec(), vec!["weights".to_string()])
+        );
     }
 
     #[test]

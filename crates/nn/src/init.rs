@@ -7,7 +7,8 @@ use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
 use crate::{Error, Result};
 
-/// How a parameter is filled. Fans follow PyTorch: for `[out, in, …]`, fan-in is in × receptive field, fan-out is out × it.
+/// How a parameter is filled. Fans follow PyTorch: for `[out, in, …]`, fan-in is in × receptive field, fan-out is out ×
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// One value.
@@ -33,7 +34,8 @@ pub enum Init {
         /// Standard deviation before truncation.
         std: f64,
     },
-    /// Uniform in ±gain·√(3/fan_in) (He et al. 2015). Gain √2 is for ReLU; √(1/3) is PyTorch's default for Linear and Conv.
+    /// Uniform in ±gain·√(3/fan_in) (He et al. 2015). Gain √2 is for ReLU; √(1/3) is PyTorch's default for Linear and
+    /// Conv.
     KaimingUniform {
         /// Gain of the activation.
         gain: f64,
@@ -94,16 +96,24 @@ impl Init {
 }
 
 fn truncated(shape: &Shape, mean: f64, std: f64) -> Result<Array> {
-    Error::unless(std >= 0.0 && std.is_finite(), "TruncatedNormal", "standard deviation", "at least 0 and finite", std)?;
+    Error::unless(
+        std >= 0.0 && std.is_finite(),
+        "TruncatedNormal",
+        "standard deviation",
+        "at least 0 and finite",
+        std,
+    )?;
     Error::unless(mean.is_finite(), "TruncatedNormal", "mean", "finite", mean)?;
     let key = scope::next_key();
     let n = shape.numel();
     let draw = |i: usize| {
         // Attempt after attempt from blocks of its own, so that an element's value depends on nothing else.
-        (0u32..).map(|attempt| key.block((i as u32).wrapping_add(attempt.wrapping_mul(n as u32)))).find_map(|[a, b, c, d]| {
-            let candidates = [normal_pair(a, b), normal_pair(c, d)].concat();
-            candidates.into_iter().find(|z| z.abs() <= 2.0)
-        })
+        (0u32..).map(|attempt| key.block((i as u32).wrapping_add(attempt.wrapping_mul(n as u32)))).find_map(
+            |[a, b, c, d]| {
+                let candidates = [normal_pair(a, b), normal_pair(c, d)].concat();
+                candidates.into_iter().find(|z| z.abs() <= 2.0)
+            },
+        )
     };
     let values: Vec<f32> = (0..n).map(|i| (mean + std * draw(i).unwrap_or(0.0)) as f32).collect();
     Ok(Array::from_slice(&Device::cpu(), &values, shape, Class::Weights)?)

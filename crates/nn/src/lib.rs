@@ -29,15 +29,15 @@ pub use file::{remove_partial_files, replace_file};
 pub use init::Init;
 pub use layers::{
     Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, CopyLayer, Dropout,
-    DropoutChannels, Elu, Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d, PRelu,
-    Recurrent, Sequential, Softmax, Softplus, SwiGlu,
+    DropoutChannels, Elu, Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d,
+    PRelu, Recurrent, Sequential, Softmax, Softplus, SwiGlu,
 };
 pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
 pub use module::{CopyModule, Module, Visitor};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::{
-    Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule, Sgd,
-    StepOutcome,
+    Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule,
+    Sgd, StepOutcome,
 };
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};

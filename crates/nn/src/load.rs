@@ -48,14 +48,18 @@ impl LoadReport {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mismatched = self.mismatched.iter().map(|m| format!("{} is {} and should be {}", m.name, m.found, m.expected));
+        let mismatched =
+            self.mismatched.iter().map(|m| format!("{} is {} and should be {}", m.name, m.found, m.expected));
         let kinds = [
             ("it lacks", self.missing.clone()),
             ("it has besides", self.unexpected.clone()),
             ("of another kind:", mismatched.collect()),
         ];
-        let told: Vec<String> =
-            kinds.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("{what} {}", list(names))).collect();
+        let told: Vec<String> = kinds
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what} {}", list(names)))
+            .collect();
         f.write_str(if told.is_empty() { "all fits" } else { "" })?;
         f.write_str(&told.join("; "))
     }
@@ -70,8 +74,8 @@ pub(crate) fn list(names: &[String]) -> String {
     }
 }
 
-/// Copies a state dict into a module. Every name must be there, and no other; dtypes may differ, and arrays may share memory with the module.
-/// Nothing is written unless all can be.
+/// Copies a state dict into a module. Every name must be there, and no other; dtypes may differ, and arrays may share
+/// memory with the module. Nothing is written unless all can be.
 ///
 /// # Errors
 /// [`Error::Names`], [`Error::Shape`]; a tensor of the module is in use.
@@ -86,8 +90,9 @@ pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result
     write(pairs)
 }
 
-/// Copies what fits of a state dict into a module, and reports: PyTorch's `strict=False`. `rename` gives the module's name for a name of the
-/// state dict, or `None` for what is left out without a word. What is of another shape is reported and left as it is.
+/// Copies what fits of a state dict into a module, and reports: PyTorch's `strict=False`. `rename` gives the module's
+/// name for a name of the state dict, or `None` for what is left out without a word. What is of another shape is
+/// reported and left as it is.
 ///
 /// ```
 /// # fn main() -> binade_nn::Result<()> {
@@ -119,7 +124,11 @@ pub fn load_matching(
 type Pair = (String, Array, Array);
 
 /// The tensors that belong together, and the names without a partner.
-fn pairs(module: &impl Module, from: &[(String, Array)], rename: impl Fn(&str) -> Option<String>) -> (Vec<Pair>, LoadReport) {
+fn pairs(
+    module: &impl Module,
+    from: &[(String, Array)],
+    rename: impl Fn(&str) -> Option<String>,
+) -> (Vec<Pair>, LoadReport) {
     let mut report = LoadReport::default();
     let own = state_dict(module);
     let known: HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();

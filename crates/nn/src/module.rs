@@ -7,19 +7,21 @@ use binade_autograd::{Layers, LeafId, Place, scope};
 
 use crate::{Buffer, Layer, Mode, Param, Result};
 
-/// Something with parameters and buffers. Derived, never written by hand; types without parameters (numbers, strings, geometry)
-/// are modules that visit nothing, so that a struct may hold its settings.
+/// Something with parameters and buffers. Derived, never written by hand; types without parameters (numbers, strings,
+/// geometry) are modules that visit nothing, so that a struct may hold its settings.
 pub trait Module: CopyModule + 'static {
     /// Calls the visitor for every parameter and buffer with its dotted name under `prefix`.
     fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>);
 
-    /// This module with the visitor's copies in the place of its parameters, buffers and modes; a part for [`Module::deep_copy`].
+    /// This module with the visitor's copies in the place of its parameters, buffers and modes; a part for
+    /// [`Module::deep_copy`].
     fn copy_with(&self, visitor: &Visitor<'_>) -> Self
     where
         Self: Sized;
 
-    /// A module of its own: parameters and buffers have memory of their own, what is tied here is tied there, and names, values, frozen
-    /// parameters and modes are as here. A `clone` shares them instead. For target networks, teachers and best weights.
+    /// A module of its own: parameters and buffers have memory of their own, what is tied here is tied there, and
+    /// names, values, frozen parameters and modes are as here. A `clone` shares them instead. For target networks,
+    /// teachers and best weights.
     ///
     /// Fields with `#[module(skip)]` are cloned.
     ///
@@ -44,9 +46,9 @@ pub trait Module: CopyModule + 'static {
 
     /// Parameters with their names, in order of the fields. A tied parameter is listed under each of its names.
     ///
-    /// Each parameter learns its names, by which policies and messages know its layer: so do those of a model that an optimiser or a state dict is
-    /// made of. The longer of two names stands: what a whole calls `head.weight` is not renamed by a list of the head's own parameters. A layer
-    /// of several models has a name in each.
+    /// Each parameter learns its names, by which policies and messages know its layer: so do those of a model that an
+    /// optimiser or a state dict is made of. The longer of two names stands: what a whole calls `head.weight` is not
+    /// renamed by a list of the head's own parameters. A layer of several models has a name in each.
     fn named_parameters(&self) -> Vec<(String, Param)> {
         let mut out: Vec<(String, Param)> = Vec::new();
         self.visit("", &mut Visitor::new(&mut |name, p| out.push((name.to_string(), p.clone())), &mut |_, _| {}));
@@ -80,8 +82,8 @@ pub trait Module: CopyModule + 'static {
         self.parameters().iter().map(|p| p.array().numel()).sum()
     }
 
-    /// Puts this part into evaluation mode whatever the scope says: no dropout, running statistics in batch norm, as frozen parts want.
-    /// Gradients are recorded as before. `set_training(None)` takes it back.
+    /// Puts this part into evaluation mode whatever the scope says: no dropout, running statistics in batch norm, as
+    /// frozen parts want. Gradients are recorded as before. `set_training(None)` takes it back.
     fn eval(&self) {
         self.set_training(Some(false));
     }
@@ -92,13 +94,14 @@ pub trait Module: CopyModule + 'static {
         self.visit("", &mut Visitor { mode: Some(&mut mode), ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) });
     }
 
-    /// Tells every parameter its names ([`Module::named_parameters`]), for a model that is neither trained nor saved: policies with exceptions by
-    /// layer need them.
+    /// Tells every parameter its names ([`Module::named_parameters`]), for a model that is neither trained nor saved:
+    /// policies with exceptions by layer need them.
     fn assign_names(&self) {
         let _named = self.named_parameters();
     }
 
-    /// The layer that this module is in the models that hold it, from the names of its first parameter; `None` without parameters.
+    /// The layer that this module is in the models that hold it, from the names of its first parameter; `None` without
+    /// parameters.
     fn place(&self) -> Option<Place> {
         let mut place = None;
         let (param, buffer) = (&mut |name: &str, p: &Param| place = p.place_above(name), &mut |_: &str, _: &Buffer| {});
@@ -106,7 +109,8 @@ pub trait Module: CopyModule + 'static {
         place
     }
 
-    /// Runs `f` as part of this module: operators inside that take no parameter of a layer of their own belong to it, for policies and messages.
+    /// Runs `f` as part of this module: operators inside that take no parameter of a layer of their own belong to it,
+    /// for policies and messages.
     fn within<T>(&self, f: impl FnOnce() -> T) -> T
     where
         Self: Sized,

@@ -148,8 +148,9 @@ impl Layer for GroupNorm {
     }
 }
 
-/// Batch norm of `[N, C, H, W]`. In training the batch's statistics are used, and the running ones change when the step that takes the gradients
-/// is applied, not when forward runs: a skipped step leaves them alone. Under `no_grad` they change at once ([`crate::defer`]).
+/// Batch norm of `[N, C, H, W]`. In training the batch's statistics are used, and the running ones change when the step
+/// that takes the gradients is applied, not when forward runs: a skipped step leaves them alone. Under `no_grad` they
+/// change at once ([`crate::defer`]).
 #[derive(Clone, Module)]
 pub struct BatchNorm2d {
     /// `[C]`
@@ -181,7 +182,13 @@ impl BatchNorm2d {
             bias: Param::init_batch_norm(channels, 0.0)?,
             running_mean: Buffer::new(Init::Constant(0.0).array(&[channels])?),
             running_var: Buffer::new(Init::Constant(1.0).array(&[channels])?),
-            num_batches_tracked: Buffer::new(Array::full(&Device::cpu(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),
+            num_batches_tracked: Buffer::new(Array::full(
+                &Device::cpu(),
+                DType::I64,
+                Shape::SCALAR,
+                0.0,
+                Class::Weights,
+            )?),
             momentum: 0.1,
             eps: 1e-5,
             mode: Mode::default(),
@@ -216,7 +223,8 @@ impl BatchNorm2d {
         let momentum = self.momentum;
         let buffers = [&self.running_mean, &self.running_var, &self.num_batches_tracked];
         crate::defer(&y, &[&self.weight, &self.bias], &buffers, move |now| {
-            let count = Array::full(now[2].device(), DType::I64, Shape::SCALAR, now[2].item()? + 1.0, Class::Workspace)?;
+            let count =
+                Array::full(now[2].device(), DType::I64, Shape::SCALAR, now[2].item()? + 1.0, Class::Workspace)?;
             Ok(vec![mix(&now[0], &mean, momentum, 1.0)?, mix(&now[1], &var, momentum, n / (n - 1.0))?, count])
         })?;
         Ok(y)

@@ -49,7 +49,8 @@ impl Param {
         Some(Param::around(leaf.clone(), leaf.leaf_id()?, false))
     }
 
-    /// A parameter on the CPU with initial values drawn from the scope's stream: f32, or stored as [`scope::with_stored`] says.
+    /// A parameter on the CPU with initial values drawn from the scope's stream: f32, or stored as
+    /// [`scope::with_stored`] says.
     ///
     /// # Errors
     /// The shape is too large.
@@ -64,8 +65,8 @@ impl Param {
         Ok(Param::around(leaf, id, true))
     }
 
-    /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators that take it, or a view of it, belong to this
-    /// parameter's layer.
+    /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators that take it, or a view of it,
+    /// belong to this parameter's layer.
     pub fn var(&self) -> Var {
         let var = if self.is_trainable() { self.0.leaf.clone() } else { self.0.leaf.detach() };
         var.at(Some(self.names().place.clone()))
@@ -118,10 +119,12 @@ impl Param {
         self.0.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a dotted name in a model with these layers, unless a longer one is known that ends in it; it takes the place of shorter ones that it
-    /// ends in. Returns the layers, shared with the name that is there already if there is one.
+    /// Notes a dotted name in a model with these layers, unless a longer one is known that ends in it; it takes the
+    /// place of shorter ones that it ends in. Returns the layers, shared with the name that is there already if there
+    /// is one.
     pub(crate) fn set_name(&self, name: &str, layers: Layers) -> Layers {
-        let known = self.names().full.iter().find(|(full, of)| **full == *name && *of == layers).map(|(_, of)| of.clone());
+        let known =
+            self.names().full.iter().find(|(full, of)| **full == *name && *of == layers).map(|(_, of)| of.clone());
         if let Some(known) = known {
             return known;
         }
@@ -130,7 +133,8 @@ impl Param {
             names.full.retain(|(full, _)| !ends_in(name, full));
             names.full.push((Arc::from(name), layers.clone()));
             self.0.leaf.set_name(name);
-            let layer = |(full, model): &(Arc<str>, Layers)| Name { path: above(full, last(full)), model: model.clone() };
+            let layer =
+                |(full, model): &(Arc<str>, Layers)| Name { path: above(full, last(full)), model: model.clone() };
             names.place = Place::new(names.full.iter().map(layer).collect(), names.place.stored());
         }
         layers
@@ -198,8 +202,9 @@ impl Buffer {
     }
 }
 
-/// Whether a part of a model trains or evaluates, where that is not left to the scope ([`Module::set_training`](crate::Module::set_training)). Layers
-/// that behave otherwise in training hold one. Cloning shares it.
+/// Whether a part of a model trains or evaluates, where that is not left to the scope
+/// ([`Module::set_training`](crate::Module::set_training)). Layers that behave otherwise in training hold one. Cloning
+/// shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Mode(Arc<AtomicU8>);
 
@@ -245,9 +250,9 @@ pub(crate) fn copy(array: &Array) -> Result<Array> {
     Ok(run_one(&Op::Copy, &[&array], array.device(), array.dtype(), array.storage().class())?)
 }
 
-/// Leaves new values of a layer's buffers to the step that takes the gradients of `output` ([`Var::defer`]): an applied step writes them, a
-/// skipped one drops them. `next` gives them from the values of then, in order. Of several optimisers the one decides that has a buffer or one of
-/// `params`.
+/// Leaves new values of a layer's buffers to the step that takes the gradients of `output` ([`Var::defer`]): an applied
+/// step writes them, a skipped one drops them. `next` gives them from the values of then, in order. Of several
+/// optimisers the one decides that has a buffer or one of `params`.
 ///
 /// # Errors
 /// No gradient will reach `output`, so that the change is made at once, and it fails.

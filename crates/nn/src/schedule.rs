@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A factor of the base learning rate as a function of applied steps. A value, so that a resumed run continues it exactly.
+/// A factor of the base learning rate as a function of applied steps. A value, so that a resumed run continues it
+/// exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
@@ -63,8 +64,8 @@ pub enum Schedule {
         /// Lowest factor.
         floor: f64,
     },
-    /// Up to the base rate, down to 1/`final_div` of the start (Smith and Topin 2018; PyTorch's OneCycleLR in two phases). The
-    /// base learning rate is the peak.
+    /// Up to the base rate, down to 1/`final_div` of the start (Smith and Topin 2018; PyTorch's OneCycleLR in two
+    /// phases). The base learning rate is the peak.
     OneCycle {
         /// Steps in all.
         total: u64,
@@ -123,7 +124,13 @@ impl Schedule {
             Schedule::MultiStep { milestones: _, gamma } => least_0("MultiStep", "gamma", *gamma),
             Schedule::Exponential { gamma } => least_0("Exponential", "gamma", *gamma),
             Schedule::Linear { start, end, total } => {
-                Error::unless(*start > 0.0 && *start <= 1.0, "Linear", "first factor", "above 0 and at most 1", *start)?;
+                Error::unless(
+                    *start > 0.0 && *start <= 1.0,
+                    "Linear",
+                    "first factor",
+                    "above 0 and at most 1",
+                    *start,
+                )?;
                 within("Linear", "last factor", *end)?;
                 positive("Linear", "number of steps", *total)
             }
@@ -161,7 +168,9 @@ impl Schedule {
         match self {
             Schedule::Constant => 1.0,
             Schedule::Step { every, gamma } => gamma.powf((step / (*every).max(1)) as f64),
-            Schedule::MultiStep { milestones, gamma } => gamma.powi(milestones.iter().filter(|&&m| m <= step).count() as i32),
+            Schedule::MultiStep { milestones, gamma } => {
+                gamma.powi(milestones.iter().filter(|&&m| m <= step).count() as i32)
+            }
             Schedule::Exponential { gamma } => gamma.powf(step as f64),
             Schedule::Linear { start, end, total } => start + (end - start) * progress(step, *total),
             Schedule::Polynomial { total, power } => (1.0 - progress(step, *total)).powf(*power),
@@ -174,7 +183,8 @@ impl Schedule {
                 cosine(1.0, *floor, progress(left, length))
             }
             Schedule::OneCycle { total, rising, div, final_div, cosine: smooth } => {
-                let between = |from: f64, to: f64, t: f64| if *smooth { cosine(from, to, t) } else { from + (to - from) * t };
+                let between =
+                    |from: f64, to: f64, t: f64| if *smooth { cosine(from, to, t) } else { from + (to - from) * t };
                 let (start, end) = (1.0 / div, 1.0 / (div * final_div));
                 let (peak, last) = (rising * *total as f64 - 1.0, *total as f64 - 1.0);
                 let step = (step as f64).min(last);
@@ -214,8 +224,9 @@ fn cosine(from: f64, to: f64, t: f64) -> f64 {
     to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
 }
 
-/// Lowers the rate when a metric stops falling (PyTorch's ReduceLROnPlateau with a relative threshold). It depends on what was
-/// measured, not on the step alone, so it is a state beside the schedules: its factor is multiplied with theirs.
+/// Lowers the rate when a metric stops falling (PyTorch's ReduceLROnPlateau with a relative threshold). It depends on
+/// what was measured, not on the step alone, so it is a state beside the schedules: its factor is multiplied with
+/// theirs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plateau {
@@ -261,7 +272,8 @@ impl Plateau {
         self.factor
     }
 
-    /// Takes a measurement (lower is better) and returns the factor from now on. A measurement that is not finite is no improvement.
+    /// Takes a measurement (lower is better) and returns the factor from now on. A measurement that is not finite is no
+    /// improvement.
     ///
     /// # Errors
     /// As [`Plateau::check`].
@@ -340,7 +352,8 @@ mod tests {
     #[test]
     fn plateau_lowers_the_rate_after_its_patience() {
         let mut plateau = Plateau::new(0.5, 1).unwrap();
-        let factors: Vec<f64> = [1.0, 0.9, 0.9, 0.95, f64::NAN, 0.91, 0.1].map(|m| plateau.observe(m).unwrap()).to_vec();
+        let factors: Vec<f64> =
+            [1.0, 0.9, 0.9, 0.95, f64::NAN, 0.91, 0.1].map(|m| plateau.observe(m).unwrap()).to_vec();
         assert_eq!(factors, [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]);
     }
 }

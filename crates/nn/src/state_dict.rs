@@ -32,8 +32,8 @@ fn to_safetensors(dtype: DType) -> Dtype {
     }
 }
 
-/// Writes tensors and metadata, and a checksum of all of it as the metadata entry [`CHECKSUM`], to a safetensors file that is replaced as
-/// a whole ([`replace_file`]).
+/// Writes tensors and metadata, and a checksum of all of it as the metadata entry [`CHECKSUM`], to a safetensors file
+/// that is replaced as a whole ([`replace_file`]).
 ///
 /// # Errors
 /// The file cannot be written.
@@ -53,7 +53,8 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: Has
     replace_file(path, |file| file.write_all(&bytes)).map_err(|error| Error::Io { path: path.into(), error })
 }
 
-/// Reads a safetensors file onto the CPU: tensors and metadata. One without a checksum is taken as it is: other programs write none.
+/// Reads a safetensors file onto the CPU: tensors and metadata. One without a checksum is taken as it is: other
+/// programs write none.
 ///
 /// # Errors
 /// The file cannot be read, is torn, is not what its checksum says, or holds a dtype this library lacks.

@@ -5,7 +5,8 @@ use binade_tensor::op::{Attention, Unary};
 
 use crate::{Dropout, Error, Init, Layer, LayerNorm, Linear, Mode, Module, Param, Result, Visitor};
 
-/// Multi-head attention of queries `[B, T, E]` over keys and values `[B, S, E]` (PyTorch's MultiheadAttention, batch first).
+/// Multi-head attention of queries `[B, T, E]` over keys and values `[B, S, E]` (PyTorch's MultiheadAttention, batch
+/// first).
 #[derive(Clone, Module)]
 pub struct MultiHeadAttention {
     /// `[3·E, E]`: queries, keys, values.
@@ -39,8 +40,10 @@ impl MultiHeadAttention {
             "at least 0 and below 1",
             dropout,
         )?;
-        let out_proj =
-            Linear { bias: Some(Param::init(&[features], Init::Constant(0.0))?), ..Linear::without_bias(features, features)? };
+        let out_proj = Linear {
+            bias: Some(Param::init(&[features], Init::Constant(0.0))?),
+            ..Linear::without_bias(features, features)?
+        };
         Ok(MultiHeadAttention {
             in_proj_weight: Param::init(&[3 * features, features], Init::XavierUniform { gain: 1.0 })?,
             in_proj_bias: Param::init(&[3 * features], Init::Constant(0.0))?,
@@ -51,8 +54,8 @@ impl MultiHeadAttention {
         })
     }
 
-    /// Attention of `query` over `memory` (itself for self-attention). The mask, if any, broadcasts to `[B, heads, T, S]`: bool
-    /// (true takes part, unlike PyTorch's module but like its functional) or float (added).
+    /// Attention of `query` over `memory` (itself for self-attention). The mask, if any, broadcasts to `[B, heads, T,
+    /// S]`: bool (true takes part, unlike PyTorch's module but like its functional) or float (added).
     ///
     /// # Errors
     /// Shapes do not fit.

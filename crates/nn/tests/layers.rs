@@ -128,7 +128,8 @@ fn multi_head_attention_is_attention_of_its_projections() {
 #[test]
 fn transformer_blocks_have_gradients_and_pytorchs_names() {
     for norm_first in [false, true] {
-        let config = TransformerConfig { hidden: 6, dropout: 0.0, act: Unary::Gelu, norm_first, ..TransformerConfig::new(4, 2) };
+        let config =
+            TransformerConfig { hidden: 6, dropout: 0.0, act: Unary::Gelu, norm_first, ..TransformerConfig::new(4, 2) };
         let encoder = TransformerEncoderLayer::new(config).unwrap();
         let decoder = TransformerDecoderLayer::new(config).unwrap();
         gradcheck(|v| Ok(encoder.forward(&v[0], None, true).unwrap()), &[values(&[1, 3, 4], 1)]).unwrap();
@@ -172,9 +173,12 @@ fn every_simple_layer_runs_and_keeps_or_gives_the_shape_it_says() {
     let geometry = Geometry { stride: [2, 2], padding: [1, 1], ..Geometry::default() };
     let up2d = ConvTranspose2d::new(4, 3, [4, 4], geometry, [0, 0], true).unwrap();
     assert_eq!(up2d.forward(&x(&[2, 4, 5, 6])).unwrap().shape().to_vec(), [2, 3, 10, 12]);
-    let conv3d = Conv3d::new(2, 3, [3, 3, 3], binade_autograd::Conv3d { padding: [1; 3], ..Default::default() }, true).unwrap();
+    let conv3d =
+        Conv3d::new(2, 3, [3, 3, 3], binade_autograd::Conv3d { padding: [1; 3], ..Default::default() }, true).unwrap();
     assert_eq!(conv3d.forward(&x(&[1, 2, 4, 5, 6])).unwrap().shape().to_vec(), [1, 3, 4, 5, 6]);
-    assert!(Conv1d::new(3, 8, 3, [1, 0, 1], 2, true).err().unwrap().to_string().contains("2 groups must divide 3 input"));
+    assert!(
+        Conv1d::new(3, 8, 3, [1, 0, 1], 2, true).err().unwrap().to_string().contains("2 groups must divide 3 input")
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use binade_autograd::{Var, scope};
 use binade_nn::{
-    Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd, StepOutcome, Visitor,
-    clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
+    Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd,
+    StepOutcome, Visitor, clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -186,8 +186,10 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
             }
             // A 16-bit weight is its f32 master, rounded once.
             let expected = Array::from_slice(&Device::cpu(), &by_hand(rule, &gradients), &[2], Class::Weights).unwrap();
-            let (ours, exact) =
-                (param.array().to_f64_vec().unwrap(), expected.cast(dtype, Class::Weights).unwrap().to_f64_vec().unwrap());
+            let (ours, exact) = (
+                param.array().to_f64_vec().unwrap(),
+                expected.cast(dtype, Class::Weights).unwrap().to_f64_vec().unwrap(),
+            );
             for (o, e) in ours.iter().zip(&exact) {
                 assert!((o - e).abs() <= 4.0 * f32::EPSILON as f64 * e.abs(), "{rule} {dtype}: {o} instead of {e}");
             }
@@ -198,11 +200,16 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
 #[test]
 fn a_zero_gradient_with_tiny_eps_moves_nothing_and_makes_no_nan() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let param = Param::new(Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.75, Class::Weights).unwrap());
-        let mut optimizer =
-            Optimizer::empty().with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() }).unwrap();
+        let param =
+            Param::new(Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.75, Class::Weights).unwrap());
+        let mut optimizer = Optimizer::empty()
+            .with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() })
+            .unwrap();
         let mut grads = binade_autograd::Gradients::default();
-        grads.insert(param.id(), Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap());
+        grads.insert(
+            param.id(),
+            Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap(),
+        );
         assert_eq!(optimizer.step(&grads).unwrap(), StepOutcome::Applied);
         assert_eq!(param.array().to_f64_vec().unwrap(), [0.75; 3]);
     }
@@ -210,8 +217,10 @@ fn a_zero_gradient_with_tiny_eps_moves_nothing_and_makes_no_nan() {
 
 #[test]
 fn clipping_scales_to_the_norm_and_reports_the_one_before() {
-    let (a, b) =
-        (Param::init(&[2], binade_nn::Init::Constant(0.0)).unwrap(), Param::init(&[1], binade_nn::Init::Constant(0.0)).unwrap());
+    let (a, b) = (
+        Param::init(&[2], binade_nn::Init::Constant(0.0)).unwrap(),
+        Param::init(&[1], binade_nn::Init::Constant(0.0)).unwrap(),
+    );
     let mut grads = binade_autograd::Gradients::default();
     grads.insert(a.id(), Array::from_slice(&Device::cpu(), &[3.0f32, 0.0], &[2], Class::Gradients).unwrap());
     grads.insert(b.id(), Array::from_slice(&Device::cpu(), &[4.0f32], &[1], Class::Gradients).unwrap());
@@ -227,7 +236,9 @@ fn clipping_scales_to_the_norm_and_reports_the_one_before() {
 fn an_error_inside_a_model_names_the_layer() {
     let net = net();
     net.assign_names();
-    let x = Var::constant(Array::full(&Device::cpu(), DType::F32, [2, 3].try_into().unwrap(), 1.0, Class::Activations).unwrap());
+    let x = Var::constant(
+        Array::full(&Device::cpu(), DType::F32, [2, 3].try_into().unwrap(), 1.0, Class::Activations).unwrap(),
+    );
     let error = net.layers[0].forward(&x).unwrap_err().to_string();
     assert_eq!(error, "matmul: expected […, m, k] and […, k, n], got [2, 3] and [4, 4] and [4] (in layers.0)");
 }

@@ -42,11 +42,14 @@ fn every_elementwise_rule_follows_its_formula() {
     ];
     for update in rules {
         // Across a task's edge.
-        let (ours, exact) =
-            (run(&Device::cpu(), &update, 20_000, &[0.01, 0.25]), run(&Device::reference(), &update, 20_000, &[0.01, 0.25]));
+        let (ours, exact) = (
+            run(&Device::cpu(), &update, 20_000, &[0.01, 0.25]),
+            run(&Device::reference(), &update, 20_000, &[0.01, 0.25]),
+        );
         for (ours, exact) in ours.iter().zip(&exact) {
             for (o, e) in ours.iter().zip(exact) {
-                // The reference rounds its state to f32 as well; near 0 a sign may differ by the rounding of its argument.
+                // The reference rounds its state to f32 as well; near 0 a sign may differ by the rounding of its
+                // argument.
                 let allowed = 1e-5 * e.abs().max(1.0);
                 assert!((o - e).abs() <= allowed, "{update:?}: {o} instead of {e}");
             }
@@ -113,7 +116,8 @@ fn groups_are_chosen_by_name_and_shape() {
         ..AdamW::default()
     })
     .unwrap();
-    let names: Vec<Vec<&str>> = optimizer.groups().iter().map(|g| g.params.iter().map(|(n, _)| n.as_str()).collect()).collect();
+    let names: Vec<Vec<&str>> =
+        optimizer.groups().iter().map(|g| g.params.iter().map(|(n, _)| n.as_str()).collect()).collect();
     assert_eq!(names, [vec!["0.weight"], vec!["0.bias", "1.weight", "1.bias"]]);
 }
 
@@ -121,7 +125,8 @@ fn groups_are_chosen_by_name_and_shape() {
 fn clipping_by_value_limits_each_element_and_keeps_nan() {
     let param = Param::new(values(&Device::cpu(), 4, 1));
     let mut grads = Gradients::default();
-    let g = Array::from_slice(&Device::cpu(), &[-3.0f32, 0.5, f32::NAN, f32::INFINITY], &[4], Class::Gradients).unwrap();
+    let g =
+        Array::from_slice(&Device::cpu(), &[-3.0f32, 0.5, f32::NAN, f32::INFINITY], &[4], Class::Gradients).unwrap();
     grads.insert(param.id(), g);
     clip_grad_value(&mut grads, 1.0).unwrap();
     let clipped = grads.by_id(param.id()).unwrap().to_f64_vec().unwrap();
@@ -151,14 +156,18 @@ fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
     let device = Device::cpu();
     let update = Update::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, decoupled: true };
     let scalars = Array::from_slice(&device, &[0.01f32, 0.1, 0.03, 0.25], &[4], Class::Optimizer).unwrap();
-    // Smaller than a block, a block's edge, several tasks; gradients in several dtypes; a 16-bit parameter with its master.
+    // Smaller than a block, a block's edge, several tasks; gradients in several dtypes; a 16-bit parameter with its
+    // master.
     let sizes = [1, 17, 1024, 1025, 50_000];
     let stepped = |together: bool| {
         let cast = |a: Array, i: usize| a.cast([DType::F32, DType::F16, DType::BF16][i % 3], Class::Gradients).unwrap();
         let grads: Vec<Array> = sizes.iter().enumerate().map(|(i, &n)| cast(values(&device, n, i as u64), i)).collect();
         let masters: Vec<Array> = sizes.iter().map(|&n| values(&device, n, 7)).collect();
-        let params: Vec<Array> =
-            masters.iter().enumerate().map(|(i, m)| m.cast([DType::BF16, DType::F32][i % 2], Class::Weights).unwrap()).collect();
+        let params: Vec<Array> = masters
+            .iter()
+            .enumerate()
+            .map(|(i, m)| m.cast([DType::BF16, DType::F32][i % 2], Class::Weights).unwrap())
+            .collect();
         let state: Vec<[Array; 2]> = sizes.iter().map(|&n| [8, 9].map(|s| values(&device, n, s))).collect();
         state.iter().for_each(|[_, v]| {
             v.copy_from(&Array::full(&device, DType::F32, *v.shape(), 0.5, Class::Optimizer).unwrap()).unwrap()
@@ -265,7 +274,8 @@ fn adafactors_eps_bound_small_gradients_and_small_parameters() {
 
 #[test]
 fn every_group_steps_at_its_own_rate() {
-    let [a, b] = [1.0f32, 1.0].map(|v| Param::new(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap()));
+    let [a, b] =
+        [1.0f32, 1.0].map(|v| Param::new(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap()));
     let group = |name: &str, p: &Param| vec![(name.to_string(), p.clone())];
     let mut optimizer = Optimizer::empty().with_group(group("a", &a), Sgd { lr: 0.5, ..Sgd::default() }).unwrap();
     optimizer = optimizer.with_group(group("b", &b), Sgd { lr: 0.125, ..Sgd::default() }).unwrap();

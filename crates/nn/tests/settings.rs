@@ -69,7 +69,8 @@ fn rules_refuse_what_pytorch_refuses_and_what_f32_cannot_hold() {
 
 #[test]
 fn rules_take_the_edges_of_their_domains() {
-    let taken = |rule: Rule| Optimizer::empty().with_group(param(), rule.clone()).unwrap_or_else(|e| panic!("{rule:?}: {e}"));
+    let taken =
+        |rule: Rule| Optimizer::empty().with_group(param(), rule.clone()).unwrap_or_else(|e| panic!("{rule:?}: {e}"));
     taken(Sgd { lr: 0.0, momentum: 1.0, dampening: -0.5, ..Sgd::default() }.into());
     taken(Sgd { nesterov: true, momentum: 0.9, ..Sgd::default() }.into());
     taken(Adam { betas: [0.0, 0.0], eps: 0.0, ..Adam::default() }.into());
@@ -142,7 +143,9 @@ fn every_factor_is_finite_and_at_least_0_at_the_edges_of_the_domains() {
         Schedule::Constant.after_warm_up(0),
         Schedule::Constant.after_warm_up(1),
     ];
-    for (total, rising) in [(1, 0.0), (1, 1.0), (2, 0.5), (100, 0.0), (100, 0.01), (100, 1.0), (3, 1.0 / 3.0), (100, 0.001)] {
+    for (total, rising) in
+        [(1, 0.0), (1, 1.0), (2, 0.5), (100, 0.0), (100, 0.01), (100, 1.0), (3, 1.0 / 3.0), (100, 0.001)]
+    {
         for cosine in [true, false] {
             schedules.push(Schedule::OneCycle { total, rising, div: 25.0, final_div: 1e4, cosine });
         }
@@ -156,7 +159,10 @@ fn every_factor_is_finite_and_at_least_0_at_the_edges_of_the_domains() {
     assert_eq!(Schedule::Exponential { gamma: 2.0 }.factor(3).unwrap(), 8.0);
     assert!(matches!(Schedule::Exponential { gamma: 2.0 }.factor(5000), Err(Error::Setting { what: "factor", .. })));
     // PyTorch divides by zero here: the rise is at its end in the first step.
-    assert_eq!(Schedule::OneCycle { total: 100, rising: 0.01, div: 25.0, final_div: 1e4, cosine: true }.factor(0).unwrap(), 1.0);
+    assert_eq!(
+        Schedule::OneCycle { total: 100, rising: 0.01, div: 25.0, final_div: 1e4, cosine: true }.factor(0).unwrap(),
+        1.0
+    );
 }
 
 #[test]
@@ -185,7 +191,9 @@ fn operators_refuse_numbers_outside_their_domain() {
     let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[1, 2], Class::Activations).unwrap());
     for eps in [-1e-5, f64::NAN, f64::INFINITY, 1e39] {
         assert!(
-            x.layer_norm(1, None, eps).is_err() && x.rms_norm(1, None, eps).is_err() && x.group_norm(1, None, eps).is_err(),
+            x.layer_norm(1, None, eps).is_err()
+                && x.rms_norm(1, None, eps).is_err()
+                && x.group_norm(1, None, eps).is_err(),
             "{eps}"
         );
     }

@@ -132,7 +132,9 @@ fn a_kept_state_dict_stays_as_it_was() {
     let (saved, clone) = (ema.state_dict(), ema.clone());
     let before: Vec<_> = saved.tensors.iter().map(|(_, a)| values(a)).collect();
     for (p, _) in ema.averages() {
-        p.array().copy_from(&Array::full(&Device::cpu(), DType::F32, *p.shape(), 9.0, Class::Weights).unwrap()).unwrap();
+        p.array()
+            .copy_from(&Array::full(&Device::cpu(), DType::F32, *p.shape(), 9.0, Class::Weights).unwrap())
+            .unwrap();
     }
     ema.update().unwrap();
     assert_eq!(saved.tensors.iter().map(|(_, a)| values(a)).collect::<Vec<_>>(), before);
@@ -153,7 +155,13 @@ fn tied() -> Tied {
     let linear = Linear::new(2, 2).unwrap();
     let weight = linear.weight.clone();
     let inner = Sequential::new().then(linear).then(BatchNorm2d::new(2).unwrap());
-    Tied { inner, weight, norm: BatchNorm2d::new(3).unwrap(), drop: Dropout::new(0.5).unwrap(), note: Default::default() }
+    Tied {
+        inner,
+        weight,
+        norm: BatchNorm2d::new(3).unwrap(),
+        drop: Dropout::new(0.5).unwrap(),
+        note: Default::default(),
+    }
 }
 
 #[test]
@@ -184,7 +192,8 @@ fn a_deep_copy_has_the_values_names_and_settings_and_memory_of_its_own() {
 
 #[test]
 fn a_deep_copy_of_layers_known_at_run_time_computes_the_same_and_trains_alone() {
-    let model: Box<dyn Layer> = Box::new(Sequential::new().then(Linear::new(3, 2).unwrap()).then(LayerNorm::new(2).unwrap()));
+    let model: Box<dyn Layer> =
+        Box::new(Sequential::new().then(Linear::new(3, 2).unwrap()).then(LayerNorm::new(2).unwrap()));
     let teacher = model.deep_copy().unwrap();
     let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[1, 3], Class::Activations).unwrap());
     let before = values(teacher.forward(&x).unwrap().array());
@@ -264,7 +273,11 @@ fn a_snapshot_restores_moments_masters_counts_and_the_factor() {
                 o.load_state_dict(&state).unwrap();
             }
             (0..3).for_each(|_| step(&mut o, &w, 0.1));
-            (values(w.array()), o.state_dict().unwrap().tensors.iter().map(|(_, a)| values(a)).collect::<Vec<_>>(), o.lr())
+            (
+                values(w.array()),
+                o.state_dict().unwrap().tensors.iter().map(|(_, a)| values(a)).collect::<Vec<_>>(),
+                o.lr(),
+            )
         };
         assert_eq!(run(true), run(false), "{dtype}");
     }
@@ -439,10 +452,14 @@ fn unexpected_and_doubled_names_are_refused() {
     let model = Linear::new(2, 2).unwrap();
     let mut from = state_dict(&model);
     from.push(("running_mean".into(), array(&[0.0])));
-    assert!(matches!(load_state_dict(&model, &from), Err(Error::Names { unexpected, .. }) if unexpected == ["running_mean"]));
+    assert!(
+        matches!(load_state_dict(&model, &from), Err(Error::Names { unexpected, .. }) if unexpected == ["running_mean"])
+    );
     let mut twice = state_dict(&model);
     twice.push(twice[0].clone());
-    assert!(matches!(load_state_dict(&model, &twice), Err(Error::Names { unexpected, .. }) if unexpected == ["a second weight"]));
+    assert!(
+        matches!(load_state_dict(&model, &twice), Err(Error::Names { unexpected, .. }) if unexpected == ["a second weight"])
+    );
 }
 
 #[test]

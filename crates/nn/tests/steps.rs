@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use binade_autograd::{Gradients, Var, no_grad, scope};
 use binade_nn::{
-    AdamW, BatchNorm2d, Error, Layer, Linear, Module, Optimizer, Param, Sgd, Visitor, clip_grad_norm, clip_grad_value, grad_norm,
-    unscale,
+    AdamW, BatchNorm2d, Error, Layer, Linear, Module, Optimizer, Param, Sgd, Visitor, clip_grad_norm, clip_grad_value,
+    grad_norm, unscale,
 };
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -83,7 +83,10 @@ fn a_parameter_unfrozen_later_trains_and_one_frozen_later_does_not() {
     let grads = ones(&both, 1.0);
     bias.set_trainable(false);
     let _ = o.step(&grads).unwrap();
-    assert_eq!([value(&bias), value(&layer.weight)], [(before[1] as f32 - 1.0) as f64, (before[0] as f32 - 1.0 - 1.0) as f64]);
+    assert_eq!(
+        [value(&bias), value(&layer.weight)],
+        [(before[1] as f32 - 1.0) as f64, (before[0] as f32 - 1.0 - 1.0) as f64]
+    );
     assert_eq!(o.steps(), [("weight".to_string(), 2), ("bias".to_string(), 1)]);
 }
 
@@ -159,7 +162,8 @@ fn a_step_leaves_the_statistics_of_another_optimisers_network_alone() {
 fn statistics_without_an_optimiser_follow_the_step_that_takes_the_gradients() {
     let (norm, head) = (BatchNorm2d::new(1).unwrap(), param(1.0));
     let mut o = Optimizer::empty().with_group(named(&[("head", &head)]), sgd(1.0)).unwrap();
-    let step = |o: &mut Optimizer| o.step(&loss(&norm).mul(&head.var()).unwrap().sum(&[], false).unwrap().backward().unwrap());
+    let step =
+        |o: &mut Optimizer| o.step(&loss(&norm).mul(&head.var()).unwrap().sum(&[], false).unwrap().backward().unwrap());
     let _ = step(&mut o).unwrap();
     assert_eq!(tracked(&norm), 1.0);
     let other = Optimizer::new(&norm, sgd(1.0)).unwrap();
@@ -225,7 +229,10 @@ fn a_step_divides_gradients_by_the_scale_they_carry() {
     let kept = grads.clone();
     assert!(!unscale(&mut grads, Some(&own), 2.0).unwrap());
     assert_eq!((grads.scale_of(a.id()), grads.scale_of(b.id())), (Some(1.0), Some(8.0)));
-    assert_eq!((grads.by_id(a.id()).unwrap().item().unwrap(), kept.by_id(a.id()).unwrap().item().unwrap()), (1.0, 1024.0));
+    assert_eq!(
+        (grads.by_id(a.id()).unwrap().item().unwrap(), kept.by_id(a.id()).unwrap().item().unwrap()),
+        (1.0, 1024.0)
+    );
     let _ = o.step(&grads).unwrap();
     assert_eq!((value(&a), value(&b)), (-2.0, -2.0));
 }

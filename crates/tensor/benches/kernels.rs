@@ -8,7 +8,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 fn array(dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| (i as f32 * 0.37).sin()).collect();
-    Array::from_slice(&Device::cpu(), &values, dims, Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+    Array::from_slice(&Device::cpu(), &values, dims, Class::Activations)
+        .unwrap()
+        .cast(dtype, Class::Activations)
+        .unwrap()
 }
 
 fn bench(c: &mut Criterion, name: &str, op: &Op, ins: &[Array]) {
@@ -37,7 +40,22 @@ fn kernels(c: &mut Criterion) {
         bench.iter(|| {
             // SAFETY: three dense 512×512 matrices.
             unsafe {
-                matrixmultiply::sgemm(512, 512, 512, 1.0, a.as_ptr(), 512, 1, b.as_ptr(), 512, 1, 0.0, out.as_mut_ptr(), 512, 1);
+                matrixmultiply::sgemm(
+                    512,
+                    512,
+                    512,
+                    1.0,
+                    a.as_ptr(),
+                    512,
+                    1,
+                    b.as_ptr(),
+                    512,
+                    1,
+                    0.0,
+                    out.as_mut_ptr(),
+                    512,
+                    1,
+                );
             }
             black_box(&out);
         });

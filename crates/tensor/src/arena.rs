@@ -1,8 +1,8 @@
 //! Large buffers, cut from segments of the system's memory and joined with their neighbours when they come back.
 //!
-//! A free list per size would keep a buffer for every size that was ever in use at its own time: a training step's memory was up to 1.8
-//! times what lived at once. New pages are touched only where no hole among those touched before is large enough; a page that was never touched takes no
-//! memory.
+//! A free list per size would keep a buffer for every size that was ever in use at its own time: a training step's
+//! memory was up to 1.8 times what lived at once. New pages are touched only where no hole among those touched before
+//! is large enough; a page that was never touched takes no memory.
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -11,7 +11,8 @@ use memmap2::{MmapMut, MmapOptions};
 
 /// Buffers start and end at pages.
 const PAGE: usize = 4096;
-/// Bytes of a segment, if nothing larger is asked for: address space, which costs nothing where untouched pages are not counted.
+/// Bytes of a segment, if nothing larger is asked for: address space, which costs nothing where untouched pages are not
+/// counted.
 const SEGMENT: usize = if cfg!(target_os = "linux") { 1 << 30 } else { 64 << 20 };
 
 /// Segments, and their holes by address. Neighbouring holes of a segment are one.
@@ -51,8 +52,8 @@ impl Segment {
 pub enum Place {
     /// The lowest: what is made in a forward pass piles up, and goes from above in the backward pass.
     Lowest,
-    /// The end of the smallest. What comes while the pile goes splits no hole that will be large: gradients of weights stay until the step's end, and the
-    /// gradient of a layer near the input can be the largest.
+    /// The end of the smallest. What comes while the pile goes splits no hole that will be large: gradients of weights
+    /// stay until the step's end, and the gradient of a layer near the input can be the largest.
     Smallest,
 }
 
@@ -88,8 +89,9 @@ impl Arena {
         for segment in &mut self.segments {
             let last = holes.range(segment.start..segment.end_of_used()).next_back().map(|(at, len)| (*at, *len));
             // SAFETY: the end of a hole, at most one past its segment.
-            let (at, old) =
-                last.filter(|(at, len)| unsafe { at.add(*len) } == segment.end_of_used()).unwrap_or((segment.end_of_used(), 0));
+            let (at, old) = last
+                .filter(|(at, len)| unsafe { at.add(*len) } == segment.end_of_used())
+                .unwrap_or((segment.end_of_used(), 0));
             if bytes - old <= segment.memory.len() - segment.used {
                 holes.remove(&at);
                 segment.used += bytes - old;
@@ -175,7 +177,10 @@ mod tests {
                 let bytes = 1 + (state >> 8) as usize % (24 << 20);
                 let at = arena.alloc(bytes, if step % 3 == 0 { Place::Smallest } else { Place::Lowest }).unwrap();
                 let end = at.addr().get() + bytes;
-                assert!(live.iter().all(|(a, n)| end <= a.addr().get() || a.addr().get() + n <= at.addr().get()), "step {step}");
+                assert!(
+                    live.iter().all(|(a, n)| end <= a.addr().get() || a.addr().get() + n <= at.addr().get()),
+                    "step {step}"
+                );
                 live.push((at, bytes));
             }
         }

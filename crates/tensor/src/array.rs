@@ -118,15 +118,19 @@ impl Array {
     /// `T` is not the array's dtype; the storage is being written.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype {
-            return Err(Error::DType { op: "to_vec", expected: format!("an array of {}", T::DTYPE), dtypes: vec![self.dtype] });
+            return Err(Error::DType {
+                op: "to_vec",
+                expected: format!("an array of {}", T::DTYPE),
+                dtypes: vec![self.dtype],
+            });
         }
         let dense = self.written(Class::Workspace)?.contiguous(Class::Workspace)?;
         let bytes = self.device.download(&dense)?;
         let n = self.numel();
         let mut out: Vec<T> = Vec::with_capacity(n);
         debug_assert_eq!(bytes.len(), n * size_of::<T>());
-        // SAFETY: the device returned n elements of T (bool bytes are 0 or 1 by the storage's invariant); the vector has
-        // room for them and is aligned for T.
+        // SAFETY: the device returned n elements of T (bool bytes are 0 or 1 by the storage's invariant); the vector
+        // has room for them and is aligned for T.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), out.as_mut_ptr().cast(), n * size_of::<T>());
             out.set_len(n);
@@ -183,7 +187,8 @@ impl Array {
         &self.storage
     }
 
-    /// Whether the array is all that its memory holds, each element once. False where the memory is not the host's, which knows its length.
+    /// Whether the array is all that its memory holds, each element once. False where the memory is not the host's,
+    /// which knows its length.
     pub fn is_whole(&self) -> bool {
         let bytes = self.numel() * self.stored.size();
         self.layout.offset == 0 && self.layout.is_dense() && self.storage.host().is_some_and(|host| host.len() == bytes)
@@ -206,7 +211,12 @@ impl Array {
 
     /// This array without a share in its memory.
     pub fn downgrade(&self) -> WeakArray {
-        WeakArray { meta: self.meta(), stored: self.stored, storage: Arc::downgrade(&self.storage), device: self.device.clone() }
+        WeakArray {
+            meta: self.meta(),
+            stored: self.stored,
+            storage: Arc::downgrade(&self.storage),
+            device: self.device.clone(),
+        }
     }
 
     /// Another view of the same storage.
@@ -245,9 +255,9 @@ impl Array {
         crate::run_one(&Op::Cast(dtype), &[self], &self.device, dtype, class)
     }
 
-    /// This array in a 16-bit format, rounded (nearest even) by whoever reads it: a cast of f32 that takes no memory. Products and convolutions round as
-    /// they pack their operands; for any other operator [`crate::run`] writes the cast first. The bits are those of [`Array::cast`]. The array shares
-    /// this one's storage, and changes with it.
+    /// This array in a 16-bit format, rounded (nearest even) by whoever reads it: a cast of f32 that takes no memory.
+    /// Products and convolutions round as they pack their operands; for any other operator [`crate::run`] writes the
+    /// cast first. The bits are those of [`Array::cast`]. The array shares this one's storage, and changes with it.
     ///
     /// # Errors
     /// Out of memory: a cast between other dtypes is made at once.

@@ -29,10 +29,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn download(&self, from: &Array) -> Result<Vec<u8>>;
 
     /// Runs one operator. Shapes, dtypes and layouts of `outs` are those [`Op::outs`] gave (another dense layout is
-    /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round once
-    /// while they store. Inputs of operators that [`Op::rounds_as_it_reads`] may be casts that were left to whoever reads.
+    /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round
+    /// once while they store. Inputs of operators that [`Op::rounds_as_it_reads`] may be casts that were left to
+    /// whoever reads.
     ///
-    /// The only output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed for writing alone.
+    /// The only output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed
+    /// for writing alone.
     ///
     /// # Errors
     /// Values that the operator refuses (an index out of range), storage in use, device failures.
@@ -69,7 +71,8 @@ impl<'a> ArrayMut<'a> {
     /// Borrows `array` for writing.
     ///
     /// # Errors
-    /// [`crate::Error::InUse`] while others use the storage; [`crate::Error::DType`] if the elements in memory are of another type.
+    /// [`crate::Error::InUse`] while others use the storage; [`crate::Error::DType`] if the elements in memory are of
+    /// another type.
     pub fn new(op: &'static str, array: &'a Array) -> Result<ArrayMut<'a>> {
         if !array.is_written() {
             let expected = "an output that is no cast of another array".into();
@@ -88,7 +91,8 @@ impl<'a> ArrayMut<'a> {
         Arc::ptr_eq(self.array.storage(), input.storage())
     }
 
-    /// Whether `op`, whose output this is, writes it over operand `at` and reads that from here: a borrow for reading cannot be had.
+    /// Whether `op`, whose output this is, writes it over operand `at` and reads that from here: a borrow for reading
+    /// cannot be had.
     pub fn overwrites(&self, op: &Op, at: usize, input: &Array) -> bool {
         self.is_over(input) && op.may_overwrite(at) && self.array.meta() == input.meta()
     }

@@ -25,7 +25,8 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, floats first.
-    pub const ALL: [DType; 8] = [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U32, DType::I8, DType::Bool];
+    pub const ALL: [DType; 8] =
+        [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U32, DType::I8, DType::Bool];
 
     /// The floating-point dtypes.
     pub const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
@@ -130,7 +131,10 @@ impl std::str::FromStr for DType {
             "fp16" => "f16",
             other => other,
         };
-        DType::ALL.into_iter().find(|d| d.name() == wanted).ok_or_else(|| crate::Error::UnknownDType { found: s.to_string() })
+        DType::ALL
+            .into_iter()
+            .find(|d| d.name() == wanted)
+            .ok_or_else(|| crate::Error::UnknownDType { found: s.to_string() })
     }
 }
 
@@ -195,8 +199,8 @@ impl Float for bf16 {
 
 /// Runs `$body` with the type alias `$T` bound to the Rust type of `$dtype`.
 ///
-/// `with_element!(array.dtype(), T => kernel::<T>(array))` expands to a match with one arm per dtype. It is the only place
-/// where a run-time dtype becomes a type.
+/// `with_element!(array.dtype(), T => kernel::<T>(array))` expands to a match with one arm per dtype. It is the only
+/// place where a run-time dtype becomes a type.
 #[macro_export]
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {

@@ -4,10 +4,11 @@ use smallvec::SmallVec;
 
 use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Result, integers};
 
-/// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run nothing.
+/// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run
+/// nothing.
 ///
-/// `want` is the dtype of float outputs; [`Op::natural_dtype`] is what PyTorch would give outside autocast. Statistics and
-/// index outputs have dtypes of their own.
+/// `want` is the dtype of float outputs; [`Op::natural_dtype`] is what PyTorch would give outside autocast. Statistics
+/// and index outputs have dtypes of their own.
 ///
 /// # Errors
 /// Shapes or dtypes the operator refuses, inputs of different devices, out of memory.
@@ -19,7 +20,11 @@ pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) 
 fn outputs(op: &Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Meta; 1]>> {
     for array in ins {
         if array.device() != device {
-            return Err(Error::Device { op: op.name(), first: device.name().into(), second: array.device().name().into() });
+            return Err(Error::Device {
+                op: op.name(),
+                first: device.name().into(),
+                second: array.device().name().into(),
+            });
         }
     }
     let metas: SmallVec<[_; 6]> = ins.iter().map(|a| a.meta()).collect();
@@ -101,9 +106,9 @@ pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Cla
     Ok(outs.swap_remove(0))
 }
 
-/// [`run_one`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The output is written over a given input
-/// if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype and class, and nobody
-/// else has a share in it. The bits are the same.
+/// [`run_one`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The output is
+/// written over a given input if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and
+/// in the output's layout, dtype and class, and nobody else has a share in it. The bits are the same.
 ///
 /// # Errors
 /// As [`run`].

@@ -41,7 +41,8 @@ impl Format {
     pub const E2M1: Format = Format { name: "e2m1", exponent_bits: 2, mantissa_bits: 1, specials: Specials::None };
 
     /// Every format, widest first.
-    pub const ALL: [Format; 7] = [Format::F64, Format::F32, Format::F16, Format::BF16, Format::E5M2, Format::E4M3, Format::E2M1];
+    pub const ALL: [Format; 7] =
+        [Format::F64, Format::F32, Format::F16, Format::BF16, Format::E5M2, Format::E4M3, Format::E2M1];
 
     /// Bits of one number.
     pub const fn bits(&self) -> u32 {
@@ -85,8 +86,8 @@ impl Format {
         power(-(self.mantissa_bits as i32))
     }
 
-    /// The middle between the largest number and the one that would follow: from here on (of formats whose largest number is even,
-    /// as E4M3: beyond here) a magnitude no longer rounds to a finite number. Infinity for f64.
+    /// The middle between the largest number and the one that would follow: from here on (of formats whose largest
+    /// number is even, as E4M3: beyond here) a magnitude no longer rounds to a finite number. Infinity for f64.
     pub fn overflow_threshold(&self) -> f64 {
         self.max_finite() + 0.5 * power(self.max_exponent() - self.mantissa_bits as i32)
     }
@@ -180,9 +181,15 @@ mod tests {
         assert_eq!((f16.round(4e-8), f16.round(1e-8)), (2f64.powi(-24), 0.0));
         assert_eq!(Format::BF16.max_finite(), bf16::MAX.to_f64());
         assert_eq!((Format::BF16.round(0.999), Format::BF16.round(0.9999), f16.round(0.9999)), (1.0, 1.0, 1.0));
-        assert_eq!((Format::E4M3.max_finite(), Format::E5M2.max_finite(), Format::E2M1.max_finite()), (448.0, 57344.0, 6.0));
+        assert_eq!(
+            (Format::E4M3.max_finite(), Format::E5M2.max_finite(), Format::E2M1.max_finite()),
+            (448.0, 57344.0, 6.0)
+        );
         assert!(Format::E4M3.round(1e6).is_nan());
-        assert_eq!((0..8).map(|c| Format::E2M1.decode(c)).collect::<Vec<_>>(), [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
+        assert_eq!(
+            (0..8).map(|c| Format::E2M1.decode(c)).collect::<Vec<_>>(),
+            [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+        );
         assert_eq!((Format::F32.max_finite(), Format::F32.min_subnormal()), (f32::MAX as f64, 2f64.powi(-149)));
         assert_eq!((Format::F64.max_finite(), Format::F64.min_subnormal()), (f64::MAX, f64::from_bits(1)));
     }
@@ -190,7 +197,8 @@ mod tests {
     #[test]
     fn every_16_bit_code_decodes_and_encodes_as_the_half_crate_has_it() {
         for code in 0..=u16::MAX {
-            for (format, value) in [(Format::F16, f16::from_bits(code).to_f64()), (Format::BF16, bf16::from_bits(code).to_f64())]
+            for (format, value) in
+                [(Format::F16, f16::from_bits(code).to_f64()), (Format::BF16, bf16::from_bits(code).to_f64())]
             {
                 let decoded = format.decode(code as u64);
                 assert!(decoded == value || decoded.is_nan() && value.is_nan(), "{code:#x}");

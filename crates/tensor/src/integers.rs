@@ -1,5 +1,6 @@
-//! Integers that f64 does not hold. Kernels that move and compare elements compute in f64, which is exact up to 2⁵³; larger ones are
-//! replaced by their rank among all that are there, which is moved and compared as they are, and put back afterwards.
+//! Integers that f64 does not hold. Kernels that move and compare elements compute in f64, which is exact up to 2⁵³;
+//! larger ones are replaced by their rank among all that are there, which is moved and compared as they are, and put
+//! back afterwards.
 
 use crate::op::{PadMode, Resample};
 use crate::simd::convert::f64_to_f32_odd;
@@ -8,7 +9,8 @@ use crate::{Array, ArrayMut, Class, DType, Device, Element, Op, Result, bf16, f1
 /// Up to here f64 holds every integer.
 const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
 
-/// Whether f64 would not hold the integers that an operator moves or compares. Beside floats they are compared as floats.
+/// Whether f64 would not hold the integers that an operator moves or compares. Beside floats they are compared as
+/// floats.
 pub(crate) fn are_large(op: &Op, ins: &[&Array]) -> Result<bool> {
     let moved = || ins.iter().enumerate().filter(|(i, _)| op.moves(*i)).map(|(_, array)| array);
     if moved().any(|a| a.dtype().is_float()) {
@@ -52,7 +54,13 @@ pub(crate) fn run_by_rank(op: &Op, ins: &[&Array], device: &Device, outs: &mut [
     let out = outs[0].array();
     let ranks = match outs[0].bytes() {
         Some(bytes) => bytemuck::cast_slice_mut::<u8, i64>(&mut bytes[..n * size_of::<i64>()]),
-        None => return Err(crate::Error::Unsupported { op: op.name(), backend: out.device().name().into(), dtype: DType::I64 }),
+        None => {
+            return Err(crate::Error::Unsupported {
+                op: op.name(),
+                backend: out.device().name().into(),
+                dtype: DType::I64,
+            });
+        }
     };
     ranks.iter_mut().for_each(|v| *v = all[*v as usize]);
     Ok(())
@@ -86,7 +94,8 @@ integer! {
     bool, |v| v != 0, |v| v as i64;
 }
 
-/// The f64 towards zero, with its last bit set if it is not the integer itself: rounded again to fewer bits it is as if rounded once.
+/// The f64 towards zero, with its last bit set if it is not the integer itself: rounded again to fewer bits it is as if
+/// rounded once.
 fn odd(v: i64) -> f64 {
     let exact = v as i128;
     let mut near = v as f64;

@@ -52,7 +52,8 @@ impl Layout {
         Layout::with_order(shape, &self.order())
     }
 
-    /// The dimensions by their place in memory, outermost first; dimensions of extent 1 and expanded ones keep their logical place.
+    /// The dimensions by their place in memory, outermost first; dimensions of extent 1 and expanded ones keep their
+    /// logical place.
     pub fn order(&self) -> Shape {
         let mut order = self.shape;
         (0..order.rank()).for_each(|d| order[d] = d);
@@ -115,7 +116,8 @@ impl Layout {
 
     /// Whether both layouts put every element at the same place relative to their offset.
     pub fn same_order(&self, other: &Layout) -> bool {
-        self.shape == other.shape && (0..self.shape.rank()).all(|d| self.shape[d] == 1 || self.strides[d] == other.strides[d])
+        self.shape == other.shape
+            && (0..self.shape.rank()).all(|d| self.shape[d] == 1 || self.strides[d] == other.strides[d])
     }
 
     /// Storage index of the last element plus one; the storage must be at least that long. 0 when empty.

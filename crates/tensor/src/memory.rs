@@ -1,8 +1,8 @@
 //! Byte accounting by class, and the host memory pool.
 //!
-//! Fresh pages cost a page fault each (about 0.25 µs per 4 KiB): a training step that allocates its activations anew spends
-//! more time in the kernel than in elementwise operators. Freed buffers therefore stay, and come back warm: small ones from a free list
-//! per size class, large ones from an arena (`arena.rs`) whose holes serve any size.
+//! Fresh pages cost a page fault each (about 0.25 µs per 4 KiB): a training step that allocates its activations anew
+//! spends more time in the kernel than in elementwise operators. Freed buffers therefore stay, and come back warm:
+//! small ones from a free list per size class, large ones from an arena (`arena.rs`) whose holes serve any size.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -32,8 +32,15 @@ pub enum Class {
 
 impl Class {
     /// Every class, in the order reports use.
-    pub const ALL: [Class; 7] =
-        [Class::Weights, Class::Gradients, Class::Optimizer, Class::Activations, Class::Casts, Class::Indices, Class::Workspace];
+    pub const ALL: [Class; 7] = [
+        Class::Weights,
+        Class::Gradients,
+        Class::Optimizer,
+        Class::Activations,
+        Class::Casts,
+        Class::Indices,
+        Class::Workspace,
+    ];
 
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
@@ -135,8 +142,8 @@ const LARGE: usize = 256 << 10;
 /// Size classes below it: four per power of two from 64 bytes up, so that padding stays below a quarter.
 const CLASSES: usize = 4 * (LARGE.ilog2() as usize - 5) + 1;
 
-/// Lists of small buffers per class. Each thread of a rayon pool looks first into its own: what it gave back is in its core's caches, and what
-/// another core has written would have to come from there.
+/// Lists of small buffers per class. Each thread of a rayon pool looks first into its own: what it gave back is in its
+/// core's caches, and what another core has written would have to come from there.
 const LISTS: usize = 8;
 
 /// This thread's list; from the ninth on threads share.
@@ -183,10 +190,11 @@ fn size_class(bytes: usize) -> (usize, usize) {
 }
 
 impl Pool {
-    /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the system
-    /// has no memory left.
+    /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the
+    /// system has no memory left.
     pub fn alloc(&self, bytes: usize, class: Class) -> Option<HostBuffer> {
-        let block = if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes, class.place())?) } else { self.small(bytes)? };
+        let block =
+            if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes, class.place())?) } else { self.small(bytes)? };
         self.0.accounting.add(class, bytes);
         Some(HostBuffer { block, bytes, class, pool: self.clone() })
     }

@@ -1,6 +1,7 @@
 //! Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! A number depends on (seed, iteration, operator, element) alone, so any number of threads and any device draw the same.
+//! A number depends on (seed, iteration, operator, element) alone, so any number of threads and any device draw the
+//! same.
 
 /// Where a random operator draws from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +20,8 @@ impl Key {
         Key { seed, iteration, op: 0 }
     }
 
-    /// The key of the same place in a stream of another purpose: what is drawn there has nothing to do with what is drawn here.
+    /// The key of the same place in a stream of another purpose: what is drawn there has nothing to do with what is
+    /// drawn here.
     pub fn stream(self, purpose: &str) -> Key {
         // Each step, and so the whole, is a bijection of the seed: seeds that differ stay different.
         let name = |h: u64, b: u8| (h ^ b as u64).wrapping_mul(0x0000_0100_0000_01B3);

@@ -70,15 +70,21 @@ pub fn catalogue() -> Vec<Op> {
     for conv in [depthwise, Conv2d { groups: 4, stride: [2, 1], padding: [1, 0], dilation: [1, 2] }] {
         ops.extend([false, true].map(|bias| Op::Backward(Backward::Depthwise { conv, bias })));
     }
-    let acts = [Unary::Gelu, Unary::Silu, Unary::Abs].map(|act| Backward::MatMulOf { act: Some(act), sums: act == Unary::Gelu });
-    ops.extend([acts.as_slice(), &[Backward::MatMulOf { act: None, sums: true }]].concat().into_iter().map(Op::Backward));
+    let acts = [Unary::Gelu, Unary::Silu, Unary::Abs]
+        .map(|act| Backward::MatMulOf { act: Some(act), sums: act == Unary::Gelu });
+    ops.extend(
+        [acts.as_slice(), &[Backward::MatMulOf { act: None, sums: true }]].concat().into_iter().map(Op::Backward),
+    );
     for kind in [PoolKind::Max, PoolKind::Avg] {
         for pool in [
             Pool::new(kind, [2, 2], [2, 2], [0, 0]),
             Pool::new(kind, [3, 2], [1, 2], [1, 1]),
             Pool { ceil: true, count_padding: false, ..Pool::new(kind, [2, 3], [2, 3], [1, 1]) },
             Pool { divisor: std::num::NonZeroUsize::new(5), ..Pool::new(kind, [3, 2], [2, 2], [1, 1]) },
-            Pool { dilation: if kind == PoolKind::Max { [2, 3] } else { [1, 1] }, ..Pool::new(kind, [3, 2], [2, 1], [1, 0]) },
+            Pool {
+                dilation: if kind == PoolKind::Max { [2, 3] } else { [1, 1] },
+                ..Pool::new(kind, [3, 2], [2, 1], [1, 0])
+            },
         ] {
             ops.extend([Op::Pool(pool), Op::Backward(Backward::Pool { pool, shape: shape(&[3, 4, 9, 8]) })]);
             if kind == PoolKind::Max {
@@ -119,7 +125,9 @@ pub fn catalogue() -> Vec<Op> {
     }
     let plain = Attention::default();
     let dropping = Attention { mask: true, dropout: 0.25, key, ..plain };
-    for attention in [plain, Attention { causal: true, scale: Some(0.2), ..plain }, Attention { mask: true, ..plain }, dropping] {
+    for attention in
+        [plain, Attention { causal: true, scale: Some(0.2), ..plain }, Attention { mask: true, ..plain }, dropping]
+    {
         ops.push(Op::Attention(attention));
         ops.extend([false, true].map(|joined| Op::Backward(Backward::Attention { attention, joined })));
     }
@@ -128,9 +136,11 @@ pub fn catalogue() -> Vec<Op> {
         ops.extend([Op::Resample(map), Op::Backward(Backward::Resample { map, shape: shape(&[2, 3, 9, 8]) })]);
     }
     ops.push(Op::Dropout { p: 0.3, key });
-    for distribution in
-        [Distribution::Uniform { low: -1.0, high: 3.0 }, Distribution::Normal { mean: 0.5, std: 2.0 }, Distribution::Permutation]
-    {
+    for distribution in [
+        Distribution::Uniform { low: -1.0, high: 3.0 },
+        Distribution::Normal { mean: 0.5, std: 2.0 },
+        Distribution::Permutation,
+    ] {
         ops.push(Op::Random { distribution, shape: shape(&[1031]), key });
     }
     ops.push(Op::Fill { value: 0.1, shape: shape(&[3, 5]) });
@@ -221,9 +231,12 @@ impl Op {
         let sizes: [&[usize]; 7] = [&[], &[0], &[1], &[17], &[1031], &[3, 130], &[2, 3, 65]];
         match self {
             Op::Unary(row) if positive_domain(*row) => sizes.iter().map(|s| vec![positive(s, 1)]).collect(),
-            Op::Unary(_) | Op::Scalar { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
-                sizes.iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
-            }
+            Op::Unary(_)
+            | Op::Scalar { .. }
+            | Op::Dropout { .. }
+            | Op::Cast(_)
+            | Op::StochasticCast { .. }
+            | Op::Copy => sizes.iter().flat_map(|s| vary(vec![x(s, 1)])).collect(),
             Op::Binary(_) | Op::Compare(_) => {
                 let pairs: [[&[usize]; 2]; 5] =
                     [[&[17], &[17]], [&[4, 1, 9], &[3, 1]], [&[0, 3], &[3]], [&[], &[]], [&[2, 3, 130], &[130]]];
@@ -236,7 +249,10 @@ impl Op {
                 vec![vec![mask(&[5, 7]).expect("samples fit in memory"), x(&[5, 7], 1), x(&[7], 2)]]
             }
             Op::Reduce { .. } | Op::Softmax { .. } | Op::ArgMax { .. } => {
-                [&[2, 3, 5][..], &[1, 1, 1], &[3, 40, 130], &[300, 2, 9]].iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
+                [&[2, 3, 5][..], &[1, 1, 1], &[3, 40, 130], &[300, 2, 9]]
+                    .iter()
+                    .flat_map(|s| vary(vec![x(s, 1)]))
+                    .collect()
             }
             Op::MatMul(epilogue) => {
                 let shapes: [[&[usize]; 2]; 5] = [
@@ -247,7 +263,8 @@ impl Op {
                     [&[3, 17, 8], &[8, 16]],
                 ];
                 let with = |a: &[usize], b: &[usize]| {
-                    [vec![x(a, 1), x(b, 2)], if epilogue.bias { vec![x(&b[b.len() - 1..], 3)] } else { vec![] }].concat()
+                    [vec![x(a, 1), x(b, 2)], if epilogue.bias { vec![x(&b[b.len() - 1..], 3)] } else { vec![] }]
+                        .concat()
                 };
                 shapes.iter().flat_map(|[a, b]| vary(with(a, b))).collect()
             }
@@ -266,14 +283,17 @@ impl Op {
             Op::Norm(norm) => {
                 let weights = norm_weights(norm);
                 let affine = (0..norm.weights()).map(|i| x(&weights, 2 + i as u64)).collect();
-                let given = if norm.kind == NormKind::Fixed { vec![x(&weights, 4), positive(&weights, 5)] } else { vec![] };
+                let given =
+                    if norm.kind == NormKind::Fixed { vec![x(&weights, 4), positive(&weights, 5)] } else { vec![] };
                 vary([vec![x(&[3, 4, 5, 6], 1)], affine, given].concat())
             }
             Op::Scan { .. } | Op::Sort { .. } => {
                 [&[3, 4, 5][..], &[9, 5, 3], &[3, 70, 7]].iter().flat_map(|s| vary(vec![x(s, 1)])).collect()
             }
             Op::Gather { dim } => vary(vec![x(&[3, 4, 5], 1), index(&[2, 4, 5], [3, 4, 5][*dim])]),
-            Op::Scatter { dim, .. } => vary(vec![x(&[3, 4, 5], 1), index(&[2, 4, 5], [3, 4, 5][*dim]), x(&[3, 4, 6], 2)]),
+            Op::Scatter { dim, .. } => {
+                vary(vec![x(&[3, 4, 5], 1), index(&[2, 4, 5], [3, 4, 5][*dim]), x(&[3, 4, 6], 2)])
+            }
             Op::CrossEntropy(_) => vec![vec![x(&[5, 7], 1), index(&[5], 7)], vec![x(&[2, 7, 3], 1), index(&[2, 3], 7)]],
             Op::Loss { loss, .. } => {
                 [&[5, 7][..], &[3000], &[]].iter().flat_map(|s| vary(loss_inputs(*loss, x(s, 1), x(s, 2)))).collect()
@@ -290,8 +310,13 @@ impl Op {
                 [vary(vec![x(&[2, 70, 16], 1), x(&[2, 70, 16], 2), x(&[2, 70, 8], 3)]), vec![cross]].concat()
             }
             Op::Attention(_) => {
-                let seen =
-                    run_one(&Op::Compare(Compare::Lt), &[&x(&[70, 66], 4), &x(&[1], 5)], device, dtype, Class::Activations);
+                let seen = run_one(
+                    &Op::Compare(Compare::Lt),
+                    &[&x(&[70, 66], 4), &x(&[1], 5)],
+                    device,
+                    dtype,
+                    Class::Activations,
+                );
                 let [q, k, v] = [x(&[2, 4, 70, 8], 1), x(&[2, 2, 66, 8], 2), x(&[2, 2, 66, 4], 3)];
                 let bias = vec![q.clone(), k.clone(), v.clone(), x(&[2, 1, 70, 66], 4)];
                 // Each row sees at least its first key.
@@ -313,14 +338,18 @@ impl Op {
 /// A bool matrix with its first column true.
 fn first_column(mask: &Array) -> Array {
     let columns = mask.shape()[1];
-    let values: Vec<bool> =
-        (0..mask.numel()).zip(mask.to_f64_vec().expect("on the host")).map(|(i, v)| i % columns == 0 || v != 0.0).collect();
+    let values: Vec<bool> = (0..mask.numel())
+        .zip(mask.to_f64_vec().expect("on the host"))
+        .map(|(i, v)| i % columns == 0 || v != 0.0)
+        .collect();
     Array::from_slice(mask.device(), &values, mask.shape(), Class::Indices).expect("samples fit in memory")
 }
 
 /// Predictions and targets in the domain of a loss.
 fn loss_inputs(loss: Loss, x: Array, t: Array) -> Inputs {
-    let run = |op: Op, x: &Array| run_one(&op, &[x], x.device(), x.dtype(), Class::Activations).expect("samples fit in memory");
+    let run = |op: Op, x: &Array| {
+        run_one(&op, &[x], x.device(), x.dtype(), Class::Activations).expect("samples fit in memory")
+    };
     let unit = |x: &Array| run(Op::Unary(Unary::Sigmoid), x);
     match loss {
         Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => vec![x, t],
@@ -346,11 +375,13 @@ fn maps() -> Vec<Resample> {
         interpolate([5, 13, 1], Interpolation::Nearest),
         interpolate([5, 13, 1], Interpolation::NearestExact),
     ];
-    maps.extend([PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular].map(|mode| Resample::Pad {
-        before: shape([0, 1, 0, 2]),
-        after: shape([0, 0, 3, 1]),
-        mode,
-    }));
+    maps.extend(
+        [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular].map(|mode| Resample::Pad {
+            before: shape([0, 1, 0, 2]),
+            after: shape([0, 0, 3, 1]),
+            mode,
+        }),
+    );
     for align_corners in [false, true] {
         for size in [[18, 16, 1], [4, 11, 1], [1, 1, 1]] {
             maps.push(interpolate(size, Interpolation::Linear { align_corners }));
@@ -390,18 +421,22 @@ fn backward_samples(
     x: &dyn Fn(&[usize], u64) -> Array,
     index: &dyn Fn(&[usize], i64) -> Array,
 ) -> Vec<Inputs> {
-    let forward =
-        |op: Op, ins: &[&Array]| crate::run(&op, ins, device, dtype, Class::Activations).expect("samples fit in memory");
+    let forward = |op: Op, ins: &[&Array]| {
+        crate::run(&op, ins, device, dtype, Class::Activations).expect("samples fit in memory")
+    };
     let gradient = |of: &Array| x(of.shape(), 9);
     match backward {
         Backward::Unary(row) => {
             let normal = x(&[1031], 1);
             let input = match row {
                 row if positive_domain(*row) => forward(Op::Unary(Unary::Square), &[&normal]).remove(0),
-                Unary::Asin | Unary::Acos | Unary::Atanh | Unary::Erfinv => forward(Op::Unary(Unary::Sin), &[&normal]).remove(0),
+                Unary::Asin | Unary::Acos | Unary::Atanh | Unary::Erfinv => {
+                    forward(Op::Unary(Unary::Sin), &[&normal]).remove(0)
+                }
                 _ => normal,
             };
-            let saved = if row.saved() == Saved::Output { forward(Op::Unary(*row), &[&input]).remove(0) } else { input };
+            let saved =
+                if row.saved() == Saved::Output { forward(Op::Unary(*row), &[&input]).remove(0) } else { input };
             vec![vec![x(&[1031], 9), saved]]
         }
         Backward::Binary { .. } => vec![vec![x(&[4, 3, 9], 9), x(&[4, 1, 9], 1), x(&[3, 1], 2)]],
@@ -448,8 +483,12 @@ fn backward_samples(
                 forward(Op::Norm(*norm), &[&[&input], &affine.iter().collect::<Vec<_>>()[..]].concat())[1..3].to_vec()
             };
             vec![
-                [vec![gradient(&input), input], affine.into_iter().take(norm.weights_of_gradient()).collect(), statistics]
-                    .concat(),
+                [
+                    vec![gradient(&input), input],
+                    affine.into_iter().take(norm.weights_of_gradient()).collect(),
+                    statistics,
+                ]
+                .concat(),
             ]
         }
         Backward::MatMulOf { sums, .. } => {

@@ -29,8 +29,8 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Fails where the number of elements, whatever their type, cannot be counted in bytes. An extent of 0 does not hide the others: their
-    /// product is a stride.
+    /// Fails where the number of elements, whatever their type, cannot be counted in bytes. An extent of 0 does not
+    /// hide the others: their product is a stride.
     ///
     /// # Errors
     /// It overflows.

@@ -5,14 +5,14 @@ use crate::{Array, ArrayMut, DType, Error, Result, Shape};
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
 ///
 /// Numbers that change from step to step come in the `scalars` array (f32, one dimension), so that the pass itself is
-/// constant data. The last scalar of every pass that writes parameters is a factor of the gradients: 1/loss scale times what clipping
-/// takes, so that neither needs a pass of its own.
+/// constant data. The last scalar of every pass that writes parameters is a factor of the gradients: 1/loss scale times
+/// what clipping takes, so that neither needs a pass of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// `grad ← grad · scalars[0]`; the outcome says whether any product is not finite.
     Unscale,
-    /// The outcome gives the Euclidean norm over all `grad · scalars[0]` (products in the computing type, their squares and the sum in f64)
-    /// and whether it is finite, which it is if every product is; nothing is written.
+    /// The outcome gives the Euclidean norm over all `grad · scalars[0]` (products in the computing type, their squares
+    /// and the sum in f64) and whether it is finite, which it is if every product is; nothing is written.
     Norm,
     /// `grad ← grad · scalars[0]`, without a check.
     Scale,
@@ -34,7 +34,8 @@ pub enum Update {
     /// RMSprop (Hinton 2012) as in PyTorch. Scalars: learning rate.
     ///
     /// `g ← grad + weight_decay·p`; `v ← αv + (1 − α)g²`; `a ← αa + (1 − α)g`; `d ← √(centered ? v − a² : v) + eps`;
-    /// `b ← momentum·b + g/d`; `p ← p − lr·b`. State: `v`, then `b` if momentum is not 0 or centered, then `a` if centered.
+    /// `b ← momentum·b + g/d`; `p ← p − lr·b`. State: `v`, then `b` if momentum is not 0 or centered, then `a` if
+    /// centered.
     RmsProp {
         /// Decay of the averages.
         alpha: f64,
@@ -58,9 +59,10 @@ pub enum Update {
     },
     /// Adafactor (Shazeer and Stern 2018) as in PyTorch 2.15. Scalars: learning rate, step.
     ///
-    /// With β = 1 − stepᵇ (b = `decay`): of matrices the mean squares of rows and of columns are averaged and their outer product over
-    /// the mean stands for `v`; of vectors `v` itself. `u ← g/√max(v, eps₁²)`; `p ← p·(1 − lr·weight_decay)`;
-    /// `p ← p − max(eps₂, rms(p))·min(lr, 1/√step)·u/max(1, rms(u)/clip)`. State: rows and columns, or `v`.
+    /// With β = 1 − stepᵇ (b = `decay`): of matrices the mean squares of rows and of columns are averaged and their
+    /// outer product over the mean stands for `v`; of vectors `v` itself. `u ← g/√max(v, eps₁²)`; `p ← p·(1 −
+    /// lr·weight_decay)`; `p ← p − max(eps₂, rms(p))·min(lr, 1/√step)·u/max(1, rms(u)/clip)`. State: rows and columns,
+    /// or `v`.
     Adafactor {
         /// Exponent of the decay, below 0.
         decay: f64,
@@ -87,7 +89,8 @@ pub enum Update {
     },
     /// Adam (Kingma and Ba 2015) and AdamW (Loshchilov and Hutter 2019). Scalars: learning rate, 1 − β₁ᵗ, √(1 − β₂ᵗ).
     ///
-    /// `m ← m + (1 − β₁)(g − m)`; `v ← β₂v + (1 − β₂)g²`; `p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + eps)`. State: `m`, `v`.
+    /// `m ← m + (1 − β₁)(g − m)`; `v ← β₂v + (1 − β₂)g²`; `p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + eps)`. State: `m`,
+    /// `v`.
     Adam {
         /// β₁ and β₂.
         betas: [f64; 2],
@@ -156,11 +159,12 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// Whether a pass can be run on this slot. One that has passed this does not fail, unless another thread takes a tensor meanwhile.
+    /// Whether a pass can be run on this slot. One that has passed this does not fail, unless another thread takes a
+    /// tensor meanwhile.
     ///
     /// # Errors
-    /// Arrays of other shapes than the gradient's, not in row-major order, of a dtype that is not computed in, or too few of them; a gradient
-    /// that is being written.
+    /// Arrays of other shapes than the gradient's, not in row-major order, of a dtype that is not computed in, or too
+    /// few of them; a gradient that is being written.
     pub fn check(&self, update: &Update) -> Result<()> {
         let grad = self.grad.array();
         let shapes = update.states(grad.shape());

@@ -21,8 +21,9 @@ fn check(w: &Array, dtype: DType, run: &dyn Fn(&Array) -> Array) {
 
 fn products(device: &Device, dtype: DType, extents: &[[usize; 3]]) {
     let half = |shape: &[usize], seed| normal(device, shape, seed).cast(dtype, Class::Activations).unwrap();
-    let product =
-        |a: &Array, b: &Array| run_one(&Op::MatMul(Epilogue::default()), &[a, b], device, dtype, Class::Activations).unwrap();
+    let product = |a: &Array, b: &Array| {
+        run_one(&Op::MatMul(Epilogue::default()), &[a, b], device, dtype, Class::Activations).unwrap()
+    };
     for &[m, k, n] in extents {
         let (x, y) = (half(&[m, k], 1), half(&[k, n], 2));
         let transposed = |w: Array| w.with_layout(w.layout().transpose(0, 1)).unwrap();
@@ -31,7 +32,9 @@ fn products(device: &Device, dtype: DType, extents: &[[usize; 3]]) {
         check(&normal(device, &[m, k], 4), dtype, &|w| product(w, &y));
         check(&transposed(normal(device, &[k, m], 4)), dtype, &|w| product(w, &y));
         let bias = Op::MatMul(Epilogue { bias: true, act: None });
-        check(&normal(device, &[n], 5), dtype, &|b| run_one(&bias, &[&x, &y, b], device, dtype, Class::Activations).unwrap());
+        check(&normal(device, &[n], 5), dtype, &|b| {
+            run_one(&bias, &[&x, &y, b], device, dtype, Class::Activations).unwrap()
+        });
     }
 }
 
@@ -57,7 +60,11 @@ fn what_is_rounded_as_it_is_read_has_the_bits_of_its_cast() {
     for (isa, dtype) in Isa::available().iter().flat_map(|&isa| [(isa, DType::F16), (isa, DType::BF16)]) {
         let device = Device::new(Cpu::with_isa(isa));
         // Few rows, some and many.
-        products(&device, dtype, &[[1, 72, 100], [5, 1100, 60], [40, 300, 33], [40, 72, 260], [300, 260, 100], [65, 1100, 270]]);
+        products(
+            &device,
+            dtype,
+            &[[1, 72, 100], [5, 1100, 60], [40, 300, 33], [40, 72, 260], [300, 260, 100], [65, 1100, 270]],
+        );
         // Direct, copied patches, few outputs, groups, depthwise.
         let dense = [[20, 24, 1, 9], [40, 3, 1, 12], [3, 40, 1, 12], [64, 64, 1, 16]];
         convolutions(&device, dtype, &[&dense[..], &[[32, 32, 2, 6], [24, 24, 24, 7]]].concat());

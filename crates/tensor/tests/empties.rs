@@ -35,7 +35,9 @@ fn every_operator_with_any_extent_0_has_a_result_or_an_error_that_names_it() {
             } else {
                 &[DType::F32, DType::BF16]
             };
-            for (dtype, ins) in dtypes.iter().flat_map(|&t| small(op.samples(&device, t)).into_iter().map(move |s| (t, s))) {
+            for (dtype, ins) in
+                dtypes.iter().flat_map(|&t| small(op.samples(&device, t)).into_iter().map(move |s| (t, s)))
+            {
                 for (op, ins) in empties(&op, &ins).unwrap() {
                     // The sample's log-sum-exp is that of other scores: autograd's registry has this gradient.
                     let scoreless = matches!(op, Op::Backward(Backward::Attention { .. }));
@@ -70,11 +72,15 @@ fn array(device: &Device, dims: &[usize], values: &[f32]) -> Array {
 fn result(op: &Op, shapes: &[&[usize]], value: f32) -> Vec<f64> {
     let of = |device: &Device| {
         let ins: Vec<Array> = shapes.iter().map(|s| array(device, s, &vec![value; s.iter().product()])).collect();
-        run_one(op, &ins.iter().collect::<Vec<_>>(), device, DType::F32, Class::Activations).unwrap().to_f64_vec().unwrap()
+        run_one(op, &ins.iter().collect::<Vec<_>>(), device, DType::F32, Class::Activations)
+            .unwrap()
+            .to_f64_vec()
+            .unwrap()
     };
     let (cpu, reference) = (of(&Device::cpu()), of(&Device::reference()));
-    let bits =
-        |v: &[f64]| v.iter().map(|v| if v.is_nan() { f32::NAN.to_bits() } else { (*v as f32).to_bits() }).collect::<Vec<_>>();
+    let bits = |v: &[f64]| {
+        v.iter().map(|v| if v.is_nan() { f32::NAN.to_bits() } else { (*v as f32).to_bits() }).collect::<Vec<_>>()
+    };
     assert_eq!(bits(&cpu), bits(&reference), "{cpu:?} and {reference:?}");
     cpu
 }
@@ -89,8 +95,12 @@ fn reductions_of_nothing_are_their_neutral_element_or_nan() {
     assert_eq!(over_nothing(Reduce::Prod), 1.0);
     assert_eq!(over_nothing(Reduce::LogSumExp), f64::NEG_INFINITY);
     assert_eq!(over_nothing(Reduce::Norm { p: 2.0 }), 0.0);
-    for kind in [Reduce::Mean, Reduce::Var { correction: 1.0 }, Reduce::Var { correction: 0.0 }, Reduce::Std { correction: 1.0 }]
-    {
+    for kind in [
+        Reduce::Mean,
+        Reduce::Var { correction: 1.0 },
+        Reduce::Var { correction: 0.0 },
+        Reduce::Std { correction: 1.0 },
+    ] {
         assert!(over_nothing(kind).is_nan(), "{kind:?}");
     }
 }
@@ -138,8 +148,13 @@ fn products_over_nothing_are_the_bias() {
 fn an_empty_view_that_would_begin_beyond_its_storage_is_read_as_nothing() {
     for device in [Device::cpu(), Device::reference()] {
         let x = array(&device, &[0, 5], &[]);
-        let part =
-            run_one(&Op::View(View::Narrow { dim: 1, start: 2, length: 3 }), &[&x], &device, DType::F32, Class::Activations);
+        let part = run_one(
+            &Op::View(View::Narrow { dim: 1, start: 2, length: 3 }),
+            &[&x],
+            &device,
+            DType::F32,
+            Class::Activations,
+        );
         let part = part.unwrap();
         assert_eq!((part.shape().to_vec(), part.to_f64_vec().unwrap()), (vec![0, 3], vec![]));
     }

@@ -24,7 +24,8 @@ fn shapes_of_too_many_elements_are_refused_also_beside_an_extent_of_0() {
 
 #[test]
 fn results_of_too_many_elements_are_refused() {
-    let expanded = |from: &[usize], to: &[usize]| run(&Op::View(View::Expand(Shape::new(to).unwrap())), &[&ones(from)]).unwrap();
+    let expanded =
+        |from: &[usize], to: &[usize]| run(&Op::View(View::Expand(Shape::new(to).unwrap())), &[&ones(from)]).unwrap();
     let (rows, columns) = (expanded(&[1, 1], &[HUGE, 1]), expanded(&[1, 1], &[1, HUGE]));
     let add = Op::Binary(binade_tensor::op::Binary::Add);
     assert!(run(&add, &[&rows, &columns]).is_err());
@@ -43,7 +44,8 @@ fn attributes_that_overflow_are_refused() {
             Conv2d { groups: n, ..Conv2d::default() },
         ] {
             assert!(run(&Op::Conv2d(conv, Epilogue::default()), &[&image, &weight]).is_err(), "{conv:?}");
-            let transposed = Op::ConvTranspose2d { conv: Conv2d { stride: [n, 1], ..conv }, output_padding: [0, 0], bias: false };
+            let transposed =
+                Op::ConvTranspose2d { conv: Conv2d { stride: [n, 1], ..conv }, output_padding: [0, 0], bias: false };
             assert!(run(&transposed, &[&image, &weight]).is_err(), "{conv:?}");
         }
         let far = Op::Conv2d(Conv2d { stride: [n, n], ..Conv2d::default() }, Epilogue::default());

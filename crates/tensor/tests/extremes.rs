@@ -1,7 +1,9 @@
 //! Values at the ends of the range, singular points and NaN: what is finite stays right, what is not is not lost.
 
 use binade_tensor::cpu::Cpu;
-use binade_tensor::op::{Attention, Backward, Binary, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary};
+use binade_tensor::op::{
+    Attention, Backward, Binary, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary,
+};
 use binade_tensor::simd::Isa;
 use binade_tensor::testing::check_op;
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, run};
@@ -49,7 +51,8 @@ fn the_deviation_of_numbers_of_any_size_and_its_gradient_are_right() {
     let unit = [(-4.0f64 / 3.0), -1.0 / 3.0, 5.0 / 3.0];
     let deviation = (unit.iter().map(|d| d * d).sum::<f64>() / 2.0).sqrt();
     for dtype in [DType::F32, DType::BF16] {
-        for size in [2f64.powi(-120), 2f64.powi(-83), 2f64.powi(-40), 1.0, 2f64.powi(40), 2f64.powi(83), 2f64.powi(125)] {
+        for size in [2f64.powi(-120), 2f64.powi(-83), 2f64.powi(-40), 1.0, 2f64.powi(40), 2f64.powi(83), 2f64.powi(125)]
+        {
             let x = [1.0, 2.0, 4.0].map(|v| v * size);
             close(&std, dtype, &[(&[3], &x)], &[deviation * size]);
             let slopes = unit.map(|d| d / 2.0 / deviation);
@@ -98,7 +101,8 @@ fn norms_of_numbers_of_any_size_and_their_gradients_are_right() {
         let shift = if centred { g.iter().sum::<f64>() / n } else { 0.0 };
         let slope = g.iter().zip(hat).map(|(g, hat)| g * hat).sum::<f64>() / n;
         // One row, or one channel of four pixels.
-        let shape: &[usize] = if matches!(kind, NormKind::Layer { .. } | NormKind::Rms { .. }) { &[1, 4] } else { &[1, 1, 4] };
+        let shape: &[usize] =
+            if matches!(kind, NormKind::Layer { .. } | NormKind::Rms { .. }) { &[1, 4] } else { &[1, 1, 4] };
         for dtype in [DType::F32, DType::BF16] {
             for size in [2f64.powi(20), 2f64.powi(60), 2f64.powi(67), 2f64.powi(100), 2f64.powi(120)] {
                 let x = unit.map(|v| v * size);
@@ -224,7 +228,8 @@ fn hidden_keys_contribute_nothing_even_if_they_are_not_finite() {
     let causal = Attention { causal: true, ..Attention::default() };
     let masked = Attention { mask: true, ..Attention::default() };
     let (t, d) = (20, 16);
-    let values = |seed: usize| (0..t * d).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 10.0 - 1.4).collect::<Vec<f64>>();
+    let values =
+        |seed: usize| (0..t * d).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 10.0 - 1.4).collect::<Vec<f64>>();
     let shape: &[usize] = &[1, t, d];
     for device in devices().into_iter().chain([Device::reference()]) {
         let mask: Vec<bool> = (0..t * t).map(|i| i % t <= i / t).collect();
@@ -242,8 +247,13 @@ fn hidden_keys_contribute_nothing_even_if_they_are_not_finite() {
                     })
                     .collect();
                 ins.extend(mask.clone());
-                let forward =
-                    run(&Op::Attention(attention), &ins[1..].iter().collect::<Vec<_>>(), &device, DType::F32, Class::Activations);
+                let forward = run(
+                    &Op::Attention(attention),
+                    &ins[1..].iter().collect::<Vec<_>>(),
+                    &device,
+                    DType::F32,
+                    Class::Activations,
+                );
                 let forward = forward.unwrap();
                 let mut backward: Vec<&Array> = ins[..4].iter().chain(&forward).collect();
                 backward.extend(&ins[4..]);
@@ -252,12 +262,16 @@ fn hidden_keys_contribute_nothing_even_if_they_are_not_finite() {
                 [&forward[0], &grads[0], &grads[1], &grads[2]].map(|a| a.to_f64_vec().unwrap())
             };
             let right = all(None);
-            for (at, value) in [(1, f64::NAN), (2, f64::NAN), (3, f64::NAN), (2, f64::INFINITY), (3, f64::NEG_INFINITY)] {
+            for (at, value) in [(1, f64::NAN), (2, f64::NAN), (3, f64::NAN), (2, f64::INFINITY), (3, f64::NEG_INFINITY)]
+            {
                 let found = all(Some((at, value)));
                 // Rows that do not see the last key: the output and the gradient by the query.
                 for which in [0, 1] {
                     for (f, r) in found[which][..(t - 1) * d].iter().zip(&right[which]) {
-                        assert!((f - r).abs() < 1e-4, "{device:?} operand {at} {value}: output {which} has {f} instead of {r}");
+                        assert!(
+                            (f - r).abs() < 1e-4,
+                            "{device:?} operand {at} {value}: output {which} has {f} instead of {r}"
+                        );
                     }
                     let seen = found[which][(t - 1) * d..].iter().any(|v| v.is_nan());
                     assert!(seen || !value.is_nan(), "{device:?} operand {at}: output {which} has lost NaN");
@@ -278,7 +292,8 @@ fn a_key_hidden_from_a_row_with_nan_gets_no_gradient_from_it() {
             ins[bad][0] = f64::NAN;
             let ins = ins.map(|v| array(&device, DType::F32, &[1, 2, 1], &v));
             let forward =
-                run(&Op::Attention(attention), &[&ins[1], &ins[2], &ins[3]], &device, DType::F32, Class::Activations).unwrap();
+                run(&Op::Attention(attention), &[&ins[1], &ins[2], &ins[3]], &device, DType::F32, Class::Activations)
+                    .unwrap();
             let op = Op::Backward(Backward::Attention { attention, joined: false });
             let ins = [&ins[0], &ins[1], &ins[2], &ins[3], &forward[0], &forward[1]];
             let grads = run(&op, &ins, &device, DType::F32, Class::Activations).unwrap();
@@ -299,16 +314,20 @@ fn the_bound_of_attention_grows_with_its_logits() {
         for dtype in [DType::F32, DType::F16] {
             for size in [1.0, 5.0, 40.0] {
                 let shape: &[usize] = &[1, t, d];
-                let ins: Vec<Array> =
-                    [(1, size), (2, size), (3, 1.0)].iter().map(|(s, m)| array(&device, dtype, shape, &values(*s, *m))).collect();
+                let ins: Vec<Array> = [(1, size), (2, size), (3, 1.0)]
+                    .iter()
+                    .map(|(s, m)| array(&device, dtype, shape, &values(*s, *m)))
+                    .collect();
                 let attention = Attention::default();
                 let (_, failure) = check_op(&Op::Attention(attention), &ins, &device, dtype).unwrap();
                 assert_eq!(failure, None);
                 let forward =
-                    run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations).unwrap();
+                    run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)
+                        .unwrap();
                 let all = [vec![array(&device, dtype, shape, &values(4, 1.0))], ins, forward.to_vec()].concat();
                 let (_, failure) =
-                    check_op(&Op::Backward(Backward::Attention { attention, joined: false }), &all, &device, dtype).unwrap();
+                    check_op(&Op::Backward(Backward::Attention { attention, joined: false }), &all, &device, dtype)
+                        .unwrap();
                 assert_eq!(failure, None);
             }
         }
@@ -317,16 +336,20 @@ fn the_bound_of_attention_grows_with_its_logits() {
 
 #[test]
 fn the_bound_of_attention_knows_how_the_saved_output_was_rounded() {
-    // With one key its weight is 1, and the gradient by the query what the saved output's rounding leaves of a difference.
-    let values = |n: usize, seed: usize| (0..n).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 7.0 - 2.0).collect::<Vec<f64>>();
+    // With one key its weight is 1, and the gradient by the query what the saved output's rounding leaves of a
+    // difference.
+    let values =
+        |n: usize, seed: usize| (0..n).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 7.0 - 2.0).collect::<Vec<f64>>();
     for device in devices() {
         let [q, k, v] = [(20, 1), (4, 2), (6, 3)].map(|(n, s)| values(n, s));
-        let ins =
-            [(&[1, 5, 4][..], &q), (&[1, 1, 4], &k), (&[1, 1, 6], &v)].map(|(shape, v)| array(&device, DType::F32, shape, v));
+        let ins = [(&[1, 5, 4][..], &q), (&[1, 1, 4], &k), (&[1, 1, 6], &v)]
+            .map(|(shape, v)| array(&device, DType::F32, shape, v));
         let attention = Attention::default();
-        let forward = run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, DType::F16, Class::Activations);
+        let forward =
+            run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, DType::F16, Class::Activations);
         let all =
-            [vec![array(&device, DType::F16, &[1, 5, 6], &values(30, 4))], ins.to_vec(), forward.unwrap().to_vec()].concat();
+            [vec![array(&device, DType::F16, &[1, 5, 6], &values(30, 4))], ins.to_vec(), forward.unwrap().to_vec()]
+                .concat();
         let op = Op::Backward(Backward::Attention { attention, joined: false });
         assert_eq!(check_op(&op, &all, &device, DType::F16).unwrap().1, None);
     }
@@ -348,7 +371,8 @@ fn a_product_with_an_activation_is_within_its_bound_whatever_cancels() {
 
 #[test]
 fn a_result_of_another_dtype_than_the_gradient_is_rounded_once_by_the_checker() {
-    // The weight's gradient has the weight's dtype: rounding the exact one to it as well would forgive nothing and accuse at ties.
+    // The weight's gradient has the weight's dtype: rounding the exact one to it as well would forgive nothing and
+    // accuse at ties.
     for device in devices() {
         let x: Vec<f64> = (0..4 * 24).map(|i| (i * 31 % 17) as f64 / 8.0 - 1.0).collect();
         let ins = vec![

@@ -38,7 +38,8 @@ fn views_are_read_exactly() {
 #[test]
 fn comparisons_distinguish_neighbours() {
     for device in devices() {
-        let (a, b) = (integers(&device, &[BIG, BIG, i64::MIN], &[3]), integers(&device, &[BIG + 1, BIG, i64::MIN + 1], &[3]));
+        let (a, b) =
+            (integers(&device, &[BIG, BIG, i64::MIN], &[3]), integers(&device, &[BIG + 1, BIG, i64::MIN + 1], &[3]));
         let compare = |compare: Compare| result(&Op::Compare(compare), &[&a, &b]).to_vec::<bool>().unwrap();
         assert_eq!(compare(Compare::Eq), [false, true, false]);
         assert_eq!(compare(Compare::Lt), [true, false, true]);
@@ -99,7 +100,8 @@ fn integers_and_floats_do_not_mix_where_elements_are_moved() {
 #[test]
 fn integers_are_cast_as_if_rounded_once() {
     for device in devices() {
-        // Just above the middle of two numbers of each format: through f64 it would be the middle, which goes down to even.
+        // Just above the middle of two numbers of each format: through f64 it would be the middle, which goes down to
+        // even.
         let above = |digits: u32| (1i64 << 62) + (1 << (62 - digits)) + 1;
         let cast = |value: i64, dtype: DType| result(&Op::Cast(dtype), &[&integers(&device, &[value], &[1])]);
         assert_eq!(cast(above(24), DType::F32).to_vec::<f32>().unwrap(), [((1i64 << 62) + (1 << 39)) as f32]);

@@ -1,9 +1,11 @@
-//! Concatenation, the gradient of narrowing and that of an embedding: in every memory order, against their definition element by element.
+//! Concatenation, the gradient of narrowing and that of an embedding: in every memory order, against their definition
+//! element by element.
 
 use binade_tensor::op::Backward;
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
-/// Logical `dims`, with the dimensions in memory in the order `order`; values are 1, 2, 3, … in row-major order, from `first` on.
+/// Logical `dims`, with the dimensions in memory in the order `order`; values are 1, 2, 3, … in row-major order, from
+/// `first` on.
 fn counted(dims: &[usize], order: &[usize], first: usize, dtype: DType) -> Array {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (first..first + n).map(|v| (v % 251) as f32).collect();
@@ -29,9 +31,13 @@ fn a_concatenation_has_its_operands_elements_in_every_memory_order() {
     // More elements than a task takes, whose rows end anywhere in it; and operands of nothing.
     let extents = [[3, 70, 1], [37, 41, 0], [0, 3, 5]];
     for (order, dim, sizes) in ORDERS.iter().flat_map(|o| (0..4).flat_map(move |d| extents.map(|e| (o, d, e)))) {
-        for dtypes in
-            [[DType::BF16; 3], [DType::F32; 3], [DType::F64; 3], [DType::F16; 3], [DType::BF16, DType::F32, DType::BF16]]
-        {
+        for dtypes in [
+            [DType::BF16; 3],
+            [DType::F32; 3],
+            [DType::F64; 3],
+            [DType::F16; 3],
+            [DType::BF16, DType::F32, DType::BF16],
+        ] {
             let mut dims = [5, 13, 17, 19];
             let parts: Vec<Array> = (sizes.iter().zip(dtypes))
                 .map(|(&size, dtype)| {
@@ -54,8 +60,8 @@ fn a_concatenation_has_its_operands_elements_in_every_memory_order() {
                 let inner: usize = dims[dim + 1..].iter().product();
                 let outer: usize = dims[..dim].iter().product();
                 let all: Vec<Vec<f64>> = parts.iter().map(|a| a.to_f64_vec().unwrap()).collect();
-                let rows =
-                    (0..outer).flat_map(|i| all.iter().zip(sizes).flat_map(move |(a, n)| &a[i * n * inner..(i + 1) * n * inner]));
+                let rows = (0..outer)
+                    .flat_map(|i| all.iter().zip(sizes).flat_map(move |(a, n)| &a[i * n * inner..(i + 1) * n * inner]));
                 assert!(found.iter().eq(rows), "{order:?} dim {dim} {sizes:?} {dtypes:?} {strange}");
             }
         }
@@ -69,8 +75,14 @@ fn the_gradient_of_a_narrowed_tensor_is_zero_around_it_in_every_memory_order() {
         let shape = Shape::new(&dims).unwrap();
         dims[dim] = 2;
         let g = counted(&dims, order, 1, dtype);
-        let out = run_one(&Op::Backward(Backward::Narrow { dim, start, shape }), &[&g], &Device::cpu(), dtype, Class::Gradients)
-            .unwrap();
+        let out = run_one(
+            &Op::Backward(Backward::Narrow { dim, start, shape }),
+            &[&g],
+            &Device::cpu(),
+            dtype,
+            Class::Gradients,
+        )
+        .unwrap();
         let mut inside = g.to_f64_vec().unwrap().into_iter();
         let (found, at) = elements(&out);
         for (flat, value) in found.into_iter().enumerate() {
@@ -86,12 +98,16 @@ fn an_embeddings_gradient_adds_the_rows_of_equal_indices_in_order() {
     let (d, rows) = (1500, 5);
     let index: [i64; 7] = [0, 4, 0, 3, 0, 4, 1];
     for (dtype, n) in [DType::F32, DType::BF16].into_iter().flat_map(|t| [(t, 7), (t, 0)]) {
-        let values: Vec<f32> = (0..n * d).map(|i| if i / d == 0 { 1.0 } else { 2.0f32.powi(-24) * (1 + i % 3) as f32 }).collect();
-        let g =
-            Array::from_slice(&Device::cpu(), &values, &[n, d], Class::Gradients).unwrap().cast(dtype, Class::Gradients).unwrap();
+        let values: Vec<f32> =
+            (0..n * d).map(|i| if i / d == 0 { 1.0 } else { 2.0f32.powi(-24) * (1 + i % 3) as f32 }).collect();
+        let g = Array::from_slice(&Device::cpu(), &values, &[n, d], Class::Gradients)
+            .unwrap()
+            .cast(dtype, Class::Gradients)
+            .unwrap();
         let at = Array::from_slice(&Device::cpu(), &index[..n], &[n], Class::Activations).unwrap();
         let op = Op::Backward(Backward::Embedding { rows });
-        let found = run_one(&op, &[&g, &at], &Device::cpu(), DType::F32, Class::Gradients).unwrap().to_f64_vec().unwrap();
+        let found =
+            run_one(&op, &[&g, &at], &Device::cpu(), DType::F32, Class::Gradients).unwrap().to_f64_vec().unwrap();
         let mut expected = vec![0.0f32; rows * d];
         let g = g.to_f64_vec().unwrap();
         for (i, v) in g.iter().enumerate() {

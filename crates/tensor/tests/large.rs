@@ -9,7 +9,8 @@ use binade_tensor::{Array, Class, DType, Device, Op, run};
 const SHAPE: [usize; 2] = [12_500, 1000];
 
 fn array(device: &Device, dims: &[usize], seed: usize) -> Array {
-    let values: Vec<f32> = (0..dims.iter().product::<usize>()).map(|i| ((i * 7919 + seed) % 1009) as f32 * 0.01 - 5.0).collect();
+    let values: Vec<f32> =
+        (0..dims.iter().product::<usize>()).map(|i| ((i * 7919 + seed) % 1009) as f32 * 0.01 - 5.0).collect();
     Array::from_slice(device, &values, dims, Class::Activations).unwrap()
 }
 
@@ -24,7 +25,9 @@ fn results(device: &Device, rows: std::ops::Range<usize>) -> Vec<Vec<u32>> {
     let dx = all(Op::Backward(Backward::Softmax { dim: 1, log: false }), &[&g, &y]).remove(0);
     let normed = all(Op::Norm(norm), &[&x, &w, &b]);
     let normed_dx = all(Op::Backward(Backward::Norm(norm)), &[&g, &x, &w, &normed[1], &normed[2]]).remove(0);
-    [&y, &dx, &normed[0], &normed_dx].map(|a| a.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()).to_vec()
+    [&y, &dx, &normed[0], &normed_dx]
+        .map(|a| a.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect())
+        .to_vec()
 }
 
 #[test]
@@ -32,7 +35,8 @@ fn rows_of_a_large_output_have_the_bits_they_have_in_a_small_one() {
     for isa in Isa::available() {
         let device = Device::new(Cpu::with_isa(isa));
         let half = SHAPE[0] / 2;
-        let (all, first, second) = (results(&device, 0..SHAPE[0]), results(&device, 0..half), results(&device, half..SHAPE[0]));
+        let (all, first, second) =
+            (results(&device, 0..SHAPE[0]), results(&device, 0..half), results(&device, half..SHAPE[0]));
         for (i, (all, (first, second))) in all.iter().zip(first.iter().zip(&second)).enumerate() {
             assert!(all[..first.len()] == first[..] && all[first.len()..] == second[..], "{} result {i}", isa.name());
         }

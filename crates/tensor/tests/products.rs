@@ -1,5 +1,5 @@
-//! Products and convolutions at extents where kernels change their way: few rows, long sums, many columns, blocks that end inside an
-//! image. At every instruction set, in both layouts, against the naive f64 reference.
+//! Products and convolutions at extents where kernels change their way: few rows, long sums, many columns, blocks that
+//! end inside an image. At every instruction set, in both layouts, against the naive f64 reference.
 
 use binade_tensor::cpu::Cpu;
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
@@ -29,7 +29,8 @@ fn each_device(f: impl Fn(&Device, &str)) {
     }
 }
 
-/// Every instruction set against the reference, which is slow and runs once. `cases` makes operators and their inputs on a device.
+/// Every instruction set against the reference, which is slow and runs once. `cases` makes operators and their inputs
+/// on a device.
 fn assert_at_every_isa(cases: impl Fn(&Device) -> Vec<(Op, Vec<Array>, DType)>) {
     let exact: Vec<Exact> = cases(&Device::cpu()).iter().map(|(op, ins, _)| Exact::of(op, ins).unwrap()).collect();
     each_device(|device, isa| {
@@ -45,10 +46,12 @@ fn assert_at_every_isa(cases: impl Fn(&Device) -> Vec<(Op, Vec<Array>, DType)>) 
 fn sums_over_rows_of_any_length_and_over_none() {
     let sum = |dims: Dims| Op::Reduce { kind: Reduce::Sum, dims, keepdim: false };
     assert_at_every_isa(|device| {
-        let wide = [DType::F32, DType::BF16].map(|dtype| (sum(Dims::one(0)), vec![array(device, &[9, 65, 192], dtype)], dtype));
+        let wide = [DType::F32, DType::BF16]
+            .map(|dtype| (sum(Dims::one(0)), vec![array(device, &[9, 65, 192], dtype)], dtype));
         let parts = array(device, &[3, 10, 5000], DType::F32);
         let none = array(device, &[0, 5, 3], DType::F32);
-        let mut cases = vec![(sum(Dims::one(1)), vec![parts], DType::F32), (sum(Dims::one(0).with(1)), vec![none], DType::F32)];
+        let mut cases =
+            vec![(sum(Dims::one(1)), vec![parts], DType::F32), (sum(Dims::one(0).with(1)), vec![none], DType::F32)];
         cases.extend(wide);
         cases
     });
@@ -73,13 +76,20 @@ fn products_at_every_turn_of_the_kernels() {
         assert_at_every_isa(|device| {
             let mut cases = Vec::new();
             for (a_order, b_order) in [([0, 1], [0, 1]), ([1, 0], [1, 0]), ([0, 1], [1, 0])] {
-                let ins = vec![permuted(device, &[m, k], &a_order, DType::F32), permuted(device, &[k, n], &b_order, DType::F16)];
+                let ins = vec![
+                    permuted(device, &[m, k], &a_order, DType::F32),
+                    permuted(device, &[k, n], &b_order, DType::F16),
+                ];
                 cases.extend([DType::F32, DType::BF16].map(|dtype| (plain(), ins.clone(), dtype)));
             }
             // Operands of one dtype, and those that meet where only one is 16 bit.
-            for [a, b] in
-                [[DType::F32; 2], [DType::F16; 2], [DType::BF16; 2], [DType::BF16, DType::F32], [DType::F16, DType::BF16]]
-            {
+            for [a, b] in [
+                [DType::F32; 2],
+                [DType::F16; 2],
+                [DType::BF16; 2],
+                [DType::BF16, DType::F32],
+                [DType::F16, DType::BF16],
+            ] {
                 let ins = vec![permuted(device, &[m, k], &[1, 0], a), array(device, &[k, n], b)];
                 cases.push((plain(), ins, DType::F32));
             }
@@ -104,13 +114,24 @@ fn products_at_every_turn_of_the_kernels() {
 
 #[test]
 fn sums_of_a_gradients_rows_come_with_the_weights_gradient() {
-    // Products of few rows, tall, wide and deep ones, in one block and in several, a stretch and several parts of the inner dimension.
-    let shapes =
-        [(5, 64, 20), (70, 100, 33), (40, 600, 70), (20, 300, 260), (200, 40, 100), (48, 1100, 40), (300, 2100, 290), (9, 0, 5)];
+    // Products of few rows, tall, wide and deep ones, in one block and in several, a stretch and several parts of the
+    // inner dimension.
+    let shapes = [
+        (5, 64, 20),
+        (70, 100, 33),
+        (40, 600, 70),
+        (20, 300, 260),
+        (200, 40, 100),
+        (48, 1100, 40),
+        (300, 2100, 290),
+        (9, 0, 5),
+    ];
     for (m, k, n) in shapes {
         assert_at_every_isa(|device| {
             let mut cases = Vec::new();
-            for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+            for (dtype, order) in
+                [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])])
+            {
                 let ins = vec![permuted(device, &[m, k], &order, dtype), array(device, &[k, n], dtype)];
                 for act in [None, Some(Unary::Gelu)] {
                     cases.push((Op::Backward(Backward::MatMulOf { act, sums: true }), ins.clone(), DType::F32));
@@ -124,7 +145,8 @@ fn sums_of_a_gradients_rows_come_with_the_weights_gradient() {
 #[test]
 fn an_activation_read_by_a_product_has_the_bits_of_one_that_was_written() {
     each_device(|device, isa| {
-        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])])
+        {
             // Few rows, small and large operands, more columns than rows, several blocks of the inner dimension.
             for (m, k, n) in [(4, 70, 40), (20, 100, 70), (200, 96, 64), (40, 500, 300), (300, 1700, 70)] {
                 let (x, weight) = (permuted(device, &[m, k], &order, dtype), permuted(device, &[k, n], &[1, 0], dtype));
@@ -187,7 +209,10 @@ fn convolutions_at_every_turn_of_the_kernels() {
                 let mut cases = vec![
                     case(Op::Conv2d(conv, Epilogue::default()), vec![x.clone(), weight.clone()]),
                     case(Op::Conv2d(conv, Epilogue { bias: true, act: None }), vec![x.clone(), weight.clone(), bias]),
-                    case(Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }), vec![g.clone(), weight.clone()]),
+                    case(
+                        Op::Backward(Backward::Conv2dInput { conv, shape: shape(&xs) }),
+                        vec![g.clone(), weight.clone()],
+                    ),
                     case(Op::Backward(Backward::Conv2dWeight { conv, shape: shape(&ws) }), vec![g.clone(), x.clone()]),
                 ];
                 if conv.is_depthwise(weight.shape()) {
@@ -213,7 +238,8 @@ fn what_lies_outside_of_an_image_has_no_part_in_a_depthwise_convolution() {
     for dtype in [DType::F32, DType::BF16] {
         assert_at_every_isa(|device| {
             let image = |every: usize| {
-                let wide = infinite(array(device, &[2, 18, 5, 6], DType::F64), every).cast(dtype, Class::Activations).unwrap();
+                let wide =
+                    infinite(array(device, &[2, 18, 5, 6], DType::F64), every).cast(dtype, Class::Activations).unwrap();
                 let last = wide.layout().permute(&[0, 2, 3, 1]);
                 let dense = wide.with_layout(last).unwrap().contiguous(Class::Activations).unwrap();
                 dense.with_layout(dense.layout().permute(&[0, 3, 1, 2])).unwrap()
@@ -237,15 +263,20 @@ fn attention_at_every_turn_of_the_kernels() {
     let shapes = [(2, 3, 65, 65, 64, 64), (1, 2, 200, 200, 32, 48), (1, 1, 130, 300, 40, 17), (2, 1, 16, 530, 16, 16)];
     each_device(|device, isa| {
         for (b, h, t, s, d, e) in shapes {
-            let settings =
-                [(DType::F32, false, 0.0), (DType::F32, t == s, 0.25), (DType::BF16, t == s, 0.0), (DType::F16, t == s, 0.25)];
+            let settings = [
+                (DType::F32, false, 0.0),
+                (DType::F32, t == s, 0.25),
+                (DType::BF16, t == s, 0.0),
+                (DType::F16, t == s, 0.25),
+            ];
             for (dtype, causal, dropout) in settings {
                 let heads = |n: usize, width: usize| permuted(device, &[b, h, n, width], &[0, 2, 1, 3], dtype);
                 let ins = vec![heads(t, d), heads(s, d), heads(s, e)];
                 let attention = Attention { causal, dropout, key: Key::new(3, 4), ..Attention::default() };
                 let op = Op::Attention(attention);
-                let context =
-                    |op: &Op| format!("{isa} {} {:?} {dtype} causal {causal} dropout {dropout}", op.name(), (b, h, t, s, d, e));
+                let context = |op: &Op| {
+                    format!("{isa} {} {:?} {dtype} causal {causal} dropout {dropout}", op.name(), (b, h, t, s, d, e))
+                };
                 assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
                 let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
                 let mut ins = [vec![heads(t, e)], ins].concat();
@@ -262,13 +293,15 @@ fn attention_at_every_turn_of_the_kernels() {
                 for order in [[1, 3, 0, 2, 4], [0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [3, 1, 2, 0, 4]] {
                     let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &order);
                     let meta = Meta { dtype: DType::F32, layout };
-                    let all = run_laid_out(&joined, &ins, device, meta, Class::Activations).unwrap().to_f64_vec().unwrap();
+                    let all =
+                        run_laid_out(&joined, &ins, device, meta, Class::Activations).unwrap().to_f64_vec().unwrap();
                     let parts = apart.iter().flat_map(|part| part.to_f64_vec().unwrap());
                     assert!(all.into_iter().eq(parts), "{} in order {order:?}", context(&joined));
                 }
                 // Rows in pieces are refused.
                 let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &[0, 1, 2, 4, 3]);
-                let refused = run_laid_out(&joined, &ins, device, Meta { dtype: DType::F32, layout }, Class::Activations);
+                let refused =
+                    run_laid_out(&joined, &ins, device, Meta { dtype: DType::F32, layout }, Class::Activations);
                 assert!(matches!(refused, Err(Error::Shape { .. })), "{}", context(&joined));
             }
         }
@@ -279,24 +312,40 @@ fn attention_at_every_turn_of_the_kernels() {
 #[test]
 fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
     let (m, k, n) = (40, 100, 64);
-    let strange =
-        [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::from_bits(1), 1e-35, -0.0];
+    let strange = [
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        1e-40,
+        f32::from_bits(1),
+        1e-35,
+        -0.0,
+    ];
     each_device(|device, isa| {
         // Products beyond f32's range are infinite, and not NaN for the sake of a plane of the other sign.
-        let large =
-            |dims: &[usize]| Array::full(device, DType::F32, Shape::new(dims).unwrap(), 2.3e19, Class::Activations).unwrap();
+        let large = |dims: &[usize]| {
+            Array::full(device, DType::F32, Shape::new(dims).unwrap(), 2.3e19, Class::Activations).unwrap()
+        };
         let op = Op::MatMul(Epilogue::default());
-        assert_op(&op, &[large(&[m, k]), large(&[k, n])], device, DType::F32).unwrap_or_else(|e| panic!("{isa}, overflow: {e}"));
-        for (dtype, value) in DType::FLOATS.into_iter().filter(|&d| d != DType::F64).flat_map(|d| strange.map(|v| (d, v))) {
+        assert_op(&op, &[large(&[m, k]), large(&[k, n])], device, DType::F32)
+            .unwrap_or_else(|e| panic!("{isa}, overflow: {e}"));
+        for (dtype, value) in
+            DType::FLOATS.into_iter().filter(|&d| d != DType::F64).flat_map(|d| strange.map(|v| (d, v)))
+        {
             for place in [0, 1] {
-                let mut values =
-                    [array(device, &[m, k], DType::F32), array(device, &[k, n], DType::F32)].map(|a| a.to_f64_vec().unwrap());
+                let mut values = [array(device, &[m, k], DType::F32), array(device, &[k, n], DType::F32)]
+                    .map(|a| a.to_f64_vec().unwrap());
                 values[place][3 * 64 + 5] = value as f64;
                 // Its partner lifts a small number into the range where it can be seen.
                 values[1 - place].iter_mut().for_each(|v| *v *= 1024.0);
                 let tensor = |i: usize, dims: [usize; 2]| {
                     let x: Vec<f32> = values[i].iter().map(|&v| v as f32).collect();
-                    Array::from_slice(device, &x, &dims, Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+                    Array::from_slice(device, &x, &dims, Class::Activations)
+                        .unwrap()
+                        .cast(dtype, Class::Activations)
+                        .unwrap()
                 };
                 let ins = [tensor(0, [m, k]), tensor(1, [k, n])];
                 let op = Op::MatMul(Epilogue::default());
@@ -311,7 +360,8 @@ fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
 fn a_row_of_a_product_has_the_same_bits_in_a_full_tile_and_in_a_part_of_one() {
     let (k, n) = (300, 64);
     each_device(|device, isa| {
-        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])]) {
+        for (dtype, order) in [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(|d| [(d, [0, 1]), (d, [1, 0])])
+        {
             let b = array(device, &[k, n], dtype);
             let rows = permuted(device, &[50, k], &order, dtype);
             let product = |m: usize| {
@@ -339,12 +389,16 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                         run(op, ins, device, DType::F32, Class::Activations).unwrap()[0].to_f64_vec().unwrap()
                     };
                     let product = |m, k, n| {
-                        one(&Op::MatMul(Epilogue::default()), &[&array(device, &[m, k], dtype), &array(device, &[k, n], dtype)])
+                        one(
+                            &Op::MatMul(Epilogue::default()),
+                            &[&array(device, &[m, k], dtype), &array(device, &[k, n], dtype)],
+                        )
                     };
                     let conv = Conv2d { padding: [1, 1], ..Conv2d::default() };
                     let x = permuted(device, &[3, 24, 32, 32], &[0, 2, 3, 1], dtype);
                     let g = permuted(device, &[3, 40, 32, 32], &[0, 2, 3, 1], dtype);
-                    let weight = Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[40, 24, 3, 3]).unwrap() });
+                    let weight =
+                        Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[40, 24, 3, 3]).unwrap() });
                     // The gradient of a linear layer's weight.
                     let turned = permuted(device, &[260, 1100], &[1, 0], dtype);
                     let linear = one(&Op::MatMul(Epilogue::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
@@ -357,7 +411,8 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                         outs.iter().flat_map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>()
                     };
                     let sums = Op::Backward(Backward::MatMulOf { act: None, sums: true });
-                    let with_sums = [90, 400].map(|n| all(&sums, &[&turned, &array(device, &[1100, n], dtype)])).concat();
+                    let with_sums =
+                        [90, 400].map(|n| all(&sums, &[&turned, &array(device, &[1100, n], dtype)])).concat();
                     let products = [product(700, 300, 90), product(90, 1100, 700), linear, with_sums].concat();
                     let depthwise = all(&depthwise, &[&x, &x, &channels]);
                     [products, one(&weight, &[&g, &x]), depthwise, forward].concat()

@@ -1,5 +1,5 @@
-//! Every operator at every sample: the CPU against the reference within the stated bound, for any number of threads and at every
-//! instruction set.
+//! Every operator at every sample: the CPU against the reference within the stated bound, for any number of threads and
+//! at every instruction set.
 
 use binade_tensor::cpu::Cpu;
 use binade_tensor::format::Format;
@@ -12,8 +12,14 @@ use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, bf16, f
 /// The same values on another device, in row-major order.
 fn on(device: &Device, array: &Array) -> Array {
     let dense = array.contiguous(Class::Workspace).unwrap();
-    Array::from_bytes(device, array.dtype(), &dense.device().download(&dense).unwrap(), array.shape(), Class::Activations)
-        .unwrap()
+    Array::from_bytes(
+        device,
+        array.dtype(),
+        &dense.device().download(&dense).unwrap(),
+        array.shape(),
+        Class::Activations,
+    )
+    .unwrap()
 }
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
@@ -83,9 +89,14 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         }
         // Large enough for kernels to split their work.
         let x = normal([300, 700]);
-        let transposed =
-            run_one(&Op::View(View::Permute([1, 0].try_into().unwrap())), &[&x], &device, DType::F32, Class::Activations)
-                .unwrap();
+        let transposed = run_one(
+            &Op::View(View::Permute([1, 0].try_into().unwrap())),
+            &[&x],
+            &device,
+            DType::F32,
+            Class::Activations,
+        )
+        .unwrap();
         for op in catalogue() {
             let ins = match &op {
                 Op::MatMul(epilogue) if !epilogue.bias => vec![x.clone(), transposed.clone()],
@@ -129,7 +140,9 @@ fn a_result_written_over_an_operand_has_the_bits_of_one_with_memory_of_its_own()
     for device in devices {
         let mut overwritten = 0;
         for op in catalogue() {
-            for (dtype, ins) in DType::FLOATS.into_iter().flat_map(|t| op.samples(&device, t).into_iter().map(move |s| (t, s))) {
+            for (dtype, ins) in
+                DType::FLOATS.into_iter().flat_map(|t| op.samples(&device, t).into_iter().map(move |s| (t, s)))
+            {
                 for at in (0..ins.len()).filter(|at| op.may_overwrite(*at)) {
                     let expected = &apply(&op, &ins, &device, dtype).unwrap()[0];
                     let (found, taken) = overwriting(&op, &ins, at, &device, dtype);
@@ -224,8 +237,10 @@ fn correctly_rounded(device: &Device, isa: Isa) {
     for &row in Unary::ALL {
         for x in &inputs {
             let out = format(x.dtype());
-            let ours = apply(&Op::Unary(row), std::slice::from_ref(x), device, x.dtype()).unwrap()[0].to_f64_vec().unwrap();
-            let exact = apply(&Op::Unary(row), &[on(&reference, x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
+            let ours =
+                apply(&Op::Unary(row), std::slice::from_ref(x), device, x.dtype()).unwrap()[0].to_f64_vec().unwrap();
+            let exact =
+                apply(&Op::Unary(row), &[on(&reference, x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
             for (code, (&v, &w)) in ours.iter().zip(&exact).enumerate() {
                 let rounded = out.round(w);
                 let right = v == rounded || v.is_nan() && rounded.is_nan();
@@ -249,26 +264,36 @@ fn looked_up_functions_and_derivatives_have_the_bits_of_computed_ones_for_every_
     let column = |device: &Device, dtype: DType, code: &dyn Fn(usize) -> u16| {
         let bytes: Vec<u8> = (0..2 * CODES).flat_map(|i| code(i / 2).to_ne_bytes()).collect();
         let matrix = Array::from_bytes(device, dtype, &bytes, &[CODES, 2], Class::Activations).unwrap();
-        let strided =
-            run_one(&Op::View(View::Narrow { dim: 1, start: 0, length: 1 }), &[&matrix], device, dtype, Class::Activations);
+        let strided = run_one(
+            &Op::View(View::Narrow { dim: 1, start: 0, length: 1 }),
+            &[&matrix],
+            device,
+            dtype,
+            Class::Activations,
+        );
         let strided = strided.unwrap();
         [strided.contiguous(Class::Activations).unwrap(), strided]
     };
     let bits = |op: &Op, ins: &[&Array], device: &Device| {
         let out = run_one(op, ins, device, ins[0].dtype(), Class::Activations).unwrap();
         let infinity = if out.dtype() == DType::F16 { 0x7c00 } else { 0x7f80 };
-        let codes = device.download(&out).unwrap().chunks(2).map(|b| u16::from_ne_bytes([b[0], b[1]])).collect::<Vec<_>>();
+        let codes =
+            device.download(&out).unwrap().chunks(2).map(|b| u16::from_ne_bytes([b[0], b[1]])).collect::<Vec<_>>();
         // Of two NaN the processor keeps either.
         codes.into_iter().map(|code| if code & 0x7fff > infinity { u16::MAX } else { code }).collect::<Vec<_>>()
     };
     for isa in Isa::available() {
         let device = Device::new(Cpu::with_isa(isa));
         for dtype in [DType::F16, DType::BF16] {
-            let ([dense, strided], [g, strided_g]) = (column(&device, dtype, &every), column(&device, dtype, &gradients));
+            let ([dense, strided], [g, strided_g]) =
+                (column(&device, dtype, &every), column(&device, dtype, &gradients));
             assert!(dense.layout().is_contiguous() && !strided.layout().is_contiguous());
             for &row in Unary::ALL {
                 let forward = Op::Unary(row);
-                assert!(bits(&forward, &[&dense], &device) == bits(&forward, &[&strided], &device), "{row:?} {dtype} {isa:?}");
+                assert!(
+                    bits(&forward, &[&dense], &device) == bits(&forward, &[&strided], &device),
+                    "{row:?} {dtype} {isa:?}"
+                );
                 if row.saved() != Saved::Nothing {
                     let backward = Op::Backward(Backward::Unary(row));
                     let (looked_up, computed) =
@@ -299,19 +324,24 @@ fn wrong_inputs_give_errors_that_name_the_operator() {
 #[test]
 fn functions_of_f32_are_within_their_stated_ulps_over_the_whole_range() {
     let (device, reference) = (Device::cpu(), Device::reference());
-    // Every 50,021st code: all exponents and both signs; and a dense stretch where tails and cancellation lie, at steps that are no
-    // multiple of anything the polynomials' intervals are.
+    // Every 50,021st code: all exponents and both signs; and a dense stretch where tails and cancellation lie, at steps
+    // that are no multiple of anything the polynomials' intervals are.
     let codes = (0..u32::MAX / 50_021).map(|i| f32::from_bits(i * 50_021));
     let values: Vec<f32> = codes.chain((-40_000..40_000).map(|i| i as f32 * 0.000_513_17)).collect();
     let x = Array::from_slice(&device, &values, &[values.len()], Class::Activations).unwrap();
     for &row in Unary::ALL {
-        let ours = apply(&Op::Unary(row), std::slice::from_ref(&x), &device, DType::F32).unwrap()[0].to_f64_vec().unwrap();
-        let exact = apply(&Op::Unary(row), &[on(&reference, &x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
+        let ours =
+            apply(&Op::Unary(row), std::slice::from_ref(&x), &device, DType::F32).unwrap()[0].to_f64_vec().unwrap();
+        let exact =
+            apply(&Op::Unary(row), &[on(&reference, &x)], &reference, DType::F64).unwrap()[0].to_f64_vec().unwrap();
         for ((&x, &v), &w) in values.iter().zip(&ours).zip(&exact) {
             let right = v == Format::F32.round(w) || v.is_nan() && w.is_nan();
             let allowed = (row.ulp() + 0.5) * Format::F32.ulp(w);
             let error = (v - w).abs();
-            assert!(right || error <= allowed, "{row:?} of {x:e}: {v:e} instead of {w:e}, off by {error:e}, allowed {allowed:e}");
+            assert!(
+                right || error <= allowed,
+                "{row:?} of {x:e}: {v:e} instead of {w:e}, off by {error:e}, allowed {allowed:e}"
+            );
         }
     }
 }
@@ -324,16 +354,22 @@ fn sums_over_views_are_within_their_bound_whatever_lies_inside_what() {
     for isa in Isa::available() {
         let device = Device::new(Cpu::with_isa(isa));
         let whole = Array::from_slice(&device, &values, &[6, 10, 12, 70], Class::Activations).unwrap();
-        let view =
-            |array: &Array, view: View| run_one(&Op::View(view), &[array], &device, DType::F32, Class::Activations).unwrap();
+        let view = |array: &Array, view: View| {
+            run_one(&Op::View(view), &[array], &device, DType::F32, Class::Activations).unwrap()
+        };
         let narrow = |dim, start, length| View::Narrow { dim, start, length };
         // Channels-last images, some of their channels, some of their rows; one channel; nothing moved.
         let images = view(&whole, View::Permute([0, 3, 1, 2].try_into().unwrap()));
         let some = view(&images, narrow(1, 3, 40));
         let expanded = view(&view(&images, narrow(1, 5, 1)), View::Expand([6, 9, 10, 12].try_into().unwrap()));
-        for x in
-            [whole.clone(), images.clone(), some.clone(), view(&some, narrow(2, 1, 7)), view(&images, narrow(1, 69, 1)), expanded]
-        {
+        for x in [
+            whole.clone(),
+            images.clone(),
+            some.clone(),
+            view(&some, narrow(2, 1, 7)),
+            view(&images, narrow(1, 69, 1)),
+            expanded,
+        ] {
             for dims in [&[0, 2, 3][..], &[2, 3], &[0], &[1], &[3], &[1, 2], &[0, 1, 2, 3], &[0, 3]] {
                 for kind in [Reduce::Sum, Reduce::Mean] {
                     let op = Op::Reduce { kind, dims: Dims::new("sum", x.shape(), dims).unwrap(), keepdim: false };
@@ -355,9 +391,11 @@ fn shapes_at_the_edge_of_sense_give_errors_and_not_panics() {
     };
     let sum = Op::Reduce { kind: Reduce::Sum, dims: Dims::one(0), keepdim: false };
     assert!(apply(&sum, &[tensor(&[])], &device, DType::F32).unwrap_err().to_string().contains("out of range"));
-    for (kind, dims) in
-        [(NormKind::Layer { dims: 1 }, &[0][..]), (NormKind::Group { groups: 1 }, &[2, 2, 0]), (NormKind::Batch, &[0, 3, 2, 2])]
-    {
+    for (kind, dims) in [
+        (NormKind::Layer { dims: 1 }, &[0][..]),
+        (NormKind::Group { groups: 1 }, &[2, 2, 0]),
+        (NormKind::Batch, &[0, 3, 2, 2]),
+    ] {
         let norm = Op::Norm(Norm { kind, eps: 1e-5, affine: false, act: None });
         assert!(apply(&norm, &[tensor(dims)], &device, DType::F32).is_err(), "{kind:?}");
     }

@@ -1,4 +1,5 @@
-//! README's figure from a run's `summary.json`: `cargo run -p binade-train --example figure -- runs/cifar10-1/summary.json > out.svg`.
+//! README's figure from a run's `summary.json`: `cargo run -p binade-train --example figure --
+//! runs/cifar10-1/summary.json > out.svg`.
 
 use binade_train::Summary;
 

@@ -1,5 +1,5 @@
-//! Checkpoints: one safetensors file per precision with the model, the training's state and everything the loop counts, so that a
-//! resumed run continues bit for bit.
+//! Checkpoints: one safetensors file per precision with the model, the training's state and everything the loop counts,
+//! so that a resumed run continues bit for bit.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ pub(crate) struct Progress {
     /// Next batch of it.
     pub batch: usize,
     pub skipped: u64,
-    /// Of the epoch in progress, the sum of the samples' losses, and of how many: those of batches whose loss is finite.
+    /// Of the epoch in progress, the sum of the samples' losses, and of how many: those of batches whose loss is
+    /// finite.
     pub loss_sum: f64,
     pub loss_samples: u64,
     /// Seconds of training in all, and in the epoch in progress.
@@ -48,10 +49,17 @@ pub(crate) fn path(folder: &Path, precision: Precision) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", precision.name()))
 }
 
-pub(crate) fn save(path: &Path, recipe: &Recipe, model: &impl Module, training: &Training, progress: &Progress) -> Result<()> {
+pub(crate) fn save(
+    path: &Path,
+    recipe: &Recipe,
+    model: &impl Module,
+    training: &Training,
+    progress: &Progress,
+) -> Result<()> {
     let header = Header { recipe: recipe.clone(), progress: progress.clone(), training: training.state()? };
     let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
-    let mut tensors: Vec<_> = state_dict(model).into_iter().map(|(name, array)| (format!("{MODEL}{name}"), array)).collect();
+    let mut tensors: Vec<_> =
+        state_dict(model).into_iter().map(|(name, array)| (format!("{MODEL}{name}"), array)).collect();
     tensors.extend(header.training.tensors());
     Ok(write_safetensors(path, &tensors, HashMap::from([(KEY.to_string(), text)]))?)
 }
@@ -70,7 +78,8 @@ fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),
         other => other.into(),
     })?;
-    let text = metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
+    let text =
+        metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
     if !metadata.contains_key(CHECKSUM) {
         return Err(bad(format!("its checksum ({CHECKSUM}) is missing: damaged, or written by another program")));
     }

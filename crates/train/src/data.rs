@@ -39,11 +39,12 @@ pub trait Data: Send + Sync {
     /// What is predicted.
     fn target(&self) -> Target;
 
-    /// Writes input and target (for classes, the class number) of a sample. `key` is of this seed and epoch: augmentation
-    /// that draws from `key.bits(…)` repeats exactly when a run is resumed. It is `None` in evaluation.
+    /// Writes input and target (for classes, the class number) of a sample. `key` is of this seed and epoch:
+    /// augmentation that draws from `key.bits(…)` repeats exactly when a run is resumed. It is `None` in evaluation.
     ///
     /// # Errors
-    /// The sample cannot be had. The run ends then, with an error that names it; so it does on a panic, and for a label that is not a class.
+    /// The sample cannot be had. The run ends then, with an error that names it; so it does on a panic, and for a label
+    /// that is not a class.
     fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult;
 }
 
@@ -237,7 +238,11 @@ impl Samples {
 /// Out of memory.
 pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
     let shape = Shape::new(&[n])?;
-    let op = Op::Random { distribution: Distribution::Permutation, shape, key: Key { seed, iteration: epoch, op: u32::MAX } };
+    let op = Op::Random {
+        distribution: Distribution::Permutation,
+        shape,
+        key: Key { seed, iteration: epoch, op: u32::MAX },
+    };
     let order = run_one(&op, &[], &Device::cpu(), DType::I64, Class::Workspace)?;
     Ok(order.to_vec::<i64>()?.into_iter().map(|i| i as usize).collect())
 }
@@ -248,8 +253,8 @@ fn said(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// Batches of the samples of `order` from batch number `first` on, made on a thread up to two ahead. The last batch may be smaller. An error
-/// is the last that comes; `set` names the data in it.
+/// Batches of the samples of `order` from batch number `first` on, made on a thread up to two ahead. The last batch may
+/// be smaller. An error is the last that comes; `set` names the data in it.
 ///
 /// # Errors
 /// The system gives no thread.

@@ -1,4 +1,5 @@
-//! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on precision.
+//! [`fit`]: the training loop, a straight line. "No scaling" and "no autocast" are values, so there is no branch on
+//! precision.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -67,11 +68,13 @@ impl Precision {
 pub struct Config {
     /// Precision.
     pub precision: Precision,
-    /// Passes over the training samples. A resumed run may ask for another number; the schedule is that of the new number from there on.
+    /// Passes over the training samples. A resumed run may ask for another number; the schedule is that of the new
+    /// number from there on.
     pub epochs: u64,
     /// Samples per step.
     pub batch_size: usize,
-    /// Leaves out an epoch's last batch where it is smaller than the others. The order differs from epoch to epoch, and so do the samples left out.
+    /// Leaves out an epoch's last batch where it is smaller than the others. The order differs from epoch to epoch, and
+    /// so do the samples left out.
     #[serde(default)]
     pub drop_last: bool,
     /// Peak learning rate of AdamW; falls to 0 along a half cosine.
@@ -107,10 +110,16 @@ impl Config {
         }
         let (n, batches) = (data.train.len(), self.batches(data.train.len()));
         if batches == 0 {
-            return Err(Error::Config(format!("{n} samples are no whole batch of {}, and drop_last is set", self.batch_size)));
+            return Err(Error::Config(format!(
+                "{n} samples are no whole batch of {}, and drop_last is set",
+                self.batch_size
+            )));
         }
         if self.epochs.checked_mul(batches as u64).is_none() {
-            return Err(Error::Config(format!("{} epochs of {batches} steps are more than can be counted", self.epochs)));
+            return Err(Error::Config(format!(
+                "{} epochs of {batches} steps are more than can be counted",
+                self.epochs
+            )));
         }
         let (train, test) = (data.train.target(), data.test.target());
         if matches!((&train, &test), (Target::Classes(a), Target::Classes(b)) if a != b) {
@@ -122,7 +131,10 @@ impl Config {
     pub(crate) fn check_settings(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         if self.epochs == 0 || self.batch_size == 0 {
-            return fail(format!("epochs and batch size must be at least 1, got {} and {}", self.epochs, self.batch_size));
+            return fail(format!(
+                "epochs and batch size must be at least 1, got {} and {}",
+                self.epochs, self.batch_size
+            ));
         }
         if !(self.lr > 0.0 && self.lr.is_finite()) {
             return fail(format!("the learning rate must be positive and finite, got {}", self.lr));
@@ -154,13 +166,15 @@ pub struct Output {
     pub quiet: bool,
 }
 
-/// Trains `model` on `data` with AdamW and a cosine schedule, evaluates after each epoch, writes `metrics.jsonl` and a checkpoint
-/// per epoch into the run folder, and returns the summary. With `resume` it continues bit for bit where the checkpoint stands.
+/// Trains `model` on `data` with AdamW and a cosine schedule, evaluates after each epoch, writes `metrics.jsonl` and a
+/// checkpoint per epoch into the run folder, and returns the summary. With `resume` it continues bit for bit where the
+/// checkpoint stands.
 ///
 /// # Errors
-/// A checkpoint of another model, of other data or other settings than these (but for epochs), in any of which cases nothing is
-/// written. Bad settings, shapes that do not fit the model, a sample that cannot be had or whose label is no class, more skipped steps in a row than
-/// [`LossScale::patience`] allows or a run of nothing else, files that cannot be written, an interrupt.
+/// A checkpoint of another model, of other data or other settings than these (but for epochs), in any of which cases
+/// nothing is written. Bad settings, shapes that do not fit the model, a sample that cannot be had or whose label is no
+/// class, more skipped steps in a row than [`LossScale::patience`] allows or a run of nothing else, files that cannot
+/// be written, an interrupt.
 pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) -> Result<Summary> {
     config.check(data)?;
     let device = Device::cpu();
@@ -268,7 +282,8 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
 
 /// A training before its first step.
 pub(crate) fn start(model: &impl Layer, config: &Config) -> Result<Training> {
-    let optimizer = Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() })?;
+    let optimizer =
+        Optimizer::new(model, AdamW { lr: config.lr, weight_decay: config.weight_decay, ..AdamW::default() })?;
     let mut training = Training::new(optimizer, config.precision.policy(), config.precision.loss_scale())?;
     (training.clip, training.seed) = (Some(config.clip), config.seed);
     Ok(training)

@@ -1,4 +1,5 @@
-//! [`Idx`]: a file in the layout of MNIST's. What its header says is checked against its size before memory is taken for it.
+//! [`Idx`]: a file in the layout of MNIST's. What its header says is checked against its size before memory is taken
+//! for it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -22,7 +23,8 @@ pub(crate) struct Idx {
 
 impl Idx {
     /// # Errors
-    /// No such file, or not an idx file of so many dimensions; a header for more than there can be in the file, or for more than 1 GiB.
+    /// No such file, or not an idx file of so many dimensions; a header for more than there can be in the file, or for
+    /// more than 1 GiB.
     pub(crate) fn open(folder: &Path, stem: &str, dims: u8) -> Result<Idx> {
         let names = ["-idx", ".idx"].map(|s| format!("{stem}{s}{dims}-ubyte"));
         let mut candidates = names.iter().flat_map(|n| [folder.join(n), folder.join(format!("{n}.gz"))]);

@@ -91,7 +91,8 @@ impl Dataset {
         }
     }
 
-    /// Mean and standard deviation per channel of the training pixels, black 0 and white 1: an input is `(pixel − mean) / deviation`.
+    /// Mean and standard deviation per channel of the training pixels, black 0 and white 1: an input is `(pixel − mean)
+    /// / deviation`.
     pub const fn normalization(self) -> (&'static [f32], &'static [f32]) {
         match self {
             Dataset::Digits => (&[0.3053], &[0.3760]),
@@ -104,10 +105,13 @@ impl Dataset {
     /// Loads it, from a folder for all but the digits.
     ///
     /// # Errors
-    /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was found.
+    /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was
+    /// found.
     pub fn load(self, folder: Option<&Path>) -> Result<Splits> {
         let needed = || {
-            folder.ok_or_else(|| Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name())))
+            folder.ok_or_else(|| {
+                Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name()))
+            })
         };
         match self {
             Dataset::Digits => digits(),
@@ -189,12 +193,17 @@ fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
         let images = Idx::open(folder, &format!("{prefix}-images"), 3)?;
         let labels = Idx::open(folder, &format!("{prefix}-labels"), 1)?;
         let (n, h, w) = (images.extents[0], images.extents[1], images.extents[2]);
-        let bad = |path: &Path, expected: String, found: String| Err(Error::Data { path: path.into(), expected, found });
+        let bad =
+            |path: &Path, expected: String, found: String| Err(Error::Data { path: path.into(), expected, found });
         if n * h * w == 0 {
             return bad(&images.path, "at least one image".into(), format!("{n} images of {h}×{w}"));
         }
         if labels.extents[0] != n {
-            return bad(&labels.path, format!("{n} labels, one for each image"), format!("a header for {}", labels.extents[0]));
+            return bad(
+                &labels.path,
+                format!("{n} labels, one for each image"),
+                format!("a header for {}", labels.extents[0]),
+            );
         }
         let path = labels.path.clone();
         let (labels, pixels) = (labels.read()?, images.read()?);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// `timeout` and some supervisors send one signal twice, to the process and to its group. Nobody presses Ctrl-C again so soon.
+/// `timeout` and some supervisors send one signal twice, to the process and to its group. Nobody presses Ctrl-C again
+/// so soon.
 const ECHO: Duration = Duration::from_millis(300);
 
 /// Installs the handler for Ctrl-C and termination signals. A second call does nothing.

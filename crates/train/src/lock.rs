@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The file whose lock is the folder's. It stays, empty while nobody trains: who removes a file may remove another's lock.
+/// The file whose lock is the folder's. It stays, empty while nobody trains: who removes a file may remove another's
+/// lock.
 const NAME: &str = ".lock";
 
-/// A run folder while this process trains in it. The system ends the lock with the process, however that ends: what a dead one has left in
-/// the file means nothing.
+/// A run folder while this process trains in it. The system ends the lock with the process, however that ends: what a
+/// dead one has left in the file means nothing.
 pub(crate) struct Lock {
     file: File,
 }
@@ -32,8 +33,13 @@ impl Lock {
     /// Another process, or another thread of this one, trains in the folder: who; the folder cannot be written.
     pub(crate) fn acquire(folder: &Path) -> Result<Lock> {
         let path = folder.join(NAME);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::io(&path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { folder: folder.into(), by: holder(&file) }),
@@ -64,7 +70,9 @@ fn holder(mut file: &File) -> String {
     let mut text = String::new();
     let read = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
     match read {
-        Some(Holder { pid, host, started }) => format!("process {pid} on {host} for {} s", now().saturating_sub(started)),
+        Some(Holder { pid, host, started }) => {
+            format!("process {pid} on {host} for {} s", now().saturating_sub(started))
+        }
         None => "another process".into(),
     }
 }

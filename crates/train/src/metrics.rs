@@ -1,5 +1,5 @@
-//! `metrics.jsonl`: one JSON object per line, for every step and every epoch. JSON has no NaN and no infinities: numbers that are not
-//! finite are `null` in the file.
+//! `metrics.jsonl`: one JSON object per line, for every step and every epoch. JSON has no NaN and no infinities:
+//! numbers that are not finite are `null` in the file.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -91,11 +91,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Opens the file for a precision that continues at `iteration`: later lines of that precision, and a torn last line, are
-    /// dropped.
+    /// Opens the file for a precision that continues at `iteration`: later lines of that precision, and a torn last
+    /// line, are dropped.
     pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
         let kept: Vec<Record> = match read(path) {
-            Ok(all) => all.into_iter().filter(|r| r.precision != precision || r.metrics.iteration() < iteration).collect(),
+            Ok(all) => {
+                all.into_iter().filter(|r| r.precision != precision || r.metrics.iteration() < iteration).collect()
+            }
             Err(Error::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
@@ -146,8 +148,15 @@ mod tests {
     use super::*;
 
     fn step(precision: &str, iteration: u64) -> Record {
-        let metrics =
-            StepMetrics { iteration, loss: Some(1.5), lr: 0.1, grad_norm: None, loss_scale: 1.0, skipped: false, blame: None };
+        let metrics = StepMetrics {
+            iteration,
+            loss: Some(1.5),
+            lr: 0.1,
+            grad_norm: None,
+            loss_scale: 1.0,
+            skipped: false,
+            blame: None,
+        };
         Record { precision: precision.into(), metrics: Metrics::Step(metrics) }
     }
 

@@ -11,7 +11,8 @@ use crate::{Config, Result};
 
 const BAR: &str = "{prefix} {bar:30} step {pos}/{len}  {msg}  {eta} left";
 
-/// Prints a line. Training does not end where nobody reads, or where the output goes to a full disk: its results stand in the run folder.
+/// Prints a line. Training does not end where nobody reads, or where the output goes to a full disk: its results stand
+/// in the run folder.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{Config, Error, Result, Splits, Target};
 
-/// Settings that a resumed run may change: how long it goes on. Threads and output are no settings of a run. All else decides what its
-/// numbers mean, and must stay.
+/// Settings that a resumed run may change: how long it goes on. Threads and output are no settings of a run. All else
+/// decides what its numbers mean, and must stay.
 const MAY_DIFFER: [&str; 1] = ["epochs"];
 
 /// What the numbers of a checkpoint depend on, beside the model, whose parameters have names and shapes of their own.
@@ -40,8 +40,9 @@ pub(crate) fn check_same(path: &Path, written: &impl Serialize, asked: &impl Ser
     match difference("settings", &written, &asked) {
         None => Ok(()),
         Some(difference) => {
-            let message =
-                format!("the run was started with {difference}; resume with the same settings or start another run with --out");
+            let message = format!(
+                "the run was started with {difference}; resume with the same settings or start another run with --out"
+            );
             Err(Error::Checkpoint { path: path.into(), message })
         }
     }
@@ -51,7 +52,9 @@ pub(crate) fn check_same(path: &Path, written: &impl Serialize, asked: &impl Ser
 fn difference(name: &str, written: &Value, asked: &Value) -> Option<String> {
     if let (Value::Object(written), Value::Object(asked)) = (written, asked) {
         let must_agree = written.iter().filter(|(name, _)| !MAY_DIFFER.contains(&name.as_str()));
-        return must_agree.into_iter().find_map(|(name, value)| difference(name, value, asked.get(name).unwrap_or(&Value::Null)));
+        return must_agree
+            .into_iter()
+            .find_map(|(name, value)| difference(name, value, asked.get(name).unwrap_or(&Value::Null)));
     }
     (written != asked).then(|| format!("{name} = {written}, not {asked}"))
 }

@@ -70,7 +70,10 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     card("Loss scale by step (1 = no scaling)", chart(&scale, None, &|v| format!("2^{v:.0}")));
     card("Peak memory by class", bars(summaries));
     if let Some(numbers) = numbers {
-        card(&format!("Numbers by exponent, against f16's range (one batch, {})", summaries[0].precision), exponents(numbers));
+        card(
+            &format!("Numbers by exponent, against f16's range (one batch, {})", summaries[0].precision),
+            exponents(numbers),
+        );
     }
     page.push_str("</div><div class=\"card wide\" style=\"margin-top:1rem\">");
     page.push_str(&summary_table(summaries));
@@ -78,8 +81,8 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     page
 }
 
-/// Shares of weights, activations and gradients by exponent (Micikevicius et al. 2018, figure 3); shaded where f16 loses bits, and
-/// darker where it gives 0 or infinity.
+/// Shares of weights, activations and gradients by exponent (Micikevicius et al. 2018, figure 3); shaded where f16
+/// loses bits, and darker where it gives 0 or infinity.
 fn exponents(numbers: &Preflight) -> String {
     let roles = [(Role::Weight, "weights"), (Role::Activation, "activations"), (Role::Gradient, "gradients")];
     let totals = roles.map(|(role, name)| (numbers.total(role), name));
@@ -126,8 +129,12 @@ fn exponents(numbers: &Preflight) -> String {
         );
     }
     for e in (low..=high).filter(|e| e % 8 == 0) {
-        let _ =
-            write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">2^{e}</text>", x(e) + step / 2.0, 3.0 * row + 20.0);
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">2^{e}</text>",
+            x(e) + step / 2.0,
+            3.0 * row + 20.0
+        );
     }
     svg + "</svg>"
 }
@@ -165,7 +172,10 @@ fn chart(curves: &[Vec<(f64, f64)>], faint: Option<&[Vec<(f64, f64)>]>, label: &
     };
     let (x, y) = (range(&|p| p.0), range(&|p| p.1));
     let at = |p: &(f64, f64)| {
-        (left + (p.0 - x.0) / (x.1 - x.0) * (width - left - 8.0), 8.0 + (y.1 - p.1) / (y.1 - y.0) * (height - bottom - 16.0))
+        (
+            left + (p.0 - x.0) / (x.1 - x.0) * (width - left - 8.0),
+            8.0 + (y.1 - p.1) / (y.1 - y.0) * (height - bottom - 16.0),
+        )
     };
     let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\">");
     for v in ticks(y) {

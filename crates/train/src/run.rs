@@ -25,7 +25,8 @@ pub struct RunConfig {
     /// Run folder; by default a new `runs/NAME-N`.
     #[serde(skip)]
     pub out: Option<PathBuf>,
-    /// Continue the run in the folder (by default the newest of that name), which must have been started with these settings.
+    /// Continue the run in the folder (by default the newest of that name), which must have been started with these
+    /// settings.
     #[serde(skip)]
     pub resume: bool,
     /// Print nothing.
@@ -50,7 +51,8 @@ impl RunConfig {
     /// The settings of the run in a folder, as its `config.json` has them.
     ///
     /// # Errors
-    /// The folder holds no run, or its settings are not whole, or have one that is unknown, twice there or out of range.
+    /// The folder holds no run, or its settings are not whole, or have one that is unknown, twice there or out of
+    /// range.
     pub fn read(folder: &Path) -> Result<RunConfig> {
         let path = folder.join("config.json");
         let bad = |message: String| Error::Checkpoint { path: folder.into(), message };
@@ -93,8 +95,8 @@ impl RunConfig {
         }
     }
 
-    /// Whether the run in the folder was started with these settings. [`train`] asks before it writes; asking before large data are loaded
-    /// saves the wait.
+    /// Whether the run in the folder was started with these settings. [`train`] asks before it writes; asking before
+    /// large data are loaded saves the wait.
     ///
     /// # Errors
     /// The first setting that differs, with both values; no run in the folder.
@@ -115,15 +117,15 @@ pub struct Run {
     pub summaries: Vec<Summary>,
 }
 
-/// Trains the model that `build` makes, from the same initial values in each precision in turn, and writes `config.json`,
-/// `metrics.jsonl`, checkpoints, `summary.json` and `report.html` into the run folder.
+/// Trains the model that `build` makes, from the same initial values in each precision in turn, and writes
+/// `config.json`, `metrics.jsonl`, checkpoints, `summary.json` and `report.html` into the run folder.
 ///
-/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may differ; it must be
-/// above what is trained already.
+/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may
+/// differ; it must be above what is trained already.
 ///
 /// # Errors
-/// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one, before anything
-/// is trained or written.
+/// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one,
+/// before anything is trained or written.
 pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, config: &RunConfig) -> Result<Run> {
     interrupt::install();
     config.check()?;

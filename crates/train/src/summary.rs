@@ -63,7 +63,8 @@ pub struct Summary {
     pub seconds_per_epoch: f64,
     /// Training samples per second.
     pub images_per_second: f64,
-    /// Mean of the last epoch's losses over its samples, those of batches with a finite loss; NaN, in JSON `null`, if there were none.
+    /// Mean of the last epoch's losses over its samples, those of batches with a finite loss; NaN, in JSON `null`, if
+    /// there were none.
     #[serde(deserialize_with = "crate::metrics::null_is_nan")]
     pub train_loss: f64,
     /// Share of test samples classified right, 0 to 1; absent for regression.
@@ -102,7 +103,9 @@ pub fn table(summaries: &[Summary]) -> String {
         first.map(of).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
     };
     row("seconds per epoch", &|s| format!("{:.3}", s.seconds_per_epoch));
-    row("images/s", &|s| format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second)));
+    row("images/s", &|s| {
+        format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second))
+    });
     row("test accuracy", &|s| s.test_accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a)));
     row("final loss", &|s| format!("{:.5}", s.train_loss));
     row("loss scale", &|s| format!("{}", s.loss_scale));

@@ -55,7 +55,9 @@ fn cifar10_files_are_checked() {
     let path = |name: &str| folder.path().join(name);
     assert!(message(Dataset::Cifar10, &path("absent")).contains("absent"));
     assert!(message(Dataset::Cifar10, folder.path()).contains("no data_batch_*.bin"));
-    for (bytes, found) in [(vec![], "found 0 bytes"), (vec![0; 1000], "found 1000 bytes"), (vec![77; 3073], "found label 77")] {
+    for (bytes, found) in
+        [(vec![], "found 0 bytes"), (vec![0; 1000], "found 1000 bytes"), (vec![77; 3073], "found label 77")]
+    {
         std::fs::write(path("data_batch_1.bin"), bytes).unwrap();
         let error = message(Dataset::Cifar10, folder.path());
         assert!(error.contains("data_batch_1.bin") && error.contains("3073 bytes") && error.contains(found), "{error}");
@@ -77,7 +79,8 @@ fn cifar10_files_are_checked() {
 fn idx_files_are_read_plain_and_packed_and_checked() {
     let folder = tempfile::tempdir().unwrap();
     let images = |n: u32| {
-        [&[0, 0, 8, 3][..], &n.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes(), &vec![9; n as usize * 784]].concat()
+        [&[0, 0, 8, 3][..], &n.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes(), &vec![9; n as usize * 784]]
+            .concat()
     };
     let labels = |n: u32| [&[0, 0, 8, 1][..], &n.to_be_bytes(), &vec![5; n as usize]].concat();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -119,16 +122,26 @@ fn headers_of_idx_files_are_not_believed() {
     write("t10k-labels-idx1-ubyte", &good_labels);
     assert_eq!(error(&good_images, &good_labels), "no error");
     let wrong = error(&good_images, &idx(&[999_999], &labels));
-    assert!(wrong.contains("train-labels") && wrong.contains("expected 999999 bytes after its header, found 2"), "{wrong}");
-    assert!(error(&good_images, &idx(&[3], &[5; 3])).contains("expected 2 labels, one for each image, found a header for 3"));
+    assert!(
+        wrong.contains("train-labels") && wrong.contains("expected 999999 bytes after its header, found 2"),
+        "{wrong}"
+    );
+    assert!(
+        error(&good_images, &idx(&[3], &[5; 3]))
+            .contains("expected 2 labels, one for each image, found a header for 3")
+    );
     // 2⁹³ is 0 in 64 bit, and 2³⁰ × 4 is 0 in 32.
     for extents in [[1 << 31; 3], [1 << 30, 2, 2], [u32::MAX; 3], [2, 1 << 16, 1 << 16]] {
         let wrong = error(&idx(&extents, &pixels), &good_labels);
         assert!(wrong.contains("train-images") && wrong.contains("expected at most 1 GiB"), "{wrong}");
     }
-    assert!(error(&idx(&[2, 28, 27], &pixels), &good_labels).contains("expected 1512 bytes after its header, found 1568"));
+    assert!(
+        error(&idx(&[2, 28, 27], &pixels), &good_labels).contains("expected 1512 bytes after its header, found 1568")
+    );
     assert!(error(&idx(&[0, 28, 28], &[]), &idx(&[0], &[])).contains("found 0 images of 28×28"));
-    assert!(error(&idx(&[2, 14, 14], &pixels[..392]), &good_labels).contains("expected images of 14×14, as for training"));
+    assert!(
+        error(&idx(&[2, 14, 14], &pixels[..392]), &good_labels).contains("expected images of 14×14, as for training")
+    );
 }
 
 /// 64 MB of zeros in 64 KB; the header says how many are wanted.
@@ -157,7 +170,13 @@ fn a_packed_file_is_unpacked_no_further_than_its_header_says() {
 
 fn config(folder: &Path) -> RunConfig {
     let fit = Config { epochs: 1, batch_size: 2, ..Config::default() };
-    RunConfig { precisions: vec![Precision::Fp32], fit, out: Some(folder.join("run")), quiet: true, ..RunConfig::default() }
+    RunConfig {
+        precisions: vec![Precision::Fp32],
+        fit,
+        out: Some(folder.join("run")),
+        quiet: true,
+        ..RunConfig::default()
+    }
 }
 
 fn four(value: f32) -> Splits {
@@ -187,8 +206,9 @@ fn a_run_without_an_applied_step_is_an_error_with_step_operator_and_layer() {
 #[test]
 fn shapes_that_do_not_fit_name_operator_and_layer() {
     let folder = tempfile::tempdir().unwrap();
-    let error =
-        train(|| Ok(Sequential::new().then(Linear::new(5, 2)?)), &four(1.0), &config(folder.path())).unwrap_err().to_string();
+    let error = train(|| Ok(Sequential::new().then(Linear::new(5, 2)?)), &four(1.0), &config(folder.path()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("matmul") && error.contains("[2, 4] and [5, 2]") && error.contains("in 0"), "{error}");
 }
 
@@ -200,7 +220,8 @@ fn regression_trains_and_reports_no_accuracy() {
     let data = InMemory::values(inputs, &[1], targets, &[1]).unwrap();
     let fit = Config { epochs: 60, batch_size: 16, lr: 0.05, weight_decay: 0.0, ..Config::default() };
     let config = RunConfig { fit, ..config(folder.path()) };
-    let run = train(|| Ok(Sequential::new().then(Linear::new(1, 1)?)), &Splits::new(data.clone(), data), &config).unwrap();
+    let run =
+        train(|| Ok(Sequential::new().then(Linear::new(1, 1)?)), &Splits::new(data.clone(), data), &config).unwrap();
     assert_eq!(run.summaries[0].test_accuracy, None);
     assert!(run.summaries[0].train_loss < 1e-3, "{}", run.summaries[0].train_loss);
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Layer, Linear, Module, Visitor};
 use binade_tensor::Key;
-use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train};
+use binade_train::{
+    Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train,
+};
 
 /// Everything with state: batch norm, dropout.
 #[derive(Clone, Module)]
@@ -66,7 +68,14 @@ fn splits(stop_after: usize) -> Splits {
 
 fn config(folder: &Path, resume: bool) -> RunConfig {
     let fit = Config { epochs: 3, batch_size: 8, ..Config::default() };
-    RunConfig { name: "test".into(), precisions: Precision::ALL.to_vec(), fit, out: Some(folder.into()), resume, quiet: true }
+    RunConfig {
+        name: "test".into(),
+        precisions: Precision::ALL.to_vec(),
+        fit,
+        out: Some(folder.into()),
+        resume,
+        quiet: true,
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_tensor::Key;
-use binade_train::{Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train};
+use binade_train::{
+    Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train,
+};
 
 /// Asks for a stop when a sample of the given number is drawn.
 struct Stopping {
@@ -43,7 +45,8 @@ fn splits(stop_after: usize) -> Splits {
 fn history(folder: &Path) -> (Vec<(f64, bool)>, serde_json::Value) {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let steps = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-    let of = |line: serde_json::Value| Some((line.pointer("/loss_scale")?.as_f64()?, line.pointer("/skipped")?.as_bool()?));
+    let of =
+        |line: serde_json::Value| Some((line.pointer("/loss_scale")?.as_f64()?, line.pointer("/skipped")?.as_bool()?));
     let path = folder.join("checkpoint-fp16.safetensors");
     let (_, metadata) = binade_nn::read_safetensors(&path, binade_tensor::Class::Workspace).unwrap();
     let header: serde_json::Value = serde_json::from_str(&metadata["binade"]).unwrap();
@@ -56,7 +59,8 @@ fn the_scale_and_its_counts_go_on_where_they_were() {
     let run = |name: &str, stop_after: usize, resume: bool| {
         let fit = Config { epochs: 3, batch_size: 8, ..Config::default() };
         let out = Some(folder.path().join(name));
-        let config = RunConfig { name: "test".into(), precisions: vec![Precision::Fp16], fit, out, resume, quiet: true };
+        let config =
+            RunConfig { name: "test".into(), precisions: vec![Precision::Fp16], fit, out, resume, quiet: true };
         let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 3)?));
         train(build, &splits(stop_after), &config)
     };

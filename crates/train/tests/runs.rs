@@ -23,7 +23,14 @@ fn splits(train_factor: f32, test_factor: f32) -> Splits {
 
 fn config(folder: &Path, precisions: &[Precision], epochs: u64) -> RunConfig {
     let fit = Config { epochs, batch_size: 8, ..Config::default() };
-    RunConfig { name: "test".into(), precisions: precisions.into(), fit, out: Some(folder.into()), resume: false, quiet: true }
+    RunConfig {
+        name: "test".into(),
+        precisions: precisions.into(),
+        fit,
+        out: Some(folder.into()),
+        resume: false,
+        quiet: true,
+    }
 }
 
 /// Every file of the folder.

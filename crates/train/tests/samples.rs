@@ -8,7 +8,8 @@ use binade_nn::{Layer, Linear, Sequential};
 use binade_tensor::op::CrossEntropy;
 use binade_tensor::{Array, Class, Device, Key};
 use binade_train::{
-    Config, Data, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult, Splits, StepMetrics, Target, train,
+    Config, Data, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult, Splits, StepMetrics,
+    Target, train,
 };
 
 /// Something done to a sample after it was read.
@@ -88,7 +89,9 @@ fn a_label_that_is_no_class_ends_the_run_and_its_sample_is_named() {
                 Ok(())
             })
         };
-        for (splits, set) in [(Splits::new(data(64), points(64)), "training"), (Splits::new(points(64), data(64)), "test")] {
+        for (splits, set) in
+            [(Splits::new(data(64), points(64)), "training"), (Splits::new(points(64), data(64)), "test")]
+        {
             let error = run(&splits, small()).unwrap_err().to_string();
             assert_eq!(error, format!("{set} sample 5: label {label} is none of its 2 classes, which count from 0"));
         }

@@ -32,7 +32,8 @@ impl Rule {
         Some(Rule { low, table, exceptions, met, param, f32_batch_norm, f32_output, wgrad_f32, low_residual })
     }
 
-    /// Whether the policy can be carried out where `op` is: layers that it names must have names, parameters that it stores in 16 bit must be.
+    /// Whether the policy can be carried out where `op` is: layers that it names must have names, parameters that it
+    /// stores in 16 bit must be.
     fn check(&self, op: &Op, place: Option<&Place>) -> binade_tensor::Result<()> {
         let Some(place) = place else { return Ok(()) };
         let error = |message| Err(TensorError::Argument { op: op.name(), message });
@@ -62,10 +63,12 @@ impl Table {
     /// The class of an operator.
     pub fn class(self, op: &Op, low: DType) -> Class {
         let torch = Class::from(op.numerics());
-        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
+        let contraction =
+            matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
         // Paddle's bf16 black list is empty.
         let black = low == DType::F16
-            && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || matches!(op.name(), "square" | "mean" | "atanh"));
+            && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned)
+                || matches!(op.name(), "square" | "mean" | "atanh"));
         match self {
             Table::Torch => torch,
             Table::TorchCpu => match op {
@@ -73,9 +76,11 @@ impl Table {
                 Op::Loss { .. } if torch == Class::Banned => Class::F32,
                 Op::Loss { .. } | Op::CrossEntropy(_) => torch,
                 Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
-                Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
-                    Class::Lower
-                }
+                Op::MatMul(_)
+                | Op::MatMulOf { .. }
+                | Op::Conv2d(..)
+                | Op::ConvTranspose2d { .. }
+                | Op::Attention(_) => Class::Lower,
                 Op::Custom(_) => torch,
                 _ if op.name() == "prelu" => Class::Lower,
                 _ => Class::Neutral,
@@ -112,12 +117,16 @@ impl CastRule for Rule {
             Class::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
             // Widening is exact: the kernel reads 16 bit, and only the result says f32.
             Class::F32 if any && !ins.contains(&DType::F64) => CastPlan { inputs: None, output: Some(DType::F32) },
-            Class::F32Out if ins.first().copied().is_some_and(eligible) => CastPlan { inputs: None, output: Some(DType::F32) },
+            Class::F32Out if ins.first().copied().is_some_and(eligible) => {
+                CastPlan { inputs: None, output: Some(DType::F32) }
+            }
             Class::Promote => {
                 if let Some(&odd) = ins.iter().find(|&&d| eligible(d) && d != low && d != DType::F32) {
                     return Err(TensorError::DType {
                         op: op.name(),
-                        expected: format!("f32 and {low} tensors inside autocast to {low}; cast the {odd} tensor first"),
+                        expected: format!(
+                            "f32 and {low} tensors inside autocast to {low}; cast the {odd} tensor first"
+                        ),
                         dtypes: ins.to_vec(),
                     });
                 }

@@ -56,14 +56,14 @@ fn dtype(name: &str) -> Result<DType, String> {
 }
 
 impl Policy {
-    /// jmp's strings: `p=f32,c=bf16,o=f32` for parameters, computation and output, or one dtype for all three. What is missing follows:
-    /// parameters f32, computation as parameters, output as computation. `half` is f16. The output is f32 or the dtype of computation. Parameters
-    /// in 16 bit are made with [`Policy::build`].
+    /// jmp's strings: `p=f32,c=bf16,o=f32` for parameters, computation and output, or one dtype for all three. What is
+    /// missing follows: parameters f32, computation as parameters, output as computation. `half` is f16. The output is
+    /// f32 or the dtype of computation. Parameters in 16 bit are made with [`Policy::build`].
     ///
-    /// Also the names `off`, `torch:f16`, `torch-cpu:bf16`, `apex:O1`, `paddle-o1:f16`, `paddle-o2:…`, `paddle-od:…`. After any of them settings
-    /// may follow: `residual=low` ([`Policy::with_low_residual`]), `wgrad=f32` ([`Policy::with_f32_weight_gradients`]),
-    /// `except=OPERATOR@LAYER=CLASS` ([`Policy::except`]), and after jmp's `table=uniform` and `batch_norm=f32`. [`Policy`]'s `Display` writes such a
-    /// string.
+    /// Also the names `off`, `torch:f16`, `torch-cpu:bf16`, `apex:O1`, `paddle-o1:f16`, `paddle-o2:…`, `paddle-od:…`.
+    /// After any of them settings may follow: `residual=low` ([`Policy::with_low_residual`]), `wgrad=f32`
+    /// ([`Policy::with_f32_weight_gradients`]), `except=OPERATOR@LAYER=CLASS` ([`Policy::except`]), and after jmp's
+    /// `table=uniform` and `batch_norm=f32`. [`Policy`]'s `Display` writes such a string.
     ///
     /// # Errors
     /// [`Error::Policy`]: an unknown key, dtype, name or operator; an output that is neither.
@@ -95,7 +95,9 @@ fn parse(text: &str) -> Result<Policy, String> {
     };
     settings.into_iter().try_fold(base, |policy, part| match setting(policy, part)? {
         (policy, true) => Ok(policy),
-        (_, false) => Err(format!("{part:?} is no setting; expected residual=low, wgrad=f32 or except=OPERATOR@LAYER=CLASS")),
+        (_, false) => {
+            Err(format!("{part:?} is no setting; expected residual=low, wgrad=f32 or except=OPERATOR@LAYER=CLASS"))
+        }
     })
 }
 
@@ -148,7 +150,8 @@ impl fmt::Display for Policy {
         match NAMES.iter().find(|name| parse(name).is_ok_and(|policy| policy == plain)) {
             Some(name) => f.write_str(name)?,
             None => {
-                let (compute, output) = (self.compute.unwrap_or(DType::F32), self.output.map_or("any".into(), |o| o.to_string()));
+                let (compute, output) =
+                    (self.compute.unwrap_or(DType::F32), self.output.map_or("any".into(), |o| o.to_string()));
                 write!(f, "p={},c={compute},o={output}", self.param)?;
                 if self.table != Table::Uniform {
                     write!(f, ",table={}", name(&self.table, "-"))?;

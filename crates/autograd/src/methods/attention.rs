@@ -24,8 +24,8 @@ impl Var {
         apply(Op::Attention(attention), &[self, keys, values])
     }
 
-    /// [`Var::attention`] with a mask that broadcasts to `[…, T, S]`: bool (true takes part) or float (added to the scores). A
-    /// float mask that wants a gradient makes the scores a tensor; else they exist tile by tile.
+    /// [`Var::attention`] with a mask that broadcasts to `[…, T, S]`: bool (true takes part) or float (added to the
+    /// scores). A float mask that wants a gradient makes the scores a tensor; else they exist tile by tile.
     ///
     /// # Errors
     /// Shapes do not fit.
@@ -46,7 +46,14 @@ impl Var {
     ///
     /// # Errors
     /// As [`Var::attention_masked`].
-    pub fn attention_dropout(&self, keys: &Var, values: &Var, mask: Option<&Var>, p: f64, attention: Attention) -> Result<Var> {
+    pub fn attention_dropout(
+        &self,
+        keys: &Var,
+        values: &Var,
+        mask: Option<&Var>,
+        p: f64,
+        attention: Attention,
+    ) -> Result<Var> {
         super::random::probability("scaled_dot_product_attention", p)?;
         let attention = if scope::is_training() && p > 0.0 {
             Attention { dropout: p, key: scope::next_key(), ..attention }
@@ -59,8 +66,9 @@ impl Var {
         }
     }
 
-    /// Rotary position embedding (Su et al. 2021) of `[…, T, D]`: pairs of features turned by `(offset + t)·theta^(−2i/D)`
-    /// (theta is 10000 in the paper). Angles, their sines and cosines are f32; the gradient is the turn backwards.
+    /// Rotary position embedding (Su et al. 2021) of `[…, T, D]`: pairs of features turned by `(offset +
+    /// t)·theta^(−2i/D)` (theta is 10000 in the paper). Angles, their sines and cosines are f32; the gradient is the
+    /// turn backwards.
     ///
     /// # Errors
     /// D is odd.
@@ -78,8 +86,9 @@ impl Var {
             Ok(Var::constant(Array::from_slice(self.array().device(), &values, &[t, half], Class::Activations)?))
         };
         let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
-        let turn =
-            |a: &Var, b: &Var| -> Result<[Var; 2]> { Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?]) };
+        let turn = |a: &Var, b: &Var| -> Result<[Var; 2]> {
+            Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?])
+        };
         composed(Numerics::Neutral, [self], |[x]| match pairs {
             Rotary::Halves => {
                 let [a, b] = turn(&x.narrow(-1, 0, half)?, &x.narrow(-1, half, half)?)?;

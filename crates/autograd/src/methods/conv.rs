@@ -39,8 +39,8 @@ impl Var {
         }
     }
 
-    /// Convolution of `[N, C, L]` with a weight `[O, C/groups, K]` and bias `[O]`. The first entry of each pair of `conv` is for
-    /// the dimension of extent 1 that is added: leave it at its default.
+    /// Convolution of `[N, C, L]` with a weight `[O, C/groups, K]` and bias `[O]`. The first entry of each pair of
+    /// `conv` is for the dimension of extent 1 that is added: leave it at its default.
     ///
     /// # Errors
     /// Shapes do not fit.
@@ -48,11 +48,18 @@ impl Var {
         self.flat("conv1d", weight)?.conv2d(&weight.unsqueeze(2)?, bias, conv, None)?.squeeze(2)
     }
 
-    /// Transposed convolution of `[N, C, L]` with a weight `[C, O/groups, K]` and bias `[O]`; `conv` as for [`Var::conv1d`].
+    /// Transposed convolution of `[N, C, L]` with a weight `[C, O/groups, K]` and bias `[O]`; `conv` as for
+    /// [`Var::conv1d`].
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn conv_transpose1d(&self, weight: &Var, bias: Option<&Var>, conv: Conv2d, output_padding: usize) -> Result<Var> {
+    pub fn conv_transpose1d(
+        &self,
+        weight: &Var,
+        bias: Option<&Var>,
+        conv: Conv2d,
+        output_padding: usize,
+    ) -> Result<Var> {
         let x = self.flat("conv_transpose1d", weight)?;
         x.conv_transpose2d(&weight.unsqueeze(2)?, bias, conv, [0, output_padding])?.squeeze(2)
     }
@@ -65,12 +72,18 @@ impl Var {
         self.unsqueeze(2)
     }
 
-    /// Transposed convolution of `[N, C, H, W]` with a weight `[C, O/groups, KH, KW]` and bias `[O]`: the adjoint of the
-    /// convolution with geometry `conv`.
+    /// Transposed convolution of `[N, C, H, W]` with a weight `[C, O/groups, KH, KW]` and bias `[O]`: the adjoint of
+    /// the convolution with geometry `conv`.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn conv_transpose2d(&self, weight: &Var, bias: Option<&Var>, conv: Conv2d, output_padding: [usize; 2]) -> Result<Var> {
+    pub fn conv_transpose2d(
+        &self,
+        weight: &Var,
+        bias: Option<&Var>,
+        conv: Conv2d,
+        output_padding: [usize; 2],
+    ) -> Result<Var> {
         let op = Op::ConvTranspose2d { conv, output_padding, bias: bias.is_some() };
         match bias {
             Some(bias) => apply(op, &[self, weight, bias]),
@@ -78,15 +91,18 @@ impl Var {
         }
     }
 
-    /// Convolution of `[N, C, D, H, W]` with a weight `[O, C/groups, KD, KH, KW]` and bias `[O]`: the depth taps become channels
-    /// of a 2-d convolution, so all products of one output are accumulated together.
+    /// Convolution of `[N, C, D, H, W]` with a weight `[O, C/groups, KD, KH, KW]` and bias `[O]`: the depth taps become
+    /// channels of a 2-d convolution, so all products of one output are accumulated together.
     ///
     /// # Errors
     /// Shapes do not fit.
     pub fn conv3d(&self, weight: &Var, bias: Option<&Var>, conv: Conv3d) -> Result<Var> {
         let (xs, ws) = (*self.shape(), *weight.shape());
-        let fail =
-            |expected: &str| TensorError::Shape { op: "conv3d", expected: format!("expected {expected}"), shapes: vec![xs, ws] };
+        let fail = |expected: &str| TensorError::Shape {
+            op: "conv3d",
+            expected: format!("expected {expected}"),
+            shapes: vec![xs, ws],
+        };
         if xs.rank() != 5 || ws.rank() != 5 {
             return Err(fail("x [N, C, D, H, W] and a weight [O, C/groups, KD, KH, KW]").into());
         }
@@ -97,7 +113,8 @@ impl Var {
             Some(room) if stride > 0 && taps > 0 && step > 0 => room / stride + 1,
             Some(_) | None => return Err(fail("a kernel no larger than the padded image, steps of at least 1").into()),
         };
-        let places = (0..depth).flat_map(|d| (0..taps).map(move |k| (d * stride + k * step) as i64)).collect::<Vec<_>>();
+        let places =
+            (0..depth).flat_map(|d| (0..taps).map(move |k| (d * stride + k * step) as i64)).collect::<Vec<_>>();
         let x = self
             .pad(&[0, 0, 0, 0, pad as isize, pad as isize], PadMode::Constant(0.0))?
             .index_select(2, &self.positions(&places)?)?;
@@ -106,8 +123,12 @@ impl Var {
         let x = x.reshape(&extents(&[n * depth, c * taps, xs[3], xs[4]]))?;
         let w = weight.reshape(&extents(&[ws[0], ws[1] * taps, ws[3], ws[4]]))?;
         let pair = |v: [usize; 3]| [v[1], v[2]];
-        let plane =
-            Conv2d { stride: pair(conv.stride), padding: pair(conv.padding), dilation: pair(conv.dilation), groups: conv.groups };
+        let plane = Conv2d {
+            stride: pair(conv.stride),
+            padding: pair(conv.padding),
+            dilation: pair(conv.dilation),
+            groups: conv.groups,
+        };
         let y = x.conv2d(&w, bias, plane, None)?;
         let (h, w) = (y.shape()[2], y.shape()[3]);
         y.reshape(&extents(&[n, depth, ws[0], h, w]))?.permute(&[0, 2, 1, 3, 4])
@@ -117,7 +138,8 @@ impl Var {
         Ok(Var::constant(Array::from_slice(self.array().device(), places, &[places.len()], Class::Indices)?))
     }
 
-    /// Sliding windows of `[N, C, H, W]` as columns `[N, C·KH·KW, L]` (PyTorch's unfold, im2col). `conv.groups` is unused.
+    /// Sliding windows of `[N, C, H, W]` as columns `[N, C·KH·KW, L]` (PyTorch's unfold, im2col). `conv.groups` is
+    /// unused.
     ///
     /// # Errors
     /// The window does not fit.
@@ -186,7 +208,8 @@ fn windows(op: &'static str, x: &Shape, kernel: [usize; 2], conv: &Conv2d) -> Re
     // The same geometry as a convolution with one channel.
     let weight = Shape::new(&[1, 1, kernel[0], kernel[1]])?;
     if x.rank() == 4 {
-        let meta = |shape: Shape| binade_tensor::Meta { dtype: DType::F32, layout: binade_tensor::Layout::contiguous(shape) };
+        let meta =
+            |shape: Shape| binade_tensor::Meta { dtype: DType::F32, layout: binade_tensor::Layout::contiguous(shape) };
         let image = Shape::new(&[1, 1, x[2], x[3]])?;
         let plain = Conv2d { groups: 1, ..*conv };
         if let Ok(outs) = Op::Conv2d(plain, Default::default()).outs(&[meta(image), meta(weight)], DType::F32) {
@@ -241,19 +264,22 @@ impl Var {
 
     fn pool1d(&self, op: &'static str, pool: Pool) -> Result<Var> {
         if self.shape().rank() != 3 {
-            return Err(TensorError::Shape { op, expected: "expected [N, C, L]".into(), shapes: vec![*self.shape()] }.into());
+            return Err(
+                TensorError::Shape { op, expected: "expected [N, C, L]".into(), shapes: vec![*self.shape()] }.into()
+            );
         }
         self.unsqueeze(2)?.pool2d(pool)?.squeeze(2)
     }
 
-    /// The largest of nearly equal windows of the spatial dimensions of `[N, C, …]` (PyTorch's adaptive max pooling). The first of a window's largest
-    /// elements gets its gradient.
+    /// The largest of nearly equal windows of the spatial dimensions of `[N, C, …]` (PyTorch's adaptive max pooling).
+    /// The first of a window's largest elements gets its gradient.
     ///
     /// # Errors
     /// Not one extent per spatial dimension; an image without pixels.
     pub fn adaptive_max_pool(&self, size: &[usize]) -> Result<Var> {
         if size.is_empty() || size.len() + 2 != self.shape().rank() || self.shape()[2..].contains(&0) {
-            let message = format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
+            let message =
+                format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
             return Err(TensorError::Argument { op: "adaptive_max_pool", message }.into());
         }
         composed(Numerics::Neutral, [self], |[x]| x.largest_of_windows(size))
@@ -271,7 +297,11 @@ impl Var {
             let places: Vec<i64> = (0..out).flat_map(|o| (0..longest).map(move |k| place(o, k))).collect();
             let mut shape: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
             shape.splice(d..=d, [out as isize, longest as isize]);
-            x = x.index_select(d as isize, &self.positions(&places)?)?.reshape(&shape)?.max_dim(d as isize + 1, false)?.0;
+            x = x
+                .index_select(d as isize, &self.positions(&places)?)?
+                .reshape(&shape)?
+                .max_dim(d as isize + 1, false)?
+                .0;
         }
         Ok(x)
     }

@@ -222,10 +222,10 @@ impl CustomOp for Gradient {
 }
 
 impl Var {
-    /// Connectionist temporal classification of log-probabilities (self, `[T, N, C]`). `targets` are labels (i64): `[N, S]`, of
-    /// which each row counts as far as its target length, or all labels one after the other. In f64 inside. A mean divides each
-    /// loss by its target's length first, as in PyTorch. The gradient is that of the log-probabilities themselves; PyTorch's adds
-    /// their softmax, which `log_softmax` before it makes the same.
+    /// Connectionist temporal classification of log-probabilities (self, `[T, N, C]`). `targets` are labels (i64): `[N,
+    /// S]`, of which each row counts as far as its target length, or all labels one after the other. In f64 inside. A
+    /// mean divides each loss by its target's length first, as in PyTorch. The gradient is that of the
+    /// log-probabilities themselves; PyTorch's adds their softmax, which `log_softmax` before it makes the same.
     ///
     /// # Errors
     /// Lengths and labels that do not fit; labels that are not i64; one that is negative or the blank.
@@ -248,7 +248,8 @@ impl Var {
         if padded && (targets.shape()[0] != batch || target_lengths.iter().any(|&n| n > width))
             || !padded && target_lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n)) != Some(labels.len())
         {
-            let message = format!("targets of shape {:?} do not hold labels of lengths {target_lengths:?}", targets.shape());
+            let message =
+                format!("targets of shape {:?} do not hold labels of lengths {target_lengths:?}", targets.shape());
             return Err(fail(message).into());
         }
         let mut start = 0;

@@ -47,10 +47,10 @@ fn name(label: Label) -> String {
 }
 
 impl Var {
-    /// Einstein's notation, as PyTorch's `einsum("bij,bjk->bik", &[a, b])`: letters that are not in the result are summed over; an ellipsis
-    /// stands for the dimensions that no letter names; a letter twice in one operand takes its diagonal; dimensions of extent 1 broadcast.
-    /// Without an arrow the result has the ellipsis and the letters that occur once, in alphabetical order. Operands are multiplied from
-    /// left to right, each pair as one batched product.
+    /// Einstein's notation, as PyTorch's `einsum("bij,bjk->bik", &[a, b])`: letters that are not in the result are
+    /// summed over; an ellipsis stands for the dimensions that no letter names; a letter twice in one operand takes its
+    /// diagonal; dimensions of extent 1 broadcast. Without an arrow the result has the ellipsis and the letters that
+    /// occur once, in alphabetical order. Operands are multiplied from left to right, each pair as one batched product.
     ///
     /// # Errors
     /// An equation that does not describe the operands.
@@ -79,15 +79,19 @@ impl Var {
         let result = match right {
             Some(right) => labels(right, if right.contains("...") { most } else { 0 })?,
             None => {
-                let count = |l: &Label| texts.iter().flat_map(|t| t.chars()).filter(|c| DIMENSIONS + *c as Label == *l).count();
-                let mut all: Vec<Label> = terms.iter().flatten().copied().filter(|l| *l < DIMENSIONS || count(l) == 1).collect();
+                let count =
+                    |l: &Label| texts.iter().flat_map(|t| t.chars()).filter(|c| DIMENSIONS + *c as Label == *l).count();
+                let mut all: Vec<Label> =
+                    terms.iter().flatten().copied().filter(|l| *l < DIMENSIONS || count(l) == 1).collect();
                 all.sort_unstable();
                 all.dedup();
                 all
             }
         };
         let extents = extents(&terms, &values)?;
-        if let Some((_, bad)) = result.iter().enumerate().find(|(i, l)| !extents.contains_key(l) || result[..*i].contains(l)) {
+        if let Some((_, bad)) =
+            result.iter().enumerate().find(|(i, l)| !extents.contains_key(l) || result[..*i].contains(l))
+        {
             return Err(fail(format!("{} in the result is unknown or repeated", name(*bad))));
         }
         // What has extent 1 in one operand and more in another is not there: its one element goes with all.
@@ -105,12 +109,14 @@ impl Var {
             let needed = |l: &Label| result.contains(l) || terms[k + 1..].iter().any(|t| t.contains(l));
             (value, labels) = contract(&value, &labels, &values[k], &terms[k], &needed)?;
         }
-        let gone: Vec<isize> = (0..labels.len()).filter(|&i| !result.contains(&labels[i])).map(|i| i as isize).collect();
+        let gone: Vec<isize> =
+            (0..labels.len()).filter(|&i| !result.contains(&labels[i])).map(|i| i as isize).collect();
         if !gone.is_empty() {
             value = value.sum(&gone, false)?;
             labels.retain(|l| result.contains(l));
         }
-        let order: Vec<isize> = result.iter().filter_map(|l| labels.iter().position(|m| m == l)).map(|i| i as isize).collect();
+        let order: Vec<isize> =
+            result.iter().filter_map(|l| labels.iter().position(|m| m == l)).map(|i| i as isize).collect();
         value.permute(&order)
     }
 }
@@ -157,7 +163,13 @@ fn extents(terms: &[Vec<Label>], values: &[Var]) -> Result<BTreeMap<Label, usize
 }
 
 /// The product of two operands as one batched matrix product `[batch, m, k] @ [batch, k, n]`.
-fn contract(a: &Var, la: &[Label], b: &Var, lb: &[Label], needed: &dyn Fn(&Label) -> bool) -> Result<(Var, Vec<Label>)> {
+fn contract(
+    a: &Var,
+    la: &[Label],
+    b: &Var,
+    lb: &[Label],
+    needed: &dyn Fn(&Label) -> bool,
+) -> Result<(Var, Vec<Label>)> {
     // Labels of one operand alone that nothing needs are summed first.
     let reduce = |v: &Var, own: &[Label], other: &[Label]| -> Result<(Var, Vec<Label>)> {
         let keep = |l: &Label| other.contains(l) || needed(l);
@@ -176,11 +188,16 @@ fn contract(a: &Var, la: &[Label], b: &Var, lb: &[Label], needed: &dyn Fn(&Label
     };
     let size = |labels: &[Label]| labels.iter().map(extent).product::<usize>() as isize;
     let arrange = |v: &Var, own: &[Label], groups: [&[Label]; 3]| -> Result<Var> {
-        let order: Vec<isize> =
-            groups.iter().flat_map(|g| g.iter()).filter_map(|l| own.iter().position(|m| m == l)).map(|i| i as isize).collect();
+        let order: Vec<isize> = groups
+            .iter()
+            .flat_map(|g| g.iter())
+            .filter_map(|l| own.iter().position(|m| m == l))
+            .map(|i| i as isize)
+            .collect();
         v.permute(&order)?.reshape(&groups.map(size))
     };
-    let product = arrange(&a, &la, [&batch, &rows, &summed])?.matmul(&arrange(&b, &lb, [&batch, &summed, &columns])?)?;
+    let product =
+        arrange(&a, &la, [&batch, &rows, &summed])?.matmul(&arrange(&b, &lb, [&batch, &summed, &columns])?)?;
     let labels: Vec<Label> = batch.iter().chain(&rows).chain(&columns).copied().collect();
     let shape: Vec<isize> = labels.iter().map(|l| extent(l) as isize).collect();
     Ok((product.reshape(&shape)?, labels))

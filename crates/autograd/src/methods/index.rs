@@ -7,7 +7,8 @@ use super::composed;
 use super::loss::reduced;
 use crate::{Result, Var, apply, apply_all};
 
-/// Selection by index (i64) and by mask. Indices that are out of range are errors; where gradients meet, they add in f32 in order.
+/// Selection by index (i64) and by mask. Indices that are out of range are errors; where gradients meet, they add in
+/// f32 in order.
 impl Var {
     /// Rows of self `[V, D]` at `index`.
     ///
@@ -24,15 +25,21 @@ impl Var {
     pub fn embedding_padded(&self, index: &Var, padding: usize) -> Result<Var> {
         let rows = self.shape().first().copied().unwrap_or(0);
         if padding >= rows {
-            return Err(TensorError::IndexOutOfRange { op: "embedding", index: padding as i64, size: rows, what: "rows" }.into());
+            return Err(TensorError::IndexOutOfRange {
+                op: "embedding",
+                index: padding as i64,
+                size: rows,
+                what: "rows",
+            }
+            .into());
         }
         let y = self.embedding(index)?;
         let padded = index.compare_scalar(Compare::Eq, padding as f64)?.unsqueeze(index.shape().rank())?;
         y.detach().where_(&padded, &y)
     }
 
-    /// `y[…, i, …] = x[…, index[…, i, …], …]` along `dim`; the index has x's rank and in every other dimension at most its
-    /// extent.
+    /// `y[…, i, …] = x[…, index[…, i, …], …]` along `dim`; the index has x's rank and in every other dimension at most
+    /// its extent.
     ///
     /// # Errors
     /// Ranks or extents do not fit; an index is out of range.
@@ -73,7 +80,8 @@ impl Var {
         self.gather(dim, &index.reshape(&column)?.expand(&shape)?)
     }
 
-    /// `x[i₀, i₁, …]`: index tensors (i64, broadcast against each other, negative from the end) for the leading dimensions.
+    /// `x[i₀, i₁, …]`: index tensors (i64, broadcast against each other, negative from the end) for the leading
+    /// dimensions.
     ///
     /// # Errors
     /// More indices than dimensions; indices that do not broadcast or are out of range.
@@ -81,11 +89,13 @@ impl Var {
         let (rows, flat) = self.flat_index("index", indices)?;
         let features: usize = self.shape()[indices.len()..].iter().product();
         let picked = self.reshape(&[rows as isize, features as isize])?.embedding(&flat)?;
-        let shape: Vec<isize> = flat.shape().iter().chain(&self.shape()[indices.len()..]).map(|&d| d as isize).collect();
+        let shape: Vec<isize> =
+            flat.shape().iter().chain(&self.shape()[indices.len()..]).map(|&d| d as isize).collect();
         picked.reshape(&shape)
     }
 
-    /// Self with `x[i₀, i₁, …]` set to `values`, or increased by them if `accumulate`; values broadcast to the indexed shape.
+    /// Self with `x[i₀, i₁, …]` set to `values`, or increased by them if `accumulate`; values broadcast to the indexed
+    /// shape.
     ///
     /// # Errors
     /// As [`Var::index`]; the values do not broadcast.
@@ -106,7 +116,8 @@ impl Var {
     /// The extent of the indexed dimensions together, and one index into them.
     fn flat_index(&self, op: &'static str, indices: &[&Var]) -> Result<(usize, Var)> {
         if indices.is_empty() || indices.len() > self.shape().rank() {
-            let message = format!("takes one index per leading dimension, got {} for {:?}", indices.len(), self.shape());
+            let message =
+                format!("takes one index per leading dimension, got {} for {:?}", indices.len(), self.shape());
             return Err(TensorError::Argument { op, message }.into());
         }
         let mut shape = Shape::SCALAR;
@@ -124,7 +135,9 @@ impl Var {
                 let n = extent as i64;
                 let place = if value < 0 { value + n } else { value };
                 if !(0..n).contains(&place) {
-                    return Err(TensorError::IndexOutOfRange { op, index: value, size: extent, what: "elements" }.into());
+                    return Err(
+                        TensorError::IndexOutOfRange { op, index: value, size: extent, what: "elements" }.into()
+                    );
                 }
                 *flat = *flat * n + place;
             }
@@ -146,8 +159,8 @@ impl Var {
         self.reshape(&[-1])?.index_select(0, &Var::constant(index))
     }
 
-    /// Values in sorted order along `dim` and their positions (i64). NaN is larger than any number; equal elements keep their
-    /// order.
+    /// Values in sorted order along `dim` and their positions (i64). NaN is larger than any number; equal elements keep
+    /// their order.
     ///
     /// # Errors
     /// The dimension is out of range.
@@ -184,7 +197,13 @@ impl Var {
     /// A class is negative or not below `classes`.
     pub fn one_hot(&self, classes: usize) -> Result<Var> {
         if let Some(bad) = self.array().to_f64_vec()?.iter().find(|&&c| c < 0.0 || c >= classes as f64) {
-            return Err(TensorError::IndexOutOfRange { op: "one_hot", index: *bad as i64, size: classes, what: "classes" }.into());
+            return Err(TensorError::IndexOutOfRange {
+                op: "one_hot",
+                index: *bad as i64,
+                size: classes,
+                what: "classes",
+            }
+            .into());
         }
         let hit = self.unsqueeze(self.shape().rank())?.compare(Compare::Eq, &Var::arange(0, classes)?)?;
         hit.cast(DType::I64)
@@ -218,8 +237,9 @@ impl Var {
         Var::arange(0, columns)?.compare(Compare::Gt, &rows)
     }
 
-    /// Likelihood of classes (i64 `[N, …]`) under log-probabilities (self, `[N, C, …]`): `−weight[t]·x[t]`, the mean divided by
-    /// the sum of weights. Targets equal to `ignore_index` (PyTorch: −100) count for nothing. f32 inside autocast.
+    /// Likelihood of classes (i64 `[N, …]`) under log-probabilities (self, `[N, C, …]`): `−weight[t]·x[t]`, the mean
+    /// divided by the sum of weights. Targets equal to `ignore_index` (PyTorch: −100) count for nothing. f32 inside
+    /// autocast.
     ///
     /// # Errors
     /// Shapes do not fit; a class is out of range.
@@ -239,7 +259,8 @@ impl Var {
     fn likelihood(&self, target: &Var, weight: Option<&Var>, ignore_index: i64, reduction: Reduction) -> Result<Var> {
         let counts = target.compare_scalar(Compare::Ne, ignore_index as f64)?;
         // An ignored target may be no class at all: class 0 stands in for it.
-        let zeros = Var::constant(Array::full(target.array().device(), DType::I64, *target.shape(), 0.0, Class::Indices)?);
+        let zeros =
+            Var::constant(Array::full(target.array().device(), DType::I64, *target.shape(), 0.0, Class::Indices)?);
         let safe = zeros.scatter_where(target, &counts)?;
         let picked = self.gather(1, &safe.unsqueeze(1)?)?.squeeze(1)?.neg()?;
         let share = match weight {

@@ -39,8 +39,9 @@ impl Var {
         if self.shape().rank() == 1 { y.squeeze(0) } else { Ok(y) }
     }
 
-    /// `act(self) @ weightᵀ + bias`, shapes as for [`Var::linear`]: the activation is computed as the product reads it and not written, as where a
-    /// hidden layer's result has one use. Under autocast a wider self is rounded before it, as what a product gave is.
+    /// `act(self) @ weightᵀ + bias`, shapes as for [`Var::linear`]: the activation is computed as the product reads it
+    /// and not written, as where a hidden layer's result has one use. Under autocast a wider self is rounded before it,
+    /// as what a product gave is.
     ///
     /// # Errors
     /// Shapes do not fit.
@@ -74,7 +75,9 @@ impl Var {
     pub fn outer(&self, other: &Var) -> Result<Var> {
         if self.shape().rank() != 1 || other.shape().rank() != 1 {
             let expected = "expected two vectors".into();
-            return Err(TensorError::Shape { op: "outer", expected, shapes: vec![*self.shape(), *other.shape()] }.into());
+            return Err(
+                TensorError::Shape { op: "outer", expected, shapes: vec![*self.shape(), *other.shape()] }.into()
+            );
         }
         self.unsqueeze(1)?.mul(&other.unsqueeze(0)?)
     }

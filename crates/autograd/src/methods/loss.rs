@@ -15,8 +15,8 @@ pub enum KlReduction {
     BatchMean,
 }
 
-/// Losses of a prediction (self) and a target. `Reduction::Mean` is PyTorch's default. In an autocast region they compute and
-/// return f32.
+/// Losses of a prediction (self) and a target. `Reduction::Mean` is PyTorch's default. In an autocast region they
+/// compute and return f32.
 impl Var {
     /// Cross-entropy of logits `[N, C, …]` (self) and class indices (i64) `[N, …]`.
     ///
@@ -66,8 +66,8 @@ impl Var {
         self.loss(target, Loss::Huber, delta, reduction)
     }
 
-    /// Binary cross-entropy of logits (self) and probabilities. `weight` multiplies each loss, `positive` the part of positive
-    /// targets; both broadcast.
+    /// Binary cross-entropy of logits (self) and probabilities. `weight` multiplies each loss, `positive` the part of
+    /// positive targets; both broadcast.
     ///
     /// # Errors
     /// Shapes differ.
@@ -110,7 +110,8 @@ impl Var {
         }
     }
 
-    /// Kullback-Leibler divergence of log-probabilities (self) from a target, which is itself logarithmic if `log_target`.
+    /// Kullback-Leibler divergence of log-probabilities (self) from a target, which is itself logarithmic if
+    /// `log_target`.
     ///
     /// # Errors
     /// Shapes differ.
@@ -125,12 +126,19 @@ impl Var {
         }
     }
 
-    /// Poisson likelihood of counts; self is the logarithm of the rate, or the rate if not `log_input` (then `eps`, PyTorch:
-    /// 1e-8, keeps its logarithm finite). `full` adds Stirling's term `t·ln t − t + ½·ln(2πt)` where t > 1.
+    /// Poisson likelihood of counts; self is the logarithm of the rate, or the rate if not `log_input` (then `eps`,
+    /// PyTorch: 1e-8, keeps its logarithm finite). `full` adds Stirling's term `t·ln t − t + ½·ln(2πt)` where t > 1.
     ///
     /// # Errors
     /// Shapes differ.
-    pub fn poisson_nll_loss(&self, target: &Var, log_input: bool, full: bool, eps: f64, reduction: Reduction) -> Result<Var> {
+    pub fn poisson_nll_loss(
+        &self,
+        target: &Var,
+        log_input: bool,
+        full: bool,
+        eps: f64,
+        reduction: Reduction,
+    ) -> Result<Var> {
         let loss = if log_input { Loss::PoissonNll } else { Loss::PoissonNllRate };
         if !full {
             return self.loss(target, loss, eps, reduction);
@@ -170,12 +178,19 @@ impl Var {
         })
     }
 
-    /// `max(0, ‖a − p‖ₚ − ‖a − n‖ₚ + margin)` of an anchor (self), a positive and a negative example `[N, D]`, with exponent
-    /// `p` (PyTorch: 2) and 1e-6 added to each difference.
+    /// `max(0, ‖a − p‖ₚ − ‖a − n‖ₚ + margin)` of an anchor (self), a positive and a negative example `[N, D]`, with
+    /// exponent `p` (PyTorch: 2) and 1e-6 added to each difference.
     ///
     /// # Errors
     /// Shapes do not broadcast.
-    pub fn triplet_margin_loss(&self, positive: &Var, negative: &Var, margin: f64, p: f64, reduction: Reduction) -> Result<Var> {
+    pub fn triplet_margin_loss(
+        &self,
+        positive: &Var,
+        negative: &Var,
+        margin: f64,
+        p: f64,
+        reduction: Reduction,
+    ) -> Result<Var> {
         composed(Numerics::F32, [self, positive, negative], |[a, positive, negative]| {
             let distance = |b: &Var| (&a.sub(b)? + 1e-6)?.vector_norm(p, &[-1], false);
             let gap = distance(positive)?.sub(&distance(negative)?)?;
@@ -189,7 +204,8 @@ impl Var {
     /// Shapes do not broadcast.
     pub fn cosine_embedding_loss(&self, other: &Var, target: &Var, margin: f64, reduction: Reduction) -> Result<Var> {
         composed(Numerics::F32, [self, other, target], |[a, b, t]| {
-            // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity. The root of each for itself: their product may be too small or large.
+            // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity. The root of each for itself: their
+            // product may be too small or large.
             let length = |v: &Var| -> Result<Var> { (&v.square()?.sum(&[-1], false)? + 1e-12)?.sqrt() };
             let dot = a.mul(b)?.sum(&[-1], false)?;
             let cosine = dot.div(&length(a)?)?.div(&length(b)?)?;
@@ -200,8 +216,8 @@ impl Var {
         })
     }
 
-    /// Gaussian likelihood of a target with predicted mean (self) and variance: `½(ln max(v, eps) + (x − t)²/max(v, eps))`
-    /// (PyTorch: eps 1e-6), without the constant.
+    /// Gaussian likelihood of a target with predicted mean (self) and variance: `½(ln max(v, eps) + (x − t)²/max(v,
+    /// eps))` (PyTorch: eps 1e-6), without the constant.
     ///
     /// # Errors
     /// Shapes do not broadcast.
@@ -218,7 +234,13 @@ impl Var {
     /// A number as a tensor of this one's dtype.
     pub(crate) fn constant_like(&self, value: f64) -> Result<Var> {
         let array = self.array();
-        Ok(Var::constant(Array::full(array.device(), array.dtype(), binade_tensor::Shape::SCALAR, value, Class::Activations)?))
+        Ok(Var::constant(Array::full(
+            array.device(),
+            array.dtype(),
+            binade_tensor::Shape::SCALAR,
+            value,
+            Class::Activations,
+        )?))
     }
 }
 

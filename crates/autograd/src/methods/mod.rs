@@ -24,8 +24,8 @@ use binade_tensor::{Array, DType};
 
 use crate::{Result, Var, scope};
 
-/// A method written in several operators, computed in f32 from 16-bit operands and rounded once, as one operator is: `f` gets the operands
-/// widened. Inside autocast the result of a method of the class [`Numerics::F32`] stays f32.
+/// A method written in several operators, computed in f32 from 16-bit operands and rounded once, as one operator is:
+/// `f` gets the operands widened. Inside autocast the result of a method of the class [`Numerics::F32`] stays f32.
 pub(crate) fn composed<const N: usize>(
     numerics: Numerics,
     operands: [&Var; N],

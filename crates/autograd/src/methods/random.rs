@@ -42,7 +42,8 @@ impl Var {
             return Err(TensorError::Argument { op: "randint", message }.into());
         }
         let draw = Var::uniform(0.0, 1.0, shape)?.cast(DType::F64)?;
-        let scaled = (&(&draw * width as f64)?.floor()?.scalar(Binary::Minimum, width as f64 - 1.0, false)? + low as f64)?;
+        let scaled =
+            (&(&draw * width as f64)?.floor()?.scalar(Binary::Minimum, width as f64 - 1.0, false)? + low as f64)?;
         scaled.cast(DType::I64)
     }
 
@@ -68,11 +69,12 @@ impl Var {
         draw.compare(Compare::Lt, &self.detach())?.cast(self.dtype())
     }
 
-    /// `samples` draws (i64) from each row of non-negative weights `[…, C]`, with or without replacement. Without: the largest of
-    /// `ln w − ln(−ln u)` (Gumbel's trick, Efraimidis and Spirakis 2006).
+    /// `samples` draws (i64) from each row of non-negative weights `[…, C]`, with or without replacement. Without: the
+    /// largest of `ln w − ln(−ln u)` (Gumbel's trick, Efraimidis and Spirakis 2006).
     ///
     /// # Errors
-    /// A weight is negative or not finite, or a row has none; more draws without replacement than weights that are not 0.
+    /// A weight is negative or not finite, or a row has none; more draws without replacement than weights that are not
+    /// 0.
     pub fn multinomial(&self, samples: usize, replacement: bool) -> Result<Var> {
         let classes = self.shape().last().copied().unwrap_or(0);
         let weights = self.array().to_f64_vec()?;
@@ -80,7 +82,8 @@ impl Var {
             let positive = row.iter().filter(|w| **w > 0.0).count();
             let sound = row.iter().all(|w| w.is_finite() && *w >= 0.0);
             if !sound || positive == 0 || !replacement && samples > positive {
-                let message = "each row needs finite weights ≥ 0, one above 0, and as many as draws without replacement";
+                let message =
+                    "each row needs finite weights ≥ 0, one above 0, and as many as draws without replacement";
                 return Err(TensorError::Argument { op: "multinomial", message: message.into() }.into());
             }
         }

@@ -141,7 +141,11 @@ impl Var {
 
     fn picked(&self, dim: isize, index: Var, keepdim: bool) -> Result<(Var, Var)> {
         let values = self.gather(dim, &index)?;
-        if keepdim || self.shape().rank() == 0 { Ok((values, index)) } else { Ok((values.squeeze(dim)?, index.squeeze(dim)?)) }
+        if keepdim || self.shape().rank() == 0 {
+            Ok((values, index))
+        } else {
+            Ok((values.squeeze(dim)?, index.squeeze(dim)?))
+        }
     }
 
     /// Variance and mean.

@@ -18,8 +18,8 @@ impl Var {
         apply(Op::Resample(Resample::Flip(Dims::new("flip", self.shape(), dims)?)), &[self])
     }
 
-    /// Elements moved by `shifts` places along `dims`, those beyond the end to the start. Without dimensions the tensor is
-    /// rolled as if it were flat, by the one shift.
+    /// Elements moved by `shifts` places along `dims`, those beyond the end to the start. Without dimensions the tensor
+    /// is rolled as if it were flat, by the one shift.
     ///
     /// # Errors
     /// Not one shift per dimension; a dimension out of range.
@@ -43,7 +43,8 @@ impl Var {
         apply(Op::Resample(Resample::Roll(places)), &[self])
     }
 
-    /// Padding as `torch.nn.functional.pad`: pairs (before, after) from the last dimension backwards; negative counts cut off.
+    /// Padding as `torch.nn.functional.pad`: pairs (before, after) from the last dimension backwards; negative counts
+    /// cut off.
     ///
     /// # Errors
     /// An odd number of counts, more than the dimensions; a mode that takes more elements than there are.
@@ -75,7 +76,8 @@ impl Var {
         apply(Op::Resample(map), &[&x])
     }
 
-    /// Spatial dimensions of `[N, C, …]` (one to three) at another size, as `interpolate(size = …)`. f32 inside autocast.
+    /// Spatial dimensions of `[N, C, …]` (one to three) at another size, as `interpolate(size = …)`. f32 inside
+    /// autocast.
     ///
     /// # Errors
     /// Not one extent per spatial dimension.
@@ -89,7 +91,8 @@ impl Var {
     /// # Errors
     /// Not one positive factor per spatial dimension.
     pub fn interpolate_by(&self, factors: &[f64], mode: Interpolation) -> Result<Var> {
-        let extents: Vec<usize> = self.shape().iter().skip(2).zip(factors).map(|(&n, f)| (n as f64 * f) as usize).collect();
+        let extents: Vec<usize> =
+            self.shape().iter().skip(2).zip(factors).map(|(&n, f)| (n as f64 * f) as usize).collect();
         if factors.len() + 2 != self.shape().rank() || !factors.iter().all(|f| f.is_finite() && *f > 0.0) {
             let message = format!("takes one positive factor per spatial dimension, got {factors:?}");
             return Err(TensorError::Argument { op: "interpolate", message }.into());
@@ -100,8 +103,8 @@ impl Var {
         apply(Op::Resample(map), &[self])
     }
 
-    /// Means over nearly equal windows of the spatial dimensions of `[N, C, …]`: PyTorch's adaptive average pooling in one to
-    /// three dimensions.
+    /// Means over nearly equal windows of the spatial dimensions of `[N, C, …]`: PyTorch's adaptive average pooling in
+    /// one to three dimensions.
     ///
     /// # Errors
     /// Not one extent per spatial dimension.
@@ -111,7 +114,8 @@ impl Var {
 
     fn spatial(&self, op: &'static str, size: &[usize]) -> Result<[usize; 3]> {
         if size.is_empty() || size.len() > 3 || size.len() + 2 != self.shape().rank() {
-            let message = format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
+            let message =
+                format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
             return Err(TensorError::Argument { op, message }.into());
         }
         let mut all = [1; 3];

@@ -37,14 +37,16 @@ impl Var {
         apply(Op::View(View::Permute(Shape::new(&axes)?)), &[self])
     }
 
-    /// The same elements in row-major order under another shape: a view where strides allow, else a copy. One extent may be
+    /// The same elements in row-major order under another shape: a view where strides allow, else a copy. One extent
+    /// may be
     /// -1: what is left over.
     ///
     /// # Errors
     /// The number of elements differs.
     pub fn reshape(&self, shape: &[isize]) -> Result<Var> {
         let shape = resolve(self.shape(), shape)?;
-        let source = if self.array().layout().reshape(&shape).is_some() { self.clone() } else { apply(Op::Copy, &[self])? };
+        let source =
+            if self.array().layout().reshape(&shape).is_some() { self.clone() } else { apply(Op::Copy, &[self])? };
         apply(Op::View(View::Reshape(shape)), &[&source])
     }
 
@@ -90,8 +92,8 @@ impl Var {
         apply(Op::View(View::Narrow { dim: self.shape().dim("narrow", dim)?, start, length }), &[self])
     }
 
-    /// Every `step`-th element of `dim` from `start` up to `end`, as `x[start:end:step]`: negative positions count from the end, and those
-    /// beyond it are the end. A view for a step of 1, else a copy.
+    /// Every `step`-th element of `dim` from `start` up to `end`, as `x[start:end:step]`: negative positions count from
+    /// the end, and those beyond it are the end. A view for a step of 1, else a copy.
     ///
     /// # Errors
     /// The step is 0; the dimension is out of range.
@@ -192,7 +194,8 @@ impl Var {
             .collect()
     }
 
-    /// `count` views of a dimension, each of ⌈n/count⌉ elements but the last; fewer where that fills the dimension sooner.
+    /// `count` views of a dimension, each of ⌈n/count⌉ elements but the last; fewer where that fills the dimension
+    /// sooner.
     ///
     /// # Errors
     /// `count` is 0; the dimension is out of range.

@@ -8,8 +8,8 @@ use super::{Context, Grads};
 use crate::value::Value;
 use crate::{Error, Result};
 
-/// The gradients of backward kernels that are linear in each input: the kernels of a convolution are each other's adjoints.
-/// The others go through their definition in primitives.
+/// The gradients of backward kernels that are linear in each input: the kernels of a convolution are each other's
+/// adjoints. The others go through their definition in primitives.
 pub(super) fn gradients<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
     let when = |i: usize, f: &dyn Fn() -> Result<V>| if c.needs[i] { f().map(Some) } else { Ok(None) };
     let plain = |conv: &Conv2d| Op::Conv2d(*conv, Epilogue::default());
@@ -28,7 +28,9 @@ pub(super) fn gradients<V: Value>(backward: &Backward, c: &Context<'_, V>, g: &V
                 when(1, &|| c.run(input.clone(), &[c.input(0)?, g], c.dtype(1)))?
             ]
         }
-        Backward::Pool { pool, .. } if pool.kind == PoolKind::Avg => smallvec![Some(c.run(Op::Pool(*pool), &[g], c.dtype(0))?)],
+        Backward::Pool { pool, .. } if pool.kind == PoolKind::Avg => {
+            smallvec![Some(c.run(Op::Pool(*pool), &[g], c.dtype(0))?)]
+        }
         // Which element was largest does not change with x.
         Backward::Pool { pool, .. } => {
             let op = Op::Backward(Backward::PoolSelect { pool: *pool, shape: *c.shape(0) });

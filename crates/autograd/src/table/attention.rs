@@ -25,7 +25,9 @@ pub(super) fn gradients<V: Value>(attention: &Attention, c: &Context<'_, V>, g: 
         Some(layout) if alike && !V::RECORDED => {
             let all = V::run_laid_out(backward(true), &ins, c.device, Meta { dtype: c.dtype(0), layout })?;
             (0..3)
-                .map(|start| c.view(&c.view(&all, View::Narrow { dim: 0, start, length: 1 })?, View::Reshape(*c.shape(start))))
+                .map(|start| {
+                    c.view(&c.view(&all, View::Narrow { dim: 0, start, length: 1 })?, View::Reshape(*c.shape(start)))
+                })
                 .collect::<Result<_>>()?
         }
         Some(_) | None => V::run_all(backward(false), &ins, c.device, c.dtype(0))?,
@@ -35,7 +37,8 @@ pub(super) fn gradients<V: Value>(attention: &Attention, c: &Context<'_, V>, g: 
     outs.into_iter().enumerate().map(grad).chain(masked.map(Ok)).collect()
 }
 
-/// The layout of three tensors of one shape that are cut from one as a tensor of them, `[3, …]`, if they are all of it and lie in it evenly.
+/// The layout of three tensors of one shape that are cut from one as a tensor of them, `[3, …]`, if they are all of it
+/// and lie in it evenly.
 fn parts_of_one(q: &Layout, k: &Layout, v: &Layout) -> Option<Layout> {
     let step = k.offset.checked_sub(q.offset)?;
     let even = v.offset.checked_sub(k.offset) == Some(step);

@@ -67,8 +67,9 @@ impl<'a, V: Value> Context<'a, V> {
         V::run_over(op, smallvec![g], kept, self.device, want)
     }
 
-    /// The gradient `g` of `row(x)` as that of x, from whichever of x and `row(x)` is at hand. A derivative is written in one of the two
-    /// ([`Unary::saved`]); only here it is chosen which, and the result computed again where it was not saved.
+    /// The gradient `g` of `row(x)` as that of x, from whichever of x and `row(x)` is at hand. A derivative is written
+    /// in one of the two ([`Unary::saved`]); only here it is chosen which, and the result computed again where it was
+    /// not saved.
     pub(super) fn before(&self, row: Unary, g: V, argument: Option<&V>, result: Option<&V>, want: DType) -> Result<V> {
         let op = Op::Backward(Backward::Unary(row));
         let released = || Error::Released { op: self.op.name(), path: self.path.clone() };

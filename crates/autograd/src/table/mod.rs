@@ -1,5 +1,5 @@
-//! The backward table: for every operator, what is saved and the gradient of each input. Exhaustive: an operator without a row
-//! does not compile.
+//! The backward table: for every operator, what is saved and the gradient of each input. Exhaustive: an operator
+//! without a row does not compile.
 
 mod adjoint;
 mod attention;
@@ -29,7 +29,8 @@ pub(crate) type Values<V> = SmallVec<[Option<V>; 2]>;
 pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
     // Evaluated only if input i needs a gradient.
     let needs = c.needs.clone();
-    let when = |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if needs[i] { f().map(Some) } else { Ok(None) } };
+    let when =
+        |i: usize, f: &dyn Fn() -> Result<V>| -> Result<Option<V>> { if needs[i] { f().map(Some) } else { Ok(None) } };
     if g.numel() == 0 {
         // Of nothing the gradient is zeros, whatever the inputs.
         let zeros = |i: usize| c.full(c.dtype(i), *c.shape(i), 0.0);
@@ -72,7 +73,12 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                 (Binary::Sub, true) => c.run_over(Op::Unary(Unary::Neg), g, &[], c.dtype(0))?,
                 (Binary::Mul, _) => c.run_over(times(Binary::Mul), g, &[], c.dtype(0))?,
                 (Binary::Div, false) => c.run_over(times(Binary::Div), g, &[], c.dtype(0))?,
-                _ => c.run_over(Op::Backward(Backward::Scalar { op: *row, value, reversed }), g, &[c.input(0)?], c.dtype(0))?,
+                _ => c.run_over(
+                    Op::Backward(Backward::Scalar { op: *row, value, reversed }),
+                    g,
+                    &[c.input(0)?],
+                    c.dtype(0),
+                )?,
             };
             smallvec![Some(grad)]
         }
@@ -103,7 +109,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                 | Reduce::LogSumExp
                 | Reduce::Norm { .. } => {
                     let y = c.view(c.output(0)?, View::Reshape(kept))?;
-                    c.run(Op::Backward(Backward::Reduce { kind: *kind, dims: *dims }), &[&g, &y, c.input(0)?], c.dtype(0))?
+                    c.run(
+                        Op::Backward(Backward::Reduce { kind: *kind, dims: *dims }),
+                        &[&g, &y, c.input(0)?],
+                        c.dtype(0),
+                    )?
                 }
             };
             smallvec![Some(grad)]
@@ -119,7 +129,8 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                 }
                 c.run(Op::Resample(Resample::Flip(Dims::one(*dim))), &[v], v.dtype())
             };
-            let dx = c.run(Op::Backward(Backward::CumProd { dim: *dim }), &[&turn(&g)?, &turn(c.input(0)?)?], c.dtype(0))?;
+            let dx =
+                c.run(Op::Backward(Backward::CumProd { dim: *dim }), &[&turn(&g)?, &turn(c.input(0)?)?], c.dtype(0))?;
             smallvec![Some(turn(&dx)?)]
         }
         Op::Gather { dim } => {
@@ -141,11 +152,16 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                 if *kind == Scatter::Set {
                     // Of equal indices the last has won: where a place still holds its position.
                     let n = index.shape().numel();
-                    let positions =
-                        c.view(&c.run(Op::Range { start: 0, length: n }, &[], DType::I64)?, View::Reshape(*index.shape()))?;
+                    let positions = c.view(
+                        &c.run(Op::Range { start: 0, length: n }, &[], DType::I64)?,
+                        View::Reshape(*index.shape()),
+                    )?;
                     let nobody = c.full(DType::I64, *c.shape(0), -1.0)?;
-                    let winners =
-                        c.run(Op::Scatter { kind: Scatter::Set, dim: *dim }, &[&nobody, index, &positions], DType::I64)?;
+                    let winners = c.run(
+                        Op::Scatter { kind: Scatter::Set, dim: *dim },
+                        &[&nobody, index, &positions],
+                        DType::I64,
+                    )?;
                     let winner = c.run(Op::Gather { dim: *dim }, &[&winners, index], DType::I64)?;
                     let won = c.run(Op::Compare(Compare::Eq), &[&winner, &positions], DType::Bool)?;
                     let zero = c.full(part.dtype(), Shape::SCALAR, 0.0)?;
@@ -155,7 +171,8 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                     if part.shape()[d] != c.shape(2)[d] {
                         let mut shape = *part.shape();
                         shape[d] = c.shape(2)[d];
-                        part = c.run(Op::Backward(Backward::Narrow { dim: d, start: 0, shape }), &[&part], c.dtype(2))?;
+                        part =
+                            c.run(Op::Backward(Backward::Narrow { dim: d, start: 0, shape }), &[&part], c.dtype(2))?;
                     }
                 }
                 Ok(part)
@@ -187,8 +204,9 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads = c.contraction(dx, dw)?;
             if epilogue.bias {
-                grads
-                    .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
+                grads.push(when(2, &|| {
+                    c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2))
+                })?);
             }
             grads
         }
@@ -219,8 +237,9 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
             let pixels = Dims::one(0).with(2).with(3);
             let mut grads = c.contraction(dx, dw)?;
             if *bias {
-                grads
-                    .push(when(2, &|| c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2)))?);
+                grads.push(when(2, &|| {
+                    c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[&g], c.dtype(2))
+                })?);
             }
             grads
         }
@@ -232,7 +251,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
             })]
         }
         Op::Softmax { dim, log } => {
-            smallvec![Some(c.run(Op::Backward(Backward::Softmax { dim: *dim, log: *log }), &[&g, c.output(0)?], c.dtype(0))?)]
+            smallvec![Some(c.run(
+                Op::Backward(Backward::Softmax { dim: *dim, log: *log }),
+                &[&g, c.output(0)?],
+                c.dtype(0)
+            )?)]
         }
         Op::Norm(norm) => {
             let mut ins: SmallVec<[&V; 6]> = smallvec![&g];
@@ -256,7 +279,8 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
         }
         Op::Loss { loss, parameter, reduction } => {
             let slope = |i: usize| {
-                let backward = Backward::Loss { loss: *loss, parameter: *parameter, reduction: *reduction, target: i == 1 };
+                let backward =
+                    Backward::Loss { loss: *loss, parameter: *parameter, reduction: *reduction, target: i == 1 };
                 c.run(Op::Backward(backward), &[&g, c.input(0)?, c.input(1)?], c.dtype(i))
             };
             smallvec![when(0, &|| slope(0))?, when(1, &|| slope(1))?]
@@ -290,8 +314,8 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
             grads
         }
         Op::Dropout { .. } => smallvec![Some(c.run_over(op.clone(), g, &[], c.dtype(0))?)],
-        // Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs, once, after it
-        // has added the gradients of all uses.
+        // Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs,
+        // once, after it has added the gradients of all uses.
         Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
             let widens = g.dtype().is_half() && !c.dtype(0).is_half();
             smallvec![Some(if widens { g } else { c.cast(g, c.dtype(0))? })]
@@ -303,7 +327,11 @@ pub(crate) fn gradients<V: Value>(op: &Op, c: &mut Context<'_, V>, g: V) -> Resu
                 c.view(&g, View::Reshape(*c.shape(0)))?
             }
             View::Narrow { dim, start, .. } => {
-                c.run(Op::Backward(Backward::Narrow { dim: *dim, start: *start, shape: *c.shape(0) }), &[&g], c.dtype(0))?
+                c.run(
+                    Op::Backward(Backward::Narrow { dim: *dim, start: *start, shape: *c.shape(0) }),
+                    &[&g],
+                    c.dtype(0),
+                )?
             }
             View::Expand(_) => c.fit(g, 0)?,
         })],

@@ -20,8 +20,8 @@ impl<V: Value> Context<'_, V> {
         Ok(before)
     }
 
-    /// The gradients of a contraction's two operands, that of the smaller one first: it is all that reads the larger one, whose own gradient can then
-    /// take the memory.
+    /// The gradients of a contraction's two operands, that of the smaller one first: it is all that reads the larger
+    /// one, whose own gradient can then take the memory.
     pub(super) fn contraction(
         &mut self,
         first: impl Fn(&Self) -> Result<V>,
@@ -55,7 +55,8 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     c.fit(product, 0)
 }
 
-/// The gradients of a product's operands, of which the left one is perhaps an activation `of` what is given, and of its bias.
+/// The gradients of a product's operands, of which the left one is perhaps an activation `of` what is given, and of its
+/// bias.
 pub(super) fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
     let wants_sums = bias && c.needs[2];
     let mut sums = None;
@@ -79,8 +80,8 @@ pub(super) fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>,
     Ok(grads)
 }
 
-/// `aᵀ·g`, or `f(a)ᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g row by row, and `sums` asks for them,
-/// the sums of g for the bias as well.
+/// `aᵀ·g`, or `f(a)ᵀ·g`. A weight shared by all batches takes one product over the flattened batch. Where that packs g
+/// row by row, and `sums` asks for them, the sums of g for the bias as well.
 fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, of: Option<Unary>, sums: bool) -> Result<(V, Option<V>)> {
     let strides = &c.metas[1].layout.strides;
     // b is a transposed weight: its gradient in the weight's own memory order needs no copy later.

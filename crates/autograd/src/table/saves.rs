@@ -52,7 +52,8 @@ pub(crate) fn reason_not_differentiable(op: &Op) -> Option<&'static str> {
     }
 }
 
-/// What the gradient needs, given which inputs need one. The second operand of a product is saved only for the first's sake.
+/// What the gradient needs, given which inputs need one. The second operand of a product is saved only for the first's
+/// sake.
 pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
     let unary = |saved: Saved| match saved {
         Saved::Input => Saves::inputs(&[0]),
@@ -77,9 +78,8 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Binary(Binary::Div) if !needs[1] => Saves::inputs(&[1]),
         // Slopes of a limited or powered value depend on both operands.
         Op::Binary(_) => Saves::inputs(&[0, 1]),
-        Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. } | Op::Scalar { op: Binary::Div, reversed: false, .. } => {
-            Saves::NONE
-        }
+        Op::Scalar { op: Binary::Add | Binary::Sub | Binary::Mul, .. }
+        | Op::Scalar { op: Binary::Div, reversed: false, .. } => Saves::NONE,
         Op::Scalar { .. } => Saves::inputs(&[0]),
         Op::Where => Saves::inputs(&[0]),
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Saves::NONE,
@@ -105,7 +105,9 @@ pub(crate) fn saves(op: &Op, needs: &[bool]) -> Saves {
         Op::Resample(_) => Saves::NONE,
         Op::Attention(_) => Saves::inputs(&[0, 1, 2, 3]).and_outputs(&[0, 1]),
         Op::Embedding => Saves::inputs(&[1]),
-        Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Saves::NONE,
+        Op::Cat { .. } | Op::Dropout { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => {
+            Saves::NONE
+        }
         Op::Custom(_) => Saves { inputs: u16::MAX, outputs: 1 },
         // Through their definition, which needs all inputs.
         Op::Backward(_) => Saves { inputs: u16::MAX, outputs: 0 },
@@ -122,9 +124,9 @@ pub(crate) struct Recipe {
     pub(crate) unrounded: bool,
 }
 
-/// How the first output of an operator with so many inputs is computed again by one elementwise pass over values that its gradient saves
-/// (or that are computed again themselves): then whoever needs the output saves nothing. `None` where nothing is gained, and for a sum, whose
-/// gradient saves nothing: see [`crate::saved::addends`].
+/// How the first output of an operator with so many inputs is computed again by one elementwise pass over values that
+/// its gradient saves (or that are computed again themselves): then whoever needs the output saves nothing. `None`
+/// where nothing is gained, and for a sum, whose gradient saves nothing: see [`crate::saved::addends`].
 pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
     let recipe = |op: Op, operands: SmallVec<[usize; 5]>| Some(Recipe { op, operands, unrounded: false });
     match op {
@@ -135,7 +137,9 @@ pub(crate) fn again(op: &Op, inputs: usize) -> Option<Recipe> {
             Some(Recipe { op: Op::Unary(act), operands: smallvec![inputs + 1], unrounded: true })
         }
         Op::Norm(norm) if norm.kind == NormKind::Fixed => recipe(op.clone(), (0..inputs).collect()),
-        Op::Norm(norm) => recipe(Op::Backward(Backward::Renormalise(*norm)), (0..inputs + 3).filter(|i| *i != inputs).collect()),
+        Op::Norm(norm) => {
+            recipe(Op::Backward(Backward::Renormalise(*norm)), (0..inputs + 3).filter(|i| *i != inputs).collect())
+        }
         Op::Cast(_) | Op::Copy | Op::View(_) => recipe(op.clone(), smallvec![0]),
         Op::Unary(_)
         | Op::Binary(_)

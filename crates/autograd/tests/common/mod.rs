@@ -34,7 +34,8 @@ pub fn penalty(f: &dyn Fn(&[Var]) -> Result<Var>, v: &[Var]) -> Result<Var> {
     })
 }
 
-/// Compares the gradient of the [`penalty`] with its central differences along three directions. Every input must have a gradient, be it zeros.
+/// Compares the gradient of the [`penalty`] with its central differences along three directions. Every input must have
+/// a gradient, be it zeros.
 pub fn check_second_order(f: &dyn Fn(&[Var]) -> Result<Var>, inputs: &[Array]) -> std::result::Result<(), String> {
     let fail = |e: binade_autograd::Error| e.to_string();
     let leaves: Vec<Var> = inputs.iter().map(|a| Var::leaf(a.clone())).collect();
@@ -45,8 +46,11 @@ pub fn check_second_order(f: &dyn Fn(&[Var]) -> Result<Var>, inputs: &[Array]) -
         analytic.push(gradient.to_f64_vec().unwrap());
     }
     for seed in 0..3 {
-        let directions: Vec<Vec<f64>> =
-            inputs.iter().zip(40 + 10 * seed..).map(|(a, s)| values(a.shape(), s, 0.0, 1.0).to_f64_vec().unwrap()).collect();
+        let directions: Vec<Vec<f64>> = inputs
+            .iter()
+            .zip(40 + 10 * seed..)
+            .map(|(a, s)| values(a.shape(), s, 0.0, 1.0).to_f64_vec().unwrap())
+            .collect();
         let at = |step: f64| -> std::result::Result<f64, String> {
             let moved = inputs.iter().zip(&directions).map(|(a, d)| {
                 let x: Vec<f64> = a.to_f64_vec().unwrap().iter().zip(d).map(|(x, d)| x + step * d).collect();
@@ -61,7 +65,9 @@ pub fn check_second_order(f: &dyn Fn(&[Var]) -> Result<Var>, inputs: &[Array]) -
         // Written so that NaN on either side fails. The differences lose 10⁻¹⁰ of the penalty itself.
         let close = (found - numeric).abs() <= 1e-5 * (1.0 + size) + 1e-9 * at(0.0)?.abs();
         if !close {
-            return Err(format!("along direction {seed} the gradient of the gradient gives {found}, differences give {numeric}"));
+            return Err(format!(
+                "along direction {seed} the gradient of the gradient gives {found}, differences give {numeric}"
+            ));
         }
     }
     Ok(())

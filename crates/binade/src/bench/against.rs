@@ -95,7 +95,8 @@ fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result
     let mut rows = Vec::new();
     for Own { precision, case, times } in &own {
         check(case)?;
-        let side = |wanted: Precision| sides.iter().find(|s| s.precision == wanted).map(|s| Beside::new(&s.times, times));
+        let side =
+            |wanted: Precision| sides.iter().find(|s| s.precision == wanted).map(|s| Beside::new(&s.times, times));
         let low = *precision != Precision::Fp32;
         let row = Row {
             case: case.name.clone(),
@@ -110,10 +111,11 @@ fn in_turn(args: &Args, group: &str, index: usize, sides: &mut [Side]) -> Result
             torch_f32_memory: None,
             torch_bf16_memory: None,
         };
-        let ratios: Vec<String> = [("own f32", row.own_f32), ("PyTorch f32", row.torch_f32), ("PyTorch bf16", row.torch_bf16)]
-            .into_iter()
-            .filter_map(|(name, beside)| beside.map(|b| format!(", {:.2} against {name}", b.ratio)))
-            .collect();
+        let ratios: Vec<String> =
+            [("own f32", row.own_f32), ("PyTorch f32", row.torch_f32), ("PyTorch bf16", row.torch_bf16)]
+                .into_iter()
+                .filter_map(|(name, beside)| beside.map(|b| format!(", {:.2} against {name}", b.ratio)))
+                .collect();
         note(format_args!("{} {}: {:.2} ms{}", row.case, row.prec, row.binade_ms, ratios.concat()));
         rows.push(row);
     }

@@ -114,9 +114,15 @@ pub fn tolerance(precision: Precision) -> f64 {
 pub fn compare(found: &Var, exact: &Var, tolerance: f64) -> Result<()> {
     let (found, exact) = (found.array().to_f64_vec()?, exact.array().to_f64_vec()?);
     let largest = exact.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-    let worst =
-        found.iter().zip(&exact).fold(0.0f64, |m, (a, b)| m.max(if a.is_finite() { (a - b).abs() } else { f64::INFINITY }));
-    ensure!(worst <= tolerance * largest, "off by {:.2e} of the largest value, allowed {tolerance:.2e}", worst / largest);
+    let worst = found
+        .iter()
+        .zip(&exact)
+        .fold(0.0f64, |m, (a, b)| m.max(if a.is_finite() { (a - b).abs() } else { f64::INFINITY }));
+    ensure!(
+        worst <= tolerance * largest,
+        "off by {:.2e} of the largest value, allowed {tolerance:.2e}",
+        worst / largest
+    );
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Memory of training steps, measured the same way on both sides: each in a process of its own, because the system's high-water mark
-//! belongs to the process.
+//! Memory of training steps, measured the same way on both sides: each in a process of its own, because the system's
+//! high-water mark belongs to the process.
 
 use std::path::Path;
 use std::process::Command;

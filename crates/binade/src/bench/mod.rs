@@ -1,5 +1,5 @@
-//! `binade bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their ratios; cost
-//! against threads and sizes.
+//! `binade bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their
+//! ratios; cost against threads and sizes.
 
 mod against;
 mod cases;
@@ -71,7 +71,8 @@ pub struct Args {
     /// Run PyTorch's side too, in turn, with this Python interpreter, and print ratios
     #[arg(long, value_name = "PYTHON", groups = ["mode", "source"])]
     against: Option<PathBuf>,
-    /// PyTorch's precisions with --against, with commas: fp32 for every case; bf16 (its autocast) for training steps in 16 bit
+    /// PyTorch's precisions with --against, with commas: fp32 for every case; bf16 (its autocast) for training steps in
+    /// 16 bit
     #[arg(long, default_value = "fp32", value_delimiter = ',', value_parser = peer_precision, requires = "against")]
     peer_precision: Vec<Precision>,
     /// Pairs of runs per case with --against and --scaling
@@ -155,7 +156,11 @@ fn measure(args: &Args) -> Result<ExitCode> {
     if measured == 0 {
         others.sort();
         others.dedup();
-        bail!("no measurement has {:?} in its name; there are {}", args.only.as_deref().unwrap_or_default(), others.join(", "));
+        bail!(
+            "no measurement has {:?} in its name; there are {}",
+            args.only.as_deref().unwrap_or_default(),
+            others.join(", ")
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -187,7 +192,8 @@ fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) -> Resul
     if args.json {
         line(Value::Object(row))?;
     } else {
-        let mut more = if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
+        let mut more =
+            if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
         if let Some(us) = row.get("us_per_call") {
             more += &format!("  {us} µs per call");
         }

@@ -13,7 +13,8 @@ use super::{Args, cases};
 /// The peers' script. What was added to it for this program is marked so.
 pub const SCRIPT: &str = include_str!("torch_bench.py");
 
-/// The script's timer replaced: after a warm-up, of one run where a run takes seconds, it runs once for each line it reads.
+/// The script's timer replaced: after a warm-up, of one run where a run takes seconds, it runs once for each line it
+/// reads.
 const IN_TURN: &str = r#"
 def timeit(f, secs, min_iters, warm=2, warm_secs=1.0):
     t0 = time.perf_counter(); k = 0

@@ -87,7 +87,13 @@ pub fn svg(rows: &[Row]) -> String {
     let mut body = String::new();
     let mut y = 0.0;
     if !speed.is_empty() {
-        y = panel(&mut body, y, "Speed: right of the line is faster; whiskers are quartiles", &speed, &Axis::speed(&speed));
+        y = panel(
+            &mut body,
+            y,
+            "Speed: right of the line is faster; whiskers are quartiles",
+            &speed,
+            &Axis::speed(&speed),
+        );
     }
     if !memory.is_empty() {
         y = panel(&mut body, y, "Memory of a training step: left of the line is less", &memory, &Axis::memory(&memory));
@@ -127,12 +133,14 @@ fn memory(rows: &[Row]) -> Vec<Line> {
         let f32s = rows.iter().find(|r| r.case == row.case && r.prec == "fp32").and_then(|r| r.memory);
         let (peak, saved) = match row.prec.as_str() {
             "fp32" => (series("peak, fp32 / PyTorch's f32", FP32, false), None),
-            "fp16" => {
-                (series("peak, fp16 / PyTorch's f32", FP16, false), Some(series("saved activations, fp16 / own f32", FP16, true)))
-            }
-            _ => {
-                (series("peak, bf16 / PyTorch's f32", BF16, false), Some(series("saved activations, bf16 / own f32", BF16, true)))
-            }
+            "fp16" => (
+                series("peak, fp16 / PyTorch's f32", FP16, false),
+                Some(series("saved activations, fp16 / own f32", FP16, true)),
+            ),
+            _ => (
+                series("peak, bf16 / PyTorch's f32", BF16, false),
+                Some(series("saved activations, bf16 / own f32", BF16, true)),
+            ),
         };
         let part = |a: f64, b: Option<f64>| b.filter(|b| *b > 0.0).map(|b| a / b);
         let Some(here) = row.memory else { return Vec::new() };
@@ -177,7 +185,11 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], axis: &Axis) -
     for &tick in &axis.ticks {
         let (x, class) = (axis.x(tick), if tick == 1.0 { "one" } else { "grid" });
         let _ = writeln!(svg, "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{first}\" y2=\"{last}\"/>");
-        let _ = writeln!(svg, "<text class=\"soft\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>", last + 16.0);
+        let _ = writeln!(
+            svg,
+            "<text class=\"soft\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
+            last + 16.0
+        );
     }
     for (i, (name, dots)) in lines.iter().enumerate() {
         let centre = first + (i as f64 + 0.5) * height;

@@ -41,7 +41,8 @@ pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
 
 /// Parts of a run's time.
 pub struct Shares {
-    /// Products, convolutions and attention, forward and backward: their work grows with the square of a network's width.
+    /// Products, convolutions and attention, forward and backward: their work grows with the square of a network's
+    /// width.
     pub products: f64,
     /// All other operators: theirs grows with the width.
     pub others: f64,

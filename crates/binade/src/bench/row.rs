@@ -1,4 +1,5 @@
-//! [`Row`]: what `--against` found for one case in one precision. The table, the JSON file and the picture are made of rows.
+//! [`Row`]: what `--against` found for one case in one precision. The table, the JSON file and the picture are made of
+//! rows.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -113,7 +114,8 @@ fn memory(rows: &[Row]) -> Table {
     for (i, row) in rows.iter().enumerate() {
         let Some(here) = row.memory else { continue };
         let mut add = |side: &str, m: Memory, own: Option<Memory>, peer: Option<Memory>| {
-            let part = |a: f64, b: Option<f64>| b.filter(|b| *b > 0.0).map_or(String::new(), |b| format!("{:.2}", a / b));
+            let part =
+                |a: f64, b: Option<f64>| b.filter(|b| *b > 0.0).map_or(String::new(), |b| format!("{:.2}", a / b));
             table.add_row([
                 row.case.clone(),
                 side.into(),

@@ -77,7 +77,13 @@ fn counts(threads: usize) -> Result<Vec<usize>> {
 }
 
 /// Name of the case, and times by number of threads and round.
-fn in_turn(args: &Args, threads: &[usize], group: &str, precision: Precision, index: usize) -> Result<(String, Vec<Vec<f64>>)> {
+fn in_turn(
+    args: &Args,
+    threads: &[usize],
+    group: &str,
+    precision: Precision,
+    index: usize,
+) -> Result<(String, Vec<Vec<f64>>)> {
     std::thread::scope(|scope| {
         let mut runners = Vec::new();
         for &n in threads {

@@ -46,7 +46,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Smaller and larger widths around the network's own. The U-Net's group norms have 32 groups, the transformers' heads 64 features.
+/// Smaller and larger widths around the network's own. The U-Net's group norms have 32 groups, the transformers' heads
+/// 64 features.
 fn widths(network: &str, own: usize) -> Vec<usize> {
     match network {
         "vit" | "gpt" => vec![own / 3, own * 2 / 3, own, own * 4 / 3, own * 2],
@@ -57,7 +58,8 @@ fn widths(network: &str, own: usize) -> Vec<usize> {
 
 fn measure(args: &Args, network: &str, precision: Precision, size: usize, extents: Size) -> Result<Point> {
     let mut case = training(network, precision, extents)?;
-    // The fastest run: what else the machine does adds time and never takes any, and growth is a difference of logarithms.
+    // The fastest run: what else the machine does adds time and never takes any, and growth is a difference of
+    // logarithms.
     let ms = time(&mut case, args.secs / 4.0, args.min_iters)?.into_iter().fold(f64::INFINITY, f64::min);
     let field = |case: &Case, name: &str| {
         (case.extra)(ms).into_iter().find(|(key, _)| *key == name).and_then(|(_, v)| v.as_f64()).unwrap_or(f64::NAN)

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 use binade::amp::{LossScale, Training};
 use binade::autograd::{Var, no_grad, scope};
-use binade::models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
+use binade::models::{
+    Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig,
+};
 use binade::nn::{AdamW, Layer, Module, Optimizer};
 use binade::tensor::Device;
 use binade::tensor::op::{CrossEntropy, Reduction};
@@ -22,7 +24,8 @@ use super::timing::round;
 pub struct Size {
     /// Samples of a step.
     pub batch: Option<usize>,
-    /// Channels of the first convolution (CNN, ResNet, U-Net) or features of a token (ViT, GPT); all others keep their proportions.
+    /// Channels of the first convolution (CNN, ResNet, U-Net) or features of a token (ViT, GPT); all others keep their
+    /// proportions.
     pub width: Option<usize>,
     /// Whether the residual stream is kept in 16 bit.
     pub low_residual: bool,
@@ -52,14 +55,16 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
     let (batch, width) = own_size(name);
     let (batch, width) = (size.batch.unwrap_or(batch), size.width.unwrap_or(width));
     let classify = |y: &Var, target: &Var| -> Result<Var> { Ok(y.cross_entropy(target, CrossEntropy::default())?) };
-    let images = |size: usize| -> Result<(Var, Var)> { Ok((normal(&[batch, 3, size, size], 1)?, integers(&[batch], 10)?)) };
+    let images =
+        |size: usize| -> Result<(Var, Var)> { Ok((normal(&[batch, 3, size, size], 1)?, integers(&[batch], 10)?)) };
     // Heads of 64 features, as both networks have by default.
     let heads = (width / 64).max(1);
     let (optimizer, parameters, loss) = scope::with_key(7, 0, || -> Result<_> {
         match name {
             "cnn" => {
                 let channels = [width, 2 * width, 4 * width, 4 * width];
-                let config = SmallCnnConfig { in_channels: 3, size: 32, channels, fc: 8 * width, ..SmallCnnConfig::default() };
+                let config =
+                    SmallCnnConfig { in_channels: 3, size: 32, channels, fc: 8 * width, ..SmallCnnConfig::default() };
                 let (x, t) = images(32)?;
                 loss(SmallCnn::new(&config)?, move |m| classify(&m.forward(&x)?, &t))
             }
@@ -119,7 +124,10 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
         check: Box::new(move || {
             let losses = losses.borrow();
             let (first, last) = (losses[0], losses[losses.len() - 1]);
-            ensure!(losses.iter().all(|l| l.is_finite()) && (losses.len() < 8 || last < first), "losses {first} to {last}");
+            ensure!(
+                losses.iter().all(|l| l.is_finite()) && (losses.len() < 8 || last < first),
+                "losses {first} to {last}"
+            );
             Ok(())
         }),
         flops: 0.0,

@@ -13,8 +13,8 @@ use serde_json::json;
 use super::cases::{Case, dtype};
 use super::timing::{median, round};
 
-/// Adds of two 4-element variables in a chain of 1,000, recorded and released, with or without a backward pass between. `us_per_call` is all of
-/// it for one add, `record_us` the add alone.
+/// Adds of two 4-element variables in a chain of 1,000, recorded and released, with or without a backward pass between.
+/// `us_per_call` is all of it for one add, `record_us` the add alone.
 pub fn adds(backward: bool, precision: Precision) -> Result<Case> {
     const CALLS: usize = 1000;
     let four = |v: f32| -> Result<Array> {

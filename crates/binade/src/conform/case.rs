@@ -99,7 +99,8 @@ impl Case {
         self.tensors.get(name).ok_or_else(|| anyhow!("the case lacks '{name}'"))
     }
 
-    /// No further from float64 than twice PyTorch's error plus two units in the last place, in the recorded dtype and shape.
+    /// No further from float64 than twice PyTorch's error plus two units in the last place, in the recorded dtype and
+    /// shape.
     fn compare(&self, name: &str, ours: &Array, failures: &mut Vec<String>) -> Result<()> {
         let theirs = self.tensor(name)?;
         if ours.dtype() != theirs.dtype() || ours.shape() != theirs.shape() {

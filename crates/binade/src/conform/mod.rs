@@ -23,8 +23,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let folder = &args.folder;
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut paths: Vec<PathBuf> =
-        entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
+        .collect();
     paths.sort();
     if paths.is_empty() {
         bail!("{}: no *.safetensors cases", folder.display());

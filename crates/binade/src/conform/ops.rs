@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use anyhow::{Result, anyhow};
 use binade::autograd::{Conv3d, KlReduction, Var, scope};
 use binade::nn::{BatchNorm2d, Buffer, Layer, Mode, Param};
-use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind, Reduction};
+use binade::tensor::op::{
+    Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind, Reduction,
+};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
 
@@ -199,7 +201,14 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         "scatter_add" => x()?.scatter_add(dim, i.get("index")?, i.get("src")?)?,
         "index_select" => x()?.index_select(dim, i.get("index")?)?,
         "sort" => x()?.sort(dim, i.flag("descending"))?.0,
-        "topk" => x()?.topk(i.number("k", 1.0) as usize, dim, i.attrs.get("largest").and_then(Value::as_bool).unwrap_or(true))?.0,
+        "topk" => {
+            x()?.topk(
+                i.number("k", 1.0) as usize,
+                dim,
+                i.attrs.get("largest").and_then(Value::as_bool).unwrap_or(true),
+            )?
+            .0
+        }
         "tril" => x()?.tril(i.number("diagonal", 0.0) as isize)?,
         "triu" => x()?.triu(i.number("diagonal", 0.0) as isize)?,
         "normalize" => x()?.normalize(i.number("p", 2.0), i.number("dim", 1.0) as isize, i.number("eps", 1e-12))?,
@@ -213,7 +222,9 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             x()?.nll_loss(target()?, i.tensors.get("weight"), i.number("ignore_index", -100.0) as i64, i.reduction())?
         }
         "matmul" | "bmm" => a()?.matmul(b()?)?,
-        "addmm" => binade::autograd::apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a()?, b()?, i.get("bias")?])?,
+        "addmm" => {
+            binade::autograd::apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a()?, b()?, i.get("bias")?])?
+        }
         "linear" => x()?.linear(i.get("weight")?, i.tensors.get("bias"), None)?,
         "conv2d" => {
             let conv = Conv2d {
@@ -276,7 +287,11 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             let along = |name: &str, default: usize| i.list(name).first().map_or(default, |&v| v as usize);
             let kernel = along("kernel_size", 1);
             let (stride, padding) = (along("stride", kernel), along("padding", 0));
-            if op == "max_pool1d" { x()?.max_pool1d(kernel, stride, padding)? } else { x()?.avg_pool1d(kernel, stride, padding)? }
+            if op == "max_pool1d" {
+                x()?.max_pool1d(kernel, stride, padding)?
+            } else {
+                x()?.avg_pool1d(kernel, stride, padding)?
+            }
         }
         "adaptive_max_pool1d" | "adaptive_max_pool2d" => {
             let size = i.list("output_size");
@@ -329,14 +344,19 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
         "margin_ranking_loss" => {
             i.get("input1")?.margin_ranking_loss(i.get("input2")?, target()?, i.number("margin", 0.0), i.reduction())?
         }
-        "cosine_embedding_loss" => {
-            i.get("input1")?.cosine_embedding_loss(i.get("input2")?, target()?, i.number("margin", 0.0), i.reduction())?
-        }
+        "cosine_embedding_loss" => i.get("input1")?.cosine_embedding_loss(
+            i.get("input2")?,
+            target()?,
+            i.number("margin", 0.0),
+            i.reduction(),
+        )?,
         "triplet_margin_loss" => {
             let (margin, p) = (i.number("margin", 1.0), i.number("p", 2.0));
             i.get("anchor")?.triplet_margin_loss(i.get("positive")?, i.get("negative")?, margin, p, i.reduction())?
         }
-        "gaussian_nll_loss" => x()?.gaussian_nll_loss(target()?, i.get("var")?, i.number("eps", 1e-6), i.reduction())?,
+        "gaussian_nll_loss" => {
+            x()?.gaussian_nll_loss(target()?, i.get("var")?, i.number("eps", 1e-6), i.reduction())?
+        }
         "scaled_dot_product_attention" => {
             let scale = i.attrs.get("scale").and_then(Value::as_f64);
             let attention = Attention { causal: i.flag("is_causal"), scale, ..Attention::default() };
@@ -390,7 +410,13 @@ fn batch_norm(i: &Inputs<'_>) -> Result<Var> {
         bias: Param::from_leaf(bias).ok_or_else(|| anyhow!("the bias is no leaf"))?,
         running_mean: buffer("running_mean")?,
         running_var: buffer("running_var")?,
-        num_batches_tracked: Buffer::new(Array::full(x.array().device(), DType::I64, Shape::SCALAR, 0.0, Class::Weights)?),
+        num_batches_tracked: Buffer::new(Array::full(
+            x.array().device(),
+            DType::I64,
+            Shape::SCALAR,
+            0.0,
+            Class::Weights,
+        )?),
         momentum: i.number("momentum", 0.1),
         eps: i.number("eps", 1e-5),
         mode: Mode::default(),

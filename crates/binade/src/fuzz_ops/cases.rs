@@ -66,7 +66,8 @@ impl Case {
         let family = FAMILIES[draw.below(FAMILIES.len())];
         let mut operands = Operands { draw, device, dtype, mixed, range: Range::Whole, ins: Vec::new() };
         let op = family(&mut operands)?;
-        let (ins, range) = (operands.ins, if operands.range == Range::Whole { Range::Products } else { operands.range });
+        let (ins, range) =
+            (operands.ins, if operands.range == Range::Whole { Range::Products } else { operands.range });
         // Second order through large operands takes long and shows nothing new.
         let twice = draw.one_in(4) && ins.iter().map(Array::numel).sum::<usize>() < 1000;
         Ok(Case { op, ins, twice, range })
@@ -210,7 +211,8 @@ fn scan(o: &mut Operands<'_>) -> Result<Op> {
         // What an infinity times a zero further on gives depends on the order of the factors: a product stays in range.
         Scan::Prod => {
             o.range = Range::Finite;
-            let values = o.draw.pick(&[Values::Ordinary, Values::Positive, Values::Signs, Values::Unit, Values::Equal(1.0)]);
+            let values =
+                o.draw.pick(&[Values::Ordinary, Values::Positive, Values::Signs, Values::Unit, Values::Equal(1.0)]);
             o.of(&dims, values)?;
         }
     }
@@ -239,8 +241,8 @@ fn sort(o: &mut Operands<'_>) -> Result<Op> {
     Ok(Op::Sort { dim, descending: o.draw.flip(), length })
 }
 
-/// Activations that are fused with other operators: their slopes are small, as the bounds of the fused ones assume. All functions, fused, are
-/// compared with their definition by tests of the registry.
+/// Activations that are fused with other operators: their slopes are small, as the bounds of the fused ones assume. All
+/// functions, fused, are compared with their definition by tests of the registry.
 const ACTIVATIONS: [Unary; 9] = [
     Unary::Relu,
     Unary::Gelu,
@@ -493,7 +495,8 @@ fn movement(o: &mut Operands<'_>) -> Result<Op> {
             axes.rotate_left(dim);
             let mut wide = dims.clone();
             wide.insert(0, o.draw.within(1, 3));
-            let views = [View::Narrow { dim, start, length }, View::Permute(shape(&axes)?), View::Expand(shape(&wide)?)];
+            let views =
+                [View::Narrow { dim, start, length }, View::Permute(shape(&axes)?), View::Expand(shape(&wide)?)];
             Ok(Op::View(o.draw.pick(&views)))
         }
         _ => resample(o),
@@ -512,8 +515,11 @@ fn resample(o: &mut Operands<'_>) -> Result<Op> {
     }
     let mode = o.draw.pick(&[PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]);
     let align_corners = o.draw.flip();
-    let interpolation =
-        o.draw.pick(&[Interpolation::Nearest, Interpolation::Linear { align_corners }, Interpolation::Cubic { align_corners }]);
+    let interpolation = o.draw.pick(&[
+        Interpolation::Nearest,
+        Interpolation::Linear { align_corners },
+        Interpolation::Cubic { align_corners },
+    ]);
     let some = |o: &mut Operands<'_>| shape(&dims.iter().map(|&n| o.draw.below(n.min(4))).collect::<Vec<_>>());
     let (before, after) = (some(o)?, some(o)?);
     let mut flipped = Dims::NONE;

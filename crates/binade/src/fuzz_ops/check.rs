@@ -1,5 +1,5 @@
-//! Runs a case: at every instruction set, on several numbers of threads, forward, backward and backward again; every operator that
-//! runs on the way is compared with the reference.
+//! Runs a case: at every instruction set, on several numbers of threads, forward, backward and backward again; every
+//! operator that runs on the way is compared with the reference.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,8 @@ impl Machine {
 
     fn check_on(&self, seed: u64, number: u64, device: &Device) -> std::result::Result<usize, Fault> {
         let mut draw = Draw::new(seed, number);
-        let case = Case::draw(&mut draw, device).map_err(|e| Fault { kind: "the case itself".into(), text: e.to_string() })?;
+        let case =
+            Case::draw(&mut draw, device).map_err(|e| Fault { kind: "the case itself".into(), text: e.to_string() })?;
         let mut all: Option<Vec<Ran>> = None;
         for pool in &self.pools {
             let (ran, ended) = self.record(&case, device, pool, draw.clone());
@@ -83,25 +84,40 @@ impl Machine {
             }
         }
         let ran = all.unwrap_or_default();
-        // Views run no kernel: what reads them is compared. Nor is a number compared that was rounded for f32 operands, and is not for f64 results.
+        // Views run no kernel: what reads them is compared. Nor is a number compared that was rounded for f32 operands,
+        // and is not for f64 results.
         let widens = |step: &Ran| {
-            matches!(step.op, Op::Scalar { .. }) && step.outs[0].dtype() == DType::F64 && step.ins[0].dtype() != DType::F64
+            matches!(step.op, Op::Scalar { .. })
+                && step.outs[0].dtype() == DType::F64
+                && step.ins[0].dtype() != DType::F64
         };
-        ran.iter().filter(|step| !matches!(step.op, Op::View(_)) && !widens(step)).try_for_each(|step| compare(step, device))?;
+        ran.iter()
+            .filter(|step| !matches!(step.op, Op::View(_)) && !widens(step))
+            .try_for_each(|step| compare(step, device))?;
         Ok(ran.len())
     }
 
     /// Runs the case on a pool and records every operator.
-    fn record(&self, case: &Case, device: &Device, pool: &ThreadPool, draw: Draw) -> (Vec<Ran>, std::result::Result<(), Fault>) {
+    fn record(
+        &self,
+        case: &Case,
+        device: &Device,
+        pool: &ThreadPool,
+        draw: Draw,
+    ) -> (Vec<Ran>, std::result::Result<(), Fault>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let note = seen.clone();
         let observer: scope::Observer = Arc::new(move |event| {
-            let ran =
-                Ran { op: event.op.clone(), ins: event.ins.iter().map(|a| (*a).clone()).collect(), outs: event.outs.to_vec() };
+            let ran = Ran {
+                op: event.op.clone(),
+                ins: event.ins.iter().map(|a| (*a).clone()).collect(),
+                outs: event.outs.to_vec(),
+            };
             note.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
         });
-        let ended = pool
-            .install(|| catch_unwind(AssertUnwindSafe(|| scope::with_observer(observer, || differentiate(case, device, draw)))));
+        let ended = pool.install(|| {
+            catch_unwind(AssertUnwindSafe(|| scope::with_observer(observer, || differentiate(case, device, draw))))
+        });
         let ran = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = ended.unwrap_or_else(|panic| Err(fault(&case.op, "panic", message(&*panic))));
         (ran, ended)
@@ -112,8 +128,9 @@ impl Machine {
 fn differentiate(case: &Case, device: &Device, mut draw: Draw) -> std::result::Result<(), Fault> {
     // A float mask's own gradient is refused by name: it needs all scores.
     let fixed = |i: usize| matches!(case.op, Op::Attention(_)) && i == 3;
-    let variable =
-        |(i, a): (usize, &Array)| if a.dtype().is_float() && !fixed(i) { Var::leaf(a.clone()) } else { Var::constant(a.clone()) };
+    let variable = |(i, a): (usize, &Array)| {
+        if a.dtype().is_float() && !fixed(i) { Var::leaf(a.clone()) } else { Var::constant(a.clone()) }
+    };
     let vars: Vec<Var> = case.ins.iter().enumerate().map(variable).collect();
     let y = match apply(case.op.clone(), &vars.iter().collect::<Vec<_>>()) {
         Ok(y) => y,
@@ -169,9 +186,13 @@ fn reference(op: &Op, ins: &[Array]) -> Result<()> {
 fn compare(ran: &Ran, device: &Device) -> std::result::Result<(), Fault> {
     let floats = ran.outs.iter().map(Array::dtype).filter(|d| d.is_float());
     let want = floats.clone().next().unwrap_or(DType::F32);
-    let checked = catch_unwind(AssertUnwindSafe(|| Exact::of(&ran.op, &ran.ins)?.check(&ran.op, &ran.ins, device, want)));
-    let inputs: Vec<String> =
-        ran.ins.iter().map(|a| format!("{} {:?} by {:?}", a.dtype(), &a.shape()[..], &a.layout().strides[..])).collect();
+    let checked =
+        catch_unwind(AssertUnwindSafe(|| Exact::of(&ran.op, &ran.ins)?.check(&ran.op, &ran.ins, device, want)));
+    let inputs: Vec<String> = ran
+        .ins
+        .iter()
+        .map(|a| format!("{} {:?} by {:?}", a.dtype(), &a.shape()[..], &a.layout().strides[..]))
+        .collect();
     match checked {
         Ok(Ok((_, None))) => Ok(()),
         Ok(Ok((_, Some(text)))) => Err(fault(&ran.op, "bound", format!("{text}; operands {}", inputs.join(", ")))),

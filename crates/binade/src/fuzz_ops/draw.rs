@@ -131,7 +131,8 @@ pub enum Values {
 pub enum Range {
     /// As far as the dtype does.
     Whole,
-    /// Products of them are added in f32, and a sum that overflows on the way has no right value: below 2⁶⁰, or infinite.
+    /// Products of them are added in f32, and a sum that overflows on the way has no right value: below 2⁶⁰, or
+    /// infinite.
     Products,
     /// As above, and not infinite: padding is zeros, and whether a kernel multiplies them is its own affair.
     Finite,
@@ -176,7 +177,19 @@ impl Values {
                     DType::F16 => (65504.0, 2f64.powi(-14), 2f64.powi(-24)),
                     _ => (1.5 * 2f64.powi(127), 2f64.powi(-126), 2f64.powi(-133)),
                 };
-                draw.pick(&[0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, max, -max, small, -small, least, -least])
+                draw.pick(&[
+                    0.0,
+                    -0.0,
+                    f64::INFINITY,
+                    f64::NEG_INFINITY,
+                    f64::NAN,
+                    max,
+                    -max,
+                    small,
+                    -small,
+                    least,
+                    -least,
+                ])
             }
             Values::Infinite if draw.one_in(20) => draw.pick(&[0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]),
             Values::Infinite => normal,
@@ -218,7 +231,8 @@ pub fn bools(draw: &mut Draw, device: &Device, shape: &[usize]) -> Result<Array>
     place(draw, shape, &data, true, |data, shape| Array::from_slice(device, data, shape, Class::Indices))
 }
 
-/// Lays elements, given in row-major order, out in memory: dimensions in any order, with gaps that hold `stray`, from an offset.
+/// Lays elements, given in row-major order, out in memory: dimensions in any order, with gaps that hold `stray`, from
+/// an offset.
 fn place<T: Copy>(
     draw: &mut Draw,
     shape: &[usize],
@@ -234,7 +248,8 @@ fn place<T: Copy>(
     if draw.flip() {
         (1..rank).for_each(|i| order.swap(i, draw.below(i + 1)));
     }
-    let gaps: Vec<[usize; 2]> = (0..rank).map(|_| if draw.one_in(3) { [draw.below(3), draw.below(3)] } else { [0, 0] }).collect();
+    let gaps: Vec<[usize; 2]> =
+        (0..rank).map(|_| if draw.one_in(3) { [draw.below(3), draw.below(3)] } else { [0, 0] }).collect();
     let wide: Vec<usize> = (0..rank).map(|d| gaps[d][0] + shape[d] + gaps[d][1]).collect();
     let memory: Vec<usize> = order.iter().map(|&d| wide[d]).collect();
     let base = make(&vec![stray; memory.iter().product()], &memory)?;

@@ -1,4 +1,5 @@
-//! `binade fuzz-ops`: random operators on random operands, against the reference. `BINADE_ISA` names the highest instruction set tried.
+//! `binade fuzz-ops`: random operators on random operands, against the reference. `BINADE_ISA` names the highest
+//! instruction set tried.
 
 mod cases;
 mod check;
@@ -97,7 +98,9 @@ fn watch(seed: u64) -> &'static (AtomicU64, AtomicU64) {
             if start.elapsed().saturating_sub(began) > PATIENCE {
                 let case = now.0.load(Ordering::Relaxed);
                 // The exit code says it too.
-                let _ = verdict_line(format_args!("a case hangs\n  again: cargo xtask fuzz-ops --seed {seed} --case {case}"));
+                let _ = verdict_line(format_args!(
+                    "a case hangs\n  again: cargo xtask fuzz-ops --seed {seed} --case {case}"
+                ));
                 std::process::exit(1);
             }
         }

@@ -57,7 +57,8 @@ pub fn subject(name: &str) -> Subject {
             Subject { model: Box::new(model), loss: Box::new(loss) }
         }
         _ => {
-            let config = UNetConfig { base: 32, levels: vec![1, 2], blocks: 1, attention: vec![1], ..UNetConfig::default() };
+            let config =
+                UNetConfig { base: 32, levels: vec![1, 2], blocks: 1, attention: vec![1], ..UNetConfig::default() };
             let model = UNet::new(&config).unwrap();
             let own = model.clone();
             let loss = move || {

@@ -111,7 +111,13 @@ impl Conv2d {
     /// # Errors
     /// The shape is too large.
     pub fn same(inputs: usize, outputs: usize, kernel: usize) -> Result<Conv2d> {
-        Conv2d::with(inputs, outputs, [kernel, kernel], Geometry { padding: [kernel / 2; 2], ..Geometry::default() }, true)
+        Conv2d::with(
+            inputs,
+            outputs,
+            [kernel, kernel],
+            Geometry { padding: [kernel / 2; 2], ..Geometry::default() },
+            true,
+        )
     }
 
     /// Every setting.
@@ -120,7 +126,8 @@ impl Conv2d {
     /// Channels that the groups do not divide; the shape is too large.
     pub fn with(inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Geometry, bias: bool) -> Result<Conv2d> {
         if geometry.groups == 0 || !inputs.is_multiple_of(geometry.groups) || !outputs.is_multiple_of(geometry.groups) {
-            let message = format!("{} groups must divide {inputs} input and {outputs} output channels", geometry.groups);
+            let message =
+                format!("{} groups must divide {inputs} input and {outputs} output channels", geometry.groups);
             return Err(crate::Error::Config { layer: "Conv2d", message });
         }
         let per_group = inputs / geometry.groups;
@@ -199,8 +206,9 @@ fn probability(layer: &'static str, p: f64) -> Result<f64> {
     crate::Error::unless((0.0..=1.0).contains(&p), layer, "probability of dropping out", "from 0 to 1", p).map(|()| p)
 }
 
-/// A layer whose inner values are not kept for backward but computed again ([`binade_autograd::checkpoint`]): the memory of its input
-/// instead of everything between, for the time of a second forward pass. The gradients are the same, bit for bit.
+/// A layer whose inner values are not kept for backward but computed again ([`binade_autograd::checkpoint`]): the
+/// memory of its input instead of everything between, for the time of a second forward pass. The gradients are the
+/// same, bit for bit.
 #[derive(Clone, Module)]
 pub struct Checkpointed<L: Module> {
     layer: L,

@@ -32,8 +32,8 @@ struct Weights {
     hidden_bias: Param,
 }
 
-/// A stack of recurrent layers. Parameters are named `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, with the layer's
-/// number and `_reverse` for the second direction.
+/// A stack of recurrent layers. Parameters are named `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, with
+/// the layer's number and `_reverse` for the second direction.
 #[derive(Clone)]
 struct Stack {
     cell: Cell,
@@ -47,8 +47,8 @@ struct Stack {
 #[derive(Clone)]
 pub struct Lstm(Stack);
 
-/// Gated recurrent unit (Cho et al. 2014) as in PyTorch: the reset gate acts on the product with the hidden state; gates in the
-/// order reset, update, new.
+/// Gated recurrent unit (Cho et al. 2014) as in PyTorch: the reset gate acts on the product with the hidden state;
+/// gates in the order reset, update, new.
 #[derive(Clone)]
 pub struct Gru(Stack);
 
@@ -103,7 +103,10 @@ impl Stack {
         let mut x = if self.batch_first { x.transpose(0, 1)? } else { x.clone() };
         let (t, batch) = (x.shape()[0], x.shape()[1]);
         if t == 0 {
-            return Err(Error::Config { layer: "recurrent", message: "a sequence of no steps has no last state".into() });
+            return Err(Error::Config {
+                layer: "recurrent",
+                message: "a sequence of no steps has no last state".into(),
+            });
         }
         let zeros = |width: usize| -> Result<Var> {
             // The state is f32: sums over many steps in 16 bit lose what each step adds.
@@ -178,8 +181,12 @@ impl Stack {
         for (i, w) in self.layers.iter().enumerate() {
             let suffix = if i % self.directions == 1 { "_reverse" } else { "" };
             let layer = i / self.directions;
-            let named =
-                [("weight_ih", &w.input), ("weight_hh", &w.hidden), ("bias_ih", &w.input_bias), ("bias_hh", &w.hidden_bias)];
+            let named = [
+                ("weight_ih", &w.input),
+                ("weight_hh", &w.hidden),
+                ("bias_ih", &w.input_bias),
+                ("bias_hh", &w.hidden_bias),
+            ];
             for (kind, param) in named {
                 param.visit(&visitor.join(prefix, format!("{kind}_l{layer}{suffix}")), visitor);
             }
@@ -216,8 +223,8 @@ impl Lstm {
         Ok(Lstm(Stack::new(Cell::Lstm, inputs, hidden, settings)?))
     }
 
-    /// Outputs `[T, B, directions·H]` and the last hidden and cell states `[layers·directions, B, H]`, for x `[T, B, in]` and
-    /// optional first states of that shape (zeros else). States are f32 inside autocast.
+    /// Outputs `[T, B, directions·H]` and the last hidden and cell states `[layers·directions, B, H]`, for x `[T, B,
+    /// in]` and optional first states of that shape (zeros else). States are f32 inside autocast.
     ///
     /// # Errors
     /// Shapes do not fit; no steps.
@@ -237,8 +244,8 @@ impl Gru {
         Ok(Gru(Stack::new(Cell::Gru, inputs, hidden, settings)?))
     }
 
-    /// Outputs `[T, B, directions·H]` and the last hidden states `[layers·directions, B, H]`, for x `[T, B, in]` and optional
-    /// first states (zeros else).
+    /// Outputs `[T, B, directions·H]` and the last hidden states `[layers·directions, B, H]`, for x `[T, B, in]` and
+    /// optional first states (zeros else).
     ///
     /// # Errors
     /// Shapes do not fit; no steps.

@@ -9,8 +9,8 @@ use super::state::unshare;
 use crate::clip::scalars;
 use crate::{Error, LoadReport, Mismatch, Module, Param, Result, StateDict};
 
-/// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an average
-/// with decay 0.999 would never move. A clone goes on by itself.
+/// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an
+/// average with decay 0.999 would never move. A clone goes on by itself.
 #[derive(Clone, Debug)]
 pub struct Ema {
     decay: f64,
@@ -94,7 +94,8 @@ impl Ema {
         Ok(())
     }
 
-    /// Runs `f` with the averages in the place of the parameters, which have their own values again afterwards, whether it fails or panics.
+    /// Runs `f` with the averages in the place of the parameters, which have their own values again afterwards, whether
+    /// it fails or panics.
     ///
     /// # Errors
     /// As [`Ema::swap`].
@@ -115,8 +116,8 @@ impl Ema {
         Ok(result)
     }
 
-    /// Puts the averages in the place of the parameters, and the second time the parameters' own values back. The averages stay as they are,
-    /// also where the parameters' dtype is too narrow for them. See [`Ema::with_averages`].
+    /// Puts the averages in the place of the parameters, and the second time the parameters' own values back. The
+    /// averages stay as they are, also where the parameters' dtype is too narrow for them. See [`Ema::with_averages`].
     ///
     /// # Errors
     /// A tensor is in use, or out of memory; nothing is changed then.
@@ -166,8 +167,8 @@ impl Ema {
     /// Restores a snapshot, its rule too. Nothing is changed on an error.
     ///
     /// # Errors
-    /// [`Error::Averages`], which lists averages that are missing, too many or of another shape or dtype; [`Error::Setting`]: a decay outside 0 to
-    /// 1; out of memory.
+    /// [`Error::Averages`], which lists averages that are missing, too many or of another shape or dtype;
+    /// [`Error::Setting`]: a decay outside 0 to 1; out of memory.
     pub fn load_state_dict(&mut self, from: &EmaState) -> Result<()> {
         check(from.decay)?;
         let mut report = LoadReport::default();
@@ -189,7 +190,9 @@ impl Ema {
                 Some(found) => report.mismatched.push(Mismatch::of(name.clone(), found, average)),
             }
         }
-        report.unexpected.extend(from.tensors.iter().map(|(n, _)| n).filter(|n| given.contains_key(n.as_str())).cloned());
+        report
+            .unexpected
+            .extend(from.tensors.iter().map(|(n, _)| n).filter(|n| given.contains_key(n.as_str())).cloned());
         if !report.is_complete() {
             return Err(Error::Averages(Box::new(report)));
         }
@@ -203,5 +206,8 @@ fn check(decay: f64) -> Result<()> {
 }
 
 fn swapped() -> Error {
-    Error::Config { layer: "Ema", message: "the averages are in the place of the parameters: swap them back first".into() }
+    Error::Config {
+        layer: "Ema",
+        message: "the averages are in the place of the parameters: swap them back first".into(),
+    }
 }

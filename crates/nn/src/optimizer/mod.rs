@@ -71,8 +71,8 @@ pub enum StepOutcome {
 }
 
 impl Optimizer {
-    /// One group with all parameters of a module: `Optimizer::new(&model, AdamW::default())?`. Those that are frozen at a step are passed over
-    /// there, so one that is unfrozen later trains.
+    /// One group with all parameters of a module: `Optimizer::new(&model, AdamW::default())?`. Those that are frozen at
+    /// a step are passed over there, so one that is unfrozen later trains.
     ///
     /// # Errors
     /// As [`Rule::check`].
@@ -82,8 +82,8 @@ impl Optimizer {
         Optimizer::grouped(module, |_, _| rule.clone())
     }
 
-    /// All parameters of a module, each under the rule that `choose` gives for its name: weight decay and learning rates
-    /// by group. Parameters with equal rules share a group.
+    /// All parameters of a module, each under the rule that `choose` gives for its name: weight decay and learning
+    /// rates by group. Parameters with equal rules share a group.
     ///
     /// ```
     /// # fn main() -> binade_nn::Result<()> {
@@ -128,8 +128,8 @@ impl Optimizer {
     /// With another group.
     ///
     /// # Errors
-    /// As [`Rule::check`]. [`Error::Twice`]: a parameter is listed twice, or is in another group. `named_parameters` lists a tied parameter under
-    /// each name.
+    /// As [`Rule::check`]. [`Error::Twice`]: a parameter is listed twice, or is in another group. `named_parameters`
+    /// lists a tied parameter under each name.
     pub fn with_group(mut self, params: Vec<(String, Param)>, rule: impl Into<Rule>) -> Result<Optimizer> {
         let rule = rule.into();
         rule.check()?;
@@ -159,8 +159,8 @@ impl Optimizer {
         self.groups.iter().flat_map(|g| &g.params).map(|(_, p)| p.id())
     }
 
-    /// Of some gradients, those of this optimiser's parameters that are not frozen, and of the changes that wait with them (running
-    /// statistics) those that its step decides about: of its modules, or of none that an optimiser has.
+    /// Of some gradients, those of this optimiser's parameters that are not frozen, and of the changes that wait with
+    /// them (running statistics) those that its step decides about: of its modules, or of none that an optimiser has.
     pub fn own(&self, grads: &Gradients) -> Gradients {
         grads.part(self.all().filter(|(_, p)| p.is_trainable()).map(|(_, p)| p.id()), &self.owner)
     }
@@ -197,7 +197,13 @@ impl Optimizer {
         Error::unless(factor >= 0.0 && factor.is_finite(), of, "factor", "at least 0 and finite", factor)?;
         for group in &self.groups {
             let lr = group.lr * factor;
-            Error::unless((lr as f32).is_finite(), group.update.name(), "learning rate times its factor", "finite in f32", lr)?;
+            Error::unless(
+                (lr as f32).is_finite(),
+                group.update.name(),
+                "learning rate times its factor",
+                "finite in f32",
+                lr,
+            )?;
         }
         self.lr_factor = factor;
         Ok(())
@@ -208,8 +214,9 @@ impl Optimizer {
         self.groups.first().map_or(0.0, |g| g.lr * self.lr_factor)
     }
 
-    /// One update of every parameter that has a gradient and is not frozen, and of the buffers that waited for it (running statistics).
-    /// Gradients that carry a loss scale are divided by it as they are read. One that is not finite skips the step: nothing changes.
+    /// One update of every parameter that has a gradient and is not frozen, and of the buffers that waited for it
+    /// (running statistics). Gradients that carry a loss scale are divided by it as they are read. One that is not
+    /// finite skips the step: nothing changes.
     ///
     /// # Errors
     /// A gradient of another shape; a tensor in use; out of memory. Nothing is changed then.
@@ -223,8 +230,9 @@ impl Optimizer {
         Ok(StepOutcome::Applied)
     }
 
-    /// As [`Optimizer::step`] for gradients that were checked, with every one multiplied by `factor` (what clipping takes) in f32 as it is read: no
-    /// pass of its own for unscaling and clipping, and a 16-bit gradient is not rounded again.
+    /// As [`Optimizer::step`] for gradients that were checked, with every one multiplied by `factor` (what clipping
+    /// takes) in f32 as it is read: no pass of its own for unscaling and clipping, and a 16-bit gradient is not rounded
+    /// again.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
@@ -265,8 +273,8 @@ impl Optimizer {
         new.map(|(group, param, _)| Ok((param.id(), State::new(param, &group.update)?))).collect()
     }
 
-    /// The passes of a group. Bias corrections depend on each parameter's own number of steps, and gradients may carry scales of their own;
-    /// parameters are passed together by both.
+    /// The passes of a group. Bias corrections depend on each parameter's own number of steps, and gradients may carry
+    /// scales of their own; parameters are passed together by both.
     fn passes<'a>(
         &'a self,
         group: &'a Group,
@@ -280,13 +288,18 @@ impl Optimizer {
         for (name, param) in group.params.iter().filter(|(_, p)| p.is_trainable()) {
             let Some(grad) = grads.by_id(param.id()) else { continue };
             if grad.shape() != param.shape() {
-                return Err(Error::Shape { name: name.clone(), found: grad.shape().to_vec(), expected: param.shape().to_vec() });
+                return Err(Error::Shape {
+                    name: name.clone(),
+                    found: grad.shape().to_vec(),
+                    expected: param.shape().to_vec(),
+                });
             }
             let Some(state) = self.state.get(&param.id()).or_else(|| fresh.get(&param.id())) else { continue };
             let (steps, scale) = (state.steps + 1, grads.scale_of(param.id()).unwrap_or(1.0));
             let op = group.update.name();
             let written = Some(ArrayMut::new(op, param.array())?);
-            let mut slot = Slot { param: written, master: None, grad: Grad::Read(grad), state: vec![], first: steps == 1 };
+            let mut slot =
+                Slot { param: written, master: None, grad: Grad::Read(grad), state: vec![], first: steps == 1 };
             state.lend(op, &mut slot)?;
             let key = (steps, scale.to_bits());
             let at = keys.iter().position(|k| *k == key).unwrap_or(keys.len());
@@ -294,7 +307,12 @@ impl Optimizer {
                 keys.push(key);
                 let device = param.array().device().clone();
                 let scalars = scalars(&device, &group.scalars(steps, self.lr_factor, inverse(scale) * factor))?;
-                passes.push(Pass { device, update: &group.update, scalars, slots: Vec::with_capacity(group.params.len()) });
+                passes.push(Pass {
+                    device,
+                    update: &group.update,
+                    scalars,
+                    slots: Vec::with_capacity(group.params.len()),
+                });
             }
             passes[first + at].slots.push(slot);
         }

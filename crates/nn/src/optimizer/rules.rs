@@ -20,20 +20,21 @@ impl Rule {
         Rule { lr, update, lr_decay: 0.0 }
     }
 
-    /// Fails unless every setting lies in PyTorch's domain (Lion: the paper's) and fits f32, in which steps are computed.
+    /// Fails unless every setting lies in PyTorch's domain (Lion: the paper's) and fits f32, in which steps are
+    /// computed.
     ///
     /// # Errors
     /// [`Error::Setting`]; [`Error::Config`] for a pass that is no rule.
     pub fn check(&self) -> Result<()> {
         let of = self.update.name();
         let fits = |v: f64| (v as f32).is_finite();
-        let at_least = |low: f64, allowed, what, found: f64| Error::unless(found >= low && fits(found), of, what, allowed, found);
+        let at_least =
+            |low: f64, allowed, what, found: f64| Error::unless(found >= low && fits(found), of, what, allowed, found);
         let positive = |what, found| at_least(0.0, "at least 0 and finite in f32", what, found);
         let betas = |betas: &[f64; 2]| {
-            betas
-                .iter()
-                .zip(["first beta", "second beta"])
-                .try_for_each(|(&beta, what)| Error::unless((0.0..1.0).contains(&beta), of, what, "at least 0 and below 1", beta))
+            betas.iter().zip(["first beta", "second beta"]).try_for_each(|(&beta, what)| {
+                Error::unless((0.0..1.0).contains(&beta), of, what, "at least 0 and below 1", beta)
+            })
         };
         positive("learning rate", self.lr)?;
         positive("decay of the learning rate", self.lr_decay)?;
@@ -67,7 +68,13 @@ impl Rule {
                 positive("weight decay", weight_decay)
             }
             Update::Adafactor { decay, eps: [first, second], clip, weight_decay } => {
-                Error::unless(decay <= 0.0 && fits(decay), of, "exponent of the decay", "at most 0 and finite in f32", decay)?;
+                Error::unless(
+                    decay <= 0.0 && fits(decay),
+                    of,
+                    "exponent of the decay",
+                    "at most 0 and finite in f32",
+                    decay,
+                )?;
                 positive("first eps", first)?;
                 positive("second eps", second)?;
                 at_least(1.0, "at least 1 and finite in f32", "largest update", clip)?;
@@ -262,6 +269,9 @@ impl Default for Adafactor {
 
 impl From<Adafactor> for Rule {
     fn from(o: Adafactor) -> Rule {
-        Rule::new(o.lr, Update::Adafactor { decay: o.beta2_decay, eps: o.eps, clip: o.clip, weight_decay: o.weight_decay })
+        Rule::new(
+            o.lr,
+            Update::Adafactor { decay: o.beta2_decay, eps: o.eps, clip: o.clip, weight_decay: o.weight_decay },
+        )
     }
 }

@@ -66,8 +66,8 @@ impl State {
 }
 
 impl Master {
-    /// Takes over what was loaded, clipped or swapped into the parameter. Where the parameter still is this copy's rounding, the copy's further digits
-    /// stay.
+    /// Takes over what was loaded, clipped or swapped into the parameter. Where the parameter still is this copy's
+    /// rounding, the copy's further digits stay.
     fn follow(&mut self, param: &Array) -> Result<()> {
         if self.version == Some(param.storage().version()) {
             return Ok(());
@@ -118,8 +118,8 @@ pub struct ParamState {
 }
 
 impl Optimizer {
-    /// A snapshot of what steps have made: moments, masters and step counts under the parameters' names. Memory is shared until the next
-    /// step, which copies what it is about to change.
+    /// A snapshot of what steps have made: moments, masters and step counts under the parameters' names. Memory is
+    /// shared until the next step, which copies what it is about to change.
     ///
     /// # Errors
     /// [`Error::Names`] if two parameters have one name: groups of several modules want names of their own.
@@ -140,8 +140,9 @@ impl Optimizer {
     /// Restores a snapshot: of the same parameters under the same rules. Nothing is changed on an error.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`], which lists parameters, moments and masters that are missing or too many, of another rule, or of another shape or
-    /// dtype; [`Error::Setting`] if the factor of the learning rates does not fit; out of memory.
+    /// [`Error::OptimizerState`], which lists parameters, moments and masters that are missing or too many, of another
+    /// rule, or of another shape or dtype; [`Error::Setting`] if the factor of the learning rates does not fit; out of
+    /// memory.
     pub fn load_state_dict(&mut self, from: &OptimizerState) -> Result<()> {
         let (state, report) = self.restored(from)?;
         if !report.is_complete() {
@@ -152,7 +153,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Restores what fits of a snapshot, and reports; all else starts anew. A master that is missing is made from its parameter.
+    /// Restores what fits of a snapshot, and reports; all else starts anew. A master that is missing is made from its
+    /// parameter.
     ///
     /// # Errors
     /// As [`Optimizer::load_state_dict`], but for what the report tells.
@@ -177,7 +179,8 @@ impl Optimizer {
                 report.unexpected.push(format!("a second {}", p.name));
             }
         }
-        let mut tensors: HashMap<&str, &Array> = from.tensors.iter().map(|(name, array)| (name.as_str(), array)).collect();
+        let mut tensors: HashMap<&str, &Array> =
+            from.tensors.iter().map(|(name, array)| (name.as_str(), array)).collect();
         for (update, name, param) in self.named() {
             let Some(saved) = params.remove(name) else {
                 report.missing.push(name.into());
@@ -200,20 +203,29 @@ impl Optimizer {
             for (tensor, array) in state.named(name) {
                 match tensors.remove(tensor.as_str()) {
                     None => report.missing.push(tensor),
-                    Some(found) if (found.shape(), found.dtype()) == (array.shape(), array.dtype()) => array.copy_from(found)?,
+                    Some(found) if (found.shape(), found.dtype()) == (array.shape(), array.dtype()) => {
+                        array.copy_from(found)?
+                    }
                     Some(found) => report.mismatched.push(Mismatch::of(tensor, found, array)),
                 }
             }
-            let only_master = state.master.is_some() && report.missing.last().is_some_and(|m| *m == format!("{name}.master"));
+            let only_master =
+                state.master.is_some() && report.missing.last().is_some_and(|m| *m == format!("{name}.master"));
             if report.missing.len() + report.mismatched.len() - only_master as usize == wrong {
                 report.loaded.push(name.into());
                 restored.insert(param.id(), state);
             }
         }
-        report.unexpected.extend(from.params.iter().filter(|p| params.contains_key(p.name.as_str())).map(|p| p.name.clone()));
+        report
+            .unexpected
+            .extend(from.params.iter().filter(|p| params.contains_key(p.name.as_str())).map(|p| p.name.clone()));
         // Tensors of parameters that are told already are not told again.
         let known = |tensor: &str| params.keys().any(|name| is_of(tensor, name));
-        let rest = from.tensors.iter().map(|(name, _)| name).filter(|name| tensors.contains_key(name.as_str()) && !known(name));
+        let rest = from
+            .tensors
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| tensors.contains_key(name.as_str()) && !known(name));
         report.unexpected.extend(rest.cloned());
         Ok((restored, report))
     }

@@ -12,15 +12,16 @@ const ARRIVAL: Duration = Duration::from_micros(300);
 /// One call of [`awake`].
 #[derive(Default)]
 struct Call {
-    /// Whether `f` has begun. A thread that comes later may come out of the middle of one of f's own tasks, which `f` would wait for while the
-    /// thread waits for `f`.
+    /// Whether `f` has begun. A thread that comes later may come out of the middle of one of f's own tasks, which `f`
+    /// would wait for while the thread waits for `f`.
     begun: AtomicBool,
     done: AtomicBool,
     arrived: AtomicUsize,
 }
 
-/// Runs `f` while the other threads of this thread's rayon pool look for work without going to sleep: waking one takes longer than many an
-/// operator of a training step. Changes no result. Without effect on a thread that belongs to no pool, or to a pool of one thread.
+/// Runs `f` while the other threads of this thread's rayon pool look for work without going to sleep: waking one takes
+/// longer than many an operator of a training step. Changes no result. Without effect on a thread that belongs to no
+/// pool, or to a pool of one thread.
 pub fn awake<T>(f: impl FnOnce() -> T) -> T {
     struct Done(Arc<Call>);
     impl Drop for Done {
@@ -48,8 +49,8 @@ pub fn awake<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Until `f` is done, or there was no work for as long as a thread has [`Patience`]: it may be in the middle of a task of somebody else, who waits for
-/// it.
+/// Until `f` is done, or there was no work for as long as a thread has [`Patience`]: it may be in the middle of a task
+/// of somebody else, who waits for it.
 fn look_for_work(call: &Call) {
     let mut patience = Patience::new();
     while !call.done.load(Ordering::Relaxed) {
@@ -98,8 +99,8 @@ mod tests {
         }
     }
 
-    /// Whether a task gets done that `awake(f)` waits for, whose thread waits in its middle for a half that `threads - 1` others may take: from
-    /// before `f` begins, or from then on.
+    /// Whether a task gets done that `awake(f)` waits for, whose thread waits in its middle for a half that `threads -
+    /// 1` others may take: from before `f` begins, or from then on.
     fn is_done(threads: usize, before: bool) -> bool {
         let [started, begun, taken] = [(); 3].map(|()| AtomicBool::new(false));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

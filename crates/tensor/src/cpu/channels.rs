@@ -1,5 +1,5 @@
-//! Kernels whose coefficients repeat along memory: per channel in channels-last images, per feature in rows. A stretch with one
-//! coefficient is the case of sixteen equal channels.
+//! Kernels whose coefficients repeat along memory: per channel in channels-last images, per feature in rows. A stretch
+//! with one coefficient is the case of sixteen equal channels.
 
 use super::operand::Compute;
 use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, prefetch};
@@ -96,15 +96,20 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     for c in (0..body).step_by(L::N) {
         // Not `map`: its closure would be compiled without the instruction set.
         let at = c..c + L::N;
-        let k = [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];
+        let k =
+            [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];
         prefetch::ask_to_read(x[c..].as_ptr());
         prefetch::ask_to_read(g[c..].as_ptr());
         prefetch::ask_to_write(y[c..].as_ptr());
         Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
     }
     if body < n {
-        let k =
-            [L::load_part(&k[0][body..]), L::load_part(&k[1][body..]), L::load_part(&k[2][body..]), L::load_part(&k[3][body..])];
+        let k = [
+            L::load_part(&k[0][body..]),
+            L::load_part(&k[1][body..]),
+            L::load_part(&k[2][body..]),
+            L::load_part(&k[3][body..]),
+        ];
         Y::put_part(f.eval(X::get_part::<L>(&g[body..]), X::get_part(&x[body..]), k), &mut y[body..]);
     }
 }
@@ -282,7 +287,14 @@ impl Kernel for Flush<'_, f32> {
 }
 
 impl Channelwise for f32 {
-    fn per_channel<F: PerChannel, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: [&[f32]; 4], y: &mut [Y]) {
+    fn per_channel<F: PerChannel, X: Stored<f32>, Y: Stored<f32>>(
+        isa: Isa,
+        f: F,
+        g: &[X],
+        x: &[X],
+        k: [&[f32]; 4],
+        y: &mut [Y],
+    ) {
         dispatch(isa, MapChannels { f, g, x, k, y });
     }
     fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {

@@ -6,7 +6,13 @@ use crate::op::{Custom, CustomView};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, DType, Error, Result};
 
-pub(super) fn run<C: Compute>(isa: Isa, op: &Custom, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+pub(super) fn run<C: Compute>(
+    isa: Isa,
+    op: &Custom,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<()> {
     let wide = |array: &Array, bytes: &[u8]| {
         let order: Vec<usize> = (0..array.shape().rank()).collect();
         let mut values = vec![C::zero(); array.numel()];

@@ -7,7 +7,8 @@ use crate::simd::Isa;
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use crate::{ArrayMut, DType, Key};
 
-/// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start + i`.
+/// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start +
+/// i`.
 fn draw<const N: usize>(key: Key, start: usize, n: usize, mut each: impl FnMut(usize, [u32; N])) {
     let mut i = 0;
     while i < n {
@@ -38,7 +39,9 @@ pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, o
             } else {
                 x.load(isa, start, y);
             }
-            draw::<1>(key, start, y.len(), |i, [bits]| y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale });
+            draw::<1>(key, start, y.len(), |i, [bits]| {
+                y[i] = if (bits as u64) < threshold { C::zero() } else { y[i] * scale }
+            });
         },
     );
 }
@@ -47,7 +50,11 @@ pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>,
     fill::<f32>(isa, out, |start, y| {
         x.load(isa, start, y);
         draw::<1>(key, start, y.len(), |i, [bits]| {
-            y[i] = if dtype == DType::BF16 { stochastic_bf16(y[i], bits).to_f32() } else { stochastic_f16(y[i], bits).to_f32() };
+            y[i] = if dtype == DType::BF16 {
+                stochastic_bf16(y[i], bits).to_f32()
+            } else {
+                stochastic_f16(y[i], bits).to_f32()
+            };
         });
     });
 }

@@ -1,7 +1,9 @@
 //! Elementwise kernels and casts.
 
 use super::extremes::{self, has_extreme_partials, has_extreme_slopes};
-use super::operand::{BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order};
+use super::operand::{
+    BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
+};
 use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
 use crate::integers::Integer;
@@ -26,7 +28,12 @@ fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut A
 }
 
 /// Through registers alone, if the operand is dense and of the output's type T; else `None`.
-fn map1_dense<C: Compute, T: Stored<C>>(isa: Isa, f: impl Map1 + Sync, x: &Operand<'_>, out: &mut ArrayMut<'_>) -> Option<()> {
+fn map1_dense<C: Compute, T: Stored<C>>(
+    isa: Isa,
+    f: impl Map1 + Sync,
+    x: &Operand<'_>,
+    out: &mut ArrayMut<'_>,
+) -> Option<()> {
     let dense = x.dense_or_over::<T>()?;
     fill_over::<T>(out, x.is_over(), |start, old, y| C::map1(isa, f, dense.part(start, y.len(), old), y));
     Some(())
@@ -124,7 +131,8 @@ pub(super) fn value_table(isa: Isa, row: Unary, dtype: DType, n: usize) -> Optio
     row.visit(Find(isa, dtype, n))
 }
 
-/// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by block.
+/// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by
+/// block.
 fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     let (dtype, n) = (out.array().dtype(), out.array().numel());
     let compute = |x: &[f32], y: &mut [f32]| settled::<R>(isa, dtype, x, y);
@@ -256,7 +264,13 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
     Some(())
 }
 
-pub(super) fn unary_backward<C: Compute>(isa: Isa, row: Unary, g: &Operand<'_>, saved: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn unary_backward<C: Compute>(
+    isa: Isa,
+    row: Unary,
+    g: &Operand<'_>,
+    saved: &Operand<'_>,
+    out: &mut ArrayMut<'_>,
+) {
     row.visit(Gradient::<C>(isa, g, saved, out, std::marker::PhantomData));
 }
 
@@ -401,7 +415,11 @@ pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>
 /// Copies and casts of integers and booleans, in integers.
 pub(super) fn cast_integers(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     /// Of elements `S`, to `T` that are stored as `U`.
-    fn to<S: Integer, T: Integer, U: bytemuck::Pod>(x: &Operand<'_>, stored: impl Fn(T) -> U + Sync, out: &mut ArrayMut<'_>) {
+    fn to<S: Integer, T: Integer, U: bytemuck::Pod>(
+        x: &Operand<'_>,
+        stored: impl Fn(T) -> U + Sync,
+        out: &mut ArrayMut<'_>,
+    ) {
         let all = elements::<S>(x.values().bytes);
         fill_as::<U>(out, |start, y| {
             x.runs(start, y.len(), |from, stride, range| {

@@ -1,5 +1,6 @@
-//! Elements whose operands are so large or small that a factor of the result leaves f32's range, though the result need not (x/b where 1/b is
-//! infinite, a/(a² + b²) where squares vanish): they are computed again in f64, where products of several fit, and rounded once.
+//! Elements whose operands are so large or small that a factor of the result leaves f32's range, though the result need
+//! not (x/b where 1/b is infinite, a/(a² + b²) where squares vanish): they are computed again in f64, where products of
+//! several fit, and rounded once.
 
 use super::operand::Compute;
 use crate::DType;
@@ -28,8 +29,8 @@ pub(super) const fn has_extreme_partials(row: Binary) -> bool {
     matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
 }
 
-/// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to do if f64 is what kernels
-/// compute in.
+/// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
+/// do if f64 is what kernels compute in.
 pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
     if C::DTYPE != DType::F32 {
         return;

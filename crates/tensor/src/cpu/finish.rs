@@ -1,4 +1,5 @@
-//! What is left to do after the sums of a contraction: bias, activation and the one rounding, a block of rows at a time.
+//! What is left to do after the sums of a contraction: bias, activation and the one rounding, a block of rows at a
+//! time.
 
 use smallvec::SmallVec;
 
@@ -43,8 +44,9 @@ impl<C: Compute> Finish<C> {
         Finish { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
     }
 
-    /// Adds the bias to the columns `first..first + columns` of rows of length `n`, stores the value before the activation if asked,
-    /// applies the activation and stores the result. Row `i` of `acc` is at `i·ld`; `out` and `pre` are the bytes of whole rows.
+    /// Adds the bias to the columns `first..first + columns` of rows of length `n`, stores the value before the
+    /// activation if asked, applies the activation and stores the result. Row `i` of `acc` is at `i·ld`; `out` and
+    /// `pre` are the bytes of whole rows.
     pub(super) fn rows(
         &self,
         acc: &mut [C],

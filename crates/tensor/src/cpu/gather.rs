@@ -17,7 +17,8 @@ fn natural(shape: &Shape) -> Vec<usize> {
 /// A row-major copy in the computing type.
 fn dense<C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &[u8]) -> Result<HostBuffer> {
     let size = x.numel() * size_of::<C>();
-    let mut buffer = pool.alloc(size, Class::Workspace).ok_or(Error::OutOfMemory { bytes: size, class: Class::Workspace })?;
+    let mut buffer =
+        pool.alloc(size, Class::Workspace).ok_or(Error::OutOfMemory { bytes: size, class: Class::Workspace })?;
     Operand::new(x, bytes, x.shape(), &natural(x.shape())).load_all(isa, &mut buffer.as_mut_slice::<C>()[..x.numel()]);
     Ok(buffer)
 }
@@ -32,8 +33,8 @@ fn indices(op: &'static str, index: &Array, bytes: &[u8], size: usize) -> Result
     }
 }
 
-/// Flat positions, in a row-major tensor of `shape`, of row `row` (all but the last dimension) of an index tensor of extents
-/// `outer` and with the dimension `dim` left out; and the strides of the last dimension and of `dim`.
+/// Flat positions, in a row-major tensor of `shape`, of row `row` (all but the last dimension) of an index tensor of
+/// extents `outer` and with the dimension `dim` left out; and the strides of the last dimension and of `dim`.
 fn row_base(shape: &Shape, index: &Shape, dim: usize, row: usize) -> usize {
     let strides = shape.row_major();
     let mut rest = row;
@@ -78,8 +79,8 @@ pub(super) fn gather<C: Compute>(
     Ok(())
 }
 
-/// Inputs self (absent for the gradient of a gather: zeros), index, src: self with src set or added at the index, in order of
-/// src's elements, sums in the computing type.
+/// Inputs self (absent for the gradient of a gather: zeros), index, src: self with src set or added at the index, in
+/// order of src's elements, sums in the computing type.
 pub(super) fn scatter<C: Compute>(
     isa: Isa,
     pool: &Pool,
@@ -95,8 +96,9 @@ pub(super) fn scatter<C: Compute>(
         Some((array, bytes)) => dense::<C>(isa, pool, array, bytes)?,
         None => {
             let size = shape.numel() * size_of::<C>();
-            let mut zeros =
-                pool.alloc(size, Class::Workspace).ok_or(Error::OutOfMemory { bytes: size, class: Class::Workspace })?;
+            let mut zeros = pool
+                .alloc(size, Class::Workspace)
+                .ok_or(Error::OutOfMemory { bytes: size, class: Class::Workspace })?;
             zeros.as_mut_slice::<C>().fill(C::zero());
             zeros
         }
@@ -126,8 +128,8 @@ pub(super) fn scatter<C: Compute>(
     Ok(())
 }
 
-/// Outputs: the first `length` values in sorted order and their positions. NaN is larger than any number; equal elements keep
-/// their order.
+/// Outputs: the first `length` values in sorted order and their positions. NaN is larger than any number; equal
+/// elements keep their order.
 pub(super) fn sort<C: Compute>(
     isa: Isa,
     pool: &Pool,

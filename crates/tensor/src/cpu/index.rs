@@ -58,7 +58,9 @@ pub(super) fn embedding_backward<C: Compute>(
     fill_rows::<C, ()>(isa, pool, out, &[0, 1], d, |row, y| {
         y.fill(C::zero());
         let mut buffer = Buffer::new();
-        for (&i, at) in places[starts[row]..starts[row + 1]].iter().flat_map(|i| (0..d).step_by(BLOCK).map(move |at| (i, at))) {
+        for (&i, at) in
+            places[starts[row]..starts[row + 1]].iter().flat_map(|i| (0..d).step_by(BLOCK).map(move |at| (i, at)))
+        {
             let y = &mut y[at..d.min(at + BLOCK)];
             let g = g.block_in(isa, i * d + at, y.len(), &[], &mut buffer);
             y.iter_mut().zip(g).for_each(|(y, &g)| *y = *y + g);
@@ -67,7 +69,14 @@ pub(super) fn embedding_backward<C: Compute>(
     Ok(())
 }
 
-pub(super) fn cat<C: Compute>(isa: Isa, pool: &Pool, dim: usize, ins: &[&Array], bytes: &[&[u8]], out: &mut ArrayMut<'_>) {
+pub(super) fn cat<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    dim: usize,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) {
     if out.array().numel() == 0 {
         return;
     }

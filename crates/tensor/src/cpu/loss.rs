@@ -30,7 +30,15 @@ impl<R: LossRow, const PART: u8> Map2 for Formula<R, PART> {
     }
 }
 
-struct Forward<'a, 'b, C>(Isa, f64, Reduction, &'a [Operand<'a>], usize, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct Forward<'a, 'b, C>(
+    Isa,
+    f64,
+    Reduction,
+    &'a [Operand<'a>],
+    usize,
+    &'a mut ArrayMut<'b>,
+    std::marker::PhantomData<C>,
+);
 
 impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
     type Output = ();

@@ -1,5 +1,5 @@
-//! The CPU backend: pooled memory, kernels that compute in f32 and store in the tensor's dtype, the same bits for any number of
-//! threads.
+//! The CPU backend: pooled memory, kernels that compute in f32 and store in the tensor's dtype, the same bits for any
+//! number of threads.
 
 mod attention;
 mod awake;
@@ -43,13 +43,16 @@ use smallvec::SmallVec;
 use crate::memory::Pool;
 use crate::op::{Backward, Epilogue, PoolKind, Scatter, Unary};
 use crate::simd::Isa;
-use crate::{Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update};
+use crate::{
+    Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update,
+};
 pub use awake::awake;
 use elementwise::{BinaryKernel, operands};
 use gemm::Fused;
 pub(crate) use operand::{elements, elements_mut};
 
-/// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was installed.
+/// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was
+/// installed.
 #[derive(Debug)]
 pub struct Cpu {
     isa: Isa,
@@ -100,7 +103,9 @@ impl Backend for Cpu {
         let at = array.layout().offset * array.dtype().size();
         match to.bytes() {
             Some(target) if target.len() >= at + bytes.len() => target[at..at + bytes.len()].copy_from_slice(bytes),
-            Some(_) | None => return Err(Error::Length { shape: *array.shape(), found: bytes.len() / array.dtype().size() }),
+            Some(_) | None => {
+                return Err(Error::Length { shape: *array.shape(), found: bytes.len() / array.dtype().size() });
+            }
         }
         Ok(())
     }
@@ -168,7 +173,9 @@ impl Cpu {
         let (isa, pool) = (self.isa, &self.pool);
         let empty = |i: usize| ins[i].numel() == 0;
         match op {
-            Op::Unary(row) => elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::Unary(row) => {
+                elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
             Op::Binary(row) => {
                 let x = operands(ins, bytes, outs[0].array());
                 elementwise::binary::<C>(isa, *row, BinaryKernel::Forward(&x[0], &x[1]), &mut outs[0]);
@@ -201,7 +208,14 @@ impl Cpu {
                 if !gemm::packs_of::<C>(ins, 0) {
                     return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, bytes, outs);
                 }
-                gemm::matmul::<C>(isa, pool, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)?;
+                gemm::matmul::<C>(
+                    isa,
+                    pool,
+                    Fused { epilogue, left: Some(*act), ..Fused::default() },
+                    ins,
+                    bytes,
+                    outs,
+                )?;
             }
             Op::Conv2d(conv, _) if empty(0) => self.convolve_nothing(op, conv.groups, false, ins, outs)?,
             Op::ConvTranspose2d { conv, .. } if empty(0) => self.convolve_nothing(op, conv.groups, true, ins, outs)?,
@@ -225,14 +239,18 @@ impl Cpu {
             Op::Attention(attention) => attention::forward::<C>(isa, pool, attention, ins, bytes, outs)?,
             Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
             Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
-            Op::Dropout { p, key } => draws::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::Dropout { p, key } => {
+                draws::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
             Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
             Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
             Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
                 elementwise::cast_integers(&operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
-            Op::Cast(_) | Op::Copy => elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]),
+            Op::Cast(_) | Op::Copy => {
+                elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
             Op::StochasticCast { dtype, key } => {
                 draws::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
             }
@@ -275,7 +293,9 @@ impl Cpu {
             Backward::Conv2dInput { conv, .. } if empty(0) => {
                 self.convolve_nothing(&Op::Backward(op.clone()), conv.groups, true, ins, outs)?;
             }
-            Backward::Attention { attention, .. } if (0..4).any(empty) => self.attend_nothing_backward(attention, ins, outs)?,
+            Backward::Attention { attention, .. } if (0..4).any(empty) => {
+                self.attend_nothing_backward(attention, ins, outs)?
+            }
             Backward::Unary(row) => {
                 let x = operands(ins, bytes, outs[0].array());
                 elementwise::unary_backward::<C>(isa, *row, &x[0], &x[1], &mut outs[0]);
@@ -286,16 +306,27 @@ impl Cpu {
             }
             Backward::Scalar { op, value, reversed } => {
                 let x = operands(ins, bytes, outs[0].array());
-                elementwise::binary::<C>(isa, *op, BinaryKernel::ScalarBackward(&x[0], &x[1], *value, *reversed), &mut outs[0]);
+                elementwise::binary::<C>(
+                    isa,
+                    *op,
+                    BinaryKernel::ScalarBackward(&x[0], &x[1], *value, *reversed),
+                    &mut outs[0],
+                );
             }
-            Backward::Reduce { kind, dims } => reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0]),
+            Backward::Reduce { kind, dims } => {
+                reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0])
+            }
             Backward::CumProd { dim } => gather::cumprod_backward::<C>(isa, memory, *dim, ins, bytes, &mut outs[0]),
             Backward::Gather { dim, .. } => {
                 let part = |i: usize| (ins[i], bytes[i]);
                 gather::scatter::<C>(isa, memory, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
             }
-            Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(isa, memory, conv, ins, bytes, None, &mut outs[0])?,
-            Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?,
+            Backward::Conv2dInput { conv, .. } => {
+                conv::input_backward::<C>(isa, memory, conv, ins, bytes, None, &mut outs[0])?
+            }
+            Backward::Conv2dWeight { conv, .. } => {
+                conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?
+            }
             Backward::Depthwise { conv, .. } => conv::depthwise_backward::<C>(isa, memory, conv, ins, bytes, outs)?,
             Backward::Pool { pool, .. } => {
                 debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 2 } else { 1 });
@@ -308,21 +339,39 @@ impl Cpu {
                 self.activate_and::<C>(&product, *act, 1, ins, bytes, outs)?;
             }
             Backward::MatMulOf { act, sums } => {
-                gemm::matmul::<C>(isa, memory, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)?;
+                gemm::matmul::<C>(
+                    isa,
+                    memory,
+                    Fused { right: *act, sums: *sums, ..Fused::default() },
+                    ins,
+                    bytes,
+                    outs,
+                )?;
             }
             Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
             Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
-            Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?,
+            Backward::CrossEntropy(loss) => {
+                softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?
+            }
             Backward::Loss { loss, parameter, reduction, target } => {
                 loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, bytes, &mut outs[0]);
             }
             Backward::Ternary { op, value, operand } => {
-                ternary::backward::<C>(isa, *op, *value, *operand, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
+                ternary::backward::<C>(
+                    isa,
+                    *op,
+                    *value,
+                    *operand,
+                    &operands(ins, bytes, outs[0].array()),
+                    &mut outs[0],
+                );
             }
             Backward::Resample { map, shape } => {
                 resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
             }
-            Backward::Attention { attention, .. } => attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?,
+            Backward::Attention { attention, .. } => {
+                attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?
+            }
             Backward::Embedding { .. } => index::embedding_backward::<C>(isa, memory, ins, bytes, &mut outs[0])?,
             Backward::Narrow { dim, start, .. } => {
                 index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])

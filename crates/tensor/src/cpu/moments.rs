@@ -1,4 +1,5 @@
-//! Mean and squared distances of numbers of any size, in f64: for those whose squares a sum in the computing type does not hold.
+//! Mean and squared distances of numbers of any size, in f64: for those whose squares a sum in the computing type does
+//! not hold.
 
 use super::operand::Compute;
 use crate::DType;
@@ -13,7 +14,8 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// Of numbers that `each` hands over block by block in order, as often as it is asked, around their mean or around 0.
+    /// Of numbers that `each` hands over block by block in order, as often as it is asked, around their mean or around
+    /// 0.
     pub fn of(centred: bool, each: impl Fn(&mut dyn FnMut(&[f64]))) -> Moments {
         let (mut largest, mut first, mut n) = (0.0, None, 0);
         each(&mut |x| {
@@ -66,7 +68,8 @@ pub(super) fn is_in_range<C: Compute>(variance: f64) -> bool {
     variance.is_finite() && variance > smallest
 }
 
-/// Whether the rounding of the mean, of which squares of distances contain the square, does not matter beside the variance.
+/// Whether the rounding of the mean, of which squares of distances contain the square, does not matter beside the
+/// variance.
 pub(super) fn is_spread(mean: f64, variance: f64) -> bool {
     variance * 256.0 > mean * mean
 }

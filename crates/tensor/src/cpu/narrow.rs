@@ -1,4 +1,5 @@
-//! Correlations with few output channels: vectors along the inner dimension, where a tile of columns would be mostly padding.
+//! Correlations with few output channels: vectors along the inner dimension, where a tile of columns would be mostly
+//! padding.
 
 use super::tile::{Row, Segment};
 use crate::simd::{Kernel, Lanes};
@@ -47,7 +48,8 @@ impl<C: Copy + Default> Narrow<'_, C> {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let w: [L; COLUMNS] = std::array::from_fn(|j| load(self.w.get_unchecked(j * self.ld + b..j * self.ld + b + n)));
+            let w: [L; COLUMNS] =
+                std::array::from_fn(|j| load(self.w.get_unchecked(j * self.ld + b..j * self.ld + b + n)));
             for (place, sums) in places.iter().zip(sums) {
                 let x = load(self.a.get_unchecked(place + a..place + a + n));
                 for (sum, &w) in sums.iter_mut().zip(&w) {

@@ -1,12 +1,14 @@
-//! Operators that have nothing to add up: convolutions over no channels, attention of no keys or of vectors without elements. Kernels divide
-//! their work by these extents. Here what is summed over becomes one zero, and a gradient through nothing is zeros.
+//! Operators that have nothing to add up: convolutions over no channels, attention of no keys or of vectors without
+//! elements. Kernels divide their work by these extents. Here what is summed over becomes one zero, and a gradient
+//! through nothing is zeros.
 
 use super::{Cpu, draws};
 use crate::op::{Attention, Backward};
 use crate::{Array, ArrayMut, Backend as _, Class, Layout, Meta, Op, Result, Shape};
 
 impl Cpu {
-    /// A convolution of no channels, or `turned` its gradient by the input of no output channels: as one over a channel of zeros per group.
+    /// A convolution of no channels, or `turned` its gradient by the input of no output channels: as one over a channel
+    /// of zeros per group.
     pub(super) fn convolve_nothing(
         &self,
         op: &Op,
@@ -23,7 +25,12 @@ impl Cpu {
     }
 
     /// Attention where some of q, k and v are empty.
-    pub(super) fn attend_nothing(&self, attention: &Attention, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+    pub(super) fn attend_nothing(
+        &self,
+        attention: &Attention,
+        ins: &[&Array],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
         let [q, k] = [ins[0], ins[1]];
         if k.shape()[k.shape().rank() - 2] == 0 {
             draws::constant(self.isa, 0.0, &mut outs[0]);
@@ -49,7 +56,12 @@ impl Cpu {
     }
 
     /// The gradient where some of g, q, k and v are empty.
-    pub(super) fn attend_nothing_backward(&self, attention: &Attention, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+    pub(super) fn attend_nothing_backward(
+        &self,
+        attention: &Attention,
+        ins: &[&Array],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
         let (g, v) = (ins[0], ins[3]);
         if g.numel() == 0 || v.numel() == 0 {
             outs.iter_mut().for_each(|out| draws::constant(self.isa, 0.0, out));

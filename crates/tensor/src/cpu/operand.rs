@@ -1,8 +1,8 @@
 //! Reading and writing tensors of any dtype and strides in blocks of the computing type.
 //!
-//! Every kernel but the contractions is block-buffered: a block of each input is widened into a buffer that stays in the
-//! first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes. Where all
-//! operands are dense and of one dtype, kernels may read and write them in place instead ([`in_storage`]).
+//! Every kernel but the contractions is block-buffered: a block of each input is widened into a buffer that stays in
+//! the first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes.
+//! Where all operands are dense and of one dtype, kernels may read and write them in place instead ([`in_storage`]).
 
 use std::mem::MaybeUninit;
 
@@ -24,7 +24,15 @@ pub trait Compute: Real {
     /// Widens `to.len()` elements of `dtype` from `start` on, `stride` apart.
     fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [Self]);
     /// As [`Values::load_rows`].
-    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [Self], ld: usize);
+    fn load_rows(
+        isa: Isa,
+        values: &Values<'_>,
+        start: usize,
+        distance: usize,
+        extents: [usize; 2],
+        to: &mut [Self],
+        ld: usize,
+    );
     /// Rounds once to `dtype` and writes from `start` on.
     fn store(isa: Isa, from: &[Self], to: &mut [u8], dtype: DType);
 }
@@ -32,8 +40,8 @@ pub trait Compute: Real {
 /// The bytes of a host tensor as elements.
 pub fn elements<T: Element>(bytes: &[u8]) -> &[T] {
     debug_assert!(bytes.as_ptr().cast::<T>().is_aligned());
-    // SAFETY: storage is 64-byte aligned and initialised; every bit pattern but bool's is a value, and bool storage only ever
-    // receives bools.
+    // SAFETY: storage is 64-byte aligned and initialised; every bit pattern but bool's is a value, and bool storage
+    // only ever receives bools.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
 }
 
@@ -50,7 +58,15 @@ fn gather<T: Element, C>(bytes: &[u8], start: usize, stride: usize, to: &mut [C]
 }
 
 impl Compute for f32 {
-    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [f32], ld: usize) {
+    fn load_rows(
+        isa: Isa,
+        values: &Values<'_>,
+        start: usize,
+        distance: usize,
+        extents: [usize; 2],
+        to: &mut [f32],
+        ld: usize,
+    ) {
         values::load_rows(isa, values, start, distance, extents, to, ld);
     }
 
@@ -86,7 +102,15 @@ impl Compute for f32 {
 }
 
 impl Compute for f64 {
-    fn load_rows(isa: Isa, values: &Values<'_>, start: usize, distance: usize, extents: [usize; 2], to: &mut [f64], ld: usize) {
+    fn load_rows(
+        isa: Isa,
+        values: &Values<'_>,
+        start: usize,
+        distance: usize,
+        extents: [usize; 2],
+        to: &mut [f64],
+        ld: usize,
+    ) {
         values::load_each(isa, values, start, distance, extents, to, ld);
     }
 
@@ -147,7 +171,13 @@ impl<'a> Operand<'a> {
     }
 
     /// As [`Operand::new`], from the parts of an array that lies in memory in its dtype.
-    pub fn from_layout(dtype: DType, layout: &Layout, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
+    pub fn from_layout(
+        dtype: DType,
+        layout: &Layout,
+        bytes: &'a [u8],
+        shape: &[usize],
+        order: &[usize],
+    ) -> Operand<'a> {
         let lead = shape.len() - layout.shape.rank();
         let mut dims = smallvec::SmallVec::<[(usize, usize); MAX_RANK]>::new();
         for &d in order {
@@ -227,8 +257,8 @@ impl<'a> Operand<'a> {
         })
     }
 
-    /// As [`Operand::block`], in a buffer that is made ready only if it is needed; `old` is what an output that may be written over the operand
-    /// held there.
+    /// As [`Operand::block`], in a buffer that is made ready only if it is needed; `old` is what an output that may be
+    /// written over the operand held there.
     pub fn block_in<'b, C: Compute>(
         &'b self,
         isa: Isa,
@@ -275,7 +305,8 @@ impl<'a> Operand<'a> {
         to.par_chunks_mut(TASK).enumerate().each(|(i, part)| self.load(isa, i * TASK, part));
     }
 
-    /// Widens `rows` rows of `columns` elements whose first are at flat positions `distance` apart from `start` on, into rows `ld` apart.
+    /// Widens `rows` rows of `columns` elements whose first are at flat positions `distance` apart from `start` on,
+    /// into rows `ld` apart.
     pub fn load_rows<C: Compute>(
         &self,
         isa: Isa,
@@ -306,7 +337,8 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Where rows of `columns` neighbours from a flat position on lie, if they are equally far apart: storage index of the first, distance.
+    /// Where rows of `columns` neighbours from a flat position on lie, if they are equally far apart: storage index of
+    /// the first, distance.
     pub fn even_rows(&self, start: usize, rows: usize, columns: usize) -> Option<(usize, usize)> {
         match self.dims[..] {
             [(_, 1)] => Some((self.position(start), columns)),
@@ -338,7 +370,9 @@ impl<'a> Operand<'a> {
 pub fn memory_order(layout: &Layout) -> smallvec::SmallVec<[usize; MAX_RANK]> {
     let mut order: smallvec::SmallVec<[usize; MAX_RANK]> = (0..layout.shape.rank()).collect();
     order.sort_by_key(|&d| {
-        std::cmp::Reverse(layout.strides[d] * (layout.shape[d] != 1) as usize + (layout.shape[d] == 1) as usize * usize::MAX / 2)
+        std::cmp::Reverse(
+            layout.strides[d] * (layout.shape[d] != 1) as usize + (layout.shape[d] == 1) as usize * usize::MAX / 2,
+        )
     });
     order
 }
@@ -356,8 +390,8 @@ macro_rules! in_storage {
 }
 pub(super) use in_storage;
 
-/// Room for a block. Only what is used of it is initialised, and once: filling it anew for every block, or for an operator on a few
-/// elements, would cost more than the work.
+/// Room for a block. Only what is used of it is initialised, and once: filling it anew for every block, or for an
+/// operator on a few elements, would cost more than the work.
 pub struct Buffer<C> {
     values: [MaybeUninit<C>; BLOCK],
     ready: usize,
@@ -375,14 +409,15 @@ impl<C: Compute> Buffer<C> {
             self.ready = n;
         }
         let values = &mut self.values[..n];
-        // SAFETY: the first `ready` elements, and so these, are initialised; MaybeUninit has the layout of what it holds.
+        // SAFETY: the first `ready` elements, and so these, are initialised; MaybeUninit has the layout of what it
+        // holds.
         unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
     }
 }
 
-/// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends on the size alone.
-/// `f` is called through a pointer, once a task: a copy of the machinery of parallel loops for each of a thousand kernels was two
-/// thirds of this crate's machine code.
+/// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends
+/// on the size alone. `f` is called through a pointer, once a task: a copy of the machinery of parallel loops for each
+/// of a thousand kernels was two thirds of this crate's machine code.
 fn tasks(out: &mut ArrayMut<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
     let array = out.array();
     let (size, n, offset) = (array.dtype().size(), array.numel(), array.layout().offset);
@@ -401,7 +436,8 @@ pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut 
     tasks(out, &|start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
 }
 
-/// As [`fill_as`]; if `over`, the output is written over an operand: block by block, with a copy of what was there before.
+/// As [`fill_as`]; if `over`, the output is written over an operand: block by block, with a copy of what was there
+/// before.
 pub fn fill_over<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, over: bool, f: impl Fn(usize, &[T], &mut [T]) + Sync) {
     fill_as::<T>(out, |start, y| {
         if !over {
@@ -416,14 +452,14 @@ pub fn fill_over<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, over: bool, f: impl F
     });
 }
 
-/// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory positions
-/// `start..`.
+/// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory
+/// positions `start..`.
 pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
     fill_with(isa, out, false, || (), |(), start, _, block| f(start, block));
 }
 
-/// As [`fill`], with scratch that each task makes once and hands to all its blocks, and, if the output is written `over` an operand, what each
-/// block held.
+/// As [`fill`], with scratch that each task makes once and hands to all its blocks, and, if the output is written
+/// `over` an operand, what each block held.
 pub fn fill_with<C: Compute, S>(
     isa: Isa,
     out: &mut ArrayMut<'_>,

@@ -1,5 +1,5 @@
-//! How long a thread of the pool that waits looks for other work: waking it from sleep takes longer than many an operator, but a thread that never
-//! slept would keep a core from others.
+//! How long a thread of the pool that waits looks for other work: waking it from sleep takes longer than many an
+//! operator, but a thread that never slept would keep a core from others.
 
 use std::time::{Duration, Instant};
 

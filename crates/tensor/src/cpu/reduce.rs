@@ -31,7 +31,10 @@ pub(super) fn sum<C: Compute>(isa: Isa, f: impl Map2, x: &Operand<'_>, start: us
         return 0.0;
     }
     let mut buffer = [C::zero(); BLOCK];
-    (0..n).step_by(BLOCK).map(|i| C::sum(isa, f, x.block(isa, start + i, BLOCK.min(n - i), &mut buffer), shift).as_f64()).sum()
+    (0..n)
+        .step_by(BLOCK)
+        .map(|i| C::sum(isa, f, x.block(isa, start + i, BLOCK.min(n - i), &mut buffer), shift).as_f64())
+        .sum()
 }
 
 /// As [`sum`], in parallel over fixed chunks.
@@ -54,7 +57,14 @@ fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: us
     best.as_f64()
 }
 
-pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+pub(super) fn reduce<C: Channelwise>(
+    isa: Isa,
+    kind: Reduce,
+    dims: Dims,
+    x: &Array,
+    bytes: &[u8],
+    out: &mut ArrayMut<'_>,
+) {
     let n = dims.count(x.shape());
     if out.array().numel() == 0 {
         return;
@@ -103,7 +113,8 @@ pub(super) fn reduce<C: Channelwise>(isa: Isa, kind: Reduce, dims: Dims, x: &Arr
         let values: Vec<f64> = (0..rows).map(|row| one(row, true)).collect();
         write(isa, &values, out);
     } else if n * rows > TASK {
-        let values: Vec<f64> = (0..rows).into_par_iter().with_min_len((TASK / n.max(1)).max(1)).list(|row| one(row, false));
+        let values: Vec<f64> =
+            (0..rows).into_par_iter().with_min_len((TASK / n.max(1)).max(1)).list(|row| one(row, false));
         write(isa, &values, out);
     } else {
         fill::<f64>(isa, out, |start, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = one(start + i, false)));
@@ -164,8 +175,8 @@ fn norm(isa: Isa, p: f64, x: &Operand<'_>, start: usize, n: usize) -> f64 {
     scale * fold(isa, x, start, n, 0.0, |total, v| total + libm::pow((v / scale).abs(), p)).powf(1.0 / p)
 }
 
-/// The number of columns if the reduced dimensions lie side by side in memory and kept ones inside them: then rows are added vector by
-/// vector. Kept dimensions may lie outside too.
+/// The number of columns if the reduced dimensions lie side by side in memory and kept ones inside them: then rows are
+/// added vector by vector. Kept dimensions may lie outside too.
 fn column_major(x: &Array, dims: Dims) -> Option<usize> {
     let order: Vec<usize> = memory_order(x.layout()).into_iter().filter(|&d| x.shape()[d] > 1).collect();
     if x.layout().strides[*order.last()?] != 1 {
@@ -191,7 +202,13 @@ impl Terms for Columns {
 }
 
 /// Sums over the rows of an `[outer, rows, columns]` operand: f32 within a fixed number of rows, f64 across.
-pub(super) fn column_sums<C: Channelwise>(isa: Isa, x: &Operand<'_>, outer: usize, rows: usize, columns: usize) -> Vec<f64> {
+pub(super) fn column_sums<C: Channelwise>(
+    isa: Isa,
+    x: &Operand<'_>,
+    outer: usize,
+    rows: usize,
+    columns: usize,
+) -> Vec<f64> {
     // Very long rows are summed in strips: sums of few rows each would be more memory than what is summed.
     let wide = columns.clamp(1, 4 * BLOCK);
     let strips = columns.div_ceil(wide);
@@ -258,8 +275,9 @@ pub(super) fn backward<C: Compute>(
     let n = dims.count(x.shape());
     let kept = Layout::contiguous(*ins[0].shape());
     let outer: Vec<usize> = order.iter().copied().filter(|&d| !dims.contains(d)).collect();
-    let scalar =
-        |i: usize| Operand::new(ins[i], bytes[i], &kept.shape, &[&outer[..], &dims.iter().collect::<Vec<_>>()[..]].concat());
+    let scalar = |i: usize| {
+        Operand::new(ins[i], bytes[i], &kept.shape, &[&outer[..], &dims.iter().collect::<Vec<_>>()[..]].concat())
+    };
     let (g, y, x) = (scalar(0), scalar(1), Operand::new(x, bytes[2], x.shape(), &order));
     super::rows::fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
         let (mut pg, mut py) = ([C::zero()], [C::zero()]);

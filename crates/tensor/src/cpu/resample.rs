@@ -48,18 +48,17 @@ fn apply<C: Compute>(
         // A scalar has no dimension to change; of nothing, only padding can be made.
         let order = memory_order(out.array().layout());
         let operand = Operand::new(x, bytes, x.shape(), &order);
-        super::operand::fill::<C>(
-            isa,
-            out,
-            |start, y| if x.numel() > 0 { operand.load(isa, start, y) } else { y.fill(C::from_f64(fill)) },
-        );
+        super::operand::fill::<C>(isa, out, |start, y| {
+            if x.numel() > 0 { operand.load(isa, start, y) } else { y.fill(C::from_f64(fill)) }
+        });
         return Ok(());
     }
     let order = memory_order(out.array().layout());
     // The input in the output's memory order, in the computing type.
     let n = x.numel();
-    let mut scratch =
-        pool.alloc(n * size_of::<C>(), Class::Workspace).ok_or(Error::OutOfMemory { bytes: n, class: Class::Workspace })?;
+    let mut scratch = pool
+        .alloc(n * size_of::<C>(), Class::Workspace)
+        .ok_or(Error::OutOfMemory { bytes: n, class: Class::Workspace })?;
     let values = &mut scratch.as_mut_slice::<C>()[..n];
     Operand::new(x, bytes, x.shape(), &order).load_all(isa, values);
     let values = &*values;

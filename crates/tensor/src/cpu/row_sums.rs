@@ -1,4 +1,5 @@
-//! Sums of the rows of a product's left operand, taken as it is packed: the gradient of a linear layer's bias, beside that of its weight.
+//! Sums of the rows of a product's left operand, taken as it is packed: the gradient of a linear layer's bias, beside
+//! that of its weight.
 
 use rayon::prelude::*;
 
@@ -6,13 +7,14 @@ use super::channels::Channelwise;
 use super::tasks::Tasks as _;
 use crate::simd::{Isa, Stored};
 
-/// Places of a row that are added in f32. What they give is added in f64, in order: the bits depend on the extents alone.
+/// Places of a row that are added in f32. What they give is added in f64, in order: the bits depend on the extents
+/// alone.
 const PLACES: usize = 32;
 /// Rows at a time.
 const ROWS: usize = 128;
 
-/// Adds `places` places of `sums.len()` rows, those of a place side by side in memory and places `ld` apart. All but the last call for a row have
-/// a multiple of [`PLACES`].
+/// Adds `places` places of `sums.len()` rows, those of a place side by side in memory and places `ld` apart. All but
+/// the last call for a row have a multiple of [`PLACES`].
 pub(super) fn add<C: Channelwise, X: Stored<C>>(isa: Isa, from: &[X], ld: usize, places: usize, sums: &mut [f64]) {
     let mut part = [C::zero(); ROWS];
     for (i, sums) in sums.chunks_mut(ROWS).enumerate() {

@@ -6,15 +6,15 @@ use crate::op::UnaryRow;
 use crate::simd::convert::f64_to_f32_odd;
 use crate::simd::{Isa, Kernel, Lanes, dispatch};
 
-/// Whether the f32 result, rounded to 16 bit, need not be the correctly rounded one. One correctly rounded f32 operation rounds correctly
-/// to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
+/// Whether the f32 result, rounded to 16 bit, need not be the correctly rounded one. One correctly rounded f32
+/// operation rounds correctly to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
 pub(super) const fn needs_settling<R: UnaryRow>() -> bool {
     R::ROW.ulp() != 0.0 && R::ROW.ulp() != 0.5
 }
 
-/// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own error is
-/// computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's strategy). About
-/// one element in a thousand for f16, in ten thousand for bf16.
+/// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own
+/// error is computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's
+/// strategy). About one element in a thousand for f16, in ten thousand for bf16.
 pub(super) fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
     let window = (R::ROW.ulp() + 0.5).ceil() as u32;
     if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
@@ -55,7 +55,8 @@ fn candidate<const BF16: bool>(y: f32, window: u32) -> u32 {
     (close(0x1fff, 0x1000) | is_small) as u32
 }
 
-/// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector loop.
+/// 1 if an f32 number is within `window` ulp of a tie of bf16 or f16, else 0. Branch-free, so that a search is a vector
+/// loop.
 #[inline(always)]
 fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
     let (a, bits) = (y.abs(), y.to_bits());

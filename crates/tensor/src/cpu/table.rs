@@ -1,5 +1,6 @@
-//! Functions of 16-bit numbers as tables: there are only 65,536 arguments. A table is made by the kernels it stands for, at their
-//! instruction set, so a looked-up result has the bits of a computed one. Looking up takes a load and a store per element on any machine.
+//! Functions of 16-bit numbers as tables: there are only 65,536 arguments. A table is made by the kernels it stands
+//! for, at their instruction set, so a looked-up result has the bits of a computed one. Looking up takes a load and a
+//! store per element on any machine.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -25,9 +26,16 @@ pub static VALUES: Tables<u16> = Tables(RwLock::new(Vec::new()));
 pub static SLOPES: Tables<f32> = Tables(RwLock::new(Vec::new()));
 
 impl<T: bytemuck::Pod> Tables<T> {
-    /// The table of `row` for arguments of `dtype`, if it is there or `n` elements are worth making it. `f(x, y)` computes a block:
-    /// `y` are the table's elements of f32 arguments `x`.
-    pub fn get(&self, isa: Isa, row: Unary, dtype: DType, n: usize, f: impl Fn(&[f32], &mut [T])) -> Option<&'static Table<T>> {
+    /// The table of `row` for arguments of `dtype`, if it is there or `n` elements are worth making it. `f(x, y)`
+    /// computes a block: `y` are the table's elements of f32 arguments `x`.
+    pub fn get(
+        &self,
+        isa: Isa,
+        row: Unary,
+        dtype: DType,
+        n: usize,
+        f: impl Fn(&[f32], &mut [T]),
+    ) -> Option<&'static Table<T>> {
         let key = (isa, row, dtype);
         let find = |tables: &[(Key, &'static Table<T>)]| tables.iter().find(|t| t.0 == key).map(|t| t.1);
         let found = find(&self.0.read().unwrap_or_else(PoisonError::into_inner));
@@ -52,8 +60,8 @@ impl<T: bytemuck::Pod> Tables<T> {
     }
 }
 
-/// `y[i] = table[x[i]]`; pieces of `beside` are asked for with it. Neither gathers nor packed codes are faster than the plain loop by more
-/// than a tenth where they are fast at all.
+/// `y[i] = table[x[i]]`; pieces of `beside` are asked for with it. Neither gathers nor packed codes are faster than the
+/// plain loop by more than a tenth where they are fast at all.
 pub fn look_up<T: Copy>(table: &Table<T>, x: &[u16], y: &mut [T], beside: Option<Beside>) {
     for (i, (x, y)) in x.chunks(Beside::PIECE).zip(y.chunks_mut(Beside::PIECE)).enumerate() {
         prefetch::ask_to_read(x.as_ptr());

@@ -1,8 +1,9 @@
 //! Parallel loops of kernels.
 //!
-//! An operator of a training step takes some tens of microseconds, and waking a thread of the pool as long again. rayon's own loops let the thread that
-//! began one sleep as soon as it waits a little for another to end. These do not; and each thread begins with the same part of a loop, of which its
-//! core's caches may still hold what the loop before wrote.
+//! An operator of a training step takes some tens of microseconds, and waking a thread of the pool as long again.
+//! rayon's own loops let the thread that began one sleep as soon as it waits a little for another to end. These do not;
+//! and each thread begins with the same part of a loop, of which its core's caches may still hold what the loop before
+//! wrote.
 
 use std::convert::Infallible;
 use std::sync::Mutex;
@@ -179,7 +180,8 @@ impl Shares {
         })
     }
 
-    /// Waits a little for the others, without other work: this thread would sleep, and the next loop begins when this one ends.
+    /// Waits a little for the others, without other work: this thread would sleep, and the next loop begins when this
+    /// one ends.
     fn stay(&self) {
         let start = Instant::now();
         while self.left.load(Ordering::Acquire) > 0 && start.elapsed() < STAY {
@@ -187,7 +189,8 @@ impl Shares {
         }
     }
 
-    /// Does other work of the pool until all pieces are done, or for as long as a thread has [`Patience`]: then it sleeps until they are.
+    /// Does other work of the pool until all pieces are done, or for as long as a thread has [`Patience`]: then it
+    /// sleeps until they are.
     fn wait(&self) {
         let mut patience = Patience::new();
         while self.left.load(Ordering::Acquire) > 0 {
@@ -256,8 +259,9 @@ mod tests {
     #[test]
     fn loops_inside_loops_end() {
         pool(3).install(|| {
-            let sums =
-                (0..50).into_par_iter().list(|i| (0..50).into_par_iter().list(|j: usize| i * j).into_iter().sum::<usize>());
+            let sums = (0..50)
+                .into_par_iter()
+                .list(|i| (0..50).into_par_iter().list(|j: usize| i * j).into_iter().sum::<usize>());
             assert!(sums.into_iter().eq((0..50).map(|i| i * 1225)));
         });
     }

@@ -77,6 +77,13 @@ pub(super) fn forward<C: Compute>(isa: Isa, row: Ternary, value: f64, ins: &[Ope
 }
 
 /// Inputs g, x, a, b.
-pub(super) fn backward<C: Compute>(isa: Isa, row: Ternary, value: f64, by: usize, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    row: Ternary,
+    value: f64,
+    by: usize,
+    ins: &[Operand<'_>],
+    out: &mut ArrayMut<'_>,
+) {
     row.visit(Run::<C> { isa, value, by: Some(by), ins, out, computing: std::marker::PhantomData });
 }

@@ -1,15 +1,16 @@
-//! The one kernel under matrix products and convolutions: register tiles of `rows × columns` accumulated along an inner dimension
-//! that is walked in [`Segment`]s, so that the taps of a convolution need no copies of their patches.
+//! The one kernel under matrix products and convolutions: register tiles of `rows × columns` accumulated along an inner
+//! dimension that is walked in [`Segment`]s, so that the taps of a convolution need no copies of their patches.
 //!
-//! Each element of the result is one chain of products along the segments in order, added to the accumulator at the end: its bits
-//! depend neither on the tile's extents nor on the number of threads.
+//! Each element of the result is one chain of products along the segments in order, added to the accumulator at the
+//! end: its bits depend neither on the tile's extents nor on the number of threads.
 
 use super::depthwise::{Same, SameBackward, TapSums, Taps};
 use super::narrow::Narrow;
 pub use crate::simd::amx::{Row, Segment};
 use crate::simd::{Isa, Kernel, Lanes, Real, Stored, dispatch, prefetch};
 
-/// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j % width]`.
+/// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j %
+/// width]`.
 pub struct Block<'a, C> {
     /// Left operand.
     pub a: &'a [C],
@@ -81,7 +82,9 @@ impl<'a, C: Copy> Block<'a, C> {
                 rows = &rows[done..];
                 // The next panel comes from far away, and the first tile over it would wait for it.
                 let until = next.len() * (self.rows.len() - rows.len()) / self.rows.len();
-                next[asked..until].chunks(64 / size_of::<C>()).for_each(|line| prefetch::ask_later(line.as_ptr().addr(), false));
+                next[asked..until]
+                    .chunks(64 / size_of::<C>())
+                    .for_each(|line| prefetch::ask_later(line.as_ptr().addr(), false));
                 asked = until;
             }
         }
@@ -99,7 +102,11 @@ impl<'a, C: Copy> Block<'a, C> {
 
     /// A tile of `MR` rows, or one of fewer where fewer are left. Returns how many rows it did.
     #[inline(always)]
-    unsafe fn some_rows<L: Lanes<Elem = C>, const MR: usize, const NV: usize>(&mut self, rows: &[Row], panel: usize) -> usize {
+    unsafe fn some_rows<L: Lanes<Elem = C>, const MR: usize, const NV: usize>(
+        &mut self,
+        rows: &[Row],
+        panel: usize,
+    ) -> usize {
         // SAFETY: the caller's promise.
         unsafe {
             if rows.len() >= MR || 2 * rows.len() > MR {
@@ -121,10 +128,15 @@ impl<'a, C: Copy> Block<'a, C> {
 
     /// Tiles with fewer rows than `MR` compute the first one several times.
     #[inline(always)]
-    unsafe fn tile<L: Lanes<Elem = C>, const MR: usize, const NV: usize>(&mut self, rows: &[Row], panel: usize) -> usize {
+    unsafe fn tile<L: Lanes<Elem = C>, const MR: usize, const NV: usize>(
+        &mut self,
+        rows: &[Row],
+        panel: usize,
+    ) -> usize {
         // SAFETY: `run_on` checked that all rows, segments and panels lie inside the operands.
         unsafe {
-            let a: [*const C; MR] = std::array::from_fn(|i| self.a.as_ptr().add(rows[if i < rows.len() { i } else { 0 }].a));
+            let a: [*const C; MR] =
+                std::array::from_fn(|i| self.a.as_ptr().add(rows[if i < rows.len() { i } else { 0 }].a));
             let b = self.b.as_ptr().add(panel * self.panel);
             let mut acc = [[L::splat(0.0); NV]; MR];
             L::accumulate(&mut acc, &a, self.a_step, b, self.b_step, self.segments);

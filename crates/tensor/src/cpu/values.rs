@@ -56,7 +56,8 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Widens `rows` rows of `columns` neighbours, `distance` apart in memory from `start` on, into rows `ld` apart. Rows to come are asked for.
+    /// Widens `rows` rows of `columns` neighbours, `distance` apart in memory from `start` on, into rows `ld` apart.
+    /// Rows to come are asked for.
     pub fn load_rows<C: Compute>(
         &self,
         isa: Isa,
@@ -98,13 +99,22 @@ pub(super) fn load_rows(
     let Values { dtype, stored, bytes } = *values;
     match (stored, dtype) {
         (DType::F32, DType::F32) => {
-            dispatch(isa, Rows { from: &elements::<f32>(bytes)[start..], distance, extents, to, ld, rounding: Exactly });
+            dispatch(
+                isa,
+                Rows { from: &elements::<f32>(bytes)[start..], distance, extents, to, ld, rounding: Exactly },
+            );
         }
         (DType::F16, DType::F16) => {
-            dispatch(isa, Rows { from: &elements::<f16>(bytes)[start..], distance, extents, to, ld, rounding: Exactly });
+            dispatch(
+                isa,
+                Rows { from: &elements::<f16>(bytes)[start..], distance, extents, to, ld, rounding: Exactly },
+            );
         }
         (DType::BF16, DType::BF16) => {
-            dispatch(isa, Rows { from: &elements::<bf16>(bytes)[start..], distance, extents, to, ld, rounding: Exactly });
+            dispatch(
+                isa,
+                Rows { from: &elements::<bf16>(bytes)[start..], distance, extents, to, ld, rounding: Exactly },
+            );
         }
         (DType::F32, DType::F16) => {
             dispatch(isa, Rows { from: &elements::<f32>(bytes)[start..], distance, extents, to, ld, rounding: ToF16 });

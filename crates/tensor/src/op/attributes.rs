@@ -30,8 +30,8 @@ pub enum Reduce {
     Prod,
     /// `ln Σ eˣ`, shifted by the maximum.
     LogSumExp,
-    /// `(Σ|x|ᵖ)^(1/p)` in f64: squares neither overflow nor underflow. p = ∞ and −∞ are the largest and smallest magnitude,
-    /// 0 the number of elements that are not 0.
+    /// `(Σ|x|ᵖ)^(1/p)` in f64: squares neither overflow nor underflow. p = ∞ and −∞ are the largest and smallest
+    /// magnitude, 0 the number of elements that are not 0.
     Norm {
         /// The exponent.
         p: f64,
@@ -180,7 +180,8 @@ impl Norm {
         }
     }
 
-    /// Number of weight inputs of the gradient: the bias is among them where an activation's argument is computed again.
+    /// Number of weight inputs of the gradient: the bias is among them where an activation's argument is computed
+    /// again.
     pub fn weights_of_gradient(&self) -> usize {
         if self.act.is_some() { self.weights() } else { self.affine as usize }
     }
@@ -204,8 +205,8 @@ pub enum NormKind {
         /// Number of trailing dimensions.
         dims: usize,
     },
-    /// The last `dims` dimensions divided by the root of their mean square: no mean is subtracted and there is no bias (Zhang
-    /// and Sennrich 2019). The mean output is 0.
+    /// The last `dims` dimensions divided by the root of their mean square: no mean is subtracted and there is no bias
+    /// (Zhang and Sennrich 2019). The mean output is 0.
     Rms {
         /// Number of trailing dimensions.
         dims: usize,

@@ -5,8 +5,8 @@ use smallvec::smallvec;
 use super::check::Check;
 use super::outs::Outs;
 use super::{
-    Attention, Binary, Conv2d, CrossEntropy, Epilogue, Loss, Norm, NormKind, Op, Pool, PoolKind, Reduce, Reduction, Resample,
-    Ternary, Unary,
+    Attention, Binary, Conv2d, CrossEntropy, Epilogue, Loss, Norm, NormKind, Op, Pool, PoolKind, Reduce, Reduction,
+    Resample, Ternary, Unary,
 };
 use crate::{DType, Dims, Layout, Meta, Result, Shape};
 
@@ -64,8 +64,8 @@ pub enum Backward {
         /// Shape of w.
         shape: Shape,
     },
-    /// All gradients of a depthwise convolution, whose operands are then read once: inputs g, x, w. Outputs: dx, dw, and db if it has a bias
-    /// (both in the weight's dtype).
+    /// All gradients of a depthwise convolution, whose operands are then read once: inputs g, x, w. Outputs: dx, dw,
+    /// and db if it has a bias (both in the weight's dtype).
     Depthwise {
         /// Geometry.
         conv: Conv2d,
@@ -79,8 +79,8 @@ pub enum Backward {
         /// Shape of x.
         shape: Shape,
     },
-    /// The adjoint of [`Backward::Pool`] for max: of a tensor of x's shape, the elements where x was largest. Inputs: the
-    /// tensor, x.
+    /// The adjoint of [`Backward::Pool`] for max: of a tensor of x's shape, the elements where x was largest. Inputs:
+    /// the tensor, x.
     PoolSelect {
         /// Window.
         pool: Pool,
@@ -94,19 +94,19 @@ pub enum Backward {
         /// Whether y is the logarithm.
         log: bool,
     },
-    /// `a·f(x)`: the gradient of a linear layer's weight, whose right operand is an activation that was not kept (as `Op::Unary` of x in x's
-    /// dtype would give it) or x itself.
+    /// `a·f(x)`: the gradient of a linear layer's weight, whose right operand is an activation that was not kept (as
+    /// `Op::Unary` of x in x's dtype would give it) or x itself.
     MatMulOf {
         /// The activation.
         act: Option<Unary>,
         /// Whether the sums of a's rows are a second output: the bias's gradient. Operands are matrices then.
         sums: bool,
     },
-    /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for [`NormKind::Fixed`] mean and
-    /// variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
+    /// Inputs: g, x, weight if affine, bias if there is one and an activation, then mean and rstd (for
+    /// [`NormKind::Fixed`] mean and variance). Outputs: dx, and dweight, dbias (in the weight's dtype) if affine.
     Norm(Norm),
-    /// The first output of a norm again, to the bit, from its statistics. Inputs: x, weight and bias as the norm has them, mean, rstd.
-    /// Not for [`NormKind::Fixed`], which is given its statistics anyway.
+    /// The first output of a norm again, to the bit, from its statistics. Inputs: x, weight and bias as the norm has
+    /// them, mean, rstd. Not for [`NormKind::Fixed`], which is given its statistics anyway.
     Renormalise(Norm),
     /// Inputs: g, logits, target.
     CrossEntropy(CrossEntropy),

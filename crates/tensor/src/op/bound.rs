@@ -3,24 +3,24 @@
 use super::{Backward, Binary, Op, Reduce, Reduction, Unary};
 use crate::Array;
 
-/// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half a unit
-/// in its last place). u is the unit roundoff of the computing type: 2⁻²⁴ for f32.
+/// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half
+/// a unit in its last place). u is the unit roundoff of the computing type: 2⁻²⁴ for f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
     /// Per element, so many units in the last place of the computing type.
     Ulps(f64),
-    /// Per element, `factor · u` times the operator applied to the absolute values of its inputs: sums of `factor` products in
-    /// any order (Higham, *Accuracy and Stability*, §3.1, γₖ).
+    /// Per element, `factor · u` times the operator applied to the absolute values of its inputs: sums of `factor`
+    /// products in any order (Higham, *Accuracy and Stability*, §3.1, γₖ).
     Gamma(f64),
-    /// Per element, `factor · u` times the larger of the result and of the first input's element there: a slope that cancels (as
-    /// 1 − y²) is accurate relative to 1, and so its product with the gradient relative to the gradient.
+    /// Per element, `factor · u` times the larger of the result and of the first input's element there: a slope that
+    /// cancels (as 1 − y²) is accurate relative to 1, and so its product with the gradient relative to the gradient.
     Operand(f64),
-    /// `factor · u` times the largest magnitude of the output and of the float inputs: operators whose elements depend on a
-    /// whole row through a sum that does not vanish.
+    /// `factor · u` times the largest magnitude of the output and of the float inputs: operators whose elements depend
+    /// on a whole row through a sum that does not vanish.
     Scale(f64),
-    /// Per element, to first order, what `factor` roundings of u change: terms count with their magnitudes, an activation passes on the error
-    /// of its argument, softmax that of its scores, a norm that of its mean as a part of the deviation. `reference/errors.rs` has the
-    /// analysis.
+    /// Per element, to first order, what `factor` roundings of u change: terms count with their magnitudes, an
+    /// activation passes on the error of its argument, softmax that of its scores, a norm that of its mean as a part of
+    /// the deviation. `reference/errors.rs` has the analysis.
     Terms(f64),
 }
 
@@ -41,7 +41,9 @@ impl Op {
         match self {
             Op::Unary(row) => Bound::Ulps(row.ulp()),
             Op::Binary(row) | Op::Scalar { op: row, .. } => Bound::Ulps(row.ulp()),
-            Op::Compare(_) | Op::Where | Op::ArgMax { .. } | Op::Embedding | Op::Cat { .. } | Op::Fill { .. } => Bound::Ulps(0.0),
+            Op::Compare(_) | Op::Where | Op::ArgMax { .. } | Op::Embedding | Op::Cat { .. } | Op::Fill { .. } => {
+                Bound::Ulps(0.0)
+            }
             Op::Range { .. } => Bound::Ulps(0.0),
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Bound::Ulps(0.0),
             // A product with the rounded 1/(1 − p).
@@ -51,7 +53,8 @@ impl Op {
             // 1,024 elements in 16 interleaved f32 sums of 64, then f64; columns add up to 1,024 rows in f32.
             Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Bound::Gamma(1024.0_f64.min(numel(0)) + 1.0),
             Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => Bound::Ulps(0.0),
-            // A sum of positive terms, in 16 interleaved ones of at most 64; where the mean's rounding would matter, in f64.
+            // A sum of positive terms, in 16 interleaved ones of at most 64; where the mean's rounding would matter, in
+            // f64.
             Op::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Ulps(20.0),
             // In f64, rounded once; of f64 itself every step rounds.
             Op::Reduce { kind: Reduce::Prod | Reduce::Norm { .. }, .. } | Op::Scan { .. } => in_f64(ins),
@@ -91,11 +94,14 @@ impl Op {
             Op::Attention(_) => Bound::Terms(1.0),
             Op::Custom(custom) => custom.bound(ins),
             Op::Backward(backward) => match backward {
-                // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
+                // The derivative as stated for its function, and the product with g; near zeros of f′ only relative to
+                // 1.
                 Backward::Unary(Unary::Hardsigmoid) => Bound::Ulps(2.0),
                 Backward::Unary(_) => Bound::Operand(16.0),
                 Backward::Binary { op, .. } | Backward::Scalar { op, .. } => match op {
-                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
+                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => {
+                        Bound::Ulps(2.5)
+                    }
                     Binary::ClampMin | Binary::ClampMax | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
                     // By the divisor a − fmod(a, b), its quotient and the product.
                     Binary::Fmod => Bound::Ulps(3.0),
@@ -107,13 +113,17 @@ impl Op {
                 Backward::CumProd { .. } => in_f64(ins),
                 Backward::Gather { .. } => Bound::Gamma(numel(1) + 1.0),
                 Backward::Conv2dInput { .. } => Bound::Gamma(extent(1, 0) * extent(1, 2) * extent(1, 3) + 2.0),
-                // A sum over a block of pixels, of which there are at least eight and at most as many as rows, then the blocks' sums. That by
-                // the input of a depthwise convolution has fewer terms, unless its kernel is larger than its output.
+                // A sum over a block of pixels, of which there are at least eight and at most as many as rows, then the
+                // blocks' sums. That by the input of a depthwise convolution has fewer terms, unless its kernel is
+                // larger than its output.
                 Backward::Conv2dWeight { .. } | Backward::Depthwise { .. } => {
                     let (rows, width) = (extent(0, 0) * extent(0, 2), extent(0, 3));
                     let block = ((rows / 8.0).ceil() * width).min(1024.0 + width);
-                    let taps =
-                        if matches!(self, Op::Backward(Backward::Depthwise { .. })) { extent(2, 2) * extent(2, 3) } else { 0.0 };
+                    let taps = if matches!(self, Op::Backward(Backward::Depthwise { .. })) {
+                        extent(2, 2) * extent(2, 3)
+                    } else {
+                        0.0
+                    };
                     Bound::Gamma((block + rows).min(rows * width).max(taps) + 8.0)
                 }
                 Backward::Pool { pool, .. } => Bound::Scale((pool.kernel[0] * pool.kernel[1]) as f64 + 4.0),

@@ -48,7 +48,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The dtype of elements that are moved as they are: floats become `want`, any others must be alike and keep theirs.
+    /// The dtype of elements that are moved as they are: floats become `want`, any others must be alike and keep
+    /// theirs.
     pub(super) fn moved(&self, inputs: impl Iterator<Item = usize>, want: DType) -> Result<DType> {
         let mut dtypes = inputs.map(|i| self.ins[i].dtype).map(|dtype| if dtype.is_float() { want } else { dtype });
         let first = dtypes.next().unwrap_or(want);
@@ -142,7 +143,8 @@ impl Check<'_> {
             return self.argument(format!("output padding {output_padding:?} must be below stride or dilation"));
         }
         if x.rank() != 4 || w.rank() != 4 || x[1] != w[0] || x[1] % conv.groups != 0 {
-            return self.shape(&format!("an image [N, C, H, W] and a weight [C, O/groups, KH, KW], groups = {}", conv.groups));
+            return self
+                .shape(&format!("an image [N, C, H, W] and a weight [C, O/groups, KH, KW], groups = {}", conv.groups));
         }
         let Some(o) = w[1].checked_mul(conv.groups) else {
             return self.shape(&format!("a number of channels that groups = {} times O/groups is", conv.groups));
@@ -151,7 +153,10 @@ impl Check<'_> {
             return self.shape("a bias [O]");
         }
         let extent = |d: usize| {
-            let span = conv.dilation[d].checked_mul(w[d + 2].checked_sub(1)?)?.checked_add(output_padding[d])?.checked_add(1)?;
+            let span = conv.dilation[d]
+                .checked_mul(w[d + 2].checked_sub(1)?)?
+                .checked_add(output_padding[d])?
+                .checked_add(1)?;
             let whole = x[d + 2].checked_sub(1)?.checked_mul(conv.stride[d])?.checked_add(span)?;
             whole.checked_sub(conv.padding[d].checked_mul(2)?).filter(|n| *n > 0)
         };
@@ -174,12 +179,15 @@ impl Check<'_> {
             return self.argument(format!("kernel {:?} is larger than any image", pool.kernel));
         }
         if (0..2).any(|d| pool.padding[d] > pool.kernel[d] / 2) {
-            return self.argument(format!("padding {:?} must be at most half the kernel {:?}", pool.padding, pool.kernel));
+            return self
+                .argument(format!("padding {:?} must be at most half the kernel {:?}", pool.padding, pool.kernel));
         }
         let extent = |d: usize| pool.windows(d, x[d + 2]);
         match (extent(0), extent(1)) {
             (Some(h), Some(w)) => Ok(Shape::from_slice(&[x[0], x[1], h, w])),
-            (None, _) | (_, None) => self.shape(&format!("an image no smaller than the kernel {:?}, with pixels", pool.kernel)),
+            (None, _) | (_, None) => {
+                self.shape(&format!("an image no smaller than the kernel {:?}, with pixels", pool.kernel))
+            }
         }
     }
 
@@ -281,7 +289,8 @@ impl Check<'_> {
                 let dim = self.dim(0, *dim)?;
                 let n = layout.shape.get(dim).copied().unwrap_or(1);
                 if rank == 0 || start.checked_add(*length).is_none_or(|end| end > n) {
-                    return self.argument(format!("{length} elements from {start} on are out of range for {n} elements"));
+                    return self
+                        .argument(format!("{length} elements from {start} on are out of range for {n} elements"));
                 }
                 Ok(layout.narrow(dim, *start, *length))
             }

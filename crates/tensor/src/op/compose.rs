@@ -1,5 +1,5 @@
-//! [`Op::compose`]: fused operators and backward kernels as programs of primitives. The registry checks each kernel against its
-//! program, and gradients of gradients go through it.
+//! [`Op::compose`]: fused operators and backward kernels as programs of primitives. The registry checks each kernel
+//! against its program, and gradients of gradients go through it.
 
 mod products;
 
@@ -11,7 +11,8 @@ use super::*;
 use crate::{Dims, Meta, Result};
 
 impl Op {
-    /// The definition of a fused operator's first output in primitives, for inputs of these shapes; `None` for a primitive.
+    /// The definition of a fused operator's first output in primitives, for inputs of these shapes; `None` for a
+    /// primitive.
     ///
     /// # Errors
     /// Inputs the operator does not take.
@@ -27,7 +28,9 @@ impl Op {
 fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
     let x = b.input(0);
     Ok(Some(match op {
-        Op::MatMul(Epilogue { bias: false, act: None }) | Op::Conv2d(_, Epilogue { bias: false, act: None }) => return Ok(None),
+        Op::MatMul(Epilogue { bias: false, act: None }) | Op::Conv2d(_, Epilogue { bias: false, act: None }) => {
+            return Ok(None);
+        }
         Op::MatMul(epilogue) => {
             let y = b.matmul(x, b.input(1))?;
             finish(b, epilogue, y, |b| Ok(b.input(2)))?
@@ -65,7 +68,9 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
             Some(y) => y,
             None => return Ok(None),
         },
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. } => return Ok(None),
+        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Compare(_) | Op::Where | Op::Reduce { .. } => {
+            return Ok(None);
+        }
         Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => return Ok(None),
         Op::ArgMax { .. } | Op::Pool(_) | Op::Resample(_) | Op::Embedding | Op::Cat { .. } | Op::Dropout { .. } => {
             return Ok(None);
@@ -76,7 +81,12 @@ fn define(op: &Op, b: &mut Builder) -> Result<Option<Value>> {
 }
 
 /// Bias and activation after a contraction.
-fn finish(b: &mut Builder, epilogue: &Epilogue, y: Value, bias: impl Fn(&mut Builder) -> Result<Value>) -> Result<Value> {
+fn finish(
+    b: &mut Builder,
+    epilogue: &Epilogue,
+    y: Value,
+    bias: impl Fn(&mut Builder) -> Result<Value>,
+) -> Result<Value> {
     let mut y = y;
     if epilogue.bias {
         let bias = bias(b)?;
@@ -372,6 +382,8 @@ fn define_backward(backward: &Backward, b: &mut Builder) -> Result<Option<Value>
         Backward::Pool { .. } | Backward::PoolSelect { .. } => return Ok(None),
         Backward::Embedding { .. } | Backward::Narrow { .. } | Backward::Resample { .. } => return Ok(None),
         // Second order goes through the definition of the forward operator.
-        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention { .. } => return Ok(None),
+        Backward::Norm(_) | Backward::Renormalise(_) | Backward::CrossEntropy(_) | Backward::Attention { .. } => {
+            return Ok(None);
+        }
     }))
 }

@@ -17,11 +17,11 @@ pub struct View<'a, T> {
     pub values: &'a [T],
 }
 
-/// An operator defined outside the library: wrap it in [`Custom`] and apply it like any other. Nothing here has a default that
-/// hides a missing part: an operator without gradient, error bound or samples does not compile.
+/// An operator defined outside the library: wrap it in [`Custom`] and apply it like any other. Nothing here has a
+/// default that hides a missing part: an operator without gradient, error bound or samples does not compile.
 ///
-/// Storage is the library's business: inputs arrive widened to f32 (f64 where one of them is), outputs are rounded once. See
-/// `examples/custom_op.rs` of `binade-autograd`.
+/// Storage is the library's business: inputs arrive widened to f32 (f64 where one of them is), outputs are rounded
+/// once. See `examples/custom_op.rs` of `binade-autograd`.
 pub trait CustomOp: Debug + Send + Sync {
     /// Name in messages, reports and policies.
     fn name(&self) -> &'static str;
@@ -47,8 +47,8 @@ pub trait CustomOp: Debug + Send + Sync {
     /// Values the operator does not take.
     fn run(&self, ins: &[View<'_, f32>], outs: &mut [Vec<f32>]) -> Result<()>;
 
-    /// The gradient of each input, in operators: from the gradient `g` of the first output, the inputs, and the first output.
-    /// `None` for an input without gradient. Being operators, gradients can be differentiated again.
+    /// The gradient of each input, in operators: from the gradient `g` of the first output, the inputs, and the first
+    /// output. `None` for an input without gradient. Being operators, gradients can be differentiated again.
     ///
     /// # Errors
     /// As [`Builder::op`].

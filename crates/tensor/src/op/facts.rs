@@ -1,4 +1,5 @@
-//! Facts about operators: their names, how they behave in 16 bit, what their kernels may do with operands, the dtype of their results.
+//! Facts about operators: their names, how they behave in 16 bit, what their kernels may do with operands, the dtype of
+//! their results.
 
 use super::{Backward, Distribution, NormKind, Op, Pool, PoolKind, Reduce, Scan, Scatter, View};
 use crate::DType;
@@ -122,14 +123,16 @@ impl Op {
         }
     }
 
-    /// Whether the one output may be written over operand `operand` where their layouts are the same: an element of it depends on no other
-    /// element of that operand than the one in its place.
+    /// Whether the one output may be written over operand `operand` where their layouts are the same: an element of it
+    /// depends on no other element of that operand than the one in its place.
     pub fn may_overwrite(&self, operand: usize) -> bool {
         match self {
             Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Dropout { .. } => true,
             Op::Where => operand > 0,
             Op::Backward(backward) => match backward {
-                Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => true,
+                Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => {
+                    true
+                }
                 Backward::Reduce { .. }
                 | Backward::CumProd { .. }
                 | Backward::Gather { .. }
@@ -159,12 +162,18 @@ impl Op {
             | Op::ArgMax { .. } => false,
             Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => false,
             Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => false,
-            Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => false,
+            Op::CrossEntropy(_)
+            | Op::Loss { .. }
+            | Op::Resample(_)
+            | Op::Attention(_)
+            | Op::Embedding
+            | Op::Cat { .. } => false,
             Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
         }
     }
 
-    /// Whether the elements of an input are only moved or compared, whatever they are: then they may be integers, which stay exact.
+    /// Whether the elements of an input are only moved or compared, whatever they are: then they may be integers, which
+    /// stay exact.
     pub fn moves(&self, input: usize) -> bool {
         match self {
             Op::Compare(row) => row.orders(),
@@ -176,15 +185,23 @@ impl Op {
             Op::Resample(map) => map.is_exact(),
             // Run in the elements' own type.
             Op::Cast(_) | Op::Copy | Op::View(_) => false,
-            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Reduce { .. } | Op::Scan { .. } => false,
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Scalar { .. }
+            | Op::Ternary { .. }
+            | Op::Reduce { .. }
+            | Op::Scan { .. } => false,
             Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) => false,
             Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) => false,
-            Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::StochasticCast { .. } => false,
+            Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::StochasticCast { .. } => {
+                false
+            }
             Op::Custom(_) | Op::Backward(_) => false,
         }
     }
 
-    /// Whether kernels round operands whose cast was left to whoever reads ([`crate::Array::cast_when_read`]): those that pack what they read, once.
+    /// Whether kernels round operands whose cast was left to whoever reads ([`crate::Array::cast_when_read`]): those
+    /// that pack what they read, once.
     pub fn rounds_as_it_reads(&self) -> bool {
         match self {
             Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
@@ -192,7 +209,9 @@ impl Op {
             Op::View(_) => true,
             Op::Backward(backward) => match backward {
                 Backward::Conv2dInput { .. } | Backward::Depthwise { .. } => true,
-                Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => false,
+                Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => {
+                    false
+                }
                 Backward::Reduce { .. }
                 | Backward::CumProd { .. }
                 | Backward::Gather { .. }
@@ -217,14 +236,21 @@ impl Op {
             | Op::Scatter { .. }
             | Op::Sort { .. }
             | Op::ArgMax { .. } => false,
-            Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) => false,
-            Op::Attention(_) | Op::Embedding | Op::Cat { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => false,
+            Op::Pool(_)
+            | Op::Softmax { .. }
+            | Op::Norm(_)
+            | Op::CrossEntropy(_)
+            | Op::Loss { .. }
+            | Op::Resample(_) => false,
+            Op::Attention(_) | Op::Embedding | Op::Cat { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => {
+                false
+            }
             Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
         }
     }
 
-    /// The float dtype of the result outside autocast: that of the promoted inputs; of x for norms, whose weights may be
-    /// wider; of the weight for embeddings; f32 where no input is a float.
+    /// The float dtype of the result outside autocast: that of the promoted inputs; of x for norms, whose weights may
+    /// be wider; of the weight for embeddings; f32 where no input is a float.
     pub fn natural_dtype(&self, ins: &[DType]) -> DType {
         match self {
             Op::Norm(_) => ins[0],
@@ -260,7 +286,9 @@ impl Op {
             | Op::Copy
             | Op::View(_)
             | Op::Custom(_)
-            | Op::Backward(_) => ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32),
+            | Op::Backward(_) => {
+                ins.iter().copied().filter(|d| d.is_float()).reduce(DType::promote).unwrap_or(DType::F32)
+            }
         }
     }
 }

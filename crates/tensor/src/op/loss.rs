@@ -66,7 +66,8 @@ losses! {
     Huber, "huber_loss", F32, |x, t, p| huber(x - t, p), (x - t).max(-p).min(p), -(x - t).max(-p).min(p);
     /// `−t·ln σ(x) − (1 − t)·ln(1 − σ(x))` as `max(x, 0) − x·t + ln(1 + e^−|x|)`.
     BceWithLogits, "binary_cross_entropy_with_logits", F32, |x, t, p| bce_with_logits(x, t), x.sigmoid() - t, -x;
-    /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast bans it.
+    /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast
+    /// bans it.
     Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (L::splat(1.0) - x)).max(L::splat(1e-12)), log_below(-x) - log_limited(x);
     /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0, NaN where t < 0.
     KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.unless(t.eq(L::splat(0.0)), 1.0).ln() - x + L::splat(1.0));

@@ -18,8 +18,8 @@ mod ternary;
 mod trace;
 
 pub use attributes::{
-    Attention, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Scan, Scatter,
-    View,
+    Attention, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Scan,
+    Scatter, View,
 };
 pub use backward::Backward;
 pub use bound::Bound;
@@ -91,8 +91,8 @@ pub enum Op {
         /// Dimension.
         dim: usize,
     },
-    /// The first `length` elements of a dimension in sorted order, and their positions (i64). NaN is larger than any number;
-    /// equal elements keep their order.
+    /// The first `length` elements of a dimension in sorted order, and their positions (i64). NaN is larger than any
+    /// number; equal elements keep their order.
     Sort {
         /// Dimension.
         dim: usize,
@@ -108,19 +108,19 @@ pub enum Op {
         /// Whether the dimension stays with extent 1.
         keepdim: bool,
     },
-    /// `act(a @ b + bias)`: a `[…, m, k]`, b `[…, k, n]` with broadcast batches, bias `[n]`. Accumulated in f32. With an
-    /// activation whose derivative needs its input, the value before it is a second output.
+    /// `act(a @ b + bias)`: a `[…, m, k]`, b `[…, k, n]` with broadcast batches, bias `[n]`. Accumulated in f32. With
+    /// an activation whose derivative needs its input, the value before it is a second output.
     MatMul(Epilogue),
-    /// `f(a) @ b + bias`: a product of an activation that is computed as it is read, as [`Op::Unary`] of a in a's dtype would give it, and never
-    /// written. Inputs as for [`Op::MatMul`].
+    /// `f(a) @ b + bias`: a product of an activation that is computed as it is read, as [`Op::Unary`] of a in a's dtype
+    /// would give it, and never written. Inputs as for [`Op::MatMul`].
     MatMulOf {
         /// The activation.
         act: Unary,
         /// A bias vector is the last input.
         bias: bool,
     },
-    /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in memory;
-    /// second output as for [`Op::MatMul`].
+    /// `act(conv(x, w) + bias)`: x `[N, C, H, W]`, w `[O, C/groups, KH, KW]`, bias `[O]`. Output is channels-last in
+    /// memory; second output as for [`Op::MatMul`].
     Conv2d(Conv2d, Epilogue),
     /// Transposed convolution (the adjoint of the convolution with the same geometry, plus bias): x `[N, C, H, W]`, w
     /// `[C, O/groups, KH, KW]`, bias `[O]`.
@@ -142,7 +142,8 @@ pub enum Op {
         log: bool,
     },
     /// Normalisation. Inputs: x, then weight and bias if `affine`, then mean and variance for [`NormKind::Fixed`].
-    /// Outputs: y, mean, 1/√(var + eps), and for [`NormKind::Batch`] the biased variance; statistics are f32, one per group.
+    /// Outputs: y, mean, 1/√(var + eps), and for [`NormKind::Batch`] the biased variance; statistics are f32, one per
+    /// group.
     Norm(Norm),
     /// Cross-entropy of logits `[N, C, …]` and class indices (i64) `[N, …]`.
     CrossEntropy(CrossEntropy),
@@ -155,10 +156,11 @@ pub enum Op {
         /// Mean over all elements, sum, or none.
         reduction: Reduction,
     },
-    /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`, then a mask that broadcasts to `[…, T, S]` if
-    /// it has one: bool (true takes part) or float (added to the scores). The heads of q (its third dimension from the end) may
-    /// be a multiple of those of k and v (grouped queries). Outputs: `[…, T, E]`, log-sum-exp `[…, T]` (f32). A position that
-    /// sees nothing gives zeros. Where q, of four dimensions, has its heads inside positions in memory, so has the output.
+    /// Scaled dot-product attention: q `[…, T, D]`, k `[…, S, D]`, v `[…, S, E]`, then a mask that broadcasts to `[…,
+    /// T, S]` if it has one: bool (true takes part) or float (added to the scores). The heads of q (its third dimension
+    /// from the end) may be a multiple of those of k and v (grouped queries). Outputs: `[…, T, E]`, log-sum-exp `[…,
+    /// T]` (f32). A position that sees nothing gives zeros. Where q, of four dimensions, has its heads inside positions
+    /// in memory, so has the output.
     Attention(Attention),
     /// Rows of a weight `[V, D]` by index (i64 or u32) of any shape.
     Embedding,

@@ -10,8 +10,8 @@ use crate::{DType, Dims, Error, Layout, Meta, Result, Shape};
 pub type Outs = SmallVec<[Meta; 1]>;
 
 impl Op {
-    /// Shape, dtype and layout of every output for the given inputs. Float outputs have dtype `want`, statistics f32 (f64 for
-    /// f64), indices i64.
+    /// Shape, dtype and layout of every output for the given inputs. Float outputs have dtype `want`, statistics f32
+    /// (f64 for f64), indices i64.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::DType`] or [`Error::Argument`], naming the operator, for inputs it does not take.
@@ -35,7 +35,8 @@ impl Op {
                 {
                     return check.argument(format!("p must lie in 0 to 1, got {p}"));
                 }
-                // Draws are keyed by memory position: row-major, so that the same element draws the same whatever the layout.
+                // Draws are keyed by memory position: row-major, so that the same element draws the same whatever the
+                // layout.
                 if matches!(self, Op::Dropout { .. }) { smallvec![dense(*ins[0].shape())] } else { smallvec![like(0)] }
             }
             Op::Binary(_) => {
@@ -67,8 +68,9 @@ impl Op {
                     Reduce::Var { .. } | Reduce::Std { .. } => false,
                 };
                 if n == 0 && extreme {
-                    return check
-                        .argument("the largest of no elements does not exist; reduce over a dimension that is not empty".into());
+                    return check.argument(
+                        "the largest of no elements does not exist; reduce over a dimension that is not empty".into(),
+                    );
                 }
                 smallvec![dense(dims.reduce(ins[0].shape(), *keepdim))]
             }
@@ -117,7 +119,9 @@ impl Op {
                 check.count(1)?;
                 let dims = if ins[0].shape().rank() == 0 { Dims::all(0) } else { Dims::one(check.dim(0, *dim)?) };
                 if dims.count(ins[0].shape()) == 0 {
-                    return check.argument("the largest of no elements does not exist; use a dimension that is not empty".into());
+                    return check.argument(
+                        "the largest of no elements does not exist; use a dimension that is not empty".into(),
+                    );
                 }
                 smallvec![Meta { dtype: DType::I64, layout: Layout::contiguous(dims.reduce(ins[0].shape(), *keepdim)) }]
             }
@@ -264,7 +268,11 @@ impl Op {
                 check.count(1)?;
                 check.floats(0..1)?;
                 if !dtype.is_half() {
-                    return Err(Error::DType { op: check.op, expected: "f16 or bf16 as target".into(), dtypes: vec![*dtype] });
+                    return Err(Error::DType {
+                        op: check.op,
+                        expected: "f16 or bf16 as target".into(),
+                        dtypes: vec![*dtype],
+                    });
                 }
                 smallvec![Meta { dtype: *dtype, layout: Layout::contiguous(*ins[0].shape()) }]
             }

@@ -50,8 +50,8 @@ impl Program {
     }
 }
 
-/// Writes a [`Program`] and knows shape and dtype of every value. Floats are computed in one dtype, the widest computing type
-/// among the inputs, so that a definition rounds as rarely as the kernel it defines.
+/// Writes a [`Program`] and knows shape and dtype of every value. Floats are computed in one dtype, the widest
+/// computing type among the inputs, so that a definition rounds as rarely as the kernel it defines.
 #[derive(Clone, Debug)]
 pub struct Builder {
     metas: Vec<Meta>,
@@ -171,7 +171,8 @@ impl Builder {
             return Ok(x);
         }
         // Layouts at run time may differ from those known here, so strided values are always copied.
-        let dense = if self.metas[x.0].layout.is_contiguous() && x.0 >= self.inputs() { x } else { self.op(Op::Copy, &[x])? };
+        let dense =
+            if self.metas[x.0].layout.is_contiguous() && x.0 >= self.inputs() { x } else { self.op(Op::Copy, &[x])? };
         self.op(Op::View(View::Reshape(shape)), &[dense])
     }
 

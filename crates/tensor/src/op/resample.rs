@@ -1,5 +1,6 @@
-//! Linear maps that act on each dimension by itself: flips, shifts, padding, interpolation, adaptive pooling. Each is a list of
-//! taps per output position of each dimension, so one kernel serves all, and the transposed lists give the gradient.
+//! Linear maps that act on each dimension by itself: flips, shifts, padding, interpolation, adaptive pooling. Each is a
+//! list of taps per output position of each dimension, so one kernel serves all, and the transposed lists give the
+//! gradient.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -91,7 +92,9 @@ impl Resample {
     /// Its numeric class: interpolation is in PyTorch's f32 list.
     pub const fn numerics(&self) -> Numerics {
         match self {
-            Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. } | Resample::AdaptiveAvg { .. } => Numerics::Neutral,
+            Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. } | Resample::AdaptiveAvg { .. } => {
+                Numerics::Neutral
+            }
             Resample::Interpolate { .. } => Numerics::F32,
         }
     }
@@ -120,7 +123,8 @@ impl Resample {
     /// Another rank than the attributes are for; padding larger than the mode allows; an empty extent to sample from.
     pub fn shape(&self, x: &Shape) -> Result<Shape> {
         let op = self.name();
-        let fail = |expected: &str| Err(Error::Shape { op, expected: format!("expected {expected}"), shapes: vec![*x] });
+        let fail =
+            |expected: &str| Err(Error::Shape { op, expected: format!("expected {expected}"), shapes: vec![*x] });
         let mut out = *x;
         match self {
             Resample::Flip(dims) => {

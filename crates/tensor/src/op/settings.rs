@@ -26,7 +26,12 @@ pub(super) fn check(op: &Op) -> Result<()> {
         unless(*value != 0.0 && !value.is_nan(), "alpha", "a number other than 0", *value)?;
     }
     if let Op::Random { distribution: Distribution::Uniform { low, high }, .. } = op {
-        unless(low <= high && (high - low).is_finite(), "the range from low to high", "finite and not below 0", high - low)?;
+        unless(
+            low <= high && (high - low).is_finite(),
+            "the range from low to high",
+            "finite and not below 0",
+            high - low,
+        )?;
     }
     if let Op::Random { distribution: Distribution::Normal { mean, std }, .. } = op {
         unless(mean.is_finite(), "the mean", "finite", *mean)?;

@@ -19,7 +19,8 @@ pub trait TernaryVisitor {
     fn visit<R: TernaryRow>(self) -> Self::Output;
 }
 
-/// One row per operator: variant, name, numeric class, bound in ulp of f32 relative to |x| + |f − x|, f, and the derivatives.
+/// One row per operator: variant, name, numeric class, bound in ulp of f32 relative to |x| + |f − x|, f, and the
+/// derivatives.
 macro_rules! ternary {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident, |$x:ident, $a:ident, $b:ident, $v:ident| $f:expr, [$dx:expr, $da:expr, $db:expr];)*) => {
         /// An elementwise function of three tensors and a number v.

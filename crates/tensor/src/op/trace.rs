@@ -1,5 +1,5 @@
-//! Formulas of elementwise rows as programs: [`Trace`] is a [`Lanes`] whose arithmetic writes operators into a [`Builder`], so
-//! the one line of a row that makes its kernel also makes its higher derivatives.
+//! Formulas of elementwise rows as programs: [`Trace`] is a [`Lanes`] whose arithmetic writes operators into a
+//! [`Builder`], so the one line of a row that makes its kernel also makes its higher derivatives.
 
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -8,8 +8,8 @@ use half::{bf16, f16};
 
 use super::program::{Builder, Value};
 use super::{
-    Binary, BinaryRow, BinaryVisitor, Compare, Loss, LossRow, LossVisitor, Ternary, TernaryRow, TernaryVisitor, Unary, UnaryRow,
-    UnaryVisitor,
+    Binary, BinaryRow, BinaryVisitor, Compare, Loss, LossRow, LossVisitor, Ternary, TernaryRow, TernaryVisitor, Unary,
+    UnaryRow, UnaryVisitor,
 };
 use crate::simd::{Lanes, Wide, Wide2};
 use crate::{Result, Shape};
@@ -39,7 +39,13 @@ pub(super) fn binary_derivative(builder: &mut Builder, row: Binary, rhs: bool, a
 }
 
 /// `f`, or the derivative by operand `by`, of a ternary row.
-pub(super) fn ternary(builder: &mut Builder, row: Ternary, value: f64, by: Option<usize>, ins: [Value; 3]) -> Result<Value> {
+pub(super) fn ternary(
+    builder: &mut Builder,
+    row: Ternary,
+    value: f64,
+    by: Option<usize>,
+    ins: [Value; 3],
+) -> Result<Value> {
     struct Formula(Option<usize>, [Trace; 3], Trace);
     impl TernaryVisitor for Formula {
         type Output = Trace;
@@ -55,7 +61,14 @@ pub(super) fn ternary(builder: &mut Builder, row: Ternary, value: f64, by: Optio
 }
 
 /// The loss of each element, or its derivative by the prediction (0) or the target (1).
-pub(super) fn loss(builder: &mut Builder, row: Loss, parameter: f64, by: Option<usize>, x: Value, t: Value) -> Result<Value> {
+pub(super) fn loss(
+    builder: &mut Builder,
+    row: Loss,
+    parameter: f64,
+    by: Option<usize>,
+    x: Value,
+    t: Value,
+) -> Result<Value> {
     struct Formula(Option<usize>, Trace, Trace, Trace);
     impl LossVisitor for Formula {
         type Output = Trace;
@@ -80,7 +93,9 @@ thread_local! {
 fn trace(builder: &mut Builder, formula: impl FnOnce() -> Trace) -> Result<Value> {
     CURRENT.with(|c| *c.borrow_mut() = Some((builder.clone(), Ok(()))));
     let result = formula();
-    let Some((written, state)) = CURRENT.with(|c| c.borrow_mut().take()) else { return builder.fill(0.0, Shape::SCALAR) };
+    let Some((written, state)) = CURRENT.with(|c| c.borrow_mut().take()) else {
+        return builder.fill(0.0, Shape::SCALAR);
+    };
     state?;
     *builder = written;
     match result {

@@ -2,8 +2,8 @@
 
 use super::elementwise::{derivative, loss_slope, partial, ternary_slope, unary};
 use super::forward::{
-    check_index, divisor, extent, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products, reduce,
-    scores, seen, softmax, window,
+    check_index, divisor, extent, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products,
+    reduce, scores, seen, softmax, window,
 };
 use super::{Dense, unflatten};
 use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
@@ -17,8 +17,12 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
     Ok(match op {
         Backward::Unary(row) => vec![each(&|i| g.at(i) * derivative(*row, x[1].at(i)))],
         Backward::Binary { op, rhs } => vec![each(&|i| g.at(i) * partial(*op, *rhs, x[1].at(i), x[2].at(i)))],
-        Backward::Scalar { op, value, reversed: false } => vec![each(&|i| g.at(i) * partial(*op, false, x[1].at(i), *value))],
-        Backward::Scalar { op, value, reversed: true } => vec![each(&|i| g.at(i) * partial(*op, true, *value, x[1].at(i)))],
+        Backward::Scalar { op, value, reversed: false } => {
+            vec![each(&|i| g.at(i) * partial(*op, false, x[1].at(i), *value))]
+        }
+        Backward::Scalar { op, value, reversed: true } => {
+            vec![each(&|i| g.at(i) * partial(*op, true, *value, x[1].at(i)))]
+        }
         Backward::Reduce { kind, dims } => {
             let members = groups(&x[2], *dims);
             let kept: Vec<usize> = (0..shape.len()).filter(|&d| !dims.contains(d)).collect();
@@ -119,7 +123,9 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
                     PoolKind::Avg => {
                         window(pool, shape, &o).iter().for_each(|at| dx.add(at, g.v[flat] / divisor(pool, shape, &o)));
                     }
-                    PoolKind::Max => first_largest(&x[1], &window(pool, shape, &o)).iter().for_each(|at| dx.add(at, g.v[flat])),
+                    PoolKind::Max => {
+                        first_largest(&x[1], &window(pool, shape, &o)).iter().for_each(|at| dx.add(at, g.v[flat]))
+                    }
                 }
             }
             vec![dx]
@@ -149,7 +155,8 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             let at = 2 + norm.weights_of_gradient();
             let fixed = norm.kind == NormKind::Fixed;
             let mean = &x[at].v;
-            let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+            let rstd: Vec<f64> =
+                x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
             let n = (x[1].v.len() / mean.len().max(1)) as f64;
             let (mut sums, mut dots) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
             let count = if norm.affine { x[2].v.len() } else { 0 };

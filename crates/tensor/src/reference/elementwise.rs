@@ -19,8 +19,8 @@ fn when(condition: bool) -> f64 {
 const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 pub(super) fn unary(row: Unary, x: f64) -> f64 {
-    // The limit at −∞, where the product of x with a vanishing factor is NaN. Factors are ½ at 0 and grow: next to it the value lies above
-    // x/2, which may be a tie, by less than f64 tells.
+    // The limit at −∞, where the product of x with a vanishing factor is NaN. Factors are ½ at 0 and grow: next to it
+    // the value lies above x/2, which may be a tie, by less than f64 tells.
     let times = |factor: f64| match x {
         f64::NEG_INFINITY => -0.0,
         x if x != 0.0 && x.abs() < 1e-18 && factor == 0.5 => (0.5 * x).next_up(),

@@ -1,5 +1,6 @@
-//! First-order error analysis: how far a result may lie from the exact one where that is no multiple of the result, because terms cancel, an
-//! activation follows, or a saved value was rounded. What [`Bound::Terms`](crate::op::Bound::Terms) refers to.
+//! First-order error analysis: how far a result may lie from the exact one where that is no multiple of the result,
+//! because terms cancel, an activation follows, or a saved value was rounded. What
+//! [`Bound::Terms`](crate::op::Bound::Terms) refers to.
 
 use super::Dense;
 use super::backward::backward;
@@ -12,12 +13,19 @@ use crate::{DType, Dims, Op, Result, Shape};
 /// Below this tiles take products for 0.
 const TILES_FLUSH: f64 = f32::MIN_POSITIVE as f64;
 
-/// Per output and element, the largest error before the one rounding to the output's dtype, for inputs of these dtypes and `terms` roundings of
-/// unit `u`.
+/// Per output and element, the largest error before the one rounding to the output's dtype, for inputs of these dtypes
+/// and `terms` roundings of unit `u`.
 ///
 /// # Errors
 /// The operator fails.
-pub(crate) fn errors(op: &Op, x: &[Dense], dtypes: &[DType], shapes: &[Vec<usize>], terms: f64, u: f64) -> Result<Vec<Vec<f64>>> {
+pub(crate) fn errors(
+    op: &Op,
+    x: &[Dense],
+    dtypes: &[DType],
+    shapes: &[Vec<usize>],
+    terms: f64,
+    u: f64,
+) -> Result<Vec<Vec<f64>>> {
     let e = terms * u;
     Ok(match op {
         Op::MatMul(epilogue) => activated(&Op::MatMul(plain(epilogue)), epilogue.act, x, shapes, e, u)?,
@@ -110,7 +118,8 @@ fn through(act: Unary, z: f64, error: f64, u: f64) -> f64 {
     change(z + error).max(change(z - error)) + act.ulp() * format.ulp(y)
 }
 
-/// A product whose error passes through an activation. The value before it, where that is an output, has the product's own.
+/// A product whose error passes through an activation. The value before it, where that is an output, has the product's
+/// own.
 fn activated(op: &Op, act: Option<Unary>, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -> Result<Vec<Vec<f64>>> {
     let sums = scaled(&forward(op, &magnitudes(x), shapes)?, e).swap_remove(0);
     let Some(act) = act else { return Ok(vec![sums]) };
@@ -179,10 +188,14 @@ fn groups_of(norm: &Norm, x: &[Dense]) -> Groups {
         members[group].push(v);
     }
     let average = |f: &dyn Fn(&[f64]) -> f64| members.iter().map(|m| f(m)).collect::<Vec<f64>>();
-    let magnitude = average(&|m| if is_centred(norm) { m.iter().map(|v| v.abs()).sum::<f64>() / m.len() as f64 } else { 0.0 });
+    let magnitude =
+        average(&|m| if is_centred(norm) { m.iter().map(|v| v.abs()).sum::<f64>() / m.len() as f64 } else { 0.0 });
     let means = average(&|m| if is_centred(norm) { mean(m) } else { 0.0 });
-    let var: Vec<f64> =
-        members.iter().zip(&means).map(|(m, mean)| m.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / m.len() as f64).collect();
+    let var: Vec<f64> = members
+        .iter()
+        .zip(&means)
+        .map(|(m, mean)| m.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / m.len() as f64)
+        .collect();
     let rstd = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
     Groups { mean: means, magnitude, rstd, var }
 }
@@ -221,15 +234,16 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], e: f64, u: f64) -> Ve
     vec![y.v]
 }
 
-/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))`, all terms with their magnitudes. Behind an activation g has its slope as a factor, which changes with
-/// its argument by less than that.
+/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))`, all terms with their magnitudes. Behind an activation g has its slope as
+/// a factor, which changes with its argument by less than that.
 fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64) -> Vec<Vec<f64>> {
     let (shape, at, fixed) = (&shapes[0], 2 + norm.weights_of_gradient(), norm.kind == NormKind::Fixed);
     let mean = &x[at].v;
     let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
     let n = (x[1].v.len() / mean.len().max(1)) as f64;
     let count = if norm.affine { x[2].v.len() } else { 0 };
-    let (mut sums, mut dots, mut dw, mut db) = (vec![0.0; mean.len()], vec![0.0; mean.len()], vec![0.0; count], vec![0.0; count]);
+    let (mut sums, mut dots, mut dw, mut db) =
+        (vec![0.0; mean.len()], vec![0.0; mean.len()], vec![0.0; count], vec![0.0; count]);
     let term = |i: &[usize]| {
         let (group, w) = places(norm, shape, i);
         let hat = ((x[1].at(i) - mean[group]) * rstd[group]).abs();
@@ -255,8 +269,8 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64) -> Vec
     [dx.v, scale(dw), scale(db)].into_iter().take(shapes.len()).collect()
 }
 
-/// The slope of a variance or deviation is computed in f64 and rounded once: the mean is off by a unit of f64. Other reductions are told by their
-/// magnitudes.
+/// The slope of a variance or deviation is computed in f64 and rounded once: the mean is off by a unit of f64. Other
+/// reductions are told by their magnitudes.
 fn spread_gradient(kind: Reduce, dims: Dims, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -> Result<Vec<f64>> {
     let exact = backward(&Backward::Reduce { kind, dims }, x, shapes)?.swap_remove(0);
     let (Reduce::Var { correction } | Reduce::Std { correction }) = kind else {
@@ -281,7 +295,8 @@ struct Weights {
     scale: f64,
     p: Dense,
     lse: Vec<f64>,
-    /// Error of each score: a chain of products, the scaling, the mask, and the rounding of what is then subtracted from it.
+    /// Error of each score: a chain of products, the scaling, the mask, and the rounding of what is then subtracted
+    /// from it.
     off: Dense,
 }
 
@@ -290,7 +305,8 @@ impl Weights {
         let (scores, scale) = scores(attention, q, k, mask, is_bool(mask));
         let r = scores.shape.len();
         let p = probabilities(&scores);
-        let lse: Vec<f64> = groups(&scores, Dims::one(r - 1)).iter().map(|row| reduce(Reduce::LogSumExp, row)).collect();
+        let lse: Vec<f64> =
+            groups(&scores, Dims::one(r - 1)).iter().map(|row| reduce(Reduce::LogSumExp, row)).collect();
         let chain = q.shape[r - 1] as f64 / 2.0 + 3.0;
         let off = Dense::from_fn(&scores.shape, |i| {
             let score = scores.at(i);
@@ -299,7 +315,8 @@ impl Weights {
             }
             let mut key = key_head(i, q, k);
             key[r - 2] = i[r - 1];
-            let size = q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| (q * k).abs()).sum::<f64>() * scale.abs();
+            let size =
+                q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| (q * k).abs()).sum::<f64>() * scale.abs();
             u * (chain * size + 2.0 * score.abs() + 4.0)
         });
         Weights { scores, scale, p, lse, off }
@@ -341,7 +358,8 @@ fn attended(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64>> {
     vec![y.v, lse]
 }
 
-/// Inputs g, q, k, v, output, log-sum-exp, mask. The saved output and log-sum-exp stand for exact ones, so their own errors are part of it.
+/// Inputs g, q, k, v, output, log-sum-exp, mask. The saved output and log-sum-exp stand for exact ones, so their own
+/// errors are part of it.
 fn attention_gradient(attention: &Attention, joined: bool, x: &[Dense], u: f64) -> Vec<Vec<f64>> {
     let [g, q, k, v, out] = [&x[0], &x[1], &x[2], &x[3], &x[4]];
     let weights = Weights::of(attention, q, k, x.get(6), u);
@@ -352,7 +370,9 @@ fn attention_gradient(attention: &Attention, joined: bool, x: &[Dense], u: f64) 
     let exact = super::forward::attend(attention, &ins, &forward_shapes);
     let with = |i: &[usize], row: usize| [&i[..r - 2], &[row, 0]].concat();
     let products = |a: &Dense, i: &[usize], b: &Dense, j: &[usize]| -> (f64, f64) {
-        a.along(i, r - 1).zip(b.along(j, r - 1)).fold((0.0, 0.0), |(sum, size), (a, b)| (sum + a * b, size + (a * b).abs()))
+        a.along(i, r - 1)
+            .zip(b.along(j, r - 1))
+            .fold((0.0, 0.0), |(sum, size), (a, b)| (sum + a * b, size + (a * b).abs()))
     };
     let small = (g.shape[r - 1] as f64 / 2.0 + 4.0) * u;
     let (mut dq, mut dk, mut dv) = (Dense::zeros(&q.shape), Dense::zeros(&k.shape), Dense::zeros(&v.shape));

@@ -3,8 +3,8 @@
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
 use crate::op::{
-    Attention, Binary, Conv2d, CustomView, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction, Resample,
-    Scan, Scatter, View,
+    Attention, Binary, Conv2d, CustomView, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction,
+    Resample, Scan, Scatter, View,
 };
 use crate::random::{below, normal_pair, uniform};
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
@@ -134,7 +134,8 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
                 };
                 let mean = (0..classes).map(&mut at).sum::<f64>() / classes as f64;
                 total.push(
-                    (1.0 - loss.smoothing) * at(target as usize) + loss.smoothing * if loss.smoothing > 0.0 { mean } else { 0.0 },
+                    (1.0 - loss.smoothing) * at(target as usize)
+                        + loss.smoothing * if loss.smoothing > 0.0 { mean } else { 0.0 },
                 );
                 count += 1.0;
             }
@@ -168,7 +169,8 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         })],
         Op::Dropout { p, key } => {
             let dropped = |flat: usize| (key.bits(flat) as f64) < (p * 4294967296.0).floor();
-            let v = x[0].v.iter().enumerate().map(|(flat, v)| if dropped(flat) { 0.0 } else { v / (1.0 - p) }).collect();
+            let v =
+                x[0].v.iter().enumerate().map(|(flat, v)| if dropped(flat) { 0.0 } else { v / (1.0 - p) }).collect();
             vec![Dense { shape: shape.clone(), v }]
         }
         Op::Random { distribution, key, .. } => vec![random(distribution, *key, shape)],
@@ -205,7 +207,13 @@ fn order(a: f64, b: f64) -> std::cmp::Ordering {
 }
 
 /// Fails where an index is out of range.
-pub(super) fn check_index(op: &'static str, index: &Dense, size: usize, what: &'static str, ignored: Option<i64>) -> Result<()> {
+pub(super) fn check_index(
+    op: &'static str,
+    index: &Dense,
+    size: usize,
+    what: &'static str,
+    ignored: Option<i64>,
+) -> Result<()> {
     let bad = |i: &&f64| !(0.0..size as f64).contains(*i) && Some(**i as i64) != ignored;
     match index.v.iter().find(bad) {
         Some(&bad) => Err(Error::IndexOutOfRange { op, index: bad as i64, size, what }),
@@ -245,7 +253,8 @@ pub(super) fn places_of(map: &Resample, x: &[usize], i: &[usize]) -> Vec<(Vec<us
     let mut all = vec![(Vec::new(), 1.0)];
     for d in 0..x.len() {
         let taps = &map.taps(d, x[d])[i[d]];
-        all = all.iter().flat_map(|(at, w)| taps.iter().map(move |&(j, v)| ([&at[..], &[j]].concat(), w * v))).collect();
+        all =
+            all.iter().flat_map(|(at, w)| taps.iter().map(move |&(j, v)| ([&at[..], &[j]].concat(), w * v))).collect();
     }
     all
 }
@@ -258,8 +267,12 @@ fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
         [block[i % 2 * 2], block[i % 2 * 2 + 1]]
     };
     let v = match distribution {
-        Distribution::Uniform { low, high } => (0..n).map(|i| low + (high - low) * uniform(key.bits(i)) as f64).collect(),
-        Distribution::Normal { mean, std } => (0..n).map(|i| mean + std * normal_pair(pair(i)[0], pair(i)[1])[0]).collect(),
+        Distribution::Uniform { low, high } => {
+            (0..n).map(|i| low + (high - low) * uniform(key.bits(i)) as f64).collect()
+        }
+        Distribution::Normal { mean, std } => {
+            (0..n).map(|i| mean + std * normal_pair(pair(i)[0], pair(i)[1])[0]).collect()
+        }
         Distribution::Permutation => {
             let mut v: Vec<f64> = (0..n).map(|i| i as f64).collect();
             for i in 0..n {
@@ -302,7 +315,11 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Norm { p: 0.0 } => g.iter().filter(|v| **v != 0.0).count() as f64,
         Reduce::Norm { p } if p.is_infinite() => {
             let magnitudes: Vec<f64> = g.iter().map(|v| v.abs()).collect();
-            if p > 0.0 { reduce(Reduce::Max, &[&magnitudes[..], &[0.0]].concat()) } else { reduce(Reduce::Min, &magnitudes) }
+            if p > 0.0 {
+                reduce(Reduce::Max, &[&magnitudes[..], &[0.0]].concat())
+            } else {
+                reduce(Reduce::Min, &magnitudes)
+            }
         }
         Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
         Reduce::Var { correction } => {
@@ -385,7 +402,9 @@ fn loss_result(reduction: Reduction, values: Vec<f64>, count: f64, shape: &[usiz
 pub(super) fn places(norm: &Norm, shape: &[usize], i: &[usize]) -> (usize, usize) {
     let flat = |dims: std::ops::Range<usize>| dims.fold(0, |at, d| at * shape[d] + i[d]);
     match norm.kind {
-        NormKind::Layer { dims } | NormKind::Rms { dims } => (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len())),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len()))
+        }
         NormKind::Group { groups } => (i[0] * groups + i[1] / (shape[1] / groups), i[1]),
         NormKind::Batch | NormKind::Fixed => (i[1], i[1]),
     }
@@ -416,7 +435,11 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
         let y = (x[0].at(i) - mean[g]) * rstd[g] * weight + bias;
         norm.act.map_or(y, |act| unary(act, y))
     });
-    [y.clone()].into_iter().chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v })).take(shapes.len()).collect()
+    [y.clone()]
+        .into_iter()
+        .chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v }))
+        .take(shapes.len())
+        .collect()
 }
 
 /// The index with the head of k and v that serves its head of q.
@@ -430,12 +453,19 @@ pub(super) fn key_head(i: &[usize], q: &Dense, k: &Dense) -> Vec<usize> {
 
 /// What a weight is multiplied by in training.
 pub(super) fn kept(attention: &Attention, flat: usize) -> f64 {
-    let dropped = attention.dropout > 0.0 && (attention.key.bits(flat) as f64) < (attention.dropout * 4294967296.0).floor();
+    let dropped =
+        attention.dropout > 0.0 && (attention.key.bits(flat) as f64) < (attention.dropout * 4294967296.0).floor();
     if dropped { 0.0 } else { 1.0 / (1.0 - attention.dropout) }
 }
 
 /// Scores `[…, T, S]`, −∞ where a key is hidden from a query, and their scale.
-pub(super) fn scores(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, bool_mask: bool) -> (Dense, f64) {
+pub(super) fn scores(
+    attention: &Attention,
+    q: &Dense,
+    k: &Dense,
+    mask: Option<&Dense>,
+    bool_mask: bool,
+) -> (Dense, f64) {
     let r = q.shape.len();
     let scale = attention.scale.unwrap_or(1.0 / (q.shape[r - 1].max(1) as f64).sqrt());
     let shape = [&q.shape[..r - 1], &[k.shape[r - 2]]].concat();

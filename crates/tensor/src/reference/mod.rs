@@ -1,5 +1,5 @@
-//! The oracle: every operator by naive loops in f64 over row-major copies, rounded once into the output. Written from the
-//! formulas, not from the kernels; slow, and used by tests only.
+//! The oracle: every operator by naive loops in f64 over row-major copies, rounded once into the output. Written from
+//! the formulas, not from the kernels; slow, and used by tests only.
 
 mod backward;
 mod elementwise;
@@ -17,8 +17,8 @@ use crate::integers::Integer as _;
 use crate::memory::Pool;
 use crate::update::{Grad, Update};
 use crate::{
-    Array, ArrayMut, Backend, Class, DType, Element, Error, Layout, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage,
-    bf16, f16,
+    Array, ArrayMut, Backend, Class, DType, Element, Error, Layout, Memory, MemoryStats, Op, Outcome, Result, Slot,
+    Storage, bf16, f16,
 };
 
 /// The reference backend.
@@ -113,15 +113,17 @@ fn unflatten(mut flat: usize, shape: &[usize]) -> Vec<usize> {
 /// Storage positions of all elements of a layout, in row-major order.
 fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
     (0..layout.numel()).map(|flat| {
-        let step =
-            |(at, rest): (usize, usize), d: usize| (at + rest % layout.shape[d] * layout.strides[d], rest / layout.shape[d]);
+        let step = |(at, rest): (usize, usize), d: usize| {
+            (at + rest % layout.shape[d] * layout.strides[d], rest / layout.shape[d])
+        };
         (0..layout.shape.rank()).rev().fold((layout.offset, flat), step).0
     })
 }
 
 fn read(array: &Array, bytes: &[u8]) -> Dense {
     let stored = |at: usize| crate::with_element!(array.stored(), T => element::<T>(bytes, at).as_f64());
-    let rounded = |v: f64| if array.is_written() { v } else { crate::with_element!(array.dtype(), T => T::from_f64(v).as_f64()) };
+    let rounded =
+        |v: f64| if array.is_written() { v } else { crate::with_element!(array.dtype(), T => T::from_f64(v).as_f64()) };
     let v = positions(array.layout()).map(|at| rounded(stored(at))).collect();
     Dense { shape: array.shape().to_vec(), v }
 }
@@ -261,7 +263,8 @@ fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outc
             if matches!(update, Update::Unscale | Update::Scale) {
                 values.v.iter_mut().for_each(|g| *g *= scalars[0]);
                 write(&values, grad);
-                outcome.found_inf |= matches!(update, Update::Unscale) && values.v.iter().any(|&g| !(g as f32).is_finite());
+                outcome.found_inf |=
+                    matches!(update, Update::Unscale) && values.v.iter().any(|&g| !(g as f32).is_finite());
             }
             values
         }

@@ -1,10 +1,13 @@
-//! Products on tiles of bf16 (AMX): 16 × 16 results from 32 products each in one instruction, sixteen times the rate of f32 vectors.
+//! Products on tiles of bf16 (AMX): 16 × 16 results from 32 products each in one instruction, sixteen times the rate of
+//! f32 vectors.
 //!
-//! An instruction sums its 32 products in two chains of 16 and adds them to the result, all in f32 and rounded to nearest even; bf16
-//! subnormals count as zero and sums below 2⁻¹²⁶ become zero. [`super::planes`] keeps operands with such numbers away from here.
+//! An instruction sums its 32 products in two chains of 16 and adds them to the result, all in f32 and rounded to
+//! nearest even; bf16 subnormals count as zero and sums below 2⁻¹²⁶ become zero. [`super::planes`] keeps operands with
+//! such numbers away from here.
 
-/// `acc[row.acc + j] (+)= Σ_terms Σ_segments Σ_l a[i][row.a + segment.a + l] · b[j][panel + segment.b + …]`, where the operands are
-/// sums of bf16 planes, the [`terms`] say which planes meet, and B is stored in pairs of neighbours along the inner dimension.
+/// `acc[row.acc + j] (+)= Σ_terms Σ_segments Σ_l a[i][row.a + segment.a + l] · b[j][panel + segment.b + …]`, where the
+/// operands are sums of bf16 planes, the [`terms`] say which planes meet, and B is stored in pairs of neighbours along
+/// the inner dimension.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct TileBlock<'a> {
     /// Left operand: planes, each row of which has its inner dimension densely.
@@ -52,8 +55,8 @@ pub struct Row {
     pub acc: usize,
 }
 
-/// Memory that will be needed soon, asked for a few lines at each step of the tiles, which leave the ports of memory idle most of the
-/// time.
+/// Memory that will be needed soon, asked for a few lines at each step of the tiles, which leave the ports of memory
+/// idle most of the time.
 #[derive(Default)]
 pub struct Ahead {
     matrices: smallvec::SmallVec<[Lines; 4]>,
@@ -79,7 +82,8 @@ impl Ahead {
         Ahead::default()
     }
 
-    /// Adds `rows` rows of `len` bytes, `stride` apart, that will be read, or `written`. What lies beyond the slice is passed over.
+    /// Adds `rows` rows of `len` bytes, `stride` apart, that will be read, or `written`. What lies beyond the slice is
+    /// passed over.
     pub fn push(&mut self, bytes: &[u8], start: usize, [rows, stride]: [usize; 2], len: usize, written: bool) {
         if rows > 0 && len > 0 && start + (rows - 1) * stride + len <= bytes.len() {
             self.matrices.push(Lines { address: bytes.as_ptr().addr() + start, rows, stride, len, written });
@@ -117,9 +121,9 @@ pub const DEEP: usize = 32;
 /// Rows and columns of a tile.
 pub const SIDE: usize = 16;
 
-/// Which planes of the operands meet, in an order in which neighbours share a plane, which is then loaded once; the largest product is the
-/// last. Of three planes each, the three products of less than 2⁻²⁵ of the whole are left out: together at most half a unit
-/// roundoff of f32.
+/// Which planes of the operands meet, in an order in which neighbours share a plane, which is then loaded once; the
+/// largest product is the last. Of three planes each, the three products of less than 2⁻²⁵ of the whole are left out:
+/// together at most half a unit roundoff of f32.
 pub const fn terms(a: usize, b: usize) -> &'static [(usize, usize)] {
     match (a, b) {
         (1, 1) => &[(0, 0)],
@@ -134,7 +138,8 @@ pub const fn terms(a: usize, b: usize) -> &'static [(usize, usize)] {
     }
 }
 
-/// Whether the processor has the instructions, the system lets this process use them, and they compute what they should.
+/// Whether the processor has the instructions, the system lets this process use them, and they compute what they
+/// should.
 pub fn detect() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return x86::has_tiles() && x86::is_permitted() && agrees();
@@ -149,7 +154,8 @@ fn agrees() -> bool {
     const COLUMNS: usize = 35;
     let value = |i: usize, l: usize| (i * 31 + l * 17) % 13;
     let bits = |v: usize| ((v as f32).to_bits() >> 16) as u16;
-    let a: Vec<u16> = (0..3 * 32 * DEEP).map(|i| if i < ROWS * DEEP { bits(value(i / DEEP, i % DEEP)) } else { 0 }).collect();
+    let a: Vec<u16> =
+        (0..3 * 32 * DEEP).map(|i| if i < ROWS * DEEP { bits(value(i / DEEP, i % DEEP)) } else { 0 }).collect();
     let panels = COLUMNS.div_ceil(SIDE);
     let mut b = vec![0u16; 3 * panels * DEEP * SIDE];
     for (j, l) in (0..COLUMNS).flat_map(|j| (0..DEEP).map(move |l| (j, l))) {
@@ -294,7 +300,8 @@ mod x86 {
 
     impl Group<'_> {
         fn new(rows: &[Row]) -> Group<'_> {
-            let (a, acc) = if rows.len() > 1 { (rows[1].a - rows[0].a, rows[1].acc - rows[0].acc) } else { (DEEP, SIDE) };
+            let (a, acc) =
+                if rows.len() > 1 { (rows[1].a - rows[0].a, rows[1].acc - rows[0].acc) } else { (DEEP, SIDE) };
             let even = rows.iter().enumerate().all(|(i, r)| r.a == rows[0].a + i * a);
             assert!(even, "rows of a group are equally far apart");
             // An accumulator with gaps goes through a tile of its own, as an incomplete one does.
@@ -426,7 +433,8 @@ mod x86 {
             for segment in block.segments {
                 for step in 0..segment.len / DEEP {
                     let at = segment.a + step * DEEP;
-                    let (a0, a1, b) = (a0.wrapping_add(at), a1.wrapping_add(at), b0.wrapping_add(segment.b + step * b_step));
+                    let (a0, a1, b) =
+                        (a0.wrapping_add(at), a1.wrapping_add(at), b0.wrapping_add(segment.b + step * b_step));
                     let (mut last_a, mut last_b) = (PA, PB);
                     ahead.ask();
                     for &(i, j) in const { terms(PA, PB) } {

@@ -1,7 +1,7 @@
 //! Conversions between f32 and the 16-bit formats, slice by slice, and stochastic rounding.
 //!
-//! All levels give the same bits, NaN included: a NaN keeps its sign and the high bits of its payload and becomes quiet.
-//! The instruction `vcvtneps2bf16` is not used: it flushes subnormals.
+//! All levels give the same bits, NaN included: a NaN keeps its sign and the high bits of its payload and becomes
+//! quiet. The instruction `vcvtneps2bf16` is not used: it flushes subnormals.
 
 use half::{bf16, f16};
 
@@ -13,7 +13,8 @@ pub trait Convert: crate::Float {
     fn widen(isa: Isa, from: &[Self], to: &mut [f32]);
     /// Nearest even; overflow gives an infinity, subnormals are kept.
     fn narrow(isa: Isa, from: &[f32], to: &mut [Self]);
-    /// Stochastic rounding of `from[i]` by `noise[i]`, as [`stochastic_bf16`] and [`stochastic_f16`] state; f32 is copied.
+    /// Stochastic rounding of `from[i]` by `noise[i]`, as [`stochastic_bf16`] and [`stochastic_f16`] state; f32 is
+    /// copied.
     fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [Self]);
     /// Exact.
     fn widen_f64(isa: Isa, from: &[Self], to: &mut [f64]) {
@@ -74,7 +75,14 @@ macro_rules! by_isa {
 
 impl Convert for f16 {
     fn widen(isa: Isa, from: &[f16], to: &mut [f32]) {
-        by_isa!(isa, from, to, |from, to| dispatch(Isa::Portable, Each(widen_f16, from, to)), widen_f16_avx2, widen_f16_avx512);
+        by_isa!(
+            isa,
+            from,
+            to,
+            |from, to| dispatch(Isa::Portable, Each(widen_f16, from, to)),
+            widen_f16_avx2,
+            widen_f16_avx512
+        );
     }
     fn narrow(isa: Isa, from: &[f32], to: &mut [f16]) {
         by_isa!(
@@ -169,7 +177,8 @@ pub(super) fn narrow_bf16(x: f32) -> bf16 {
 pub(super) fn widen_f16(x: f16) -> f32 {
     let bits = x.to_bits() as u32;
     let magnitude = bits & 0x7fff;
-    // The fields at their places in f32, then the difference of the biases as an exact product: right for subnormals too.
+    // The fields at their places in f32, then the difference of the biases as an exact product: right for subnormals
+    // too.
     let finite = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
     let special = 0x7f80_0000 | magnitude << 13 | if magnitude > 0x7c00 { 0x0040_0000 } else { 0 };
     f32::from_bits((bits & 0x8000) << 16 | if magnitude < 0x7c00 { finite.to_bits() } else { special })
@@ -189,8 +198,8 @@ pub(super) fn narrow_f16(x: f32) -> f16 {
     f16::from_bits((sign | out) as u16)
 }
 
-/// `x` rounded to the nearest multiple of every format at once would round twice through f32; this rounds to odd first, so
-/// that a following conversion from f32 to 16 bit is correct.
+/// `x` rounded to the nearest multiple of every format at once would round twice through f32; this rounds to odd first,
+/// so that a following conversion from f32 to 16 bit is correct.
 #[inline]
 pub fn f64_to_f32_odd(x: f64) -> f32 {
     let y = x as f32;
@@ -202,9 +211,9 @@ pub fn f64_to_f32_odd(x: f64) -> f32 {
     f32::from_bits(toward_zero.to_bits() | 1)
 }
 
-/// Stochastic rounding to bf16: the magnitude rounds up with probability L/65536, where L is the low half of `x`, using the
-/// low 16 bits of `noise`. NaN stays NaN, infinities and representable values stay; beyond the largest finite value the
-/// upper neighbour is infinity.
+/// Stochastic rounding to bf16: the magnitude rounds up with probability L/65536, where L is the low half of `x`, using
+/// the low 16 bits of `noise`. NaN stays NaN, infinities and representable values stay; beyond the largest finite value
+/// the upper neighbour is infinity.
 #[inline(always)]
 pub fn stochastic_bf16(x: f32, noise: u32) -> bf16 {
     let bits = x.to_bits();
@@ -213,10 +222,10 @@ pub fn stochastic_bf16(x: f32, noise: u32) -> bf16 {
     bf16::from_bits(if x.is_nan() { nan } else { (bits >> 16) + up as u32 } as u16)
 }
 
-/// Stochastic rounding to f16, like [`stochastic_bf16`]: the magnitude rounds up with probability (dropped part)/ulp, by the
-/// low bits of `noise`, as many as are dropped: 13 for normal results, up to 32 in the subnormal range. Below 2⁻³³ more
-/// than 32 would be dropped, and the probability is cut to a multiple of 2⁻³². Between 65504 and 65536 the upper neighbour
-/// is infinity; from 65536 up the result is infinity.
+/// Stochastic rounding to f16, like [`stochastic_bf16`]: the magnitude rounds up with probability (dropped part)/ulp,
+/// by the low bits of `noise`, as many as are dropped: 13 for normal results, up to 32 in the subnormal range. Below
+/// 2⁻³³ more than 32 would be dropped, and the probability is cut to a multiple of 2⁻³². Between 65504 and 65536 the
+/// upper neighbour is infinity; from 65536 up the result is infinity.
 #[inline(always)]
 pub fn stochastic_f16(x: f32, noise: u32) -> f16 {
     let bits = x.to_bits();
@@ -306,7 +315,8 @@ mod x86 {
         _mm512_fixupimm_ps::<0>(y, x, _mm512_set1_epi32(0x22))
     }
 
-    /// As [`round_to_bf16`], sixteen. Adding just under half an ulp, plus the last kept bit, carries exactly when rounding to even goes up.
+    /// As [`round_to_bf16`], sixteen. Adding just under half an ulp, plus the last kept bit, carries exactly when
+    /// rounding to even goes up.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
     pub(in crate::simd) fn round_to_bf16_512(x: __m512) -> __m512i {
@@ -342,10 +352,18 @@ mod x86 {
         ask_to_write(dst);
         _mm_storeu_si128(dst.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(src)))
     });
-    convert!(widen_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f16, f32, 16, widen_f16, |src, dst| {
-        ask_to_read(src);
-        _mm512_storeu_ps(dst, _mm512_cvtph_ps(_mm256_loadu_si256(src.cast())))
-    });
+    convert!(
+        widen_f16_avx512,
+        "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
+        f16,
+        f32,
+        16,
+        widen_f16,
+        |src, dst| {
+            ask_to_read(src);
+            _mm512_storeu_ps(dst, _mm512_cvtph_ps(_mm256_loadu_si256(src.cast())))
+        }
+    );
     // One comparison tells whether there is a NaN among sixteen numbers, which is seldom.
     convert!(widen_bf16_avx2, "avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
         ask_to_read(src);
@@ -368,17 +386,41 @@ mod x86 {
         let packed = _mm256_packus_epi32(_mm256_srli_epi32::<16>(a), _mm256_srli_epi32::<16>(b));
         _mm256_storeu_si256(dst.cast(), _mm256_permute4x64_epi64::<0b1101_1000>(packed))
     });
-    convert!(widen_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", bf16, f32, 16, widen_bf16, |src, dst| {
-        ask_to_read(src);
-        let x = widen_bf16_512(_mm256_loadu_si256(src.cast()));
-        _mm512_storeu_ps(dst, or_nan(x, x))
-    });
-    convert!(narrow_bf16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, bf16, 16, narrow_bf16, |src, dst| {
-        ask_to_write(dst);
-        _mm256_storeu_si256(dst.cast(), narrow_bf16_512(_mm512_loadu_ps(src)))
-    });
-    convert!(narrow_f16_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c", f32, f16, 16, narrow_f16, |src, dst| {
-        ask_to_write(dst);
-        _mm256_storeu_si256(dst.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(src)))
-    });
+    convert!(
+        widen_bf16_avx512,
+        "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
+        bf16,
+        f32,
+        16,
+        widen_bf16,
+        |src, dst| {
+            ask_to_read(src);
+            let x = widen_bf16_512(_mm256_loadu_si256(src.cast()));
+            _mm512_storeu_ps(dst, or_nan(x, x))
+        }
+    );
+    convert!(
+        narrow_bf16_avx512,
+        "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
+        f32,
+        bf16,
+        16,
+        narrow_bf16,
+        |src, dst| {
+            ask_to_write(dst);
+            _mm256_storeu_si256(dst.cast(), narrow_bf16_512(_mm512_loadu_ps(src)))
+        }
+    );
+    convert!(
+        narrow_f16_avx512,
+        "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
+        f32,
+        f16,
+        16,
+        narrow_f16,
+        |src, dst| {
+            ask_to_write(dst);
+            _mm256_storeu_si256(dst.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(src)))
+        }
+    );
 }

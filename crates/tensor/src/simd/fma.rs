@@ -1,5 +1,5 @@
-//! The inner loops of the register tiles that f32 products spend their time in. Written as instructions: compilers keep a part of so many
-//! accumulators in memory, and with them twelve addresses, which takes up to twice as long.
+//! The inner loops of the register tiles that f32 products spend their time in. Written as instructions: compilers keep
+//! a part of so many accumulators in memory, and with them twelve addresses, which takes up to twice as long.
 
 use core::arch::asm;
 use core::arch::x86_64::{__m256, __m512};
@@ -37,7 +37,8 @@ impl Walk {
     }
 }
 
-/// One row of a tile in step `n` of some: a number of A times two vectors of B, the first two of the registers, added to two accumulators.
+/// One row of a tile in step `n` of some: a number of A times two vectors of B, the first two of the registers, added
+/// to two accumulators.
 macro_rules! row {
     ($row:literal, $n:literal, $a:literal, $left:literal, $right:literal, $width:literal, [$b0:literal, $b1:literal, $x:literal]) => {
         concat!(
@@ -63,8 +64,8 @@ macro_rules! step_6x16 {
     };
 }
 
-/// As [`step_6x16`] for 12 rows × 32 columns. A panel of B and its rows of A do not fit the first-level cache together, so B is asked for
-/// eight steps ahead.
+/// As [`step_6x16`] for 12 rows × 32 columns. A panel of B and its rows of A do not fit the first-level cache together,
+/// so B is asked for eight steps ahead.
 macro_rules! step_12x32 {
     ($n:literal, $a:literal, $b:literal) => {
         concat!(
@@ -86,8 +87,9 @@ macro_rules! step_12x32 {
     };
 }
 
-/// All segments: `rax` is the address of the [`Walk`], `rbp` the place in A in bytes, `rbx` the address in B. Those two are the compiler's own and
-/// are given back. Additions to them take turns with products at the processor's ports: where the distances are known, eight steps share them.
+/// All segments: `rax` is the address of the [`Walk`], `rbp` the place in A in bytes, `rbx` the address in B. Those two
+/// are the compiler's own and are given back. Additions to them take turns with products at the processor's ports:
+/// where the distances are known, eight steps share them.
 macro_rules! walk {
     ($step:ident, $a:literal, $b:literal) => {
         concat!(
@@ -116,7 +118,8 @@ macro_rules! walk {
     };
 }
 
-/// [`super::Lanes::accumulate`] for 6 rows × 16 columns: 12 accumulators, 2 vectors of B and a number of A in 16 registers.
+/// [`super::Lanes::accumulate`] for 6 rows × 16 columns: 12 accumulators, 2 vectors of B and a number of A in 16
+/// registers.
 ///
 /// # Safety
 ///
@@ -174,8 +177,20 @@ pub(super) unsafe fn tile_12x32(
     if segments.is_empty() {
         return;
     }
-    let [[c0, d0], [c1, d1], [c2, d2], [c3, d3], [c4, d4], [c5, d5], [c6, d6], [c7, d7], [c8, d8], [c9, d9], [ca, da], [cb, db]] =
-        acc;
+    let [
+        [c0, d0],
+        [c1, d1],
+        [c2, d2],
+        [c3, d3],
+        [c4, d4],
+        [c5, d5],
+        [c6, d6],
+        [c7, d7],
+        [c8, d8],
+        [c9, d9],
+        [ca, da],
+        [cb, db],
+    ] = acc;
     macro_rules! run {
         ($a:literal, $eights:expr) => {{
             let mut walk = Walk::new(b, segments, [a_step, b_step], $eights);

@@ -22,7 +22,8 @@ pub enum Isa {
 
 impl Isa {
     /// The best level this processor has, or the one that the environment variable `BINADE_ISA` (`portable`, `avx2`,
-    /// `avx512` or `amx`) names. A level that is unknown or that the processor lacks is reported on standard error and not used.
+    /// `avx512` or `amx`) names. A level that is unknown or that the processor lacks is reported on standard error and
+    /// not used.
     pub fn detect() -> Isa {
         static ISA: OnceLock<Isa> = OnceLock::new();
         *ISA.get_or_init(|| {
@@ -35,7 +36,11 @@ impl Isa {
                     let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
                     let names = names.join(", ");
                     // Standard error may be closed, which is no reason to end.
-                    let _ = writeln!(io::stderr(), "BINADE_ISA={wanted}: this processor has {names}; using {}", best.name());
+                    let _ = writeln!(
+                        io::stderr(),
+                        "BINADE_ISA={wanted}: this processor has {names}; using {}",
+                        best.name()
+                    );
                     best
                 }
             }

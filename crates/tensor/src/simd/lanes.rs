@@ -36,8 +36,8 @@ pub trait Lanes:
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
-    /// As [`Lanes::store`], past the caches where a whole vector can be written so. [`prefetch::settle`] must follow before anyone else reads
-    /// what was written.
+    /// As [`Lanes::store`], past the caches where a whole vector can be written so. [`prefetch::settle`] must follow
+    /// before anyone else reads what was written.
     ///
     /// [`prefetch::settle`]: super::prefetch::settle
     #[inline(always)]
@@ -62,8 +62,8 @@ pub trait Lanes:
     fn load_f16(from: &[f16]) -> Self;
     /// Writes the first `N` numbers, rounded once to nearest even.
     fn store_f16(self, to: &mut [f16]);
-    /// The first `N` numbers, widened exactly. A signalling NaN may stay one: whatever computes with it makes it quiet, and so does a
-    /// store in 16 bit.
+    /// The first `N` numbers, widened exactly. A signalling NaN may stay one: whatever computes with it makes it quiet,
+    /// and so does a store in 16 bit.
     fn load_bf16(from: &[bf16]) -> Self;
     /// As [`Lanes::store_f16`].
     fn store_bf16(self, to: &mut [bf16]);
@@ -95,8 +95,8 @@ pub trait Lanes:
         let zero = Self::splat(0.0);
         Self::select(zero.lt(self), Self::splat(1.0), Self::select(self.lt(zero), Self::splat(-1.0), self))
     }
-    /// The value, for a formula whose result is not selected where `mask` holds. As a program, which is differentiated, it is `instead` there: the
-    /// derivative of what was not selected may be infinite, and 0·∞ is NaN.
+    /// The value, for a formula whose result is not selected where `mask` holds. As a program, which is differentiated,
+    /// it is `instead` there: the derivative of what was not selected may be infinite, and 0·∞ is NaN.
     #[inline(always)]
     fn unless(self, _mask: Self::Mask, _instead: f64) -> Self {
         self
@@ -169,7 +169,8 @@ pub trait Lanes:
     fn wide(self, f: Wide) -> Self;
     /// As [`Lanes::wide`], of two arguments.
     fn wide2(self, other: Self, f: Wide2) -> Self;
-    /// `acc[i][j] += Σ_segments Σ_l rows[i][segment.a + l·a_step] · b[segment.b + l·b_step + j·N..]`, each sum one chain of products in order.
+    /// `acc[i][j] += Σ_segments Σ_l rows[i][segment.a + l·a_step] · b[segment.b + l·b_step + j·N..]`, each sum one
+    /// chain of products in order.
     ///
     /// # Safety
     ///
@@ -273,13 +274,14 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
     fn clamp(self, low: f64, high: f64) -> Self;
     /// `self · b + c` with one rounding at every level, for residuals that cancel.
     fn fused(self, b: Self, c: Self) -> Self;
-    /// Lane by lane a function by its table where that reaches, and in general elsewhere; in general everywhere at levels without
-    /// instructions to look it up.
+    /// Lane by lane a function by its table where that reaches, and in general elsewhere; in general everywhere at
+    /// levels without instructions to look it up.
     #[inline(always)]
     fn by_table<T: Tabled>(self) -> Self {
         T::general(self)
     }
-    /// Whether one of two masks holds in every lane. A level where the general way takes no longer says no without looking.
+    /// Whether one of two masks holds in every lane. A level where the general way takes no longer says no without
+    /// looking.
     #[inline(always)]
     fn is_either_everywhere(_a: Self::Mask, _b: Self::Mask) -> bool {
         false

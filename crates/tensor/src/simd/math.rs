@@ -1,8 +1,9 @@
 //! The f32 functions, branch-free and over the whole range: signed zeros, infinities, NaN, subnormal results.
 //!
-//! Arguments are reduced as by Cody and Waite (*Software Manual for the Elementary Functions*, 1980). Polynomials without a
-//! named source were fitted for this file (least squares with Lawson's weights, coefficients rounded to f32 one after the
-//! other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on every exponent.
+//! Arguments are reduced as by Cody and Waite (*Software Manual for the Elementary Functions*, 1980). Polynomials
+//! without a named source were fitted for this file (least squares with Lawson's weights, coefficients rounded to f32
+//! one after the other). Bounds are the largest errors allowed against f64, in ulp of f32; `tests.rs` checks each on
+//! every exponent.
 
 use super::lanes::{self, F32Lanes as F};
 use super::table::{self, Folded, Tabled, Whole};
@@ -49,8 +50,8 @@ const EXP_NOTHING: f64 = -104.0;
 /// [`exp`] of any number. `scale` rounds a subnormal result once and overflows in the right place.
 #[inline(always)]
 pub fn exp_general<L: F>(x: L) -> L {
-    // Below the limit the result is 0; it is not computed, because underflow takes processors a hundred cycles, and masked scores are
-    // −∞. Above the other it is infinity all the same.
+    // Below the limit the result is 0; it is not computed, because underflow takes processors a hundred cycles, and
+    // masked scores are −∞. Above the other it is infinity all the same.
     let (zero, nothing) = (L::splat(0.0), x.lt(L::splat(EXP_NOTHING)));
     let (n, p) = exp_parts(L::select(nothing, zero, x.clamp(EXP_NOTHING, 89.0)));
     L::select(nothing, zero, (p + L::splat(1.0)).scale(n))
@@ -63,8 +64,8 @@ fn exp_normal<L: F>(x: L) -> L {
     (p + L::splat(1.0)) * n.pow2()
 }
 
-/// `eˣ − 1`, ≤ 1.5 ulp: twice `(s − ½) + s·r + s·(eʳ − 1 − r)` with s = 2ⁿ⁻¹, where the rounding errors of r and of the first
-/// sum are added to the last term. Half of 2ⁿ, because 2¹²⁸ is not a float.
+/// `eˣ − 1`, ≤ 1.5 ulp: twice `(s − ½) + s·r + s·(eʳ − 1 − r)` with s = 2ⁿ⁻¹, where the rounding errors of r and of the
+/// first sum are added to the last term. Half of 2ⁿ, because 2¹²⁸ is not a float.
 #[inline(always)]
 pub fn exp_m1<L: F>(x: L) -> L {
     // From −18 down the result is −1 rounded.
@@ -114,7 +115,8 @@ pub fn ln<L: F>(x: L) -> L {
     ln_edges(x, ln_parts(m - L::splat(1.0), e))
 }
 
-/// `ln(1 + x)`, ≤ 1.5 ulp: the rounding error of u = fl(1 + x) is added to the reduced argument, which is x itself near 0.
+/// `ln(1 + x)`, ≤ 1.5 ulp: the rounding error of u = fl(1 + x) is added to the reduced argument, which is x itself near
+/// 0.
 #[inline(always)]
 pub fn ln_1p<L: F>(x: L) -> L {
     let one = L::splat(1.0);
@@ -146,16 +148,18 @@ fn complement<L: F>(x: L, y: L) -> L {
     L::select(x.lt(L::splat(0.0)), y, L::splat(1.0) - y)
 }
 
-/// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative accuracy.
+/// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative
+/// accuracy.
 ///
-/// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors), and one Newton step
-/// corrects the quotient, which is scaled by E's power of two at the end.
+/// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors), and one Newton
+/// step corrects the quotient, which is scaled by E's power of two at the end.
 #[inline(always)]
 pub fn sigmoid<L: F>(x: L) -> L {
     x.by_table::<Sigmoid>()
 }
 
-/// (y, n) with sigmoid(x) = y·2ⁿ, n being 0 right of 0. Left of [`TAIL`] that of [`TAIL`], which even times x is nothing.
+/// (y, n) with sigmoid(x) = y·2ⁿ, n being 0 right of 0. Left of [`TAIL`] that of [`TAIL`], which even times x is
+/// nothing.
 #[inline(always)]
 fn sigmoid_parts<L: F>(x: L) -> (L, L) {
     let (zero, one) = (L::splat(0.0), L::splat(1.0));
@@ -178,7 +182,8 @@ fn sigmoid_parts<L: F>(x: L) -> (L, L) {
 /// Left of this x·eˣ rounds to 0.
 const TAIL: f64 = -112.0;
 
-/// `x·y·2ⁿ` for a y near 1 with the product before the scaling, which then is the one rounding of a subnormal result. `limit` is where it is nothing.
+/// `x·y·2ⁿ` for a y near 1 with the product before the scaling, which then is the one rounding of a subnormal result.
+/// `limit` is where it is nothing.
 #[inline(always)]
 fn times_scaled<L: F>(x: L, limit: f64, y: L, n: L) -> L {
     (x.clamp(limit, f64::INFINITY) * y).scale(n)
@@ -284,7 +289,8 @@ pub fn erfc<L: F>(x: L) -> L {
 /// Beyond this the tail of the normal distribution is below half the smallest f32.
 const NORMAL_TAIL: f64 = 14.6;
 
-/// (n, p, d) with e^(−a²/2) = 2ⁿ·(1 + p)·(1 + d): d restores the rounding error of a², which the exponential would magnify by a².
+/// (n, p, d) with e^(−a²/2) = 2ⁿ·(1 + p)·(1 + d): d restores the rounding error of a², which the exponential would
+/// magnify by a².
 #[inline(always)]
 fn gauss_parts<L: F>(a: L) -> (L, L, L) {
     let half = L::splat(0.5);
@@ -299,8 +305,9 @@ fn grown<L: F>(y: L, p: L, d: L) -> L {
     d.mul_add(p + L::splat(1.0), p).mul_add(y, y)
 }
 
-/// `Φ(x) = ½·erfc(−x/√2)`, ≤ 4 ulp down to underflow: the exponential of [`gauss_parts`] times u·P(2u − 1), u = 1/(1 + a/4), which is
-/// ½·exp(a²/2)·erfc(a/√2) (fit with relative error 2⁻²⁶ for a up to 14.6). What u lost in rounding is restored from 1 − u·(1 + a/4).
+/// `Φ(x) = ½·erfc(−x/√2)`, ≤ 4 ulp down to underflow: the exponential of [`gauss_parts`] times u·P(2u − 1), u = 1/(1 +
+/// a/4), which is ½·exp(a²/2)·erfc(a/√2) (fit with relative error 2⁻²⁶ for a up to 14.6). What u lost in rounding is
+/// restored from 1 − u·(1 + a/4).
 #[inline(always)]
 pub fn normal_cdf<L: F>(x: L) -> L {
     x.by_table::<NormalCdf>()

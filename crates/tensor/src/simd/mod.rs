@@ -1,7 +1,7 @@
 //! The one SIMD layer: kernels are written once over [`Lanes`] and chosen at run time for the instruction set.
 //!
-//! A kernel is a struct of slices with [`Kernel::run`], marked `#[inline(always)]`; [`dispatch`] calls it inside a function
-//! compiled for the instruction set, into which everything inlines.
+//! A kernel is a struct of slices with [`Kernel::run`], marked `#[inline(always)]`; [`dispatch`] calls it inside a
+//! function compiled for the instruction set, into which everything inlines.
 
 pub mod amx;
 pub mod convert;
@@ -91,7 +91,8 @@ pub trait Map3: Copy {
     fn eval<L: Lanes>(self, a: L, b: L, c: L) -> L;
 }
 
-/// A type that vectors of `E` are read from and written to: `E` itself or a 16-bit format, widened exactly and rounded once.
+/// A type that vectors of `E` are read from and written to: `E` itself or a 16-bit format, widened exactly and rounded
+/// once.
 pub trait Stored<E>: crate::Element + bytemuck::Pod + Default {
     /// The first `N` numbers.
     fn get<L: Lanes<Elem = E>>(from: &[Self]) -> L;
@@ -217,7 +218,9 @@ impl<F: Map2, A, B, Y> Map2Kernel<'_, F, A, B, Y> {
         let n = a.len().min(b.len()).min(y.len());
         let body = n - n % L::N;
         let [read, write] = prefetch::distances(n);
-        for ((a, b), y) in a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N)) {
+        for ((a, b), y) in
+            a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N))
+        {
             prefetch::ask_later(a.as_ptr().addr() + read, false);
             prefetch::ask_later(b.as_ptr().addr() + read, false);
             prefetch::ask_later(y.as_ptr().addr() + write, true);
@@ -342,7 +345,8 @@ impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
     }
 }
 
-/// The sum of 16 numbers by halves. Each in a loop of its own, of known length: one loop over the lengths was not unrolled everywhere.
+/// The sum of 16 numbers by halves. Each in a loop of its own, of known length: one loop over the lengths was not
+/// unrolled everywhere.
 #[inline(always)]
 pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
     for i in 0..8 {

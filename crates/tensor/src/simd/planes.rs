@@ -1,8 +1,8 @@
-//! Numbers as sums of bf16 planes, for products on tiles: a bf16 is one plane, an f16 exactly two, an f32 exactly three, each plane
-//! the rounding of what the planes before it leave.
+//! Numbers as sums of bf16 planes, for products on tiles: a bf16 is one plane, an f16 exactly two, an f32 exactly
+//! three, each plane the rounding of what the planes before it leave.
 //!
-//! Not every number has such a sum, nor may the instructions see every number: functions that split tell what [`Magnitudes`] they met,
-//! and their caller judges.
+//! Not every number has such a sum, nor may the instructions see every number: functions that split tell what
+//! [`Magnitudes`] they met, and their caller judges.
 
 /// Planes of f32, f16 and bf16 at most.
 pub const MOST: usize = 3;
@@ -40,7 +40,10 @@ impl Seen {
         let fold = |x: &[u32; 16], f: fn(u32, u32) -> u32| x.iter().copied().reduce(f).unwrap_or(0);
         // The largest less by one is that of zero, and becomes NONE.
         let least = fold(&self.least, u32::min);
-        Magnitudes { least: if least == u32::MAX { Magnitudes::NONE } else { least + 1 }, most: fold(&self.most, u32::max) }
+        Magnitudes {
+            least: if least == u32::MAX { Magnitudes::NONE } else { least + 1 },
+            most: fold(&self.most, u32::max),
+        }
     }
 }
 
@@ -97,7 +100,10 @@ pub fn zip(isa: super::Isa, a: &[u16], b: &[u16], to: &mut [u16]) {
 /// # Panics
 /// The lengths do not fit.
 pub fn zip_rows(isa: super::Isa, from: &[u16], columns: usize, to: &mut [u16]) {
-    assert!(isa >= super::Isa::Amx && from.len() == to.len() && from.len().is_multiple_of(2 * columns), "equal lengths");
+    assert!(
+        isa >= super::Isa::Amx && from.len() == to.len() && from.len().is_multiple_of(2 * columns),
+        "equal lengths"
+    );
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the level has AVX-512; the lengths fit.
     unsafe {
@@ -123,7 +129,15 @@ pub fn turn(isa: super::Isa, from: &[u16], ld_from: usize, to: &mut [u16], ld_to
 ///
 /// # Panics
 /// `to` is too short.
-pub fn pairs(isa: super::Isa, a: &[f32; 16], b: &[f32; 16], planes: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
+pub fn pairs(
+    isa: super::Isa,
+    a: &[f32; 16],
+    b: &[f32; 16],
+    planes: usize,
+    distance: usize,
+    to: &mut [u16],
+    seen: &mut Seen,
+) {
     assert!(isa >= super::Isa::Amx && (1..=MOST).contains(&planes), "planes need the level amx");
     assert!(to.len() >= (planes - 1) * distance + 32, "no room for the planes");
     #[cfg(target_arch = "x86_64")]
@@ -244,8 +258,8 @@ mod x86 {
             }
             i += n;
         }
-        // The two halves of each word, as f32 numbers: a bf16 number is the upper half of one. What is less by one in the half is made so
-        // in the word; zeros are 0xffff in `least`, which stays the largest.
+        // The two halves of each word, as f32 numbers: a bf16 number is the upper half of one. What is less by one in
+        // the half is made so in the word; zeros are 0xffff in `least`, which stays the largest.
         let low = |x| _mm512_slli_epi32::<16>(x);
         let high = |x| _mm512_and_si512(x, _mm512_set1_epi32(-65536));
         let below = |x| _mm512_or_si512(x, _mm512_set1_epi32(0xffff));
@@ -276,7 +290,8 @@ mod x86 {
             };
             let (low, high) = (place(0), place(16));
             while i + 32 <= a.len() {
-                let (x, y) = (_mm512_loadu_si512(a.as_ptr().add(i).cast()), _mm512_loadu_si512(b.as_ptr().add(i).cast()));
+                let (x, y) =
+                    (_mm512_loadu_si512(a.as_ptr().add(i).cast()), _mm512_loadu_si512(b.as_ptr().add(i).cast()));
                 let to = to.as_mut_ptr().add(2 * i);
                 _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(x, low, y));
                 _mm512_storeu_si512(to.add(32).cast(), _mm512_permutex2var_epi16(x, high, y));
@@ -346,7 +361,8 @@ mod x86 {
             let a = planes_of::<P>(_mm512_loadu_ps(a.as_ptr()), &mut seen);
             let b = planes_of::<P>(_mm512_loadu_ps(b.as_ptr()), &mut seen);
             for p in 0..P {
-                let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
+                let pairs =
+                    _mm512_or_si512(_mm512_cvtepu16_epi32(a[p]), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(b[p])));
                 _mm512_storeu_si512(to.as_mut_ptr().add(p * distance).cast(), pairs);
             }
             seen.store(all);

@@ -1,6 +1,7 @@
 //! Asking for memory ahead of time, where the processor does not foresee what is read next. None of it changes results.
 
-/// Asks for bytes that will be read soon: rows far apart are not foreseen by the processor. What lies outside is passed over.
+/// Asks for bytes that will be read soon: rows far apart are not foreseen by the processor. What lies outside is passed
+/// over.
 pub fn ask(bytes: &[u8], start: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(part) = bytes.get(start..(start + len).min(bytes.len())) {
@@ -27,8 +28,9 @@ pub fn ask_line<T>(address: *const T) {
     let _ = address;
 }
 
-/// Asks for the cache line of an address: for the second-level cache where it will be read, for the first where it will be written, with
-/// leave to write if the code is compiled for a processor with that instruction. There need be nothing at the address.
+/// Asks for the cache line of an address: for the second-level cache where it will be read, for the first where it will
+/// be written, with leave to write if the code is compiled for a processor with that instruction. There need be nothing
+/// at the address.
 #[inline(always)]
 pub fn ask_later(address: usize, written: bool) {
     #[cfg(target_arch = "x86_64")]
@@ -42,13 +44,13 @@ pub fn ask_later(address: usize, written: bool) {
     let _ = (address, written);
 }
 
-/// How far ahead loops over whole tensors ask: the processor foresees what is read in order, but not beyond the end of a page of 4 KiB,
-/// and what is written not at all.
+/// How far ahead loops over whole tensors ask: the processor foresees what is read in order, but not beyond the end of
+/// a page of 4 KiB, and what is written not at all.
 const TO_READ: usize = 4096;
 const TO_WRITE: usize = 1024;
 
-/// Elements from which on a slice is taken for memory to be walked through; a shorter one is a block, which is in a cache, and beyond which
-/// lies something else.
+/// Elements from which on a slice is taken for memory to be walked through; a shorter one is a block, which is in a
+/// cache, and beyond which lies something else.
 const STREAM: usize = 4096;
 
 /// Distances to read and to write ahead, in bytes, for [`ask_later`] in a loop over `n` elements; none for a block.
@@ -69,8 +71,8 @@ pub fn ask_to_write<T>(at: *const T) {
     ask_later(at.addr() + TO_WRITE, true);
 }
 
-/// Bytes from which on an output is written past the caches by kernels that can: they would not keep it until it is read, and a line that is
-/// written into a cache is read from memory first.
+/// Bytes from which on an output is written past the caches by kernels that can: they would not keep it until it is
+/// read, and a line that is written into a cache is read from memory first.
 const PAST: usize = 48 << 20;
 
 /// Whether an output of so many bytes is written past the caches.
@@ -87,8 +89,8 @@ pub fn settle() {
     }
 }
 
-/// What is read and written after the work on something else, and asked for piece by piece beside that work: all at once it would wait for
-/// the few requests that a core can have under way.
+/// What is read and written after the work on something else, and asked for piece by piece beside that work: all at
+/// once it would wait for the few requests that a core can have under way.
 #[derive(Clone, Copy)]
 pub struct Beside {
     read: Place,

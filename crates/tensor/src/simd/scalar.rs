@@ -1,4 +1,5 @@
-//! [`Lanes`] of one number: f64, in which the formulas give the oracle, and f32 without vector instructions, the portable level.
+//! [`Lanes`] of one number: f64, in which the formulas give the oracle, and f32 without vector instructions, the
+//! portable level.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

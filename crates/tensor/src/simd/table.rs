@@ -1,5 +1,6 @@
-//! Smooth functions by table: a polynomial on each of a few intervals around 0, whose coefficients one instruction looks up for all lanes:
-//! of 32 intervals with AVX-512, of 8 with AVX2, where a symmetry of the function folds its argument. Elsewhere [`super::math`] computes them.
+//! Smooth functions by table: a polynomial on each of a few intervals around 0, whose coefficients one instruction
+//! looks up for all lanes: of 32 intervals with AVX-512, of 8 with AVX2, where a symmetry of the function folds its
+//! argument. Elsewhere [`super::math`] computes them.
 
 use super::lanes::F32Lanes;
 
@@ -23,8 +24,8 @@ pub type Whole = Table<32, 8>;
 /// Intervals 0..8 of |x|, up to 7½ widths.
 pub type Folded = Table<8, 9>;
 
-/// A function with tables. A trait and not a closure: what is called through `Fn` need not be inlined, and outside the code of its
-/// instruction set every instruction of it would be a call. Mark the functions `#[inline(always)]`.
+/// A function with tables. A trait and not a closure: what is called through `Fn` need not be inlined, and outside the
+/// code of its instruction set every instruction of it would be a call. Mark the functions `#[inline(always)]`.
 pub trait Tabled {
     /// What [`Tabled::of_whole`] makes the function of.
     const WHOLE: &'static Whole;
@@ -68,9 +69,13 @@ const fn tables(function: Function, width: f64, folded: f64) -> Tables {
     Tables { whole: table(function, width, false), folded: table(function, folded, true) }
 }
 
-/// The Taylor series at the middle of each interval, cut by Chebyshev polynomials, which spreads the error over the interval. Half of the
-/// intervals lie left of 0, or all, mirrored.
-const fn table<const PLACES: usize, const TERMS: usize>(function: Function, width: f64, mirrored: bool) -> Table<PLACES, TERMS> {
+/// The Taylor series at the middle of each interval, cut by Chebyshev polynomials, which spreads the error over the
+/// interval. Half of the intervals lie left of 0, or all, mirrored.
+const fn table<const PLACES: usize, const TERMS: usize>(
+    function: Function,
+    width: f64,
+    mirrored: bool,
+) -> Table<PLACES, TERMS> {
     let half = width / 2.0;
     let mut terms = [[0.0; PLACES]; TERMS];
     let mut place = 0;
@@ -86,7 +91,8 @@ const fn table<const PLACES: usize, const TERMS: usize>(function: Function, widt
         let mut k = 0;
         while k < TERMS {
             terms[k][place] = c[k] as f32;
-            // What rounding changed at both ends, where the function may be half as large as in the middle, is taken back by a later term.
+            // What rounding changed at both ends, where the function may be half as large as in the middle, is taken
+            // back by a later term.
             if k + 2 < TERMS {
                 c[k + 2] -= (terms[k][place] as f64 - c[k]) / (half * half);
             }
@@ -161,8 +167,8 @@ const fn sigmoid_of(u: f64, slope: [f64; 3]) -> Series {
     y
 }
 
-/// The first terms, after the others were taken away together with as much of the Chebyshev polynomials of x/`half` whose leading terms
-/// they are.
+/// The first terms, after the others were taken away together with as much of the Chebyshev polynomials of x/`half`
+/// whose leading terms they are.
 const fn shortened<const TERMS: usize>(series: &Series, half: f64) -> [f64; TERMS] {
     let (mut left, mut k, mut power) = (*series, 0, 1.0);
     while k < SERIES {

@@ -1,6 +1,6 @@
-//! Functions without an f32 kernel of their own: each lane is computed in f64 by `libm` and rounded once, so the f32 result is
-//! the correctly rounded one but for double roundings. Slower than the kernels of `math`, and used where accuracy near poles
-//! or huge arguments (sin 10³⁰) would cost an f32 kernel more than it saves.
+//! Functions without an f32 kernel of their own: each lane is computed in f64 by `libm` and rounded once, so the f32
+//! result is the correctly rounded one but for double roundings. Slower than the kernels of `math`, and used where
+//! accuracy near poles or huge arguments (sin 10³⁰) would cost an f32 kernel more than it saves.
 
 use std::f64::consts::FRAC_2_SQRT_PI;
 
@@ -89,8 +89,8 @@ impl Wide2 {
     }
 }
 
-/// Inverse error function by Halley's iteration on erf (below ½) or erfc (above, where 1 − |x| is exact), from Winitzki's
-/// approximation (relative error 2·10⁻³, which three cubic steps bring below 2⁻⁵⁰).
+/// Inverse error function by Halley's iteration on erf (below ½) or erfc (above, where 1 − |x| is exact), from
+/// Winitzki's approximation (relative error 2·10⁻³, which three cubic steps bring below 2⁻⁵⁰).
 pub(crate) fn erfinv(x: f64) -> f64 {
     let a = x.abs();
     if x.is_nan() || a > 1.0 {

@@ -411,10 +411,14 @@ fn transpose16(from: &[f32], ld_from: usize, to: &mut [f32], ld_to: usize) {
             _mm512_castpd_ps(if i % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) })
         });
         for j in 0..4 {
-            let (even01, even23) =
-                (_mm512_shuffle_f32x4::<0x88>(quad[j], quad[4 + j]), _mm512_shuffle_f32x4::<0x88>(quad[8 + j], quad[12 + j]));
-            let (odd01, odd23) =
-                (_mm512_shuffle_f32x4::<0xdd>(quad[j], quad[4 + j]), _mm512_shuffle_f32x4::<0xdd>(quad[8 + j], quad[12 + j]));
+            let (even01, even23) = (
+                _mm512_shuffle_f32x4::<0x88>(quad[j], quad[4 + j]),
+                _mm512_shuffle_f32x4::<0x88>(quad[8 + j], quad[12 + j]),
+            );
+            let (odd01, odd23) = (
+                _mm512_shuffle_f32x4::<0xdd>(quad[j], quad[4 + j]),
+                _mm512_shuffle_f32x4::<0xdd>(quad[8 + j], quad[12 + j]),
+            );
             let mut put = |column: usize, v: __m512| _mm512_storeu_ps(to.as_mut_ptr().add(column * ld_to), v);
             put(j, _mm512_shuffle_f32x4::<0x88>(even01, even23));
             put(4 + j, _mm512_shuffle_f32x4::<0x88>(odd01, odd23));

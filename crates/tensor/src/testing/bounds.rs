@@ -6,8 +6,8 @@ use crate::format::Format;
 use crate::op::{Backward, Bound};
 use crate::{Array, Arrays, Class, DType, Device, Op, Result, reference, run};
 
-/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN or infinite
-/// and the other not what rounding gives.
+/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN
+/// or infinite and the other not what rounding gives.
 ///
 /// # Errors
 /// The distance and both values.
@@ -17,7 +17,11 @@ pub fn assert_within_ulps(format: Format, found: f64, exact: f64, ulps: f64) -> 
         return Ok(());
     }
     let off = (found - exact).abs() / format.ulp(exact);
-    if off <= ulps { Ok(()) } else { Err(TestCaseError::fail(format!("{found:e} is {off} ulp from {exact:e}, allowed {ulps}"))) }
+    if off <= ulps {
+        Ok(())
+    } else {
+        Err(TestCaseError::fail(format!("{found:e} is {off} ulp from {exact:e}, allowed {ulps}")))
+    }
 }
 
 /// What a check of an operator saw.
@@ -43,12 +47,18 @@ fn format(dtype: DType) -> Format {
     }
 }
 
-/// What `f` makes of the values in f64, on another device in row-major order; indices as they are. In f64, because results of an input's dtype
-/// would be rounded to it, and then again as what is compared with.
+/// What `f` makes of the values in f64, on another device in row-major order; indices as they are. In f64, because
+/// results of an input's dtype would be rounded to it, and then again as what is compared with.
 fn on(device: &Device, array: &Array, f: fn(f64) -> f64) -> Result<Array> {
     if !array.dtype().is_float() {
         let dense = array.contiguous(Class::Workspace)?;
-        return Array::from_bytes(device, array.dtype(), &dense.device().download(&dense)?, array.shape(), Class::Activations);
+        return Array::from_bytes(
+            device,
+            array.dtype(),
+            &dense.device().download(&dense)?,
+            array.shape(),
+            Class::Activations,
+        );
     }
     let wide: Vec<f64> = array.to_f64_vec()?.into_iter().map(f).collect();
     Array::from_slice(device, &wide, array.shape(), Class::Activations)
@@ -71,7 +81,8 @@ fn with_rounded_numbers(op: &Op, ins: &[Array]) -> Op {
     op
 }
 
-/// What the reference in f64 makes of an operator's inputs: computed once, compared with as many devices and dtypes as there are.
+/// What the reference in f64 makes of an operator's inputs: computed once, compared with as many devices and dtypes as
+/// there are.
 #[derive(Debug)]
 pub struct Exact {
     outs: Arrays,

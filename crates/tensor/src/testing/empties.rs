@@ -6,8 +6,9 @@ use crate::op::{Backward, Resample};
 use crate::samples::Inputs;
 use crate::{Array, Op, Result, Shape};
 
-/// The operator at the shapes of `ins` with extents set to 0: each alone, each two together, and all of one value in all inputs and in the
-/// operator's own shapes. Most are consistent for no operator, and errors; those that are not must have a result.
+/// The operator at the shapes of `ins` with extents set to 0: each alone, each two together, and all of one value in
+/// all inputs and in the operator's own shapes. Most are consistent for no operator, and errors; those that are not
+/// must have a result.
 ///
 /// # Errors
 /// Out of memory.
@@ -77,7 +78,12 @@ fn with_own_extents(op: &Op, change: &mut dyn FnMut(&Shape) -> Shape) -> Op {
         ) => *shape = change(shape),
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {}
         Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::ArgMax { .. } => {}
-        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) | Op::Softmax { .. } => {}
+        Op::MatMul(_)
+        | Op::MatMulOf { .. }
+        | Op::Conv2d(..)
+        | Op::ConvTranspose2d { .. }
+        | Op::Pool(_)
+        | Op::Softmax { .. } => {}
         Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => {}
         Op::Resample(Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. }) | Op::Dropout { .. } => {}
         Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Custom(_) => {}

@@ -1,5 +1,5 @@
-//! What numerical code is tested with: error bounds as assertions, and [proptest] strategies for shapes, layouts and values that
-//! look for trouble. Feature `testing`; for `[dev-dependencies]`.
+//! What numerical code is tested with: error bounds as assertions, and [proptest] strategies for shapes, layouts and
+//! values that look for trouble. Feature `testing`; for `[dev-dependencies]`.
 //!
 //! ```
 //! use binade_tensor::testing::{assert_within_ulps, values};

@@ -11,8 +11,8 @@ pub fn shapes(rank: usize, extent: usize) -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(one, 0..=rank.min(crate::MAX_RANK))
 }
 
-/// Values of a dtype as f64: ordinary ones mostly; zeros of both signs, infinities, NaN, subnormals, the largest and the smallest
-/// numbers and their neighbours.
+/// Values of a dtype as f64: ordinary ones mostly; zeros of both signs, infinities, NaN, subnormals, the largest and
+/// the smallest numbers and their neighbours.
 pub fn values(dtype: DType) -> impl Strategy<Value = f64> + Clone {
     let format = match dtype {
         DType::F64 => Format::F64,
@@ -21,8 +21,20 @@ pub fn values(dtype: DType) -> impl Strategy<Value = f64> + Clone {
         DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
     };
     let (max, normal, subnormal) = (format.max_finite(), format.min_normal(), format.min_subnormal());
-    let specials =
-        vec![0.0, -0.0, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, max, -max, normal, subnormal, -subnormal];
+    let specials = vec![
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        max,
+        -max,
+        normal,
+        subnormal,
+        -subnormal,
+    ];
     prop_oneof![
         8 => -4.0..4.0f64,
         2 => (-1.0..1.0f64, -8..8i32).prop_map(|(m, e)| m * 10f64.powi(e)),
@@ -70,8 +82,10 @@ pub fn array_of(
 /// The values in row-major order, laid out in memory as asked.
 fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Option<Array> {
     let device = Device::cpu();
-    let dense =
-        Array::from_slice(&device, values, &layout.shape, Class::Activations).ok()?.cast(dtype, Class::Activations).ok()?;
+    let dense = Array::from_slice(&device, values, &layout.shape, Class::Activations)
+        .ok()?
+        .cast(dtype, Class::Activations)
+        .ok()?;
     let bytes = device.download(&dense).ok()?;
     let array = Array::alloc(&device, Meta { dtype, layout }, Class::Activations).ok()?;
     let size = dtype.size();

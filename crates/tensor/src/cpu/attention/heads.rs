@@ -86,7 +86,13 @@ pub(super) struct Heads<'a> {
 
 impl<'a> Heads<'a> {
     /// Of the inputs from q on.
-    pub(super) fn new(isa: Isa, pool: &'a Pool, attention: &Attention, ins: &[&Array], bytes: &[&'a [u8]]) -> Heads<'a> {
+    pub(super) fn new(
+        isa: Isa,
+        pool: &'a Pool,
+        attention: &Attention,
+        ins: &[&Array],
+        bytes: &[&'a [u8]],
+    ) -> Heads<'a> {
         Heads { isa, pool, g: Geometry::new(attention, ins), mask: Mask::new(attention, ins, bytes) }
     }
 }
@@ -135,7 +141,12 @@ impl Heads<'_> {
     }
 
     /// The right operand whose columns are the rows of a matrix with so many columns.
-    fn turned<'r, C: Tile>(&self, room: &mut Room<'r, C>, x: Matrix<'_, C>, [rows, columns]: [usize; 2]) -> Panels<'r, C> {
+    fn turned<'r, C: Tile>(
+        &self,
+        room: &mut Room<'r, C>,
+        x: Matrix<'_, C>,
+        [rows, columns]: [usize; 2],
+    ) -> Panels<'r, C> {
         let width = C::width(self.isa);
         let panel = width * columns;
         let to = room.take(rows.div_ceil(width) * panel);
@@ -292,8 +303,8 @@ impl Heads<'_> {
         Ok(())
     }
 
-    /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities are computed anew
-    /// tile by tile.
+    /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities
+    /// are computed anew tile by tile.
     pub(super) fn backward<C: Tile>(
         &self,
         kv: usize,
@@ -332,7 +343,11 @@ impl Heads<'_> {
                 let delta: SmallVec<[C; 2 * QUERIES]> = (first..first + rows)
                     .map(|i| {
                         outputs.at(i);
-                        C::dot(isa, &go.data[i * ld_e..][..g.e], ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide))
+                        C::dot(
+                            isa,
+                            &go.data[i * ld_e..][..g.e],
+                            ins[4].block(isa, (head * g.t + i) * g.e, g.e, &mut wide),
+                        )
                     })
                     .collect();
                 let visible = g.visible(first, rows);
@@ -370,7 +385,8 @@ impl Heads<'_> {
                         let slope = ScoreSlope { delta: delta[i].as_f64(), scale: g.scale, finite };
                         C::map2(isa, slope, &p[i * ld..(i + 1) * ld], dp, slopes);
                     }
-                    let (k_upright, q_upright, sum_k) = (self.upright(k, key), self.upright(q, first), &mut sum_k[key * ld_d..]);
+                    let (k_upright, q_upright, sum_k) =
+                        (self.upright(k, key), self.upright(q, first), &mut sum_k[key * ld_d..]);
                     if finite {
                         self.multiply(tile, [ld, 1], [rows, keys, g.d], k_upright, sum_q, ld_d, key > 0);
                         self.multiply(tile, [1, ld], [keys, rows, g.d], q_upright, sum_k, ld_d, true);

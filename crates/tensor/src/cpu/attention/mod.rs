@@ -1,4 +1,5 @@
-//! Scaled dot-product attention in tiles with a running log-sum-exp (Dao et al., FlashAttention, 2022): no T×S matrix exists.
+//! Scaled dot-product attention in tiles with a running log-sum-exp (Dao et al., FlashAttention, 2022): no T×S matrix
+//! exists.
 
 mod heads;
 mod rows;
@@ -69,8 +70,8 @@ impl Geometry {
         head / self.per_sample * per_sample + head % self.per_sample / self.shared
     }
 
-    /// Multiplies the weights of one query and `to.len()` keys from `key` on by 0 or 1/(1 − p): the same draw forward and
-    /// backward.
+    /// Multiplies the weights of one query and `to.len()` keys from `key` on by 0 or 1/(1 − p): the same draw forward
+    /// and backward.
     pub(super) fn drop<C: Compute>(&self, head: usize, query: usize, key: usize, to: &mut [C]) {
         if self.dropout > 0.0 {
             let (first, scale) = ((head * self.t + query) * self.s + key, C::from_f64(1.0 / (1.0 - self.dropout)));
@@ -107,7 +108,15 @@ impl<'a> Mask<'a> {
     }
 
     /// Hides or shifts the scores of one query and the keys from `key` on.
-    pub(super) fn apply<C: Compute>(&self, isa: Isa, g: &Geometry, head: usize, query: usize, key: usize, to: &mut [C]) {
+    pub(super) fn apply<C: Compute>(
+        &self,
+        isa: Isa,
+        g: &Geometry,
+        head: usize,
+        query: usize,
+        key: usize,
+        to: &mut [C],
+    ) {
         const PART: usize = 64;
         let mut values = [C::zero(); PART];
         for (i, to) in to.chunks_mut(PART).enumerate() {

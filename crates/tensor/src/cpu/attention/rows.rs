@@ -55,7 +55,9 @@ impl Places {
         let heads = starts.len() / parts;
         let stretch = together * parts * rows;
         if stretch * row == 0 {
-            return (0..heads).map(|_| (0..parts).map(|_| (0..rows).map(|_| Default::default()).collect()).collect()).collect();
+            return (0..heads)
+                .map(|_| (0..parts).map(|_| (0..rows).map(|_| Default::default()).collect()).collect())
+                .collect();
         }
         let cut = |(i, bytes): (usize, &'a mut [u8])| {
             let mut each: Vec<Option<&mut [u8]>> = bytes.chunks_exact_mut(row).map(Some).collect();
@@ -63,7 +65,10 @@ impl Places {
             let mut of = |start: usize| -> Rows<'a> {
                 (0..rows).map(|j| each[start - i * stretch + j * step].take().unwrap_or_default()).collect()
             };
-            starts.chunks(parts).map(|starts| starts.iter().map(|&start| of(start)).collect()).collect::<Vec<Vec<Rows<'a>>>>()
+            starts
+                .chunks(parts)
+                .map(|starts| starts.iter().map(|&start| of(start)).collect())
+                .collect::<Vec<Vec<Rows<'a>>>>()
         };
         bytes[..heads * parts * rows * row].par_chunks_mut(stretch * row).enumerate().flat_map(cut).collect()
     }
@@ -97,7 +102,14 @@ pub(in crate::cpu) fn rows_of_gradients<'a>(outs: &'a mut [ArrayMut<'_>]) -> Res
 }
 
 /// Rounds rows of `columns` numbers that lie `ld` apart and writes them where they belong.
-pub(in crate::cpu) fn store<C: Compute>(isa: Isa, from: &[C], ld: usize, columns: usize, to: &mut [&mut [u8]], dtype: DType) {
+pub(in crate::cpu) fn store<C: Compute>(
+    isa: Isa,
+    from: &[C],
+    ld: usize,
+    columns: usize,
+    to: &mut [&mut [u8]],
+    dtype: DType,
+) {
     let ask = |row: &[u8]| row.chunks(64).for_each(|line| prefetch::ask_later(line.as_ptr().addr(), true));
     to.iter().take(AHEAD).for_each(|row| ask(row));
     for i in 0..to.len() {

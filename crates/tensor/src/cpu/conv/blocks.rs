@@ -1,4 +1,5 @@
-//! The gradient by the weight in blocks of output and input channels: which they are, and how their sums come to stand in memory.
+//! The gradient by the weight in blocks of output and input channels: which they are, and how their sums come to stand
+//! in memory.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -41,8 +42,11 @@ impl Blocks {
     /// First and number of a block's output and input channels among all of the images.
     pub fn channels(&self, block: usize) -> [(usize, usize); 2] {
         let Blocks { outputs, inputs, o_block, c_block, .. } = *self;
-        let (group, o, c) =
-            (block / self.c_blocks() / self.o_blocks(), block / self.c_blocks() % self.o_blocks(), block % self.c_blocks());
+        let (group, o, c) = (
+            block / self.c_blocks() / self.o_blocks(),
+            block / self.c_blocks() % self.o_blocks(),
+            block % self.c_blocks(),
+        );
         let (o, c) = (o * o_block, c * c_block);
         [(group * outputs + o, o_block.min(outputs - o)), (group * inputs + c, c_block.min(inputs - c))]
     }
@@ -57,8 +61,8 @@ impl Blocks {
         &block[o * self.output..][..self.taps * self.tap]
     }
 
-    /// Writes what `sums(stretch, block, to)` makes, added in the order of stretches. A block is one task, and where there is one stretch it
-    /// is written by the same, out of the caches.
+    /// Writes what `sums(stretch, block, to)` makes, added in the order of stretches. A block is one task, and where
+    /// there is one stretch it is written by the same, out of the caches.
     pub fn write<C: Tile>(
         &self,
         isa: Isa,

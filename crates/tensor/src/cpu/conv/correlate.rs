@@ -57,7 +57,8 @@ impl Correlate<'_> {
         g.phases.iter().map(of_phase).collect()
     }
 
-    /// Where there are few pixels and many channels: each task packs a panel of the weight and multiplies it with all images.
+    /// Where there are few pixels and many channels: each task packs a panel of the weight and multiplies it with all
+    /// images.
     fn by_columns<C: Tile>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { isa, pool, g, x, ref weight } = *self;
         let Target { finish, dtype, out, pre } = to;
@@ -85,7 +86,9 @@ impl Correlate<'_> {
             let packed = &mut packed.as_mut_slice::<C>()[..len];
             weight.panel(isa, i, packed);
             let columns = width.min(o - i * width);
-            rows.iter().zip(&chains).for_each(|(rows, chains)| tiles(isa, slab, rows, packed, len, columns, chains, acc));
+            rows.iter()
+                .zip(&chains)
+                .for_each(|(rows, chains)| tiles(isa, slab, rows, packed, len, columns, chains, acc));
             Ok::<(), crate::Error>(())
         })?;
         let sums = &*sums;
@@ -161,7 +164,8 @@ impl Correlate<'_> {
             }
             if groups > 1 && padded != columns {
                 for row in acc.chunks_mut(ld) {
-                    (1..groups).for_each(|group| row.copy_within(group * padded..group * padded + columns, group * columns));
+                    (1..groups)
+                        .for_each(|group| row.copy_within(group * padded..group * padded + columns, group * columns));
                 }
             }
             if !direct {

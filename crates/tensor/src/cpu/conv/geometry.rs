@@ -102,7 +102,11 @@ impl Correlation {
     pub fn rows_of(&self, n: usize, c: usize, blocks: usize) -> usize {
         let (width, all) = (self.width() * c, n * self.h);
         let per_image = (self.h * self.w).div_ceil(PIXELS).max(1);
-        let rows = if per_image > 1 { self.h.div_ceil(per_image) } else { PIXELS.div_ceil(self.h * self.w).min(PIXELS) * self.h };
+        let rows = if per_image > 1 {
+            self.h.div_ceil(per_image)
+        } else {
+            PIXELS.div_ceil(self.h * self.w).min(PIXELS) * self.h
+        };
         let fits = |rows: &usize| rows.div_ceil(self.h) * self.slab_rows(0, (*rows).min(self.h)) * width <= SLAB;
         let mut rows = rows.min(all.div_ceil(blocks)).max(1);
         while rows > 1 && !fits(&rows) {
@@ -169,7 +173,8 @@ impl Correlation {
         c < FEW && groups == 1 && self.phases.len() == 1 && self.phases[0].taps.len() > 1
     }
 
-    /// Copies the patches of the pieces' pixels, `(tap, channel)`, rows `ld` apart; both slices have room for [`RUN`] more.
+    /// Copies the patches of the pieces' pixels, `(tap, channel)`, rows `ld` apart; both slices have room for [`RUN`]
+    /// more.
     pub fn patches<C: Compute>(&self, pieces: &[Piece], slab: &[C], c: usize, ld: usize, to: &mut [C]) {
         // Taps that lie one after the other are one run.
         let mut runs: SmallVec<[(usize, usize); 9]> = SmallVec::new();

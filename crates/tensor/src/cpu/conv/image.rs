@@ -42,8 +42,9 @@ impl<'a> Source<'a> {
         Ok(buffer)
     }
 
-    /// Rows `y..y + rows` and columns `x..x + width` of image `n`, channels `first..first + channels`, as `[rows][width][ld]`;
-    /// zeros outside the image, and what there was between pixels that are further apart than their channels need.
+    /// Rows `y..y + rows` and columns `x..x + width` of image `n`, channels `first..first + channels`, as
+    /// `[rows][width][ld]`; zeros outside the image, and what there was between pixels that are further apart than
+    /// their channels need.
     pub fn slab<C: Compute>(
         &self,
         isa: Isa,

@@ -1,6 +1,7 @@
-//! Convolution without patches in memory: the rows of the image a block of output pixels needs are widened, with their padding, into
-//! a slab in the second-level cache, and [`super::tile`] walks its taps. The gradient by the input is the same correlation with
-//! the weight turned round, one for each residue of the stride; the gradient by the weight is a product over pixels of two slabs.
+//! Convolution without patches in memory: the rows of the image a block of output pixels needs are widened, with their
+//! padding, into a slab in the second-level cache, and [`super::tile`] walks its taps. The gradient by the input is the
+//! same correlation with the weight turned round, one for each residue of the stride; the gradient by the weight is a
+//! product over pixels of two slabs.
 
 mod blocks;
 mod correlate;
@@ -70,7 +71,16 @@ pub fn input_backward<C: Tile>(
     let to = &mut bytes_out[..shape.numel() * dtype.size()];
     let x = Source::new(ins[0], bytes[0]);
     let g = Correlation::backward(conv, kernel(ins[1]), shape[2], shape[3]);
-    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, true, Target { finish: &finish, dtype, out: to, pre: &mut [] })
+    any(
+        isa,
+        pool,
+        &g,
+        &x,
+        (ins[1], bytes[1]),
+        conv.groups,
+        true,
+        Target { finish: &finish, dtype, out: to, pre: &mut [] },
+    )
 }
 
 /// Segments as chains of at most [`DEPTH`] products; steps are the distances of neighbours along the inner dimension.

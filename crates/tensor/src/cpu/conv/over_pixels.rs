@@ -15,7 +15,8 @@ use crate::op::Conv2d;
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Result};
 
-/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added in order.
+/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added
+/// in order.
 pub fn weight_backward<C: Tile>(
     isa: Isa,
     pool: &Pool,
@@ -46,7 +47,8 @@ pub fn weight_backward<C: Tile>(
     let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
     let padded = columns.next_multiple_of(C::width(isa));
     let tap = if copies { cg } else { padded };
-    let blocks = Blocks { groups: conv.groups, outputs: og, inputs: cg, o_block, c_block, taps, tap, output: planes * padded };
+    let blocks =
+        Blocks { groups: conv.groups, outputs: og, inputs: cg, o_block, c_block, taps, tap, output: planes * padded };
     let tasks = 16usize.div_ceil(blocks.count());
     let per_unit = g.rows_of(grad.n, c_block + o_block, tasks);
     let units = (grad.n * grad.h).div_ceil(per_unit);
@@ -75,7 +77,8 @@ struct OverPixels<'a> {
 }
 
 impl OverPixels<'_> {
-    /// `acc[o, tap, c] (+)= Σ_p g[p, o]·x[p + tap, c]` for the pixels of some output rows, `(first, count)` output and input channels.
+    /// `acc[o, tap, c] (+)= Σ_p g[p, o]·x[p + tap, c]` for the pixels of some output rows, `(first, count)` output and
+    /// input channels.
     fn add<C: Tile>(
         &self,
         first: usize,
@@ -103,7 +106,8 @@ impl OverPixels<'_> {
         let rows = pieces.iter().flat_map(|p| (0..p.rows).map(move |y| row(p, y)));
         for (i, segments) in in_chains(rows, height, b_step).iter().enumerate() {
             for plane in 0..planes {
-                let place = |i: usize| Row { a: i / height * pixels * height + i % height, acc: (i * planes + plane) * padded };
+                let place =
+                    |i: usize| Row { a: i / height * pixels * height + i % height, acc: (i * planes + plane) * padded };
                 let rows: SmallVec<[Row; 128]> = (0..outputs.1).map(place).collect();
                 let b = if copies { b } else { &b[g.tap(&g.phases[0].taps[plane]) * width..] };
                 let add = add || i > 0;
@@ -113,8 +117,8 @@ impl OverPixels<'_> {
         Ok(())
     }
 
-    /// Some output channels of the gradient as tiles read them, without gaps, so that they are evenly spread over the first-level cache:
-    /// `[channels / height][pixel][height]`.
+    /// Some output channels of the gradient as tiles read them, without gaps, so that they are evenly spread over the
+    /// first-level cache: `[channels / height][pixel][height]`.
     fn gradient<C: Tile>(&self, first: usize, pixels: usize, (o, os): (usize, usize)) -> Result<HostBuffer> {
         let OverPixels { isa, pool, grad, .. } = *self;
         let height = C::height(isa);

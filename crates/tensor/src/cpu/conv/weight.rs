@@ -79,7 +79,14 @@ impl<'a> Weight<'a> {
             let (mut rows, mut turned) = ([C::zero(); 32 * DEEP], [C::zero(); 32 * DEEP]);
             for from in (0..cg * taps).step_by(DEEP) {
                 let deep = DEEP.min(cg * taps - from);
-                self.values.load_rows(isa, (group * og + first) * cg * taps + from, cg * taps, [count, deep], &mut rows, DEEP);
+                self.values.load_rows(
+                    isa,
+                    (group * og + first) * cg * taps + from,
+                    cg * taps,
+                    [count, deep],
+                    &mut rows,
+                    DEEP,
+                );
                 C::transpose(isa, &rows, DEEP, count, deep, &mut turned, width);
                 for (l, row) in turned.chunks(width).enumerate().take(deep) {
                     let (c, tap) = ((from + l) / taps, (from + l) % taps);

@@ -1,5 +1,6 @@
-//! Depthwise convolutions: vectors of channels, no product over channels. Taps outside the image are left out, so that nothing is
-//! padded and an image that lies channels-last in the computing type is read where it is. The usual geometry is in [`same`].
+//! Depthwise convolutions: vectors of channels, no product over channels. Taps outside the image are left out, so that
+//! nothing is padded and an image that lies channels-last in the computing type is read where it is. The usual geometry
+//! is in [`same`].
 
 mod same;
 
@@ -224,7 +225,8 @@ impl Stretch {
         let n = g.w.saturating_sub(phase.residue[1]).div_ceil(g.step[1]);
         // Pixels for which a tap lies in the image.
         let reach = |tap: &Tap| {
-            let first_from = |column: isize| (column - tap.at[1] + stride - 1).div_euclid(stride).clamp(0, n as isize) as usize;
+            let first_from =
+                |column: isize| (column - tap.at[1] + stride - 1).div_euclid(stride).clamp(0, n as isize) as usize;
             first_from(0)..first_from(w as isize)
         };
         let left = phase.taps.iter().map(|tap| reach(tap).start).max().unwrap_or(0);
@@ -270,20 +272,25 @@ impl<'a> Depthwise<'a> {
     ) -> Result<&'b [C]> {
         let (row, all) = (x.w * x.c, x.n * x.h * x.w * x.c);
         let len = rows.len() * row;
-        let buffer =
-            if x.values.is_borrowed::<C>(all) { &mut [] } else { scratch.insert(workspace::<C>(self.pool, len)?).as_mut_slice() };
+        let buffer = if x.values.is_borrowed::<C>(all) {
+            &mut []
+        } else {
+            scratch.insert(workspace::<C>(self.pool, len)?).as_mut_slice()
+        };
         Ok(x.values.block(self.isa, (n * x.h + rows.start) * row, len, buffer))
     }
 
     /// Rows of the image that a piece of the output reads.
     fn image_rows(&self, p: &Piece) -> Range<usize> {
         let g = self.g;
-        let row = |y: usize, tap: isize| ((y / g.step[0] * g.stride[0]) as isize + tap).clamp(0, self.x.h as isize) as usize;
+        let row =
+            |y: usize, tap: isize| ((y / g.step[0] * g.stride[0]) as isize + tap).clamp(0, self.x.h as isize) as usize;
         let first = row(p.y, g.low[0]);
         first..row(p.y + p.rows - 1, g.high[0] + 1).max(first)
     }
 
-    /// Where the row of the image that the output row after `y` reads first of all rows is, `top` being the first row at hand.
+    /// Where the row of the image that the output row after `y` reads first of all rows is, `top` being the first row
+    /// at hand.
     fn next(&self, y: usize, top: usize) -> usize {
         let last = (y / self.g.step[0] * self.g.stride[0]) as isize + self.g.high[0];
         (last + 1 - top as isize).max(0) as usize
@@ -308,7 +315,8 @@ impl<'a> Depthwise<'a> {
     }
 }
 
-/// Asks for a row of an image that is read where it is: vectors of channels, pixel after pixel, are not foreseen by the processor.
+/// Asks for a row of an image that is read where it is: vectors of channels, pixel after pixel, are not foreseen by the
+/// processor.
 fn ask<C: Compute>(x: &Source<'_>, rows: &[C], row: usize) {
     let len = x.w * x.c * size_of::<C>();
     if x.values.is_borrowed::<C>(len) {
@@ -340,7 +348,8 @@ pub(super) fn correlate<C: Tile>(
             let image = work.rows::<C>(x, p.n, rows.clone(), &mut wide)?;
             for first in (0..p.rows).step_by(together) {
                 let some = together.min(p.rows - first);
-                let bytes = (p.pixel * c + first * row) * dtype.size()..(p.pixel * c + (first + some) * row) * dtype.size();
+                let bytes =
+                    (p.pixel * c + first * row) * dtype.size()..(p.pixel * c + (first + some) * row) * dtype.size();
                 let acc = &mut scratch.as_mut_slice::<C>()[..some * row];
                 for (y, acc) in acc.chunks_exact_mut(row).enumerate() {
                     ask(x, image, work.next(p.y + first + y, rows.start));
@@ -400,7 +409,8 @@ pub(super) fn weight_backward<C: Tile>(
     Ok(())
 }
 
-/// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else false.
+/// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else
+/// false.
 pub(super) fn backward<C: Tile>(
     isa: Isa,
     pool: &Pool,

@@ -1,5 +1,6 @@
-//! The products of an operator: which dimensions are rows, columns and inner places, and where the matrices of each product begin. Where
-//! all have the same right operand, and the left ones follow each other in memory, they are one product with more rows.
+//! The products of an operator: which dimensions are rows, columns and inner places, and where the matrices of each
+//! product begin. Where all have the same right operand, and the left ones follow each other in memory, they are one
+//! product with more rows.
 
 use super::operand::Matrix;
 use crate::cpu::values::Values;

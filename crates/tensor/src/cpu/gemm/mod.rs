@@ -1,6 +1,6 @@
-//! Matrix products. Operands are widened to f32 while they are packed (cost n², not n³) and multiplied by [`super::tile`];
-//! [`super::finish`] does the rest for each block of rows. Tall products are cut into blocks of rows, wide ones into blocks of columns; of those with
-//! very few rows the right operand is not packed.
+//! Matrix products. Operands are widened to f32 while they are packed (cost n², not n³) and multiplied by
+//! [`super::tile`]; [`super::finish`] does the rest for each block of rows. Tall products are cut into blocks of rows,
+//! wide ones into blocks of columns; of those with very few rows the right operand is not packed.
 
 mod batch;
 mod operand;
@@ -30,7 +30,8 @@ use product::Product;
 
 /// Products per chain: a panel of B of this depth stays in the first-level cache.
 pub(super) const DEPTH: usize = 256;
-/// Rows of the product per task at most, and columns per pass: their operands and results stay in the second-level cache.
+/// Rows of the product per task at most, and columns per pass: their operands and results stay in the second-level
+/// cache.
 const ROWS: usize = 192;
 const COLUMNS: usize = 512;
 /// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.

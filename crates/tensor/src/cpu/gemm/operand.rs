@@ -1,5 +1,6 @@
-//! Operands of products, of any dtype and strides: they are widened as they are packed. The left one is read in rows, of a matrix or of one
-//! that lies transposed; the right one is packed into panels of as many columns as the register tile has, with its activation if it has one.
+//! Operands of products, of any dtype and strides: they are widened as they are packed. The left one is read in rows,
+//! of a matrix or of one that lies transposed; the right one is packed into panels of as many columns as the register
+//! tile has, with its activation if it has one.
 
 use rayon::prelude::*;
 

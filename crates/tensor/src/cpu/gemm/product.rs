@@ -1,5 +1,5 @@
-//! One product, and what all ways to compute it share: strips of the left operand, widened a chain of places at a time, are multiplied with
-//! packed columns of the right one, and added to accumulators.
+//! One product, and what all ways to compute it share: strips of the left operand, widened a chain of places at a time,
+//! are multiplied with packed columns of the right one, and added to accumulators.
 
 use smallvec::SmallVec;
 
@@ -52,7 +52,8 @@ impl Product {
         }
     }
 
-    /// `acc[i·ld + j] (+)= Σ strip[i, l]·b[l, j]` for a strip of A and the places from `from` on of packed columns of B.
+    /// `acc[i·ld + j] (+)= Σ strip[i, l]·b[l, j]` for a strip of A and the places from `from` on of packed columns of
+    /// B.
     pub(super) fn add<C: Tile>(
         &self,
         strip: &[C],

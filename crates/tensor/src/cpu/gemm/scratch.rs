@@ -16,7 +16,8 @@ pub(in crate::cpu) fn elements_of<C: Compute>(buffer: &HostBuffer) -> &[C] {
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / size_of::<C>()) }
 }
 
-/// An operand of a contraction as a slice of the computing type with its own strides: borrowed, or widened in memory order.
+/// An operand of a contraction as a slice of the computing type with its own strides: borrowed, or widened in memory
+/// order.
 pub(in crate::cpu) enum Panel<'a, C> {
     Borrowed(&'a [C]),
     Widened(HostBuffer),

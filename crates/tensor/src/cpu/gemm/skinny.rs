@@ -1,5 +1,5 @@
-//! Products with very few rows, which are bound by memory: the right operand is read once, and not packed. Its columns or its rows lie densely; both
-//! kernels add in the same order.
+//! Products with very few rows, which are bound by memory: the right operand is read once, and not packed. Its columns
+//! or its rows lie densely; both kernels add in the same order.
 
 use smallvec::SmallVec;
 
@@ -16,7 +16,15 @@ const LONG: usize = 1024;
 
 impl Product {
     /// Few rows of A against dense columns of B: dot products in which each element of B is read once.
-    pub(super) fn dots<C: Tile>(&self, b: &Matrix<'_>, x: &[C], first: usize, columns: usize, acc: &mut [C], ld: usize) {
+    pub(super) fn dots<C: Tile>(
+        &self,
+        b: &Matrix<'_>,
+        x: &[C],
+        first: usize,
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+    ) {
         let (Product { isa, m, k, .. }, b) = (*self, b.transposed());
         let mut buffer = [C::zero(); 4 * LONG];
         acc.fill(C::zero());

@@ -1,4 +1,5 @@
-//! Products with many rows, in blocks of rows that are tasks: the right operand is packed before, and each task widens its own rows.
+//! Products with many rows, in blocks of rows that are tasks: the right operand is packed before, and each task widens
+//! its own rows.
 
 use rayon::prelude::*;
 
@@ -75,6 +76,10 @@ impl Product {
         let parts = output_parts(out, pre, block * n * dtype.size());
         let sums_of_a = row_sums::pieces(sums_of_a, block, parts.len());
         let parts: Vec<_> = parts.into_iter().zip(sums_of_a).collect();
-        if parallel { parts.into_par_iter().enumerate().try_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
+        if parallel {
+            parts.into_par_iter().enumerate().try_each(task)
+        } else {
+            parts.into_iter().enumerate().try_for_each(task)
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Products with few rows, in blocks of columns that are tasks. Each packs its own columns, or, of a product with very few rows, reads them as they
-//! are.
+//! Products with few rows, in blocks of columns that are tasks. Each packs its own columns, or, of a product with very
+//! few rows, reads them as they are.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -29,7 +29,8 @@ impl Product {
         let Product { isa, m, k, n, .. } = *self;
         let Target { finish, dtype, out, pre } = to;
         let width = C::width(isa);
-        let chunk = n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
+        let chunk =
+            n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
         let acc = &mut acc.as_mut_slice::<C>()[..n.div_ceil(chunk) * m * chunk];
         let mut x = Vec::new();
@@ -50,21 +51,23 @@ impl Product {
             }
         })?;
         let acc = &*acc;
-        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
-            |(i, (out, pre))| {
+        output_parts(out, pre, n * dtype.size())
+            .into_par_iter()
+            .with_min_len((4 * BLOCK).div_ceil(n))
+            .enumerate()
+            .each(|(i, (out, pre))| {
                 for first in (0..n).step_by(chunk) {
                     let columns = chunk.min(n - first);
                     let mut row: SmallVec<[C; COLUMNS]> =
                         SmallVec::from_slice(&acc[(first / chunk * m + i) * chunk..][..columns]);
                     finish.rows(&mut row, columns, first, columns, n, out, pre, dtype);
                 }
-            },
-        );
+            });
         Ok(())
     }
 
-    /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time. Adds up the rows of A if there
-    /// is room for the sums.
+    /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time. Adds
+    /// up the rows of A if there is room for the sums.
     fn columns<C: Tile>(
         &self,
         pool: &Pool,

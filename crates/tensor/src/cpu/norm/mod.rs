@@ -1,5 +1,6 @@
-//! Normalisations. Statistics in the computing type around the mean of each stretch, combined in f64 (Chan et al., 1979), so that memory is
-//! read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and group norm.
+//! Normalisations. Statistics in the computing type around the mean of each stretch, combined in f64 (Chan et al.,
+//! 1979), so that memory is read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and
+//! group norm.
 
 mod plane_walk;
 mod planes;
@@ -31,7 +32,9 @@ pub(super) fn forward<C: RowNorms>(
     outs: &mut [ArrayMut<'_>],
 ) {
     match norm.kind {
-        NormKind::Layer { dims } | NormKind::Rms { dims } => rows::forward::<C>(isa, pool, norm, dims, None, ins, bytes, outs),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            rows::forward::<C>(isa, pool, norm, dims, None, ins, bytes, outs)
+        }
         NormKind::Group { .. } | NormKind::Batch => planes::forward::<C>(isa, pool, norm, None, ins, bytes, outs),
         NormKind::Fixed => {
             let at = 1 + norm.weights();
@@ -42,10 +45,19 @@ pub(super) fn forward<C: RowNorms>(
 }
 
 /// The first output again. Inputs x, weights, mean, rstd.
-pub(super) fn again<C: RowNorms>(isa: Isa, pool: &Pool, norm: &Norm, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) {
+pub(super) fn again<C: RowNorms>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
     let given = Some([1, 2].map(|i| vector(isa, ins[norm.weights() + i], bytes[norm.weights() + i])));
     match norm.kind {
-        NormKind::Layer { dims } | NormKind::Rms { dims } => rows::forward::<C>(isa, pool, norm, dims, given, ins, bytes, outs),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            rows::forward::<C>(isa, pool, norm, dims, given, ins, bytes, outs)
+        }
         NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => {
             planes::forward::<C>(isa, pool, norm, given, ins, bytes, outs)
         }
@@ -62,8 +74,12 @@ pub(super) fn backward<C: RowNorms>(
     outs: &mut [ArrayMut<'_>],
 ) {
     match norm.kind {
-        NormKind::Layer { dims } | NormKind::Rms { dims } => rows::backward::<C>(isa, pool, norm, dims, ins, bytes, outs),
-        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::backward::<C>(isa, pool, norm, ins, bytes, outs),
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            rows::backward::<C>(isa, pool, norm, dims, ins, bytes, outs)
+        }
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => {
+            planes::backward::<C>(isa, pool, norm, ins, bytes, outs)
+        }
     }
 }
 
@@ -76,7 +92,15 @@ fn vector<C: Compute>(isa: Isa, array: &Array, bytes: &[u8]) -> Vec<C> {
 }
 
 /// The vector at input `at` if the norm has weights, else `n` times `value`.
-fn weights<C: Compute>(isa: Isa, there: bool, ins: &[&Array], bytes: &[&[u8]], at: usize, n: usize, value: C) -> Vec<C> {
+fn weights<C: Compute>(
+    isa: Isa,
+    there: bool,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    at: usize,
+    n: usize,
+    value: C,
+) -> Vec<C> {
     if there { vector(isa, ins[at], bytes[at]) } else { vec![value; n] }
 }
 
@@ -100,8 +124,8 @@ fn flush<C: Channelwise>(isa: Isa, total: &mut [Vec<f64>; 2], parts: [&mut Vec<C
     total.iter_mut().zip(parts).for_each(|(total, part)| C::flush(isa, part, total));
 }
 
-/// Runs `f(scratch, task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order, with scratch that each thread makes once; where
-/// the output lies in memory in another order, through a buffer.
+/// Runs `f(scratch, task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order, with scratch
+/// that each thread makes once; where the output lies in memory in another order, through a buffer.
 fn fill_walk<C: Compute, R, S: Send>(
     isa: Isa,
     pool: &Pool,

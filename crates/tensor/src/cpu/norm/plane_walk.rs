@@ -1,4 +1,5 @@
-//! Planes as batch and group norm walk them: in stretches, whose elements are read in place or widened, summed and written.
+//! Planes as batch and group norm walk them: in stretches, whose elements are read in place or widened, summed and
+//! written.
 
 use super::{fill_walk, flush};
 use crate::cpu::channels::{Channelwise, PerChannel, Terms};
@@ -32,7 +33,8 @@ impl Planes {
         let is_last = last.same_order(layout) && channels > 1;
         let order = if is_last { order } else { (0..rank).collect() };
         // Whole pixels, or whole or part of one channel's plane.
-        let stretch = if is_last { (TASK / channels).clamp(1, pixels.max(1)) * channels } else { pixels.clamp(1, TASK) };
+        let stretch =
+            if is_last { (TASK / channels).clamp(1, pixels.max(1)) * channels } else { pixels.clamp(1, TASK) };
         let per_plane = if is_last { (channels * pixels).div_ceil(stretch) } else { pixels.div_ceil(stretch) };
         let stretches = if is_last { per_plane } else { per_plane * channels };
         let walk = Layout::with_order(*shape, &order);
@@ -65,8 +67,8 @@ impl Planes {
         self.samples * self.stretches
     }
 
-    /// Per stretch and channel, the sums of `f` with the coefficients `k(sample, channel)`: `[channel][2]`, one channel if the stretch has
-    /// one.
+    /// Per stretch and channel, the sums of `f` with the coefficients `k(sample, channel)`: `[channel][2]`, one channel
+    /// if the stretch has one.
     pub(super) fn sums<C: Channelwise, R: Read<C>, F: Terms>(
         &self,
         isa: Isa,
@@ -204,8 +206,8 @@ impl<C, T: Stored<C>> Read<C> for InPlace<'_, T> {
     }
 }
 
-/// Operands widened block by block. The gradient is that of the normalised values: what arrives, behind an activation times its slope,
-/// whose argument is computed again from x.
+/// Operands widened block by block. The gradient is that of the normalised values: what arrives, behind an activation
+/// times its slope, whose argument is computed again from x.
 pub(super) struct Widened<'a, C> {
     pub(super) g: Option<&'a Operand<'a>>,
     pub(super) x: &'a Operand<'a>,
@@ -262,7 +264,10 @@ impl<C: Copy> Coefficients<C> {
             // Room at once: threads that grow it bit by bit wait for each other at the allocator.
             self.k.iter_mut().for_each(|k| k.reserve(channels.len() * times));
             for c in channels {
-                self.k.iter_mut().zip((of.f)(sample, c)).for_each(|(k, value)| k.extend(std::iter::repeat_n(value, times)));
+                self.k
+                    .iter_mut()
+                    .zip((of.f)(sample, c))
+                    .for_each(|(k, value)| k.extend(std::iter::repeat_n(value, times)));
             }
         }
         self.all()

@@ -111,7 +111,9 @@ pub(super) fn forward<C: Channelwise>(
     let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
     let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
     let wide = in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs))
-        .unwrap_or_else(|| forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs));
+        .unwrap_or_else(|| {
+            forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs)
+        });
     if let Some(given) = wide {
         forward::<f64>(isa, pool, norm, Some(given), ins, bytes, outs);
     }
@@ -221,9 +223,9 @@ fn in_f64<C: Channelwise, R: Read<C>>(
             });
             sums
         });
-        parts
-            .into_iter()
-            .fold(vec![first; samples * groups], |all, part| all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect())
+        parts.into_iter().fold(vec![first; samples * groups], |all, part| {
+            all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect()
+        })
     };
     let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
     let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
@@ -284,7 +286,8 @@ pub(super) fn backward<C: Channelwise>(
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
     let g = p.operand(ins[0], bytes[0], &shape);
     if norm.act.is_some()
-        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &normalising, outs)).is_none()
+        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &normalising, outs))
+            .is_none()
     {
         let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
         backward_from(isa, pool, norm, &p, &from, &normalising, outs);

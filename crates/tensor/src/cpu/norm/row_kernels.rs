@@ -1,11 +1,11 @@
-//! Kernels of layer and RMS norm over rows. They work on a row and the one ahead at once: passes over one row after the other would leave
-//! memory idle while they compute.
+//! Kernels of layer and RMS norm over rows. They work on a row and the one ahead at once: passes over one row after the
+//! other would leave memory idle while they compute.
 
 use crate::cpu::channels::Channelwise;
 use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
 
-/// Two rows of a layer norm at once, so that memory is read and written evenly: `((x − m)·r)·w + b` of this one, and the sum of the one
-/// ahead, which is returned.
+/// Two rows of a layer norm at once, so that memory is read and written evenly: `((x − m)·r)·w + b` of this one, and
+/// the sum of the one ahead, which is returned.
 pub struct RowForward<'a, C, X, Y> {
     /// The row ahead.
     pub ahead: &'a [X],
@@ -21,8 +21,9 @@ pub struct RowForward<'a, C, X, Y> {
     pub past: bool,
 }
 
-/// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and `db[i] += g` of this one, and
-/// what slope and shift of the one ahead follow from, as [`RowNorms::row_sums`] has it, which is returned.
+/// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and
+/// `db[i] += g` of this one, and what slope and shift of the one ahead follow from, as [`RowNorms::row_sums`] has it,
+/// which is returned.
 pub struct RowBackward<'a, C, G, X, Y> {
     /// Gradient and input of the row ahead.
     pub ahead: (&'a [G], &'a [X]),
@@ -77,15 +78,19 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<
             for (i, part) in parts.iter_mut().enumerate().take(16 / L::N) {
                 let at = i * L::N..(i + 1) * L::N;
                 *part = *part + X::get(&ahead[at.clone()]);
-                let value = normalised(X::get(&x[at.clone()]), stats, [L::load(&w[at.clone()]), L::load(&b[at.clone()])]);
+                let value =
+                    normalised(X::get(&x[at.clone()]), stats, [L::load(&w[at.clone()]), L::load(&b[at.clone()])]);
                 Y::put_past(value, &mut y[at], past);
             }
         }
         for (part, at) in parts.iter_mut().zip((body..n).step_by(L::N)) {
             let at = at..n.min(at + L::N);
             *part = *part + X::get_part(&ahead[at.clone()]);
-            let value =
-                normalised(X::get_part(&x[at.clone()]), stats, [L::load_part(&w[at.clone()]), L::load_part(&b[at.clone()])]);
+            let value = normalised(
+                X::get_part(&x[at.clone()]),
+                stats,
+                [L::load_part(&w[at.clone()]), L::load_part(&b[at.clone()])],
+            );
             Y::put_part(value, &mut y[at]);
         }
         sum_of_parts(parts)
@@ -132,7 +137,14 @@ impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>> RowSums<'_,
         for (i, at) in (body..n).step_by(L::N).enumerate() {
             // Beyond the end g is 0.
             let at = at..n.min(at + L::N);
-            row_terms(&mut parts, i, G::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]), L::load_part(&w[at]), mean);
+            row_terms(
+                &mut parts,
+                i,
+                G::get_part(&g[at.clone()]),
+                X::get_part(&x[at.clone()]),
+                L::load_part(&w[at]),
+                mean,
+            );
         }
         [sum_of_parts(parts[0]), sum_of_parts(parts[1])]
     }
@@ -157,7 +169,8 @@ impl<G: Stored<f32>, X: Stored<f32>> Kernel for RowSums<'_, f32, G, X> {
 impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C>> RowBackward<'_, C, G, X, Y> {
     #[inline(always)]
     fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
-        let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, past, sums: [dw, db] } = self;
+        let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, past, sums: [dw, db] } =
+            self;
         let scalars = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
         let mean_ahead = L::broadcast(mean_ahead);
         let n = dx.len();
@@ -165,7 +178,8 @@ impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C
         let (w, dw, db) = (&w[..n], &mut dw[..n], &mut db[..n]);
         let mut parts = [[L::splat(0.0); 16]; 2];
         let rows = g_ahead[..body].chunks_exact(16).zip(x_ahead[..body].chunks_exact(16));
-        let rows = rows.zip(g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(dx[..body].chunks_exact_mut(16)));
+        let rows =
+            rows.zip(g[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(dx[..body].chunks_exact_mut(16)));
         let sums = dw[..body].chunks_exact_mut(16).zip(db[..body].chunks_exact_mut(16));
         for (((g_ahead, x_ahead), ((g, x), dx)), (w, (dw, db))) in rows.zip(w[..body].chunks_exact(16).zip(sums)) {
             prefetch::ask_to_read(g_ahead.as_ptr());
@@ -185,8 +199,16 @@ impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C
         }
         for (i, at) in (body..n).step_by(L::N).enumerate() {
             let at = at..n.min(at + L::N);
-            let (w, mut sums) = (L::load_part(&w[at.clone()]), [L::load_part(&dw[at.clone()]), L::load_part(&db[at.clone()])]);
-            row_terms(&mut parts, i, G::get_part(&g_ahead[at.clone()]), X::get_part(&x_ahead[at.clone()]), w, mean_ahead);
+            let (w, mut sums) =
+                (L::load_part(&w[at.clone()]), [L::load_part(&dw[at.clone()]), L::load_part(&db[at.clone()])]);
+            row_terms(
+                &mut parts,
+                i,
+                G::get_part(&g_ahead[at.clone()]),
+                X::get_part(&x_ahead[at.clone()]),
+                w,
+                mean_ahead,
+            );
             let (g, x) = (G::get_part(&g[at.clone()]), X::get_part(&x[at.clone()]));
             Y::put_part(row_gradient(&mut sums, g, x, w, scalars), &mut dx[at.clone()]);
             sums[0].store_part(&mut dw[at.clone()]);
@@ -219,7 +241,10 @@ impl RowNorms for f32 {
     fn row_sums<G: Stored<f32>, X: Stored<f32>>(isa: Isa, g: &[G], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
         dispatch(isa, RowSums(g, x, w, mean))
     }
-    fn row_backward<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, row: RowBackward<'_, f32, G, X, Y>) -> [f32; 2] {
+    fn row_backward<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>>(
+        isa: Isa,
+        row: RowBackward<'_, f32, G, X, Y>,
+    ) -> [f32; 2] {
         dispatch(isa, row)
     }
 }
@@ -231,7 +256,10 @@ impl RowNorms for f64 {
     fn row_sums<G: Stored<f64>, X: Stored<f64>>(_isa: Isa, g: &[G], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {
         RowSums(g, x, w, mean).run_on::<f64>()
     }
-    fn row_backward<G: Stored<f64>, X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, row: RowBackward<'_, f64, G, X, Y>) -> [f64; 2] {
+    fn row_backward<G: Stored<f64>, X: Stored<f64>, Y: Stored<f64>>(
+        _isa: Isa,
+        row: RowBackward<'_, f64, G, X, Y>,
+    ) -> [f64; 2] {
         row.run_on::<f64>()
     }
 }

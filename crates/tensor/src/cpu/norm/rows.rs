@@ -72,7 +72,8 @@ fn is_centred(norm: &Norm) -> bool {
     !matches!(norm.kind, NormKind::Rms { .. })
 }
 
-/// Rows from `first` on, one after the other in memory, into `y`, `past` the caches perhaps; their means and 1/deviations.
+/// Rows from `first` on, one after the other in memory, into `y`, `past` the caches perhaps; their means and
+/// 1/deviations.
 fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
     norm: &Norm,
@@ -109,7 +110,8 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
     }
 }
 
-/// Rows read and written in place, the output in its type T, the input in T or C, if there is nothing to do after them; else `None`.
+/// Rows read and written in place, the output in its type T, the input in T or C, if there is nothing to do after them;
+/// else `None`.
 fn layer_dense<C: RowNorms, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
@@ -221,7 +223,12 @@ impl<C: RowNorms> LayerSums<C> {
     const SOME: usize = 16;
 
     fn new(len: usize) -> LayerSums<C> {
-        LayerSums { rows: 0, dw: vec![C::zero(); len], db: vec![C::zero(); len], total: [vec![0.0; len], vec![0.0; len]] }
+        LayerSums {
+            rows: 0,
+            dw: vec![C::zero(); len],
+            db: vec![C::zero(); len],
+            total: [vec![0.0; len], vec![0.0; len]],
+        }
     }
 
     fn count(&mut self, isa: Isa, rows: usize) {
@@ -246,7 +253,8 @@ impl<C: RowNorms> LayerRows<'_, C> {
         let (len, w) = (self.len, &self.w[..]);
         let last = (dx.len() / len).saturating_sub(1);
         let row = |i: usize, at: &Range<usize>| (&g[i * len..][at.clone()], &x[i * len..][at.clone()]);
-        let mut terms = over_blocks(len, |at| C::row_sums(isa, &g[at.clone()], &x[at.clone()], &w[at], self.mean[first]));
+        let mut terms =
+            over_blocks(len, |at| C::row_sums(isa, &g[at.clone()], &x[at.clone()], &w[at], self.mean[first]));
         for (i, dx) in dx.chunks_mut(len).enumerate() {
             // The last row has none ahead, and takes itself.
             let next = (i + 1).min(last);
@@ -278,7 +286,8 @@ impl<C: RowNorms> LayerRows<'_, C> {
     }
 }
 
-/// The rows from `first` on that `to` has room for, in place, if all are of type T and dense, or the gradient is of 16 bit; else `None`.
+/// The rows from `first` on that `to` has room for, in place, if all are of type T and dense, or the gradient is of 16
+/// bit; else `None`.
 fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
     isa: Isa,
     layer: &LayerRows<'_, C>,

@@ -3,8 +3,8 @@
 use crate::cpu::operand::Compute;
 use crate::simd::Stored;
 
-/// Whether x − mean and its product with `rstd` need f64. Told from what is saved, so that a norm computed again has the same bits. What is not finite
-/// is no better there.
+/// Whether x − mean and its product with `rstd` need f64. Told from what is saved, so that a norm computed again has
+/// the same bits. What is not finite is no better there.
 pub(super) fn is_wide(rstd: f64) -> bool {
     rstd.is_finite() && rstd != 0.0 && !(1e-30..=1e30).contains(&rstd)
 }
@@ -26,7 +26,8 @@ pub(super) fn normalise_wide<C: Compute, Y: Stored<C>>(
     }
 }
 
-/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))` with x̂ = (x − mean)·rstd; g·x̂ and g are added to the sums by weight and bias.
+/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))` with x̂ = (x − mean)·rstd; g·x̂ and g are added to the sums by weight and
+/// bias.
 pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
     centred: bool,
     [mean, rstd]: [f64; 2],

@@ -1,5 +1,6 @@
-//! Attention on tiles. Queries, keys, values and the output's gradient are split as they come; the weights, which are between 0 and 1
-//! and computed here, are split from f32, where what is below f32's normal range may be lost: it is added to a sum near 1.
+//! Attention on tiles. Queries, keys, values and the output's gradient are split as they come; the weights, which are
+//! between 0 and 1 and computed here, are split from f32, where what is below f32's normal range may be lost: it is
+//! added to a sum near 1.
 
 use rayon::prelude::*;
 
@@ -39,7 +40,14 @@ impl Matrix {
         self.rows.next_multiple_of(DEEP) * self.ld
     }
 
-    fn read(work: &Work<'_>, which: usize, x: &Operand<'_>, head: usize, rows: usize, columns: usize) -> Result<Matrix> {
+    fn read(
+        work: &Work<'_>,
+        which: usize,
+        x: &Operand<'_>,
+        head: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Matrix> {
         let planes = planes_of(x.dtype()).unwrap_or(1);
         let (ld, padded) = (columns.next_multiple_of(DEEP), rows.next_multiple_of(DEEP));
         let distance = padded * ld;
@@ -78,7 +86,9 @@ impl Matrix {
             halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)?,
         };
         let (from, panel) = (halves_of(&self.halves), panels.panel());
-        for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE)) {
+        for (p, to) in
+            panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE))
+        {
             for (plane, to) in to.chunks_exact_mut(self.ld * SIDE).enumerate() {
                 let rows = &from[plane * self.distance() + p * SIDE * self.ld..];
                 pair_up(work.isa, rows, self.ld, SIDE.min(self.rows - p * SIDE), self.ld, to, 2 * SIDE);
@@ -130,12 +140,18 @@ struct Left<'a> {
 
 impl<'a> Left<'a> {
     fn of(matrix: &'a Matrix, first: usize) -> Left<'a> {
-        Left { halves: halves_of(&matrix.halves), planes: matrix.planes, distance: matrix.distance(), ld: matrix.ld, first }
+        Left {
+            halves: halves_of(&matrix.halves),
+            planes: matrix.planes,
+            distance: matrix.distance(),
+            ld: matrix.ld,
+            first,
+        }
     }
 }
 
-/// `acc[i·ld + j] (+)= Σ_l a[i, l]·b[from + l, first + j]` for `rows` rows, `columns` columns and `len` places; `first` is a multiple
-/// of 16, `from` and `len` of 32.
+/// `acc[i·ld + j] (+)= Σ_l a[i, l]·b[from + l, first + j]` for `rows` rows, `columns` columns and `len` places; `first`
+/// is a multiple of 16, `from` and `len` of 32.
 fn multiply(
     work: &Work<'_>,
     a: Left<'_>,
@@ -147,7 +163,8 @@ fn multiply(
     ld: usize,
     add: bool,
 ) {
-    let rows: smallvec::SmallVec<[Row; KEYS]> = (0..rows).map(|i| Row { a: (a.first + i) * a.ld, acc: i * ld }).collect();
+    let rows: smallvec::SmallVec<[Row; KEYS]> =
+        (0..rows).map(|i| Row { a: (a.first + i) * a.ld, acc: i * ld }).collect();
     let block = TileBlock {
         a: a.halves,
         a_planes: (a.planes, a.distance),
@@ -164,8 +181,8 @@ fn multiply(
     amx::run(work.isa, block);
 }
 
-/// Scratch of one head. A tile of scores has rows of its keys padded to whole tiles ([`DEEP`]), whose scores are −∞ and whose weights are
-/// zeros: vectors need no special end, and a tile is split in one go.
+/// Scratch of one head. A tile of scores has rows of its keys padded to whole tiles ([`DEEP`]), whose scores are −∞ and
+/// whose weights are zeros: vectors need no special end, and a tile is split in one go.
 struct Scratch {
     /// Scores, then slopes: `[queries][keys]`.
     tile: HostBuffer,

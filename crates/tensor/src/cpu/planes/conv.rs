@@ -1,6 +1,6 @@
-//! Convolutions on tiles. As in [`crate::cpu::conv`] a slab of image rows is split once and the taps are offsets in it, where 16
-//! neighbouring pixels are equally far apart in it; elsewhere their patches are copied, a part of the inner dimension at a time. The
-//! gradient by the weight is a product over pixels.
+//! Convolutions on tiles. As in [`crate::cpu::conv`] a slab of image rows is split once and the taps are offsets in it,
+//! where 16 neighbouring pixels are equally far apart in it; elsewhere their patches are copied, a part of the inner
+//! dimension at a time. The gradient by the weight is a product over pixels.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -75,7 +75,14 @@ impl<'a> Image<'a> {
                 zero(to, until..row + width * padded);
                 let pixel = (p.n * h + y as usize) * w + left;
                 if channels == *c && padded == channels {
-                    work.read_flat(&self.source.values, pixel * c, (right - left) * c, distance, &mut to[skip..], &mut seen);
+                    work.read_flat(
+                        &self.source.values,
+                        pixel * c,
+                        (right - left) * c,
+                        distance,
+                        &mut to[skip..],
+                        &mut seen,
+                    );
                     continue;
                 }
                 if let Some(rows) = &self.source.rows {
@@ -92,7 +99,10 @@ impl<'a> Image<'a> {
                             }
                             for plane in 0..self.planes {
                                 let to = &mut to[plane * distance + skip + x * padded + ch..];
-                                to.iter_mut().step_by(padded).zip(&row[plane * ROW..][..len]).for_each(|(t, &v)| *t = v);
+                                to.iter_mut()
+                                    .step_by(padded)
+                                    .zip(&row[plane * ROW..][..len])
+                                    .for_each(|(t, &v)| *t = v);
                             }
                         }
                     }
@@ -100,7 +110,14 @@ impl<'a> Image<'a> {
                 }
                 for j in 0..right - left {
                     let at = skip + j * padded;
-                    work.read_flat(&self.source.values, (pixel + j) * c + first, channels, distance, &mut to[at..], &mut seen);
+                    work.read_flat(
+                        &self.source.values,
+                        (pixel + j) * c + first,
+                        channels,
+                        distance,
+                        &mut to[at..],
+                        &mut seen,
+                    );
                     if padded > channels {
                         zero(to, at + channels..at + padded);
                     }
@@ -199,16 +216,18 @@ impl Panels<'_> {
             rows.iter().for_each(|r| acc[r.acc..r.acc + ld].fill(0.0));
             return Ok(());
         }
-        let block = |a: &[u16], a_planes: (usize, usize), rows: &[Row], segments: &[Segment], acc: &mut [f32], add: bool| {
-            let panel = self.planes * self.deep * SIDE;
-            let (b, b_planes, columns) = (self.halves, (self.planes, self.deep * SIDE), self.columns);
-            amx::run(
-                work.isa,
-                TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add },
-            );
-        };
+        let block =
+            |a: &[u16], a_planes: (usize, usize), rows: &[Row], segments: &[Segment], acc: &mut [f32], add: bool| {
+                let panel = self.planes * self.deep * SIDE;
+                let (b, b_planes, columns) = (self.halves, (self.planes, self.deep * SIDE), self.columns);
+                amx::run(
+                    work.isa,
+                    TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add },
+                );
+            };
         if !self.copies {
-            let segment = |tap: &Tap| Segment { a: g.tap(tap) * channels, b: tap.index * channels * SIDE, len: channels };
+            let segment =
+                |tap: &Tap| Segment { a: g.tap(tap) * channels, b: tap.index * channels * SIDE, len: channels };
             let segments: SmallVec<[Segment; 9]> = phase.taps.iter().map(segment).collect();
             block(slab, (x_planes, distance), &rows, &segments, acc, false);
             return Ok(());
@@ -246,7 +265,8 @@ impl Panels<'_> {
             // Then the phase has all taps in their order, and patches are the whole inner dimension.
             parts.push(runs.to_vec());
         }
-        let longest = parts.iter().map(|p| p.iter().map(|s| s.len).sum::<usize>()).max().unwrap_or(0).next_multiple_of(DEEP);
+        let longest =
+            parts.iter().map(|p| p.iter().map(|s| s.len).sum::<usize>()).max().unwrap_or(0).next_multiple_of(DEEP);
         let lda = apart(longest);
         let patches_distance = rows.len().next_multiple_of(SIDE) * lda;
         let mut patches = work.halves(x_planes * patches_distance + SIDE)?;

@@ -1,6 +1,7 @@
-//! Matrix products and convolutions on tiles ([`crate::simd::amx`]): operands are split into bf16 planes while they are packed, so
-//! that f32 and f16 are multiplied exactly and summed in f32 like bf16. An operator with numbers that have no such sum
-//! ([`crate::simd::planes`]) is left to the kernels in vectors, and so is one too small to be worth its packing.
+//! Matrix products and convolutions on tiles ([`crate::simd::amx`]): operands are split into bf16 planes while they are
+//! packed, so that f32 and f16 are multiplied exactly and summed in f32 like bf16. An operator with numbers that have
+//! no such sum ([`crate::simd::planes`]) is left to the kernels in vectors, and so is one too small to be worth its
+//! packing.
 
 mod attention;
 mod conv;
@@ -33,9 +34,16 @@ fn planes_of(dtype: DType) -> Option<usize> {
     }
 }
 
-/// Runs the operator on tiles, or returns false and leaves it, with whatever is in its outputs, to other kernels. Whether it does
-/// depends on its operands alone.
-pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<bool> {
+/// Runs the operator on tiles, or returns false and leaves it, with whatever is in its outputs, to other kernels.
+/// Whether it does depends on its operands alone.
+pub(super) fn run(
+    isa: Isa,
+    pool: &Pool,
+    op: &Op,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
     let served = isa >= Isa::Amx
         && ins.len() >= 2
         && ins[..2].iter().all(|a| planes_of(a.dtype()).is_some())
@@ -48,7 +56,9 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
     }
     let work = Work::new(isa, pool, ins);
     match op {
-        Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs),
+        Op::MatMul(epilogue) => {
+            gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)
+        }
         Op::MatMulOf { act, bias } => {
             let epilogue = Epilogue { bias: *bias, act: None };
             gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)
@@ -61,8 +71,12 @@ pub(super) fn run(isa: Isa, pool: &Pool, op: &Op, ins: &[&Array], bytes: &[&[u8]
             let bias = bias.then(|| (ins[2], bytes[2]));
             conv::input_backward(&work, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])
         }
-        Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0]),
-        Op::Backward(Backward::Conv2dWeight { conv, .. }) => over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0]),
+        Op::Backward(Backward::Conv2dInput { conv, .. }) => {
+            conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0])
+        }
+        Op::Backward(Backward::Conv2dWeight { conv, .. }) => {
+            over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0])
+        }
         Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
         Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, bytes, outs),
         Op::Backward(
@@ -125,9 +139,9 @@ struct Met {
 }
 
 impl Met {
-    /// Whether all numbers are sums of planes that the instructions take as they are. No infinities and NaN: planes of zero would
-    /// make NaN of an infinity. No f32 numbers that round to bf16's infinity, or whose last plane may be subnormal, and no bf16
-    /// subnormals.
+    /// Whether all numbers are sums of planes that the instructions take as they are. No infinities and NaN: planes of
+    /// zero would make NaN of an infinity. No f32 numbers that round to bf16's infinity, or whose last plane may be
+    /// subnormal, and no bf16 subnormals.
     fn is_exact(&self) -> bool {
         const TOO_LARGE: u32 = 0x7f7f_8000;
         let smallest = if self.dtype == DType::BF16 { 1 << 23 } else { 24 << 23 };
@@ -160,7 +174,8 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(isa: Isa, pool: &'a Pool, ins: &[&Array]) -> Work<'a> {
-        let met = |a: &&Array| Met { dtype: a.dtype(), least: AtomicU32::new(Magnitudes::NONE), most: AtomicU32::new(0) };
+        let met =
+            |a: &&Array| Met { dtype: a.dtype(), least: AtomicU32::new(Magnitudes::NONE), most: AtomicU32::new(0) };
         Work { isa, pool, met: ins.iter().map(met).collect() }
     }
 
@@ -169,8 +184,9 @@ impl<'a> Work<'a> {
         self.met.iter().all(Met::is_exact)
     }
 
-    /// Whether the sums of products of two inputs hold: nothing was refused, no such sum can be below f32's normal range, where it would
-    /// be flushed, and none can overflow, where planes of different signs would make NaN of an infinity.
+    /// Whether the sums of products of two inputs hold: nothing was refused, no such sum can be below f32's normal
+    /// range, where it would be flushed, and none can overflow, where planes of different signs would make NaN of an
+    /// infinity.
     fn holds(&self, a: usize, b: usize) -> bool {
         // Sums are multiples of the product of the last bits.
         let last_bits = self.met[a].last_bit().zip(self.met[b].last_bit());
@@ -201,7 +217,15 @@ impl<'a> Work<'a> {
     }
 
     /// Splits `n` numbers from a flat position on.
-    fn read_flat(&self, values: &Operand<'_>, start: usize, n: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
+    fn read_flat(
+        &self,
+        values: &Operand<'_>,
+        start: usize,
+        n: usize,
+        distance: usize,
+        to: &mut [u16],
+        seen: &mut Seen,
+    ) {
         let elements = values.values();
         values.runs(start, n, |from, stride, range| {
             let to = &mut to[range.start..];
@@ -217,7 +241,16 @@ impl<'a> Work<'a> {
     }
 
     /// Splits `n` numbers from `start` on, `stride` apart, into the planes of its dtype, `distance` apart in `to`.
-    fn read(&self, values: Values<'_>, start: usize, stride: usize, n: usize, distance: usize, to: &mut [u16], seen: &mut Seen) {
+    fn read(
+        &self,
+        values: Values<'_>,
+        start: usize,
+        stride: usize,
+        n: usize,
+        distance: usize,
+        to: &mut [u16],
+        seen: &mut Seen,
+    ) {
         const BLOCK: usize = 512;
         let Values { dtype, bytes, .. } = values;
         let (count, in_place) = (planes_of(dtype).unwrap_or(1), values.is_written() && stride == 1);
@@ -238,8 +271,8 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The distance of rows with `deep` places, a multiple of 32: an odd number of cache lines, so that the rows of a tile do not meet in
-/// the same sets of the cache.
+/// The distance of rows with `deep` places, a multiple of 32: an odd number of cache lines, so that the rows of a tile
+/// do not meet in the same sets of the cache.
 fn apart(deep: usize) -> usize {
     ((deep / DEEP) | 1) * DEEP
 }
@@ -248,8 +281,8 @@ fn apart(deep: usize) -> usize {
 #[repr(align(64))]
 struct Tile16([u16; SIDE * DEEP]);
 
-/// Up to 16 rows `[i][l]` of 16-bit numbers as pairs along `l`: `to[l / 2][i][2]`, pairs `pair` apart. Rows that are not there, and
-/// what lacks of a multiple of 32 numbers, are zeros.
+/// Up to 16 rows `[i][l]` of 16-bit numbers as pairs along `l`: `to[l / 2][i][2]`, pairs `pair` apart. Rows that are
+/// not there, and what lacks of a multiple of 32 numbers, are zeros.
 fn pair_up(isa: Isa, from: &[u16], ld: usize, rows: usize, len: usize, to: &mut [u16], pair: usize) {
     let mut block = Tile16([0; SIDE * DEEP]);
     for at in (0..len).step_by(DEEP) {
@@ -266,8 +299,8 @@ fn pair_up(isa: Isa, from: &[u16], ld: usize, rows: usize, len: usize, to: &mut 
     }
 }
 
-/// `to[l·ld_to + 2i + r] = from[i·ld_from + 2l + r]` for `i, l < 16` and `r < 2`: pairs are moved like f32 numbers, which moving
-/// leaves as they are. Distances are even, and both slices are aligned to pairs.
+/// `to[l·ld_to + 2i + r] = from[i·ld_from + 2l + r]` for `i, l < 16` and `r < 2`: pairs are moved like f32 numbers,
+/// which moving leaves as they are. Distances are even, and both slices are aligned to pairs.
 fn transpose(isa: Isa, from: &[u16], ld_from: usize, to: &mut [u16], ld_to: usize) {
     let even = to.len() & !1;
     let (from, to) = (bytemuck::cast_slice(&from[..from.len() & !1]), bytemuck::cast_slice_mut(&mut to[..even]));

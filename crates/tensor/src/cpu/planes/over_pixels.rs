@@ -11,8 +11,8 @@ use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
 use crate::{Array, ArrayMut, Result};
 
-/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`: a product over pixels of the turned gradient and of pairs of neighbouring
-/// pixels, in stretches of pixels that the shape alone decides, added in order.
+/// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`: a product over pixels of the turned gradient and of pairs
+/// of neighbouring pixels, in stretches of pixels that the shape alone decides, added in order.
 pub(super) fn weight_backward(
     work: &Work<'_>,
     conv: &Conv2d,
@@ -115,7 +115,8 @@ impl OverPixels<'_> {
         if !work.is_exact() {
             return Ok(());
         }
-        // For each column of the kernel, and each residue of its rows, the pairs of pixels that it meets, row after row.
+        // For each column of the kernel, and each residue of its rows, the pairs of pixels that it meets, row after
+        // row.
         let stride = g.stride;
         let down = |ky: usize| (ky * self.dilation[0] % stride[0], ky * self.dilation[0] / stride[0]);
         let mut residues: SmallVec<[usize; 4]> = (0..kh).map(|ky| down(ky).0).collect();
@@ -204,7 +205,8 @@ impl OverPixels<'_> {
         Ok(())
     }
 
-    /// Writes the gradient's channels as rows `[o][place]` from place `start` on; where `pixel` has none there are zeros.
+    /// Writes the gradient's channels as rows `[o][place]` from place `start` on; where `pixel` has none there are
+    /// zeros.
     fn turn(
         &self,
         work: &Work<'_>,
@@ -223,15 +225,21 @@ impl OverPixels<'_> {
         for at in (0..len).step_by(DEEP) {
             // Pixels that follow each other in memory with all their channels are read in one go.
             let (start_at, end_at) = (pixel(at), pixel(at + DEEP - 1));
-            let whole = wide == self.grad.source.c && start_at.zip(end_at).is_some_and(|(a, b)| b == a + (DEEP - 1) * wide);
+            let whole =
+                wide == self.grad.source.c && start_at.zip(end_at).is_some_and(|(a, b)| b == a + (DEEP - 1) * wide);
             if let (true, Some(from)) = (whole, start_at) {
                 work.read_flat(&self.grad.source.values, from, DEEP * wide, DEEP * wide, read, &mut seen);
             }
             for l in 0..if whole { 0 } else { DEEP } {
                 match pixel(at + l) {
-                    Some(from) => {
-                        work.read_flat(&self.grad.source.values, from, os, DEEP * wide, &mut read[l * wide..], &mut seen)
-                    }
+                    Some(from) => work.read_flat(
+                        &self.grad.source.values,
+                        from,
+                        os,
+                        DEEP * wide,
+                        &mut read[l * wide..],
+                        &mut seen,
+                    ),
                     None => (0..self.grad.planes).for_each(|plane| read[(plane * DEEP + l) * wide..][..os].fill(0)),
                 }
             }

@@ -58,7 +58,8 @@ impl<'a> Weight<'a> {
             if padded > inner || deep > taps * padded || count < SIDE {
                 panel.fill(0);
             }
-            // [channel][tap][column] of a few channels at a time; the last channel, where their number is odd, meets zeros.
+            // [channel][tap][column] of a few channels at a time; the last channel, where their number is odd, meets
+            // zeros.
             let some = (LONG / taps).max(1).next_multiple_of(2);
             let mut wide = workspace::<f32>(work.pool, (some + 1) * taps * SIDE)?;
             let wide = &mut wide.as_mut_slice::<f32>()[..(some + 1) * taps * SIDE];

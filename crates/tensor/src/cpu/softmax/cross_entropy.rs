@@ -12,7 +12,12 @@ use crate::simd::Isa;
 use crate::{Array, ArrayMut, Error, Result};
 
 /// Target classes, checked.
-fn targets<'a>(loss: &CrossEntropy, target: &Array, bytes: &'a [u8], classes: usize) -> Result<std::borrow::Cow<'a, [i64]>> {
+fn targets<'a>(
+    loss: &CrossEntropy,
+    target: &Array,
+    bytes: &'a [u8],
+    classes: usize,
+) -> Result<std::borrow::Cow<'a, [i64]>> {
     let n = target.numel();
     let all = elements::<i64>(bytes);
     let values = if target.layout().is_contiguous() {

@@ -105,7 +105,8 @@ fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
     C::map1(isa, Times(inverse.as_f64()), scratch, &mut y[(rows - 1) * n..]);
 }
 
-/// Rows read and written in place, the output in its type T, the input in T or C; if they do not lie so in memory, `None`.
+/// Rows read and written in place, the output in its type T, the input in T or C; if they do not lie so in memory,
+/// `None`.
 fn softmax_dense<C: Rows, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
@@ -127,7 +128,15 @@ fn softmax_dense<C: Rows, T: Stored<C>>(
     Some(())
 }
 
-pub(super) fn softmax<C: Rows>(isa: Isa, pool: &Pool, dim: usize, log: bool, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+pub(super) fn softmax<C: Rows>(
+    isa: Isa,
+    pool: &Pool,
+    dim: usize,
+    log: bool,
+    x: &Array,
+    bytes: &[u8],
+    out: &mut ArrayMut<'_>,
+) {
     let order = order_with_last(x.shape().rank(), |d| d == dim);
     let n = x.shape().get(dim).copied().unwrap_or(1);
     let operand = Operand::new(x, bytes, x.shape(), &order);

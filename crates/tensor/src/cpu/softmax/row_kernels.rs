@@ -141,8 +141,9 @@ impl Kernel for Scale<'_> {
     }
 }
 
-/// Three rows of a softmax at once, so that memory is read and written evenly all the time: the maximum of the one ahead, the exponentials of
-/// this one, and the quotients of the last one, whose exponentials lie where this one's will. Returns that maximum and this row's sum.
+/// Three rows of a softmax at once, so that memory is read and written evenly all the time: the maximum of the one
+/// ahead, the exponentials of this one, and the quotients of the last one, whose exponentials lie where this one's
+/// will. Returns that maximum and this row's sum.
 pub struct Turn<'a, C, X, Y> {
     pub(super) ahead: &'a [X],
     pub(super) here: &'a [X],
@@ -208,7 +209,8 @@ impl<X: Stored<f32>, Y: Stored<f32>> Kernel for Turn<'_, f32, X, Y> {
     }
 }
 
-/// Two rows of a softmax's gradient at once: `Σ g·y` of the row ahead as [`Real::dot`] has it, which is returned, and `y·(g − dot)` of this one.
+/// Two rows of a softmax's gradient at once: `Σ g·y` of the row ahead as [`Real::dot`] has it, which is returned, and
+/// `y·(g − dot)` of this one.
 pub struct TurnBack<'a, C, X, Y> {
     pub(super) ahead: [&'a [X]; 2],
     pub(super) here: [&'a [X]; 2],
@@ -226,7 +228,8 @@ impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, 
         let ([g_ahead, y_ahead], [g, y], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
         let mut parts = [L::splat(0.0); 16];
         let rows = g_ahead[..body].chunks_exact(16).zip(y_ahead[..body].chunks_exact(16));
-        let chunks = rows.zip(g[..body].chunks_exact(16).zip(y[..body].chunks_exact(16)).zip(to[..body].chunks_exact_mut(16)));
+        let chunks =
+            rows.zip(g[..body].chunks_exact(16).zip(y[..body].chunks_exact(16)).zip(to[..body].chunks_exact_mut(16)));
         for ((g_ahead, y_ahead), ((g, y), to)) in chunks {
             prefetch::ask_to_read(g_ahead.as_ptr());
             prefetch::ask_to_read(y_ahead.as_ptr());

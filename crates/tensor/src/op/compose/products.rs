@@ -38,7 +38,8 @@ pub(super) fn prod_backward(b: &mut Builder, g: Value, x: Value, dims: Dims) -> 
         return b.binary(Binary::Mul, x, g);
     }
     // The dimensions of the product last, as one.
-    let axes: Vec<usize> = (0..rank).filter(|&d| !dims.contains(d)).chain((0..rank).filter(|&d| dims.contains(d))).collect();
+    let axes: Vec<usize> =
+        (0..rank).filter(|&d| !dims.contains(d)).chain((0..rank).filter(|&d| dims.contains(d))).collect();
     let turned = b.op(Op::View(View::Permute(Shape::from_slice(&axes))), &[x])?;
     let kept = b.shape(turned);
     let rows = b.reshape(turned, Shape::new(&[shape.numel() / n, n])?)?;
@@ -52,7 +53,8 @@ pub(super) fn prod_backward(b: &mut Builder, g: Value, x: Value, dims: Dims) -> 
     b.binary(Binary::Mul, others, g)
 }
 
-/// `Π_{j<k} x_j · S_k` with `S_k = g_k + x_{k+1}·S_{k+1}`, by doubling the number of terms in each S: nothing is divided by.
+/// `Π_{j<k} x_j · S_k` with `S_k = g_k + x_{k+1}·S_{k+1}`, by doubling the number of terms in each S: nothing is
+/// divided by.
 pub(super) fn cumprod_backward(b: &mut Builder, g: Value, x: Value, dim: usize) -> Result<Value> {
     let shape = b.shape(x);
     if shape.rank() == 0 || shape.numel() == 0 {

@@ -22,8 +22,8 @@ pub trait BinaryVisitor {
     fn visit<R: BinaryRow>(self) -> Self::Output;
 }
 
-/// One row per binary operator: variant, name, method, numeric class, bound in ulp of f32, f, ∂f/∂a, ∂f/∂b. Functions with a
-/// parameter (ELU's α) are rows of [`Op::Scalar`](crate::Op::Scalar).
+/// One row per binary operator: variant, name, method, numeric class, bound in ulp of f32, f, ∂f/∂a, ∂f/∂b. Functions
+/// with a parameter (ELU's α) are rows of [`Op::Scalar`](crate::Op::Scalar).
 macro_rules! binary {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $ulp:literal, |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
         /// An elementwise function of two tensors.
@@ -97,8 +97,8 @@ binary! {
     Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * left(a).exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), left(a).exp_m1());
     /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
     Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
-    /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is magnified
-    /// by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
+    /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is
+    /// magnified by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
     Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
 }
 
@@ -136,7 +136,8 @@ fn over_square<L: Lanes>(y: L, a: L, b: L) -> L {
     L::select(square.eq(zero), zero, y / square.unless(square.eq(zero), 1.0))
 }
 
-/// The integer part of `a/b`. Without the remainder the quotient is an integer but for roundings; with it, it may round to the next one.
+/// The integer part of `a/b`. Without the remainder the quotient is an integer but for roundings; with it, it may round
+/// to the next one.
 #[inline(always)]
 fn whole_quotient<L: Lanes>(a: L, b: L) -> L {
     let rest = a.wide2(b, Wide2::Fmod);

@@ -25,8 +25,17 @@ pub enum Compare {
 
 impl Compare {
     /// Every comparison.
-    pub const ALL: [Compare; 9] =
-        [Compare::Eq, Compare::Ne, Compare::Lt, Compare::Le, Compare::Gt, Compare::Ge, Compare::And, Compare::Or, Compare::Xor];
+    pub const ALL: [Compare; 9] = [
+        Compare::Eq,
+        Compare::Ne,
+        Compare::Lt,
+        Compare::Le,
+        Compare::Gt,
+        Compare::Ge,
+        Compare::And,
+        Compare::Or,
+        Compare::Xor,
+    ];
 
     /// The operator's name.
     pub const fn name(self) -> &'static str {

@@ -42,8 +42,8 @@ pub trait UnaryVisitor {
 /// Exp, "exp", exp, F32, Output, 2.0, |x| x.exp(), |y| y;
 /// //   name   method class saved ulp f         f′(saved)
 /// ```
-/// becomes the variant `Unary::Exp`, a type with [`UnaryRow`], and (through `for_each_unary!`) the method `exp` of `Tensor` and
-/// `Var`. The bound is in ulp of f32, before the one rounding to the storage dtype.
+/// becomes the variant `Unary::Exp`, a type with [`UnaryRow`], and (through `for_each_unary!`) the method `exp` of
+/// `Tensor` and `Var`. The bound is in ulp of f32, before the one rounding to the storage dtype.
 macro_rules! unary {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $saved:ident, $ulp:literal, |$x:ident| $f:expr, |$s:ident| $df:expr;)*) => {
         /// An elementwise function of one tensor.
@@ -205,7 +205,8 @@ fn settle<L: Lanes>(x: L, far: f64, near: L, factor: L) -> L {
 fn gelu_tanh_derivative<L: Lanes>(x: L) -> L {
     let s = x.tanh_cdf();
     let near = x.unless(L::splat(40.0).le(x.abs()), 0.0);
-    let slope = L::splat(2.0 * 0.797_884_560_802_865_4) * (near * near).mul_add(L::splat(3.0 * 0.044715), L::splat(1.0));
+    let slope =
+        L::splat(2.0 * 0.797_884_560_802_865_4) * (near * near).mul_add(L::splat(3.0 * 0.044715), L::splat(1.0));
     settle(x, 40.0, s + near * s * (L::splat(1.0) - s) * slope, s)
 }
 
@@ -240,5 +241,9 @@ fn gate<L: Lanes>(x: L) -> L {
 #[inline(always)]
 fn hardswish_derivative<L: Lanes>(x: L) -> L {
     let inner = x / L::splat(3.0) + L::splat(0.5);
-    L::select(x.le(L::splat(-3.0)), L::splat(0.0), L::select(x.lt(L::splat(3.0)), inner, L::select(x.eq(x), L::splat(1.0), x)))
+    L::select(
+        x.le(L::splat(-3.0)),
+        L::splat(0.0),
+        L::select(x.lt(L::splat(3.0)), inner, L::select(x.eq(x), L::splat(1.0), x)),
+    )
 }

@@ -8,7 +8,8 @@ fn ulps(found: f32, exact: f64) -> f64 {
         return if found.is_nan() { 0.0 } else { f64::INFINITY };
     }
     let rounded = exact as f32;
-    if rounded == found || rounded.is_infinite() && found == f32::MAX.copysign(rounded) && exact.abs() < 2f64.powi(128) {
+    if rounded == found || rounded.is_infinite() && found == f32::MAX.copysign(rounded) && exact.abs() < 2f64.powi(128)
+    {
         return 0.0;
     }
     let ulp = 2f64.powi((libm::ilogb(exact).max(-126)) - 23);
@@ -30,7 +31,8 @@ fn worst<F: Map1>(isa: Isa, f: F, oracle: fn(f64) -> f64, codes: impl Iterator<I
     worst
 }
 
-/// One row per function: its bound in ulp, checked at every level on a sample of all exponents, and on demand on all f32.
+/// One row per function: its bound in ulp, checked at every level on a sample of all exponents, and on demand on all
+/// f32.
 macro_rules! functions {
     ($($method:ident $bound:literal;)*) => {
         mod maps {
@@ -247,7 +249,8 @@ fn maximum_and_minimum_pass_nan_on_from_either_side() {
         }
     }
     for isa in Isa::available() {
-        for (a, b, larger, smaller) in [(1.0, 2.0, 2.0, 1.0), (2.0, 1.0, 2.0, 1.0), (-INF, 3.0, 3.0, -INF), (INF, 3.0, INF, 3.0)]
+        for (a, b, larger, smaller) in
+            [(1.0, 2.0, 2.0, 1.0), (2.0, 1.0, 2.0, 1.0), (-INF, 3.0, 3.0, -INF), (INF, 3.0, INF, 3.0)]
         {
             let (mut max, mut min) = ([0.0f32], [0.0f32]);
             f32::map2(isa, F(true), &[a], &[b], &mut max);

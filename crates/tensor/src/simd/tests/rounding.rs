@@ -189,7 +189,18 @@ fn stochastic_rounding_keeps_nan_infinity_and_representable_values() {
 #[test]
 fn f64_is_rounded_to_sixteen_bit_once() {
     // Random f64 around the range of the formats, and beside every tie of f16 codes and a sample of bf16 codes.
-    let mut x = vec![0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN_POSITIVE, 5e-324, 65504.0, 65520.0, 3.39e38];
+    let mut x = vec![
+        0.0,
+        -0.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::MAX,
+        f64::MIN_POSITIVE,
+        5e-324,
+        65504.0,
+        65520.0,
+        3.39e38,
+    ];
     let mut state = 1u64;
     for _ in 0..100_000 {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -221,9 +232,16 @@ fn f64_is_rounded_to_sixteen_bit_once() {
 #[test]
 fn stochastic_rounding_to_f16_goes_up_for_exactly_its_share_of_the_noise() {
     // (value, bits of noise used): normal, the smallest normal binade, and subnormals with a growing shift.
-    for (x, bits) in
-        [(1.000_3f32, 13), (-65503.2, 13), (6.1e-5, 14), (3.3e-5, 14), (1.7e-5, 15), (1e-6, 19), (5.99e-8, 23), (1e-8, 26)]
-    {
+    for (x, bits) in [
+        (1.000_3f32, 13),
+        (-65503.2, 13),
+        (6.1e-5, 14),
+        (3.3e-5, 14),
+        (1.7e-5, 15),
+        (1e-6, 19),
+        (5.99e-8, 23),
+        (1e-8, 26),
+    ] {
         let exponent = (x.abs().to_bits() >> 23) as i32 - 127;
         let unit = 2f64.powi(exponent.max(-14) - 10);
         let units = x.abs() as f64 / unit;

@@ -1,7 +1,8 @@
-//! The kernels along rows. A number of the image is read once for an output row, where it meets three columns of weights, so that it can be widened
-//! as it is read. The gradient by the input is the same with the weight turned round; the gradients by weight and bias are summed beside it, from
-//! one reading of all operands. Rows to come are asked for a line at a time beside the work, in the order of memory: vectors of channels, pixel
-//! after pixel, are not foreseen by the processor.
+//! The kernels along rows. A number of the image is read once for an output row, where it meets three columns of
+//! weights, so that it can be widened as it is read. The gradient by the input is the same with the weight turned
+//! round; the gradients by weight and bias are summed beside it, from one reading of all operands. Rows to come are
+//! asked for a line at a time beside the work, in the order of memory: vectors of channels, pixel after pixel, are not
+//! foreseen by the processor.
 
 use std::ops::Range;
 
@@ -28,7 +29,11 @@ struct Row<const R: usize> {
 trait Body<C> {
     /// # Safety
     /// The row is inside the operands.
-    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(&mut self, row: Row<R>, channels: Range<usize>);
+    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(
+        &mut self,
+        row: Row<R>,
+        channels: Range<usize>,
+    );
 }
 
 /// Runs a body on the output rows `rows` of an image `[h][w][c]`.
@@ -56,7 +61,9 @@ unsafe fn over<L: Lanes, B: Body<L::Elem>>([h, w, c]: [usize; 3], rows: Range<us
         // SAFETY: the caller's promise.
         unsafe {
             match (y > 0, y + 1 < h) {
-                (true, true) => all::<L, B, 3>(&mut body, Row { reads: [read(y, 1), read(y - 1, 0), read(y + 1, 2)], out, w, c }),
+                (true, true) => {
+                    all::<L, B, 3>(&mut body, Row { reads: [read(y, 1), read(y - 1, 0), read(y + 1, 2)], out, w, c })
+                }
                 (true, false) => all::<L, B, 2>(&mut body, Row { reads: [read(y, 1), read(y - 1, 0)], out, w, c }),
                 (false, true) => all::<L, B, 2>(&mut body, Row { reads: [read(y, 1), read(y + 1, 2)], out, w, c }),
                 (false, false) => all::<L, B, 1>(&mut body, Row { reads: [read(y, 1)], out, w, c }),
@@ -152,7 +159,11 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Same<'_, C, X, Y> {
 
 impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for Same<'_, C, X, Y> {
     #[inline(always)]
-    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(&mut self, row: Row<R>, channels: Range<usize>) {
+    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(
+        &mut self,
+        row: Row<R>,
+        channels: Range<usize>,
+    ) {
         let Row { reads, out, w: columns, c } = row;
         let at = |first: usize| first + channels.start..first + channels.end;
         // Row y + 1 of the image is read here for the first time.
@@ -191,8 +202,8 @@ impl<X: Stored<f32>, Y: Stored<f32>> Kernel for Same<'_, f32, X, Y> {
     }
 }
 
-/// [`Same`] of the gradient, with the sums that the other gradients are: `sums[i, j, c] += Σ grad[y + i − 1, x + j − 1, c]·x[y, x, c]` and last
-/// `Σ grad[y, x, c]`.
+/// [`Same`] of the gradient, with the sums that the other gradients are: `sums[i, j, c] += Σ grad[y + i − 1, x + j − 1,
+/// c]·x[y, x, c]` and last `Σ grad[y, x, c]`.
 pub struct SameBackward<'a, C, X, Y> {
     pub(super) extents: [usize; 3],
     pub(super) rows: Range<usize>,
@@ -219,7 +230,11 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> SameBackward<'_, C, X, Y> 
 
 impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for SameBackward<'_, C, X, Y> {
     #[inline(always)]
-    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(&mut self, row: Row<R>, channels: Range<usize>) {
+    unsafe fn channels<L: Lanes<Elem = C>, const R: usize, const PART: bool>(
+        &mut self,
+        row: Row<R>,
+        channels: Range<usize>,
+    ) {
         let Row { reads, out, w: columns, c } = row;
         let at = |first: usize| first + channels.start..first + channels.end;
         let read = [address(self.grad, reads[0].0 + 2 * columns * c), address(self.x, out + columns * c)];

@@ -1,5 +1,5 @@
-//! Depthwise 3 × 3 convolutions with stride 1 whose output is as large as their image, which most are: which correlations are such ones, and
-//! how their images are cut into tasks. What is done along a row is in [`kernels`].
+//! Depthwise 3 × 3 convolutions with stride 1 whose output is as large as their image, which most are: which
+//! correlations are such ones, and how their images are cut into tasks. What is done along a row is in [`kernels`].
 
 mod kernels;
 
@@ -108,7 +108,9 @@ impl<'a, C: Tile> Work<'a, C> {
     /// The gradients by input, which is written, weight `[tap][channel]` and bias.
     pub(super) fn backward(&self, grad: &Source<'_>, x: &Source<'_>, mut out: &mut [u8]) -> Result<(Vec<C>, Vec<C>)> {
         let alike = grad.values.dtype() == x.values.dtype();
-        if let Some(done) = alike.then(|| in_storage!(x.values.dtype(), backward_in::<C>(self, grad, x, &mut out))).flatten() {
+        if let Some(done) =
+            alike.then(|| in_storage!(x.values.dtype(), backward_in::<C>(self, grad, x, &mut out))).flatten()
+        {
             return done;
         }
         let (wide_grad, wide_x) = (grad.widened::<C>(self.isa, self.pool)?, x.widened::<C>(self.isa, self.pool)?);
@@ -116,7 +118,13 @@ impl<'a, C: Tile> Work<'a, C> {
     }
 
     /// The images in memory are `grads` and `images`.
-    fn backward_of<T: Stored<C>>(&self, x: &Source<'_>, grads: &[T], images: &[T], out: &mut [u8]) -> Result<(Vec<C>, Vec<C>)> {
+    fn backward_of<T: Stored<C>>(
+        &self,
+        x: &Source<'_>,
+        grads: &[T],
+        images: &[T],
+        out: &mut [u8],
+    ) -> Result<(Vec<C>, Vec<C>)> {
         let Work { isa, pool, g, ref w, dtype, .. } = *self;
         let (extents, row, size, c) = ([x.h, x.w, x.c], x.w * x.c, dtype.size(), x.c);
         let per_stretch = (x.n * x.h).div_ceil(STRETCHES);
@@ -162,7 +170,11 @@ impl<'a, C: Tile> Work<'a, C> {
 }
 
 /// [`Work::correlate`] of an image that lies in memory as it is read; `None` if it does not.
-fn correlate_in<C: Tile, T: Stored<C>>(work: &Work<'_, C>, x: &Source<'_>, to: &mut Target<'_, C>) -> Option<Result<()>> {
+fn correlate_in<C: Tile, T: Stored<C>>(
+    work: &Work<'_, C>,
+    x: &Source<'_>,
+    to: &mut Target<'_, C>,
+) -> Option<Result<()>> {
     let image = x.values.dense::<T>()?;
     Some(work.correlate_of(x, image, to))
 }

@@ -1,4 +1,5 @@
-//! An activation of an operand, of whose results the planes are made: computed where the operand is f32, looked up where it has 16 bit.
+//! An activation of an operand, of whose results the planes are made: computed where the operand is f32, looked up
+//! where it has 16 bit.
 
 use super::PANELS;
 use crate::cpu::elementwise::{activate, value_table};
@@ -52,7 +53,15 @@ impl Act {
                         &x[..part]
                     };
                     activate(work.isa, row, x, &mut y[..part]);
-                    work.read(Values::written(values.dtype, bytemuck::cast_slice(&y[..part])), 0, 1, part, distance, to, seen);
+                    work.read(
+                        Values::written(values.dtype, bytemuck::cast_slice(&y[..part])),
+                        0,
+                        1,
+                        part,
+                        distance,
+                        to,
+                        seen,
+                    );
                 }
                 Act::LookedUp(table) => {
                     let (mut codes, mut results) = ([0; PART], [0; PART]);

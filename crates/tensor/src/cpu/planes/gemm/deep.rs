@@ -1,5 +1,6 @@
-//! Deep products: a long inner dimension that is the slow one of both operands in memory, as for the gradients of weights. Tasks have blocks of the
-//! result and parts of the inner dimension; the parts, which the extents decide, are added in order at the end.
+//! Deep products: a long inner dimension that is the slow one of both operands in memory, as for the gradients of
+//! weights. Tasks have blocks of the result and parts of the inner dimension; the parts, which the extents decide, are
+//! added in order at the end.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -24,15 +25,15 @@ const PART: usize = 1024;
 const PARTS: usize = 4;
 
 impl Product<'_> {
-    /// Whether both operands have the inner dimension as the slow one in memory, and it is long: as for the gradients of weights. Wide
-    /// results are not served: their tiles lie in too many pages.
+    /// Whether both operands have the inner dimension as the slow one in memory, and it is long: as for the gradients
+    /// of weights. Wide results are not served: their tiles lie in too many pages.
     pub(super) fn is_deep(&self) -> bool {
         let &Product { m, k, n, a, b } = self;
         a.matrix.strides[0] == 1 && b.matrix.strides[1] == 1 && m >= n && k >= PART && k >= 2 * m
     }
 
-    /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that stay in the
-    /// second-level cache. Adds up the rows of the left one if there is room for the sums.
+    /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that
+    /// stay in the second-level cache. Adds up the rows of the left one if there is room for the sums.
     pub(super) fn deep(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, a, b }, Target { finish, dtype, out, pre }) = (self, target);
         let half = |x: usize| (x / 2).next_multiple_of(2 * SIDE);
@@ -118,12 +119,16 @@ impl Product<'_> {
         }
         row_sums::total(&sums_of_parts, sums);
         let acc = &*acc;
-        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
-            |(i, (out, pre))| {
+        output_parts(out, pre, n * dtype.size())
+            .into_par_iter()
+            .with_min_len((4 * BLOCK).div_ceil(n))
+            .enumerate()
+            .each(|(i, (out, pre))| {
                 let mut sums = [0.0; BLOCK];
                 for at in (0..n).step_by(columns) {
                     let block = i / rows * across + at / columns;
-                    let row = |part: usize| &acc[((part * blocks(size) + block) * rows + i % rows) * columns..][..columns];
+                    let row =
+                        |part: usize| &acc[((part * blocks(size) + block) * rows + i % rows) * columns..][..columns];
                     for first in (0..columns.min(n - at)).step_by(BLOCK) {
                         let count = BLOCK.min(columns.min(n - at) - first);
                         let sums = &mut sums[..count];
@@ -134,8 +139,7 @@ impl Product<'_> {
                         finish.rows(sums, count, at + first, count, n, out, pre, dtype);
                     }
                 }
-            },
-        );
+            });
         Ok(())
     }
 }

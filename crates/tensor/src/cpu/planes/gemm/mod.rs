@@ -1,5 +1,5 @@
-//! Matrix products on tiles. Both operands are packed into planes ([`operand`]), an activation of one as it is read ([`act`]); how the work is split
-//! depends on which extent is large ([`tall`], [`wide`], [`deep`]).
+//! Matrix products on tiles. Both operands are packed into planes ([`operand`]), an activation of one as it is read
+//! ([`act`]); how the work is split depends on which extent is large ([`tall`], [`wide`], [`deep`]).
 
 mod act;
 mod deep;
@@ -63,7 +63,13 @@ impl Product<'_> {
     }
 }
 
-pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<bool> {
+pub(super) fn matmul(
+    work: &Work<'_>,
+    fused: Fused,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
     let batch = Batch::new(&shape, ins, bytes);
     let [m, k, n] = batch.extents;

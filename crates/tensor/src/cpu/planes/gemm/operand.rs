@@ -1,6 +1,6 @@
-//! Operands in planes, packed as tiles read them: the left one in rows of inner places, the right one in panels of 16 columns, pairs of inner places
-//! together. One whose dimensions lie the other way in memory is turned while what was read is in the first-level cache; memory is asked for
-//! some rows ahead.
+//! Operands in planes, packed as tiles read them: the left one in rows of inner places, the right one in panels of 16
+//! columns, pairs of inner places together. One whose dimensions lie the other way in memory is turned while what was
+//! read is in the first-level cache; memory is asked for some rows ahead.
 
 use super::act::Act;
 use super::{LONG, PANELS};
@@ -137,7 +137,8 @@ impl<'a> Planes<'a> {
         work.note(self.which, &seen);
     }
 
-    /// Adds `places` inner places from `from` on to sums of rows, of a matrix whose columns lie densely and whose elements are in memory.
+    /// Adds `places` inner places from `from` on to sums of rows, of a matrix whose columns lie densely and whose
+    /// elements are in memory.
     fn add_up(&self, work: &Work<'_>, first: usize, [from, places]: [usize; 2], sums: &mut [f64]) {
         let Matrix { values, offset, strides: [_, ld] } = self.matrix;
         let start = offset + first + from * ld;
@@ -151,9 +152,15 @@ impl<'a> Planes<'a> {
         }
     }
 
-    /// Inner places `from..from + k` of the columns `first..first + columns`, at most [`PANELS`] panels of them, as panels
-    /// `[plane][padded / 2][16][2]`.
-    pub(super) fn right(&self, work: &Work<'_>, [from, k, padded]: [usize; 3], [first, columns]: [usize; 2], to: &mut [u16]) {
+    /// Inner places `from..from + k` of the columns `first..first + columns`, at most [`PANELS`] panels of them, as
+    /// panels `[plane][padded / 2][16][2]`.
+    pub(super) fn right(
+        &self,
+        work: &Work<'_>,
+        [from, k, padded]: [usize; 3],
+        [first, columns]: [usize; 2],
+        to: &mut [u16],
+    ) {
         let whole = k.next_multiple_of(DEEP);
         let (distance, panel) = (padded * SIDE, self.count * padded * SIDE);
         let mut seen = Seen::nothing();

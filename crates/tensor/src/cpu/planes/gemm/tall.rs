@@ -1,5 +1,6 @@
-//! Products with many rows, in blocks of rows that are tasks: the right operand is packed before, and each task packs its own rows, a slab of inner
-//! places at a time. What comes next, of rows and of results, is asked for while tiles multiply.
+//! Products with many rows, in blocks of rows that are tasks: the right operand is packed before, and each task packs
+//! its own rows, a slab of inner places at a time. What comes next, of rows and of results, is asked for while tiles
+//! multiply.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -14,7 +15,8 @@ use crate::cpu::tile::{Row, Segment};
 use crate::simd::amx::{self, Ahead, DEEP, SIDE, TileBlock};
 use crate::{DType, Result};
 
-/// Rows per task at most where the packed right operand has no more bytes than stay in the second-level cache, with the results.
+/// Rows per task at most where the packed right operand has no more bytes than stay in the second-level cache, with the
+/// results.
 const FEW_ROWS: usize = 96;
 const NEAR: usize = 1024 * 1024;
 /// Bytes of a left operand's slab, about: with the panels it meets it stays in the second-level cache.
@@ -33,7 +35,8 @@ impl Product<'_> {
         // A right operand that does not stay in the second-level cache is read once a block: larger ones then.
         let most = if size_of::<u16>() * self.panel() * n.div_ceil(SIDE) <= NEAR { FEW_ROWS } else { ROWS };
         let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(most);
-        // As many inner places at a time as a slab has room for; all of them leave the columns to be taken a few at a time.
+        // As many inner places at a time as a slab has room for; all of them leave the columns to be taken a few at a
+        // time.
         let parts = self.padded().div_ceil((SLAB / (2 * self.a.count * block) / DEEP).max(1) * DEEP);
         let deep = self.padded().div_ceil(parts).next_multiple_of(DEEP);
         let pass = n.min(if parts == 1 { COLUMNS } else { MOST_COLUMNS });
@@ -75,8 +78,11 @@ impl Product<'_> {
                         self.a.ask_later(&mut ahead, [first, rows], [from + len, deep.min(k - from - len)]);
                     } else if first + rows < m {
                         let next = block.min(m - first - rows);
-                        let share =
-                            if parts > 1 { 0..next } else { next * (at / pass) / passes..next * (at / pass + 1) / passes };
+                        let share = if parts > 1 {
+                            0..next
+                        } else {
+                            next * (at / pass) / passes..next * (at / pass + 1) / passes
+                        };
                         self.a.ask_later(&mut ahead, [first + rows + share.start, share.len()], [0, deep.min(k)]);
                     }
                     if at == 0 || parts > 1 {
@@ -111,6 +117,10 @@ impl Product<'_> {
             Ok(())
         };
         let parts = output_parts(out, pre, block * n * dtype.size());
-        if parallel { parts.into_par_iter().enumerate().try_each(task) } else { parts.into_iter().enumerate().try_for_each(task) }
+        if parallel {
+            parts.into_par_iter().enumerate().try_each(task)
+        } else {
+            parts.into_iter().enumerate().try_for_each(task)
+        }
     }
 }

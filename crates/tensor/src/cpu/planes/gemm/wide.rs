@@ -1,5 +1,5 @@
-//! Products with more columns than rows, in blocks of columns that are tasks: all rows are packed before, and each task packs its own columns, a part
-//! of the inner dimension at a time.
+//! Products with more columns than rows, in blocks of columns that are tasks: all rows are packed before, and each task
+//! packs its own columns, a part of the inner dimension at a time.
 
 use rayon::prelude::*;
 use smallvec::SmallVec;
@@ -19,8 +19,8 @@ use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 const STRIP: usize = 64;
 
 impl Product<'_> {
-    /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows, packed before and added up if
-    /// there is room for their sums.
+    /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows,
+    /// packed before and added up if there is room for their sums.
     pub(super) fn wide(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
         let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
@@ -91,16 +91,18 @@ impl Product<'_> {
             Ok::<(), crate::Error>(())
         })?;
         let acc = &*acc;
-        output_parts(out, pre, n * dtype.size()).into_par_iter().with_min_len((4 * BLOCK).div_ceil(n)).enumerate().each(
-            |(i, (out, pre))| {
+        output_parts(out, pre, n * dtype.size())
+            .into_par_iter()
+            .with_min_len((4 * BLOCK).div_ceil(n))
+            .enumerate()
+            .each(|(i, (out, pre))| {
                 for first in (0..n).step_by(columns) {
                     let count = columns.min(n - first);
                     let mut row: SmallVec<[f32; 3 * PANELS * SIDE]> =
                         SmallVec::from_slice(&acc[(first / columns * m + i) * columns..][..count]);
                     finish.rows(&mut row, count, first, count, n, out, pre, dtype);
                 }
-            },
-        );
+            });
         Ok(())
     }
 }
