@@ -2,7 +2,7 @@
 //! with one coefficient is the case of sixteen equal channels.
 
 use super::operand::Compute;
-use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, Stored, prefetch};
 
 /// An element from two values and four coefficients of its channel.
 pub trait PerChannel: Copy + Sync {
@@ -14,25 +14,6 @@ pub trait PerChannel: Copy + Sync {
 pub trait Terms: Copy + Sync {
     /// The function.
     fn eval<L: Lanes>(self, g: L, x: L, k: L) -> (L, L);
-}
-
-/// The types with these kernels.
-pub trait Channelwise: Compute {
-    /// `y[i] = f(g[i], x[i], k[i % channels])`.
-    fn per_channel<F: PerChannel, X: Stored<Self>, Y: Stored<Self>>(
-        isa: Isa,
-        f: F,
-        g: &[X],
-        x: &[X],
-        k: [&[Self]; 4],
-        y: &mut [Y],
-    );
-    /// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
-    fn sum_channels<F: Terms, X: Stored<Self>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[Self], sums: [&mut [Self]; 2]);
-    /// `to[j] = Σ_i from[i·ld + j]` for `i` below `rows`, in order.
-    fn sum_rows<X: Stored<Self>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [Self]);
-    /// Adds partial sums to totals and clears them.
-    fn flush(isa: Isa, parts: &mut [Self], totals: &mut [f64]);
 }
 
 /// The elements `at..at + N`, and zeros beyond the end.
@@ -68,9 +49,10 @@ struct MapChannels<'a, C, X, Y, F> {
     y: &'a mut [Y],
 }
 
-impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, F: PerChannel> MapChannels<'_, C, X, Y, F> {
+impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, F: PerChannel> Kernel<C> for MapChannels<'_, C, X, Y, F> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let MapChannels { f, g, x, k, y } = self;
         let channels = k[0].len();
         let whole = y.len() - y.len() % channels;
@@ -114,14 +96,6 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     }
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>, F: PerChannel> Kernel for MapChannels<'_, f32, X, Y, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 struct SumChannels<'a, C, X, F> {
     f: F,
     g: &'a [X],
@@ -130,9 +104,10 @@ struct SumChannels<'a, C, X, F> {
     sums: [&'a mut [C]; 2],
 }
 
-impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
+impl<C: Stored<C>, X: Stored<C>, F: Terms> Kernel<C> for SumChannels<'_, C, X, F> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(mut self) {
+    fn run<L: Lanes<Elem = C>>(mut self) {
         let channels = self.k.len();
         let mut c = 0;
         // Two vectors at a time: one sum is a chain of additions, each of which waits for the one before.
@@ -158,7 +133,9 @@ impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
             (L::load_part(&second[at.clone()]) + b).store_part(&mut second[at]);
         }
     }
+}
 
+impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
     /// The sums of less than a vector of channels, over all whole pixels.
     #[inline(always)]
     fn rest<L: Lanes<Elem = C>>(&mut self, at: std::ops::Range<usize>) {
@@ -204,14 +181,6 @@ impl<C: Stored<C>, X: Stored<C>, F: Terms> SumChannels<'_, C, X, F> {
     }
 }
 
-impl<X: Stored<f32>, F: Terms> Kernel for SumChannels<'_, f32, X, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 struct SumRows<'a, C, X> {
     from: &'a [X],
     ld: usize,
@@ -219,9 +188,10 @@ struct SumRows<'a, C, X> {
     to: &'a mut [C],
 }
 
-impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
+impl<C: Stored<C>, X: Stored<C>> Kernel<C> for SumRows<'_, C, X> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let SumRows { from, ld, rows, to } = self;
         let mut c = 0;
         // Several vectors at a time, as each sum is a chain of additions.
@@ -242,7 +212,9 @@ impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
             sum.store_part(&mut to[c..]);
         }
     }
+}
 
+impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
     #[inline(always)]
     fn columns<L: Lanes<Elem = C>, const K: usize>(from: &[X], ld: usize, rows: usize, to: &mut [C]) {
         let mut sums = [L::splat(0.0); K];
@@ -258,19 +230,12 @@ impl<C: Stored<C>, X: Stored<C>> SumRows<'_, C, X> {
     }
 }
 
-impl<X: Stored<f32>> Kernel for SumRows<'_, f32, X> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 struct Flush<'a, C>(&'a mut [C], &'a mut [f64]);
 
-impl<C: Compute> Flush<'_, C> {
+impl<C: Compute> Kernel<C> for Flush<'_, C> {
+    type Output = ();
     #[inline(always)]
-    fn run_on(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         for (part, total) in self.0.iter_mut().zip(self.1) {
             *total += part.as_f64();
             *part = C::zero();
@@ -278,54 +243,36 @@ impl<C: Compute> Flush<'_, C> {
     }
 }
 
-impl Kernel for Flush<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on();
-    }
+/// `y[i] = f(g[i], x[i], k[i % channels])`.
+pub fn per_channel<C: Compute, F: PerChannel, X: Stored<C>, Y: Stored<C>>(
+    isa: Isa,
+    f: F,
+    g: &[X],
+    x: &[X],
+    k: [&[C]; 4],
+    y: &mut [Y],
+) {
+    C::dispatch(isa, MapChannels { f, g, x, k, y });
 }
 
-impl Channelwise for f32 {
-    fn per_channel<F: PerChannel, X: Stored<f32>, Y: Stored<f32>>(
-        isa: Isa,
-        f: F,
-        g: &[X],
-        x: &[X],
-        k: [&[f32]; 4],
-        y: &mut [Y],
-    ) {
-        dispatch(isa, MapChannels { f, g, x, k, y });
-    }
-    fn sum_channels<F: Terms, X: Stored<f32>>(isa: Isa, f: F, g: &[X], x: &[X], k: &[f32], sums: [&mut [f32]; 2]) {
-        dispatch(isa, SumChannels { f, g, x, k, sums });
-    }
-    fn sum_rows<X: Stored<f32>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f32]) {
-        dispatch(isa, SumRows { from, ld, rows, to });
-    }
-    fn flush(isa: Isa, parts: &mut [f32], totals: &mut [f64]) {
-        dispatch(isa, Flush(parts, totals));
-    }
+/// `sums[j][i % channels] += f(g[i], x[i], k[i % channels]).j`.
+pub fn sum_channels<C: Compute, F: Terms, X: Stored<C>>(
+    isa: Isa,
+    f: F,
+    g: &[X],
+    x: &[X],
+    k: &[C],
+    sums: [&mut [C]; 2],
+) {
+    C::dispatch(isa, SumChannels { f, g, x, k, sums });
 }
 
-impl Channelwise for f64 {
-    fn per_channel<F: PerChannel, X: Stored<f64>, Y: Stored<f64>>(
-        _isa: Isa,
-        f: F,
-        g: &[X],
-        x: &[X],
-        k: [&[f64]; 4],
-        y: &mut [Y],
-    ) {
-        MapChannels { f, g, x, k, y }.run_on::<f64>();
-    }
-    fn sum_channels<F: Terms, X: Stored<f64>>(_isa: Isa, f: F, g: &[X], x: &[X], k: &[f64], sums: [&mut [f64]; 2]) {
-        SumChannels { f, g, x, k, sums }.run_on::<f64>();
-    }
-    fn sum_rows<X: Stored<f64>>(_isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [f64]) {
-        SumRows { from, ld, rows, to }.run_on::<f64>();
-    }
-    fn flush(_isa: Isa, parts: &mut [f64], totals: &mut [f64]) {
-        Flush(parts, totals).run_on();
-    }
+/// `to[j] = Σ_i from[i·ld + j]` for `i` below `rows`, in order.
+pub fn sum_rows<C: Compute, X: Stored<C>>(isa: Isa, from: &[X], ld: usize, rows: usize, to: &mut [C]) {
+    C::dispatch(isa, SumRows { from, ld, rows, to });
+}
+
+/// Adds partial sums to totals and clears them.
+pub fn flush<C: Compute>(isa: Isa, parts: &mut [C], totals: &mut [f64]) {
+    C::dispatch(isa, Flush(parts, totals));
 }

@@ -63,7 +63,7 @@ pub(super) fn embedding_backward<C: Compute>(
         {
             let y = &mut y[at..d.min(at + BLOCK)];
             let g = g.block_in(isa, i * d + at, y.len(), &[], &mut buffer);
-            y.iter_mut().zip(g).for_each(|(y, &g)| *y = *y + g);
+            y.iter_mut().zip(g).for_each(|(y, &g)| *y += g);
         }
     });
     Ok(())

@@ -49,6 +49,7 @@ use crate::{
 pub use awake::awake;
 use elementwise::{BinaryKernel, operands};
 use gemm::Fused;
+use operand::Compute;
 pub(crate) use operand::{elements, elements_mut};
 
 /// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was
@@ -169,7 +170,7 @@ fn host<'a>(guard: &'a crate::ReadGuard<'_>, op: &'static str, dtype: DType) -> 
 
 impl Cpu {
     /// Runs in the computing type C.
-    fn run_in<C: tile::Tile>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+    fn run_in<C: Compute>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
         let (isa, pool) = (self.isa, &self.pool);
         let empty = |i: usize| ins[i].numel() == 0;
         match op {
@@ -262,7 +263,7 @@ impl Cpu {
     }
 
     /// A product of an activation of operand `at` that is written first.
-    fn activate_and<C: tile::Tile>(
+    fn activate_and<C: Compute>(
         &self,
         product: &Op,
         act: Unary,
@@ -280,7 +281,7 @@ impl Cpu {
         self.run(product, &ins, outs)
     }
 
-    fn backward_in<C: tile::Tile>(
+    fn backward_in<C: Compute>(
         &self,
         op: &Backward,
         ins: &[&Array],

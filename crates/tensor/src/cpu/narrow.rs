@@ -25,9 +25,10 @@ pub struct Narrow<'a, C> {
     pub acc: &'a mut [C],
 }
 
-impl<C: Copy + Default> Narrow<'_, C> {
+impl<C: Copy + Default> Kernel<C> for Narrow<'_, C> {
+    type Output = ();
     #[inline(always)]
-    pub(super) fn run_on<L: Lanes<Elem = C>>(mut self) {
+    fn run<L: Lanes<Elem = C>>(mut self) {
         let end = |place: fn(&Segment) -> usize| self.segments.iter().map(|s| place(s) + s.len).max().unwrap_or(0);
         let (a, w) = (end(|s| s.a), end(|s| s.b));
         assert!(self.rows.iter().all(|r| r.a + a <= self.a.len()), "image too short");
@@ -35,7 +36,9 @@ impl<C: Copy + Default> Narrow<'_, C> {
         // SAFETY: every place was checked.
         unsafe { if L::N == 16 { self.tiles::<L, 4>() } else { self.tiles::<L, 2>() } }
     }
+}
 
+impl<C: Copy + Default> Narrow<'_, C> {
     /// Adds the products of `n` inner places of `M` pixels.
     #[inline(always)]
     unsafe fn step<L: Lanes<Elem = C>, const M: usize>(
@@ -109,12 +112,4 @@ fn totals<L: Lanes>(vectors: &[L::Elem]) -> L {
         half /= 2;
     }
     sums[0]
-}
-
-impl Kernel for Narrow<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
 }

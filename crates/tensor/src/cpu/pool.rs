@@ -10,7 +10,7 @@ use super::operand::{Compute, Operand};
 use super::rows::fill_rows;
 use crate::memory::Pool as Memory;
 use crate::op::{Pool, PoolKind};
-use crate::simd::{Isa, Kernel, Lanes, dispatch};
+use crate::simd::{Isa, Kernel, Lanes};
 use crate::{Array, ArrayMut, Class, Error, Result, Shape};
 
 /// Calls `each(pixel of the image)` for the taps of an output pixel that lie inside, in row-major order.
@@ -50,9 +50,10 @@ pub struct Window<'a, C> {
     y: &'a mut [C],
 }
 
-impl<C: Copy + Default> Window<'_, C> {
+impl<C: Copy + Default> Kernel<C> for Window<'_, C> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Window { x, taps, kind, factor, y } = self;
         let factor = L::splat(factor);
         for c in (0..y.len()).step_by(L::N) {
@@ -66,14 +67,6 @@ impl<C: Copy + Default> Window<'_, C> {
     }
 }
 
-impl Kernel for Window<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 /// One window backward. For a maximum the gradient goes to the first element that equals it, which is found again.
 pub struct WindowBackward<'a, C> {
     g: &'a [C],
@@ -84,9 +77,10 @@ pub struct WindowBackward<'a, C> {
     dx: &'a mut [C],
 }
 
-impl<C: Copy + Default> WindowBackward<'_, C> {
+impl<C: Copy + Default> Kernel<C> for WindowBackward<'_, C> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let WindowBackward { g, max, taps, factor, dx } = self;
         let (n, zero) = (g.len(), C::default());
         for c in (0..n).step_by(L::N) {
@@ -116,41 +110,7 @@ impl<C: Copy + Default> WindowBackward<'_, C> {
     }
 }
 
-impl Kernel for WindowBackward<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
-/// The types with these kernels.
-pub trait Pooled: Compute {
-    /// Runs a window.
-    fn window(isa: Isa, window: Window<'_, Self>);
-    /// Runs a window's gradient.
-    fn window_backward(isa: Isa, window: WindowBackward<'_, Self>);
-}
-
-impl Pooled for f32 {
-    fn window(isa: Isa, window: Window<'_, f32>) {
-        dispatch(isa, window);
-    }
-    fn window_backward(isa: Isa, window: WindowBackward<'_, f32>) {
-        dispatch(isa, window);
-    }
-}
-
-impl Pooled for f64 {
-    fn window(_isa: Isa, window: Window<'_, f64>) {
-        window.run_on::<f64>();
-    }
-    fn window_backward(_isa: Isa, window: WindowBackward<'_, f64>) {
-        window.run_on::<f64>();
-    }
-}
-
-pub(super) fn forward<C: Pooled>(
+pub(super) fn forward<C: Compute>(
     isa: Isa,
     memory: &Memory,
     pool: &Pool,
@@ -181,14 +141,14 @@ pub(super) fn forward<C: Pooled>(
                 PoolKind::Max => 1.0,
                 PoolKind::Avg => 1.0 / pool.divisor([oy, ox], [h, w]) as f64,
             };
-            C::window(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
+            C::dispatch(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
         }
     });
     Ok(())
 }
 
 /// Inputs g, and for max x: the gradient of a window goes to the first of its largest elements.
-pub(super) fn backward<C: Pooled>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     memory: &Memory,
     pool: &Pool,
@@ -217,7 +177,7 @@ pub(super) fn backward<C: Pooled>(
             places.clear();
             taps(pool, &shape, oy, ox, |pixel| places.push(pixel * c));
             let factor = if max.is_some() { 1.0 } else { 1.0 / pool.divisor([oy, ox], [shape[2], shape[3]]) as f64 };
-            C::window_backward(isa, WindowBackward { g, max, taps: &places, factor, dx });
+            C::dispatch(isa, WindowBackward { g, max, taps: &places, factor, dx });
         }
     });
     if failed.into_inner() {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::channels::{Channelwise, Terms};
+use super::channels::{Terms, sum_channels};
 use super::moments::{Moments, is_in_range, is_spread};
 use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
 use super::rows::{order_with_last, write};
@@ -57,14 +57,7 @@ fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: us
     best.as_f64()
 }
 
-pub(super) fn reduce<C: Channelwise>(
-    isa: Isa,
-    kind: Reduce,
-    dims: Dims,
-    x: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
-) {
+pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
     let n = dims.count(x.shape());
     if out.array().numel() == 0 {
         return;
@@ -202,7 +195,7 @@ impl Terms for Columns {
 }
 
 /// Sums over the rows of an `[outer, rows, columns]` operand: f32 within a fixed number of rows, f64 across.
-pub(super) fn column_sums<C: Channelwise>(
+pub(super) fn column_sums<C: Compute>(
     isa: Isa,
     x: &Operand<'_>,
     outer: usize,
@@ -228,7 +221,7 @@ pub(super) fn column_sums<C: Channelwise>(
             for row in (task * per_task..until).step_by(some) {
                 let n = some.min(until - row) * count;
                 let x = x.block(isa, (first + row) * columns + strip, n, buffer);
-                C::sum_channels(isa, Columns, x, x, &coefficients[..count], [&mut acc, &mut unused[..count]]);
+                sum_channels(isa, Columns, x, x, &coefficients[..count], [&mut acc, &mut unused[..count]]);
             }
             acc
         },

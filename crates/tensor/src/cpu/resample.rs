@@ -97,7 +97,7 @@ fn apply<C: Compute>(
                 match (k, weight == C::one()) {
                     (0, true) => y.copy_from_slice(&from[..y.len()]),
                     (0, false) => y.iter_mut().zip(from).for_each(|(y, &x)| *y = weight * x),
-                    (_, _) => y.iter_mut().zip(from).for_each(|(y, &x)| *y = *y + weight * x),
+                    (_, _) => y.iter_mut().zip(from).for_each(|(y, &x)| *y += weight * x),
                 }
                 continue;
             }

@@ -3,7 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::channels::Channelwise;
+use super::channels;
+use super::operand::Compute;
 use super::tasks::Tasks as _;
 use crate::simd::{Isa, Stored};
 
@@ -15,12 +16,12 @@ const ROWS: usize = 128;
 
 /// Adds `places` places of `sums.len()` rows, those of a place side by side in memory and places `ld` apart. All but
 /// the last call for a row have a multiple of [`PLACES`].
-pub(super) fn add<C: Channelwise, X: Stored<C>>(isa: Isa, from: &[X], ld: usize, places: usize, sums: &mut [f64]) {
+pub(super) fn add<C: Compute, X: Stored<C>>(isa: Isa, from: &[X], ld: usize, places: usize, sums: &mut [f64]) {
     let mut part = [C::zero(); ROWS];
     for (i, sums) in sums.chunks_mut(ROWS).enumerate() {
         let part = &mut part[..sums.len()];
         for at in (0..places).step_by(PLACES) {
-            C::sum_rows(isa, &from[at * ld + i * ROWS..], ld, PLACES.min(places - at), part);
+            channels::sum_rows(isa, &from[at * ld + i * ROWS..], ld, PLACES.min(places - at), part);
             sums.iter_mut().zip(&*part).for_each(|(sum, part)| *sum += part.as_f64());
         }
     }

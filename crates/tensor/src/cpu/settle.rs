@@ -76,7 +76,7 @@ fn near<const BF16: bool>(y: f32, window: u32) -> u32 {
 /// Which numbers of each group may be near a tie.
 struct Candidates<'a, const BF16: bool>(u32, &'a [f32], &'a mut [u32]);
 
-impl<const BF16: bool> Kernel for Candidates<'_, BF16> {
+impl<const BF16: bool> Kernel<f32> for Candidates<'_, BF16> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {

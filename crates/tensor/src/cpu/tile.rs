@@ -4,10 +4,10 @@
 //! Each element of the result is one chain of products along the segments in order, added to the accumulator at the
 //! end: its bits depend neither on the tile's extents nor on the number of threads.
 
-use super::depthwise::{Same, SameBackward, TapSums, Taps};
-use super::narrow::Narrow;
+use super::operand::Compute;
+use crate::DType;
 pub use crate::simd::amx::{Row, Segment};
-use crate::simd::{Isa, Kernel, Lanes, Real, Stored, dispatch, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, prefetch};
 
 /// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j %
 /// width]`.
@@ -34,27 +34,33 @@ pub struct Block<'a, C> {
     pub add: bool,
 }
 
-/// Columns per panel.
-pub const fn width(lanes: usize) -> usize {
-    lanes * if lanes == 1 { 8 } else { 2 }
+/// Columns per panel of [`Block::b`].
+pub fn width<C: Compute>(isa: Isa) -> usize {
+    columns_of(C::lanes(isa))
 }
 
 /// Rows per register tile.
-const fn height(lanes: usize) -> usize {
-    match lanes {
+pub fn height<C: Compute>(isa: Isa) -> usize {
+    match C::lanes(isa) {
         16 => 12,
         8 => 6,
         _ => 4,
     }
 }
 
-impl<'a, C: Copy> Block<'a, C> {
+/// Columns per panel for vectors of so many lanes.
+const fn columns_of(lanes: usize) -> usize {
+    lanes * if lanes == 1 { 8 } else { 2 }
+}
+
+impl<C: Compute> Kernel<C> for Block<'_, C> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(mut self) {
+    fn run<L: Lanes<Elem = C>>(mut self) {
         if self.rows.is_empty() || self.columns == 0 {
             return;
         }
-        let (width, last) = (width(L::N), (self.columns - 1) / width(L::N));
+        let (width, last) = (columns_of(L::N), (self.columns - 1) / columns_of(L::N));
         let end = |place: fn(&Segment) -> usize, step: usize| {
             self.segments.iter().filter(|s| s.len > 0).map(|s| place(s) + (s.len - 1) * step).max()
         };
@@ -89,7 +95,9 @@ impl<'a, C: Copy> Block<'a, C> {
             }
         }
     }
+}
 
+impl<'a, C: Compute> Block<'a, C> {
     /// The part of a dense panel that is used, if it lies in one piece and several tiles of rows are to come.
     fn stretch(&self, panel: usize) -> &'a [C] {
         match self.segments {
@@ -133,7 +141,7 @@ impl<'a, C: Copy> Block<'a, C> {
         rows: &[Row],
         panel: usize,
     ) -> usize {
-        // SAFETY: `run_on` checked that all rows, segments and panels lie inside the operands.
+        // SAFETY: `run` checked that all rows, segments and panels lie inside the operands.
         unsafe {
             let a: [*const C; MR] =
                 std::array::from_fn(|i| self.a.as_ptr().add(rows[if i < rows.len() { i } else { 0 }].a));
@@ -142,7 +150,7 @@ impl<'a, C: Copy> Block<'a, C> {
             L::accumulate(&mut acc, &a, self.a_step, b, self.b_step, self.segments);
             for (row, acc) in rows.iter().zip(&acc) {
                 for (j, &value) in acc.iter().enumerate() {
-                    let at = row.acc + panel * width(L::N) + j * L::N;
+                    let at = row.acc + panel * columns_of(L::N) + j * L::N;
                     let to = std::slice::from_raw_parts_mut(self.acc.as_mut_ptr().add(at), L::N);
                     if self.add { (L::load(to) + value).store(to) } else { value.store(to) }
                 }
@@ -152,146 +160,47 @@ impl<'a, C: Copy> Block<'a, C> {
     }
 }
 
-impl Kernel for Block<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
+/// Interleaved sums of [`dots`].
+pub fn sums<C: Compute>(isa: Isa) -> usize {
+    if C::DTYPE == DType::F64 { 16 } else { C::lanes(isa) }
 }
 
-/// The types with a tile kernel.
-pub trait Tile: super::norm::RowNorms + super::pool::Pooled + super::softmax::Rows {
-    /// Columns per panel of `b`.
-    fn width(isa: Isa) -> usize;
-    /// Rows per register tile.
-    fn height(isa: Isa) -> usize;
-    /// Runs a block.
-    fn block(isa: Isa, block: Block<'_, Self>);
-    /// Numbers per vector.
-    fn lanes(isa: Isa) -> usize;
-    /// Runs a correlation with few output channels.
-    fn narrow(isa: Isa, narrow: Narrow<'_, Self>);
-    /// Runs the taps of a depthwise convolution.
-    fn taps(isa: Isa, taps: Taps<'_, Self>);
-    /// Runs the sums of its gradient by the weight.
-    fn tap_sums(isa: Isa, sums: TapSums<'_, Self>);
-    /// Runs rows of a 3 × 3 one with stride 1.
-    fn same<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, same: Same<'_, Self, X, Y>);
-    /// Runs rows of its gradients.
-    fn same_backward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, same: SameBackward<'_, Self, X, Y>);
-    /// Interleaved sums of [`Tile::dots`].
-    fn sums(isa: Isa) -> usize;
-    /// `Σ_l x[i·ld_x + l]·w[j·ld_w + l]` for up to four rows of `x` and four of `w`.
-    fn dots(isa: Isa, x: &[Self], ld_x: usize, rows: usize, w: &[Self], ld_w: usize, len: usize) -> [[Self; 4]; 4];
-    /// `to[j·ld_to + i] = from[i·ld_from + j]` for `i < rows`, `j < columns`.
-    fn transpose(isa: Isa, from: &[Self], ld_from: usize, rows: usize, columns: usize, to: &mut [Self], ld_to: usize);
+/// `Σ_l x[i·ld_x + l]·w[j·ld_w + l]` for up to four rows of `x` and four of `w`.
+pub fn dots<C: Compute>(isa: Isa, x: &[C], ld_x: usize, rows: usize, w: &[C], ld_w: usize, len: usize) -> [[C; 4]; 4] {
+    if C::DTYPE == DType::F64 {
+        // Where vectors hold one number, interleaved sums are faster and closer.
+        let dot = |i: usize, j: usize| C::dot(isa, &x[i * ld_x..][..len], &w[j * ld_w..][..len]);
+        return std::array::from_fn(|i| std::array::from_fn(|j| if i < rows { dot(i, j) } else { C::zero() }));
+    }
+    C::dispatch(isa, Dots { x, ld_x, rows, w, ld_w, len })
 }
 
-fn lanes(isa: Isa) -> usize {
-    match isa {
-        Isa::Portable => 1,
-        Isa::Avx2 => 8,
-        Isa::Avx512 | Isa::Amx => 16,
-    }
-}
-
-impl Tile for f32 {
-    fn width(isa: Isa) -> usize {
-        width(lanes(isa))
-    }
-    fn height(isa: Isa) -> usize {
-        height(lanes(isa))
-    }
-    fn block(isa: Isa, block: Block<'_, f32>) {
-        dispatch(isa, block);
-    }
-    fn lanes(isa: Isa) -> usize {
-        lanes(isa)
-    }
-    fn narrow(isa: Isa, narrow: Narrow<'_, f32>) {
-        dispatch(isa, narrow);
-    }
-    fn taps(isa: Isa, taps: Taps<'_, f32>) {
-        dispatch(isa, taps);
-    }
-    fn tap_sums(isa: Isa, sums: TapSums<'_, f32>) {
-        dispatch(isa, sums);
-    }
-    fn same<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, same: Same<'_, f32, X, Y>) {
-        dispatch(isa, same);
-    }
-    fn same_backward<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, same: SameBackward<'_, f32, X, Y>) {
-        dispatch(isa, same);
-    }
-    fn sums(isa: Isa) -> usize {
-        lanes(isa)
-    }
-    fn dots(isa: Isa, x: &[f32], ld_x: usize, rows: usize, w: &[f32], ld_w: usize, len: usize) -> [[f32; 4]; 4] {
-        dispatch(isa, Dots { x, ld_x, rows, w, ld_w, len })
-    }
-    fn transpose(isa: Isa, from: &[f32], ld_from: usize, rows: usize, columns: usize, to: &mut [f32], ld_to: usize) {
-        dispatch(isa, Transpose { from, ld_from, rows, columns, to, ld_to });
-    }
-}
-
-impl Tile for f64 {
-    fn width(_isa: Isa) -> usize {
-        width(1)
-    }
-    fn height(_isa: Isa) -> usize {
-        height(1)
-    }
-    fn block(_isa: Isa, block: Block<'_, f64>) {
-        block.run_on::<f64>();
-    }
-    fn lanes(_isa: Isa) -> usize {
-        1
-    }
-    fn narrow(_isa: Isa, narrow: Narrow<'_, f64>) {
-        narrow.run_on::<f64>();
-    }
-    fn taps(_isa: Isa, taps: Taps<'_, f64>) {
-        taps.run_on::<f64>();
-    }
-    fn tap_sums(_isa: Isa, sums: TapSums<'_, f64>) {
-        sums.run_on::<f64>();
-    }
-    fn same<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, same: Same<'_, f64, X, Y>) {
-        same.run_on::<f64>();
-    }
-    fn same_backward<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, same: SameBackward<'_, f64, X, Y>) {
-        same.run_on::<f64>();
-    }
-    fn sums(_isa: Isa) -> usize {
-        16
-    }
-    fn dots(isa: Isa, x: &[f64], ld_x: usize, rows: usize, w: &[f64], ld_w: usize, len: usize) -> [[f64; 4]; 4] {
-        let dot = |i: usize, j: usize| f64::dot(isa, &x[i * ld_x..][..len], &w[j * ld_w..][..len]);
-        std::array::from_fn(|i| std::array::from_fn(|j| if i < rows { dot(i, j) } else { 0.0 }))
-    }
-    fn transpose(_isa: Isa, from: &[f64], ld_from: usize, rows: usize, columns: usize, to: &mut [f64], ld_to: usize) {
-        for i in 0..rows {
-            for j in 0..columns {
-                to[j * ld_to + i] = from[i * ld_from + j];
-            }
-        }
-    }
-}
-
-struct Transpose<'a> {
-    from: &'a [f32],
+/// `to[j·ld_to + i] = from[i·ld_from + j]` for `i < rows`, `j < columns`.
+pub fn transpose<C: Compute>(
+    isa: Isa,
+    from: &[C],
     ld_from: usize,
     rows: usize,
     columns: usize,
-    to: &'a mut [f32],
+    to: &mut [C],
+    ld_to: usize,
+) {
+    C::dispatch(isa, Transpose { from, ld_from, rows, columns, to, ld_to });
+}
+
+struct Transpose<'a, C> {
+    from: &'a [C],
+    ld_from: usize,
+    rows: usize,
+    columns: usize,
+    to: &'a mut [C],
     ld_to: usize,
 }
 
-impl Kernel for Transpose<'_> {
+impl<C: Compute> Kernel<C> for Transpose<'_, C> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Transpose { from, ld_from, rows, columns, to, ld_to } = self;
         let n = L::N;
         let (full_rows, full_columns) = (rows - rows % n, columns - columns % n);
@@ -312,20 +221,20 @@ impl Kernel for Transpose<'_> {
     }
 }
 
-struct Dots<'a> {
-    x: &'a [f32],
+struct Dots<'a, C> {
+    x: &'a [C],
     ld_x: usize,
     rows: usize,
-    w: &'a [f32],
+    w: &'a [C],
     ld_w: usize,
     len: usize,
 }
 
-impl Dots<'_> {
+impl<C: Compute> Dots<'_, C> {
     #[inline(always)]
-    fn some_rows<L: Lanes<Elem = f32>, const M: usize>(&self) -> [[f32; 4]; 4] {
-        let x: [&[f32]; M] = std::array::from_fn(|i| &self.x[i * self.ld_x..][..self.len]);
-        let w: [&[f32]; 4] = std::array::from_fn(|j| &self.w[j * self.ld_w..][..self.len]);
+    fn some_rows<L: Lanes<Elem = C>, const M: usize>(&self) -> [[C; 4]; 4] {
+        let x: [&[C]; M] = std::array::from_fn(|i| &self.x[i * self.ld_x..][..self.len]);
+        let w: [&[C]; 4] = std::array::from_fn(|j| &self.w[j * self.ld_w..][..self.len]);
         let mut acc = [[L::splat(0.0); 4]; M];
         let body = self.len - self.len % L::N;
         for l in (0..body).step_by(L::N) {
@@ -339,8 +248,8 @@ impl Dots<'_> {
         }
         // The rest goes through the same instruction into the same sums.
         if body < self.len {
-            let rest = |from: &[f32]| {
-                let mut pad = [0.0; 16];
+            let rest = |from: &[C]| {
+                let mut pad = [C::zero(); 16];
                 pad[..from.len() - body].copy_from_slice(&from[body..]);
                 L::load(&pad[..L::N])
             };
@@ -352,10 +261,10 @@ impl Dots<'_> {
                 }
             }
         }
-        let mut out = [[0.0; 4]; 4];
+        let mut out = [[C::zero(); 4]; 4];
         for (out, acc) in out.iter_mut().zip(&acc) {
             for (out, acc) in out.iter_mut().zip(acc) {
-                let mut sums = [0.0f32; 16];
+                let mut sums = [C::zero(); 16];
                 acc.store(&mut sums[..L::N]);
                 *out = crate::simd::halves(&mut sums);
             }
@@ -364,10 +273,10 @@ impl Dots<'_> {
     }
 }
 
-impl Kernel for Dots<'_> {
-    type Output = [[f32; 4]; 4];
+impl<C: Compute> Kernel<C> for Dots<'_, C> {
+    type Output = [[C; 4]; 4];
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> [[f32; 4]; 4] {
+    fn run<L: Lanes<Elem = C>>(self) -> [[C; 4]; 4] {
         match self.rows {
             1 => self.some_rows::<L, 1>(),
             2 => self.some_rows::<L, 2>(),

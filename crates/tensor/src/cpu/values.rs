@@ -141,7 +141,7 @@ struct Rows<'a, T, F> {
     rounding: F,
 }
 
-impl<T: Stored<f32>, F: Map1> Kernel for Rows<'_, T, F> {
+impl<T: Stored<f32>, F: Map1> Kernel<f32> for Rows<'_, T, F> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {

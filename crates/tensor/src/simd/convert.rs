@@ -128,7 +128,7 @@ impl Convert for bf16 {
 /// A scalar function over slices. Compiled for each level like any kernel, the loop becomes vector code by itself.
 struct Each<'a, F, A, B>(F, &'a [A], &'a mut [B]);
 
-impl<F: Fn(A) -> B, A: Copy, B> Kernel for Each<'_, F, A, B> {
+impl<F: Fn(A) -> B, A: Copy, B> Kernel<f32> for Each<'_, F, A, B> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
@@ -143,7 +143,7 @@ impl<F: Fn(A) -> B, A: Copy, B> Kernel for Each<'_, F, A, B> {
 /// [`Each`] with a word of noise per element.
 struct EachNoisy<'a, F, B>(F, &'a [f32], &'a [u32], &'a mut [B]);
 
-impl<F: Fn(f32, u32) -> B, B> Kernel for EachNoisy<'_, F, B> {
+impl<F: Fn(f32, u32) -> B, B> Kernel<f32> for EachNoisy<'_, F, B> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {

@@ -24,17 +24,23 @@ pub(crate) use lanes::{mish_factor, times_factor};
 pub use prefetch::Beside;
 pub use wide::{Wide, Wide2};
 
-/// Code generic over the vector type.
-pub trait Kernel {
+/// Code over numbers of type `E`, generic over the vectors that hold them.
+pub trait Kernel<E> {
     /// Result.
     type Output;
     /// The code; mark it `#[inline(always)]`.
-    fn run<L: Lanes<Elem = f32>>(self) -> Self::Output;
+    fn run<L: Lanes<Elem = E>>(self) -> Self::Output;
 }
 
-/// Runs a kernel with the vector type of `isa`.
+/// Runs a kernel with the vectors of `isa` that hold `E`. Where a kernel serves several types, [`Real::dispatch`] says
+/// which.
 #[inline]
-pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+pub fn dispatch<E: Real, K: Kernel<E>>(isa: Isa, kernel: K) -> K::Output {
+    E::dispatch(isa, kernel)
+}
+
+#[inline]
+fn in_vectors<K: Kernel<f32>>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Portable => kernel.run::<scalar::P1>(),
         #[cfg(target_arch = "x86_64")]
@@ -50,20 +56,20 @@ pub fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+fn run_avx2<K: Kernel<f32>>(kernel: K) -> K::Output {
     kernel.run::<x86::V8>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+fn run_avx512<K: Kernel<f32>>(kernel: K) -> K::Output {
     kernel.run::<x86::V16>()
 }
 
 /// How many f32 the vectors of a kernel dispatched to `isa` hold, as the kernel itself tells.
 pub fn vector_length(isa: Isa) -> usize {
     struct Length;
-    impl Kernel for Length {
+    impl Kernel<f32> for Length {
         type Output = usize;
         #[inline(always)]
         fn run<L: Lanes<Elem = f32>>(self) -> usize {
@@ -147,18 +153,58 @@ stored! {
     half::bf16, [E], E, load_bf16, store_bf16;
 }
 
-/// The types kernels compute in. Operands and results are in this type or stored in 16 bit.
-pub trait Real: crate::Float + bytemuck::Pod + Stored<Self> {
+/// The types kernels compute in: f32 in the vectors of an instruction set, f64 number by number. Operands and results
+/// are in this type or stored in 16 bit.
+pub trait Real: crate::Float + bytemuck::Pod + std::ops::AddAssign + std::ops::MulAssign + Stored<Self> {
+    /// Runs a kernel with the vectors of `isa` that hold this type.
+    fn dispatch<K: Kernel<Self>>(isa: Isa, kernel: K) -> K::Output;
+    /// Numbers per vector.
+    fn lanes(isa: Isa) -> usize;
+
     /// `y[i] = f(x[i])`. An element's result does not depend on its position.
-    fn map1<F: Map1, X: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, x: &[X], y: &mut [Y]);
+    fn map1<F: Map1, X: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, x: &[X], y: &mut [Y]) {
+        Self::dispatch(isa, Map1Kernel(f, x, y));
+    }
     /// `y[i] = f(a[i], b[i])`.
-    fn map2<F: Map2, A: Stored<Self>, B: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]);
+    fn map2<F: Map2, A: Stored<Self>, B: Stored<Self>, Y: Stored<Self>>(isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]) {
+        Self::dispatch(isa, Map2Kernel(f, a, b, y));
+    }
     /// `y[i] = f(a[i], b[i], c[i])`.
-    fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]);
+    fn map3<F: Map3>(isa: Isa, f: F, a: &[Self], b: &[Self], c: &[Self], y: &mut [Self]) {
+        Self::dispatch(isa, Map3Kernel(f, [a, b, c], y));
+    }
     /// `Σ g(x[i], shift)` over a fixed tree: 16 interleaved partial sums, then halves.
-    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self;
+    fn sum<F: Map2, X: Stored<Self>>(isa: Isa, f: F, x: &[X], shift: Self) -> Self {
+        Self::dispatch(isa, SumKernel(f, x, shift))
+    }
     /// `Σ a[i]·b[i]` over the same fixed tree.
-    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B]) -> Self;
+    fn dot<A: Stored<Self>, B: Stored<Self>>(isa: Isa, a: &[A], b: &[B]) -> Self {
+        Self::dispatch(isa, DotKernel(a, b))
+    }
+}
+
+impl Real for f32 {
+    #[inline]
+    fn dispatch<K: Kernel<f32>>(isa: Isa, kernel: K) -> K::Output {
+        in_vectors(isa, kernel)
+    }
+    fn lanes(isa: Isa) -> usize {
+        match isa {
+            Isa::Portable => 1,
+            Isa::Avx2 => 8,
+            Isa::Avx512 | Isa::Amx => 16,
+        }
+    }
+}
+
+impl Real for f64 {
+    #[inline]
+    fn dispatch<K: Kernel<f64>>(_isa: Isa, kernel: K) -> K::Output {
+        kernel.run::<f64>()
+    }
+    fn lanes(_isa: Isa) -> usize {
+        1
+    }
 }
 
 /// The identity on the first operand, for plain sums.
@@ -174,13 +220,10 @@ impl Map2 for First {
 
 struct Map1Kernel<'a, F, X, Y>(F, &'a [X], &'a mut [Y]);
 
-impl<F: Map1, X, Y> Map1Kernel<'_, F, X, Y> {
+impl<C, F: Map1, X: Stored<C>, Y: Stored<C>> Kernel<C> for Map1Kernel<'_, F, X, Y> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes>(self)
-    where
-        X: Stored<L::Elem>,
-        Y: Stored<L::Elem>,
-    {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Map1Kernel(f, x, y) = self;
         let n = x.len().min(y.len());
         let body = n - n % L::N;
@@ -196,24 +239,12 @@ impl<F: Map1, X, Y> Map1Kernel<'_, F, X, Y> {
     }
 }
 
-impl<F: Map1, X: Stored<f32>, Y: Stored<f32>> Kernel for Map1Kernel<'_, F, X, Y> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 struct Map2Kernel<'a, F, A, B, Y>(F, &'a [A], &'a [B], &'a mut [Y]);
 
-impl<F: Map2, A, B, Y> Map2Kernel<'_, F, A, B, Y> {
+impl<C, F: Map2, A: Stored<C>, B: Stored<C>, Y: Stored<C>> Kernel<C> for Map2Kernel<'_, F, A, B, Y> {
+    type Output = ();
     #[inline(always)]
-    fn run_on<L: Lanes>(self)
-    where
-        A: Stored<L::Elem>,
-        B: Stored<L::Elem>,
-        Y: Stored<L::Elem>,
-    {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Map2Kernel(f, a, b, y) = self;
         let n = a.len().min(b.len()).min(y.len());
         let body = n - n % L::N;
@@ -232,20 +263,12 @@ impl<F: Map2, A, B, Y> Map2Kernel<'_, F, A, B, Y> {
     }
 }
 
-impl<F: Map2, A: Stored<f32>, B: Stored<f32>, Y: Stored<f32>> Kernel for Map2Kernel<'_, F, A, B, Y> {
+struct Map3Kernel<'a, F, C>(F, [&'a [C]; 3], &'a mut [C]);
+
+impl<C, F: Map3> Kernel<C> for Map3Kernel<'_, F, C> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
-struct Map3Kernel<'a, F>(F, [&'a [f32]; 3], &'a mut [f32]);
-
-impl<F: Map3> Kernel for Map3Kernel<'_, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Map3Kernel(f, [a, b, c], y) = self;
         let body = y.len() - y.len() % L::N;
         for i in (0..body).step_by(L::N) {
@@ -262,9 +285,10 @@ impl<F: Map3> Kernel for Map3Kernel<'_, F> {
 /// 16 interleaved partial sums of `f(x, shift)`, whatever the vector width.
 struct SumKernel<'a, F, X, C>(F, &'a [X], C);
 
-impl<F: Map2, X: Stored<C>, C: Copy + Default + std::ops::AddAssign> SumKernel<'_, F, X, C> {
+impl<F: Map2, X: Stored<C>, C: Copy + Default + std::ops::AddAssign> Kernel<C> for SumKernel<'_, F, X, C> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let SumKernel(f, x, shift) = self;
         let s = L::broadcast(shift);
         let mut parts = [L::splat(0.0); 16];
@@ -291,25 +315,13 @@ impl<F: Map2, X: Stored<C>, C: Copy + Default + std::ops::AddAssign> SumKernel<'
     }
 }
 
-impl<F: Map2, X: Stored<f32>> Kernel for SumKernel<'_, F, X, f32> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
-}
-
 /// 16 interleaved partial sums of products.
 struct DotKernel<'a, A, B>(&'a [A], &'a [B]);
 
-impl<A, B> DotKernel<'_, A, B> {
+impl<C: Copy + Default + std::ops::AddAssign, A: Stored<C>, B: Stored<C>> Kernel<C> for DotKernel<'_, A, B> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes>(self) -> L::Elem
-    where
-        L::Elem: std::ops::AddAssign,
-        A: Stored<L::Elem>,
-        B: Stored<L::Elem>,
-    {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let DotKernel(a, b) = self;
         let mut parts = [L::splat(0.0); 16];
         let count = 16 / L::N;
@@ -318,7 +330,7 @@ impl<A, B> DotKernel<'_, A, B> {
                 parts[i] = A::get::<L>(&a[i * L::N..]).mul_add(B::get(&b[i * L::N..]), parts[i]);
             }
         }
-        let mut sums = [L::Elem::default(); 16];
+        let mut sums = [C::default(); 16];
         let n = a.len().min(b.len());
         let body = n - n % 16;
         if body < n {
@@ -337,14 +349,6 @@ impl<A, B> DotKernel<'_, A, B> {
     }
 }
 
-impl<A: Stored<f32>, B: Stored<f32>> Kernel for DotKernel<'_, A, B> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
-}
-
 /// The sum of 16 numbers by halves. Each in a loop of its own, of known length: one loop over the lengths was not
 /// unrolled everywhere.
 #[inline(always)]
@@ -360,42 +364,6 @@ pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
     }
     sums[0] += sums[1];
     sums[0]
-}
-
-impl Real for f32 {
-    fn map1<F: Map1, X: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, x: &[X], y: &mut [Y]) {
-        dispatch(isa, Map1Kernel(f, x, y));
-    }
-    fn map2<F: Map2, A: Stored<f32>, B: Stored<f32>, Y: Stored<f32>>(isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]) {
-        dispatch(isa, Map2Kernel(f, a, b, y));
-    }
-    fn map3<F: Map3>(isa: Isa, f: F, a: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
-        dispatch(isa, Map3Kernel(f, [a, b, c], y));
-    }
-    fn sum<F: Map2, X: Stored<f32>>(isa: Isa, f: F, x: &[X], shift: f32) -> f32 {
-        dispatch(isa, SumKernel(f, x, shift))
-    }
-    fn dot<A: Stored<f32>, B: Stored<f32>>(isa: Isa, a: &[A], b: &[B]) -> f32 {
-        dispatch(isa, DotKernel(a, b))
-    }
-}
-
-impl Real for f64 {
-    fn map1<F: Map1, X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, f: F, x: &[X], y: &mut [Y]) {
-        Map1Kernel(f, x, y).run_on::<f64>();
-    }
-    fn map2<F: Map2, A: Stored<f64>, B: Stored<f64>, Y: Stored<f64>>(_isa: Isa, f: F, a: &[A], b: &[B], y: &mut [Y]) {
-        Map2Kernel(f, a, b, y).run_on::<f64>();
-    }
-    fn map3<F: Map3>(_isa: Isa, f: F, a: &[f64], b: &[f64], c: &[f64], y: &mut [f64]) {
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = f.eval(a[i], b[i], c[i]));
-    }
-    fn sum<F: Map2, X: Stored<f64>>(_isa: Isa, f: F, x: &[X], shift: f64) -> f64 {
-        SumKernel(f, x, shift).run_on::<f64>()
-    }
-    fn dot<A: Stored<f64>, B: Stored<f64>>(_isa: Isa, a: &[A], b: &[B]) -> f64 {
-        DotKernel(a, b).run_on::<f64>()
-    }
 }
 
 #[cfg(test)]

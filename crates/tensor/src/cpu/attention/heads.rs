@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 use super::rows::{AskRows, Rows, store};
 use super::{AHEAD, Geometry, KEYS, Mask, QUERIES};
 use crate::cpu::gemm::workspace;
-use crate::cpu::operand::Operand;
-use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::cpu::operand::{Compute, Operand};
+use crate::cpu::softmax::{row_exp, row_max, scale};
+use crate::cpu::tile::{self, Block, Row, Segment};
 use crate::memory::Pool;
 use crate::op::Attention;
 use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
@@ -103,16 +104,16 @@ impl Heads<'_> {
         if self.g.t < 2 * QUERIES { self.g.t } else { QUERIES }
     }
 
-    fn padded<C: Tile>(&self, columns: usize) -> usize {
-        columns.next_multiple_of(C::width(self.isa))
+    fn padded<C: Compute>(&self, columns: usize) -> usize {
+        columns.next_multiple_of(tile::width::<C>(self.isa))
     }
 
     /// Numbers in a tile of scores.
-    fn tile<C: Tile>(&self) -> usize {
+    fn tile<C: Compute>(&self) -> usize {
         self.queries() * self.padded::<C>(KEYS.min(self.g.s))
     }
 
-    fn read<'r, C: Tile>(
+    fn read<'r, C: Compute>(
         &self,
         room: &mut Room<'r, C>,
         x: &Operand<'_>,
@@ -141,13 +142,13 @@ impl Heads<'_> {
     }
 
     /// The right operand whose columns are the rows of a matrix with so many columns.
-    fn turned<'r, C: Tile>(
+    fn turned<'r, C: Compute>(
         &self,
         room: &mut Room<'r, C>,
         x: Matrix<'_, C>,
         [rows, columns]: [usize; 2],
     ) -> Panels<'r, C> {
-        let width = C::width(self.isa);
+        let width = tile::width::<C>(self.isa);
         let panel = width * columns;
         let to = room.take(rows.div_ceil(width) * panel);
         for (p, to) in to.chunks_mut(panel.max(1)).enumerate() {
@@ -155,18 +156,18 @@ impl Heads<'_> {
             if rows < width {
                 to.fill(C::zero());
             }
-            C::transpose(self.isa, &x.data[p * width * x.ld..], x.ld, rows, columns, to, width);
+            tile::transpose(self.isa, &x.data[p * width * x.ld..], x.ld, rows, columns, to, width);
         }
         Panels { data: to, step: width, panel }
     }
 
     /// The right operand whose inner dimension is the rows of a matrix from `first` on.
-    fn upright<'r, C: Tile>(&self, x: Matrix<'r, C>, first: usize) -> Panels<'r, C> {
-        Panels { data: &x.data[first * x.ld..], step: x.ld, panel: C::width(self.isa) }
+    fn upright<'r, C: Compute>(&self, x: Matrix<'r, C>, first: usize) -> Panels<'r, C> {
+        Panels { data: &x.data[first * x.ld..], step: x.ld, panel: tile::width::<C>(self.isa) }
     }
 
     /// `acc[i·ld + j] (+)= Σ_l a[i·row + l·step]·b[l, j]` for `l` below `len`.
-    fn multiply<C: Tile>(
+    fn multiply<C: Compute>(
         &self,
         a: &[C],
         [row, step]: [usize; 2],
@@ -179,16 +180,16 @@ impl Heads<'_> {
         let rows: SmallVec<[Row; KEYS]> = (0..rows).map(|i| Row { a: i * row, acc: i * ld }).collect();
         let segments = &[Segment { a: 0, b: 0, len }];
         let Panels { data: b, step: b_step, panel } = b;
-        C::block(self.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
+        C::dispatch(self.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
     }
 
     /// Whether all numbers of some rows are finite. Else a product with the weight 0 of a hidden key may be NaN.
-    fn is_finite<C: Tile>(&self, x: Matrix<'_, C>, rows: usize) -> bool {
+    fn is_finite<C: Compute>(&self, x: Matrix<'_, C>, rows: usize) -> bool {
         C::sum(self.isa, TimesZero, &x.data[..rows * x.ld], C::zero()) == C::zero()
     }
 
     /// As [`Heads::multiply`], which is faster, without the products of hidden keys: `seen(i, l)` tells which count.
-    fn multiply_seen<C: Tile>(
+    fn multiply_seen<C: Compute>(
         &self,
         a: &[C],
         [row, step]: [usize; 2],
@@ -206,13 +207,13 @@ impl Heads<'_> {
             }
             for l in (0..len).filter(|&l| seen(i, l)) {
                 let weight = a[i * row + l * step];
-                acc.iter_mut().zip(&b.data[l * b.step..]).for_each(|(acc, &b)| *acc = *acc + weight * b);
+                acc.iter_mut().zip(&b.data[l * b.step..]).for_each(|(acc, &b)| *acc += weight * b);
             }
         }
     }
 
     /// Scores of a tile, scaled and masked, with hidden positions at −∞; so are those that pad rows to `ld`.
-    fn scores<C: Tile>(
+    fn scores<C: Compute>(
         &self,
         head: usize,
         q: Matrix<'_, C>,
@@ -223,10 +224,10 @@ impl Heads<'_> {
         ld: usize,
     ) {
         let (isa, g) = (self.isa, &self.g);
-        let k = Panels { data: &k.data[key / C::width(isa) * k.panel..], ..k };
+        let k = Panels { data: &k.data[key / tile::width::<C>(isa) * k.panel..], ..k };
         self.multiply(&q.data[first * q.ld..], [q.ld, 1], [rows, g.d, keys], k, to, ld, false);
         let to = &mut to[..rows * ld];
-        C::scale(isa, C::from_f64(g.scale), to);
+        scale(isa, C::from_f64(g.scale), to);
         for (i, row) in to.chunks_exact_mut(ld).enumerate() {
             if let Some(mask) = &self.mask {
                 mask.apply(isa, g, head, first + i, key, &mut row[..keys]);
@@ -236,7 +237,7 @@ impl Heads<'_> {
         }
     }
 
-    pub(super) fn forward<C: Tile>(
+    pub(super) fn forward<C: Compute>(
         &self,
         head: usize,
         [q, k, v]: &[Operand<'_>; 3],
@@ -266,19 +267,19 @@ impl Heads<'_> {
                 let ld = self.padded::<C>(keys);
                 self.scores(head, q, [first, rows], k, [key, keys], tile, ld);
                 for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
-                    let largest = C::row_max(isa, row);
+                    let largest = row_max(isa, row);
                     let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
                     if new == C::neg_infinity() {
                         p.fill(C::zero());
                         continue;
                     }
-                    let sum = C::row_exp(isa, row, new, p);
+                    let sum = row_exp(isa, row, new, p);
                     if max[i] == C::neg_infinity() || max[i] == new {
-                        total[i] = total[i] + sum;
+                        total[i] += sum;
                     } else {
                         let fade = (max[i] - new).exp();
                         total[i] = total[i] * fade + sum;
-                        C::scale(isa, fade, &mut acc[i * ld_e..(i + 1) * ld_e]);
+                        scale(isa, fade, &mut acc[i * ld_e..(i + 1) * ld_e]);
                     }
                     max[i] = new;
                     g.drop(head, first + i, key, &mut p[..keys]);
@@ -295,7 +296,7 @@ impl Heads<'_> {
                 // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
                 let unseen = total[i] == C::zero();
                 let inverse = if unseen { C::zero() } else { C::one() / total[i] };
-                C::scale(isa, inverse, &mut acc[i * ld_e..(i + 1) * ld_e]);
+                scale(isa, inverse, &mut acc[i * ld_e..(i + 1) * ld_e]);
                 lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
             }
             store(isa, acc, ld_e, g.e, &mut out[first..first + rows], dtype);
@@ -305,7 +306,7 @@ impl Heads<'_> {
 
     /// Gradients of the heads of q that share a head of k and v. Inputs g, q, k, v, output, log-sum-exp; probabilities
     /// are computed anew tile by tile.
-    pub(super) fn backward<C: Tile>(
+    pub(super) fn backward<C: Compute>(
         &self,
         kv: usize,
         ins: &[Operand<'_>],
@@ -377,7 +378,7 @@ impl Heads<'_> {
                         let seen = |l: usize, i: usize| !hidden[i * ld + l];
                         self.multiply_seen(used, [1, ld], [keys, rows, g.e], go_upright, sum_v, ld_e, true, seen);
                     }
-                    let v = Panels { data: &v_turned.data[key / C::width(isa) * v_turned.panel..], ..v_turned };
+                    let v = Panels { data: &v_turned.data[key / tile::width::<C>(isa) * v_turned.panel..], ..v_turned };
                     self.multiply(&go.data[first * ld_e..], [ld_e, 1], [rows, g.e, keys], v, dp, ld, false);
                     for (i, slopes) in tile.chunks_exact_mut(ld).take(rows).enumerate() {
                         let dp = &mut dp[i * ld..(i + 1) * ld];

@@ -11,7 +11,6 @@ pub(super) use rows::{AskRows, rows_of, rows_of_gradients, store};
 
 use super::operand::{Compute, Operand};
 use super::tasks::Tasks as _;
-use super::tile::Tile;
 use crate::memory::Pool;
 use crate::op::Attention;
 use crate::simd::Isa;
@@ -145,7 +144,7 @@ fn parts(mut bytes: &mut [u8], count: usize, size: usize) -> Vec<&mut [u8]> {
     (0..count).map(|_| part()).collect()
 }
 
-pub(super) fn forward<C: Tile>(
+pub(super) fn forward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     attention: &Attention,
@@ -168,7 +167,7 @@ pub(super) fn forward<C: Tile>(
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp.
-pub(super) fn backward<C: Tile>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     attention: &Attention,

@@ -5,9 +5,10 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use crate::cpu::gemm::workspace;
+use crate::cpu::operand::Compute;
 use crate::cpu::operand::elements_mut;
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
+use crate::cpu::tile;
 use crate::memory::Pool;
 use crate::simd::Isa;
 use crate::{DType, Result};
@@ -63,7 +64,7 @@ impl Blocks {
 
     /// Writes what `sums(stretch, block, to)` makes, added in the order of stretches. A block is one task, and where
     /// there is one stretch it is written by the same, out of the caches.
-    pub fn write<C: Tile>(
+    pub fn write<C: Compute>(
         &self,
         isa: Isa,
         pool: &Pool,
@@ -119,7 +120,7 @@ struct Turned<C> {
     row: Vec<C>,
 }
 
-impl<C: Tile> Turned<C> {
+impl<C: Compute> Turned<C> {
     /// For taps `ld` channels apart.
     fn new(taps: usize, ld: usize) -> Turned<C> {
         let numbers = || vec![C::zero(); taps.next_multiple_of(SOME) * ld];
@@ -130,7 +131,7 @@ impl<C: Tile> Turned<C> {
     fn write(&mut self, isa: Isa, stretches: &[&[C]], to: &mut [u8], dtype: DType) {
         let [first, others @ ..] = stretches else { return };
         self.sum[..first.len()].copy_from_slice(first);
-        others.iter().for_each(|part| self.sum.iter_mut().zip(*part).for_each(|(sum, &v)| *sum = *sum + v));
+        others.iter().for_each(|part| self.sum.iter_mut().zip(*part).for_each(|(sum, &v)| *sum += v));
         if dtype == C::DTYPE {
             return self.turn(isa, elements_mut(to));
         }
@@ -147,7 +148,7 @@ impl<C: Tile> Turned<C> {
             return row.copy_from_slice(&sum[..row.len()]);
         }
         let padded = taps.next_multiple_of(SOME);
-        C::transpose(isa, sum, ld, padded, row.len() / taps, all, padded);
+        tile::transpose(isa, sum, ld, padded, row.len() / taps, all, padded);
         // Copies of a length the compiler knows; what is too much of one is overwritten by the next.
         for (c, from) in all.chunks_exact(padded).take(row.len() / taps).enumerate() {
             for (i, from) in from.as_chunks::<SOME>().0.iter().enumerate() {

@@ -11,9 +11,10 @@ use crate::Result;
 use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::{DEPTH, elements_of, workspace};
 use crate::cpu::narrow::{self, Narrow};
+use crate::cpu::operand::Compute;
 use crate::cpu::operand::elements_mut;
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::cpu::tile::{self, Block, Row, Segment};
 use crate::memory::Pool;
 use crate::simd::Isa;
 
@@ -31,7 +32,7 @@ pub struct Correlate<'a> {
 
 impl Correlate<'_> {
     /// Block by block of pixels or of output channels, whichever reads less.
-    pub fn run<C: Tile>(&self, to: Target<'_, C>) -> Result<()> {
+    pub fn run<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { isa, g, x, ref weight, .. } = *self;
         let (slab, blocks) = (g.slab_pixels(&g.pieces(0, x.n * g.h)) * x.c, (x.n * g.h).div_ceil(g.rows(x.n, x.c)));
         // Every panel of the weight reads all images, every block of pixels the whole weight.
@@ -44,9 +45,9 @@ impl Correlate<'_> {
     }
 
     /// The inner dimension of each phase, in chains: the taps, or the whole patches that were copied.
-    fn chains<C: Tile>(&self, copies: bool) -> Vec<Vec<Vec<Segment>>> {
+    fn chains<C: Compute>(&self, copies: bool) -> Vec<Vec<Vec<Segment>>> {
         let Correlate { g, ref weight, .. } = *self;
-        let (width, inner, c) = (C::width(self.isa), weight.inner(), self.x.c);
+        let (width, inner, c) = (tile::width::<C>(self.isa), weight.inner(), self.x.c);
         let of_phase = |phase: &Phase| {
             if copies {
                 return in_chains(std::iter::once(Segment { a: 0, b: 0, len: inner * weight.taps }), 1, width);
@@ -59,10 +60,10 @@ impl Correlate<'_> {
 
     /// Where there are few pixels and many channels: each task packs a panel of the weight and multiplies it with all
     /// images.
-    fn by_columns<C: Tile>(&self, to: Target<'_, C>) -> Result<()> {
+    fn by_columns<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { isa, pool, g, x, ref weight } = *self;
         let Target { finish, dtype, out, pre } = to;
-        let (width, o, pixels) = (C::width(isa), weight.columns(), x.n * g.h * g.w);
+        let (width, o, pixels) = (tile::width::<C>(isa), weight.columns(), x.n * g.h * g.w);
         let pieces = g.pieces(0, x.n * g.h);
         let each = g.slab_pixels(&pieces[..1]) * x.c;
         let mut slab = workspace::<C>(pool, x.n * each)?;
@@ -106,10 +107,10 @@ impl Correlate<'_> {
     }
 
     /// Each task multiplies the slab of a block of pixels with the whole weight.
-    fn by_pixels<C: Tile>(&self, to: Target<'_, C>) -> Result<()> {
+    fn by_pixels<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { isa, pool, g, x, ref weight } = *self;
         let Target { finish, dtype, out, pre } = to;
-        let (width, inner, columns) = (C::width(isa), weight.inner(), weight.columns());
+        let (width, inner, columns) = (tile::width::<C>(isa), weight.inner(), weight.columns());
         let Weight { groups, taps, .. } = *weight;
         let packed = weight.packed::<C>(isa, pool)?;
         let packed = elements_of::<C>(&packed);
@@ -155,7 +156,7 @@ impl Correlate<'_> {
                         let segments: SmallVec<[Segment; 9]> =
                             chains.iter().flatten().map(|s| Segment { b: s.b / width, ..*s }).collect();
                         let (w, ld) = (&turned[..], inner * taps);
-                        C::narrow(isa, Narrow { a: slab, rows: &rows, w, ld, segments: &segments, columns, acc });
+                        C::dispatch(isa, Narrow { a: slab, rows: &rows, w, ld, segments: &segments, columns, acc });
                         continue;
                     }
                     let b = &packed[group * padded * inner * taps..];
@@ -177,7 +178,7 @@ impl Correlate<'_> {
 }
 
 /// Sums of chains over some pixels, for panels `panel` apart; nothing is zero.
-fn tiles<C: Tile>(
+fn tiles<C: Compute>(
     isa: Isa,
     a: &[C],
     rows: &[Row],
@@ -187,12 +188,12 @@ fn tiles<C: Tile>(
     chains: &[Vec<Segment>],
     acc: &mut [C],
 ) {
-    let b_step = C::width(isa);
+    let b_step = tile::width::<C>(isa);
     if chains.is_empty() {
         let padded = columns.next_multiple_of(b_step);
         rows.iter().for_each(|r| acc[r.acc..r.acc + padded].fill(C::zero()));
     }
     for (j, segments) in chains.iter().enumerate() {
-        C::block(isa, Block { a, a_step: 1, rows, b, b_step, panel, columns, segments, acc, add: j > 0 });
+        C::dispatch(isa, Block { a, a_step: 1, rows, b, b_step, panel, columns, segments, acc, add: j > 0 });
     }
 }

@@ -21,14 +21,15 @@ use weight::{Weight, by_taps};
 use super::depthwise;
 use super::finish::{Finish, Target};
 use super::gemm::{DEPTH, elements_of};
+use super::operand::Compute;
 use super::reduce::reduce;
-use super::tile::{Segment, Tile};
+use super::tile::Segment;
 use crate::memory::Pool;
 use crate::op::{Conv2d, Epilogue, Reduce};
 use crate::simd::Isa;
 use crate::{Array, ArrayMut, Dims, Result};
 
-pub fn forward<C: Tile>(
+pub fn forward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -53,7 +54,7 @@ pub fn forward<C: Tile>(
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
-pub fn input_backward<C: Tile>(
+pub fn input_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -108,7 +109,7 @@ fn kernel(w: &Array) -> [usize; 2] {
 }
 
 /// A correlation of any kind; the weight is `turned` for a gradient by the input.
-fn any<C: Tile>(
+fn any<C: Compute>(
     isa: Isa,
     pool: &Pool,
     g: &Correlation,
@@ -127,7 +128,7 @@ fn any<C: Tile>(
 }
 
 /// Inputs g, x, w of a depthwise convolution: the gradients by x, w and, if there is a third output, by a bias.
-pub fn depthwise_backward<C: Tile>(
+pub fn depthwise_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,

@@ -9,7 +9,7 @@ use super::in_chains;
 use crate::cpu::depthwise;
 use crate::cpu::gemm::{elements_of, workspace};
 use crate::cpu::operand::Compute;
-use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::cpu::tile::{self, Block, Row, Segment};
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
 use crate::simd::Isa;
@@ -17,7 +17,7 @@ use crate::{Array, ArrayMut, Result};
 
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added
 /// in order.
-pub fn weight_backward<C: Tile>(
+pub fn weight_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -45,7 +45,7 @@ pub fn weight_backward<C: Tile>(
     let copies = g.copies(cg, conv.groups);
     let (o_block, c_block) = (og.min(128), if copies { cg } else { cg.min(64) });
     let (columns, planes) = if copies { (cg * taps, 1) } else { (c_block, taps) };
-    let padded = columns.next_multiple_of(C::width(isa));
+    let padded = columns.next_multiple_of(tile::width::<C>(isa));
     let tap = if copies { cg } else { padded };
     let blocks =
         Blocks { groups: conv.groups, outputs: og, inputs: cg, o_block, c_block, taps, tap, output: planes * padded };
@@ -79,7 +79,7 @@ struct OverPixels<'a> {
 impl OverPixels<'_> {
     /// `acc[o, tap, c] (+)= Σ_p g[p, o]·x[p + tap, c]` for the pixels of some output rows, `(first, count)` output and
     /// input channels.
-    fn add<C: Tile>(
+    fn add<C: Compute>(
         &self,
         first: usize,
         rows: usize,
@@ -88,7 +88,7 @@ impl OverPixels<'_> {
         acc: &mut [C],
     ) -> Result<()> {
         let OverPixels { isa, g, planes, padded, copies, .. } = *self;
-        let (width, height) = (C::width(isa), C::height(isa));
+        let (width, height) = (tile::width::<C>(isa), tile::height::<C>(isa));
         let (pieces, pixels) = (g.pieces(first, rows), rows * g.w);
         let (a, b) = (self.gradient::<C>(first * g.w, pixels, outputs)?, self.image::<C>(&pieces, pixels, inputs)?);
         let (a, b) = (elements_of(&a), elements_of::<C>(&b));
@@ -111,7 +111,10 @@ impl OverPixels<'_> {
                 let rows: SmallVec<[Row; 128]> = (0..outputs.1).map(place).collect();
                 let b = if copies { b } else { &b[g.tap(&g.phases[0].taps[plane]) * width..] };
                 let add = add || i > 0;
-                C::block(isa, Block { a, a_step: height, rows: &rows, b, b_step, panel, columns, segments, acc, add });
+                C::dispatch(
+                    isa,
+                    Block { a, a_step: height, rows: &rows, b, b_step, panel, columns, segments, acc, add },
+                );
             }
         }
         Ok(())
@@ -119,9 +122,9 @@ impl OverPixels<'_> {
 
     /// Some output channels of the gradient as tiles read them, without gaps, so that they are evenly spread over the
     /// first-level cache: `[channels / height][pixel][height]`.
-    fn gradient<C: Tile>(&self, first: usize, pixels: usize, (o, os): (usize, usize)) -> Result<HostBuffer> {
+    fn gradient<C: Compute>(&self, first: usize, pixels: usize, (o, os): (usize, usize)) -> Result<HostBuffer> {
         let OverPixels { isa, pool, grad, .. } = *self;
-        let height = C::height(isa);
+        let height = tile::height::<C>(isa);
         let mut tiles = workspace::<C>(pool, pixels * os.next_multiple_of(height))?;
         let to = tiles.as_mut_slice::<C>();
         let turn = |from: &[C], ld: usize, first: usize, n: usize, to: &mut [C]| match height {
@@ -146,9 +149,9 @@ impl OverPixels<'_> {
     }
 
     /// Some input channels: panels `[channels / width][slab pixel][width]`, or copied patches.
-    fn image<C: Tile>(&self, pieces: &[Piece], pixels: usize, (c, cs): (usize, usize)) -> Result<HostBuffer> {
+    fn image<C: Compute>(&self, pieces: &[Piece], pixels: usize, (c, cs): (usize, usize)) -> Result<HostBuffer> {
         let OverPixels { isa, pool, g, x, padded, copies, .. } = *self;
-        let (width, slab_pixels) = (C::width(isa), g.slab_pixels(pieces));
+        let (width, slab_pixels) = (tile::width::<C>(isa), g.slab_pixels(pieces));
         if copies {
             let mut slab = workspace::<C>(pool, slab_pixels * cs + RUN)?;
             let slab = slab.as_mut_slice::<C>();

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::{Compute, Operand};
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
+use crate::cpu::tile;
 use crate::memory::{HostBuffer, Pool};
 use crate::simd::Isa;
 use crate::{Array, Result};
@@ -42,19 +42,19 @@ impl<'a> Weight<'a> {
     }
 
     /// Panels of a group.
-    pub fn panels<C: Tile>(&self, isa: Isa) -> usize {
-        self.columns().div_ceil(C::width(isa))
+    pub fn panels<C: Compute>(&self, isa: Isa) -> usize {
+        self.columns().div_ceil(tile::width::<C>(isa))
     }
 
     /// Numbers in a panel.
-    pub fn panel_len<C: Tile>(&self, isa: Isa) -> usize {
-        C::width(isa) * self.inner() * self.taps
+    pub fn panel_len<C: Compute>(&self, isa: Isa) -> usize {
+        tile::width::<C>(isa) * self.inner() * self.taps
     }
 
     /// Panel `i` of all groups: `[tap][inner channel][column]`, zeros where there are no more columns.
-    pub fn panel<C: Tile>(&self, isa: Isa, i: usize, panel: &mut [C]) {
+    pub fn panel<C: Compute>(&self, isa: Isa, i: usize, panel: &mut [C]) {
         let Weight { og, cg, taps, .. } = *self;
-        let (width, panels) = (C::width(isa), self.panels::<C>(isa));
+        let (width, panels) = (tile::width::<C>(isa), self.panels::<C>(isa));
         let (group, first) = (i / panels, i % panels * width);
         let count = width.min(self.columns() - first);
         if count < width {
@@ -87,7 +87,7 @@ impl<'a> Weight<'a> {
                     &mut rows,
                     DEEP,
                 );
-                C::transpose(isa, &rows, DEEP, count, deep, &mut turned, width);
+                tile::transpose(isa, &rows, DEEP, count, deep, &mut turned, width);
                 for (l, row) in turned.chunks(width).enumerate().take(deep) {
                     let (c, tap) = ((from + l) / taps, (from + l) % taps);
                     panel[(tap * cg + c) * width..][..count].copy_from_slice(&row[..count]);
@@ -97,7 +97,7 @@ impl<'a> Weight<'a> {
     }
 
     /// All panels, one after the other.
-    pub fn packed<C: Tile>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
+    pub fn packed<C: Compute>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
         let (len, panels) = (self.panel_len::<C>(isa), self.groups * self.panels::<C>(isa));
         let mut buffer = workspace::<C>(pool, panels * len)?;
         let all = &mut buffer.as_mut_slice::<C>()[..panels * len];

@@ -4,8 +4,6 @@
 
 mod same;
 
-pub use same::{Same, SameBackward};
-
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -15,7 +13,6 @@ use super::conv::{Correlation, Phase, Piece, Source, Tap};
 use super::finish::{Target, output_parts};
 use super::gemm::workspace;
 use super::operand::Compute;
-use super::tile::Tile;
 use crate::cpu::tasks::Tasks as _;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Conv2d;
@@ -108,9 +105,10 @@ pub struct Taps<'a, C> {
     out: &'a mut [C],
 }
 
-impl<C: Copy + Default> Taps<'_, C> {
+impl<C: Copy + Default> Kernel<C> for Taps<'_, C> {
+    type Output = ();
     #[inline(always)]
-    pub(super) fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Pixels { n, step, taps, c } = self.pixels;
         let [image, w, out] = self.pixels.ends();
         assert!(image <= self.image.len() && w <= self.w.len() && out <= self.out.len());
@@ -149,14 +147,6 @@ impl<C: Copy> Body<C> for Taps<'_, C> {
     }
 }
 
-impl Kernel for Taps<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 /// `sums[tap.1 + c] += Σ_i image[tap.0 + i, c]·grad[i, c]` over the pixels `i`.
 pub struct TapSums<'a, C> {
     pixels: Pixels<'a>,
@@ -165,9 +155,10 @@ pub struct TapSums<'a, C> {
     sums: &'a mut [C],
 }
 
-impl<C: Copy> TapSums<'_, C> {
+impl<C: Copy> Kernel<C> for TapSums<'_, C> {
+    type Output = ();
     #[inline(always)]
-    pub(super) fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let [image, sums, grad] = self.pixels.ends();
         assert!(image <= self.image.len() && sums <= self.sums.len() && grad <= self.grad.len());
         // SAFETY: the ends were checked.
@@ -201,14 +192,6 @@ impl<C: Copy> Body<C> for TapSums<'_, C> {
                 store(load(to) + sum, to);
             }
         }
-    }
-}
-
-impl Kernel for TapSums<'_, f32> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
     }
 }
 
@@ -325,7 +308,7 @@ fn ask<C: Compute>(x: &Source<'_>, rows: &[C], row: usize) {
 }
 
 /// Correlates `x` with the weight `[tap][channel]`.
-pub(super) fn correlate<C: Tile>(
+pub(super) fn correlate<C: Compute>(
     isa: Isa,
     pool: &Pool,
     g: &Correlation,
@@ -354,7 +337,7 @@ pub(super) fn correlate<C: Tile>(
                 for (y, acc) in acc.chunks_exact_mut(row).enumerate() {
                     ask(x, image, work.next(p.y + first + y, rows.start));
                     work.row(p.y + first + y, rows.start, |pixel, pixels| {
-                        C::taps(isa, Taps { pixels, image, w, out: &mut acc[pixel * c..] });
+                        C::dispatch(isa, Taps { pixels, image, w, out: &mut acc[pixel * c..] });
                     });
                 }
                 let pre = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
@@ -366,7 +349,7 @@ pub(super) fn correlate<C: Tile>(
 }
 
 /// The gradient by the weight: sums over the rows of stretches that the shape alone decides, added in order.
-pub(super) fn weight_backward<C: Tile>(
+pub(super) fn weight_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     conv: &Conv2d,
@@ -392,7 +375,7 @@ pub(super) fn weight_backward<C: Tile>(
                     ask(x, image, work.next(p.y + y, rows.start));
                     ask(grad, grads, y + 1);
                     work.row(p.y + y, rows.start, |pixel, pixels| {
-                        C::tap_sums(isa, TapSums { pixels, image, grad: &row[pixel * c..], sums });
+                        C::dispatch(isa, TapSums { pixels, image, grad: &row[pixel * c..], sums });
                     });
                 }
             }
@@ -402,7 +385,7 @@ pub(super) fn weight_backward<C: Tile>(
     let mut dw = vec![C::zero(); c * taps];
     for part in partial.chunks(taps * c) {
         for (i, to) in dw.iter_mut().enumerate() {
-            *to = *to + part[i % taps * c + i / taps];
+            *to += part[i % taps * c + i / taps];
         }
     }
     C::store(isa, &dw, to, dtype);
@@ -411,7 +394,7 @@ pub(super) fn weight_backward<C: Tile>(
 
 /// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else
 /// false.
-pub(super) fn backward<C: Tile>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     g: &Correlation,

@@ -19,7 +19,7 @@ pub(super) use scratch::{Panel, elements_of, workspace};
 use super::finish::{Finish, Target, output_parts};
 use super::operand::Compute;
 use super::tasks::Tasks as _;
-use super::tile::Tile;
+use super::tile;
 use super::{reduce, rows};
 use crate::memory::Pool;
 use crate::op::{Epilogue, Reduce, Unary};
@@ -64,7 +64,7 @@ pub(super) fn packs_of<C: Compute>(ins: &[&Array], operand: usize) -> bool {
 }
 
 /// Activations of operands are taken of numbers in the computing type ([`packs_of`]).
-pub(super) fn matmul<C: Tile>(
+pub(super) fn matmul<C: Compute>(
     isa: Isa,
     pool: &Pool,
     fused: Fused,
@@ -85,7 +85,7 @@ pub(super) fn matmul<C: Tile>(
 }
 
 /// The products of [`matmul`], with sums of A's rows as it is packed if there is room for them.
-fn multiply<C: Tile>(
+fn multiply<C: Compute>(
     isa: Isa,
     pool: &Pool,
     fused: Fused,
@@ -132,10 +132,10 @@ fn multiply<C: Tile>(
     }
     let work = |(i, (out, pre)): (usize, (&mut [u8], &mut [u8]))| {
         let (a, b) = at(i);
-        let len = n.next_multiple_of(C::width(isa)) * k;
+        let len = n.next_multiple_of(tile::width::<C>(isa)) * k;
         let mut packed = workspace::<C>(pool, len)?;
-        for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((C::width(isa) * k).max(1)).enumerate() {
-            b.pack(isa, k, p * C::width(isa), C::width(isa).min(n - p * C::width(isa)), panel);
+        for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((tile::width::<C>(isa) * k).max(1)).enumerate() {
+            b.pack(isa, k, p * tile::width::<C>(isa), tile::width::<C>(isa).min(n - p * tile::width::<C>(isa)), panel);
         }
         product.tall(pool, &a, elements_of(&packed), Target { finish: &finish, dtype, out, pre }, &mut [], false)
     };

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::cpu::elementwise::activate;
 use crate::cpu::operand::{BLOCK, Compute};
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
+use crate::cpu::tile;
 use crate::cpu::values::Values;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::Unary;
@@ -59,15 +59,15 @@ impl Matrix<'_> {
     }
 
     /// Rows `k` and columns `first..` as a panel `[k][width]`; columns beyond `columns` are zeros.
-    fn pack<C: Tile>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
-        let width = C::width(isa);
+    fn pack<C: Compute>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
+        let width = tile::width::<C>(isa);
         if self.is_column_major() {
             const DEEP: usize = 128;
             let mut buffer = [C::zero(); 32 * DEEP];
             for from in (0..k).step_by(DEEP) {
                 let deep = DEEP.min(k - from);
                 self.transposed().part(isa, [first, from], [columns, deep], &mut buffer, DEEP);
-                C::transpose(isa, &buffer, DEEP, columns, deep, &mut panel[from * width..], width);
+                tile::transpose(isa, &buffer, DEEP, columns, deep, &mut panel[from * width..], width);
             }
         } else {
             self.part(isa, [0, first], [k, columns], panel, width);
@@ -93,11 +93,11 @@ impl Right<'_> {
     }
 
     /// As [`Matrix::pack`]. What an activation makes of padding is not read.
-    pub(super) fn pack<C: Tile>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
+    pub(super) fn pack<C: Compute>(&self, isa: Isa, k: usize, first: usize, columns: usize, panel: &mut [C]) {
         self.matrix.pack(isa, k, first, columns, panel);
         let Some(act) = self.act else { return };
         let mut buffer = [C::zero(); BLOCK];
-        for part in panel[..k * C::width(isa)].chunks_mut(BLOCK) {
+        for part in panel[..k * tile::width::<C>(isa)].chunks_mut(BLOCK) {
             let to = &mut buffer[..part.len()];
             activate(isa, act, part, to);
             part.copy_from_slice(to);
@@ -106,8 +106,8 @@ impl Right<'_> {
 }
 
 /// All of a right operand as panels, one after the other.
-pub(super) fn pack<C: Tile>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Result<HostBuffer> {
-    let width = C::width(isa);
+pub(super) fn pack<C: Compute>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Result<HostBuffer> {
+    let width = tile::width::<C>(isa);
     let mut buffer = workspace::<C>(pool, n.next_multiple_of(width) * k)?;
     let len = n.next_multiple_of(width) * k;
     // Of no inner places there are no panels.

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 use super::operand::Matrix;
 use super::{DEPTH, ROWS};
 use crate::cpu::elementwise::activate;
-use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::cpu::operand::Compute;
+use crate::cpu::tile::{self, Block, Row, Segment};
 use crate::op::Unary;
 use crate::simd::Isa;
 
@@ -34,7 +35,7 @@ impl Product {
     }
 
     /// Widens `rows` rows of A from `first` on, at most [`DEPTH`] places from `from` on.
-    pub(super) fn widen<C: Tile>(&self, a: &Matrix<'_>, first: usize, rows: usize, from: usize, strip: &mut [C]) {
+    pub(super) fn widen<C: Compute>(&self, a: &Matrix<'_>, first: usize, rows: usize, from: usize, strip: &mut [C]) {
         let (isa, deep) = (self.isa, DEPTH.min(self.k - from));
         let (_, [distance, step]) = self.strip(a, rows);
         let (matrix, at, extents, ld) = if distance == 1 {
@@ -54,7 +55,7 @@ impl Product {
 
     /// `acc[i·ld + j] (+)= Σ strip[i, l]·b[l, j]` for a strip of A and the places from `from` on of packed columns of
     /// B.
-    pub(super) fn add<C: Tile>(
+    pub(super) fn add<C: Compute>(
         &self,
         strip: &[C],
         [distance, step]: [usize; 2],
@@ -67,9 +68,9 @@ impl Product {
         add: bool,
     ) {
         let Product { isa, k, .. } = *self;
-        let width = C::width(isa);
+        let width = tile::width::<C>(isa);
         let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * distance, acc: i * ld }).collect();
-        C::block(
+        C::dispatch(
             isa,
             Block {
                 a: strip,

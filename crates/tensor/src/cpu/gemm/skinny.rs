@@ -8,7 +8,8 @@ use super::operand::Matrix;
 use super::product::Product;
 use super::scratch::workspace;
 use crate::Result;
-use crate::cpu::tile::{Block, Row, Segment, Tile};
+use crate::cpu::operand::Compute;
+use crate::cpu::tile::{self, Block, Row, Segment};
 use crate::memory::Pool;
 
 /// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
@@ -16,7 +17,7 @@ const LONG: usize = 1024;
 
 impl Product {
     /// Few rows of A against dense columns of B: dot products in which each element of B is read once.
-    pub(super) fn dots<C: Tile>(
+    pub(super) fn dots<C: Compute>(
         &self,
         b: &Matrix<'_>,
         x: &[C],
@@ -35,10 +36,10 @@ impl Product {
                 b.part(isa, [first + j, from], [group, deep], &mut buffer, LONG);
                 for i in (0..m).step_by(4) {
                     let rows = 4.min(m - i);
-                    let sums = C::dots(isa, &x[i * k + from..], k, rows, &buffer, LONG, deep);
+                    let sums = tile::dots(isa, &x[i * k + from..], k, rows, &buffer, LONG, deep);
                     for (r, sums) in sums.iter().enumerate().take(rows) {
                         for (to, &sum) in acc[(i + r) * ld + j..][..group].iter_mut().zip(sums) {
-                            *to = *to + sum;
+                            *to += sum;
                         }
                     }
                 }
@@ -47,7 +48,7 @@ impl Product {
     }
 
     /// Few rows of A against dense rows of B, widened in a strip: the sums of [`Product::dots`], bit for bit.
-    pub(super) fn sweep<C: Tile>(
+    pub(super) fn sweep<C: Compute>(
         &self,
         pool: &Pool,
         b: &Matrix<'_>,
@@ -59,9 +60,9 @@ impl Product {
     ) -> Result<()> {
         const STRIP: usize = 64;
         let Product { isa, m, k, .. } = *self;
-        let width = C::width(isa);
+        let width = tile::width::<C>(isa);
         let ldb = STRIP.next_multiple_of(width) + 16;
-        let parts = C::sums(isa);
+        let parts = tile::sums::<C>(isa);
         let mut strip = workspace::<C>(pool, LONG * ldb + parts * m * STRIP)?;
         let (strip, sums) = strip.as_mut_slice::<C>().split_at_mut(LONG * ldb);
         acc.fill(C::zero());
@@ -76,7 +77,7 @@ impl Product {
                         (0..m).map(|i| Row { a: i * k + from, acc: (residue * m + i) * STRIP }).collect();
                     let len = (deep + parts - 1 - residue) / parts;
                     let segments = &[Segment { a: residue, b: residue * ldb, len }];
-                    C::block(
+                    C::dispatch(
                         isa,
                         Block {
                             a: x,
@@ -94,11 +95,11 @@ impl Product {
                 }
                 for half in [8, 4, 2, 1].into_iter().filter(|half| 2 * half <= parts) {
                     let (low, high) = sums.split_at_mut(half * m * STRIP);
-                    low.iter_mut().zip(high).for_each(|(a, &mut b)| *a = *a + b);
+                    low.iter_mut().zip(high).for_each(|(a, &mut b)| *a += b);
                 }
                 for i in 0..m {
                     for (to, &sum) in acc[i * ld + at..][..columns].iter_mut().zip(&sums[i * STRIP..]) {
-                        *to = *to + sum;
+                        *to += sum;
                     }
                 }
             }

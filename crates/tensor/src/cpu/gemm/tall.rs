@@ -9,10 +9,11 @@ use super::scratch::workspace;
 use super::{COLUMNS, DEPTH, ROWS};
 use crate::Result;
 use crate::cpu::finish::{Results, Target, output_parts};
+use crate::cpu::operand::Compute;
 use crate::cpu::operand::elements_mut;
 use crate::cpu::row_sums;
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
+use crate::cpu::tile;
 use crate::memory::Pool;
 
 /// A block of rows of so many numbers is widened once for all columns.
@@ -20,7 +21,7 @@ const WHOLE: usize = 128 * 1024;
 
 impl Product {
     /// All of a product with many rows, in blocks of rows.
-    pub(super) fn tall<C: Tile>(
+    pub(super) fn tall<C: Compute>(
         &self,
         pool: &Pool,
         a: &Matrix<'_>,
@@ -31,9 +32,10 @@ impl Product {
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
         let Target { finish, dtype, out, pre } = to;
-        let width = C::width(isa);
+        let width = tile::width::<C>(isa);
         // The split depends on the extents alone.
-        let block = m.div_ceil(8).next_multiple_of(C::height(isa)).clamp(2 * C::height(isa), ROWS).min(m);
+        let block =
+            m.div_ceil(8).next_multiple_of(tile::height::<C>(isa)).clamp(2 * tile::height::<C>(isa), ROWS).min(m);
         let task = |(i, ((out, pre), sums_of_a)): (usize, (Results<'_>, &mut [f64]))| {
             let rows = out.len() / (n * dtype.size());
             let pass = if n <= COLUMNS + COLUMNS / 2 { n } else { COLUMNS };

@@ -11,14 +11,15 @@ use super::{COLUMNS, DEPTH, SKINNY};
 use crate::Result;
 use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::operand::BLOCK;
+use crate::cpu::operand::Compute;
 use crate::cpu::row_sums;
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
+use crate::cpu::tile;
 use crate::memory::Pool;
 
 impl Product {
     /// All of a product with few rows, in blocks of columns.
-    pub(super) fn wide<C: Tile>(
+    pub(super) fn wide<C: Compute>(
         &self,
         pool: &Pool,
         a: &Matrix<'_>,
@@ -28,7 +29,7 @@ impl Product {
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
         let Target { finish, dtype, out, pre } = to;
-        let width = C::width(isa);
+        let width = tile::width::<C>(isa);
         let chunk =
             n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
         let mut acc = workspace::<C>(pool, n.div_ceil(chunk) * m * chunk)?;
@@ -68,7 +69,7 @@ impl Product {
 
     /// `columns` columns of all rows, packing as much of both operands as fits the second-level cache at a time. Adds
     /// up the rows of A if there is room for the sums.
-    fn columns<C: Tile>(
+    fn columns<C: Compute>(
         &self,
         pool: &Pool,
         a: &Matrix<'_>,
@@ -80,7 +81,7 @@ impl Product {
         sums_of_a: &mut [f64],
     ) -> Result<()> {
         let Product { isa, m, k, .. } = *self;
-        let width = C::width(isa);
+        let width = tile::width::<C>(isa);
         let (strip, lie) = self.strip(a, m);
         let mut packed = workspace::<C>(pool, columns.next_multiple_of(width) * DEPTH.min(k) + strip)?;
         let (left, packed) = packed.as_mut_slice::<C>().split_at_mut(strip);

@@ -8,11 +8,9 @@ mod row_kernels;
 mod rows;
 mod wide_rows;
 
-pub use row_kernels::RowNorms;
-
 use rayon::prelude::*;
 
-use super::channels::Channelwise;
+use super::channels;
 use super::operand::{Compute, Operand, memory_order};
 use super::tasks::Tasks as _;
 use crate::memory::Pool;
@@ -23,7 +21,7 @@ use crate::{Array, ArrayMut, Class, Layout};
 /// Mean and 1/deviation of each row or group, where they are known.
 type Given<C> = Option<[Vec<C>; 2]>;
 
-pub(super) fn forward<C: RowNorms>(
+pub(super) fn forward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -45,7 +43,7 @@ pub(super) fn forward<C: RowNorms>(
 }
 
 /// The first output again. Inputs x, weights, mean, rstd.
-pub(super) fn again<C: RowNorms>(
+pub(super) fn again<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -65,7 +63,7 @@ pub(super) fn again<C: RowNorms>(
 }
 
 /// Inputs g, x, weight if affine, bias if there is one and an activation, mean, rstd (variance for Fixed).
-pub(super) fn backward<C: RowNorms>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -120,8 +118,8 @@ fn rstd_of<C: Compute>(isa: Isa, norm: &Norm, var: &Array, bytes: &[u8]) -> Vec<
 }
 
 /// Adds partial sums to totals and clears them.
-fn flush<C: Channelwise>(isa: Isa, total: &mut [Vec<f64>; 2], parts: [&mut Vec<C>; 2]) {
-    total.iter_mut().zip(parts).for_each(|(total, part)| C::flush(isa, part, total));
+fn flush<C: Compute>(isa: Isa, total: &mut [Vec<f64>; 2], parts: [&mut Vec<C>; 2]) {
+    total.iter_mut().zip(parts).for_each(|(total, part)| channels::flush(isa, part, total));
 }
 
 /// Runs `f(scratch, task, dtype, bytes)` on parts of `per_task` elements of an output in the walk order, with scratch

@@ -2,7 +2,7 @@
 //! written.
 
 use super::{fill_walk, flush};
-use crate::cpu::channels::{Channelwise, PerChannel, Terms};
+use crate::cpu::channels::{PerChannel, Terms, per_channel, sum_channels};
 use crate::cpu::elementwise::{activate, before_activation};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, elements_mut, in_storage};
 use crate::memory::Pool;
@@ -69,7 +69,7 @@ impl Planes {
 
     /// Per stretch and channel, the sums of `f` with the coefficients `k(sample, channel)`: `[channel][2]`, one channel
     /// if the stretch has one.
-    pub(super) fn sums<C: Channelwise, R: Read<C>, F: Terms>(
+    pub(super) fn sums<C: Compute, R: Read<C>, F: Terms>(
         &self,
         isa: Isa,
         f: F,
@@ -91,7 +91,7 @@ impl Planes {
             let n = block.min(len - at);
             let [g, x] = from.block(isa, start + at, n, read);
             let [first, second] = &mut *sums;
-            C::sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
+            sum_channels(isa, f, g, x, k, [&mut *first, &mut *second]);
             chain += n.div_ceil(width);
             if chain >= CHAIN || at + n == len {
                 flush(isa, total, [first, second]);
@@ -106,7 +106,7 @@ impl Planes {
     }
 
     /// Calls `f(sample, channel, x)` for every element of a stretch.
-    pub(super) fn each<C: Channelwise, R: Read<C>>(
+    pub(super) fn each<C: Compute, R: Read<C>>(
         &self,
         isa: Isa,
         from: &R,
@@ -124,7 +124,7 @@ impl Planes {
     }
 
     /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.
-    pub(super) fn apply<C: Channelwise, R: Read<C>, F: PerChannel>(
+    pub(super) fn apply<C: Compute, R: Read<C>, F: PerChannel>(
         &self,
         isa: Isa,
         pool: &Pool,
@@ -159,13 +159,13 @@ impl Planes {
                     let Some(act) = act else {
                         if in_storage!(dtype, per_channel_into::<C>(isa, f, [g, x], k, to)).is_none() {
                             let y = room(y, n);
-                            C::per_channel(isa, f, g, x, k, y);
+                            per_channel(isa, f, g, x, k, y);
                             C::store(isa, y, to, dtype);
                         }
                         continue;
                     };
                     let y = room(y, n);
-                    C::per_channel(isa, f, g, x, k, y);
+                    per_channel(isa, f, g, x, k, y);
                     if dtype == C::DTYPE {
                         activate(isa, act, y, elements_mut(to));
                     } else {
@@ -215,7 +215,7 @@ pub(super) struct Widened<'a, C> {
     pub(super) act: Option<(Unary, &'a OfChannel<'a, C>)>,
 }
 
-impl<C: Channelwise> Read<C> for Widened<'_, C> {
+impl<C: Compute> Read<C> for Widened<'_, C> {
     type X = C;
 
     fn enter(&self, p: &Planes, channel: Option<usize>, sample: usize, buffers: &mut ReadBuffers<C>) {
@@ -231,7 +231,7 @@ impl<C: Channelwise> Read<C> for Widened<'_, C> {
         let g = operand.block(isa, start, n, room(g, n));
         let Some((act, _)) = self.act else { return [g, x] };
         let (argument, before) = (room(argument, n), room(before, n));
-        C::per_channel(isa, Forward, x, x, k.all(), argument);
+        per_channel(isa, Forward, x, x, k.all(), argument);
         before_activation(isa, act, g, argument, before);
         [before, x]
     }
@@ -313,14 +313,14 @@ pub(super) fn zeros<C: num_traits::Zero + Clone>(buffer: &mut Vec<C>, n: usize) 
 }
 
 /// [`Channelwise::per_channel`] into the bytes of elements of type T.
-fn per_channel_into<C: Channelwise, T: Stored<C>>(
+fn per_channel_into<C: Compute, T: Stored<C>>(
     isa: Isa,
     f: impl PerChannel,
     [g, x]: [&[impl Stored<C>]; 2],
     k: [&[C]; 4],
     to: &mut [u8],
 ) -> Option<()> {
-    C::per_channel(isa, f, g, x, k, elements_mut::<T>(to));
+    per_channel(isa, f, g, x, k, elements_mut::<T>(to));
     Some(())
 }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
 use super::wide_rows::{is_wide, is_wide_backward};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
-use crate::cpu::channels::{Channelwise, PerChannel, Terms};
+use crate::cpu::channels::{PerChannel, Terms};
 use crate::cpu::moments::{self, is_in_range, larger, scale_of};
 use crate::cpu::operand::{Compute, Operand, TASK, in_storage};
 use crate::cpu::rows::write;
@@ -96,7 +96,7 @@ impl Moments {
     }
 }
 
-pub(super) fn forward<C: Channelwise>(
+pub(super) fn forward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -120,7 +120,7 @@ pub(super) fn forward<C: Channelwise>(
 }
 
 /// [`forward_from`] a dense x of type T.
-fn forward_in_place<C: Channelwise, T: Stored<C>>(
+fn forward_in_place<C: Compute, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -135,7 +135,7 @@ fn forward_in_place<C: Channelwise, T: Stored<C>>(
 }
 
 /// Returns the statistics, and leaves the first output to f64, if products with some of them leave the range of C.
-fn forward_from<C: Channelwise, R: Read<C>>(
+fn forward_from<C: Compute, R: Read<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -207,7 +207,7 @@ fn forward_from<C: Channelwise, R: Read<C>>(
 }
 
 /// The moments of every group of every sample, whatever the size of its elements.
-fn in_f64<C: Channelwise, R: Read<C>>(
+fn in_f64<C: Compute, R: Read<C>>(
     isa: Isa,
     p: &Planes,
     from: &R,
@@ -260,7 +260,7 @@ impl<C: Compute> Normalising<'_, C> {
     }
 }
 
-pub(super) fn backward<C: Channelwise>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -295,7 +295,7 @@ pub(super) fn backward<C: Channelwise>(
 }
 
 /// [`backward_from`] dense g and x of type T.
-fn backward_in_place<C: Channelwise, T: Stored<C>>(
+fn backward_in_place<C: Compute, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -309,7 +309,7 @@ fn backward_in_place<C: Channelwise, T: Stored<C>>(
     Some(())
 }
 
-fn backward_from<C: Channelwise, R: Read<C>>(
+fn backward_from<C: Compute, R: Read<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,

@@ -1,8 +1,7 @@
 //! Kernels of layer and RMS norm over rows. They work on a row and the one ahead at once: passes over one row after the
 //! other would leave memory idle while they compute.
 
-use crate::cpu::channels::Channelwise;
-use crate::simd::{Isa, Kernel, Lanes, Stored, dispatch, halves, prefetch};
+use crate::simd::{Kernel, Lanes, Stored, halves, prefetch};
 
 /// Two rows of a layer norm at once, so that memory is read and written evenly: `((x − m)·r)·w + b` of this one, and
 /// the sum of the one ahead, which is returned.
@@ -43,28 +42,16 @@ pub struct RowBackward<'a, C, G, X, Y> {
     pub sums: [&'a mut [C]; 2],
 }
 
-/// The types with these kernels.
-pub trait RowNorms: Channelwise {
-    /// See [`RowForward`].
-    fn row_forward<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, row: RowForward<'_, Self, X, Y>) -> Self;
-    /// `Σ g·w` and `Σ g·w·(x − m)`.
-    fn row_sums<G: Stored<Self>, X: Stored<Self>>(isa: Isa, g: &[G], x: &[X], w: &[Self], mean: Self) -> [Self; 2];
-    /// See [`RowBackward`].
-    fn row_backward<G: Stored<Self>, X: Stored<Self>, Y: Stored<Self>>(
-        isa: Isa,
-        row: RowBackward<'_, Self, G, X, Y>,
-    ) -> [Self; 2];
-}
-
 /// `((x − m)·r)·w + b`
 #[inline(always)]
 pub(super) fn normalised<L: Lanes>(x: L, [mean, rstd]: [L; 2], [w, b]: [L; 2]) -> L {
     ((x - mean) * rstd).mul_add(w, b)
 }
 
-impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<'_, C, X, Y> {
+impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Kernel<C> for RowForward<'_, C, X, Y> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let RowForward { ahead, x, weights: [w, b], scalars, y, past } = self;
         let (stats, n) = (scalars.map(L::splat), y.len());
         let (ahead, x, w, b, body) = (&ahead[..n], &x[..n], &w[..n], &b[..n], n - n % 16);
@@ -97,14 +84,6 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> RowForward<
     }
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for RowForward<'_, f32, X, Y> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
-}
-
 /// The sum of 16 interleaved partial sums, of which vectors hold `16 / L::N`.
 #[inline(always)]
 fn sum_of_parts<L: Lanes>(parts: [L; 16]) -> L::Elem
@@ -118,11 +97,13 @@ where
     halves(&mut sums)
 }
 
-struct RowSums<'a, C, G, X>(&'a [G], &'a [X], &'a [C], C);
+/// `Σ g·w` and `Σ g·w·(x − m)`, of gradient, input, weight and mean.
+pub struct RowSums<'a, C, G, X>(pub &'a [G], pub &'a [X], pub &'a [C], pub C);
 
-impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>> RowSums<'_, C, G, X> {
+impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>> Kernel<C> for RowSums<'_, C, G, X> {
+    type Output = [C; 2];
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
+    fn run<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let RowSums(g, x, w, mean) = self;
         let mean = L::broadcast(mean);
         let mut parts = [[L::splat(0.0); 16]; 2];
@@ -158,17 +139,12 @@ fn row_terms<L: Lanes>(parts: &mut [[L; 16]; 2], i: usize, g: L, x: L, w: L, mea
     parts[1][i] = gw.mul_add(x - mean, parts[1][i]);
 }
 
-impl<G: Stored<f32>, X: Stored<f32>> Kernel for RowSums<'_, f32, G, X> {
-    type Output = [f32; 2];
+impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C>> Kernel<C>
+    for RowBackward<'_, C, G, X, Y>
+{
+    type Output = [C; 2];
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
-        self.run_on::<L>()
-    }
-}
-
-impl<C: Stored<C> + std::ops::AddAssign, G: Stored<C>, X: Stored<C>, Y: Stored<C>> RowBackward<'_, C, G, X, Y> {
-    #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
+    fn run<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let RowBackward { ahead, mean_ahead, here, scalars: [mean, rstd, slope, shift], w, dx, past, sums: [dw, db] } =
             self;
         let scalars = [L::splat(mean), L::splat(rstd), L::splat(-slope), L::splat(-shift)];
@@ -224,42 +200,4 @@ fn row_gradient<L: Lanes>(sums: &mut [L; 2], g: L, x: L, w: L, [mean, rstd, slop
     let (scaled, centred) = (g * rstd, x - mean);
     *sums = [scaled.mul_add(centred, sums[0]), sums[1] + g];
     scaled.mul_add(w, centred.mul_add(slope, shift))
-}
-
-impl<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>> Kernel for RowBackward<'_, f32, G, X, Y> {
-    type Output = [f32; 2];
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
-        self.run_on::<L>()
-    }
-}
-
-impl RowNorms for f32 {
-    fn row_forward<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, row: RowForward<'_, f32, X, Y>) -> f32 {
-        dispatch(isa, row)
-    }
-    fn row_sums<G: Stored<f32>, X: Stored<f32>>(isa: Isa, g: &[G], x: &[X], w: &[f32], mean: f32) -> [f32; 2] {
-        dispatch(isa, RowSums(g, x, w, mean))
-    }
-    fn row_backward<G: Stored<f32>, X: Stored<f32>, Y: Stored<f32>>(
-        isa: Isa,
-        row: RowBackward<'_, f32, G, X, Y>,
-    ) -> [f32; 2] {
-        dispatch(isa, row)
-    }
-}
-
-impl RowNorms for f64 {
-    fn row_forward<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, row: RowForward<'_, f64, X, Y>) -> f64 {
-        row.run_on::<f64>()
-    }
-    fn row_sums<G: Stored<f64>, X: Stored<f64>>(_isa: Isa, g: &[G], x: &[X], w: &[f64], mean: f64) -> [f64; 2] {
-        RowSums(g, x, w, mean).run_on::<f64>()
-    }
-    fn row_backward<G: Stored<f64>, X: Stored<f64>, Y: Stored<f64>>(
-        _isa: Isa,
-        row: RowBackward<'_, f64, G, X, Y>,
-    ) -> [f64; 2] {
-        row.run_on::<f64>()
-    }
 }

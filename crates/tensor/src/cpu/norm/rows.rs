@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::row_kernels::{RowBackward, RowForward, RowNorms, normalised};
+use super::row_kernels::{RowBackward, RowForward, RowSums, normalised};
 use super::wide_rows::{gradient_of_wide, is_wide, is_wide_backward, normalise_wide};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
-use crate::cpu::channels::PerChannel;
+use crate::cpu::channels::{PerChannel, per_channel};
 use crate::cpu::elementwise::{activate, before_activation};
 use crate::cpu::moments::{Moments, is_in_range, is_spread};
 use crate::cpu::operand::{BLOCK, Compute, Operand, TASK, in_storage};
@@ -74,7 +74,7 @@ fn is_centred(norm: &Norm) -> bool {
 
 /// Rows from `first` on, one after the other in memory, into `y`, `past` the caches perhaps; their means and
 /// 1/deviations.
-fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
+fn layer_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
     norm: &Norm,
     given: &Given<C>,
@@ -102,7 +102,7 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
         [sum] = over_blocks(len, |at| {
             let weights = [&w[at.clone()], &b[at.clone()]];
             let (ahead, x) = (&ahead[at.clone()], &x[at.clone()]);
-            [C::row_forward(isa, RowForward { ahead, x, weights, scalars, y: &mut y[at], past })]
+            [C::dispatch(isa, RowForward { ahead, x, weights, scalars, y: &mut y[at], past })]
         });
     }
     if past {
@@ -112,7 +112,7 @@ fn layer_rows<C: RowNorms, X: Stored<C>, Y: Stored<C>>(
 
 /// Rows read and written in place, the output in its type T, the input in T or C, if there is nothing to do after them;
 /// else `None`.
-fn layer_dense<C: RowNorms, T: Stored<C>>(
+fn layer_dense<C: Compute, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -137,7 +137,7 @@ fn layer_dense<C: RowNorms, T: Stored<C>>(
     }))
 }
 
-pub(super) fn forward<C: RowNorms>(
+pub(super) fn forward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,
@@ -175,7 +175,7 @@ pub(super) fn forward<C: RowNorms>(
                 }
                 buffer[..n].copy_from_slice(y);
                 let (w, b) = (&w[from..from + n], &b[from..from + n]);
-                C::per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
+                per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
             }
             act_in_place(isa, norm.act, y);
             (affine.mean, affine.rstd)
@@ -218,7 +218,7 @@ struct LayerSums<C> {
     total: [Vec<f64>; 2],
 }
 
-impl<C: RowNorms> LayerSums<C> {
+impl<C: Compute> LayerSums<C> {
     /// Rows whose products with the gradient are added in the computing type.
     const SOME: usize = 16;
 
@@ -239,7 +239,7 @@ impl<C: RowNorms> LayerSums<C> {
     }
 }
 
-impl<C: RowNorms> LayerRows<'_, C> {
+impl<C: Compute> LayerRows<'_, C> {
     /// Rows from `first` on, one after the other in memory or in buffers; dx `past` the caches perhaps.
     fn rows<G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
         &self,
@@ -254,7 +254,7 @@ impl<C: RowNorms> LayerRows<'_, C> {
         let last = (dx.len() / len).saturating_sub(1);
         let row = |i: usize, at: &Range<usize>| (&g[i * len..][at.clone()], &x[i * len..][at.clone()]);
         let mut terms =
-            over_blocks(len, |at| C::row_sums(isa, &g[at.clone()], &x[at.clone()], &w[at], self.mean[first]));
+            over_blocks(len, |at| C::dispatch(isa, RowSums(&g[at.clone()], &x[at.clone()], &w[at], self.mean[first])));
         for (i, dx) in dx.chunks_mut(len).enumerate() {
             // The last row has none ahead, and takes itself.
             let next = (i + 1).min(last);
@@ -266,7 +266,7 @@ impl<C: RowNorms> LayerRows<'_, C> {
                 sums.count(isa, 1);
                 terms = over_blocks(len, |at| {
                     let (g, x) = row(next, &at);
-                    C::row_sums(isa, g, x, &w[at], mean_ahead)
+                    C::dispatch(isa, RowSums(g, x, &w[at], mean_ahead))
                 });
                 continue;
             }
@@ -276,7 +276,7 @@ impl<C: RowNorms> LayerRows<'_, C> {
             terms = over_blocks(len, |at| {
                 let (ahead, here) = (row(next, &at), row(i, &at));
                 let (dx, sums) = (&mut dx[at.clone()], [&mut sums.dw[at.clone()], &mut sums.db[at.clone()]]);
-                C::row_backward(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, past, sums })
+                C::dispatch(isa, RowBackward { ahead, mean_ahead, here, scalars, w: &w[at], dx, past, sums })
             });
             sums.count(isa, 1);
         }
@@ -288,7 +288,7 @@ impl<C: RowNorms> LayerRows<'_, C> {
 
 /// The rows from `first` on that `to` has room for, in place, if all are of type T and dense, or the gradient is of 16
 /// bit; else `None`.
-fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
+fn layer_rows_dense<C: Compute, T: Stored<C>>(
     isa: Isa,
     layer: &LayerRows<'_, C>,
     first: usize,
@@ -318,7 +318,7 @@ fn layer_rows_dense<C: RowNorms, T: Stored<C>>(
 const ROWS: usize = 4;
 
 /// As [`layer_rows_dense`], through buffers.
-fn layer_rows_blocks<C: RowNorms>(
+fn layer_rows_blocks<C: Compute>(
     isa: Isa,
     layer: &LayerRows<'_, C>,
     first: usize,
@@ -334,7 +334,7 @@ fn layer_rows_blocks<C: RowNorms>(
         if let Some(act) = layer.act {
             for (i, (x, y)) in x.chunks(len).zip(y.chunks_mut(len)).enumerate() {
                 let affine = Affine { mean: layer.mean[first + i].as_f64(), rstd: layer.rstd[first + i].as_f64() };
-                C::per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], y);
+                per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], y);
             }
             before_activation(isa, act, g, &mut y[..n], &mut before[..n]);
             g = &before[..n];
@@ -344,7 +344,7 @@ fn layer_rows_blocks<C: RowNorms>(
     }
 }
 
-pub(super) fn backward<C: RowNorms>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     norm: &Norm,

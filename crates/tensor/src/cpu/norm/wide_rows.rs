@@ -48,7 +48,7 @@ pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored
     for i in 0..dx.len() {
         let (g, hat, w) = at(i);
         dx[i] = Y::from_f64(C::from_f64(rstd * (g * w - shift - hat * slope)).as_f64());
-        dw[i] = dw[i] + C::from_f64(g * hat);
-        db[i] = db[i] + C::from_f64(g);
+        dw[i] += C::from_f64(g * hat);
+        db[i] += C::from_f64(g);
     }
 }

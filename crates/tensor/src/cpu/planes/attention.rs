@@ -10,9 +10,9 @@ use crate::cpu::attention::{
 };
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::{Operand, elements_mut};
-use crate::cpu::softmax::Rows as _;
+use crate::cpu::softmax::{row_exp, row_max, scale};
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::{Row, Segment, Tile as _};
+use crate::cpu::tile::{self, Row, Segment};
 use crate::memory::HostBuffer;
 use crate::op::Attention;
 use crate::simd::Real as _;
@@ -221,7 +221,7 @@ fn weights_turned<'a>(
 ) -> Left<'a> {
     let padded = queries.next_multiple_of(DEEP);
     from[queries * ld..padded * ld].fill(0.0);
-    f32::transpose(work.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
+    tile::transpose(work.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
     weights(work, turned, keys, padded, to)
 }
 
@@ -252,7 +252,7 @@ impl Heads<'_> {
         let (work, g) = (self.work, &self.g);
         multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, ld, false);
         let to = &mut to[..rows * ld];
-        f32::scale(work.isa, g.scale as f32, to);
+        scale(work.isa, g.scale as f32, to);
         for (i, row) in to.chunks_exact_mut(ld).enumerate() {
             if let Some(mask) = &self.mask {
                 mask.apply(work.isa, g, head, first + i, key, &mut row[..keys]);
@@ -283,19 +283,19 @@ impl Heads<'_> {
                 let ld = keys.next_multiple_of(DEEP);
                 self.scores(head, &q, [first, rows], &k, [key, keys], tile, ld);
                 for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
-                    let largest = f32::row_max(isa, row);
+                    let largest = row_max(isa, row);
                     let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
                     if new == f32::NEG_INFINITY {
                         p.fill(0.0);
                         continue;
                     }
-                    let sum = f32::row_exp(isa, row, new, p);
+                    let sum = row_exp(isa, row, new, p);
                     if max[i] == f32::NEG_INFINITY || max[i] == new {
                         total[i] += sum;
                     } else {
                         let fade = (max[i] - new).exp();
                         total[i] = total[i] * fade + sum;
-                        f32::scale(isa, fade, &mut acc[i * ld_out..(i + 1) * ld_out]);
+                        scale(isa, fade, &mut acc[i * ld_out..(i + 1) * ld_out]);
                     }
                     max[i] = new;
                     g.drop(head, first + i, key, &mut p[..keys]);
@@ -309,7 +309,7 @@ impl Heads<'_> {
                 let inverse = if unseen { 0.0 } else { 1.0 / total[i] };
                 let to = &mut out[(first + i) * g.e..][..g.e];
                 to.copy_from_slice(&acc[i * ld_out..][..g.e]);
-                f32::scale(isa, inverse, to);
+                scale(isa, inverse, to);
                 lse[first + i] = if unseen { f32::INFINITY } else { max[i] + total[i].ln() };
             }
         }

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::gemm::Fused;
 use super::operand::{Operand, elements};
-use super::tile::Tile as _;
+use super::tile;
 use super::values::Values;
 use crate::memory::{HostBuffer, Pool};
 use crate::op::{Backward, Epilogue};
@@ -304,7 +304,7 @@ fn pair_up(isa: Isa, from: &[u16], ld: usize, rows: usize, len: usize, to: &mut 
 fn transpose(isa: Isa, from: &[u16], ld_from: usize, to: &mut [u16], ld_to: usize) {
     let even = to.len() & !1;
     let (from, to) = (bytemuck::cast_slice(&from[..from.len() & !1]), bytemuck::cast_slice_mut(&mut to[..even]));
-    f32::transpose(isa, from, ld_from / 2, SIDE, SIDE, to, ld_to / 2);
+    tile::transpose::<f32>(isa, from, ld_from / 2, SIDE, SIDE, to, ld_to / 2);
 }
 
 /// A scratch buffer as halves of pairs.

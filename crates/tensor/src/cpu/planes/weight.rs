@@ -6,7 +6,7 @@ use super::{Work, planes_of};
 use crate::cpu::gemm::workspace;
 use crate::cpu::operand::Operand;
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile as _;
+use crate::cpu::tile;
 use crate::memory::HostBuffer;
 use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{self, Seen};
@@ -117,7 +117,7 @@ impl<'a> Weight<'a> {
                 to[..len].fill(0.0);
             }
         }
-        f32::transpose(work.isa, read, ld, SIDE, len, wide, SIDE);
+        tile::transpose(work.isa, read, ld, SIDE, len, wide, SIDE);
     }
 
     /// `wide[channel][tap][column]` of output channels `[at, channels]`; columns are input channels.
@@ -139,7 +139,7 @@ impl<'a> Weight<'a> {
             // Whole vectors are read and turned; what is beyond the taps is not kept.
             for tap in (0..taps).step_by(SIDE) {
                 let some = SIDE.min(taps - tap) * SIDE;
-                f32::transpose(work.isa, &row[tap..], taps, SIDE, SIDE, &mut block, SIDE);
+                tile::transpose(work.isa, &row[tap..], taps, SIDE, SIDE, &mut block, SIDE);
                 wide[tap * SIDE..][..some].copy_from_slice(&block[..some]);
             }
         }

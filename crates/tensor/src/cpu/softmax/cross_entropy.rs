@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Buffer, ExpDistance, Rows};
-use crate::cpu::operand::{Operand, elements};
+use super::{Buffer, ExpDistance, row_exp, row_max, scale};
+use crate::cpu::operand::{Compute, Operand, elements};
 use crate::cpu::rows::{fill_rows, order_with_last, write};
 use crate::cpu::tasks::Tasks as _;
 use crate::memory::Pool;
@@ -36,7 +36,7 @@ fn targets<'a>(
     }
 }
 
-pub(in crate::cpu) fn cross_entropy<C: Rows>(
+pub(in crate::cpu) fn cross_entropy<C: Compute>(
     isa: Isa,
     loss: &CrossEntropy,
     ins: &[&Array],
@@ -54,7 +54,7 @@ pub(in crate::cpu) fn cross_entropy<C: Rows>(
         let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
         // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
-        let max = C::row_max(isa, x);
+        let max = row_max(isa, x);
         let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
         let nll = |v: C| rest - (v - max).as_f64();
         let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
@@ -78,7 +78,7 @@ fn counted(loss: &CrossEntropy, target: &[i64]) -> f64 {
 
 /// `g·(softmax − target)`; inputs g, logits, target. The softmax is normalised by its own sum: a saved log-sum-exp
 /// would carry its rounding into every probability.
-pub(in crate::cpu) fn cross_entropy_backward<C: Rows>(
+pub(in crate::cpu) fn cross_entropy_backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     loss: &CrossEntropy,
@@ -102,14 +102,14 @@ pub(in crate::cpu) fn cross_entropy_backward<C: Rows>(
         g.load(isa, row, &mut pg);
         let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
-        let inverse = C::one() / C::row_exp(isa, x, C::row_max(isa, x), to);
-        C::scale(isa, inverse, to);
+        let inverse = C::one() / row_exp(isa, x, row_max(isa, x), to);
+        scale(isa, inverse, to);
         let uniform = C::from_f64(loss.smoothing / classes as f64);
         to.iter_mut().for_each(|p| *p = *p - uniform);
         let class = &mut to[target[row] as usize];
         *class = *class - C::from_f64(1.0 - loss.smoothing);
         let factor = pg[0] / divisor;
-        to.iter_mut().for_each(|p| *p = *p * factor);
+        to.iter_mut().for_each(|p| *p *= factor);
     });
     Ok(())
 }

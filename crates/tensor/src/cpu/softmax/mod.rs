@@ -4,7 +4,7 @@ mod cross_entropy;
 mod row_kernels;
 
 pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward};
-pub(super) use row_kernels::{ExpDistance, Rows};
+pub(super) use row_kernels::{ExpDistance, row_exp, row_max, scale};
 
 use super::operand::{BLOCK, Compute, Operand, in_storage};
 use super::rows::{fill_rows, fill_rows_as, is_in_order, order_with_last};
@@ -60,14 +60,14 @@ impl<C: Compute> Buffer<C> {
 }
 
 /// One row; `scratch` is as long.
-fn softmax_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X], y: &mut [Y], scratch: &mut [C]) {
-    let max = C::row_max(isa, x);
+fn softmax_row<C: Compute, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &[X], y: &mut [Y], scratch: &mut [C]) {
+    let max = row_max(isa, x);
     if log {
         // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
         let rest = C::sum(isa, ExpDistance, x, max).ln();
         C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
     } else {
-        let inverse = C::one() / C::row_exp(isa, x, max, scratch);
+        let inverse = C::one() / row_exp(isa, x, max, scratch);
         C::map1(isa, Times(inverse.as_f64()), scratch, y);
     }
 }
@@ -78,7 +78,7 @@ fn row<T>(x: &[T], row: usize, n: usize) -> &[T] {
 }
 
 /// Some rows of `n` elements of an output of `total`, one after the other in memory; `scratch` is as long as one row.
-fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
+fn softmax_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
     log: bool,
     [n, total]: [usize; 2],
@@ -91,12 +91,12 @@ fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
     if log || rows < 2 {
         return y.chunks_mut(n).enumerate().for_each(|(i, y)| softmax_row(isa, log, row(x, i, n), y, scratch));
     }
-    let mut inverse = C::one() / C::row_exp(isa, row(x, 0, n), C::row_max(isa, row(x, 0, n)), scratch);
-    let mut max = C::row_max(isa, row(x, 1, n));
+    let mut inverse = C::one() / row_exp(isa, row(x, 0, n), row_max(isa, row(x, 0, n)), scratch);
+    let mut max = row_max(isa, row(x, 1, n));
     for i in 1..rows {
         // The last row has none ahead, and takes itself.
         let (ahead, last) = (row(x, (i + 1).min(rows - 1), n), &mut y[(i - 1) * n..i * n]);
-        let [most, sum] = C::turn(isa, Turn { ahead, here: row(x, i, n), max, exps: scratch, inverse, last, past });
+        let [most, sum] = C::dispatch(isa, Turn { ahead, here: row(x, i, n), max, exps: scratch, inverse, last, past });
         (max, inverse) = (most, C::one() / sum);
     }
     if past {
@@ -107,7 +107,7 @@ fn softmax_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
 
 /// Rows read and written in place, the output in its type T, the input in T or C; if they do not lie so in memory,
 /// `None`.
-fn softmax_dense<C: Rows, T: Stored<C>>(
+fn softmax_dense<C: Compute, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     log: bool,
@@ -128,7 +128,7 @@ fn softmax_dense<C: Rows, T: Stored<C>>(
     Some(())
 }
 
-pub(super) fn softmax<C: Rows>(
+pub(super) fn softmax<C: Compute>(
     isa: Isa,
     pool: &Pool,
     dim: usize,
@@ -150,7 +150,7 @@ pub(super) fn softmax<C: Rows>(
     });
 }
 
-fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
+fn backward_row<C: Compute, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
     if log {
         let total = C::sum(isa, First, g, C::zero());
         C::map2(isa, LogSlope(total.as_f64()), g, y, to);
@@ -161,7 +161,7 @@ fn backward_row<C: Rows, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X
 }
 
 /// As [`softmax_rows`].
-fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
+fn backward_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
     isa: Isa,
     log: bool,
     [n, total]: [usize; 2],
@@ -176,7 +176,7 @@ fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
     let mut dot = C::dot(isa, row(g, 0, n), row(y, 0, n));
     for (i, to) in to.chunks_mut(n).enumerate() {
         let [ahead, here] = [(i + 1).min(last), i].map(|i| [row(g, i, n), row(y, i, n)]);
-        dot = C::turn_back(isa, TurnBack { ahead, here, dot, to, past });
+        dot = C::dispatch(isa, TurnBack { ahead, here, dot, to, past });
     }
     if past {
         prefetch::settle();
@@ -184,7 +184,7 @@ fn backward_rows<C: Rows, X: Stored<C>, Y: Stored<C>>(
 }
 
 /// Rows read and written in place, if they lie so in memory; else `None`.
-fn backward_dense<C: Rows, T: Stored<C>>(
+fn backward_dense<C: Compute, T: Stored<C>>(
     isa: Isa,
     pool: &Pool,
     log: bool,
@@ -199,7 +199,7 @@ fn backward_dense<C: Rows, T: Stored<C>>(
     Some(())
 }
 
-pub(super) fn backward<C: Rows>(
+pub(super) fn backward<C: Compute>(
     isa: Isa,
     pool: &Pool,
     dim: usize,

@@ -3,7 +3,7 @@
 use num_traits::Float;
 
 use crate::cpu::operand::Compute;
-use crate::simd::{Isa, Kernel, Lanes, Map2, Stored, dispatch, halves, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, Map2, Stored, halves, prefetch};
 
 /// `e^(x − max)`
 #[derive(Clone, Copy)]
@@ -47,15 +47,12 @@ fn largest<C: Float>(mut parts: [C; 16]) -> C {
 /// The largest element; NaN wins.
 struct Max<'a, X>(&'a [X]);
 
-impl<X> Max<'_, X> {
+impl<C: Compute, X: Stored<C>> Kernel<C> for Max<'_, X> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes>(self) -> L::Elem
-    where
-        L::Elem: Compute,
-        X: Stored<L::Elem>,
-    {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let x = self.0;
-        let lowest = <L::Elem as Float>::neg_infinity();
+        let lowest = C::neg_infinity();
         let mut parts = [lowest; 16];
         if x.len() < L::N {
             X::get_part::<L>(x).store(&mut parts[..L::N]);
@@ -80,20 +77,13 @@ impl<X> Max<'_, X> {
     }
 }
 
-impl<X: Stored<f32>> Kernel for Max<'_, X> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
-}
-
 /// `e^(x − max)` into `y`, and their sum over 16 interleaved parts.
 struct ExpRow<'a, X, C>(&'a [X], C, &'a mut [C]);
 
-impl<X: Stored<C>, C: Compute + std::ops::AddAssign> ExpRow<'_, X, C> {
+impl<X: Stored<C>, C: Compute> Kernel<C> for ExpRow<'_, X, C> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let ExpRow(x, max, y) = self;
         let (n, max, zero) = (y.len(), L::broadcast(max), C::zero());
         let mut parts = [L::splat(0.0); 16];
@@ -121,21 +111,13 @@ impl<X: Stored<C>, C: Compute + std::ops::AddAssign> ExpRow<'_, X, C> {
     }
 }
 
-impl<X: Stored<f32>> Kernel for ExpRow<'_, X, f32> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
-}
-
 /// Multiplies in place.
-struct Scale<'a>(f32, &'a mut [f32]);
+struct Scale<'a, C>(C, &'a mut [C]);
 
-impl Kernel for Scale<'_> {
+impl<C: Compute> Kernel<C> for Scale<'_, C> {
     type Output = ();
     #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let Scale(factor, x) = self;
         x.iter_mut().for_each(|x| *x *= factor);
     }
@@ -155,9 +137,10 @@ pub struct Turn<'a, C, X, Y> {
     pub(super) past: bool,
 }
 
-impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Turn<'_, C, X, Y> {
+impl<C: Compute, X: Stored<C>, Y: Stored<C>> Kernel<C> for Turn<'_, C, X, Y> {
+    type Output = [C; 2];
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> [C; 2] {
+    fn run<L: Lanes<Elem = C>>(self) -> [C; 2] {
         let Turn { ahead, here, max, exps, inverse, last, past } = self;
         let (max, inverse) = (L::broadcast(max), L::broadcast(inverse));
         let mut parts = [[L::splat(f64::NEG_INFINITY), L::splat(0.0)]; 16];
@@ -201,14 +184,6 @@ impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Turn<'_, C, X
     }
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for Turn<'_, f32, X, Y> {
-    type Output = [f32; 2];
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> [f32; 2] {
-        self.run_on::<L>()
-    }
-}
-
 /// Two rows of a softmax's gradient at once: `Σ g·y` of the row ahead as [`Real::dot`] has it, which is returned, and
 /// `y·(g − dot)` of this one.
 pub struct TurnBack<'a, C, X, Y> {
@@ -220,9 +195,10 @@ pub struct TurnBack<'a, C, X, Y> {
     pub(super) past: bool,
 }
 
-impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, C, X, Y> {
+impl<C: Compute, X: Stored<C>, Y: Stored<C>> Kernel<C> for TurnBack<'_, C, X, Y> {
+    type Output = C;
     #[inline(always)]
-    fn run_on<L: Lanes<Elem = C>>(self) -> C {
+    fn run<L: Lanes<Elem = C>>(self) -> C {
         let TurnBack { ahead, here, dot, to, past } = self;
         let (n, slope) = (to.len(), Slope(dot.as_f64()));
         let ([g_ahead, y_ahead], [g, y], body) = (ahead.map(|x| &x[..n]), here.map(|x| &x[..n]), n - n % 16);
@@ -255,60 +231,17 @@ impl<C: Compute + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> TurnBack<'_, 
     }
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for TurnBack<'_, f32, X, Y> {
-    type Output = f32;
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) -> f32 {
-        self.run_on::<L>()
-    }
+/// The largest element; NaN wins.
+pub fn row_max<C: Compute, X: Stored<C>>(isa: Isa, x: &[X]) -> C {
+    C::dispatch(isa, Max(x))
 }
 
-/// The types with these kernels.
-pub trait Rows: Compute {
-    /// The largest element; NaN wins.
-    fn row_max<X: Stored<Self>>(isa: Isa, x: &[X]) -> Self;
-    /// `x ← x·factor`
-    fn scale(isa: Isa, factor: Self, x: &mut [Self]);
-    /// `y = e^(x − max)`; returns Σ y.
-    fn row_exp<X: Stored<Self>>(isa: Isa, x: &[X], max: Self, y: &mut [Self]) -> Self;
-    /// See [`Turn`].
-    fn turn<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, turn: Turn<'_, Self, X, Y>) -> [Self; 2];
-    /// See [`TurnBack`].
-    fn turn_back<X: Stored<Self>, Y: Stored<Self>>(isa: Isa, turn: TurnBack<'_, Self, X, Y>) -> Self;
+/// `x ← x·factor`
+pub fn scale<C: Compute>(isa: Isa, factor: C, x: &mut [C]) {
+    C::dispatch(isa, Scale(factor, x));
 }
 
-impl Rows for f32 {
-    fn row_max<X: Stored<f32>>(isa: Isa, x: &[X]) -> f32 {
-        dispatch(isa, Max(x))
-    }
-    fn scale(isa: Isa, factor: f32, x: &mut [f32]) {
-        dispatch(isa, Scale(factor, x));
-    }
-    fn row_exp<X: Stored<f32>>(isa: Isa, x: &[X], max: f32, y: &mut [f32]) -> f32 {
-        dispatch(isa, ExpRow(x, max, y))
-    }
-    fn turn<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, turn: Turn<'_, f32, X, Y>) -> [f32; 2] {
-        dispatch(isa, turn)
-    }
-    fn turn_back<X: Stored<f32>, Y: Stored<f32>>(isa: Isa, turn: TurnBack<'_, f32, X, Y>) -> f32 {
-        dispatch(isa, turn)
-    }
-}
-
-impl Rows for f64 {
-    fn row_max<X: Stored<f64>>(_isa: Isa, x: &[X]) -> f64 {
-        Max(x).run_on::<f64>()
-    }
-    fn scale(_isa: Isa, factor: f64, x: &mut [f64]) {
-        x.iter_mut().for_each(|x| *x *= factor);
-    }
-    fn row_exp<X: Stored<f64>>(_isa: Isa, x: &[X], max: f64, y: &mut [f64]) -> f64 {
-        ExpRow(x, max, y).run_on::<f64>()
-    }
-    fn turn<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, turn: Turn<'_, f64, X, Y>) -> [f64; 2] {
-        turn.run_on::<f64>()
-    }
-    fn turn_back<X: Stored<f64>, Y: Stored<f64>>(_isa: Isa, turn: TurnBack<'_, f64, X, Y>) -> f64 {
-        turn.run_on::<f64>()
-    }
+/// `y = e^(x − max)`; returns Σ y.
+pub fn row_exp<C: Compute, X: Stored<C>>(isa: Isa, x: &[X], max: C, y: &mut [C]) -> C {
+    C::dispatch(isa, ExpRow(x, max, y))
 }

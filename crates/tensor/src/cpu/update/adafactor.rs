@@ -17,7 +17,7 @@ pub(super) fn step<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot:
     C::load(isa, grad.dtype(), window(&grad, guard.bytes().ok_or_else(host)?), 0, 1, &mut g);
     drop(guard);
     let factor = C::from_f64(scalars[scalars.len() - 1] as f64);
-    g.iter_mut().for_each(|g| *g = *g * factor);
+    g.iter_mut().for_each(|g| *g *= factor);
     let Some(param) = &mut slot.param else {
         return Err(Error::Argument { op: update.name(), message: "needs parameters".into() });
     };

@@ -114,7 +114,7 @@ fn in_place<C: Compute>(isa: Isa, update: &Update, factor: C, slots: Vec<&mut Sl
 /// `Σ (x·factor)²` in f64, in 16 interleaved partial sums. The product is rounded to C as the optimiser will see it.
 struct Squares<'a, C>(C, &'a [C]);
 
-impl<C: Compute> Kernel for Squares<'_, C> {
+impl<C: Compute> Kernel<f32> for Squares<'_, C> {
     type Output = f64;
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) -> f64 {

@@ -96,7 +96,7 @@ struct Rule<'a, C> {
     state: [&'a mut [C]; 3],
 }
 
-impl<C: Compute> Kernel for Rule<'_, C> {
+impl<C: Compute> Kernel<f32> for Rule<'_, C> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {

@@ -146,9 +146,10 @@ pub struct Same<'a, C, X, Y> {
     pub(super) out: &'a mut [Y],
 }
 
-impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Same<'_, C, X, Y> {
+impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Kernel<C> for Same<'_, C, X, Y> {
+    type Output = ();
     #[inline(always)]
-    pub(in crate::cpu) fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let ([h, w, c], rows) = (self.extents, self.rows.clone());
         assert!(rows.end <= h && self.image.len() >= h * w * c && self.out.len() >= rows.len() * w * c);
         assert!(w > 0 && self.w.len() >= TAPS * c && self.bias.len() >= c);
@@ -194,14 +195,6 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for Same<'_, C, X,
     }
 }
 
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for Same<'_, f32, X, Y> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
-    }
-}
-
 /// [`Same`] of the gradient, with the sums that the other gradients are: `sums[i, j, c] += Σ grad[y + i − 1, x + j − 1,
 /// c]·x[y, x, c]` and last `Σ grad[y, x, c]`.
 pub struct SameBackward<'a, C, X, Y> {
@@ -216,9 +209,10 @@ pub struct SameBackward<'a, C, X, Y> {
     pub(super) sums: &'a mut [C],
 }
 
-impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> SameBackward<'_, C, X, Y> {
+impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Kernel<C> for SameBackward<'_, C, X, Y> {
+    type Output = ();
     #[inline(always)]
-    pub(in crate::cpu) fn run_on<L: Lanes<Elem = C>>(self) {
+    fn run<L: Lanes<Elem = C>>(self) {
         let ([h, w, c], rows) = (self.extents, self.rows.clone());
         let some = rows.len() * w * c;
         assert!(rows.end <= h && self.grad.len() >= h * w * c && self.x.len() >= some && self.out.len() >= some);
@@ -283,13 +277,5 @@ impl<C: Copy + Stored<C>, X: Stored<C>, Y: Stored<C>> Body<C> for SameBackward<'
             let before = get::<L, C, PART>(self.sums, at(TAPS * c));
             put::<L, C, PART>(before + total, self.sums, at(TAPS * c));
         }
-    }
-}
-
-impl<X: Stored<f32>, Y: Stored<f32>> Kernel for SameBackward<'_, f32, X, Y> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        self.run_on::<L>();
     }
 }

@@ -13,9 +13,9 @@ use super::TOGETHER;
 use crate::cpu::conv::{Correlation, Source};
 use crate::cpu::finish::{Target, output_parts};
 use crate::cpu::gemm::{elements_of, workspace};
+use crate::cpu::operand::Compute;
 use crate::cpu::operand::{elements_mut, in_storage};
 use crate::cpu::tasks::Tasks as _;
-use crate::cpu::tile::Tile;
 use crate::memory::Pool;
 use crate::simd::{Isa, Stored};
 use crate::{DType, Result};
@@ -50,7 +50,7 @@ pub(super) struct Work<'a, C> {
     dtype: DType,
 }
 
-impl<'a, C: Tile> Work<'a, C> {
+impl<'a, C: Compute> Work<'a, C> {
     /// If there is a kernel here for a correlation with the weight `[tap][channel]`.
     pub(super) fn new(
         isa: Isa,
@@ -89,14 +89,14 @@ impl<'a, C: Tile> Work<'a, C> {
                 let from = p.pixel * x.c;
                 if direct {
                     let out = &mut elements_mut::<T>(out)[from..from + p.rows * row];
-                    C::same(isa, Same { extents, rows: p.y..p.y + p.rows, image, w, bias: &bias, out });
+                    C::dispatch(isa, Same { extents, rows: p.y..p.y + p.rows, image, w, bias: &bias, out });
                     continue;
                 }
                 for first in (0..p.rows).step_by(together) {
                     let rows = p.y + first..p.y + p.rows.min(first + together);
                     let bytes = (from + first * row) * size..(from + (first + rows.len()) * row) * size;
                     let acc = &mut scratch.as_mut_slice::<C>()[..rows.len() * row];
-                    C::same(isa, Same { extents, rows, image, w, bias: &bias, out: &mut *acc });
+                    C::dispatch(isa, Same { extents, rows, image, w, bias: &bias, out: &mut *acc });
                     let pre = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
                     finish.rows(acc, x.c, 0, x.c, x.c, &mut out[bytes], pre, dtype);
                 }
@@ -142,7 +142,7 @@ impl<'a, C: Tile> Work<'a, C> {
                 if direct {
                     let (rows, out) = (p.y..p.y + p.rows, &mut elements_mut::<T>(out)[from..from + p.rows * row]);
                     let x = of(&rows);
-                    C::same_backward(isa, SameBackward { extents, rows, grad, w, x, out, sums: &mut *sums });
+                    C::dispatch(isa, SameBackward { extents, rows, grad, w, x, out, sums: &mut *sums });
                     continue;
                 }
                 for first in (0..p.rows).step_by(together) {
@@ -150,7 +150,7 @@ impl<'a, C: Tile> Work<'a, C> {
                     let bytes = (from + first * row) * size..(from + (first + rows.len()) * row) * size;
                     let acc = &mut scratch.as_mut_slice::<C>()[..rows.len() * row];
                     let x = of(&rows);
-                    C::same_backward(isa, SameBackward { extents, rows, grad, w, x, out: &mut *acc, sums: &mut *sums });
+                    C::dispatch(isa, SameBackward { extents, rows, grad, w, x, out: &mut *acc, sums: &mut *sums });
                     C::store(isa, acc, &mut out[bytes], dtype);
                 }
             }
@@ -158,7 +158,7 @@ impl<'a, C: Tile> Work<'a, C> {
         })?;
         let mut sums = vec![C::zero(); len];
         for part in partial.chunks(len) {
-            sums.iter_mut().zip(part).for_each(|(sum, &v)| *sum = *sum + v);
+            sums.iter_mut().zip(part).for_each(|(sum, &v)| *sum += v);
         }
         let bias = sums.split_off(TAPS * c);
         let mut weight = vec![C::zero(); TAPS * c];
@@ -170,7 +170,7 @@ impl<'a, C: Tile> Work<'a, C> {
 }
 
 /// [`Work::correlate`] of an image that lies in memory as it is read; `None` if it does not.
-fn correlate_in<C: Tile, T: Stored<C>>(
+fn correlate_in<C: Compute, T: Stored<C>>(
     work: &Work<'_, C>,
     x: &Source<'_>,
     to: &mut Target<'_, C>,
@@ -180,7 +180,7 @@ fn correlate_in<C: Tile, T: Stored<C>>(
 }
 
 /// [`Work::backward`] likewise.
-fn backward_in<C: Tile, T: Stored<C>>(
+fn backward_in<C: Compute, T: Stored<C>>(
     work: &Work<'_, C>,
     grad: &Source<'_>,
     x: &Source<'_>,
