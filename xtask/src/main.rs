@@ -1,9 +1,8 @@
-//! `cargo xtask CMD …` builds the `binade` binary in release mode and runs `binade CMD …`; `cargo xtask counts` and
-//! `cargo xtask mutants` are commands of their own.
+//! `cargo xtask COMMAND …` builds a program of the workspace in release mode and runs it: the tools of `crates/lab`, or
+//! `binade` itself. `cargo xtask mutants` is a command of its own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod counts;
 mod mutants;
 mod output;
 
@@ -11,34 +10,52 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Before the help of `binade`, which knows nothing of these.
-const HELP: &str = "\
-Usage: cargo xtask <COMMAND>
+/// Commands of `crates/lab`, as its own help lists them.
+const LAB: [(&str, &str); 6] = [
+    ("bench", "Measure kernels and training steps, beside PyTorch if asked"),
+    ("classics", "Show in miniature what the papers on mixed precision showed"),
+    ("conform", "Run recorded cases of operators and report which disagree"),
+    ("counts", "Count the instructions of hot kernels and compare them with those on file"),
+    ("fuzz-ops", "Run random operators on random operands and compare them with the reference"),
+    ("replay", "Train again what PyTorch trained and compare; or loss scales against recorded ones"),
+];
 
-Commands of xtask:
-  counts [--bless]  Count the instructions of hot kernels and compare them with xtask/counts.txt, or write that file
-  mutants [ARGS]    Make small wrong changes to the training code and see which tests notice, for hours; ARGS are those of cargo-mutants
-
-All other commands are those of the program binade, built in release mode:
-";
+/// Commands of this program.
+const OWN: [(&str, &str); 1] = [(
+    "mutants",
+    "Make small wrong changes to the training code and see which tests notice, for hours; takes cargo-mutants' flags",
+)];
 
 fn main() -> ExitCode {
     let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match args.split_first() {
-        Some((first, rest)) if first == "counts" => return exit_code(counts::run(&cargo, rest)),
-        Some((first, rest)) if first == "mutants" => return exit_code(mutants::run(&cargo, rest)),
-        Some(_) | None => {}
+    let first = args.first().and_then(|first| first.to_str());
+    if first == Some("mutants") {
+        return exit_code(mutants::run(&cargo, &args[1..]));
     }
-    let asks_for_help = |first: &OsString| ["--help", "-h", "help"].iter().any(|help| first == help);
-    if (args.is_empty() || args.len() == 1 && asks_for_help(&args[0]))
-        && let Err(message) = output::line(HELP)
-    {
+    let asks_for_help = args.len() <= 1 && matches!(first, None | Some("--help" | "-h" | "help"));
+    if asks_for_help && let Err(message) = output::line(&help()) {
         return exit_code(Err(message));
     }
+    let program = if LAB.iter().any(|(command, _)| first == Some(command)) { "binade-lab" } else { "binade" };
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--release", "--package", "binade", "--features", "cli", "--"]).args(args);
+    // Chosen from the whole workspace, so that both programs are built on the same crates with the same features.
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program, "--"]).args(args);
     run(command)
+}
+
+/// Before the help of `binade`, which knows nothing of these.
+fn help() -> String {
+    let list = |commands: &[(&str, &str)]| -> String {
+        commands.iter().map(|(name, what)| format!("  {name:<8}  {what}\n")).collect()
+    };
+    format!(
+        "Usage: cargo xtask <COMMAND>\n\nCommands of xtask:\n{}\nTools of crates/lab, built in release mode:\n{}\n\
+         All other commands are those of the program binade, built in release mode:\n",
+        list(&OWN),
+        list(&LAB)
+    )
 }
 
 fn exit_code(result: Result<(), String>) -> ExitCode {
@@ -51,8 +68,8 @@ fn exit_code(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// This process becomes cargo, and cargo becomes `binade`: signals reach the program that saves its state, and its exit
-/// code is ours.
+/// This process becomes cargo, and cargo becomes the program: signals reach the program that saves its state, and its
+/// exit code is ours.
 #[cfg(unix)]
 fn run(mut command: Command) -> ExitCode {
     let error = std::os::unix::process::CommandExt::exec(&mut command);

@@ -49,13 +49,22 @@ fn the_help_names_the_commands_of_xtask_itself() {
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let program = printed.lines().last().unwrap();
         assert!(
-            printed.contains("counts [--bless]") && program.starts_with("run ") && program.contains("binade"),
+            printed.contains("\n  mutants ") && program.starts_with("run ") && program.contains("--bin binade --"),
             "{printed}"
         );
     }
     let out =
         Command::new(env!("CARGO_BIN_EXE_xtask")).args(["train", "--help"]).env("CARGO", "/bin/echo").output().unwrap();
-    assert!(!String::from_utf8_lossy(&out.stdout).contains("counts"));
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("mutants"));
+}
+
+#[test]
+fn tools_of_development_are_commands_of_the_lab() {
+    for (command, program) in [("bench", "binade-lab"), ("counts", "binade-lab"), ("train", "binade")] {
+        let out = Command::new(env!("CARGO_BIN_EXE_xtask")).arg(command).env("CARGO", "/bin/echo").output().unwrap();
+        let printed = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(printed.ends_with(&format!("--bin {program} -- {command}\n")), "{printed}");
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -6,8 +6,8 @@ use anyhow::Result;
 use binade::amp::{Hardware, LossScale, Policy, Purpose};
 use binade::tensor::simd::{Isa, vector_length};
 
-use crate::output::line;
-use crate::threads;
+use binade::cli::output::line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {}

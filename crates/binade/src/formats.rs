@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use binade::tensor::format::{Format, Specials};
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::output::line;
+use binade::cli::output::line;
 
 #[derive(clap::Args)]
 pub struct Args {

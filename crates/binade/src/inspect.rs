@@ -14,8 +14,8 @@ use binade::tensor::op::CrossEntropy;
 use binade::train::images::Dataset;
 use binade::train::{Batch, Precision, RunConfig};
 
-use crate::output::line;
-use crate::threads;
+use binade::cli::output::line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -3,6 +3,8 @@
 //! The facade over the layered crates, each of which is useful alone. `use binade::prelude::*` brings what a model and
 //! a training run need.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub use binade_amp as amp;
 pub use binade_autograd as autograd;
 pub use binade_models as models;
@@ -11,6 +13,9 @@ pub use binade_tensor as tensor;
 pub use binade_train as train;
 
 pub use binade_amp::preflight::preflight;
+
+#[cfg(feature = "cli")]
+pub mod cli;
 
 /// What a model and a training run need.
 pub mod prelude {

@@ -10,8 +10,8 @@ use binade::tensor::op::{Bound, Numerics, Unary};
 use binade::tensor::samples::catalogue;
 use binade::tensor::{Array, Class, DType, Device, Op, bf16, f16, run_one};
 
-use crate::output::line;
-use crate::threads;
+use binade::cli::output::line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {}

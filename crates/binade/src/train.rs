@@ -9,9 +9,9 @@ use binade::train::images::Dataset;
 use binade::train::{Config, Precision, RunConfig, Splits, Summary, train};
 use clap::ValueEnum;
 
-use crate::flags::{above_zero, positive, whole};
-use crate::output::line;
-use crate::threads;
+use binade::cli::flags::{above_zero, positive, whole};
+use binade::cli::output::line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -26,30 +26,11 @@ fn error(args: &[&str], folder: &Path, code: i32) -> String {
 const SHORT: [&str; 7] = ["train", "--epochs", "1", "--precision", "fp32", "--out", "run"];
 
 /// Commands that end at once, each with a result on standard output.
-const PRINTING: [&[&str]; 8] = [
-    &["formats"],
-    &["formats", "1e-8"],
-    &["doctor"],
-    &["classics", "overflow"],
-    &["replay", "traces.json"],
-    &["bench", "--from", "rows.json"],
-    &["--help"],
-    &["--version"],
-];
-
-/// What the commands of [`PRINTING`] read.
-fn inputs(folder: &Path) {
-    let config = r#"{"init_scale": 4.0, "growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 2}"#;
-    let trace = format!(r#"[{{"config": {config}, "found_inf": [true], "scale": [1.0], "growth_tracker": [0]}}]"#);
-    std::fs::write(folder.join("traces.json"), trace).unwrap();
-    let row = r#"[{"case": "cnn", "prec": "fp32", "threads": 2, "rounds": 5, "binade_ms": 10.0}]"#;
-    std::fs::write(folder.join("rows.json"), row).unwrap();
-}
+const PRINTING: [&[&str]; 5] = [&["formats"], &["formats", "1e-8"], &["doctor"], &["--help"], &["--version"]];
 
 #[test]
 fn a_reader_that_leaves_ends_a_command_quietly() {
     let folder = tempfile::tempdir().unwrap();
-    inputs(folder.path());
     for args in PRINTING {
         let mut child = command(args, folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
@@ -62,7 +43,6 @@ fn a_reader_that_leaves_ends_a_command_quietly() {
 #[test]
 fn a_full_disk_under_the_output_is_an_error_and_no_panic() {
     let folder = tempfile::tempdir().unwrap();
-    inputs(folder.path());
     let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
     for args in PRINTING {
         let out = command(args, folder.path()).stdout(full()).output().unwrap();
@@ -166,9 +146,6 @@ fn a_number_out_of_range_is_refused_for_its_value() {
         let error = error(&["train", flag, value], folder.path(), 2);
         assert!(error.contains(&format!("invalid value '{value}' for '{flag}")) && error.contains(allowed), "{error}");
     }
-    for flag in ["--n", "--threads", "--pairs", "--min-iters", "--secs"] {
-        assert!(error(&["bench", flag, "-1"], folder.path(), 2).contains("invalid value '-1'"), "{flag}");
-    }
     // A flag is still no value.
     assert!(error(&["train", "--epochs", "--quiet"], folder.path(), 2).contains("a value is required for '--epochs"));
 }
@@ -247,21 +224,10 @@ fn a_damaged_checkpoint_is_refused() {
 fn errors_are_told_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    std::fs::create_dir_all(path.join("recorded")).unwrap();
-    std::fs::write(path.join("recorded/run.safetensors"), "no").unwrap();
-    std::fs::write(
-        path.join("recorded/config.json"),
-        r#"{"in_channels":1,"channels":[1,1,1,1],"size":8,"fc":1,"classes":2}"#,
-    )
-    .unwrap();
     for args in [
         &["train", "--resume", "nowhere"][..],
         &["train", "--dataset", "cifar10", "--data", "nowhere"],
         &["inspect", "nowhere"],
-        &["replay", "nowhere"],
-        &["replay", "recorded"],
-        &["conform", "nowhere"],
-        &["bench", "--from", "nowhere"],
         &["train", "--out", "/dev/null/run"],
     ] {
         let out = binade(args, path);
@@ -272,30 +238,11 @@ fn errors_are_told_once() {
 }
 
 #[test]
-fn what_compares_nothing_does_not_pass() {
-    let folder = tempfile::tempdir().unwrap();
-    let replayed = |traces: &str| {
-        std::fs::write(folder.path().join("traces.json"), traces).unwrap();
-        let out = binade(&["replay", "traces.json"], folder.path());
-        assert_eq!(out.status.code(), Some(1));
-        text(&out.stdout)
-    };
-    assert!(replayed("[]").contains("there is no trace to compare"));
-    let config = r#"{"init_scale": 4.0, "growth_factor": 2.0, "backoff_factor": 0.25, "growth_interval": 2}"#;
-    let empty = replayed(&format!(r#"[{{"config": {config}, "found_inf": [], "scale": [], "growth_tracker": []}}]"#));
-    assert!(empty.contains("trace 0: no update to compare"), "{empty}");
-    std::fs::write(folder.path().join("rows.json"), "[]").unwrap();
-    assert!(error(&["bench", "--from", "rows.json"], folder.path(), 1).contains("holds no measurement"));
-    std::fs::create_dir(folder.path().join("cases")).unwrap();
-    assert!(error(&["conform", "cases"], folder.path(), 1).contains("no *.safetensors cases"));
-}
-
-#[test]
 fn the_help_names_the_program_itself() {
     let folder = tempfile::tempdir().unwrap();
     let help = text(&binade(&["--help"], folder.path()).stdout);
     assert!(help.contains("Usage: binade"), "{help}");
-    for command in ["train", "bench", "conform", "formats", "replay", "inspect", "classics", "doctor", "ops"] {
+    for command in ["train", "formats", "inspect", "doctor", "ops"] {
         let help = text(&binade(&[command, "--help"], folder.path()).stdout);
         assert!(help.contains(&format!("Usage: binade {command}")), "{help}");
     }

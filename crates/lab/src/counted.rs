@@ -1,10 +1,30 @@
-//! Hot kernels for `cargo xtask counts`: without an argument it prints their names; given a name it runs that kernel,
-//! and callgrind counts the instructions inside [`counted`].
+//! Hot kernels for `cargo xtask counts`, which starts this program again for each: callgrind counts the instructions
+//! inside [`counted`].
 
 use std::hint::black_box;
+use std::process::ExitCode;
 
+use anyhow::Context;
+use binade::cli::output::line;
 use binade::tensor::op::{Backward, Conv2d, Epilogue, Norm, NormKind};
 use binade::tensor::{Array, ArrayMut, Class, DType, Device, Grad, Op, Result, Slot, Update, run_one};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The kernel; without one, the names of all are printed
+    name: Option<String>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    // This thread alone: others would be counted while they wait.
+    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
+    let kernels = kernels()?;
+    match &args.name {
+        None => kernels.iter().try_for_each(|(name, _)| line(name))?,
+        Some(wanted) => kernels.iter().find(|(name, _)| name == wanted).context("no such kernel")?.1()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Callgrind collects inside this function only.
 #[inline(never)]
@@ -69,15 +89,4 @@ fn kernels() -> Result<Vec<Named>> {
     }
     all.push(("adamw f32".into(), Box::new(adamw)));
     Ok(all)
-}
-
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // This thread alone: others would be counted while they wait.
-    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
-    let kernels = kernels()?;
-    match std::env::args().nth(1) {
-        None => kernels.iter().for_each(|(name, _)| println!("{name}")),
-        Some(wanted) => kernels.iter().find(|(name, _)| *name == wanted).ok_or("no such kernel")?.1()?,
-    }
-    Ok(())
 }

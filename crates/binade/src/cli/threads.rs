@@ -4,7 +4,7 @@ use std::num::NonZero;
 
 use anyhow::{Context, Result};
 
-use crate::output;
+use super::output;
 
 /// As many as are asked for, but not more than run at once: those would wait for each other in every operator. The
 /// results are the same.

@@ -1,11 +1,11 @@
 //! `cargo xtask counts [--bless]`: instructions of hot kernels, counted by callgrind, against those of `counts.txt`.
 //! Unlike times they do not depend on what else the machine does.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, ExitCode, Output};
 
-use crate::output::line;
+use anyhow::{Context, Result, bail, ensure};
+use binade::cli::output::verdict_line;
 
 /// Largest change of a count that passes.
 const TOLERANCE: f64 = 0.03;
@@ -13,94 +13,88 @@ const TOLERANCE: f64 = 0.03;
 /// A kernel and its instructions.
 type Count = (String, u64);
 
-pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
-    let bless = match args {
-        [] => false,
-        [flag] if flag == "--bless" => true,
-        _ => {
-            let args: Vec<_> = args.iter().map(|a| a.to_string_lossy()).collect();
-            return Err(format!("unknown arguments {}; usage: cargo xtask counts [--bless]", args.join(" ")));
-        }
-    };
+#[derive(clap::Args)]
+pub struct Args {
+    /// Write the counts to the file instead
+    #[arg(long)]
+    bless: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
     if !cfg!(target_arch = "x86_64") {
-        return line("skipped: the counts are those of the AVX2 kernels");
+        verdict_line("skipped: the counts are those of the AVX2 kernels")?;
+        return Ok(ExitCode::SUCCESS);
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
-        return line("skipped: counting instructions needs valgrind, which is not installed");
+        verdict_line("skipped: counting instructions needs valgrind, which is not installed")?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let program = build(cargo)?;
-    let counts = count(&program)?;
+    if cfg!(debug_assertions) {
+        bail!("a debug build has other instructions: cargo xtask counts builds in release mode");
+    }
+    let counts = count()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.txt");
     let compiler = compiler()?;
-    if bless {
-        return std::fs::write(&file, format(&counts, &compiler)).map_err(|e| format!("{}: {e}", file.display()));
+    if args.bless {
+        std::fs::write(&file, format(&counts, &compiler)).with_context(|| file.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let known = parse(&text).ok_or_else(|| format!("{}: lines are a count and a name", file.display()))?;
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let known = parse(&text).with_context(|| format!("{}: lines are a count and a name", file.display()))?;
     let (report, good) = compare(&known, &counts);
-    line(report.trim_end())?;
+    verdict_line(report.trim_end())?;
     if good {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let other = if text.contains(&compiler) {
         String::new()
     } else {
         format!("; counted with {compiler}, not the compiler of the file")
     };
-    Err(format!(
+    bail!(
         "instruction counts changed by more than {} %{other}. If so intended: cargo xtask counts --bless",
         100.0 * TOLERANCE
-    ))
-}
-
-/// Builds the example that runs the kernels, and gives its path.
-fn build(cargo: &Path) -> Result<PathBuf, String> {
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "--package", "binade", "--features", "cli", "--example", "counted"]);
-    let out = output(command.args(["--message-format", "json"]))?;
-    let messages = String::from_utf8_lossy(&out.stdout).into_owned();
-    let path = messages.lines().filter(|l| l.contains("\"name\":\"counted\"")).find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        Some(rest.split_once('"')?.0.to_string())
-    });
-    path.map(PathBuf::from).ok_or_else(|| "cargo named no executable for the example `counted`".into())
+    );
 }
 
 /// Runs each kernel under callgrind.
-fn count(program: &Path) -> Result<Vec<Count>, String> {
-    let names = output(&mut Command::new(program))?.stdout;
+fn count() -> Result<Vec<Count>> {
+    let program = std::env::current_exe()?;
+    let names = output(Command::new(&program).arg("counted"))?.stdout;
     let names = String::from_utf8_lossy(&names).into_owned();
     names
         .lines()
         .map(|name| {
             let mut command = Command::new("valgrind");
             command
-                .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=counted::counted*"])
+                .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=binade_lab::counted::counted*"])
                 .arg("--callgrind-out-file=/dev/null")
-                .args([program.as_os_str(), name.as_ref()])
+                .args([program.as_os_str(), "counted".as_ref(), name.as_ref()])
                 // Valgrind knows no AVX-512.
                 .env("BINADE_ISA", "avx2");
             let printed = output(&mut command)?.stderr;
             let printed = String::from_utf8_lossy(&printed);
             let n = printed.lines().find_map(|l| l.split_once("Collected :")?.1.trim().parse().ok()).filter(|n| *n > 0);
-            Ok((name.to_string(), n.ok_or_else(|| format!("{name}: callgrind counted nothing: {printed}"))?))
+            Ok((name.to_string(), n.with_context(|| format!("{name}: callgrind counted nothing: {printed}"))?))
         })
         .collect()
 }
 
-fn output(command: &mut Command) -> Result<Output, String> {
+fn output(command: &mut Command) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let out = command.output().map_err(|e| format!("cannot start {name}: {e}"))?;
-    if out.status.success() { Ok(out) } else { Err(format!("{name}: {}", String::from_utf8_lossy(&out.stderr))) }
+    let out = command.output().with_context(|| format!("cannot start {name}"))?;
+    ensure!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(out)
 }
 
-fn compiler() -> Result<String, String> {
+fn compiler() -> Result<String> {
     Ok(String::from_utf8_lossy(&output(Command::new("rustc").arg("--version"))?.stdout).trim().to_string())
 }
 
 fn format(counts: &[Count], compiler: &str) -> String {
     let head = format!(
-        "# Instructions of each kernel of crates/binade/examples/counted.rs, BINADE_ISA=avx2, one thread; {compiler}.\n# Written by cargo xtask counts --bless.\n"
+        "# Instructions of each kernel of crates/lab/src/counted.rs, BINADE_ISA=avx2, one thread; {compiler}.\n\
+         # Written by cargo xtask counts --bless.\n"
     );
     counts.iter().fold(head, |text, (name, n)| text + &format!("{n} {name}\n"))
 }

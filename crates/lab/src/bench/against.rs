@@ -13,7 +13,7 @@ use super::peer::{Peer, Setting};
 use super::row::{Beside, Row, publish};
 use super::timing::{check, median, once, round, warm_up};
 use super::{Args, Case, cases};
-use crate::output::note;
+use binade::cli::output::note;
 
 /// PyTorch in one precision at its best setting.
 struct Side {

@@ -12,7 +12,7 @@ use super::profile::{Shares, shares};
 use super::steps::{Size, own_size, training};
 use super::timing::{round, time};
 use super::{Args, Case};
-use crate::output::line;
+use binade::cli::output::line;
 
 /// One size.
 struct Point {

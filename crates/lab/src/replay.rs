@@ -1,4 +1,4 @@
-//! `binade replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded loss
+//! `cargo xtask replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded loss
 //! scales.
 
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use binade::tensor::{Array, Class, DType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::output::verdict_line;
-use crate::threads;
+use binade::cli::output::verdict_line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Write};
 pub struct Unwritten(io::Error);
 
 impl Unwritten {
+    /// Standard output failed so.
     pub fn new(error: io::Error) -> Unwritten {
         Unwritten(error)
     }

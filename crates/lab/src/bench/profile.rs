@@ -8,7 +8,7 @@ use binade::train::Precision;
 
 use super::Case;
 use super::timing::warm_up;
-use crate::output::line;
+use binade::cli::output::line;
 
 /// Wall-clock time of some runs, and the part of it inside operators.
 struct Profile {

@@ -1,4 +1,4 @@
-//! `binade fuzz-ops`: random operators on random operands, against the reference. `BINADE_ISA` names the highest
+//! `cargo xtask fuzz-ops`: random operators on random operands, against the reference. `BINADE_ISA` names the highest
 //! instruction set tried.
 
 mod cases;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::flags::{above_zero, whole};
-use crate::output::verdict_line;
+use binade::cli::flags::{above_zero, whole};
+use binade::cli::output::verdict_line;
 
 /// Failing cases printed of one operator and kind.
 const SHOWN: usize = 3;
@@ -22,7 +22,7 @@ const SHOWN: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
-#[command(after_help = "Example: binade fuzz-ops --seconds 10")]
+#[command(after_help = "Example: cargo xtask fuzz-ops --seconds 10")]
 pub struct Args {
     /// How long to go on
     #[arg(long, default_value_t = 60.0, value_name = "SECONDS", value_parser = above_zero, allow_hyphen_values = true)]

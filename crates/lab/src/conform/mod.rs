@@ -1,4 +1,4 @@
-//! `binade conform`: recorded cases of operators, forward and backward, against the recorded results and float64.
+//! `cargo xtask conform`: recorded cases of operators, forward and backward, against the recorded results and float64.
 
 mod case;
 mod ops;
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use case::{Case, Outcome};
 
-use crate::output::verdict_line;
-use crate::threads;
+use binade::cli::output::verdict_line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

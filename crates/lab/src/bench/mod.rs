@@ -1,4 +1,4 @@
-//! `binade bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their
+//! `cargo xtask bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their
 //! ratios; cost against threads and sizes.
 
 mod against;
@@ -26,9 +26,9 @@ use cases::{Case, GROUPS, cases};
 use steps::Size;
 use timing::{quantile, round, sorted, time};
 
-use crate::flags::{above_zero, positive};
-use crate::output::line;
-use crate::threads;
+use binade::cli::flags::{above_zero, positive};
+use binade::cli::output::line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -1,4 +1,4 @@
-//! `binade classics`: what the papers on mixed precision showed, in miniature, each checked as it is printed.
+//! `cargo xtask classics`: what the papers on mixed precision showed, in miniature, each checked as it is printed.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use binade::tensor::op::{Reduction, Unary};
 use binade::tensor::{Array, ArrayMut, Class, DType, Device, Grad, Key, Op, Slot, Update, bf16, run_one};
 use clap::ValueEnum;
 
-use crate::output::verdict_line;
-use crate::threads;
+use binade::cli::output::verdict_line;
+use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::timing::{check, median, once, round, warm_up};
 use super::{Args, cases, row::Beside};
-use crate::output::line;
+use binade::cli::output::line;
 
 /// One case on a thread pool of its own: runs once for each order.
 struct Runner<'scope> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::memory::Memory;
 use super::picture;
 use super::timing::{median, quantile, round, sorted};
-use crate::output::line;
+use binade::cli::output::line;
 
 /// One case in one precision beside others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
