@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use binade_autograd::Var;
 use binade_autograd::scope::{self, Event, Phase};
+use binade_autograd::{Backward, Var};
 use binade_tensor::format::Format;
 use binade_tensor::op::Reduce;
 use binade_tensor::{Array, Class, DType, Dims, Op};
@@ -269,7 +269,7 @@ fn backward(loss: Var, scale: Option<f64>) -> Result<Run> {
         return Ok(Run::ProductNotFinite);
     }
     let upstream = Array::full(scaled.array().device(), scaled.dtype(), *scaled.shape(), 1.0, Class::Workspace)?;
-    let grads = scaled.backward_lean(Some(&upstream))?;
+    let grads = scaled.backward_with(Backward { lean: true, ..Backward::from(&upstream) })?;
     Ok(if grads.iter().all(|(_, g)| finite(g)) { Run::Finite } else { Run::GradientNotFinite })
 }
 

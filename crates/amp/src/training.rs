@@ -1,7 +1,7 @@
 //! [`Training`]: whole steps that are applied or not, and [`ScaledGradients`] → [`UnscaledGradients`] →
 //! [`StepOutcome`]: the order of a step as types.
 
-use binade_autograd::{Deferred, Gradients, LeafId, Var, scope};
+use binade_autograd::{Backward, Deferred, Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_value};
 use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class, Key};
@@ -278,7 +278,7 @@ impl Training {
     }
 
     fn gradient_step(&mut self, loss: Var, changes: Vec<Deferred>) -> Result<(StepOutcome, f64, f64, Vec<String>)> {
-        let mut grads = self.scaler.scale(&loss)?.backward_lean(None)?;
+        let mut grads = self.scaler.scale(&loss)?.backward_with(Backward { lean: true, ..Backward::default() })?;
         drop(loss);
         changes.into_iter().for_each(|change| grads.push_change(change));
         let lr = self.optimizer.lr();

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::Deferred;
-
 /// The claims on a parameter or a buffer. Clones speak of the same tensor.
 #[derive(Clone, Debug, Default)]
 pub struct Claims(Arc<AtomicUsize>);
@@ -56,9 +54,10 @@ impl Owner {
         self.claims.entry(claims.key()).or_insert_with(|| Claim::new(claims));
     }
 
-    /// Whether a deferred change is for this owner's step to decide: it is of a module of its own, or nobody's.
-    pub fn decides(&self, change: &Deferred) -> bool {
+    /// Whether a change to tensors with these claims is for this owner's step to decide: one of them is its own, or
+    /// nobody claims any.
+    pub(crate) fn decides(&self, claims: &[Claims]) -> bool {
         let own = |claims: &Claims| self.claims.contains_key(&claims.key());
-        change.claims().iter().any(own) || !change.claims().iter().any(Claims::any)
+        claims.iter().any(own) || !claims.iter().any(Claims::any)
     }
 }

@@ -16,7 +16,7 @@ pub enum Error {
     },
     /// Backward from a tensor with several elements.
     #[error(
-        "backward needs a loss of one element, got shape {shape:?}: reduce it, or give the upstream gradient to backward_with"
+        "backward needs a loss of one element, got shape {shape:?}: reduce it, or give its gradient: backward_with(&gradient)"
     )]
     NotScalar {
         /// Shape of the tensor.
@@ -26,7 +26,7 @@ pub enum Error {
     #[error("backward from a tensor that depends on no parameter: was it computed under no_grad or detached")]
     NoGraph,
     /// Backward through a graph whose saved values were released by an earlier backward.
-    #[error("{op}{}: backward through this graph a second time: its saved values were released; use backward_keep for the first call", at(.path))]
+    #[error("{op}{}: backward through this graph a second time: its saved values were released; keep them with Backward::keep_graph in the first call", at(.path))]
     Released {
         /// Operator.
         op: &'static str,
@@ -71,12 +71,6 @@ pub enum Error {
 
 fn at(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!(" (in {path})") }
-}
-
-impl From<binade_tensor::Error> for Error {
-    fn from(error: binade_tensor::Error) -> Error {
-        Error::Tensor { error, path: crate::scope::path() }
-    }
 }
 
 /// Result of this crate's functions.

@@ -122,7 +122,10 @@ impl Gradients {
     /// The gradients of some leaves, and the changes that their owner's step decides about. Memory is shared.
     pub fn part(&self, leaves: impl IntoIterator<Item = LeafId>, owner: &Owner) -> Gradients {
         let found = leaves.into_iter().filter_map(|id| self.map.get(&id).map(|g| (id, g.clone())));
-        Gradients { map: found.collect(), changes: self.changes.iter().filter(|c| owner.decides(c)).cloned().collect() }
+        Gradients {
+            map: found.collect(),
+            changes: self.changes.iter().filter(|c| owner.decides(c.claims())).cloned().collect(),
+        }
     }
 
     /// The parameters, by name and shape, whose gradients no optimiser will take: one that was never given to an
@@ -149,7 +152,7 @@ impl Gradients {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn prepare(&self, owner: &Owner) -> Result<Prepared> {
-        Prepared::new(self.changes.iter().filter(|c| owner.decides(c)))
+        Prepared::new(self.changes.iter().filter(|c| owner.decides(c.claims())))
     }
 
     /// Makes all changes that wait, whoever owns them: for steps without an optimiser, and for those of a network whose

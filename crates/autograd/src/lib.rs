@@ -6,26 +6,44 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-mod apply;
-mod backward;
+// Modules in layers: each imports from those of the layers above it in this list alone.
+
 mod cast;
-mod checkpoint;
 mod claim;
-mod deferred;
 mod error;
-mod gradcheck;
-mod gradients;
-mod methods;
-mod node;
 mod place;
+
+mod deferred;
 mod saved;
+
+mod node;
+
+mod outline;
+
 pub mod scope;
-mod second_order;
-mod table;
-mod value;
+
 mod var;
 
+mod gradients;
+mod value;
+
+mod table;
+
+mod front;
+mod tape;
+
+mod apply;
+mod walk;
+
+mod backward;
+mod checkpoint;
+mod methods;
+mod second_order;
+
+mod gradcheck;
+
 pub use apply::{apply, apply_all};
+pub use backward::Backward;
 pub use cast::{CastPlan, CastRule};
 pub use checkpoint::checkpoint;
 pub use claim::{Claims, Owner};

@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
-use binade_tensor::{Array, Meta, Op, WeakArray};
+use binade_tensor::{Array, Meta, Op};
 use smallvec::SmallVec;
 
 use crate::saved::Saved;
-use crate::scope::Scope;
-use crate::{Claims, Deferred, Error, Result, Var};
+use crate::{Claims, Deferred, Error, Result};
 
 /// Identity of a leaf: a parameter, or a variable gradients are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,11 +87,7 @@ pub(crate) enum Kind {
     /// A computation to be run again for its gradient.
     Recompute {
         inputs: SmallVec<[Option<Edge>; 3]>,
-        saved: Vec<Saved>,
-        /// What else the function read, with the versions it must still have.
-        read: Vec<(WeakArray, u64)>,
-        f: Recompute,
-        scope: Box<Scope>,
+        again: Again,
     },
     /// A recorded gradient: first where it came from, then what it was taken by, of which it is a function, perhaps a
     /// constant one.
@@ -101,8 +96,8 @@ pub(crate) enum Kind {
     },
 }
 
-/// A computation of some inputs.
-pub(crate) type Recompute = Arc<dyn Fn(&[Var]) -> Result<Var> + Send + Sync>;
+/// A recorded second run on inputs from these nodes; the node its result comes from.
+pub(crate) type Again = Box<dyn Fn(&[Option<Edge>]) -> Result<Option<Edge>> + Send + Sync>;
 
 /// Where a tensor came from: always the first output of a node.
 pub(crate) type Edge = Arc<Node>;
@@ -136,15 +131,6 @@ impl Node {
     /// Whether an operator that used this node's output saved it, and is still there.
     pub(crate) fn is_kept(&self) -> bool {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
-    }
-
-    /// Whether this is a leaf or a view of one, whose memory lives as long as the leaf's.
-    pub(crate) fn is_leaf_view(&self) -> bool {
-        match &self.kind {
-            Kind::Leaf(_) => true,
-            Kind::Op { op: Op::View(_), inputs, .. } => inputs[0].as_ref().is_some_and(|n| n.is_leaf_view()),
-            Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. } => false,
-        }
     }
 
     /// Shape and dtype of an operator's inputs; of those with a node, of the gradient it receives.

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use binade_tensor::op::{Backward, Binary, Unary};
+use binade_tensor::op::Unary;
 use binade_tensor::{Array, Class, DType, Op, WeakArray, run_one};
 use smallvec::SmallVec;
 
-use crate::{Error, Result, Var};
+use crate::{Error, Result};
 
 /// A value kept for the backward pass, with the version it must still have.
 #[derive(Clone)]
@@ -55,37 +55,47 @@ pub(crate) fn check_version(array: &Array, saved: u64, op: &'static str, path: &
     }
 }
 
-/// What is kept in place of a sum or difference, if that is fewer bytes: its narrower operand, where the wider one was
-/// saved as a value by who used it before. So a residual stream in f32, to which branches in 16 bit are added, is saved
-/// at every other branch. No sum is made from a sum that is made: a chain of them would keep one value from far back
-/// and all sums on the way at once.
-pub(crate) fn addends(ins: &[&Var], sum: &Array) -> Option<SmallVec<[Saved; 5]>> {
-    let [a, b] = ins else { return None };
-    let (wide, narrow) = if a.dtype().size() > b.dtype().size() { (a, b) } else { (b, a) };
-    let fewer = wide.dtype() == sum.dtype() && narrow.dtype().size() < sum.dtype().size();
-    if !fewer || wide.shape() != sum.shape() || narrow.shape() != sum.shape() {
-        return None;
+/// How a first output is computed again.
+pub(crate) struct Recipe {
+    pub(crate) op: Op,
+    /// Inputs and outputs of the operator, numbered as saved values.
+    pub(crate) operands: SmallVec<[usize; 5]>,
+    pub(crate) made: Made,
+    /// Whether what was computed first saw an operand before it was rounded.
+    pub(crate) unrounded: bool,
+}
+
+impl Recipe {
+    pub(crate) fn new(op: Op, operands: SmallVec<[usize; 5]>, made: Made) -> Recipe {
+        Recipe { op, operands, made, unrounded: false }
     }
-    let kept = matches!(wide.saved(), Saved::Value(..)) && wide.node().is_some_and(|node| node.is_kept());
-    let taken = kept
-        && match narrow.saved() {
-            // A part of something larger would keep all of it.
-            Saved::Value(array, _) => array.is_whole(),
-            Saved::Recast(..) => true,
-            Saved::Again(again) => !again.sums,
-        };
-    taken.then(|| ins.iter().map(|var| var.saved()).collect())
+}
+
+/// What a value made again is.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Made {
+    /// One elementwise pass over its operands.
+    Pass,
+    /// A sum or difference, whose gradient saves neither operand.
+    Sum,
+    /// Its one operand, rounded.
+    Cast(DType),
+    /// That function of its one operand.
+    Activation(Unary),
+    /// A pass in f32 that rounds once at its end: to a narrower dtype as its f32 result would be rounded.
+    RoundedOnce,
 }
 
 /// An operator and its saved operands, from which a value is computed again: once for all that need it, and not at all
 /// while something else keeps it alive.
 pub(crate) struct Again {
     op: Op,
+    made: Made,
     ins: SmallVec<[Saved; 5]>,
     dtype: DType,
     /// The value that was, with its version, if the bits made again will be its.
     first: Option<(WeakArray, u64)>,
-    made: Mutex<Option<Array>>,
+    value: Mutex<Option<Array>>,
     /// How many are made for it, one from the other.
     depth: usize,
     /// Whether it is a sum, or a sum is made for it.
@@ -97,11 +107,13 @@ pub(crate) struct Again {
 const DEEPEST: usize = 8;
 
 impl Again {
-    /// `exact` says that the operator gives the bits of `value`. Where it does not (a fused activation saw its argument
-    /// before it was rounded to 16 bit) they must not depend on who else keeps the value. `None` where the value is
-    /// better saved.
-    pub(crate) fn new(op: Op, ins: SmallVec<[Saved; 5]>, value: &Array, exact: bool) -> Option<Arc<Again>> {
-        let (mut depth, mut exact, mut sums) = (1, exact, matches!(op, Op::Binary(Binary::Add | Binary::Sub)));
+    /// `None` where the value is better saved.
+    pub(crate) fn new(recipe: Recipe, ins: SmallVec<[Saved; 5]>, value: &Array) -> Option<Arc<Again>> {
+        let Recipe { op, made, unrounded, .. } = recipe;
+        // Where the operator does not give the bits of `value` (a fused activation saw its argument before it was
+        // rounded to 16 bit) they must not depend on who else keeps the value.
+        let mut exact = !(unrounded && value.dtype().is_half());
+        let (mut depth, mut sums) = (1, made == Made::Sum);
         for saved in &ins {
             if let Saved::Again(operand) = saved {
                 depth = depth.max(operand.depth + 1);
@@ -109,38 +121,45 @@ impl Again {
                 sums |= operand.sums;
             }
         }
-        let first = exact.then(|| (value.downgrade(), value.storage().version()));
+        let (dtype, first) = (value.dtype(), exact.then(|| (value.downgrade(), value.storage().version())));
         (depth <= DEEPEST)
-            .then(|| Arc::new(Again { op, ins, dtype: value.dtype(), first, made: Mutex::new(None), depth, sums }))
+            .then(|| Arc::new(Again { op, made, ins, dtype, first, value: Mutex::default(), depth, sums }))
+    }
+
+    /// Whether it is a sum, or a sum is made for it.
+    pub(crate) fn sums(&self) -> bool {
+        self.sums
     }
 
     fn get(&self, op: &'static str, path: &Arc<str>, keep: bool) -> Result<Array> {
         if let Some(array) = self.there(op, path)? {
             return Ok(array);
         }
-        let array = match (&self.op, &self.ins[..]) {
-            (Op::Cast(dtype), [Saved::Again(wide)]) => wide.rounded(*dtype, op, path)?,
-            _ => self.run(self.dtype, op, path, keep)?,
+        let array = match (self.made, &self.ins[..]) {
+            (Made::Cast(dtype), [Saved::Again(wide)]) => wide.rounded(dtype, op, path)?,
+            (Made::Pass | Made::Sum | Made::Cast(_) | Made::Activation(_) | Made::RoundedOnce, _) => {
+                self.run(self.dtype, op, path, keep)?
+            }
         };
         if !keep {
-            *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(array.clone());
+            *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(array.clone());
         }
         Ok(array)
     }
 
     /// The function and its argument, where the value is an activation that would have to be computed.
     pub(crate) fn activation(&self, op: &'static str, path: &Arc<str>) -> Result<Option<(Unary, Array)>> {
-        match (&self.op, &self.ins[..]) {
-            (Op::Unary(act), [argument @ Saved::Value(..)]) if self.there(op, path)?.is_none() => {
-                Ok(Some((*act, argument.get(op, path, false)?)))
-            }
-            _ => Ok(None),
+        if let (Made::Activation(act), [argument @ Saved::Value(..)]) = (self.made, &self.ins[..])
+            && self.there(op, path)?.is_none()
+        {
+            return Ok(Some((act, argument.get(op, path, false)?)));
         }
+        Ok(None)
     }
 
     /// The value, if it need not be computed.
     fn there(&self, op: &'static str, path: &Arc<str>) -> Result<Option<Array>> {
-        if let Some(made) = &*self.made.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(made) = &*self.value.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(Some(made.clone()));
         }
         let Some((first, version)) = &self.first else { return Ok(None) };
@@ -155,15 +174,14 @@ impl Again {
         Ok(run_one(&self.op, &refs, ins[0].device(), want, Class::Activations)?)
     }
 
-    /// The value in a narrower dtype. A norm rounds once from f32, as its f32 result would be rounded, which need not
-    /// be written.
+    /// The value in a narrower dtype. What rounds once from f32 need not write its f32 result first.
     fn rounded(&self, dtype: DType, op: &'static str, path: &Arc<str>) -> Result<Array> {
-        match (self.there(op, path)?, &self.op) {
-            (None, Op::Backward(Backward::Renormalise(_))) if self.dtype == DType::F32 => {
-                self.run(dtype, op, path, false)
-            }
-            (Some(array), _) => Ok(array.cast(dtype, Class::Casts)?),
-            (None, _) => Ok(self.get(op, path, true)?.cast(dtype, Class::Casts)?),
+        if let Some(array) = self.there(op, path)? {
+            return Ok(array.cast(dtype, Class::Casts)?);
         }
+        if self.made == Made::RoundedOnce && self.dtype == DType::F32 {
+            return self.run(dtype, op, path, false);
+        }
+        Ok(self.get(op, path, true)?.cast(dtype, Class::Casts)?)
     }
 }

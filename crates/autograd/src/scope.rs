@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, DType, Key, Op, Storage};
 
-use crate::checkpoint::Outline;
-use crate::{CastRule, Deferred, Place};
+use crate::outline::Outline;
+use crate::{CastRule, Deferred, Error, Place};
 
 /// Whether an operator ran forward or for a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -285,6 +285,13 @@ pub fn path() -> Arc<str> {
 /// The layer that operators belong to now; `None` outside a model.
 pub fn place() -> Option<Place> {
     with(|s| s.place.clone())
+}
+
+/// An operator fails in the layer that it belongs to.
+impl From<binade_tensor::Error> for Error {
+    fn from(error: binade_tensor::Error) -> Error {
+        Error::Tensor { error, path: path() }
+    }
 }
 
 /// Runs `f` with new parameters stored in these dtypes.

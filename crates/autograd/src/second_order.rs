@@ -1,16 +1,15 @@
 //! Gradients of gradients: [`grad`], and the parts of it that only recorded gradients need.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use binade_tensor::op::{Epilogue, View};
+use binade_tensor::op::View;
 use binade_tensor::{Array, Op, Shape};
 
-use crate::backward::{Widen, cast, seed, walk, zero};
 use crate::node::{Kind, Node};
-use crate::saved::Saved;
 use crate::table::Grads;
 use crate::value::Value;
+use crate::walk::{Differentiable, Widen, seed, walk, zero};
 use crate::{Error, Result, Var, scope};
 
 /// The gradients of `output` with respect to `inputs` (leaves or not), as variables: `None` where the output does not
@@ -64,31 +63,25 @@ fn reached(
     Ok(walked.found.into_iter().map(|f| (f.node.id, f.gradient.map(Var::constant))).collect())
 }
 
-/// The node of a contraction's second output, its value before the activation: that of the contraction without one.
-pub(crate) fn before_activation(node: &Node, kept: &[(usize, Saved)], value: &Array) -> Option<Arc<Node>> {
-    let Kind::Op { op, inputs, constants, path, .. } = &node.kind else { return None };
-    let plain = |epilogue: &Epilogue| Epilogue { act: None, ..*epilogue };
-    let op = if let Op::MatMul(epilogue) = op {
-        Op::MatMul(plain(epilogue))
-    } else if let Op::Conv2d(conv, epilogue) = op {
-        Op::Conv2d(*conv, plain(epilogue))
-    } else {
-        return None;
-    };
-    let saved = kept.iter().filter(|(i, _)| *i < inputs.len()).cloned().collect();
-    let kind = Kind::Op {
-        op,
-        inputs: inputs.clone(),
-        constants: constants.clone(),
-        saved: Mutex::new(Some(saved)),
-        recast: None,
-        path: path.clone(),
-    };
-    Some(Node::new(kind, value.meta()))
+impl Differentiable for Array {
+    fn through_definition(op: &Op, ins: &[Array], needs: &[bool], gradient: &Array) -> Result<Option<Grads<Array>>> {
+        let var = |(array, need): (&Array, &bool)| {
+            if *need { Var::leaf(array.clone()) } else { Var::constant(array.clone()) }
+        };
+        let ins: Vec<Var> = ins.iter().zip(needs).map(var).collect();
+        let grads = through_definition(op, &ins, needs, &Var::constant(gradient.clone()), false)?;
+        Ok(grads.map(|grads| grads.into_iter().map(|g| g.map(|g| g.array().clone())).collect()))
+    }
+}
+
+impl Differentiable for Var {
+    fn through_definition(op: &Op, ins: &[Var], needs: &[bool], gradient: &Var) -> Result<Option<Grads<Var>>> {
+        through_definition(op, ins, needs, gradient, true)
+    }
 }
 
 /// The gradients of `op` by differentiating its definition in primitives, recorded if asked; `None` for a primitive.
-pub(crate) fn through_definition(
+fn through_definition(
     op: &Op,
     ins: &[Var],
     needs: &[bool],
@@ -112,10 +105,10 @@ pub(crate) fn through_definition(
     if outs[0].node().is_none() {
         return Ok(Some(ins.iter().map(|_| None).collect()));
     }
-    let found = reached(&outs[0], &targets, Some(&cast(gradient.clone(), outs[0].dtype())?), create_graph)?;
+    let found = reached(&outs[0], &targets, Some(&gradient.clone().to(outs[0].dtype())?), create_graph)?;
     let of = |(var, view): (&Var, &Var)| {
         let gradient = view.node().and_then(|node| found.get(&node.id)).cloned().flatten();
-        gradient.map(|g| cast(g, var.dtype())).transpose()
+        gradient.map(|g| g.to(var.dtype())).transpose()
     };
     ins.iter().zip(&views).map(of).collect::<Result<_>>().map(Some)
 }

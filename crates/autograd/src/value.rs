@@ -7,8 +7,7 @@ use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, Shape};
 use smallvec::SmallVec;
 
 use crate::node::Node;
-use crate::table::Grads;
-use crate::{Result, Var, apply, scope, second_order};
+use crate::{Result, scope};
 
 /// A gradient, or a value one is computed from.
 pub(crate) trait Value: Clone {
@@ -33,9 +32,6 @@ pub(crate) trait Value: Clone {
     /// All outputs. Where operators are recorded, only the first has a history.
     fn run_all(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>>;
 
-    /// The gradients of an operator through its definition in primitives; `None` for a primitive.
-    fn through_definition(op: &Op, ins: &[Self], needs: &[bool], gradient: &Self) -> Result<Option<Grads<Self>>>;
-
     fn shape(&self) -> &Shape {
         self.array().shape()
     }
@@ -50,6 +46,14 @@ pub(crate) trait Value: Clone {
 
     fn numel(&self) -> usize {
         self.array().numel()
+    }
+
+    /// In another dtype.
+    fn to(self, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return Ok(self);
+        }
+        Self::run(Op::Cast(dtype), &[&self], self.array().device(), dtype)
     }
 }
 
@@ -89,53 +93,5 @@ impl Value for Array {
         let outs = binade_tensor::run(&op, ins, device, want, Class::Gradients)?;
         scope::observe(&op, ins, &outs);
         Ok(outs.into_iter().collect())
-    }
-
-    fn through_definition(op: &Op, ins: &[Array], needs: &[bool], gradient: &Array) -> Result<Option<Grads<Array>>> {
-        let var = |(array, need): (&Array, &bool)| {
-            if *need { Var::leaf(array.clone()) } else { Var::constant(array.clone()) }
-        };
-        let ins: Vec<Var> = ins.iter().zip(needs).map(var).collect();
-        let grads = second_order::through_definition(op, &ins, needs, &Var::constant(gradient.clone()), false)?;
-        Ok(grads.map(|grads| grads.into_iter().map(|g| g.map(|g| g.array().clone())).collect()))
-    }
-}
-
-impl Value for Var {
-    const RECORDED: bool = true;
-
-    fn new(array: Array, node: Option<&Arc<Node>>) -> Var {
-        match node {
-            Some(node) => Var::with_node(array, node.clone()),
-            None => Var::constant(array),
-        }
-    }
-
-    fn array(&self) -> &Array {
-        Var::array(self)
-    }
-
-    fn run(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<Var> {
-        apply::run_and_record(op, ins, want, device).map(|(var, _)| var)
-    }
-
-    fn run_over(op: Op, given: SmallVec<[Var; 2]>, kept: &[&Var], device: &Device, want: DType) -> Result<Var> {
-        let ins: SmallVec<[&Var; 4]> = given.iter().chain(kept.iter().copied()).collect();
-        Var::run(op, &ins, device, want)
-    }
-
-    fn run_laid_out(op: Op, ins: &[&Var], device: &Device, meta: Meta) -> Result<Var> {
-        Var::run(op, ins, device, meta.dtype)
-    }
-
-    fn run_all(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<SmallVec<[Var; 3]>> {
-        let (first, outs) = apply::run_and_record(op, ins, want, device)?;
-        let mut vars: SmallVec<[Var; 3]> = outs.into_iter().map(Var::constant).collect();
-        vars[0] = first;
-        Ok(vars)
-    }
-
-    fn through_definition(op: &Op, ins: &[Var], needs: &[bool], gradient: &Var) -> Result<Option<Grads<Var>>> {
-        second_order::through_definition(op, ins, needs, gradient, true)
     }
 }

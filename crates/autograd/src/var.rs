@@ -6,7 +6,7 @@ use binade_tensor::{Array, Class, DType, Device, Element, Shape};
 
 use crate::node::{Hook, Kind, Leaf, LeafId, Node};
 use crate::saved::{Again, Saved};
-use crate::{Claims, Deferred, Error, Gradients, Place, Result, backward, scope};
+use crate::{Claims, Deferred, Error, Place, Result, scope};
 
 /// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
 #[derive(Clone)]
@@ -82,6 +82,13 @@ impl Var {
         }
     }
 
+    /// Ties something to this tensor's node, if it has one, that backward does when it comes there.
+    pub(crate) fn tie(&self, hook: Hook) {
+        if let Some(node) = &self.node {
+            node.tie(hook);
+        }
+    }
+
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
     }
@@ -153,20 +160,6 @@ impl Var {
         Ok(())
     }
 
-    /// This loss times a loss scale. The product is made in f32: 65536 itself does not fit f16. Gradients that come
-    /// through it know the scale.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn scaled(&self, scale: f64) -> Result<Var> {
-        let wide = if self.dtype().is_half() { self.cast(DType::F32)? } else { self.clone() };
-        let scaled = (&wide * scale)?;
-        if let Some(node) = &scaled.node {
-            node.tie(Hook::Scale(scale));
-        }
-        Ok(scaled)
-    }
-
     /// Leaves a change to the step that this tensor's gradients take part in. Where no gradient will reach this tensor
     /// (under [`crate::no_grad`], or where it depends on data and frozen parameters alone) the change is made at once;
     /// inside [`scope::collect_changes`] it waits for who collects. A rehearsal changes nothing.
@@ -182,40 +175,6 @@ impl Var {
             }
             Some(_) | None => scope::collect(change).map_or(Ok(()), |change| change.make()),
         }
-    }
-
-    /// Gradients of this one-element tensor with respect to every leaf. Saved values are released as they are used.
-    ///
-    /// # Errors
-    /// Not one element; no leaf behind it; a saved value was changed in place or already released.
-    pub fn backward(&self) -> Result<Gradients> {
-        backward::backward(self, None, false)
-    }
-
-    /// As [`Var::backward`], keeping saved values for another call.
-    ///
-    /// # Errors
-    /// As [`Var::backward`].
-    pub fn backward_keep(&self) -> Result<Gradients> {
-        backward::backward(self, None, true)
-    }
-
-    /// As [`Var::backward`], from a given gradient of this tensor, of the same shape.
-    ///
-    /// # Errors
-    /// As [`Var::backward`]; the gradient's shape differs.
-    pub fn backward_with(&self, gradient: &Array) -> Result<Gradients> {
-        backward::backward(self, Some(gradient), false)
-    }
-
-    /// As [`Var::backward`] (or [`Var::backward_with`]), for gradients that are only read: one that a cast rounded to
-    /// 16 bit stays in 16 bit, where its f32 leaf would have it widened, and several leaves may share one array. The
-    /// values are the same; an optimiser reads half the bytes.
-    ///
-    /// # Errors
-    /// As [`Var::backward_with`].
-    pub fn backward_lean(&self, gradient: Option<&Array>) -> Result<Gradients> {
-        backward::backward_lean(self, gradient)
     }
 }
 

@@ -6,6 +6,8 @@ use binade_autograd::{Var, apply, grad, scope};
 use binade_tensor::op::{Attention, Backward, Norm, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, run_laid_out};
 
+const LEAN: binade_autograd::Backward<'_> = binade_autograd::Backward { gradient: None, keep_graph: false, lean: true };
+
 fn leaf(shape: &[usize]) -> Var {
     let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32 / 8.0 - 2.0).collect();
     Var::leaf(Array::from_slice(&Device::cpu(), &values, shape, Class::Weights).unwrap())
@@ -174,7 +176,7 @@ fn a_lean_gradient_has_the_same_values_in_the_dtype_it_was_rounded_to() {
         };
         let (w, b) = (leaf(&[3, 4]), leaf(&[3]));
         let plain = loss(&w, &b).backward().unwrap();
-        let (lean, names) = backward_operators(|| loss(&w, &b).backward_lean(None).unwrap());
+        let (lean, names) = backward_operators(|| loss(&w, &b).backward_with(LEAN).unwrap());
         for leaf in [&w, &b] {
             assert_eq!(plain.get(leaf).unwrap().dtype(), DType::F32);
             assert_eq!(lean.get(leaf).unwrap().to_f64_vec().unwrap(), plain.get(leaf).unwrap().to_f64_vec().unwrap());
@@ -221,7 +223,7 @@ fn a_hook_sees_the_gradient_in_the_dtype_of_its_tensor() {
     })
     .unwrap();
     let y = x.cast(DType::F16).unwrap().square().unwrap().sum(&[], false).unwrap();
-    y.backward_lean(None).unwrap();
+    y.backward_with(LEAN).unwrap();
     assert_eq!(*seen.lock().unwrap(), [DType::F32]);
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use binade_autograd::{Error, Result, Var};
+use binade_autograd::{Backward, Error, Result, Var};
 use binade_tensor::op::{Conv2d, Distribution, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
 
@@ -178,7 +178,7 @@ fn a_graph_that_is_kept_gives_its_gradient_twice_and_another_time_an_error() {
     let (x, w) = (leaf(&[16, 24], 1, DType::F32), leaf(&[8, 24], 2, DType::F32));
     let y = x.gelu().unwrap().linear(&w, None, None).unwrap().square().unwrap().sum(&[], false).unwrap();
     let of = |g: binade_autograd::Gradients| g.get(&w).unwrap().to_f64_vec().unwrap();
-    let first = of(y.backward_keep().unwrap());
+    let first = of(y.backward_with(Backward { keep_graph: true, ..Backward::default() }).unwrap());
     assert_eq!(first, of(y.backward().unwrap()));
     assert!(matches!(y.backward(), Err(Error::Released { .. })));
 }
@@ -203,7 +203,8 @@ fn a_long_chain_of_elementwise_operators_runs_backward_and_is_dropped() {
     for _ in 0..100_000 {
         y = y.mul(&k).unwrap();
     }
-    let gradients = y.sum(&[], false).unwrap().backward_keep().unwrap();
+    let gradients =
+        y.sum(&[], false).unwrap().backward_with(Backward { keep_graph: true, ..Backward::default() }).unwrap();
     assert_eq!(gradients.get(&x).unwrap().to_f64_vec().unwrap(), [1.0; 3]);
     drop(y);
 }
@@ -243,7 +244,7 @@ fn residual(sum: Sum, dtype: DType, anchored: bool, keep: bool) -> (Vec<Vec<f64>
     let loss = y.cast(DType::F32).unwrap().add(&x2).unwrap().sin().unwrap().sum(&[], false).unwrap();
     drop((y, x2));
     let waiting = live() - before;
-    let gradients = loss.backward_keep().unwrap();
+    let gradients = loss.backward_with(Backward { keep_graph: true, ..Backward::default() }).unwrap();
     let of = |g: &binade_autograd::Gradients| [&x, &w].map(|v| g.get(v).unwrap().to_f64_vec().unwrap()).to_vec();
     let first = of(&gradients);
     drop(gradients);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use binade_autograd::{CastPlan, CastRule, Error, Var, no_grad, scope};
+use binade_autograd::{Backward, CastPlan, CastRule, Error, Var, no_grad, scope};
 use binade_tensor::op::{Numerics, Unary};
 use binade_tensor::{Array, Class, DType, Device, Op};
 
@@ -42,7 +42,10 @@ fn a_chain_of_a_million_operators_runs_backward_and_is_dropped_without_recursion
         y = y.add(&one).unwrap();
     }
     // Kept, so that the drop still has the whole chain.
-    assert_eq!(y.backward_keep().unwrap().get(&x).unwrap().item().unwrap(), 1.0);
+    assert_eq!(
+        y.backward_with(Backward { keep_graph: true, ..Backward::default() }).unwrap().get(&x).unwrap().item().unwrap(),
+        1.0
+    );
     drop(y);
 }
 
@@ -58,7 +61,7 @@ fn a_saved_value_that_was_changed_in_place_is_a_named_error() {
 fn a_second_backward_needs_the_values_kept() {
     let x = leaf(&[2.0], &[1]);
     let y = x.square().unwrap();
-    let first = y.backward_keep().unwrap();
+    let first = y.backward_with(Backward { keep_graph: true, ..Backward::default() }).unwrap();
     let second = y.backward().unwrap();
     assert_eq!(first.get(&x).unwrap().item().unwrap(), second.get(&x).unwrap().item().unwrap());
     assert!(matches!(y.backward(), Err(Error::Released { op: "square", .. })));
@@ -112,7 +115,7 @@ fn widening_gives_the_bits_of_an_explicit_cast_and_saves_the_narrow_tensor() {
                 .unwrap()
                 .sum(&[], false)
                 .unwrap()
-                .backward_keep()
+                .backward_with(Backward { keep_graph: true, ..Backward::default() })
                 .unwrap()
                 .get(&x)
                 .unwrap()

@@ -23,8 +23,7 @@ pub struct Exception {
 
 /// The operators that policies decide about.
 static OPERATORS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let decided =
-        |op: &Op| !matches!(op, Op::Backward(_) | Op::Cast(_) | Op::StochasticCast { .. } | Op::View(_) | Op::Copy);
+    let decided = |op: &Op| !op.is_conversion() && !matches!(op, Op::Backward(_));
     let mut names: Vec<&str> = catalogue().iter().filter(|op| decided(op)).map(Op::name).chain(["ctc_loss"]).collect();
     names.sort_unstable();
     names.dedup();

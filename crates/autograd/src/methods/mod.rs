@@ -22,6 +22,7 @@ pub use loss::KlReduction;
 use binade_tensor::op::Numerics;
 use binade_tensor::{Array, DType};
 
+use crate::node::Hook;
 use crate::{Result, Var, scope};
 
 /// A method written in several operators, computed in f32 from 16-bit operands and rounded once, as one operator is:
@@ -45,5 +46,19 @@ pub(crate) fn composed<const N: usize>(
 impl From<Array> for Var {
     fn from(array: Array) -> Var {
         Var::constant(array)
+    }
+}
+
+impl Var {
+    /// This loss times a loss scale. The product is made in f32: 65536 itself does not fit f16. Gradients that come
+    /// through it know the scale.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn scaled(&self, scale: f64) -> Result<Var> {
+        let wide = if self.dtype().is_half() { self.cast(DType::F32)? } else { self.clone() };
+        let scaled = (&wide * scale)?;
+        scaled.tie(Hook::Scale(scale));
+        Ok(scaled)
     }
 }

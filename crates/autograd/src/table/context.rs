@@ -35,6 +35,11 @@ impl<'a, V: Value> Context<'a, V> {
         Context { op, path, metas, needs, values, activated, device }
     }
 
+    /// The gradient of input `i`, computed only if it needs one.
+    pub(super) fn when(&self, i: usize, f: impl FnOnce() -> Result<V>) -> Result<Option<V>> {
+        if self.needs[i] { f().map(Some) } else { Ok(None) }
+    }
+
     /// A saved input.
     pub(super) fn input(&self, i: usize) -> Result<&V> {
         self.saved(i).ok_or(Error::Released { op: self.op.name(), path: self.path.clone() })
@@ -90,7 +95,7 @@ impl<'a, V: Value> Context<'a, V> {
     }
 
     pub(super) fn cast(&self, value: V, dtype: DType) -> Result<V> {
-        if value.array().dtype() == dtype { Ok(value) } else { self.run(Op::Cast(dtype), &[&value], dtype) }
+        value.to(dtype)
     }
 
     /// A copy in row-major order, if the value is not.

@@ -1,12 +1,73 @@
-//! The gradients of products and convolutions.
+//! Products, and what convolutions share with them.
 
-use binade_tensor::op::{Backward, Epilogue, Unary, View};
+use binade_tensor::op::{Backward, Epilogue, Saved, Unary, View};
 use binade_tensor::{Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
+use super::row::{Row, Saves};
 use super::{Context, Grads};
 use crate::Result;
+use crate::saved::{Made, Recipe};
 use crate::value::Value;
+
+/// `a·b` with an epilogue.
+impl Row for Epilogue {
+    fn saves(&self, needs: &[bool]) -> Saves {
+        saves(self, needs)
+    }
+
+    fn again(&self, inputs: usize) -> Option<Recipe> {
+        again(self, inputs)
+    }
+
+    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
+        let g = c.before_act(self, g)?;
+        linear(c, &g, None, self.bias)
+    }
+
+    /// The gradient by the right operand computes an activation of the left one as it packs it.
+    fn takes_argument_of(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn before_activation(&self) -> Option<Op> {
+        Some(Op::MatMul(Epilogue { act: None, ..*self }))
+    }
+}
+
+/// [`Op::MatMulOf`].
+pub(super) struct MatMulOf {
+    pub(super) act: Unary,
+    pub(super) bias: bool,
+}
+
+impl Row for MatMulOf {
+    /// The slope needs the argument too.
+    fn saves(&self, needs: &[bool]) -> Saves {
+        if needs[0] { Saves::inputs(&[0, 1]) } else { Saves::product(needs) }
+    }
+
+    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
+        linear(c, &g, Some(self.act), self.bias)
+    }
+}
+
+/// Of a contraction: its operands, and what its activation's slope is written in.
+pub(super) fn saves(epilogue: &Epilogue, needs: &[bool]) -> Saves {
+    let product = Saves::product(needs);
+    match epilogue.act.map(|act| act.saved()) {
+        Some(Saved::Output) => product.and_outputs(&[0]),
+        Some(Saved::Input) => product.and_outputs(&[1]),
+        Some(Saved::Nothing) | None => product,
+    }
+}
+
+/// The activation of a contraction, from its saved argument. The one computed first saw it before it was rounded.
+pub(super) fn again(epilogue: &Epilogue, inputs: usize) -> Option<Recipe> {
+    let act = epilogue.act.filter(|act| act.saved() == Saved::Input)?;
+    let recipe = Recipe::new(Op::Unary(act), smallvec![inputs + 1], Made::Activation(act));
+    Some(Recipe { unrounded: true, ..recipe })
+}
 
 impl<V: Value> Context<'_, V> {
     /// The gradient in front of an epilogue's activation, for which alone an output was saved.
@@ -57,7 +118,7 @@ fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
 
 /// The gradients of a product's operands, of which the left one is perhaps an activation `of` what is given, and of its
 /// bias.
-pub(super) fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
+fn linear<V: Value>(c: &mut Context<'_, V>, g: &V, of: Option<Unary>, bias: bool) -> Result<Grads<V>> {
     let wants_sums = bias && c.needs[2];
     let mut sums = None;
     let mut dw = |c: &Context<'_, V>| {

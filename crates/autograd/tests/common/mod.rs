@@ -1,7 +1,7 @@
 //! Checks that several tests share.
 #![allow(dead_code, reason = "each test uses its part")]
 
-use binade_autograd::{Result, Var, grad, scope};
+use binade_autograd::{Result, Var, grad, gradcheck, scope};
 use binade_tensor::op::Distribution;
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
 
@@ -13,6 +13,13 @@ pub fn values(shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
         key: Key::new(7, stream),
     };
     run_one(&op, &[], &Device::cpu(), DType::F64, Class::Activations).unwrap()
+}
+
+/// Compares the gradient of `f` with its central differences.
+pub fn check(name: &str, inputs: &[Array], f: impl Fn(&[Var]) -> Result<Var>) {
+    if let Err(e) = gradcheck(f, inputs) {
+        panic!("{name}: {e}");
+    }
 }
 
 /// `Σ (∂/∂x ½Σy²)²` of `y = f(x)`, recorded: its first-order gradient is second order in `f`.

@@ -123,6 +123,21 @@ impl Op {
         }
     }
 
+    /// Whether the output is the input itself, moved or rounded. Casts, copies and views mean what they say, whatever a
+    /// policy says, and what they make of a parameter is still the parameter.
+    pub fn is_conversion(&self) -> bool {
+        match self {
+            Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => true,
+            Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => false,
+            Op::Reduce { .. } | Op::Scan { .. } | Op::ArgMax { .. } | Op::Softmax { .. } => false,
+            Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::Embedding => false,
+            Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Pool(_) => false,
+            Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) => false,
+            Op::Cat { .. } | Op::Resample(_) | Op::Dropout { .. } => false,
+            Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) | Op::Backward(_) => false,
+        }
+    }
+
     /// Whether the one output may be written over operand `operand` where their layouts are the same: an element of it
     /// depends on no other element of that operand than the one in its place.
     pub fn may_overwrite(&self, operand: usize) -> bool {
