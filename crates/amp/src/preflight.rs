@@ -272,7 +272,7 @@ fn judge(found: Preflight) -> Preflight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use binade_tensor::{Class, Device};
+    use binade_tensor::Class;
 
     #[test]
     fn counts_agree_with_real_casts_at_every_edge() {
@@ -284,7 +284,7 @@ mod tests {
         for v in values {
             let mut range = Range::default();
             range.add(&[v as f64]);
-            let array = Array::from_slice(&Device::cpu(), &[v], &[1], Class::Workspace).unwrap();
+            let array = Array::from_slice(&binade_cpu::device(), &[v], &[1], Class::Workspace).unwrap();
             for (dtype, loss, normal) in
                 [(DType::F16, range.f16, 2f64.powi(-14)), (DType::BF16, range.bf16, 2f64.powi(-126))]
             {

@@ -3,7 +3,6 @@
 
 use binade_autograd::{Backward, Deferred, Gradients, LeafId, Var, scope};
 use binade_nn::{Ema, Optimizer, Plateau, Schedule, clip_grad_norm, clip_grad_value};
-use binade_tensor::cpu::awake;
 use binade_tensor::{Array, Class, Key};
 
 use crate::blame::blame_again;
@@ -141,6 +140,7 @@ pub struct Step {
 /// use binade_amp::{LossScale, Policy, Result, Training};
 /// use binade_autograd::Var;
 /// use binade_nn::{Adam, Layer, Linear, Optimizer};
+/// # use binade_cpu as _;
 /// # fn main() -> Result<()> {
 /// let (generator, critic) = (Linear::new(2, 4)?, Linear::new(4, 1)?);
 /// let (noise, real) = (Var::from_slice(&[0.3f32, -0.7], &[1, 2])?, Var::from_slice(&[1.0f32; 4], &[1, 4])?);
@@ -217,14 +217,15 @@ impl Training {
     /// Gradients that are not finite skip the step, in every precision, with loss scaling and without. The closure runs
     /// again then, at most three times, to find the operator at fault and the scale that would fit; once if it is the
     /// same operator as in the skipped step before. It must not change anything itself. The scale is lowered only if a
-    /// lower one fits. On a thread of a rayon pool the pool's other threads do not sleep meanwhile ([`awake`]).
+    /// lower one fits. The device is told ([`Backend::begin_step`]): on the CPU, in a rayon pool, the pool's other threads do not sleep meanwhile.
     ///
     /// # Errors
     /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows
     /// were skipped without a lower scale left to try; the closure or a kernel fails. Nothing is changed then.
     pub fn step<E: From<Error>>(&mut self, loss: impl Fn() -> Result<Var, E>) -> Result<Step, E> {
         let Key { seed, iteration, .. } = self.key();
-        let result = awake(|| scope::with_key(seed, iteration, || self.try_step(&loss)));
+        let _step = self.optimizer.device().map(|device| device.begin_step());
+        let result = scope::with_key(seed, iteration, || self.try_step(&loss));
         if result.is_ok() {
             self.iteration += 1;
         }

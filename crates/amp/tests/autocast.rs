@@ -2,6 +2,7 @@
 
 use binade_amp::{Class as PolicyClass, GradScaler, LossScale, Policy, StepOutcome, autocast, autocast_with};
 use binade_autograd::{Var, no_grad, scope};
+use binade_cpu as _;
 use binade_nn::{AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer};
 use binade_tensor::op::{Attention, Conv2d, CrossEntropy, Reduction};
 use binade_tensor::{Array, Class, DType, Device};

@@ -4,6 +4,7 @@
 
 use binade_amp::autocast;
 use binade_autograd::{KlReduction, Result, Var};
+use binade_cpu as _;
 use binade_tensor::op::{Compare, Conv2d, Interpolation, Reduction};
 use binade_tensor::{Array, Class, DType, Device};
 

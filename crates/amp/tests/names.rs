@@ -3,6 +3,7 @@
 
 use binade_amp::{Class, Error, LossScale, Policy, Training};
 use binade_autograd::{Var, checkpoint};
+use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, MultiHeadAttention, Optimizer, Param, Sequential, Sgd, Visitor, state_dict};
 use binade_tensor::{Array, Class as Bytes, DType, Device};
 

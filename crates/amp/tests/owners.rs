@@ -2,6 +2,7 @@
 
 use binade_amp::{Error, GradScaler, LossScale, Policy, Result, StepOutcome, Training};
 use binade_autograd::{Gradients, Var};
+use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Layer, Linear, Module, Optimizer, Param, Sgd, Visitor};
 use binade_tensor::{Array, Class, Device};
 

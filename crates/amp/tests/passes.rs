@@ -2,6 +2,7 @@
 
 use binade_amp::{LossScale, Policy, StepOutcome, Training};
 use binade_autograd::{Var, scope};
+use binade_cpu as _;
 use binade_nn::{AdamW, Layer, Linear, Optimizer};
 use binade_tensor::{Array, Class, DType, Device, profile};
 

@@ -3,6 +3,7 @@
 
 use binade_amp::{Dynamic, Error, GradScaler, LossScale, Policy, Refill, Result, StepOutcome, autocast};
 use binade_autograd::{Gradients, Var, grad, no_grad, scope};
+use binade_cpu as _;
 use binade_nn::{Adagrad, Adam, AdamW, BatchNorm2d, Layer, Linear, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
 use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{Array, Class, DType, Device, Shape};

@@ -2,6 +2,7 @@
 
 use binade_amp::{Class, Error, Hardware, LossScale, Policy, Purpose, Table, autocast};
 use binade_autograd::{Var, no_grad, scope};
+use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, Sequential};
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class as Bytes, DType, Device};

@@ -2,6 +2,7 @@
 //! source has it, step by step over long traces.
 
 use binade_amp::{Dynamic, LossScale};
+use binade_cpu as _;
 
 /// What an original does with a step: its next scale, or the end of the run.
 type Original = Box<dyn FnMut(bool) -> Option<f64>>;

@@ -3,6 +3,7 @@
 
 use binade_amp::autocast;
 use binade_autograd::{Result, Var};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, DType, Device};
 use proptest::prelude::*;
 

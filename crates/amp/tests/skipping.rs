@@ -1,6 +1,7 @@
 //! Steps that are skipped: the same in every precision and in every way to write a step, what they cost, and when it is
 //! enough.
 
+use binade_cpu as _;
 use std::cell::Cell;
 
 use binade_amp::{Blame, Dynamic, Error, GradScaler, LossScale, Origin, Policy, Result, StepOutcome, Training};

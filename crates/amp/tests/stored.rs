@@ -3,6 +3,7 @@
 
 use binade_amp::{Class, LossScale, Policy, StepOutcome, Table, Training};
 use binade_autograd::{Var, scope};
+use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Conv2d, Layer, LayerNorm, Module, Optimizer, Sgd, Visitor};
 use binade_tensor::op::CrossEntropy;
 use binade_tensor::{Array, Class as Bytes, DType, Device};

@@ -1,5 +1,6 @@
 //! Random streams: they differ from each other by default, and a seed repeats them.
 
+use binade_cpu as _;
 use std::cell::RefCell;
 
 use binade_amp::{LossScale, Policy, Result, Training};

@@ -4,6 +4,7 @@ use binade_amp::{
     Dynamic, Error, Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Training, TrainingState, blame,
 };
 use binade_autograd::{Var, eval, scope};
+use binade_cpu as _;
 use binade_nn::{
     AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Plateau,
     Schedule, Visitor, load_state_dict, state_dict,

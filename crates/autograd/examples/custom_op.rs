@@ -2,6 +2,7 @@
 //! checked by the library's own checks and used like any other operator.
 
 use binade_autograd::{Var, apply, gradcheck};
+use binade_cpu as _;
 use binade_tensor::op::{Binary, Bound, Builder, Custom, CustomOp, CustomView, Numerics, Unary, Value};
 use binade_tensor::samples::Inputs;
 use binade_tensor::{Array, Class, DType, Device, Op, Result, Shape};

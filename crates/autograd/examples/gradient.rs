@@ -1,6 +1,7 @@
 //! The gradient of a small expression, and where its graph is cut.
 
 use binade_autograd::{Result, Var, no_grad};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, Device};
 
 fn main() -> Result<()> {

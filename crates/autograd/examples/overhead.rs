@@ -1,5 +1,6 @@
 //! The cost of recording: adds of two 4-element variables in chains of 1,000, and their backward pass.
 
+use binade_cpu as _;
 use std::time::Instant;
 
 use binade_autograd::{Result, Var};

@@ -60,7 +60,11 @@ fn narrow(op: &Op, var: &Var, dtype: DType) -> Result<Var> {
     let value = match storage.derived(dtype, array.layout()) {
         Some(value) => value,
         // An observer sees every cast.
-        None if weight && op.rounds_as_it_reads() && !scope::is_observed() && storage.is_new(dtype, array.layout()) => {
+        None if weight
+            && array.device().rounds_as_it_reads(op)
+            && !scope::is_observed()
+            && storage.is_new(dtype, array.layout()) =>
+        {
             scope::note_cached(storage);
             array.cast_when_read(dtype, Class::Casts)?
         }

@@ -1,6 +1,7 @@
 //! Methods of several operators on 16-bit operands: computed in f32 and rounded once, value and gradients.
 
 use binade_autograd::{KlReduction, Result, Rotary, Var, scope};
+use binade_cpu as _;
 use binade_tensor::format::Format;
 use binade_tensor::op::*;
 use binade_tensor::testing::assert_within_ulps;

@@ -1,6 +1,7 @@
 //! CTC loss at classes that cannot be, and labels that are none.
 
 use binade_autograd::{Ctc, Result, Var};
+use binade_cpu as _;
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class, Device};
 

@@ -1,6 +1,7 @@
 //! Einstein's notation as PyTorch reads it.
 
 use binade_autograd::{Var, gradcheck};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, Device};
 
 fn of(shape: &[usize]) -> Array {

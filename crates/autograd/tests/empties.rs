@@ -1,5 +1,6 @@
 //! Every operator with every extent 0: gradients of first and second order in the inputs' shapes, as on the reference.
 
+use binade_cpu as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use binade_autograd::{Result, Var, apply, grad, scope};

@@ -3,6 +3,7 @@
 mod common;
 
 use binade_autograd::{Result, Var, checkpoint, gradcheck};
+use binade_cpu as _;
 use binade_tensor::op::{Conv2d, NormKind, Unary};
 use common::{check_second_order, values};
 

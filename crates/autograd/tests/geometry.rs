@@ -1,6 +1,7 @@
 //! Whatever geometry an operator's forward accepts, its gradient is that of central differences.
 
 use binade_autograd::{Var, gradcheck};
+use binade_cpu as _;
 use binade_tensor::op::{Conv2d, Distribution, Pool, PoolKind};
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
 

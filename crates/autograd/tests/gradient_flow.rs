@@ -1,5 +1,6 @@
 //! How gradients travel: parts of one tensor are joined, 16 bit stays 16 bit until somebody needs f32.
 
+use binade_cpu as _;
 use std::sync::{Arc, Mutex};
 
 use binade_autograd::{Var, apply, grad, scope};

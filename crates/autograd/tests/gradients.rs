@@ -3,6 +3,7 @@
 mod common;
 
 use binade_autograd::Var;
+use binade_cpu as _;
 use binade_tensor::op::{Attention, Binary, Conv2d, CrossEntropy, NormKind, Reduction, Unary};
 use binade_tensor::{Array, Class, DType, Device, Op, run_one};
 use common::check;

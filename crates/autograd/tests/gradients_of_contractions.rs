@@ -3,6 +3,7 @@
 mod common;
 
 use binade_autograd::Var;
+use binade_cpu as _;
 use binade_tensor::op::{Attention, Conv2d, Reduction};
 use binade_tensor::{Array, Class, Device, Key};
 use common::check;

@@ -1,5 +1,6 @@
 //! Gradients take the memory of gradients that nobody else keeps: never of one that somebody does.
 
+use binade_cpu as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binade_autograd::{Var, grad, scope};

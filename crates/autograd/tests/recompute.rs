@@ -1,6 +1,7 @@
 //! Recomputation: what it reads must be as it was, what has no gradient stays so, and deferred changes are made once.
 
 use binade_autograd::{Deferred, Error, Gradients, Var, checkpoint, no_grad, scope};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, DType, Device};
 
 fn array(values: &[f32]) -> Array {

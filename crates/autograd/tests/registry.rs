@@ -3,6 +3,7 @@
 mod common;
 
 use binade_autograd::{Var, apply, gradcheck};
+use binade_cpu as _;
 use binade_tensor::op::{Binary, Ternary};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{Array, Class, DType, Device, Op};

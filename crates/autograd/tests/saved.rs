@@ -1,6 +1,7 @@
 //! What is not saved for the backward pass because saved values determine it: the bits, the memory and the errors are
 //! as if it were.
 
+use binade_cpu as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use binade_autograd::{Backward, Error, Result, Var};

@@ -1,6 +1,7 @@
 //! Gradients know the scale of their loss.
 
 use binade_autograd::{Error, Gradients, Var};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, DType, Device};
 
 fn leaf(value: f32, dtype: DType) -> Var {

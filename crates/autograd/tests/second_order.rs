@@ -3,6 +3,7 @@
 mod common;
 
 use binade_autograd::{Result, Var, grad, gradcheck};
+use binade_cpu as _;
 use binade_tensor::op::*;
 use binade_tensor::{Array, Class, Device, Op};
 use common::penalty;

@@ -2,6 +2,7 @@
 //! diagonals.
 
 use binade_autograd::Var;
+use binade_cpu as _;
 use binade_tensor::op::{Compare, Interpolation, PadMode, Pool, PoolKind};
 use binade_tensor::{Array, Class, DType, Device, Element};
 

@@ -2,6 +2,7 @@
 //! where a gradient is constant.
 
 use binade_autograd::{Result, Var, grad};
+use binade_cpu as _;
 use binade_tensor::op::*;
 use binade_tensor::{Array, Class, DType, Device};
 

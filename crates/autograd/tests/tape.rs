@@ -1,5 +1,6 @@
 //! What the tape promises: depth, memory, versions, precision.
 
+use binade_cpu as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 

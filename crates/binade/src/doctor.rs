@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use binade::amp::{Hardware, LossScale, Policy, Purpose};
-use binade::tensor::simd::{Isa, vector_length};
+use binade::cpu::simd::{Isa, vector_length};
 
 use binade::cli::output::line;
 use binade::cli::threads;

@@ -188,9 +188,9 @@ fn the_environment_chooses_the_kernels() {
         let out = Command::new(env!("CARGO_BIN_EXE_binade")).arg("doctor").env("BINADE_ISA", isa).output().unwrap();
         (text(&out.stdout).lines().next().unwrap_or_default().to_string(), text(&out.stderr))
     };
-    for isa in binade::tensor::simd::Isa::available() {
+    for isa in binade::cpu::simd::Isa::available() {
         // The number comes from a kernel that ran, not from the name.
-        let length = binade::tensor::simd::vector_length(isa);
+        let length = binade::cpu::simd::vector_length(isa);
         let (line, warning) = level(isa.name());
         assert!(line.starts_with(&format!("kernels   {}, {length} f32 at a time", isa.name())), "{line}");
         assert_eq!(warning, "");

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use binade::tensor::cpu::Cpu;
+use binade::cpu::Cpu;
+use binade::cpu::simd::{Isa, vector_length};
 use binade::tensor::op::{Epilogue, Norm, NormKind, Unary};
-use binade::tensor::simd::{Isa, vector_length};
 use binade::tensor::{Array, Class, DType, Device, Op, Result, run_one};
 
 /// Set in the child process, which prints its bits instead of starting children.

@@ -1,5 +1,6 @@
 //! Parameters of the networks, and of the small CNN by name.
 
+use binade_cpu as _;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
 use binade_nn::Module;
 

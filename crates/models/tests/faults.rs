@@ -5,6 +5,7 @@ mod common;
 
 use binade_amp::{Fault, Hit, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;
+use binade_cpu as _;
 use binade_nn::{AdamW, Optimizer, state_dict};
 use binade_tensor::DType;
 use common::{Subject, bits, subject};

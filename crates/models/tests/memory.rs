@@ -2,6 +2,7 @@
 
 use binade_amp::{LossScale, Policy, Training};
 use binade_autograd::{Var, scope};
+use binade_cpu as _;
 use binade_models::{SmallCnn, SmallCnnConfig};
 use binade_nn::{AdamW, Layer, Optimizer};
 use binade_tensor::op::{CrossEntropy, Distribution};

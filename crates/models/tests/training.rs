@@ -5,6 +5,7 @@ mod common;
 
 use binade_amp::{LossScale, Policy, Training};
 use binade_autograd::scope;
+use binade_cpu as _;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
 use binade_nn::{AdamW, Module, Optimizer, state_dict};
 use binade_tensor::DType;

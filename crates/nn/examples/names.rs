@@ -1,5 +1,6 @@
 //! The names that `#[derive(Module)]` gives.
 
+use binade_cpu as _;
 use binade_nn::{Linear, Module, Visitor};
 
 #[derive(Module)]

@@ -1,6 +1,7 @@
 //! A line through noisy points, with AdamW.
 
 use binade_autograd::{Var, scope};
+use binade_cpu as _;
 use binade_nn::{AdamW, Layer, Linear, Optimizer, Result, StepOutcome};
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class, Device};

@@ -95,6 +95,7 @@ pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result
 /// reported and left as it is.
 ///
 /// ```
+/// # use binade_cpu as _;
 /// # fn main() -> binade_nn::Result<()> {
 /// use binade_nn::{Linear, load_matching, state_dict};
 /// let (trained, model) = (Linear::new(4, 2)?, Linear::new(4, 2)?);

@@ -1,6 +1,7 @@
 //! Layers against formulas written out, their names, and their gradients.
 
 use binade_autograd::{Var, gradcheck};
+use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 use binade_tensor::{Array, Class, DType, Device};

@@ -1,6 +1,7 @@
 //! Names, state dicts, optimisers against plain formulas, clipping.
 
 use binade_autograd::{Var, scope};
+use binade_cpu as _;
 use binade_nn::{
     Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd,
     StepOutcome, Visitor, clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,

@@ -1,6 +1,7 @@
 //! Optimisers against their formulas in f64, schedules over groups, averages.
 
 use binade_autograd::Gradients;
+use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Slot, Update};
 

@@ -1,5 +1,6 @@
 //! Settings outside their domain are refused where they are taken, by name.
 
+use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::{Array, Class, Device, Update};
 

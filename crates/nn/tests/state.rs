@@ -1,6 +1,7 @@
 //! What optimisers, averages and modules remember: masters, clones, snapshots, copies, loads.
 
 use binade_autograd::{Gradients, Var, eval};
+use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::{Array, Class, DType, Device};
 

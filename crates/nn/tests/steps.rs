@@ -1,5 +1,6 @@
 //! What a step changes, whose it is, and what it says of gradients that are nobody's.
 
+use binade_cpu as _;
 use std::collections::HashSet;
 
 use binade_autograd::{Gradients, Var, no_grad, scope};

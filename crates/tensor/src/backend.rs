@@ -1,5 +1,6 @@
 //! [`Backend`]: what a device must be able to do, and [`Device`], the handle tensors keep to one.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use crate::update::{Outcome, Slot, Update};
@@ -30,8 +31,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Runs one operator. Shapes, dtypes and layouts of `outs` are those [`Op::outs`] gave (another dense layout is
     /// allowed); inputs may have any strides and any mixture of float dtypes: kernels widen while they load and round
-    /// once while they store. Inputs of operators that [`Op::rounds_as_it_reads`] may be casts that were left to
-    /// whoever reads.
+    /// once while they store. Inputs of operators for which [`Backend::rounds_as_it_reads`] may be casts that
+    /// were left to whoever reads.
     ///
     /// The only output may be one of the inputs, where [`ArrayMut::overwrites`] says so; its storage is then borrowed
     /// for writing alone.
@@ -39,6 +40,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Values that the operator refuses (an index out of range), storage in use, device failures.
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()>;
+
+    /// Whether [`Backend::run`] of this operator takes inputs whose cast was left to whoever reads
+    /// ([`Array::cast_when_read`]), and rounds them as it does. For other operators [`crate::run`] makes the cast first.
+    fn rounds_as_it_reads(&self, op: &Op) -> bool;
+
+    /// Tells that a step of many operators begins, which ends when the value is dropped. What a backend prepares for it,
+    /// as threads that do not sleep between operators, changes no result.
+    fn begin_step(&self) -> Box<dyn Any>;
 
     /// Runs one multi-tensor in-place pass over `slots`; never recorded by autograd. `scalars` holds the numbers that
     /// change from step to step, in the order [`Update`] documents.
@@ -111,12 +120,6 @@ impl Device {
     /// A device from its backend.
     pub fn new(backend: impl Backend + 'static) -> Device {
         Device(Arc::new(backend))
-    }
-
-    /// The CPU of this machine; all callers share one memory pool.
-    pub fn cpu() -> Device {
-        static CPU: OnceLock<Device> = OnceLock::new();
-        CPU.get_or_init(|| Device::new(crate::cpu::Cpu::new())).clone()
     }
 
     /// The oracle: naive loops in f64, rounded once. For tests.

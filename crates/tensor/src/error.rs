@@ -118,6 +118,14 @@ pub enum Error {
         /// Class of the buffer.
         class: crate::Class,
     },
+    /// A device name that is not known.
+    #[error("unknown device '{found}': there are {}", .known.join(", "))]
+    UnknownDevice {
+        /// The name given.
+        found: String,
+        /// The devices of all linked backends.
+        known: Vec<String>,
+    },
     /// A dtype name that is not known.
     #[error("unknown dtype '{found}': use one of f64, f32, f16, bf16, i64, u32, i8, bool")]
     UnknownDType {

@@ -55,7 +55,7 @@ fn run_with(
     class: Class,
     lay_out: &dyn Fn(&mut [Meta]) -> Result<()>,
 ) -> Result<Arrays> {
-    if !op.rounds_as_it_reads() && ins.iter().any(|a| !a.is_written()) {
+    if !device.rounds_as_it_reads(op) && ins.iter().any(|a| !a.is_written()) {
         let written = ins.iter().map(|a| a.written(Class::Casts)).collect::<Result<SmallVec<[Array; 6]>>>()?;
         let ins: SmallVec<[&Array; 6]> = written.iter().collect();
         return run_with(op, &ins, device, want, class, lay_out);

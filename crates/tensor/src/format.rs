@@ -158,6 +158,19 @@ impl Format {
     }
 }
 
+/// `x` rounded to the nearest multiple of every format at once would round twice through f32; this rounds to odd first,
+/// so that a following conversion from f32 to 16 bit is correct.
+#[inline]
+pub fn f64_to_f32_odd(x: f64) -> f32 {
+    let y = x as f32;
+    if y as f64 == x || !y.is_finite() && x.is_infinite() || x.is_nan() {
+        return y;
+    }
+    // Inexact: of the two neighbours take the one with an odd last bit.
+    let toward_zero = if (y as f64).abs() > x.abs() { f32::from_bits(y.to_bits() - 1) } else { y };
+    f32::from_bits(toward_zero.to_bits() | 1)
+}
+
 /// 2ⁿ, subnormal results included.
 fn power(n: i32) -> f64 {
     libm::scalbn(1.0, n)

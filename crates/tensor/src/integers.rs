@@ -3,8 +3,7 @@
 //! back afterwards.
 
 use crate::op::{PadMode, Resample};
-use crate::simd::convert::f64_to_f32_odd;
-use crate::{Array, ArrayMut, Class, DType, Device, Element, Op, Result, bf16, f16};
+use crate::{Array, ArrayMut, Class, DType, Device, Element, Op, Result, bf16, f16, format::f64_to_f32_odd};
 
 /// Up to here f64 holds every integer.
 const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
@@ -67,7 +66,7 @@ pub(crate) fn run_by_rank(op: &Op, ins: &[&Array], device: &Device, outs: &mut [
 }
 
 /// An element type as integers see it.
-pub(crate) trait Integer: Element {
+pub trait Integer: Element {
     /// The nearest value, ties to even; other integers saturate.
     fn from_integer(value: i64) -> Self;
     /// The integer, of floats without what follows the point.

@@ -53,8 +53,8 @@ pub(crate) fn timed<T>(op: &Op, ins: &[&Array], f: impl FnOnce() -> T) -> T {
     )
 }
 
-/// As [`timed`], under any name.
-pub(crate) fn record<T>(name: impl FnOnce() -> String, f: impl FnOnce() -> T) -> T {
+/// Runs `f`, recording its time under a name if recording is on.
+pub fn record<T>(name: impl FnOnce() -> String, f: impl FnOnce() -> T) -> T {
     if !ON.load(Relaxed) {
         return f();
     }

@@ -50,6 +50,11 @@ impl Shape {
         shape
     }
 
+    /// Its first `rank` dimensions, or all if it has fewer.
+    pub fn leading(&self, rank: usize) -> Shape {
+        Shape::from_slice(&self[..rank.min(self.rank())])
+    }
+
     /// The number of dimensions.
     pub fn rank(&self) -> usize {
         self.rank as usize

@@ -9,16 +9,16 @@ use crate::{Array, Class, Device, Dims, Error, Float, Op, Result, Shape, run_one
 ///
 /// ```compile_fail
 /// use binade_tensor::{Device, Tensor, f16};
-/// let a = Tensor::<f32>::from_slice(&Device::cpu(), &[1.0], &[1])?;
-/// let b = Tensor::<f16>::from_slice(&Device::cpu(), &[f16::ONE], &[1])?;
+/// let a = Tensor::<f32>::from_slice(&Device::reference(), &[1.0], &[1])?;
+/// let b = Tensor::<f16>::from_slice(&Device::reference(), &[f16::ONE], &[1])?;
 /// let c = a.add(&b)?; // expected `&Tensor<f32>`, found `&Tensor<f16>`
 /// # Ok::<(), binade_tensor::Error>(())
 /// ```
 ///
 /// ```
 /// use binade_tensor::{Device, Tensor, f16};
-/// let a = Tensor::<f32>::from_slice(&Device::cpu(), &[1.0], &[1])?;
-/// let b = Tensor::<f16>::from_slice(&Device::cpu(), &[f16::ONE], &[1])?;
+/// let a = Tensor::<f32>::from_slice(&Device::reference(), &[1.0], &[1])?;
+/// let b = Tensor::<f16>::from_slice(&Device::reference(), &[f16::ONE], &[1])?;
 /// let c = a.add(&b.cast()?)?;
 /// assert_eq!(c.to_vec()?, [2.0]);
 /// # Ok::<(), binade_tensor::Error>(())

@@ -1,5 +1,6 @@
 //! Trains a linear classifier on the embedded digits in three precisions.
 
+use binade_cpu as _;
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_train::{Config, RunConfig, images::Dataset, train};
 

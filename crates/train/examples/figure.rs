@@ -1,6 +1,7 @@
 //! README's figure from a run's `summary.json`: `cargo run -p binade-train --example figure --
 //! runs/cifar10-1/summary.json > out.svg`.
 
+use binade_cpu as _;
 use binade_train::Summary;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

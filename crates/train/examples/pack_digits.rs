@@ -1,5 +1,6 @@
 //! Packs scikit-learn's `digits.csv.gz` into the embedded form: 65 bytes per image, then gzip.
 
+use binade_cpu as _;
 use std::io::{Read, Write};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

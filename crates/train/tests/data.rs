@@ -1,5 +1,6 @@
 //! Data files that are missing, torn or foreign, and what the embedded data hold.
 
+use binade_cpu as _;
 use std::io::Write;
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! A run that is interrupted and resumed ends with the bits of one that was not.
 
+use binade_cpu as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,5 +1,6 @@
 //! The loss scale of a resumed run is the one it was stopped with.
 
+use binade_cpu as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,5 +1,6 @@
 //! Run folders: what a run may be resumed with, and that what is not finite can be written and read.
 
+use binade_cpu as _;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

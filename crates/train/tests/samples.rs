@@ -1,5 +1,6 @@
 //! Samples: those that cannot be had, labels that are no class, means over them, their order.
 
+use binade_cpu as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 

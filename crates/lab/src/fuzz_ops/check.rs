@@ -5,8 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use binade::autograd::{Var, apply, grad, scope};
-use binade::tensor::cpu::Cpu;
-use binade::tensor::simd::Isa;
+use binade::cpu::{Cpu, Isa};
 use binade::tensor::testing::Exact;
 use binade::tensor::{Array, Class, DType, Device, Op, Result, run};
 use rayon::ThreadPool;

@@ -188,6 +188,12 @@ impl Optimizer {
         &self.groups
     }
 
+    /// The device of the parameters; `None` without any.
+    pub fn device(&self) -> Option<Device> {
+        let (_, param) = self.groups.iter().flat_map(|group| &group.params).next()?;
+        Some(param.array().device().clone())
+    }
+
     /// Sets the factor of every group's learning rate: what a [`crate::Schedule`] gives.
     ///
     /// # Errors

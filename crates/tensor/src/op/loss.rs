@@ -1,16 +1,16 @@
 //! Elementwise losses of a prediction x, a target t and a parameter p: one row each, reduced in the same pass.
 
 use super::Numerics;
-use crate::simd::Lanes;
+use crate::number::Number;
 
 /// A loss row as a type.
 pub trait LossRow: Copy + Send + Sync + 'static {
     /// The loss of one element.
-    fn f<L: Lanes>(x: L, t: L, p: L) -> L;
+    fn f<N: Number>(x: N, t: N, p: N) -> N;
     /// Its derivative by the prediction.
-    fn dx<L: Lanes>(x: L, t: L, p: L) -> L;
+    fn dx<N: Number>(x: N, t: N, p: N) -> N;
     /// Its derivative by the target.
-    fn dt<L: Lanes>(x: L, t: L, p: L) -> L;
+    fn dt<N: Number>(x: N, t: N, p: N) -> N;
 }
 
 /// Code generic over the row, run by [`Loss::visit`].
@@ -44,11 +44,11 @@ macro_rules! losses {
         $(#[allow(unused_variables)]
         impl LossRow for rows::$variant {
             #[inline(always)]
-            fn f<L: Lanes>($x: L, $t: L, $p: L) -> L { $f }
+            fn f<N: Number>($x: N, $t: N, $p: N) -> N { $f }
             #[inline(always)]
-            fn dx<L: Lanes>($x: L, $t: L, $p: L) -> L { $dx }
+            fn dx<N: Number>($x: N, $t: N, $p: N) -> N { $dx }
             #[inline(always)]
-            fn dt<L: Lanes>($x: L, $t: L, $p: L) -> L { $dt }
+            fn dt<N: Number>($x: N, $t: N, $p: N) -> N { $dt }
         })*
 
         mod rows { $(#[derive(Clone, Copy)] pub struct $variant;)* }
@@ -68,92 +68,92 @@ losses! {
     BceWithLogits, "binary_cross_entropy_with_logits", F32, |x, t, p| bce_with_logits(x, t), x.sigmoid() - t, -x;
     /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast
     /// bans it.
-    Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (L::splat(1.0) - x)).max(L::splat(1e-12)), log_below(-x) - log_limited(x);
+    Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (N::splat(1.0) - x)).max(N::splat(1e-12)), log_below(-x) - log_limited(x);
     /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0, NaN where t < 0.
-    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.unless(t.eq(L::splat(0.0)), 1.0).ln() - x + L::splat(1.0));
+    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.unless(t.eq(N::splat(0.0)), 1.0).ln() - x + N::splat(1.0));
     /// `eᵗ·(t − x)` of log-probabilities x and t.
-    KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + L::splat(1.0));
+    KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + N::splat(1.0));
     /// `eˣ − t·x`: x is the logarithm of the rate.
     PoissonNll, "poisson_nll_loss", F32, |x, t, p| x.exp() - t * x, x.exp() - t, -x;
     /// `x − t·ln(x + p)`: x is the rate.
-    PoissonNllRate, "poisson_nll_loss", F32, |x, t, p| x - t * (x + p).ln(), L::splat(1.0) - t / (x + p), -(x + p).ln();
+    PoissonNllRate, "poisson_nll_loss", F32, |x, t, p| x - t * (x + p).ln(), N::splat(1.0) - t / (x + p), -(x + p).ln();
     /// `t = 1 ? x : max(p − x, 0)` for labels t = ±1; NaN for a label NaN.
-    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| by_label(t, x, (p - x).max(L::splat(0.0))), by_label(t, L::splat(1.0), hinge_slope(x, p)), L::splat(0.0);
+    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| by_label(t, x, (p - x).max(N::splat(0.0))), by_label(t, N::splat(1.0), hinge_slope(x, p)), N::splat(0.0);
     /// `ln(1 + e^(−t·x))` for labels t = ±1.
     SoftMargin, "soft_margin_loss", F32, |x, t, p| soft_margin(t * x), -t * (-(t * x)).sigmoid(), -x * (-(t * x)).sigmoid();
 }
 
 #[inline(always)]
-fn square<L: Lanes>(d: L) -> L {
+fn square<N: Number>(d: N) -> N {
     d * d
 }
 
 #[inline(always)]
-fn twice<L: Lanes>(d: L) -> L {
+fn twice<N: Number>(d: N) -> N {
     d + d
 }
 
 #[inline(always)]
-fn smooth_l1<L: Lanes>(d: L, p: L) -> L {
-    let (a, half) = (d.abs(), L::splat(0.5));
-    L::select(a.lt(p), half * a * a / p, a - half * p)
+fn smooth_l1<N: Number>(d: N, p: N) -> N {
+    let (a, half) = (d.abs(), N::splat(0.5));
+    N::select(a.lt(p), half * a * a / p, a - half * p)
 }
 
 #[inline(always)]
-fn smooth_l1_slope<L: Lanes>(d: L, p: L) -> L {
-    L::select(d.abs().lt(p), d / p.unless(p.eq(L::splat(0.0)), 1.0), d.sign())
+fn smooth_l1_slope<N: Number>(d: N, p: N) -> N {
+    N::select(d.abs().lt(p), d / p.unless(p.eq(N::splat(0.0)), 1.0), d.sign())
 }
 
 #[inline(always)]
-fn huber<L: Lanes>(d: L, p: L) -> L {
-    let (a, half) = (d.abs(), L::splat(0.5));
-    L::select(a.le(p), half * a * a, p * (a - half * p))
+fn huber<N: Number>(d: N, p: N) -> N {
+    let (a, half) = (d.abs(), N::splat(0.5));
+    N::select(a.le(p), half * a * a, p * (a - half * p))
 }
 
 #[inline(always)]
-fn bce_with_logits<L: Lanes>(x: L, t: L) -> L {
-    x.max(L::splat(0.0)) - x * t + (-x.abs()).exp().ln_1p()
+fn bce_with_logits<N: Number>(x: N, t: N) -> N {
+    x.max(N::splat(0.0)) - x * t + (-x.abs()).exp().ln_1p()
 }
 
 /// `max(ln x, −100)`.
 #[inline(always)]
-fn log_limited<L: Lanes>(x: L) -> L {
-    let limited = x.abs().lt(L::splat(3.7e-44));
-    x.unless(limited, 1.0).ln().max(L::splat(-100.0)).unless(limited, -100.0)
+fn log_limited<N: Number>(x: N) -> N {
+    let limited = x.abs().lt(N::splat(3.7e-44));
+    x.unless(limited, 1.0).ln().max(N::splat(-100.0)).unless(limited, -100.0)
 }
 
 /// `max(ln(1 + y), −100)`.
 #[inline(always)]
-fn log_below<L: Lanes>(y: L) -> L {
-    let limited = y.eq(L::splat(-1.0));
-    y.unless(limited, 0.0).ln_1p().max(L::splat(-100.0)).unless(limited, -100.0)
+fn log_below<N: Number>(y: N) -> N {
+    let limited = y.eq(N::splat(-1.0));
+    y.unless(limited, 0.0).ln_1p().max(N::splat(-100.0)).unless(limited, -100.0)
 }
 
 #[inline(always)]
-fn bce<L: Lanes>(x: L, t: L) -> L {
-    -(t * log_limited(x) + (L::splat(1.0) - t) * log_below(-x))
+fn bce<N: Number>(x: N, t: N) -> N {
+    -(t * log_limited(x) + (N::splat(1.0) - t) * log_below(-x))
 }
 
 /// 0 where t is 0, and x where that is NaN; else `y`.
 #[inline(always)]
-fn unless_zero<L: Lanes>(x: L, t: L, y: L) -> L {
-    L::select(t.eq(L::splat(0.0)), L::select(x.eq(x), L::splat(0.0), x), y)
+fn unless_zero<N: Number>(x: N, t: N, y: N) -> N {
+    N::select(t.eq(N::splat(0.0)), N::select(x.eq(x), N::splat(0.0), x), y)
 }
 
 /// One value for positive labels, another for the others; a label that is NaN itself.
 #[inline(always)]
-fn by_label<L: Lanes>(t: L, positive: L, other: L) -> L {
-    L::select(L::splat(0.0).lt(t), positive, L::select(t.eq(t), other, t))
+fn by_label<N: Number>(t: N, positive: N, other: N) -> N {
+    N::select(N::splat(0.0).lt(t), positive, N::select(t.eq(t), other, t))
 }
 
 /// −1 inside the margin p, and 0 outside; NaN stays.
 #[inline(always)]
-fn hinge_slope<L: Lanes>(x: L, p: L) -> L {
-    L::select(x.lt(p), L::splat(-1.0), L::select(x.eq(x), L::splat(0.0), x))
+fn hinge_slope<N: Number>(x: N, p: N) -> N {
+    N::select(x.lt(p), N::splat(-1.0), N::select(x.eq(x), N::splat(0.0), x))
 }
 
 /// `ln(1 + e^−m)` without overflow.
 #[inline(always)]
-fn soft_margin<L: Lanes>(m: L) -> L {
-    (-m).max(L::splat(0.0)) + (-m.abs()).exp().ln_1p()
+fn soft_margin<N: Number>(m: N) -> N {
+    (-m).max(N::splat(0.0)) + (-m.abs()).exp().ln_1p()
 }

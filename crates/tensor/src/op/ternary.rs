@@ -1,14 +1,14 @@
 //! Elementwise functions of three tensors and a number: one row each.
 
 use super::Numerics;
-use crate::simd::Lanes;
+use crate::number::Number;
 
 /// A ternary row as a type.
 pub trait TernaryRow: Copy + Send + Sync + 'static {
     /// `f(x, a, b)` with the number v.
-    fn f<L: Lanes>(x: L, a: L, b: L, v: L) -> L;
+    fn f<N: Number>(x: N, a: N, b: N, v: N) -> N;
     /// The derivative by operand 0, 1 or 2.
-    fn d<L: Lanes>(operand: usize, x: L, a: L, b: L, v: L) -> L;
+    fn d<N: Number>(operand: usize, x: N, a: N, b: N, v: N) -> N;
 }
 
 /// Code generic over the row, run by [`Ternary::visit`].
@@ -43,9 +43,9 @@ macro_rules! ternary {
         $(#[allow(unused_variables)]
         impl TernaryRow for rows::$variant {
             #[inline(always)]
-            fn f<L: Lanes>($x: L, $a: L, $b: L, $v: L) -> L { $f }
+            fn f<N: Number>($x: N, $a: N, $b: N, $v: N) -> N { $f }
             #[inline(always)]
-            fn d<L: Lanes>(operand: usize, $x: L, $a: L, $b: L, $v: L) -> L {
+            fn d<N: Number>(operand: usize, $x: N, $a: N, $b: N, $v: N) -> N {
                 match operand { 0 => $dx, 1 => $da, _ => $db }
             }
         })*
@@ -56,15 +56,15 @@ macro_rules! ternary {
 
 ternary! {
     /// `x + v·a·b`.
-    Addcmul, "addcmul", Promote, |x, a, b, v| x + v * a * b, [L::splat(1.0), v * b, v * a];
+    Addcmul, "addcmul", Promote, |x, a, b, v| x + v * a * b, [N::splat(1.0), v * b, v * a];
     /// `x + v·a/b`.
-    Addcdiv, "addcdiv", Promote, |x, a, b, v| x + v * a / b, [L::splat(1.0), v / b, -(v * a / b / b)];
+    Addcdiv, "addcdiv", Promote, |x, a, b, v| x + v * a / b, [N::splat(1.0), v / b, -(v * a / b / b)];
     /// `x + b·(a − x)`, from the nearer end, so that b = 1 gives a.
-    Lerp, "lerp", Neutral, |x, a, b, v| lerp(x, a, b), [L::splat(1.0) - b, b, a - x];
+    Lerp, "lerp", Neutral, |x, a, b, v| lerp(x, a, b), [N::splat(1.0) - b, b, a - x];
 }
 
 #[inline(always)]
-fn lerp<L: Lanes>(x: L, a: L, b: L) -> L {
+fn lerp<N: Number>(x: N, a: N, b: N) -> N {
     let d = a - x;
-    L::select(b.abs().lt(L::splat(0.5)), x + b * d, a - d * (L::splat(1.0) - b))
+    N::select(b.abs().lt(N::splat(0.5)), x + b * d, a - d * (N::splat(1.0) - b))
 }

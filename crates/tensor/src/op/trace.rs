@@ -1,17 +1,15 @@
-//! Formulas of elementwise rows as programs: [`Trace`] is a [`Lanes`] whose arithmetic writes operators into a
+//! Formulas of elementwise rows as programs: [`Trace`] is a [`Number`] whose arithmetic writes operators into a
 //! [`Builder`], so the one line of a row that makes its kernel also makes its higher derivatives.
 
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
-
-use half::{bf16, f16};
 
 use super::program::{Builder, Value};
 use super::{
     Binary, BinaryRow, BinaryVisitor, Compare, Loss, LossRow, LossVisitor, Ternary, TernaryRow, TernaryVisitor, Unary,
     UnaryRow, UnaryVisitor,
 };
-use crate::simd::{Lanes, Wide, Wide2};
+use crate::number::{Number, Wide, Wide2};
 use crate::{Result, Shape};
 
 /// `f′(saved)` of a unary row.
@@ -189,40 +187,10 @@ impl Neg for Trace {
     }
 }
 
-impl Lanes for Trace {
-    type Elem = f32;
+impl Number for Trace {
     type Mask = Trace;
-    const N: usize = 1;
     fn splat(value: f64) -> Trace {
         Trace::Number(value)
-    }
-    fn broadcast(value: f32) -> Trace {
-        Trace::Number(value as f64)
-    }
-    fn load(from: &[f32]) -> Trace {
-        Trace::Number(from[0] as f64)
-    }
-    /// A formula has no memory; only kernels store.
-    fn store(self, to: &mut [f32]) {
-        to[0] = f32::NAN;
-    }
-    fn load_f16(from: &[f16]) -> Trace {
-        Trace::Number(from[0].to_f64())
-    }
-    fn store_f16(self, to: &mut [f16]) {
-        to[0] = f16::NAN;
-    }
-    fn load_bf16(from: &[bf16]) -> Trace {
-        Trace::Number(from[0].to_f64())
-    }
-    fn store_bf16(self, to: &mut [bf16]) {
-        to[0] = bf16::NAN;
-    }
-    fn rounded_f16(self) -> Trace {
-        Trace::Number(f64::NAN)
-    }
-    fn rounded_bf16(self) -> Trace {
-        Trace::Number(f64::NAN)
     }
     fn mul_add(self, b: Trace, c: Trace) -> Trace {
         self * b + c

@@ -2,8 +2,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
+use crate::number::erfinv;
 use crate::op::{Binary, Compare, Loss, Ternary, Unary};
-use crate::simd::wide::erfinv;
 
 fn sigmoid(x: f64) -> f64 {
     // Two forms, so that neither overflows.

@@ -2,12 +2,12 @@
 
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
 use super::{Dense, unflatten};
+use crate::format::Format;
 use crate::op::{
     Attention, Binary, Conv2d, CustomView, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction,
     Resample, Scan, Scatter, View,
 };
 use crate::random::{below, normal_pair, uniform};
-use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use crate::{DType, Dims, Error, Key, Op, Result};
 
 /// All outputs in f64; `shapes` are theirs.
@@ -177,12 +177,8 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         Op::Fill { value, .. } => vec![each(&|_| *value)],
         Op::Range { start, .. } => vec![each(&|i| (*start + i[0] as i64) as f64)],
         Op::StochasticCast { dtype, key } => {
-            let round = |(flat, &v): (usize, &f64)| match dtype {
-                DType::BF16 => stochastic_bf16(v as f32, key.bits(flat)).to_f64(),
-                DType::F16 | DType::F64 | DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
-                    stochastic_f16(v as f32, key.bits(flat)).to_f64()
-                }
-            };
+            let format = if *dtype == DType::BF16 { Format::BF16 } else { Format::F16 };
+            let round = |(flat, &v): (usize, &f64)| stochastic(format, v as f32 as f64, key.bits(flat));
             vec![Dense { shape: shape.clone(), v: x[0].v.iter().enumerate().map(round).collect() }]
         }
         Op::Cast(_) | Op::Copy => vec![x[0].clone()],
@@ -519,4 +515,18 @@ pub(super) fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) 
         lse => lse,
     });
     vec![out, Dense { shape: shapes[1].clone(), v: lse.collect() }]
+}
+
+/// Stochastic rounding of an f32 `x`: the neighbour away from zero where the bits that are dropped, at most 32, are
+/// above as many low bits of `noise`.
+fn stochastic(format: Format, x: f64, noise: u32) -> f64 {
+    if !x.is_finite() {
+        return x;
+    }
+    let ulp = format.ulp(x);
+    let (units, dropped) = (x.abs() / ulp, (libm::log2(ulp / Format::F32.ulp(x)) as i32).min(32));
+    let bits = (units.fract() * 2f64.powi(dropped)).floor();
+    let up = ((noise as u64 & ((1 << dropped) - 1)) as f64) < bits;
+    let rounded = (units.floor() + up as u8 as f64) * ulp;
+    (if rounded > format.max_finite() { f64::INFINITY } else { rounded }).copysign(x)
 }

@@ -10,6 +10,7 @@ mod forward;
 #[cfg(feature = "testing")]
 pub(crate) use errors::errors;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::format::Format;
@@ -146,12 +147,22 @@ fn write_integers(values: &[i64], out: &mut ArrayMut<'_>) {
     let (dtype, layout) = (out.array().dtype(), *out.array().layout());
     let Some(bytes) = out.bytes() else { return };
     for (at, &v) in positions(&layout).zip(values) {
-        crate::with_element!(dtype, T => crate::cpu::elements_mut::<T>(bytes)[at] = T::from_integer(v));
+        crate::with_element!(dtype, T => set(bytes, at, T::from_integer(v)));
     }
 }
 
+/// Element `at` of a tensor's bytes.
 fn element<T: Element>(bytes: &[u8], at: usize) -> T {
-    crate::cpu::elements::<T>(bytes)[at]
+    let bytes = &bytes[at * size_of::<T>()..][..size_of::<T>()];
+    // SAFETY: bytes of one element; every bit pattern but bool's is a value, and bool storage only ever gets bools.
+    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}
+
+/// Writes element `at`.
+fn set<T: Element>(bytes: &mut [u8], at: usize, value: T) {
+    let bytes = &mut bytes[at * size_of::<T>()..][..size_of::<T>()];
+    // SAFETY: bytes of one element.
+    unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) }
 }
 
 /// Rounds every value once into the output.
@@ -161,10 +172,10 @@ fn write(values: &Dense, out: &mut ArrayMut<'_>) {
     let Some(bytes) = out.bytes() else { return };
     for (at, &v) in positions(&layout).zip(&values.v) {
         match dtype {
-            DType::F16 => crate::cpu::elements_mut::<f16>(bytes)[at] = f16::from_bits(Format::F16.encode(v) as u16),
-            DType::BF16 => crate::cpu::elements_mut::<bf16>(bytes)[at] = bf16::from_bits(Format::BF16.encode(v) as u16),
+            DType::F16 => set(bytes, at, f16::from_bits(Format::F16.encode(v) as u16)),
+            DType::BF16 => set(bytes, at, bf16::from_bits(Format::BF16.encode(v) as u16)),
             DType::F64 | DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
-                crate::with_element!(dtype, T => crate::cpu::elements_mut::<T>(bytes)[at] = T::from_f64(v));
+                crate::with_element!(dtype, T => set(bytes, at, T::from_f64(v)));
             }
         }
     }
@@ -218,6 +229,14 @@ impl Backend for Reference {
         Ok(())
     }
 
+    fn rounds_as_it_reads(&self, _op: &Op) -> bool {
+        false
+    }
+
+    fn begin_step(&self) -> Box<dyn Any> {
+        Box::new(())
+    }
+
     fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
         let scalars = scalars.to_f64_vec()?;
         let mut outcome = Outcome::default();
@@ -246,10 +265,7 @@ impl Backend for Reference {
 fn load(array: &mut ArrayMut<'_>) -> Dense {
     let inner = array.array();
     let bytes = array.bytes().map(|b| b.to_vec()).unwrap_or_default();
-    // The copy loses the alignment that reading elements wants.
-    let mut aligned = vec![0u64; bytes.len().div_ceil(8)];
-    bytemuck::cast_slice_mut::<u64, u8>(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
-    read(inner, &bytemuck::cast_slice(&aligned)[..bytes.len()])
+    read(inner, &bytes)
 }
 
 fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outcome, squares: &mut f64) -> Result<()> {

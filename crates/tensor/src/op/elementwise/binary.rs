@@ -1,17 +1,17 @@
 //! Functions of two tensors, or of one and a number.
 
 use super::step;
+use crate::number::{Number, Wide2};
 use crate::op::Numerics;
-use crate::simd::{Lanes, Wide2};
 
 /// A binary row as a type.
 pub trait BinaryRow: Copy + Send + Sync + 'static {
     /// `f(a, b)`.
-    fn f<L: Lanes>(a: L, b: L) -> L;
+    fn f<N: Number>(a: N, b: N) -> N;
     /// `∂f/∂a`.
-    fn da<L: Lanes>(a: L, b: L) -> L;
+    fn da<N: Number>(a: N, b: N) -> N;
     /// `∂f/∂b`.
-    fn db<L: Lanes>(a: L, b: L) -> L;
+    fn db<N: Number>(a: N, b: N) -> N;
 }
 
 /// Code generic over the row, run by [`Binary::visit`].
@@ -48,11 +48,11 @@ macro_rules! binary {
         $(#[allow(unused_variables)]
         impl BinaryRow for binary_rows::$variant {
             #[inline(always)]
-            fn f<L: Lanes>($a: L, $b: L) -> L { $f }
+            fn f<N: Number>($a: N, $b: N) -> N { $f }
             #[inline(always)]
-            fn da<L: Lanes>($a: L, $b: L) -> L { $da }
+            fn da<N: Number>($a: N, $b: N) -> N { $da }
             #[inline(always)]
-            fn db<L: Lanes>($a: L, $b: L) -> L { $db }
+            fn db<N: Number>($a: N, $b: N) -> N { $db }
         })*
 
         /// Calls `$callback!` with `(method, Variant, "name")` of every binary row.
@@ -68,9 +68,9 @@ macro_rules! binary {
 
 binary! {
     /// `a + b`.
-    Add, "add", add, Neutral, 0.5, |a, b| a + b, L::splat(1.0), L::splat(1.0);
+    Add, "add", add, Neutral, 0.5, |a, b| a + b, N::splat(1.0), N::splat(1.0);
     /// `a − b`.
-    Sub, "sub", sub, Neutral, 0.5, |a, b| a - b, L::splat(1.0), L::splat(-1.0);
+    Sub, "sub", sub, Neutral, 0.5, |a, b| a - b, N::splat(1.0), N::splat(-1.0);
     /// `a · b`.
     Mul, "mul", mul, Neutral, 0.5, |a, b| a * b, b, a;
     /// `a / b`.
@@ -80,99 +80,99 @@ binary! {
     /// The smaller; NaN wins. Equal operands share the gradient.
     Minimum, "minimum", minimum, Neutral, 0.0, |a, b| a.min(b), preference(a, b), preference(b, a);
     /// `max(a, b)` as a limit b on a: equal operands give a the gradient.
-    ClampMin, "clamp_min", clamp_min, Neutral, 0.0, |a, b| a.max(b), step::<L>(b.le(a)), step::<L>(a.lt(b));
+    ClampMin, "clamp_min", clamp_min, Neutral, 0.0, |a, b| a.max(b), step::<N>(b.le(a)), step::<N>(a.lt(b));
     /// `min(a, b)` as a limit b on a: equal operands give a the gradient.
-    ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<L>(a.le(b)), step::<L>(b.lt(a));
+    ClampMax, "clamp_max", clamp_max, Neutral, 0.0, |a, b| a.min(b), step::<N>(a.le(b)), step::<N>(b.lt(a));
     /// `aᵇ`.
     Pow, "pow", pow, F32, 0.51, |a, b| a.wide2(b, Wide2::Pow), pow_base(a, b), pow_exponent(a, b);
     /// The angle of the point (b, a), in −π..=π. The gradient at (0, 0) is 0.
     Atan2, "atan2", atan2, Promote, 0.51, |a, b| a.wide2(b, Wide2::Atan2), over_square(b, a, b), over_square(-a, a, b);
     /// Remainder of `a/b` with the sign of a; exact.
-    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), L::splat(1.0), -whole_quotient(a, b);
+    Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), N::splat(1.0), -whole_quotient(a, b);
     /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
-    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
+    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), b), N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
     /// `a > 0 ? a : b·a` with slope b.
-    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), b), L::select(L::splat(0.0).lt(a), L::splat(0.0), a);
+    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), b), N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
     /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
-    Elu, "elu", elu, Neutral, 2.5, |a, b| L::select(L::splat(0.0).lt(a), a, b * a.exp_m1()), L::select(L::splat(0.0).lt(a), L::splat(1.0), b * left(a).exp()), L::select(L::splat(0.0).lt(a), L::splat(0.0), left(a).exp_m1());
+    Elu, "elu", elu, Neutral, 2.5, |a, b| N::select(N::splat(0.0).lt(a), a, b * a.exp_m1()), N::select(N::splat(0.0).lt(a), N::splat(1.0), b * left(a).exp()), N::select(N::splat(0.0).lt(a), N::splat(0.0), left(a).exp_m1());
     /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
-    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), L::select(L::splat(0.0).lt(a), L::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
+    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
     /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is
     /// magnified by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
-    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), L::select(L::splat(20.0).lt(a * b), L::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
+    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), N::select(N::splat(20.0).lt(a * b), N::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
 }
 
 #[inline(always)]
-fn leaky<L: Lanes>(a: L, b: L) -> L {
-    L::select(L::splat(0.0).lt(a), a, b * a)
+fn leaky<N: Number>(a: N, b: N) -> N {
+    N::select(N::splat(0.0).lt(a), a, b * a)
 }
 
 /// `b·aᵇ⁻¹`; 0 where b is 0, also at a = 0.
 #[inline(always)]
-fn pow_base<L: Lanes>(a: L, b: L) -> L {
-    let zero = L::splat(0.0);
-    L::select(b.eq(zero), zero, b * a.unless(b.eq(zero), 1.0).wide2(b - L::splat(1.0), Wide2::Pow))
+fn pow_base<N: Number>(a: N, b: N) -> N {
+    let zero = N::splat(0.0);
+    N::select(b.eq(zero), zero, b * a.unless(b.eq(zero), 1.0).wide2(b - N::splat(1.0), Wide2::Pow))
 }
 
 /// `aᵇ·ln a`; 0 at a = 0 with b ≥ 0.
 #[inline(always)]
-fn pow_exponent<L: Lanes>(a: L, b: L) -> L {
-    let zero = L::splat(0.0);
+fn pow_exponent<N: Number>(a: N, b: N) -> N {
+    let zero = N::splat(0.0);
     // 1, whose logarithm is 0, where the limit is 0.
-    let a = L::select(a.eq(zero), L::select(zero.le(b), L::splat(1.0), a), a);
+    let a = N::select(a.eq(zero), N::select(zero.le(b), N::splat(1.0), a), a);
     a.wide2(b, Wide2::Pow) * a.ln()
 }
 
 /// a where it is not right of 0, for the left branch of a function.
 #[inline(always)]
-fn left<L: Lanes>(a: L) -> L {
-    a.unless(L::splat(0.0).lt(a), 0.0)
+fn left<N: Number>(a: N) -> N {
+    a.unless(N::splat(0.0).lt(a), 0.0)
 }
 
 /// `y/(a² + b²)`; 0 at the origin.
 #[inline(always)]
-fn over_square<L: Lanes>(y: L, a: L, b: L) -> L {
-    let (square, zero) = (a.mul_add(a, b * b), L::splat(0.0));
-    L::select(square.eq(zero), zero, y / square.unless(square.eq(zero), 1.0))
+fn over_square<N: Number>(y: N, a: N, b: N) -> N {
+    let (square, zero) = (a.mul_add(a, b * b), N::splat(0.0));
+    N::select(square.eq(zero), zero, y / square.unless(square.eq(zero), 1.0))
 }
 
 /// The integer part of `a/b`. Without the remainder the quotient is an integer but for roundings; with it, it may round
 /// to the next one.
 #[inline(always)]
-fn whole_quotient<L: Lanes>(a: L, b: L) -> L {
+fn whole_quotient<N: Number>(a: N, b: N) -> N {
     let rest = a.wide2(b, Wide2::Fmod);
-    L::select(rest.eq(rest), ((a - rest) / b).round_ties_even(), (a / b).trunc())
+    N::select(rest.eq(rest), ((a - rest) / b).round_ties_even(), (a / b).trunc())
 }
 
 #[inline(always)]
-fn celu<L: Lanes>(a: L, b: L) -> L {
+fn celu<N: Number>(a: N, b: N) -> N {
     let t = a / b;
     // Of a tiny (perhaps subnormal) quotient b·(eᵗ − 1) is a.
-    let left = L::select(t.abs().lt(L::splat(1e-30)), a, b * t.exp_m1());
-    L::select(L::splat(0.0).lt(a), a, left)
+    let left = N::select(t.abs().lt(N::splat(1e-30)), a, b * t.exp_m1());
+    N::select(N::splat(0.0).lt(a), a, left)
 }
 
 #[inline(always)]
-fn celu_parameter<L: Lanes>(a: L, b: L) -> L {
+fn celu_parameter<N: Number>(a: N, b: N) -> N {
     let t = left(a) / b;
-    L::select(L::splat(0.0).lt(a), L::splat(0.0), t.exp_m1() - t * t.exp())
+    N::select(N::splat(0.0).lt(a), N::splat(0.0), t.exp_m1() - t * t.exp())
 }
 
 #[inline(always)]
-fn softplus<L: Lanes>(a: L, b: L) -> L {
+fn softplus<N: Number>(a: N, b: N) -> N {
     let t = a * b;
-    L::select(L::splat(20.0).lt(t), a, t.exp().ln_1p() / b)
+    N::select(N::splat(20.0).lt(t), a, t.exp().ln_1p() / b)
 }
 
 #[inline(always)]
-fn softplus_parameter<L: Lanes>(a: L, b: L) -> L {
-    let linear = L::splat(20.0).lt(a * b);
+fn softplus_parameter<N: Number>(a: N, b: N) -> N {
+    let linear = N::splat(20.0).lt(a * b);
     let t = (a * b).unless(linear, 0.0);
-    L::select(linear, L::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
+    N::select(linear, N::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
 }
 
 /// 1 where `low < high`, ½ where equal, 0 elsewhere.
 #[inline(always)]
-fn preference<L: Lanes>(low: L, high: L) -> L {
-    L::select(low.lt(high), L::splat(1.0), L::select(low.eq(high), L::splat(0.5), L::splat(0.0)))
+fn preference<N: Number>(low: N, high: N) -> N {
+    N::select(low.lt(high), N::splat(1.0), N::select(low.eq(high), N::splat(0.5), N::splat(0.0)))
 }

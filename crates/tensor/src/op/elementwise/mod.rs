@@ -11,10 +11,10 @@ pub use binary::{Binary, BinaryRow, BinaryVisitor};
 pub use compare::Compare;
 pub use unary::{Saved, Unary, UnaryRow, UnaryVisitor};
 
-use crate::simd::Lanes;
+use crate::number::Number;
 
 /// 1 where the mask holds, else 0.
 #[inline(always)]
-fn step<L: Lanes>(mask: L::Mask) -> L {
-    L::select(mask, L::splat(1.0), L::splat(0.0))
+fn step<N: Number>(mask: N::Mask) -> N {
+    N::select(mask, N::splat(1.0), N::splat(0.0))
 }

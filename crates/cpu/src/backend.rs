@@ -1,0 +1,359 @@
+//! [`Cpu`]: memory from a pool, and the kernel of every operator.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use binade_tensor::memory::Pool;
+use binade_tensor::op::{Backward, Epilogue, PoolKind, Scatter, Unary};
+use binade_tensor::{
+    Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update,
+};
+use smallvec::SmallVec;
+
+use crate::awake::Awake;
+use crate::elementwise::{self, BinaryKernel, operands};
+use crate::gemm::{self, Fused};
+use crate::operand::{Compute, elements};
+use crate::simd::Isa;
+use crate::{
+    attention, conv, custom, draws, gather, index, loss, norm, planes, pool, reduce, resample, softmax, ternary,
+    update, values,
+};
+
+/// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was
+/// installed.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        Cpu::new()
+    }
+}
+
+impl Cpu {
+    /// A CPU with a memory pool of its own, on the best instruction set (see [`Isa::detect`]).
+    pub fn new() -> Cpu {
+        Cpu::with_isa(Isa::detect())
+    }
+
+    /// A CPU restricted to an instruction set, which must be among [`Isa::available`]; otherwise the best is used.
+    pub fn with_isa(isa: Isa) -> Cpu {
+        let isa = if Isa::available().contains(&isa) { isa } else { Isa::detect() };
+        Cpu { isa, pool: Pool::default() }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
+        let bytes = len * dtype.size();
+        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { bytes, class })?;
+        if dtype == DType::Bool {
+            // Bytes of an older tensor need not be booleans.
+            buffer.as_mut_slice::<u8>().fill(0);
+        }
+        Ok(Storage::new(Memory::Host(buffer), class))
+    }
+
+    fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()> {
+        let array = to.array();
+        let at = array.layout().offset * array.dtype().size();
+        match to.bytes() {
+            Some(target) if target.len() >= at + bytes.len() => target[at..at + bytes.len()].copy_from_slice(bytes),
+            Some(_) | None => {
+                return Err(Error::Length { shape: *array.shape(), found: bytes.len() / array.dtype().size() });
+            }
+        }
+        Ok(())
+    }
+
+    fn download(&self, from: &Array) -> Result<Vec<u8>> {
+        let guard = from.storage().read("download")?;
+        let size = from.dtype().size();
+        let at = from.layout().offset * size;
+        Ok(host(&guard, "download", from.dtype())?[at..at + from.numel() * size].to_vec())
+    }
+
+    fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let mut guards: SmallVec<[_; 6]> = SmallVec::new();
+        for (at, array) in ins.iter().enumerate() {
+            let over = outs.first().is_some_and(|out| out.overwrites(op, at, array));
+            guards.push(if over { None } else { Some(array.storage().read(op.name())?) });
+        }
+        let mut bytes: SmallVec<[&[u8]; 6]> = SmallVec::new();
+        for (guard, array) in guards.iter().zip(ins) {
+            bytes.push(guard.as_ref().map_or(Ok(&[][..]), |guard| host(guard, op.name(), array.dtype()))?);
+        }
+        // Integers that are moved go through f64 as well: larger ones than it holds come as ranks.
+        let wide = |dtype| dtype == DType::F64;
+        let moves = |(i, a): (usize, &&Array)| !a.dtype().is_float() && op.moves(i);
+        if ins.iter().any(|a| wide(a.dtype()))
+            || outs.iter().any(|o| wide(o.array().dtype()))
+            || ins.iter().enumerate().any(moves)
+        {
+            self.run_in::<f64>(op, ins, &bytes, outs)
+        } else if planes::run(self.isa, &self.pool, op, ins, &bytes, outs)? {
+            Ok(())
+        } else {
+            self.run_in::<f32>(op, ins, &bytes, outs)
+        }
+    }
+
+    fn rounds_as_it_reads(&self, op: &Op) -> bool {
+        values::rounds_as_it_reads(op)
+    }
+
+    fn begin_step(&self) -> Box<dyn Any> {
+        Box::new(Awake::begin())
+    }
+
+    fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
+        let guard = scalars.storage().read(update.name())?;
+        let scalars = elements(host(&guard, update.name(), scalars.dtype())?);
+        let count = slots.len();
+        let name = || format!("{} of {count} tensors", update.name());
+        binade_tensor::profile::record(name, || update::update(self.isa, update, scalars, slots))
+    }
+
+    fn memory(&self) -> MemoryStats {
+        self.pool.accounting().stats()
+    }
+
+    fn reset_peak_memory(&self) {
+        self.pool.accounting().reset_peak();
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn host<'a>(guard: &'a binade_tensor::ReadGuard<'_>, op: &'static str, dtype: DType) -> Result<&'a [u8]> {
+    guard.bytes().ok_or_else(|| Error::Unsupported { op, backend: "cpu".into(), dtype })
+}
+
+impl Cpu {
+    /// Runs in the computing type C.
+    fn run_in<C: Compute>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let (isa, pool) = (self.isa, &self.pool);
+        let empty = |i: usize| ins[i].numel() == 0;
+        match op {
+            Op::Unary(row) => {
+                elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
+            Op::Binary(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *row, BinaryKernel::Forward(&x[0], &x[1]), &mut outs[0]);
+            }
+            Op::Scalar { op, value, reversed } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *op, BinaryKernel::Scalar(&x[0], *value, *reversed), &mut outs[0]);
+            }
+            Op::Compare(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::compare(isa, *row, &x[0], &x[1], &mut outs[0]);
+            }
+            Op::Where => elementwise::select::<C>(isa, &operands(ins, bytes, outs[0].array()), &mut outs[0]),
+            Op::Reduce { kind, dims, .. } => reduce::reduce::<C>(isa, *kind, *dims, ins[0], bytes[0], &mut outs[0]),
+            Op::Scan { kind, dim, reverse } => {
+                gather::scan::<C>(isa, pool, *kind, *dim, *reverse, ins[0], bytes[0], &mut outs[0]);
+            }
+            Op::Gather { dim } => gather::gather::<C>(isa, pool, *dim, ins, bytes, &mut outs[0])?,
+            Op::Scatter { kind, dim } => {
+                let part = |i: usize| (ins[i], bytes[i]);
+                gather::scatter::<C>(isa, pool, *kind, *dim, Some(part(0)), part(1), part(2), &mut outs[0])?;
+            }
+            Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
+            Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
+            Op::MatMul(epilogue) => {
+                gemm::matmul::<C>(isa, pool, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)?;
+            }
+            Op::MatMulOf { act, bias } => {
+                let epilogue = Epilogue { bias: *bias, act: None };
+                if !gemm::packs_of::<C>(ins, 0) {
+                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, bytes, outs);
+                }
+                gemm::matmul::<C>(
+                    isa,
+                    pool,
+                    Fused { epilogue, left: Some(*act), ..Fused::default() },
+                    ins,
+                    bytes,
+                    outs,
+                )?;
+            }
+            Op::Conv2d(conv, _) if empty(0) => self.convolve_nothing(op, conv.groups, false, ins, outs)?,
+            Op::ConvTranspose2d { conv, .. } if empty(0) => self.convolve_nothing(op, conv.groups, true, ins, outs)?,
+            Op::Attention(attention) if (0..3).any(empty) => self.attend_nothing(attention, ins, outs)?,
+            Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
+            Op::ConvTranspose2d { conv, bias, .. } => {
+                let bias = bias.then(|| (ins[2], bytes[2]));
+                conv::input_backward::<C>(isa, pool, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])?;
+            }
+            Op::Pool(window) => pool::forward::<C>(isa, pool, window, ins[0], bytes[0], &mut outs[0])?,
+            Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
+            Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
+            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, &mut outs[0])?,
+            Op::Loss { loss, parameter, reduction } => {
+                loss::forward::<C>(isa, *loss, *parameter, *reduction, ins, bytes, &mut outs[0]);
+            }
+            Op::Ternary { op, value } => {
+                ternary::forward::<C>(isa, *op, *value, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
+            }
+            Op::Resample(map) => resample::forward::<C>(isa, pool, map, ins[0], bytes[0], &mut outs[0])?,
+            Op::Attention(attention) => attention::forward::<C>(isa, pool, attention, ins, bytes, outs)?,
+            Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
+            Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
+            Op::Dropout { p, key } => {
+                draws::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
+            Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
+            Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
+            Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
+            Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
+                elementwise::cast_integers(&operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+            }
+            Op::Cast(_) | Op::Copy => {
+                elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+            }
+            Op::StochasticCast { dtype, key } => {
+                draws::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+            }
+            Op::View(_) => {}
+            Op::Custom(op) => custom::run::<C>(isa, op, ins, bytes, outs)?,
+            Op::Backward(backward) => return self.backward_in::<C>(backward, ins, bytes, outs),
+        }
+        Ok(())
+    }
+
+    /// A product of an activation of operand `at` that is written first.
+    fn activate_and<C: Compute>(
+        &self,
+        product: &Op,
+        act: Unary,
+        at: usize,
+        ins: &[&Array],
+        bytes: &[&[u8]],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
+        let meta = Op::Unary(act).outs(&[ins[at].meta()], ins[at].dtype())?[0];
+        let activated = Array::alloc(ins[at].device(), meta, Class::Workspace)?;
+        let x = operands(&ins[at..=at], &bytes[at..=at], &activated);
+        elementwise::unary::<C>(self.isa, act, &x[0], &mut ArrayMut::new(product.name(), &activated)?);
+        let mut ins: SmallVec<[&Array; 6]> = ins.iter().copied().collect();
+        ins[at] = &activated;
+        self.run(product, &ins, outs)
+    }
+
+    fn backward_in<C: Compute>(
+        &self,
+        op: &Backward,
+        ins: &[&Array],
+        bytes: &[&[u8]],
+        outs: &mut [ArrayMut<'_>],
+    ) -> Result<()> {
+        let (isa, memory) = (self.isa, &self.pool);
+        let empty = |i: usize| ins[i].numel() == 0;
+        match op {
+            Backward::Conv2dInput { conv, .. } if empty(0) => {
+                self.convolve_nothing(&Op::Backward(op.clone()), conv.groups, true, ins, outs)?;
+            }
+            Backward::Attention { attention, .. } if (0..4).any(empty) => {
+                self.attend_nothing_backward(attention, ins, outs)?
+            }
+            Backward::Unary(row) => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::unary_backward::<C>(isa, *row, &x[0], &x[1], &mut outs[0]);
+            }
+            Backward::Binary { op, rhs } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(isa, *op, BinaryKernel::Backward(&x, *rhs), &mut outs[0]);
+            }
+            Backward::Scalar { op, value, reversed } => {
+                let x = operands(ins, bytes, outs[0].array());
+                elementwise::binary::<C>(
+                    isa,
+                    *op,
+                    BinaryKernel::ScalarBackward(&x[0], &x[1], *value, *reversed),
+                    &mut outs[0],
+                );
+            }
+            Backward::Reduce { kind, dims } => {
+                reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0])
+            }
+            Backward::CumProd { dim } => gather::cumprod_backward::<C>(isa, memory, *dim, ins, bytes, &mut outs[0]),
+            Backward::Gather { dim, .. } => {
+                let part = |i: usize| (ins[i], bytes[i]);
+                gather::scatter::<C>(isa, memory, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
+            }
+            Backward::Conv2dInput { conv, .. } => {
+                conv::input_backward::<C>(isa, memory, conv, ins, bytes, None, &mut outs[0])?
+            }
+            Backward::Conv2dWeight { conv, .. } => {
+                conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?
+            }
+            Backward::Depthwise { conv, .. } => conv::depthwise_backward::<C>(isa, memory, conv, ins, bytes, outs)?,
+            Backward::Pool { pool, .. } => {
+                debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 2 } else { 1 });
+                pool::backward::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?;
+            }
+            Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
+            Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
+            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins, 1) => {
+                let product = Op::Backward(Backward::MatMulOf { act: None, sums: *sums });
+                self.activate_and::<C>(&product, *act, 1, ins, bytes, outs)?;
+            }
+            Backward::MatMulOf { act, sums } => {
+                gemm::matmul::<C>(
+                    isa,
+                    memory,
+                    Fused { right: *act, sums: *sums, ..Fused::default() },
+                    ins,
+                    bytes,
+                    outs,
+                )?;
+            }
+            Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
+            Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
+            Backward::CrossEntropy(loss) => {
+                softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?
+            }
+            Backward::Loss { loss, parameter, reduction, target } => {
+                loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, bytes, &mut outs[0]);
+            }
+            Backward::Ternary { op, value, operand } => {
+                ternary::backward::<C>(
+                    isa,
+                    *op,
+                    *value,
+                    *operand,
+                    &operands(ins, bytes, outs[0].array()),
+                    &mut outs[0],
+                );
+            }
+            Backward::Resample { map, shape } => {
+                resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
+            }
+            Backward::Attention { attention, .. } => {
+                attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?
+            }
+            Backward::Embedding { .. } => index::embedding_backward::<C>(isa, memory, ins, bytes, &mut outs[0])?,
+            Backward::Narrow { dim, start, .. } => {
+                index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])
+            }
+        }
+        Ok(())
+    }
+}

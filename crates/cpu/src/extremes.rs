@@ -1,0 +1,53 @@
+//! Elements whose operands are so large or small that a factor of the result leaves f32's range, though the result need
+//! not (x/b where 1/b is infinite, a/(a² + b²) where squares vanish): they are computed again in f64, where products of
+//! several fit, and rounded once.
+
+use super::operand::Compute;
+use binade_tensor::DType;
+use binade_tensor::op::{Binary, Unary};
+
+/// Beyond 2⁻⁴⁰ and 2⁴⁰ a product of three may leave the range.
+const LARGEST: u32 = (127 + 40) << 23;
+const SMALLEST: u32 = (127 - 40) << 23;
+
+/// Elements that are looked at together.
+const GROUP: usize = 64;
+
+fn is_extreme(x: f32) -> bool {
+    let bits = x.to_bits() & 0x7fff_ffff;
+    bits != 0 && bits.wrapping_sub(SMALLEST) > LARGEST - SMALLEST
+}
+
+/// Whether a unary row's derivative has quotients or powers of what is saved.
+pub(super) const fn has_extreme_slopes(row: Unary) -> bool {
+    use Unary::{Acosh, Asinh, Atan, Log, Log2, Log10, Reciprocal, Rsqrt, Softsign, Square};
+    matches!(row, Square | Rsqrt | Reciprocal | Log | Log2 | Log10 | Atan | Asinh | Acosh | Softsign)
+}
+
+/// Whether a binary row's derivatives have quotients, powers or squares of its operands.
+pub(super) const fn has_extreme_partials(row: Binary) -> bool {
+    matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
+}
+
+/// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
+/// do if f64 is what kernels compute in.
+pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
+    if C::DTYPE != DType::F32 {
+        return;
+    }
+    let (operands, y) = (operands.map(bytemuck::cast_slice::<C, f32>), bytemuck::cast_slice_mut::<C, f32>(y));
+    for (group, y) in y.chunks_mut(GROUP).enumerate() {
+        let (start, n) = (group * GROUP, y.len());
+        let mut seen = y.iter().any(|y| !y.is_finite());
+        for x in operands {
+            seen |= x[start..start + n].iter().fold(false, |seen, &x| seen | is_extreme(x));
+        }
+        if seen {
+            for (i, y) in y.iter_mut().enumerate() {
+                if !y.is_finite() || operands.iter().any(|x| is_extreme(x[start + i])) {
+                    *y = again(start + i) as f32;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Elementwise losses and their gradients.
+
+use rayon::prelude::*;
+
+use super::extremes;
+use super::operand::{BLOCK, Compute, Operand, TASK, fill};
+use super::rows::write;
+use super::tasks::Tasks as _;
+use crate::simd::{First, Isa, Lanes, Map2};
+use binade_tensor::op::{Loss, LossRow, LossVisitor, Reduction};
+use binade_tensor::{Array, ArrayMut};
+
+/// `f`, or the derivative by the prediction or the target times `factor`.
+#[derive(Clone, Copy)]
+struct Formula<R, const PART: u8> {
+    row: std::marker::PhantomData<fn() -> R>,
+    parameter: f64,
+    factor: f64,
+}
+
+impl<R: LossRow, const PART: u8> Map2 for Formula<R, PART> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, t: L) -> L {
+        let p = L::splat(self.parameter);
+        match PART {
+            0 => R::f(x, t, p),
+            1 => R::dx(x, t, p) * L::splat(self.factor),
+            _ => R::dt(x, t, p) * L::splat(self.factor),
+        }
+    }
+}
+
+struct Forward<'a, 'b, C>(
+    Isa,
+    f64,
+    Reduction,
+    &'a [Operand<'a>],
+    usize,
+    &'a mut ArrayMut<'b>,
+    std::marker::PhantomData<C>,
+);
+
+impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
+    type Output = ();
+    fn visit<R: LossRow>(self) {
+        let Forward(isa, parameter, reduction, ins, n, out, _) = self;
+        let (x, t) = (&ins[0], &ins[1]);
+        let formula = Formula::<R, 0> { row: std::marker::PhantomData, parameter, factor: 1.0 };
+        let each = |start: usize, y: &mut [C]| {
+            let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
+            let (x, t) = (x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt));
+            C::map2(isa, formula, x, t, y);
+            extremes::settle([], y, |i| formula.eval(x[i].as_f64(), t[i].as_f64()));
+        };
+        if reduction == Reduction::None {
+            return fill::<C>(isa, out, each);
+        }
+        // Blocks in the computing type, added in f64 in order within a fixed task, and the tasks in order.
+        let parts: Vec<f64> = (0..n.div_ceil(TASK)).into_par_iter().list(|task| {
+            let mut block = [C::zero(); BLOCK];
+            let mut total = 0.0;
+            for start in (task * TASK..n.min((task + 1) * TASK)).step_by(BLOCK) {
+                let part = &mut block[..BLOCK.min(n - start)];
+                each(start, part);
+                total += C::sum(isa, First, part, C::zero()).as_f64();
+            }
+            total
+        });
+        let total: f64 = parts.iter().sum();
+        write(isa, &[if reduction == Reduction::Mean { total / n as f64 } else { total }], out);
+    }
+}
+
+pub(super) fn forward<C: Compute>(
+    isa: Isa,
+    loss: Loss,
+    parameter: f64,
+    reduction: Reduction,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) {
+    let shape = *ins[0].shape();
+    let operands = if reduction == Reduction::None {
+        super::elementwise::operands(ins, bytes, out.array())
+    } else {
+        let order: Vec<usize> = (0..shape.rank()).collect();
+        ins.iter().zip(bytes).map(|(a, b)| Operand::new(a, b, &shape, &order)).collect()
+    };
+    loss.visit(Forward::<C>(isa, parameter, reduction, &operands, shape.numel(), out, std::marker::PhantomData));
+}
+
+struct Backward<'a, 'b, C>(Isa, f64, f64, bool, &'a [Operand<'a>], &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+
+#[derive(Clone, Copy)]
+struct Product;
+
+impl Map2 for Product {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, a: L, b: L) -> L {
+        a * b
+    }
+}
+
+impl<C: Compute> LossVisitor for Backward<'_, '_, C> {
+    type Output = ();
+    fn visit<R: LossRow>(self) {
+        let Backward(isa, parameter, factor, target, ins, out, _) = self;
+        let row = std::marker::PhantomData;
+        fill::<C>(isa, out, |start, y| {
+            let n = y.len();
+            let [mut pg, mut px, mut pt, mut slope] = [[C::zero(); BLOCK]; 4];
+            let (x, t) = (ins[1].block(isa, start, n, &mut px), ins[2].block(isa, start, n, &mut pt));
+            if target {
+                C::map2(isa, Formula::<R, 2> { row, parameter, factor }, x, t, &mut slope[..n]);
+            } else {
+                C::map2(isa, Formula::<R, 1> { row, parameter, factor }, x, t, &mut slope[..n]);
+            }
+            let g = ins[0].block(isa, start, n, &mut pg);
+            C::map2(isa, Product, g, &slope[..n], y);
+            extremes::settle([], y, |i| {
+                let (x, t) = (x[i].as_f64(), t[i].as_f64());
+                g[i].as_f64() * factor * if target { R::dt(x, t, parameter) } else { R::dx(x, t, parameter) }
+            });
+        });
+    }
+}
+
+/// Inputs g (one element, or one per element without reduction), x, t.
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    loss: Loss,
+    parameter: f64,
+    reduction: Reduction,
+    target: bool,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    out: &mut ArrayMut<'_>,
+) {
+    let operands = super::elementwise::operands(ins, bytes, out.array());
+    let factor = if reduction == Reduction::Mean { 1.0 / ins[1].numel() as f64 } else { 1.0 };
+    loss.visit(Backward::<C>(isa, parameter, factor, target, &operands, out, std::marker::PhantomData));
+}

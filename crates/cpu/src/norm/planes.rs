@@ -1,0 +1,376 @@
+//! Batch and group norm: statistics of planes, or of whole images channels-last.
+
+use rayon::prelude::*;
+
+use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
+use super::wide_rows::{is_wide, is_wide_backward};
+use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
+use crate::channels::{PerChannel, Terms};
+use crate::moments::{self, is_in_range, larger, scale_of};
+use crate::operand::{Compute, Operand, TASK, in_storage};
+use crate::rows::write;
+use crate::simd::{Isa, Lanes, Stored};
+use crate::tasks::Tasks as _;
+use binade_tensor::memory::Pool;
+use binade_tensor::op::{Norm, NormKind};
+use binade_tensor::{Array, ArrayMut, DType};
+
+#[derive(Clone, Copy)]
+struct Values;
+
+impl Terms for Values {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, k: L) -> (L, L) {
+        (x, k)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Squares;
+
+impl Terms for Squares {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, mean: L) -> (L, L) {
+        let d = x - mean;
+        (d * d, d)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gradients;
+
+impl Terms for Gradients {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, mean: L) -> (L, L) {
+        (g, g * (x - mean))
+    }
+}
+
+/// `g·k₀ + (x − k₁)·k₂ + k₃`
+#[derive(Clone, Copy)]
+struct Backward;
+
+impl PerChannel for Backward {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
+        g.mul_add(k[0], (x - k[1]).mul_add(k[2], k[3]))
+    }
+}
+
+/// `g·k₀`: of given statistics, where x has no part in the gradient, though it be infinite.
+#[derive(Clone, Copy)]
+struct Scaled;
+
+impl PerChannel for Scaled {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, _x: L, k: [L; 4]) -> L {
+        g * k[0]
+    }
+}
+
+/// Number of elements, mean, and sum of squared distances from it.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    n: f64,
+    mean: f64,
+    m2: f64,
+}
+
+impl Moments {
+    /// Those of all of some equally large sets.
+    fn of_equal(sets: &[Moments]) -> Moments {
+        let (count, n) = (sets.len() as f64, sets[0].n);
+        let mean = sets.iter().map(|s| s.mean).sum::<f64>() / count;
+        let m2 = sets.iter().map(|s| s.m2 + n * (s.mean - mean) * (s.mean - mean)).sum();
+        Moments { n: count * n, mean, m2 }
+    }
+
+    fn add(&mut self, other: Moments) {
+        let n = self.n + other.n;
+        if other.n > 0.0 {
+            let d = other.mean - self.mean;
+            self.mean += d * (other.n / n);
+            self.m2 += other.m2 + d * d * (self.n * other.n / n);
+            self.n = n;
+        }
+    }
+}
+
+pub(super) fn forward<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: Given<C>,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    let shape = *ins[0].shape();
+    let p = Planes::new(&shape, outs[0].array().layout());
+    let x = p.operand(ins[0], bytes[0], &shape);
+    let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
+    let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
+    let wide = in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs))
+        .unwrap_or_else(|| {
+            forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs)
+        });
+    if let Some(given) = wide {
+        forward::<f64>(isa, pool, norm, Some(given), ins, bytes, outs);
+    }
+}
+
+/// [`forward_from`] a dense x of type T.
+fn forward_in_place<C: Compute, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: &Given<C>,
+    p: &Planes,
+    x: &Operand<'_>,
+    weights: [&[C]; 2],
+    outs: &mut [ArrayMut<'_>],
+) -> Option<Given<f64>> {
+    let x = x.dense::<T>()?;
+    Some(forward_from(isa, pool, norm, given, p, &InPlace { g: x, x }, weights, outs))
+}
+
+/// Returns the statistics, and leaves the first output to f64, if products with some of them leave the range of C.
+fn forward_from<C: Compute, R: Read<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    given: &Given<C>,
+    p: &Planes,
+    from: &R,
+    [w, b]: [&[C]; 2],
+    outs: &mut [ArrayMut<'_>],
+) -> Given<f64> {
+    let groups = groups_of(norm, p);
+    // Of each group of each sample; batch norm has one sample for all.
+    let per_group = (p.channels / groups.max(1)).max(1);
+    let [mean, rstd] = given.clone().unwrap_or_else(|| {
+        let parts: Vec<Vec<Moments>> =
+            (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
+                || (Buffers::default(), Vec::new()),
+                |(buffers, k), index| {
+                    let (_, len, channel) = p.part(index);
+                    let width = channel.map_or(p.channels, |_| 16);
+                    let n = if channel.is_some() { len } else { len / p.channels } as f64;
+                    zeros(k, width);
+                    let sums = p.sums(isa, Values, from, index, k, buffers);
+                    // One mean for each channel, or that of the only one in all places.
+                    k.iter_mut().zip(sums.iter().cycle()).for_each(|(k, s)| *k = C::from_f64(s[0] / n));
+                    let mut squares = p.sums(isa, Squares, from, index, k, buffers);
+                    let moments = squares.iter_mut().zip(k.iter()).map(|([m2, d], m)| {
+                        // The mean as it was rounded, and what is left of it.
+                        let rest = *d / n;
+                        let m2 = *m2 - n * rest * rest;
+                        Moments { n, mean: m.as_f64() + rest, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+                    });
+                    let moments: Vec<Moments> = moments.collect();
+                    moments.chunks(per_group).map(Moments::of_equal).collect()
+                },
+            );
+        let samples = if matches!(norm.kind, NormKind::Batch) { 1 } else { p.samples };
+        let mut total = vec![Moments::default(); samples * groups];
+        for (index, part) in parts.into_iter().enumerate() {
+            let sample = if samples == 1 { 0 } else { index / p.stretches };
+            let first = sample * groups + p.part(index).2.unwrap_or(0) / per_group;
+            total[first..].iter_mut().zip(part).for_each(|(total, moments)| total.add(moments));
+        }
+        let mut var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
+        let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
+        if !var.iter().all(|v| is_in_range::<C>(v + norm.eps)) {
+            let wanted: Vec<bool> = var.iter().map(|v| !is_in_range::<C>(v + norm.eps)).collect();
+            let exact = in_f64(isa, p, from, [samples, groups, per_group]);
+            for (i, moments) in exact.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+                rstd[i] = C::from_f64(1.0 / moments.deviation(total[i].n).hypot(norm.eps.sqrt()));
+                var[i] = moments.variance(total[i].n);
+                total[i].mean = moments.mean;
+            }
+        }
+        let mean: Vec<C> = total.iter().map(|t| C::from_f64(t.mean)).collect();
+        write(isa, &mean, &mut outs[1]);
+        write(isa, &rstd, &mut outs[2]);
+        if let Some(out) = outs.get_mut(3) {
+            write(isa, &var, out);
+        }
+        [mean, rstd]
+    });
+    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide(r.as_f64())) {
+        return Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect()));
+    }
+    let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
+    let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
+    p.apply(isa, pool, Forward, from, &k, norm.act, &mut outs[0]);
+    None
+}
+
+/// The moments of every group of every sample, whatever the size of its elements.
+fn in_f64<C: Compute, R: Read<C>>(
+    isa: Isa,
+    p: &Planes,
+    from: &R,
+    [samples, groups, per_group]: [usize; 3],
+) -> Vec<moments::Moments> {
+    // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
+    let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
+        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list_with(Buffers::default, |buffers, index| {
+            let mut sums = vec![first; samples * groups];
+            p.each(isa, from, index, buffers, |sample, channel, x| {
+                let group = if samples == 1 { 0 } else { sample } * groups + channel / per_group;
+                sums[group] = f(group, sums[group], x);
+            });
+            sums
+        });
+        parts.into_iter().fold(vec![first; samples * groups], |all, part| {
+            all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect()
+        })
+    };
+    let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
+    let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
+    let add = |a: f64, b: f64| a + b;
+    let means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
+    let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
+    (0..means.len()).map(|i| moments::Moments::from_sums(means[i] * scales[i], squares[i], scales[i])).collect()
+}
+
+/// Channels with statistics of their own, in a sample.
+fn groups_of(norm: &Norm, p: &Planes) -> usize {
+    match norm.kind {
+        NormKind::Group { groups } => groups,
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Batch | NormKind::Fixed => p.channels,
+    }
+}
+
+/// What the coefficients of [`Forward`] are made from.
+struct Normalising<'a, C> {
+    groups: usize,
+    per_group: usize,
+    mean: &'a [C],
+    rstd: &'a [C],
+    w: &'a [C],
+    b: &'a [C],
+}
+
+impl<C: Compute> Normalising<'_, C> {
+    fn coefficients(&self, sample: usize, c: usize) -> [C; 4] {
+        let i = sample * self.groups + c / self.per_group;
+        [self.mean[i], self.rstd[i] * self.w[c], self.b[c], C::zero()]
+    }
+}
+
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) {
+    let shape = *ins[1].shape();
+    let p = Planes::new(&shape, outs[0].array().layout());
+    let x = p.operand(ins[1], bytes[1], &shape);
+    let at = statistics_at(norm);
+    let [w, b] = gradient_weights(isa, norm, ins, bytes, p.channels);
+    let mean: Vec<C> = vector(isa, ins[at], bytes[at]);
+    let fixed = matches!(norm.kind, NormKind::Fixed);
+    let rstd: Vec<C> =
+        if fixed { rstd_of(isa, norm, ins[at + 1], bytes[at + 1]) } else { vector(isa, ins[at + 1], bytes[at + 1]) };
+    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide_backward(r.as_f64())) {
+        return backward::<f64>(isa, pool, norm, ins, bytes, outs);
+    }
+    let groups = groups_of(norm, &p);
+    let normalising =
+        Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
+    let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
+    let g = p.operand(ins[0], bytes[0], &shape);
+    if norm.act.is_some()
+        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &normalising, outs))
+            .is_none()
+    {
+        let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
+        backward_from(isa, pool, norm, &p, &from, &normalising, outs);
+    }
+}
+
+/// [`backward_from`] dense g and x of type T.
+fn backward_in_place<C: Compute, T: Stored<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    p: &Planes,
+    [g, x]: [&Operand<'_>; 2],
+    normalising: &Normalising<'_, C>,
+    outs: &mut [ArrayMut<'_>],
+) -> Option<()> {
+    let from = InPlace { g: g.dense::<T>()?, x: x.dense::<T>()? };
+    backward_from(isa, pool, norm, p, &from, normalising, outs);
+    Some(())
+}
+
+fn backward_from<C: Compute, R: Read<C>>(
+    isa: Isa,
+    pool: &Pool,
+    norm: &Norm,
+    p: &Planes,
+    from: &R,
+    normalising: &Normalising<'_, C>,
+    outs: &mut [ArrayMut<'_>],
+) {
+    let Normalising { groups, per_group, mean, rstd, w, .. } = *normalising;
+    let (fixed, samples) = (matches!(norm.kind, NormKind::Fixed), mean.len() / groups.max(1));
+    let parts: Vec<Vec<[f64; 2]>> =
+        (0..p.count()).into_par_iter().with_min_len(TASK.div_ceil(p.stretch.max(1)).min(64)).list_with(
+            || (Buffers::default(), Vec::new()),
+            |(buffers, means), index| {
+                let first = if samples > 1 { index / p.stretches * groups } else { 0 };
+                means.clear();
+                means.reserve(p.channels.max(16));
+                match p.part(index).2 {
+                    Some(c) => means.resize(16, mean[first + c / per_group]),
+                    None => means.extend((0..p.channels).map(|c| mean[first + c / per_group])),
+                }
+                p.sums(isa, Gradients, from, index, means, buffers)
+            },
+        );
+    // Σ g and Σ g·(x − mean), by sample and channel, or by channel.
+    let mut sums = vec![[0.0f64; 2]; samples * p.channels];
+    for (index, part) in parts.iter().enumerate() {
+        let base = if samples > 1 { index / p.stretches * p.channels } else { 0 } + p.part(index).2.unwrap_or(0);
+        for (sum, part) in sums[base..].iter_mut().zip(part) {
+            sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+        }
+    }
+    // dx = (g·w − mean(g·w) − x̂·mean(g·w·x̂))·rstd, x̂ = (x − mean)·rstd
+    let n = (p.samples * p.pixels * p.channels) as f64 / mean.len() as f64;
+    let grouped: Vec<[f64; 2]> = (0..mean.len())
+        .map(|i| {
+            let first = i / groups * p.channels + i % groups * per_group;
+            let each = (first..first + per_group).map(|at| sums[at].map(|s| s * w[at % p.channels].as_f64()));
+            each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
+        })
+        .collect();
+    let coefficients = |sample: usize, c: usize| {
+        let i = sample * groups + c / per_group;
+        let r = rstd[i].as_f64();
+        let (slope, shift) = (grouped[i][1] / n * r * r * r, grouped[i][0] / n * r);
+        [rstd[i] * w[c], mean[i], C::from_f64(-slope), C::from_f64(-shift)]
+    };
+    let k = OfChannel { per_sample: samples > 1, f: &coefficients };
+    if fixed {
+        p.apply(isa, pool, Scaled, from, &k, None, &mut outs[0]);
+    } else {
+        p.apply(isa, pool, Backward, from, &k, None, &mut outs[0]);
+    }
+    if norm.affine {
+        let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
+        for (at, [sum, product]) in sums.iter().enumerate() {
+            let (sample, c) = (at / p.channels, at % p.channels);
+            dw[c] += product * rstd[sample * groups + c / per_group].as_f64();
+            db[c] += sum;
+        }
+        write(isa, &dw, &mut outs[1]);
+        write(isa, &db, &mut outs[2]);
+    }
+}

@@ -1,0 +1,54 @@
+//! Rows whose deviation is so large or small that products with it leave f32's range: element by element in f64.
+
+use crate::operand::Compute;
+use crate::simd::Stored;
+
+/// Whether x − mean and its product with `rstd` need f64. Told from what is saved, so that a norm computed again has
+/// the same bits. What is not finite is no better there.
+pub(super) fn is_wide(rstd: f64) -> bool {
+    rstd.is_finite() && rstd != 0.0 && !(1e-30..=1e30).contains(&rstd)
+}
+
+/// The same for a gradient, which multiplies by the third power.
+pub(super) fn is_wide_backward(rstd: f64) -> bool {
+    rstd.is_finite() && rstd != 0.0 && !(1e-9..=1e9).contains(&rstd)
+}
+
+/// `(x − mean)·rstd·w + b`, rounded to the computing type as in vectors.
+pub(super) fn normalise_wide<C: Compute, Y: Stored<C>>(
+    [mean, rstd]: [f64; 2],
+    [w, b]: [&[C]; 2],
+    y: &mut [Y],
+    x: impl Fn(usize) -> f64,
+) {
+    for (i, (y, (w, b))) in y.iter_mut().zip(w.iter().zip(b)).enumerate() {
+        *y = Y::from_f64(C::from_f64((x(i) - mean) * rstd * w.as_f64() + b.as_f64()).as_f64());
+    }
+}
+
+/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))` with x̂ = (x − mean)·rstd; g·x̂ and g are added to the sums by weight and
+/// bias.
+pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
+    centred: bool,
+    [mean, rstd]: [f64; 2],
+    (g, x): (&[G], &[X]),
+    w: &[C],
+    dx: &mut [Y],
+    [dw, db]: [&mut [C]; 2],
+) {
+    let n = dx.len() as f64;
+    let at = |i: usize| (g[i].as_f64(), (x[i].as_f64() - mean) * rstd, w[i].as_f64());
+    let (mut shift, mut slope) = (0.0, 0.0);
+    for i in 0..dx.len() {
+        let (g, hat, w) = at(i);
+        shift += g * w / n;
+        slope += g * w * hat / n;
+    }
+    let shift = if centred { shift } else { 0.0 };
+    for i in 0..dx.len() {
+        let (g, hat, w) = at(i);
+        dx[i] = Y::from_f64(C::from_f64(rstd * (g * w - shift - hat * slope)).as_f64());
+        dw[i] += C::from_f64(g * hat);
+        db[i] += C::from_f64(g);
+    }
+}

@@ -1,0 +1,460 @@
+//! Attention on tiles. Queries, keys, values and the output's gradient are split as they come; the weights, which are
+//! between 0 and 1 and computed here, are split from f32, where what is below f32's normal range may be lost: it is
+//! added to a sum near 1.
+
+use rayon::prelude::*;
+
+use super::{Work, halves_of, pair_up, planes_of};
+use crate::attention::{
+    AHEAD, AskRows, ExpMinus, Geometry, KEYS, Mask, QUERIES, ScoreSlope, operand, rows_of, rows_of_gradients, store,
+};
+use crate::gemm::workspace;
+use crate::operand::{Operand, elements_mut};
+use crate::simd::Real as _;
+use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
+use crate::simd::planes::{self, Seen};
+use crate::simd::prefetch;
+use crate::softmax::{row_exp, row_max, scale};
+use crate::tasks::Tasks as _;
+use crate::tile::{self, Row, Segment};
+use binade_tensor::memory::HostBuffer;
+use binade_tensor::op::Attention;
+use binade_tensor::{Array, ArrayMut, Result};
+
+/// Operators with fewer products are not worth their packing.
+const SMALL: usize = 1 << 16;
+/// Planes of weights and their gradients.
+const WEIGHTS: usize = planes::MOST;
+
+/// One head's matrix in planes of dense rows, padded to whole tiles.
+struct Matrix {
+    halves: HostBuffer,
+    planes: usize,
+    rows: usize,
+    columns: usize,
+    ld: usize,
+}
+
+impl Matrix {
+    fn distance(&self) -> usize {
+        self.rows.next_multiple_of(DEEP) * self.ld
+    }
+
+    fn read(
+        work: &Work<'_>,
+        which: usize,
+        x: &Operand<'_>,
+        head: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Matrix> {
+        let planes = planes_of(x.dtype()).unwrap_or(1);
+        let (ld, padded) = (columns.next_multiple_of(DEEP), rows.next_multiple_of(DEEP));
+        let distance = padded * ld;
+        let mut halves = work.halves(planes * distance)?;
+        let to = &mut halves.as_mut_slice::<u16>()[..planes * distance];
+        if ld > columns {
+            to.fill(0);
+        } else if padded > rows {
+            to.chunks_exact_mut(distance).for_each(|plane| plane[rows * ld..].fill(0));
+        }
+        let (start, mut seen) = (head * rows * columns, Seen::nothing());
+        if let Some((first, distance_of_rows)) = x.even_rows(start, rows, columns) {
+            let values = x.values();
+            let size = values.size();
+            for i in 0..rows {
+                let at = first + i * distance_of_rows;
+                if i + AHEAD < rows {
+                    prefetch::ask(values.bytes, (at + AHEAD * distance_of_rows) * size, columns * size);
+                }
+                work.read(values, at, 1, columns, distance, &mut to[i * ld..], &mut seen);
+            }
+        } else {
+            for i in 0..rows {
+                work.read_flat(x, start + i * columns, columns, distance, &mut to[i * ld..], &mut seen);
+            }
+        }
+        work.note(which, &seen);
+        Ok(Matrix { halves, planes, rows, columns, ld })
+    }
+
+    /// As the right operand whose columns are the rows: panels `[plane][columns / 2][16][2]`.
+    fn turned(&self, work: &Work<'_>) -> Result<Panels> {
+        let mut panels = Panels {
+            planes: self.planes,
+            deep: self.ld,
+            halves: work.halves(self.rows.div_ceil(SIDE) * self.planes * self.ld * SIDE)?,
+        };
+        let (from, panel) = (halves_of(&self.halves), panels.panel());
+        for (p, to) in
+            panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(self.rows.div_ceil(SIDE))
+        {
+            for (plane, to) in to.chunks_exact_mut(self.ld * SIDE).enumerate() {
+                let rows = &from[plane * self.distance() + p * SIDE * self.ld..];
+                pair_up(work.isa, rows, self.ld, SIDE.min(self.rows - p * SIDE), self.ld, to, 2 * SIDE);
+            }
+        }
+        Ok(panels)
+    }
+
+    /// As the right operand whose inner dimension is the rows: panels `[plane][rows / 2][16][2]`.
+    fn upright(&self, work: &Work<'_>) -> Result<Panels> {
+        let deep = self.rows.next_multiple_of(DEEP);
+        let count = self.columns.div_ceil(SIDE);
+        let mut panels = Panels { planes: self.planes, deep, halves: work.halves(count * self.planes * deep * SIDE)? };
+        let (from, panel) = (halves_of(&self.halves), panels.panel());
+        for (p, to) in panels.halves.as_mut_slice::<u16>().chunks_exact_mut(panel).enumerate().take(count) {
+            for (plane, to) in to.chunks_exact_mut(deep * SIDE).enumerate() {
+                let row = |l: usize| &from[plane * self.distance() + l * self.ld + p * SIDE..][..SIDE];
+                for (l, to) in to.chunks_exact_mut(2 * SIDE).enumerate() {
+                    planes::zip(work.isa, row(2 * l), row(2 * l + 1), to);
+                }
+            }
+        }
+        Ok(panels)
+    }
+}
+
+/// A right operand.
+struct Panels {
+    halves: HostBuffer,
+    planes: usize,
+    deep: usize,
+}
+
+impl Panels {
+    fn panel(&self) -> usize {
+        self.planes * self.deep * SIDE
+    }
+}
+
+/// Rows of a left operand: planes `distance` apart, rows `ld` apart from `first` on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    halves: &'a [u16],
+    planes: usize,
+    distance: usize,
+    ld: usize,
+    first: usize,
+}
+
+impl<'a> Left<'a> {
+    fn of(matrix: &'a Matrix, first: usize) -> Left<'a> {
+        Left {
+            halves: halves_of(&matrix.halves),
+            planes: matrix.planes,
+            distance: matrix.distance(),
+            ld: matrix.ld,
+            first,
+        }
+    }
+}
+
+/// `acc[i·ld + j] (+)= Σ_l a[i, l]·b[from + l, first + j]` for `rows` rows, `columns` columns and `len` places; `first`
+/// is a multiple of 16, `from` and `len` of 32.
+fn multiply(
+    work: &Work<'_>,
+    a: Left<'_>,
+    rows: usize,
+    b: &Panels,
+    [from, len]: [usize; 2],
+    [first, columns]: [usize; 2],
+    acc: &mut [f32],
+    ld: usize,
+    add: bool,
+) {
+    let rows: smallvec::SmallVec<[Row; KEYS]> =
+        (0..rows).map(|i| Row { a: (a.first + i) * a.ld, acc: i * ld }).collect();
+    let block = TileBlock {
+        a: a.halves,
+        a_planes: (a.planes, a.distance),
+        rows: &rows,
+        b: &halves_of(&b.halves)[first / SIDE * b.panel()..],
+        b_planes: (b.planes, b.deep * SIDE),
+        b_pair: 2 * SIDE,
+        panel: b.panel(),
+        columns,
+        segments: &[Segment { a: 0, b: from * SIDE, len }],
+        acc,
+        add,
+    };
+    amx::run(work.isa, block);
+}
+
+/// Scratch of one head. A tile of scores has rows of its keys padded to whole tiles ([`DEEP`]), whose scores are −∞ and
+/// whose weights are zeros: vectors need no special end, and a tile is split in one go.
+struct Scratch {
+    /// Scores, then slopes: `[queries][keys]`.
+    tile: HostBuffer,
+    /// Weights.
+    p: HostBuffer,
+    /// The gradient by the weights.
+    dp: HostBuffer,
+    /// Planes of weights, `[queries][keys]` or turned.
+    split: HostBuffer,
+}
+
+impl Scratch {
+    fn new(work: &Work<'_>, queries: usize) -> Result<Scratch> {
+        let queries = queries.next_multiple_of(DEEP);
+        let floats = || workspace::<f32>(work.pool, queries * KEYS);
+        Ok(Scratch { tile: floats()?, p: floats()?, dp: floats()?, split: work.halves(WEIGHTS * queries * KEYS)? })
+    }
+}
+
+/// Splits rows `[i][ld]` as a left operand.
+fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, ld: usize, to: &'a mut [u16]) -> Left<'a> {
+    let distance = rows.next_multiple_of(SIDE) * ld;
+    // What is too small for three planes is too small to matter.
+    planes::split(work.isa, &from[..rows * ld], WEIGHTS, distance, to, &mut Seen::nothing());
+    Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
+}
+
+/// As [`weights`], turned: rows are keys, their places the queries, padded with zeros to a multiple of [`DEEP`].
+fn weights_turned<'a>(
+    work: &Work<'_>,
+    from: &mut [f32],
+    [queries, keys]: [usize; 2],
+    ld: usize,
+    turned: &mut [f32],
+    to: &'a mut [u16],
+) -> Left<'a> {
+    let padded = queries.next_multiple_of(DEEP);
+    from[queries * ld..padded * ld].fill(0.0);
+    tile::transpose(work.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
+    weights(work, turned, keys, padded, to)
+}
+
+/// What is the same for all heads.
+struct Heads<'a> {
+    work: &'a Work<'a>,
+    g: Geometry,
+    mask: Option<Mask<'a>>,
+}
+
+impl Heads<'_> {
+    /// Queries per tile.
+    fn queries(&self) -> usize {
+        if self.g.t < 2 * QUERIES { self.g.t } else { QUERIES }
+    }
+
+    /// Scores of a tile, scaled and masked, with hidden positions at −∞; rows are `ld` apart.
+    fn scores(
+        &self,
+        head: usize,
+        q: &Matrix,
+        [first, rows]: [usize; 2],
+        k: &Panels,
+        [key, keys]: [usize; 2],
+        to: &mut [f32],
+        ld: usize,
+    ) {
+        let (work, g) = (self.work, &self.g);
+        multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, ld, false);
+        let to = &mut to[..rows * ld];
+        scale(work.isa, g.scale as f32, to);
+        for (i, row) in to.chunks_exact_mut(ld).enumerate() {
+            if let Some(mask) = &self.mask {
+                mask.apply(work.isa, g, head, first + i, key, &mut row[..keys]);
+            }
+            let seen = if g.causal { (first + i + 1).saturating_sub(key).min(keys) } else { keys };
+            row[seen..].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    fn forward(&self, head: usize, [q, k, v]: &[Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
+        let (work, g) = (self.work, &self.g);
+        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let q = Matrix::read(work, 0, q, head, g.t, g.d)?;
+        let k = Matrix::read(work, 1, k, kv, g.s, g.d)?.turned(work)?;
+        let v = Matrix::read(work, 2, v, kv, g.s, g.e)?.upright(work)?;
+        let mut scratch = Scratch::new(work, queries)?;
+        let (tile, p) = (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>());
+        let ld_out = padded(g.e);
+        let mut acc = workspace::<f32>(work.pool, queries * ld_out)?;
+        let acc = &mut acc.as_mut_slice::<f32>()[..queries * ld_out];
+        for first in (0..g.t).step_by(queries) {
+            let rows = queries.min(g.t - first);
+            let (mut max, mut total) = (vec![f32::NEG_INFINITY; rows], vec![0.0f32; rows]);
+            acc.fill(0.0);
+            let visible = g.visible(first, rows);
+            for key in (0..visible).step_by(KEYS) {
+                let keys = KEYS.min(visible - key);
+                let ld = keys.next_multiple_of(DEEP);
+                self.scores(head, &q, [first, rows], &k, [key, keys], tile, ld);
+                for (i, (row, p)) in tile.chunks_exact(ld).zip(p.chunks_exact_mut(ld)).take(rows).enumerate() {
+                    let largest = row_max(isa, row);
+                    let new = if largest > max[i] || largest.is_nan() { largest } else { max[i] };
+                    if new == f32::NEG_INFINITY {
+                        p.fill(0.0);
+                        continue;
+                    }
+                    let sum = row_exp(isa, row, new, p);
+                    if max[i] == f32::NEG_INFINITY || max[i] == new {
+                        total[i] += sum;
+                    } else {
+                        let fade = (max[i] - new).exp();
+                        total[i] = total[i] * fade + sum;
+                        scale(isa, fade, &mut acc[i * ld_out..(i + 1) * ld_out]);
+                    }
+                    max[i] = new;
+                    g.drop(head, first + i, key, &mut p[..keys]);
+                }
+                let left = weights(work, p, rows, ld, scratch.split.as_mut_slice());
+                multiply(work, left, rows, &v, [key, ld], [0, g.e], acc, ld_out, true);
+            }
+            for i in 0..rows {
+                // A query that sees no key: zeros, and a log-sum-exp from which backward gets zeros too.
+                let unseen = total[i] == 0.0;
+                let inverse = if unseen { 0.0 } else { 1.0 / total[i] };
+                let to = &mut out[(first + i) * g.e..][..g.e];
+                to.copy_from_slice(&acc[i * ld_out..][..g.e]);
+                scale(isa, inverse, to);
+                lse[first + i] = if unseen { f32::INFINITY } else { max[i] + total[i].ln() };
+            }
+        }
+        Ok(())
+    }
+
+    /// Inputs g, q, k, v, output, log-sum-exp; adds to zeros.
+    fn backward(&self, head: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [f32]; 3]) -> Result<()> {
+        let (work, g) = (self.work, &self.g);
+        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let go = Matrix::read(work, 0, &ins[0], head, g.t, g.e)?;
+        let q = Matrix::read(work, 1, &ins[1], head, g.t, g.d)?;
+        let k = Matrix::read(work, 2, &ins[2], kv, g.s, g.d)?;
+        let v = Matrix::read(work, 3, &ins[3], kv, g.s, g.e)?.turned(work)?;
+        if !work.is_exact() {
+            return Ok(());
+        }
+        let (go_upright, q_upright, k_turned, k_upright) =
+            (go.upright(work)?, q.upright(work)?, k.turned(work)?, k.upright(work)?);
+        let mut lse = vec![0.0f32; g.t];
+        ins[5].load(isa, head * g.t, &mut lse);
+        let mut scratch = Scratch::new(work, queries)?;
+        let (tile, p, dp) =
+            (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>(), scratch.dp.as_mut_slice::<f32>());
+        let mut turned = workspace::<f32>(work.pool, queries.next_multiple_of(DEEP) * KEYS)?;
+        let turned = turned.as_mut_slice::<f32>();
+        let (mut wide, mut out) = (vec![0.0f32; g.e], vec![0.0f32; g.e]);
+        let outputs = AskRows::new(&ins[4], head, [g.t, g.e]);
+        for first in (0..g.t).step_by(queries) {
+            let rows = queries.min(g.t - first);
+            let delta: Vec<f32> = (first..first + rows)
+                .map(|i| {
+                    outputs.at(i);
+                    let (at, n) = ((head * g.t + i) * g.e, g.e);
+                    f32::dot(isa, ins[0].block(isa, at, n, &mut wide), ins[4].block(isa, at, n, &mut out))
+                })
+                .collect();
+            let visible = g.visible(first, rows);
+            // A left operand that starts at a tile of queries; a tile of the last queries is padded with zeros.
+            let places = [first, rows.next_multiple_of(DEEP)];
+            for key in (0..visible).step_by(KEYS) {
+                let keys = KEYS.min(visible - key);
+                let ld = keys.next_multiple_of(DEEP);
+                let (to_q, to_k, to_v) = (first * padded(g.d), key * padded(g.d), key * padded(g.e));
+                self.scores(head, &q, [first, rows], &k_turned, [key, keys], tile, ld);
+                for i in 0..rows {
+                    let row = i * ld..(i + 1) * ld;
+                    f32::map1(isa, ExpMinus(lse[first + i] as f64), &tile[row.clone()], &mut p[row.clone()]);
+                    // dv takes the weights as they were used; dp passes through the same draw.
+                    if g.dropout > 0.0 {
+                        dp[row.clone()].copy_from_slice(&p[row.clone()]);
+                        g.drop(head, first + i, key, &mut dp[row][..keys]);
+                    }
+                }
+                let split = scratch.split.as_mut_slice();
+                let used = if g.dropout > 0.0 { &mut *dp } else { &mut *p };
+                let left = weights_turned(work, used, [rows, keys], ld, turned, split);
+                multiply(work, left, keys, &go_upright, places, [0, g.e], &mut dv[to_v..], padded(g.e), true);
+                multiply(work, Left::of(&go, first), rows, &v, [0, go.ld], [key, keys], dp, ld, false);
+                for i in 0..rows {
+                    let row = i * ld..(i + 1) * ld;
+                    let dp = &mut dp[row.clone()];
+                    g.drop(head, first + i, key, &mut dp[..keys]);
+                    dp[keys..].fill(0.0);
+                    let slope = ScoreSlope { delta: delta[i] as f64, scale: g.scale, finite: true };
+                    f32::map2(isa, slope, &p[row.clone()], dp, &mut tile[row]);
+                }
+                let left = weights(work, tile, rows, ld, split);
+                multiply(work, left, rows, &k_upright, [key, ld], [0, g.d], &mut dq[to_q..], padded(g.d), true);
+                let left = weights_turned(work, tile, [rows, keys], ld, turned, split);
+                multiply(work, left, keys, &q_upright, places, [0, g.d], &mut dk[to_k..], padded(g.d), true);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row of results in an accumulator.
+fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(SIDE)
+}
+
+fn serves(g: &Geometry) -> bool {
+    g.t >= SIDE && g.s >= SIDE && g.d >= SIDE && g.e >= SIDE && g.t * g.s * g.d >= SMALL
+}
+
+pub(super) fn forward(
+    work: &Work<'_>,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
+    let g = Geometry::new(attention, ins);
+    let dtype = outs[0].array().dtype();
+    if !serves(&g) || planes_of(ins[2].dtype()).is_none() {
+        return Ok(false);
+    }
+    let x = [0, 1, 2].map(|i| operand(ins[i], bytes[i]));
+    let heads = Heads { work, g, mask: Mask::new(attention, ins, bytes) };
+    let (out, lse) = outs.split_at_mut(1);
+    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(false) };
+    let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
+    out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_each(|(head, (mut out, lse))| {
+        let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
+        let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
+        heads.forward(head, &x, wide, lse)?;
+        store(work.isa, wide, g.e, g.e, &mut out, dtype);
+        Ok::<(), binade_tensor::Error>(())
+    })?;
+    Ok(work.holds(0, 1))
+}
+
+/// Inputs g, q, k, v, output, log-sum-exp.
+pub(super) fn backward(
+    work: &Work<'_>,
+    attention: &Attention,
+    ins: &[&Array],
+    bytes: &[&[u8]],
+    outs: &mut [ArrayMut<'_>],
+) -> Result<bool> {
+    let g = Geometry::new(attention, &ins[1..]);
+    if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || g.shared > 1 {
+        return Ok(false);
+    }
+    let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
+    let heads = Heads { work, g, mask: Mask::new(attention, &ins[1..], &bytes[1..]) };
+    let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
+    let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
+    let [dq, dk, dv] = rows_of_gradients(outs)?;
+    dq.into_par_iter().zip(dk).zip(dv).enumerate().try_each(|(head, ((dq, dk), dv))| {
+        let mut sums = Vec::new();
+        for [rows, columns] in extents {
+            let mut sum = workspace::<f32>(work.pool, rows * padded(columns))?;
+            sum.as_mut_slice::<f32>()[..rows * padded(columns)].fill(0.0);
+            sums.push(sum);
+        }
+        if let [q, k, v] = &mut sums[..] {
+            heads.backward(head, &x, [q.as_mut_slice(), k.as_mut_slice(), v.as_mut_slice()])?;
+        }
+        for (((sum, [_, columns]), mut out), dtype) in sums.iter_mut().zip(extents).zip([dq, dk, dv]).zip(dtypes) {
+            store(work.isa, sum.as_mut_slice::<f32>(), padded(columns), columns, &mut out, dtype);
+        }
+        Ok::<(), binade_tensor::Error>(())
+    })?;
+    // The gradients by queries and keys are sums of products of three.
+    Ok(work.holds(1, 2) && work.holds(0, 3) && work.fits(&[0, 3, 1]) && work.fits(&[0, 3, 2]))
+}

@@ -1,0 +1,89 @@
+//! Elementwise functions of three tensors.
+
+use super::extremes;
+use super::operand::{Buffer, Compute, Operand, fill_with};
+use crate::simd::{Isa, Lanes, Map3};
+use binade_tensor::ArrayMut;
+use binade_tensor::op::{Ternary, TernaryRow, TernaryVisitor};
+
+#[derive(Clone, Copy)]
+struct F<R>(std::marker::PhantomData<fn() -> R>, f64);
+
+impl<R: TernaryRow> Map3 for F<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, a: L, b: L) -> L {
+        R::f(x, a, b, L::splat(self.1))
+    }
+}
+
+/// The derivative by operand `OPERAND`.
+#[derive(Clone, Copy)]
+struct D<R, const OPERAND: usize>(std::marker::PhantomData<fn() -> R>, f64);
+
+impl<R: TernaryRow, const OPERAND: usize> Map3 for D<R, OPERAND> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L, a: L, b: L) -> L {
+        R::d(OPERAND, x, a, b, L::splat(self.1))
+    }
+}
+
+struct Run<'a, 'b, C> {
+    isa: Isa,
+    value: f64,
+    /// The operand to differentiate by; the first input is then the gradient.
+    by: Option<usize>,
+    ins: &'a [Operand<'a>],
+    out: &'a mut ArrayMut<'b>,
+    computing: std::marker::PhantomData<C>,
+}
+
+impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
+    type Output = ();
+    fn visit<R: TernaryRow>(self) {
+        let Run { isa, value, by, ins, out, .. } = self;
+        let row = std::marker::PhantomData;
+        let x = &ins[by.is_some() as usize..];
+        let over = ins.iter().any(|x| x.is_over());
+        let scratch = || [(); 4].map(|()| Buffer::<C>::new());
+        fill_with(isa, out, over, scratch, |[px, pa, pb, pg], start, old, y| {
+            let n = y.len();
+            let (a, b) = (x[1].block_in(isa, start, n, old, pa), x[2].block_in(isa, start, n, old, pb));
+            let x = x[0].block_in(isa, start, n, old, px);
+            match by {
+                None => C::map3(isa, F::<R>(row, value), x, a, b, y),
+                Some(0) => C::map3(isa, D::<R, 0>(row, value), x, a, b, y),
+                Some(1) => C::map3(isa, D::<R, 1>(row, value), x, a, b, y),
+                Some(_) => C::map3(isa, D::<R, 2>(row, value), x, a, b, y),
+            }
+            let at = |i: usize| [x, a, b].map(|operand| operand[i].as_f64());
+            let Some(by) = by else {
+                return extremes::settle([x, a, b], y, |i| {
+                    let [x, a, b] = at(i);
+                    R::f(x, a, b, value)
+                });
+            };
+            let g = ins[0].block_in(isa, start, n, old, pg);
+            y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
+            extremes::settle([x, a, b], y, |i| {
+                let [x, a, b] = at(i);
+                g[i].as_f64() * R::d(by, x, a, b, value)
+            });
+        });
+    }
+}
+
+pub(super) fn forward<C: Compute>(isa: Isa, row: Ternary, value: f64, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+    row.visit(Run::<C> { isa, value, by: None, ins, out, computing: std::marker::PhantomData });
+}
+
+/// Inputs g, x, a, b.
+pub(super) fn backward<C: Compute>(
+    isa: Isa,
+    row: Ternary,
+    value: f64,
+    by: usize,
+    ins: &[Operand<'_>],
+    out: &mut ArrayMut<'_>,
+) {
+    row.visit(Run::<C> { isa, value, by: Some(by), ins, out, computing: std::marker::PhantomData });
+}

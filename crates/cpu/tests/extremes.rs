@@ -1,0 +1,427 @@
+//! Values at the ends of the range, singular points and NaN: what is finite stays right, what is not is not lost.
+
+use binade_cpu::{Cpu, Isa};
+use binade_tensor::op::{
+    Attention, Backward, Binary, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary,
+};
+use binade_tensor::testing::check_op;
+use binade_tensor::{Array, Class, DType, Device, Dims, Op, run};
+
+const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+fn devices() -> Vec<Device> {
+    Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))).collect()
+}
+
+fn array(device: &Device, dtype: DType, shape: &[usize], values: &[f64]) -> Array {
+    Array::from_slice(device, values, shape, Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+}
+
+fn outs(op: &Op, device: &Device, dtype: DType, ins: &[(&[usize], &[f64])]) -> Vec<Vec<f64>> {
+    let ins: Vec<Array> = ins.iter().map(|(shape, values)| array(device, dtype, shape, values)).collect();
+    let outs = run(op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
+    outs.iter().map(|out| out.to_f64_vec().unwrap()).collect()
+}
+
+/// The first output is within a relative error.
+fn close(op: &Op, dtype: DType, ins: &[(&[usize], &[f64])], expected: &[f64]) {
+    let allowed = if dtype == DType::F32 { 4e-6 } else { dtype.unit_roundoff().unwrap() * 2.1 };
+    for device in devices().into_iter().chain([Device::reference()]) {
+        let found = outs(op, &device, dtype, ins).swap_remove(0);
+        for (found, expected) in found.iter().zip(expected) {
+            let right = found == expected || found.is_nan() && expected.is_nan();
+            assert!(
+                right || (found - expected).abs() <= allowed * expected.abs(),
+                "{op:?} {dtype} {device:?}: {found:e}, not {expected:e}"
+            );
+        }
+    }
+}
+
+fn spread(kind: Reduce) -> (Op, Op) {
+    let dims = Dims::one(0);
+    (Op::Reduce { kind, dims, keepdim: true }, Op::Backward(Backward::Reduce { kind, dims }))
+}
+
+#[test]
+fn the_deviation_of_numbers_of_any_size_and_its_gradient_are_right() {
+    let (std, slope) = spread(Reduce::Std { correction: 1.0 });
+    // Of 1, 2, 4: 1.5275, and the slopes.
+    let unit = [(-4.0f64 / 3.0), -1.0 / 3.0, 5.0 / 3.0];
+    let deviation = (unit.iter().map(|d| d * d).sum::<f64>() / 2.0).sqrt();
+    for dtype in [DType::F32, DType::BF16] {
+        for size in [2f64.powi(-120), 2f64.powi(-83), 2f64.powi(-40), 1.0, 2f64.powi(40), 2f64.powi(83), 2f64.powi(125)]
+        {
+            let x = [1.0, 2.0, 4.0].map(|v| v * size);
+            close(&std, dtype, &[(&[3], &x)], &[deviation * size]);
+            let slopes = unit.map(|d| d / 2.0 / deviation);
+            close(&slope, dtype, &[(&[1], &[1.0]), (&[1], &[deviation * size]), (&[3], &x)], &slopes);
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_the_deviation_of_equal_numbers_is_zero() {
+    let (std, slope) = spread(Reduce::Std { correction: 1.0 });
+    for dtype in FLOATS {
+        for v in [2.0, 0.1, -1000.7] {
+            close(&std, dtype, &[(&[7], &[v; 7])], &[0.0]);
+            close(&slope, dtype, &[(&[1], &[1.0]), (&[1], &[0.0]), (&[7], &[v; 7])], &[0.0; 7]);
+        }
+    }
+}
+
+#[test]
+fn a_deviation_far_below_the_mean_is_right() {
+    let x: Vec<f64> = (0..1000).map(|i| 10_000.0 + (i % 5) as f64 / 512.0).collect();
+    let (mean, n) = (10_000.0 + 2.0 / 512.0, x.len() as f64);
+    let deviation = (x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+    close(&spread(Reduce::Std { correction: 0.0 }).0, DType::F32, &[(&[1000], &x)], &[deviation]);
+}
+
+fn norm(kind: NormKind) -> Norm {
+    Norm { kind, eps: 1e-5, affine: false, act: None }
+}
+
+#[test]
+fn norms_of_numbers_of_any_size_and_their_gradients_are_right() {
+    let kinds = [
+        (NormKind::Layer { dims: 1 }, true),
+        (NormKind::Rms { dims: 1 }, false),
+        (NormKind::Group { groups: 1 }, true),
+        (NormKind::Batch, true),
+    ];
+    let (unit, g) = ([1.0, -1.0, 2.0, 0.5], [1.0, 2.0, 3.0, 5.0]);
+    for (kind, centred) in kinds {
+        let n = 4.0;
+        let mean = if centred { unit.iter().sum::<f64>() / n } else { 0.0 };
+        let rstd = 1.0 / (unit.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+        let hat = unit.map(|v| (v - mean) * rstd);
+        let shift = if centred { g.iter().sum::<f64>() / n } else { 0.0 };
+        let slope = g.iter().zip(hat).map(|(g, hat)| g * hat).sum::<f64>() / n;
+        // One row, or one channel of four pixels.
+        let shape: &[usize] =
+            if matches!(kind, NormKind::Layer { .. } | NormKind::Rms { .. }) { &[1, 4] } else { &[1, 1, 4] };
+        for dtype in [DType::F32, DType::BF16] {
+            for size in [2f64.powi(20), 2f64.powi(60), 2f64.powi(67), 2f64.powi(100), 2f64.powi(120)] {
+                let x = unit.map(|v| v * size);
+                close(&Op::Norm(norm(kind)), dtype, &[(shape, &x)], &hat);
+                let mut slopes = [0.0; 4];
+                for i in 0..4 {
+                    slopes[i] = (g[i] - shift - hat[i] * slope) * rstd / size;
+                }
+                for device in devices() {
+                    let ins = [array(&device, dtype, shape, &g), array(&device, dtype, shape, &x)];
+                    let stats = [mean * size, rstd / size].map(|v| array(&device, DType::F32, &[1], &[v]));
+                    let ins = [&ins[0], &ins[1], &stats[0], &stats[1]];
+                    let op = Op::Backward(Backward::Norm(norm(kind)));
+                    let found = run(&op, &ins, &device, dtype, Class::Activations).unwrap()[0].to_f64_vec().unwrap();
+                    let largest = slopes.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                    let allowed = if dtype == DType::F32 { 1e-5 } else { 0.01 } * largest;
+                    for (found, expected) in found.iter().zip(slopes) {
+                        assert!(
+                            (found - expected).abs() <= allowed,
+                            "{kind:?} {dtype} {device:?} {size:e}: {found:e}, not {expected:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_norm_of_numbers_below_the_square_root_of_the_smallest_is_right_without_eps() {
+    let x = [1.0, -1.0, 2.0, 0.5].map(|v| v * 2f64.powi(-83));
+    for (kind, shape) in [(NormKind::Layer { dims: 1 }, &[1, 4][..]), (NormKind::Batch, &[1, 1, 4])] {
+        let op = Op::Norm(Norm { eps: 0.0, ..norm(kind) });
+        let (mean, unit) = (0.625, [1.0, -1.0, 2.0, 0.5]);
+        let rstd = 1.0 / (unit.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / 4.0f64).sqrt();
+        close(&op, DType::F32, &[(shape, &x)], &unit.map(|v| (v - mean) * rstd));
+    }
+}
+
+#[test]
+fn layer_norm_of_equal_numbers_is_zero_and_of_a_large_mean_right() {
+    close(&Op::Norm(norm(NormKind::Layer { dims: 1 })), DType::F32, &[(&[1, 768], &[1000.7; 768])], &[0.0; 768]);
+    let x: Vec<f64> = (0..768).map(|i| ((10_000.0 + (i * 7 % 11) as f64 / 256.0) as f32) as f64).collect();
+    let mean = x.iter().sum::<f64>() / 768.0;
+    for device in devices() {
+        let stats = outs(&Op::Norm(norm(NormKind::Layer { dims: 1 })), &device, DType::F32, &[(&[1, 768], &x)]);
+        assert!((stats[1][0] - mean).abs() <= 5e-4, "{device:?}: mean {} and not {mean}", stats[1][0]);
+    }
+}
+
+#[test]
+fn quotients_are_made_before_products_in_gradients() {
+    let (tiny, least) = (1e-39, 2e-39);
+    for dtype in [DType::F32, DType::BF16] {
+        // What the numbers are in this format.
+        let at = |v: f64| array(&Device::cpu(), dtype, &[1], &[v]).to_f64_vec().unwrap()[0];
+        let (tiny, least) = (at(tiny), at(least));
+        let one = |op: Op, ins: &[f64], expected: f64| {
+            let ins: Vec<(&[usize], &[f64])> = ins.iter().map(|v| (&[1][..], std::slice::from_ref(v))).collect();
+            close(&op, dtype, &ins, &[expected]);
+        };
+        let unary = |row| Op::Backward(Backward::Unary(row));
+        one(unary(Unary::Log), &[0.0, tiny], 0.0);
+        one(unary(Unary::Log), &[tiny, tiny], 1.0);
+        one(unary(Unary::Log2), &[tiny, tiny], 1.0 / std::f64::consts::LN_2);
+        one(unary(Unary::Log10), &[tiny, tiny], 1.0 / std::f64::consts::LN_10);
+        one(unary(Unary::Reciprocal), &[at(1e-30), at(1e30)], -at(1e-30) * at(1e30).powi(2));
+        one(unary(Unary::Rsqrt), &[at(1e-30), at(1e18)], -0.5 * at(1e-30) * at(1e18).powi(3));
+        one(unary(Unary::Asinh), &[1.0, at(1e25)], 1.0 / at(1e25));
+        let binary = |op, rhs| Op::Backward(Backward::Binary { op, rhs });
+        one(binary(Binary::Div, true), &[tiny, tiny, tiny], -1.0);
+        one(binary(Binary::Div, true), &[1.0, at(1e-42), tiny], -at(1e-42) / tiny / tiny);
+        one(Op::Backward(Backward::Scalar { op: Binary::Div, value: tiny, reversed: true }), &[tiny, tiny], -1.0);
+        for size in [1e-25, 1e-10, 1.0, 1e25] {
+            let size = at(size);
+            one(binary(Binary::Atan2, false), &[1.0, size, size], 0.5 / size);
+            one(binary(Binary::Atan2, true), &[1.0, size, size], -0.5 / size);
+        }
+        one(binary(Binary::Atan2, false), &[1.0, 0.0, 0.0], 0.0);
+        one(binary(Binary::Atan2, true), &[1.0, 0.0, 0.0], 0.0);
+        let ternary = |op, value, operand| Op::Backward(Backward::Ternary { op, value, operand });
+        one(ternary(Ternary::Addcdiv, 1.0, 1), &[tiny, 1.0, tiny, least], tiny / least);
+        one(ternary(Ternary::Addcdiv, 1.0, 2), &[1.0, 1.0, at(1e-42), tiny], -at(1e-42) / tiny / tiny);
+        one(ternary(Ternary::Addcdiv, 0.0, 2), &[1.0, 1.0, at(1e20), at(1e-20)], 0.0);
+        one(Op::Ternary { op: Ternary::Addcdiv, value: 0.0 }, &[1.0, at(1e20), at(1e-20)], 1.0);
+        one(Op::Ternary { op: Ternary::Addcmul, value: 0.0 }, &[1.0, at(1e30), at(1e30)], 1.0);
+    }
+}
+
+#[test]
+fn the_gradient_of_fmod_by_its_divisor_is_a_whole_number() {
+    let op = Op::Backward(Backward::Binary { op: Binary::Fmod, rhs: true });
+    let (a, b) = (0.3f32 as f64, 0.1f32 as f64);
+    close(&op, DType::F32, &[(&[1], &[1.0]), (&[1], &[a]), (&[1], &[b])], &[-(a / b).trunc()]);
+    let (a, b) = (6930.568f32 as f64, 0.01f32 as f64);
+    close(&op, DType::F32, &[(&[1], &[1.0]), (&[1], &[a]), (&[1], &[b])], &[-(a / b).trunc()]);
+}
+
+#[test]
+fn a_loss_of_nan_is_nan() {
+    let nan = f64::NAN;
+    for &loss in Loss::ALL {
+        let op = Op::Loss { loss, parameter: 0.7, reduction: Reduction::None };
+        for (x, t) in [(nan, 0.0), (nan, 1.0), (nan, -1.0), (0.3, nan), (nan, nan)] {
+            // A target −1 is no probability; the loss is NaN then as well.
+            close(&op, DType::F32, &[(&[1], &[x]), (&[1], &[t])], &[nan]);
+        }
+    }
+    let kl_div = |x, t, expected| {
+        close(
+            &Op::Loss { loss: Loss::KlDiv, parameter: 0.0, reduction: Reduction::None },
+            DType::F32,
+            &[(&[1], &[x]), (&[1], &[t])],
+            &[expected],
+        );
+    };
+    kl_div(-0.5, -1.0, nan);
+    kl_div(-0.5, 0.0, 0.0);
+}
+
+#[test]
+fn hidden_keys_contribute_nothing_even_if_they_are_not_finite() {
+    let causal = Attention { causal: true, ..Attention::default() };
+    let masked = Attention { mask: true, ..Attention::default() };
+    let (t, d) = (20, 16);
+    let values =
+        |seed: usize| (0..t * d).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 10.0 - 1.4).collect::<Vec<f64>>();
+    let shape: &[usize] = &[1, t, d];
+    for device in devices().into_iter().chain([Device::reference()]) {
+        let mask: Vec<bool> = (0..t * t).map(|i| i % t <= i / t).collect();
+        let mask = Array::from_slice(&device, &mask, &[t, t], Class::Indices).unwrap();
+        for (attention, mask) in [(causal, None), (masked, Some(mask))] {
+            let all = |bad: Option<(usize, f64)>| {
+                let mut ins: Vec<Array> = (0..4)
+                    .map(|which| {
+                        let mut v = values(which);
+                        // g, q, k, v; the last row is seen, or sees, only there.
+                        if let Some((_, value)) = bad.filter(|(at, _)| *at == which) {
+                            v[(t - 1) * d] = value;
+                        }
+                        array(&device, DType::F32, shape, &v)
+                    })
+                    .collect();
+                ins.extend(mask.clone());
+                let forward = run(
+                    &Op::Attention(attention),
+                    &ins[1..].iter().collect::<Vec<_>>(),
+                    &device,
+                    DType::F32,
+                    Class::Activations,
+                );
+                let forward = forward.unwrap();
+                let mut backward: Vec<&Array> = ins[..4].iter().chain(&forward).collect();
+                backward.extend(&ins[4..]);
+                let op = Op::Backward(Backward::Attention { attention, joined: false });
+                let grads = run(&op, &backward, &device, DType::F32, Class::Activations).unwrap();
+                [&forward[0], &grads[0], &grads[1], &grads[2]].map(|a| a.to_f64_vec().unwrap())
+            };
+            let right = all(None);
+            for (at, value) in [(1, f64::NAN), (2, f64::NAN), (3, f64::NAN), (2, f64::INFINITY), (3, f64::NEG_INFINITY)]
+            {
+                let found = all(Some((at, value)));
+                // Rows that do not see the last key: the output and the gradient by the query.
+                for which in [0, 1] {
+                    for (f, r) in found[which][..(t - 1) * d].iter().zip(&right[which]) {
+                        assert!(
+                            (f - r).abs() < 1e-4,
+                            "{device:?} operand {at} {value}: output {which} has {f} instead of {r}"
+                        );
+                    }
+                    let seen = found[which][(t - 1) * d..].iter().any(|v| v.is_nan());
+                    assert!(seen || !value.is_nan(), "{device:?} operand {at}: output {which} has lost NaN");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_hidden_from_a_row_with_nan_gets_no_gradient_from_it() {
+    let attention = Attention { causal: true, ..Attention::default() };
+    let g: [f64; 2] = [1.0, 2.0];
+    for device in devices().into_iter().chain([Device::reference()]) {
+        for bad in [0, 1] {
+            // The first query sees the first key only.
+            let mut ins = [g, [0.5, 0.25], [0.3, 0.7], [1.0, 3.0]];
+            ins[bad][0] = f64::NAN;
+            let ins = ins.map(|v| array(&device, DType::F32, &[1, 2, 1], &v));
+            let forward =
+                run(&Op::Attention(attention), &[&ins[1], &ins[2], &ins[3]], &device, DType::F32, Class::Activations)
+                    .unwrap();
+            let op = Op::Backward(Backward::Attention { attention, joined: false });
+            let ins = [&ins[0], &ins[1], &ins[2], &ins[3], &forward[0], &forward[1]];
+            let grads = run(&op, &ins, &device, DType::F32, Class::Activations).unwrap();
+            let [dk, dv] = [1, 2].map(|i| grads[i].to_f64_vec().unwrap());
+            assert!(dk[1].is_finite() && dv[1].is_finite(), "{device:?} operand {bad}: {dk:?} {dv:?}");
+            assert!(dv[0].is_nan(), "{device:?} operand {bad}: NaN is lost in {dv:?}");
+        }
+    }
+}
+
+#[test]
+fn the_bound_of_attention_grows_with_its_logits() {
+    let (t, d) = (9, 33);
+    let values = |seed: usize, size: f64| {
+        (0..t * d).map(|i| (((i * 37 + seed * 101) % 1009) as f64 / 504.0 - 1.0) * size).collect::<Vec<f64>>()
+    };
+    for device in devices() {
+        for dtype in [DType::F32, DType::F16] {
+            for size in [1.0, 5.0, 40.0] {
+                let shape: &[usize] = &[1, t, d];
+                let ins: Vec<Array> = [(1, size), (2, size), (3, 1.0)]
+                    .iter()
+                    .map(|(s, m)| array(&device, dtype, shape, &values(*s, *m)))
+                    .collect();
+                let attention = Attention::default();
+                let (_, failure) = check_op(&Op::Attention(attention), &ins, &device, dtype).unwrap();
+                assert_eq!(failure, None);
+                let forward =
+                    run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)
+                        .unwrap();
+                let all = [vec![array(&device, dtype, shape, &values(4, 1.0))], ins, forward.to_vec()].concat();
+                let (_, failure) =
+                    check_op(&Op::Backward(Backward::Attention { attention, joined: false }), &all, &device, dtype)
+                        .unwrap();
+                assert_eq!(failure, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bound_of_attention_knows_how_the_saved_output_was_rounded() {
+    // With one key its weight is 1, and the gradient by the query what the saved output's rounding leaves of a
+    // difference.
+    let values =
+        |n: usize, seed: usize| (0..n).map(|i| ((i * 37 + seed * 101) % 29) as f64 / 7.0 - 2.0).collect::<Vec<f64>>();
+    for device in devices() {
+        let [q, k, v] = [(20, 1), (4, 2), (6, 3)].map(|(n, s)| values(n, s));
+        let ins = [(&[1, 5, 4][..], &q), (&[1, 1, 4], &k), (&[1, 1, 6], &v)]
+            .map(|(shape, v)| array(&device, DType::F32, shape, v));
+        let attention = Attention::default();
+        let forward =
+            run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, DType::F16, Class::Activations);
+        let all =
+            [vec![array(&device, DType::F16, &[1, 5, 6], &values(30, 4))], ins.to_vec(), forward.unwrap().to_vec()]
+                .concat();
+        let op = Op::Backward(Backward::Attention { attention, joined: false });
+        assert_eq!(check_op(&op, &all, &device, DType::F16).unwrap().1, None);
+    }
+}
+
+#[test]
+fn a_product_with_an_activation_is_within_its_bound_whatever_cancels() {
+    // Terms of size 1e4 that nearly cancel, in front of a steep and of a flat activation.
+    let k = 64;
+    let a: Vec<f64> = (0..k).map(|i| if i % 2 == 0 { 100.0 + i as f64 } else { -99.9 - i as f64 }).collect();
+    for device in devices() {
+        for act in [Unary::GeluTanh, Unary::Relu, Unary::Selu, Unary::Exp] {
+            let ins = [array(&device, DType::F32, &[1, k], &a), array(&device, DType::F32, &[k, 1], &vec![0.731; k])];
+            let op = Op::MatMul(Epilogue { bias: false, act: Some(act) });
+            assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+        }
+    }
+}
+
+#[test]
+fn a_result_of_another_dtype_than_the_gradient_is_rounded_once_by_the_checker() {
+    // The weight's gradient has the weight's dtype: rounding the exact one to it as well would forgive nothing and
+    // accuse at ties.
+    for device in devices() {
+        let x: Vec<f64> = (0..4 * 24).map(|i| (i * 31 % 17) as f64 / 8.0 - 1.0).collect();
+        let ins = vec![
+            array(&device, DType::F32, &[4, 24], &x),
+            array(&device, DType::F32, &[4, 24], &x),
+            array(&device, DType::BF16, &[24], &[1.0; 24]),
+            array(&device, DType::F32, &[4], &[0.1, -0.2, 0.05, 0.3]),
+            array(&device, DType::F32, &[4], &[1.1, 0.9, 1.3, 0.7]),
+        ];
+        let op = Op::Backward(Backward::Norm(Norm { affine: true, ..norm(NormKind::Layer { dims: 1 }) }));
+        assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+    }
+}
+
+#[test]
+fn functions_that_end_in_subnormals_keep_their_bounds() {
+    let x: Vec<f64> = (-1100..-850).map(|i| i as f64 / 10.0).chain((-1500..-1200).map(|i| i as f64 / 100.0)).collect();
+    for device in devices() {
+        for row in [Unary::Silu, Unary::Mish, Unary::Gelu, Unary::GeluTanh] {
+            let ins = [array(&device, DType::F32, &[x.len()], &x)];
+            assert_eq!(check_op(&Op::Unary(row), &ins, &device, DType::F32).unwrap().1, None, "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn next_to_zero_functions_with_slope_half_round_a_tie_to_the_side_where_they_lie() {
+    // Odd multiples of the smallest bf16: x/2 is a tie, and the function lies above it by a part of x².
+    let smallest = 2f64.powi(-133);
+    for device in devices() {
+        for row in [Unary::Silu, Unary::Gelu, Unary::GeluTanh, Unary::Hardswish] {
+            let x = [1.0, 3.0, 5.0, -1.0, -3.0, -5.0].map(|k| k * smallest);
+            let found = outs(&Op::Unary(row), &device, DType::BF16, &[(&[6], &x)]).swap_remove(0);
+            assert_eq!(found, [1.0, 2.0, 3.0, -0.0, -1.0, -2.0].map(|k| k * smallest), "{row:?} {device:?}");
+        }
+    }
+}
+
+#[test]
+fn the_variance_of_nothing_is_nan() {
+    for kind in [Reduce::Var { correction: 1.0 }, Reduce::Std { correction: 0.0 }] {
+        let op = Op::Reduce { kind, dims: Dims::one(1), keepdim: false };
+        close(&op, DType::F32, &[(&[2, 0], &[])], &[f64::NAN; 2]);
+    }
+}
+
+#[test]
+fn a_norm_with_an_infinite_element_says_so() {
+    let rms = Op::Norm(norm(NormKind::Rms { dims: 1 }));
+    close(&rms, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN, 0.0, 0.0, 0.0]);
+    let layer = Op::Norm(norm(NormKind::Layer { dims: 1 }));
+    close(&layer, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN; 4]);
+}
