@@ -1,10 +1,11 @@
 //! `cargo xtask COMMAND …` builds a program of the workspace in release mode and runs it: the tools of `crates/lab`, or
-//! `binade` itself. `cargo xtask mutants` is a command of its own.
+//! `binade` itself. `cargo xtask mutants` and `cargo xtask tidy` are commands of their own.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod mutants;
 mod output;
+mod tidy;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,17 +22,22 @@ const LAB: [(&str, &str); 6] = [
 ];
 
 /// Commands of this program.
-const OWN: [(&str, &str); 1] = [(
-    "mutants",
-    "Make small wrong changes to the training code and see which tests notice, for hours; takes cargo-mutants' flags",
-)];
+const OWN: [(&str, &str); 2] = [
+    (
+        "mutants",
+        "Make small wrong changes to the training code and see which tests notice, for hours; flags are cargo-mutants'",
+    ),
+    ("tidy", "Check the source and the texts for what the compiler does not"),
+];
 
 fn main() -> ExitCode {
     let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = args.first().and_then(|first| first.to_str());
-    if first == Some("mutants") {
-        return exit_code(mutants::run(&cargo, &args[1..]));
+    match first {
+        Some("mutants") => return exit_code(mutants::run(&cargo, &args[1..])),
+        Some("tidy") => return exit_code(tidy::run(&cargo, &args[1..])),
+        _ => {}
     }
     let asks_for_help = args.len() <= 1 && matches!(first, None | Some("--help" | "-h" | "help"));
     if asks_for_help && let Err(message) = output::line(&help()) {

@@ -46,26 +46,24 @@ pub fn census<E: From<crate::Error>>(policy: &Policy, loss: impl Fn() -> Result<
     let observer: scope::Observer = Arc::new(move |event: &Event<'_>| {
         let out = &event.outs[0];
         let mut census = sink.lock().unwrap_or_else(|e| e.into_inner());
-        match event.op {
-            Op::View(_) | Op::Copy => {}
-            Op::Cast(_) | Op::StochasticCast { .. } => {
-                let (count, bytes) = census.casts.entry(event.path.to_string()).or_default();
-                *count += 1;
-                *bytes += (out.numel() * out.dtype().size()) as u64;
-            }
-            op => {
-                let by = census.operators.entry(op.name().into()).or_default();
-                *by.entry(out.dtype().to_string()).or_default() += 1;
-                let product =
-                    matches!(op, Op::MatMul(_) | Op::MatMulOf { .. } | Op::Backward(Backward::MatMulOf { .. }));
-                let contraction =
-                    product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_));
-                // A 16-bit operand with an f32 result is accumulation, not a wide product.
-                let wide = event.ins.iter().take(2).any(|a| a.dtype() == DType::F32);
-                if contraction && wide && low.is_some() {
-                    census.wide_contractions.push((event.path.into(), op.name().into()));
-                }
-            }
+        let op = event.op;
+        if matches!(op, Op::View(_) | Op::Copy) {
+            return;
+        }
+        if matches!(op, Op::Cast(_) | Op::StochasticCast { .. }) {
+            let (count, bytes) = census.casts.entry(event.path.to_string()).or_default();
+            *count += 1;
+            *bytes += (out.numel() * out.dtype().size()) as u64;
+            return;
+        }
+        let by = census.operators.entry(op.name().into()).or_default();
+        *by.entry(out.dtype().to_string()).or_default() += 1;
+        let product = matches!(op, Op::MatMul(_) | Op::MatMulOf { .. } | Op::Backward(Backward::MatMulOf { .. }));
+        let contraction = product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_));
+        // A 16-bit operand with an f32 result is accumulation, not a wide product.
+        let wide = event.ins.iter().take(2).any(|a| a.dtype() == DType::F32);
+        if contraction && wide && low.is_some() {
+            census.wide_contractions.push((event.path.into(), op.name().into()));
         }
     });
     scope::run_in(&scope::capture().rehearsal(), || {

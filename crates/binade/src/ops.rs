@@ -35,9 +35,10 @@ fn page() -> Result<String> {
             .into_iter()
             .find(|ins| ins.iter().all(|a| a.numel() > 1))
             .unwrap_or_default();
-        let bound = match &op {
-            Op::View(_) => "exact".into(),
-            _ => describe(op.bound(&sample.iter().collect::<Vec<_>>())),
+        let bound = if matches!(op, Op::View(_)) {
+            "exact".into()
+        } else {
+            describe(op.bound(&sample.iter().collect::<Vec<_>>()))
         };
         rows.entry(op.name()).or_insert((class(op.numerics()).into(), bound));
     }

@@ -1,7 +1,7 @@
 //! [`Rule`]: a policy as the choke point asks it.
 
 use binade_autograd::{CastPlan, CastRule, Place, scope};
-use binade_tensor::op::{Binary, NormKind, PadMode, Resample};
+use binade_tensor::op::{Binary, NormKind, PadMode, Reduce, Resample, Unary};
 use binade_tensor::{DType, Error as TensorError, Op};
 
 use super::exceptions::{Compiled, Met};
@@ -66,35 +66,52 @@ impl Table {
         let contraction =
             matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
         // Paddle's bf16 black list is empty.
-        let black = low == DType::F16
-            && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned)
-                || matches!(op.name(), "square" | "mean" | "atanh"));
+        let black =
+            low == DType::F16 && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || black_in_paddle(op));
         match self {
             Table::Torch => torch,
-            Table::TorchCpu => match op {
-                Op::Cat { .. } => Class::Promote,
-                Op::Loss { .. } if torch == Class::Banned => Class::F32,
-                Op::Loss { .. } | Op::CrossEntropy(_) => torch,
-                Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
-                Op::MatMul(_)
-                | Op::MatMulOf { .. }
-                | Op::Conv2d(..)
-                | Op::ConvTranspose2d { .. }
-                | Op::Attention(_) => Class::Lower,
-                Op::Custom(_) => torch,
-                _ if op.name() == "prelu" => Class::Lower,
-                _ => Class::Neutral,
-            },
+            Table::TorchCpu => torch_cpu(op, torch),
             Table::PaddleO1 | Table::PaddleO2 | Table::PaddleOd if contraction => Class::Lower,
             Table::PaddleO1 if black => Class::F32,
             Table::PaddleO1 => Class::Neutral,
             Table::PaddleO2 if black => Class::F32,
             Table::PaddleOd => Class::F32,
-            Table::PaddleO2 | Table::Uniform => match op {
-                Op::Norm(norm) if matches!(norm.kind, NormKind::Batch | NormKind::Fixed) => Class::Neutral,
-                _ => Class::Lower,
-            },
+            Table::PaddleO2 | Table::Uniform if keeps_its_dtype(op) => Class::Neutral,
+            Table::PaddleO2 | Table::Uniform => Class::Lower,
         }
+    }
+}
+
+/// What Paddle's black list has besides PyTorch's.
+fn black_in_paddle(op: &Op) -> bool {
+    matches!(op, Op::Unary(Unary::Square | Unary::Atanh) | Op::Reduce { kind: Reduce::Mean, .. })
+}
+
+/// Norms with statistics that are f32 in any case.
+fn keeps_its_dtype(op: &Op) -> bool {
+    matches!(op, Op::Norm(norm) if matches!(norm.kind, NormKind::Batch | NormKind::Fixed))
+}
+
+/// PyTorch's CPU lists, by the class in its CUDA lists.
+fn torch_cpu(op: &Op, cuda: Class) -> Class {
+    match op {
+        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
+            Class::Lower
+        }
+        Op::Binary(Binary::Prelu) | Op::Scalar { op: Binary::Prelu, .. } => Class::Lower,
+        Op::Cat { .. } => Class::Promote,
+        Op::Loss { .. } if cuda == Class::Banned => Class::F32,
+        Op::Loss { .. } | Op::CrossEntropy(_) | Op::Custom(_) => cuda,
+        Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
+        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {
+            Class::Neutral
+        }
+        Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => {
+            Class::Neutral
+        }
+        Op::ArgMax { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::Embedding => Class::Neutral,
+        Op::Resample(_) | Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Class::Neutral,
+        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => Class::Neutral,
     }
 }
 
