@@ -11,6 +11,7 @@ use crate::source::{File, Finding, Tree};
 /// The crates by their folders, those below first. Of one row, none depends on another.
 const CRATES: &[&[&str]] = &[
     &["crates/derive", "crates/tensor"],
+    &["crates/cpu"],
     &["crates/autograd"],
     &["crates/nn"],
     &["crates/amp"],
@@ -23,10 +24,8 @@ const CRATES: &[&[&str]] = &[
 /// Those that depend on no crate of the workspace.
 const ALONE: [&str; 2] = ["crates/tidy", "xtask"];
 
-/// Modules of a crate, those below first: a module may name those of lower rows and of its own.
-type Layers = (&'static str, &'static [&'static [&'static str]]);
-
-const LAYERS: &[Layers] = &[];
+/// Crates whose root lists its modules in layers, a blank line between them: a module imports from earlier layers alone.
+const LAYERED: [&str; 1] = ["crates/autograd"];
 
 /// Between crates: what each `Cargo.toml` lists, for tests too.
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -79,34 +78,43 @@ fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
 
 /// Between the modules of a crate.
 pub fn check_layers(tree: &Tree) -> Vec<Finding> {
-    LAYERS.iter().flat_map(|layers| within(tree, layers)).collect()
+    LAYERED.iter().flat_map(|folder| within(tree, folder)).collect()
 }
 
-fn within(tree: &Tree, (folder, layers): &Layers) -> Vec<Finding> {
-    let row = |module: &str| layers.iter().position(|row| row.contains(&module));
+fn within(tree: &Tree, folder: &str) -> Vec<Finding> {
     let root = format!("{folder}/src/lib.rs");
-    let exports = tree.files.iter().find(|file| file.path == root).map(exports).unwrap_or_default();
+    let Some(root) = tree.files.iter().find(|file| file.path == root) else { return Vec::new() };
+    let (layers, exports) = (layers(root), exports(root));
+    let row = |module: &str| layers.iter().position(|row| row.iter().any(|m| m == module));
     let mut found = Vec::new();
     for file in tree.library() {
         let Some(path) = file.path.strip_prefix(&format!("{folder}/src/")) else { continue };
         let module = path.split(['/', '.']).next().unwrap_or_default();
-        if module == "lib" {
-            continue;
-        }
-        let Some(own) = row(module) else {
-            found.push(
-                file.finding(1, format!("the layers of {folder}, in crates/tidy/src/arrows.rs, lack `{module}`")),
-            );
-            continue;
-        };
+        let Some(own) = row(module) else { continue };
         for (line, name) in from_root(file) {
             let other = exports.get(&name).unwrap_or(&name);
-            if row(other).is_some_and(|other| other > own) {
-                found.push(file.finding(line, format!("`{module}` names `{other}`, which is above it")));
+            if other != module && row(other).is_some_and(|other| other >= own) {
+                found
+                    .push(file.finding(line, format!("`{module}` names `{other}`, which is not in a layer before it")));
             }
         }
     }
     found
+}
+
+/// The modules that the root of a crate lists, by layer.
+fn layers(root: &File) -> Vec<Vec<String>> {
+    let (mut rows, mut last) = (Vec::<Vec<String>>::new(), 0);
+    for item in root.parse().map(|parsed| parsed.items).unwrap_or_default() {
+        let syn::Item::Mod(item) = item else { continue };
+        let line = item.mod_token.span.start().line;
+        match rows.last_mut().filter(|_| line == last + 1) {
+            Some(row) => row.push(item.ident.to_string()),
+            None => rows.push(vec![item.ident.to_string()]),
+        }
+        last = line;
+    }
+    rows
 }
 
 /// The names that a file takes from the root of its crate, by `crate::`, with their lines.
@@ -225,16 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_names_one_above_it_is_found() {
-        const LAYERS: super::Layers = ("crates/a", &[&["low"], &["high"]]);
+    fn a_module_that_names_one_of_a_later_layer_is_found() {
         let found = |low: &str| {
-            let root = "mod low;\nmod high;\npub use high::{Thing, other as Other};\n";
+            let root = "mod low;\nmod level;\n\nmod high;\npub use high::{Thing, other as Other};\n";
             let files = [
                 ("crates/a/src/lib.rs", root),
                 ("crates/a/src/low/part.rs", low),
                 ("crates/a/src/high.rs", "use crate::low::x;"),
             ];
-            within(&Tree::of(&files), &LAYERS).into_iter().map(|f| f.what).collect::<Vec<_>>()
+            within(&Tree::of(&files), "crates/a").into_iter().map(|f| f.what).collect::<Vec<_>>()
         };
         for up in [
             "use crate::high::x;",
@@ -243,14 +250,9 @@ mod tests {
             "fn f() { crate::Other(1) }",
             "fn f() { vec![crate::high::x()] }",
         ] {
-            assert_eq!(found(up), ["`low` names `high`, which is above it"], "{up}");
+            assert_eq!(found(up), ["`low` names `high`, which is not in a layer before it"], "{up}");
         }
+        assert_eq!(found("use crate::level::x;").len(), 1);
         assert!(found("use crate::low::y; use other::high;").is_empty());
-    }
-
-    #[test]
-    fn a_module_without_a_place_is_found() {
-        let tree = Tree::of(&[("crates/a/src/new.rs", "")]);
-        assert_eq!(within(&tree, &("crates/a", &[&["low"]])).len(), 1);
     }
 }
