@@ -37,8 +37,11 @@ pub enum Error {
     MidStep,
     /// Step after step was skipped, and no lower loss scale is left to try.
     #[error(
-        "{steps} steps in a row were skipped for gradients that are not finite, and no lower loss scale than {scale:?} would help; {}",
-        .blame.as_ref().map_or("binade_amp::blame finds the operator at fault".to_string(), |b| format!("the first value that is not finite comes from {b}"))
+        "{steps} steps in a row were skipped for gradients that are not finite, and no lower loss scale than \
+         {scale:?} would help; {}",
+        .blame.as_ref().map_or("binade_amp::blame finds the operator at fault".to_string(), |b| {
+            format!("the first value that is not finite comes from {b}")
+        })
     )]
     Stalled {
         /// The scale; 1 when off.

@@ -263,7 +263,8 @@ fn judge(found: Preflight) -> Preflight {
     // The largest power of two that keeps the largest gradient four binades below the limit.
     let scale = 2f64.powi((gradients.f16_headroom().clamp(4.0, 28.0) as i32 - 4).min(24));
     let why = format!(
-        "activations and weights fit f16 ({:.1} binades left); {share:.2} % of the gradients would be 0 without scaling",
+        "activations and weights fit f16 ({:.1} binades left); {share:.2} % of the gradients would be 0 without \
+         scaling",
         wide.map_or(f64::INFINITY, |r| r.range.f16_headroom())
     );
     Preflight { recommended: DType::F16.to_string(), loss_scale: Some(scale), why, ..found }

@@ -85,7 +85,8 @@ impl Policy {
             (Hardware::CudaVolta | Hardware::CudaAmpere, Purpose::Inference) => (
                 DType::F16,
                 LossScale::Off,
-                "three more bits than bf16 at the same rate; bf16 if the model was trained in it and overflows, int8 weights if memory binds",
+                "three more bits than bf16 at the same rate; bf16 if the model was trained in it and overflows, int8 \
+                 weights if memory binds",
             ),
             (Hardware::Tpu, Purpose::Inference) => {
                 (DType::BF16, LossScale::Off, "the matrix unit multiplies bf16; int8 doubles its rate")

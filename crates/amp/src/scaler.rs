@@ -39,17 +39,17 @@ impl Stage {
 ///
 /// | PyTorch | here |
 /// |---|---|
-/// | `The growth factor must be > 1.0.`, `The backoff factor must be < 1.0.` | [`Error::Setting`], also for negative factors |
+/// | `The growth factor must be > 1.0.`, `The backoff factor must be < 1.0.` | [`Error::Setting`], negative ones too |
 /// | `unscale_() has already been called on this optimizer since the last update().` | [`Error::AlreadyUnscaled`] |
 /// | `unscale_() is being called after step().` | [`Error::UnscaledAfterStep`] |
 /// | `step() has already been called since the last update().` | [`Error::AlreadyStepped`] |
 /// | `No inf checks were recorded for this optimizer.` | [`Error::NoGradients`] |
 /// | `No inf checks were recorded prior to update.` | [`Error::NothingChecked`] |
 /// | `new_scale should be a float …` | [`Error::Setting`] from [`GradScaler::set_scale`] |
-/// | `A GradScaler instance may only be pickled at the beginning of an iteration …` | [`Error::MidStep`] from [`GradScaler::state`] |
+/// | `A GradScaler instance may only be pickled at the beginning …` | [`Error::MidStep`] from [`GradScaler::state`] |
 /// | `Attempting to unscale FP16 gradients.` | cannot occur: they become f32 first |
 /// | `Attempted unscale_ but _scale is None. …` (and step, update) | cannot occur: the scale exists from the start |
-/// | `outputs must be a Tensor or an iterable of Tensors`, closures, `The source state dict is empty …` | do not compile |
+/// | `outputs must be a Tensor or an iterable …`, closures, `The source state dict is empty …` | do not compile |
 #[derive(Clone, Debug)]
 pub struct GradScaler {
     config: LossScale,

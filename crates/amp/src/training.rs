@@ -150,7 +150,8 @@ pub struct Step {
 ///     let fake = generator.forward(&noise)?.detach();
 ///     Ok(critic.forward(&fake)?.sub(&critic.forward(&real)?)?.mean(&[], false)?)
 /// })?;
-/// let made = generating.step(|| -> Result<Var> { Ok(critic.forward(&generator.forward(&noise)?)?.neg()?.mean(&[], false)?) })?;
+/// let fooled = || -> Result<Var> { Ok(critic.forward(&generator.forward(&noise)?)?.neg()?.mean(&[], false)?) };
+/// let made = generating.step(fooled)?;
 /// // The critic's gradients of the second loss have an owner, who did not step: nothing is lost by accident.
 /// assert!(judged.unclaimed.is_empty() && made.unclaimed.is_empty());
 /// # Ok(())
@@ -217,7 +218,8 @@ impl Training {
     /// Gradients that are not finite skip the step, in every precision, with loss scaling and without. The closure runs
     /// again then, at most three times, to find the operator at fault and the scale that would fit; once if it is the
     /// same operator as in the skipped step before. It must not change anything itself. The scale is lowered only if a
-    /// lower one fits. The device is told ([`Backend::begin_step`]): on the CPU, in a rayon pool, the pool's other threads do not sleep meanwhile.
+    /// lower one fits. The device is told ([`Backend::begin_step`]): on the CPU, in a rayon pool, the pool's other
+    /// threads do not sleep meanwhile.
     ///
     /// # Errors
     /// [`Error::Stalled`] with the operator at fault, if more steps in a row than [`GradScaler::with_patience`] allows

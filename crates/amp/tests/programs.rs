@@ -70,7 +70,10 @@ proptest! {
     fn autocast_is_casting_by_hand(
         seeds in (any::<u64>(), any::<u64>()),
         low in prop_oneof![Just(DType::F16), Just(DType::BF16)],
-        program in prop::collection::vec((0..STEPS.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..8),
+        program in prop::collection::vec(
+            (0..STEPS.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+            1..8,
+        ),
     ) {
         let leaves = [leaf(seeds.0), leaf(seeds.1)];
         let mut ours = leaves.to_vec();

@@ -16,7 +16,8 @@ pub enum Error {
     },
     /// Backward from a tensor with several elements.
     #[error(
-        "backward needs a loss of one element, got shape {shape:?}: reduce it, or give its gradient: backward_with(&gradient)"
+        "backward needs a loss of one element, got shape {shape:?}: reduce it, or give its gradient: \
+         backward_with(&gradient)"
     )]
     NotScalar {
         /// Shape of the tensor.
@@ -26,7 +27,8 @@ pub enum Error {
     #[error("backward from a tensor that depends on no parameter: was it computed under no_grad or detached")]
     NoGraph,
     /// Backward through a graph whose saved values were released by an earlier backward.
-    #[error("{op}{}: backward through this graph a second time: its saved values were released; keep them with Backward::keep_graph in the first call", at(.path))]
+    #[error("{op}{}: backward through this graph a second time: its saved values were released; keep them with \
+             Backward::keep_graph in the first call", at(.path))]
     Released {
         /// Operator.
         op: &'static str,
@@ -34,7 +36,8 @@ pub enum Error {
         path: Arc<str>,
     },
     /// A value needed for the gradient was changed in place after it was saved.
-    #[error("{op}{}: a value saved for the gradient was changed in place (version {saved}, now {found}); update parameters after backward", at(.path))]
+    #[error("{op}{}: a value saved for the gradient was changed in place (version {saved}, now {found}); update \
+             parameters after backward", at(.path))]
     Changed {
         /// Operator.
         op: &'static str,
@@ -46,7 +49,8 @@ pub enum Error {
         found: u64,
     },
     /// Gradients of losses scaled differently meet.
-    #[error("gradients scaled by {} and by {} are not added: scale every loss that shares parameters by the same scaler", .found[0], .found[1])]
+    #[error("gradients scaled by {} and by {} are not added: scale every loss that shares parameters by the same \
+             scaler", .found[0], .found[1])]
     Scales {
         /// The scales.
         found: [f64; 2],

@@ -116,13 +116,18 @@ fn exhaustive(row: Unary, dtype: DType) -> Result<(f64, usize)> {
 
 const HEADER: &str = "# Operators
 
-Made by `cargo xtask ops`; a test compares it with what the program prints. Names are PyTorch's; `Var` has a method for each, and
-[`Op`](../crates/tensor/src/op/mod.rs) has formula, shapes, dtypes and attributes. Every operator runs on the CPU backend and on the f64
-reference backend, and has a gradient unless its row in `crates/autograd/src/table/saves.rs` says why not. Gradients can be differentiated again.
+Made by `cargo xtask ops`; a test compares it with what the program prints.
+Names are PyTorch's, and `Var` has a method for each.
+[`Op`](../crates/tensor/src/op/mod.rs) has formula, shapes, dtypes and attributes.
+Every operator runs on the CPU backend and on the f64 reference backend.
+Each has a gradient unless its row in `crates/autograd/src/table/` says why not.
+Gradients can be differentiated again.
 
-*In autocast*: the dtype it computes and returns in inside an autocast region (PyTorch's CUDA lists). *Error*: what the f32 computation may be
-off by before the one rounding to the output's dtype, u = 2⁻²⁴. † depends on the inputs' extents: the value is for the registry's first sample. *First order*: so many
-roundings of each term, and what they change, as [`errors.rs`](../crates/tensor/src/reference/errors.rs) analyses it.
+*In autocast*: the dtype it computes and returns in inside an autocast region (PyTorch's CUDA lists).
+*Error*: what the f32 computation may be off by before the one rounding to the output's dtype, with u = 2⁻²⁴.
+† depends on the inputs' extents: the value is for the registry's first sample.
+*First order*: so many roundings of each term, and what they change.
+[`errors.rs`](../crates/tensor/src/reference/errors.rs) has the analysis.
 
 | operator | in autocast | error |
 |---|---|---|
@@ -131,8 +136,10 @@ roundings of each term, and what they change, as [`errors.rs`](../crates/tensor/
 const EXHAUSTIVE: &str = "
 ## Functions in 16 bit
 
-Over all 65,536 inputs of each format: the largest error in units of the last place (½ is what rounding itself may cost), and how many results are
-not the exact value rounded once. The exact value is that of f64.
+Over all 65,536 inputs of each format: the largest error in units of the last place.
+Beside it stands how many results are not correctly rounded.
+Rounding itself may cost ½ unit; a result is correctly rounded if it is the exact value rounded once.
+The exact value is that of f64.
 
 | function | f16: error | not correctly rounded | bf16: error | not correctly rounded |
 |---|---|---|---|---|

@@ -42,7 +42,8 @@ proptest! {
         row in prop::sample::select(Binary::ALL.to_vec())
     ) {
         let side = |v: Vec<f64>| {
-            Array::from_slice(&Device::cpu(), &v, &[v.len()], Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+            let array = Array::from_slice(&Device::cpu(), &v, &[v.len()], Class::Activations).unwrap();
+            array.cast(dtype, Class::Activations).unwrap()
         };
         // α is positive by definition. A β below 1 divides the rounding of a subnormal exponential, as its row says.
         let parameter = |b: f64| match row {
@@ -84,9 +85,13 @@ proptest! {
     }
 
     #[test]
-    fn narrowing_is_one_rounding_and_widening_is_none(x in array(DType::F32, shapes(3, 9)), half in prop::sample::select(vec![DType::F16, DType::BF16])) {
+    fn narrowing_is_one_rounding_and_widening_is_none(
+        x in array(DType::F32, shapes(3, 9)),
+        half in prop::sample::select(vec![DType::F16, DType::BF16]),
+    ) {
         let narrow = x.cast(half, Class::Casts).unwrap();
-        let format = if half == DType::F16 { binade_tensor::format::Format::F16 } else { binade_tensor::format::Format::BF16 };
+        use binade_tensor::format::Format;
+        let format = if half == DType::F16 { Format::F16 } else { Format::BF16 };
         for (n, w) in narrow.to_f64_vec().unwrap().iter().zip(x.to_f64_vec().unwrap()) {
             prop_assert!(*n == format.round(w) || n.is_nan() && w.is_nan(), "{w} became {n}");
         }

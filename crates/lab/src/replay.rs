@@ -1,5 +1,5 @@
-//! `cargo xtask replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded loss
-//! scales.
+//! `cargo xtask replay`: training recorded from PyTorch, trained again from the same weights and batches, and recorded
+//! loss scales.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -99,7 +99,8 @@ fn bench_draws_what_was_compared() {
         format!(
             r#"{{"case": "cnn", "prec": "{prec}", "threads": 2, "rounds": 5, "binade_ms": 10.0, "own_f32": {own},
             "torch_f32": {{"ms": 12.0, "ratio": 1.25, "p25": 1.1, "p75": 1.3}}, "torch_bf16": {bf16},
-            "memory": {{"saved_mib": 50.0, "peak_mib": 80.0}}, "torch_f32_memory": {{"saved_mib": 100.0, "peak_mib": 160.0}},
+            "memory": {{"saved_mib": 50.0, "peak_mib": 80.0}},
+            "torch_f32_memory": {{"saved_mib": 100.0, "peak_mib": 160.0}},
             "torch_bf16_memory": null}}"#
         )
     };

@@ -47,7 +47,8 @@ impl Layer for SelfAttention {
             }
         };
         let heads = self.heads as isize;
-        let qkv = self.qkv.forward(x)?.reshape(&[b, t, 3, heads, d / heads])?.permute(&[2, 0, 3, 1, 4])?; // (3, B, H, T, D/H)
+        let qkv = self.qkv.forward(x)?.reshape(&[b, t, 3, heads, d / heads])?; // (B, T, 3, H, D/H)
+        let qkv = qkv.permute(&[2, 0, 3, 1, 4])?; // (3, B, H, T, D/H)
         let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
         let attention = Attention { causal: self.causal, ..Attention::default() };
         let y = self.within(|| part(0)?.attention(&part(1)?, &part(2)?, attention))?; // (B, H, T, D/H)

@@ -99,7 +99,8 @@ pub fn load_state_dict(module: &impl Module, from: &[(String, Array)]) -> Result
 /// # fn main() -> binade_nn::Result<()> {
 /// use binade_nn::{Linear, load_matching, state_dict};
 /// let (trained, model) = (Linear::new(4, 2)?, Linear::new(4, 2)?);
-/// let saved: Vec<_> = state_dict(&trained).into_iter().map(|(name, array)| (format!("encoder.{name}"), array)).collect();
+/// let saved = state_dict(&trained).into_iter().map(|(name, array)| (format!("encoder.{name}"), array));
+/// let saved: Vec<_> = saved.collect();
 /// let report = load_matching(&model, &saved, |name| name.strip_prefix("encoder.").map(str::to_string))?;
 /// assert_eq!(report.loaded, ["weight", "bias"]);
 /// # Ok(())

@@ -458,9 +458,10 @@ fn unexpected_and_doubled_names_are_refused() {
     );
     let mut twice = state_dict(&model);
     twice.push(twice[0].clone());
-    assert!(
-        matches!(load_state_dict(&model, &twice), Err(Error::Names { unexpected, .. }) if unexpected == ["a second weight"])
-    );
+    assert!(matches!(
+        load_state_dict(&model, &twice),
+        Err(Error::Names { unexpected, .. }) if unexpected == ["a second weight"]
+    ));
 }
 
 #[test]

@@ -42,11 +42,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()>;
 
     /// Whether [`Backend::run`] of this operator takes inputs whose cast was left to whoever reads
-    /// ([`Array::cast_when_read`]), and rounds them as it does. For other operators [`crate::run`] makes the cast first.
+    /// ([`Array::cast_when_read`]), and rounds them as it does. For other operators [`crate::run`] makes the cast
+    /// first.
     fn rounds_as_it_reads(&self, op: &Op) -> bool;
 
-    /// Tells that a step of many operators begins, which ends when the value is dropped. What a backend prepares for it,
-    /// as threads that do not sleep between operators, changes no result.
+    /// Tells that a step of many operators begins, which ends when the value is dropped. What a backend prepares for
+    /// it, as threads that do not sleep between operators, changes no result.
     fn begin_step(&self) -> Box<dyn Any>;
 
     /// Runs one multi-tensor in-place pass over `slots`; never recorded by autograd. `scalars` holds the numbers that

@@ -179,7 +179,10 @@ macro_rules! binary_methods {
     ($($method:ident, $variant:ident, $name:literal;)*) => {
         /// Elementwise functions of two tensors of one type, with broadcasting; see [`Binary`].
         impl<T: Float> Tensor<T> {$(
-            #[doc = concat!("[`Binary::", stringify!($variant), "`], elementwise with broadcasting.\n\n# Errors\nShapes do not broadcast.")]
+            #[doc = concat!("[`Binary::", stringify!($variant), "`], elementwise with broadcasting.")]
+            ///
+            /// # Errors
+            /// Shapes do not broadcast.
             pub fn $method(&self, other: &Tensor<T>) -> Result<Tensor<T>> {
                 self.run(Op::Binary(Binary::$variant), &[&self.array, &other.array])
             }

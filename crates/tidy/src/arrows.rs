@@ -24,7 +24,7 @@ const CRATES: &[&[&str]] = &[
 /// Those that depend on no crate of the workspace.
 const ALONE: [&str; 2] = ["crates/tidy", "xtask"];
 
-/// Crates whose root lists its modules in layers, a blank line between them: a module imports from earlier layers alone.
+/// Crates whose root lists its modules in layers, a blank line between them. Modules import from earlier ones.
 const LAYERED: [&str; 1] = ["crates/autograd"];
 
 /// Between crates: what each `Cargo.toml` lists, for tests too.

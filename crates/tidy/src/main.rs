@@ -1,5 +1,5 @@
-//! `cargo xtask tidy`: what ARCHITECTURE.md says of the source, held by machine. Each check is a module with a test that
-//! plants a fault; what is excepted stands with its reason in [`exceptions`].
+//! `cargo xtask tidy`: what ARCHITECTURE.md says of the source, held by machine. Each check is a module with a test
+//! that plants a fault; what is excepted stands with its reason in [`exceptions`].
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

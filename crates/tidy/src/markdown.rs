@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn code_tables_and_headings_are_no_prose() {
-        let text = "# A. B\n\n| a. B | c |\n\n```rust\nlet a. B\n```\n\n    a. B\n\nSee `a. B`:\n- one\n- two\n\n1. One.\n2. Two.\n";
+        let text = "# A. B\n\n| a. B | c |\n\n```rust\nlet a. B\n```\n\n    a. B\n\nSee `a. B`:\n- one\n- two\n\n\
+                    1. One.\n2. Two.\n";
         assert_eq!(found(text), []);
         assert_eq!(found("By Micikevicius et al. 2018, 1.5 times.\n"), []);
     }

@@ -9,12 +9,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let summaries: Vec<Summary> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let largest = summaries.iter().map(|s| s.saved_activation_bytes).max().unwrap_or(1) as f64;
     println!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {}\" font-family=\"system-ui, sans-serif\" font-size=\"15\">",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {}\" font-family=\"system-ui, sans-serif\" \
+         font-size=\"15\">",
         46 * summaries.len() + 44
     );
     println!("<style>text{{fill:#1a1a1a}}@media(prefers-color-scheme:dark){{text{{fill:#ececec}}}}</style>");
     println!(
-        "<text x=\"70\" y=\"22\" font-weight=\"600\">Kept between forward and backward, and what it costs in accuracy</text>"
+        "<text x=\"70\" y=\"22\" font-weight=\"600\">Kept between forward and backward, and what it costs in \
+         accuracy</text>"
     );
     for (i, s) in summaries.iter().enumerate() {
         let (y, width) = (40 + 46 * i, s.saved_activation_bytes as f64 / largest * 400.0);

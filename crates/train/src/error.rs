@@ -58,7 +58,9 @@ pub enum Error {
     },
     /// Step after step was skipped, or all steps of a run: nothing is trained.
     #[error(
-        "{precision}: step {step} is the last of {skipped} in a row that were skipped for gradients that are not finite; the first value that is not finite comes from {origin}: try a smaller learning rate, or fp32 or bf16 if fp16 overflows"
+        "{precision}: step {step} is the last of {skipped} in a row that were skipped for gradients that are not \
+         finite; the first value that is not finite comes from {origin}: try a smaller learning rate, or fp32 or bf16 \
+         if fp16 overflows"
     )]
     Diverged {
         /// Precision.

@@ -14,14 +14,16 @@ const CLASSES: [&str; 7] = ["#0072b2", "#56b4e9", "#009e73", "#d55e00", "#e69f00
 const STYLE: &str = "
 :root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--page:#fff;--card:#fafafa;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--ink:#ececec;--soft:#a0a0a0;--line:#3d3d3d;--page:#161616;--card:#1f1f1f}}
-*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2rem auto;padding:0 1rem}
+*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
+max-width:1080px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .3rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}
 .card{min-width:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
 .axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
+th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}";
 
 /// The page for a run.
@@ -48,7 +50,9 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     let title = escape(name);
     let _ = write!(
         page,
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title} · binade</title><style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>",
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width,initial-scale=1\"><title>{title} · binade</title>\
+         <style>{STYLE}</style><h1>{title}: one model, {} precision{}</h1>",
         summaries.len(),
         if summaries.len() == 1 { "" } else { "s" }
     );
@@ -110,7 +114,8 @@ fn exponents(numbers: &Preflight) -> String {
             let share = 100.0 * n as f64 / (range.count - range.zeros).max(1) as f64;
             let _ = write!(
                 svg,
-                "<rect x=\"{:.1}\" width=\"{:.1}\" y=\"{:.1}\" height=\"{h:.1}\" fill=\"{}\"><title>2^{e}: {share:.2} %</title></rect>",
+                "<rect x=\"{:.1}\" width=\"{:.1}\" y=\"{:.1}\" height=\"{h:.1}\" fill=\"{}\"><title>2^{e}: {share:.2} \
+                 %</title></rect>",
                 x(e) + 0.5,
                 (step - 1.0).max(0.5),
                 floor - h,
@@ -120,7 +125,8 @@ fn exponents(numbers: &Preflight) -> String {
         let lost = 100.0 * range.f16.underflow as f64 / (range.count - range.zeros).max(1) as f64;
         let _ = write!(
             svg,
-            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{lost:.1} % → 0</text>",
+            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/><text x=\"{}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{name}</text><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{lost:.1} % → 0</text>",
             width - 8.0,
             left - 6.0,
             floor - 34.0,
@@ -182,7 +188,8 @@ fn chart(curves: &[Vec<(f64, f64)>], faint: Option<&[Vec<(f64, f64)>]>, label: &
         let (_, py) = at(&(x.0, v));
         let _ = write!(
             svg,
-            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            "<line class=\"axis\" x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/><text x=\"{}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{}</text>",
             width - 8.0,
             left - 6.0,
             py + 4.0,
@@ -234,7 +241,8 @@ fn bars(summaries: &[Summary]) -> String {
             let w = *n as f64 / largest * 380.0;
             let _ = write!(
                 svg,
-                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"28\" fill=\"{colour}\"><title>{name}: {}</title></rect>",
+                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{w:.1}\" height=\"28\" fill=\"{colour}\"><title>{name}: \
+                 {}</title></rect>",
                 bytes(*n)
             );
             x += w;
@@ -247,13 +255,15 @@ fn bars(summaries: &[Summary]) -> String {
 
 fn summary_table(summaries: &[Summary]) -> String {
     let mut html = String::from(
-        "<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th><th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>",
+        "<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th>\
+         <th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>",
     );
     for s in summaries {
         let accuracy = s.test_accuracy.map_or("–".into(), |a| format!("{:.2} %", 100.0 * a));
         let _ = write!(
             html,
-            "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{accuracy}</td><td>{:.5}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{accuracy}</td><td>{:.5}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
             escape(&s.precision),
             s.seconds_per_epoch,
             s.images_per_second,

@@ -40,7 +40,9 @@ impl Rule {
         if self.exceptions.iter().any(|e| !e.is_everywhere()) {
             if place.names().is_empty() {
                 return error(
-                    "the policy has exceptions for layers, and this one's parameters have no name yet: call `assign_names` of the model".into(),
+                    "the policy has exceptions for layers, and this one's parameters have no name yet: call \
+                     `assign_names` of the model"
+                        .into(),
                 );
             }
             self.met.note(place);
@@ -154,7 +156,8 @@ impl CastRule for Rule {
                 return Err(TensorError::Argument {
                     op: op.name(),
                     message: format!(
-                        "unsafe inside autocast to {low}: its logarithms need f32; use binary_cross_entropy_with_logits, or disable autocast around it"
+                        "unsafe inside autocast to {low}: its logarithms need f32; use \
+                         binary_cross_entropy_with_logits, or disable autocast around it"
                     ),
                 });
             }

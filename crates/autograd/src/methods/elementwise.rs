@@ -10,7 +10,10 @@ macro_rules! unary_methods {
     ($($method:ident, $variant:ident, $name:literal;)*) => {
         /// Elementwise functions of one tensor; see [`Unary`] for the formulas.
         impl Var {$(
-            #[doc = concat!("[`Unary::", stringify!($variant), "`], elementwise.\n\n# Errors\nThe dtype is not a float.")]
+            #[doc = concat!("[`Unary::", stringify!($variant), "`], elementwise.")]
+            ///
+            /// # Errors
+            /// The dtype is not a float.
             pub fn $method(&self) -> Result<Var> {
                 apply(Op::Unary(Unary::$variant), &[self])
             }
@@ -23,7 +26,10 @@ macro_rules! binary_methods {
     ($($method:ident, $variant:ident, $name:literal;)*) => {
         /// Elementwise functions of two tensors, with broadcasting; see [`Binary`].
         impl Var {$(
-            #[doc = concat!("[`Binary::", stringify!($variant), "`], elementwise with broadcasting.\n\n# Errors\nShapes do not broadcast.")]
+            #[doc = concat!("[`Binary::", stringify!($variant), "`], elementwise with broadcasting.")]
+            ///
+            /// # Errors
+            /// Shapes do not broadcast.
             pub fn $method(&self, other: &Var) -> Result<Var> {
                 apply(Op::Binary(Binary::$variant), &[self, other])
             }

@@ -15,8 +15,8 @@ impl Row for Backward {
         Saves::ALL_INPUTS
     }
 
-    /// Of kernels that are linear in each input: those of a convolution are each other's adjoints. The others go through
-    /// their definition in primitives.
+    /// Of kernels that are linear in each input: those of a convolution are each other's adjoints. The others go
+    /// through their definition in primitives.
     fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
         let (c, g) = (&*c, &g);
         let plain = |conv: &Conv2d| Op::Conv2d(*conv, Epilogue::default());

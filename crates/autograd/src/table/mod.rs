@@ -41,7 +41,9 @@ macro_rules! with_row {
         match $op {
             Op::Unary($row) => $answer,
             Op::Binary($row) => $answer,
-            &Op::Scalar { op, value, reversed } => with_row!(@ elementwise::Scalar { op, value, reversed }, $row => $answer),
+            &Op::Scalar { op, value, reversed } => {
+                with_row!(@ elementwise::Scalar { op, value, reversed }, $row => $answer)
+            }
             &Op::Ternary { op, value } => with_row!(@ elementwise::Ternary { op, value }, $row => $answer),
             Op::Where => with_row!(@ elementwise::Where, $row => $answer),
             Op::Compare($row) => $answer,

@@ -33,7 +33,11 @@ use binade::cli::threads;
 #[derive(clap::Args)]
 pub struct Args {
     /// Cases, with commas: gemm, skinny, conv, micro, tape, cnn, resnet18, vit, gpt, unet
-    #[arg(default_value = "gemm,skinny,conv,micro,tape,cnn,resnet18,vit,gpt,unet", value_delimiter = ',', value_parser = group)]
+    #[arg(
+        default_value = "gemm,skinny,conv,micro,tape,cnn,resnet18,vit,gpt,unet",
+        value_delimiter = ',',
+        value_parser = group
+    )]
     case: Vec<String>,
     /// Precisions, with commas
     #[arg(long, default_value = "fp32,fp16,bf16", value_delimiter = ',', value_parser = precision)]

@@ -15,9 +15,11 @@ const LEFT: f64 = 205.0;
 const RIGHT: f64 = 24.0;
 
 /// `class` in place of `fill` and `stroke` where the colour follows the page.
-const STYLE: &str = "text{fill:#1a1a1a}.soft{fill:#5f5f5f;font-size:12px}.grid{stroke:#dcdcdc}.one{stroke:#1a1a1a;stroke-width:1.5}\
+const STYLE: &str = "text{fill:#1a1a1a}.soft{fill:#5f5f5f;font-size:12px}.grid{stroke:#dcdcdc}\
+.one{stroke:#1a1a1a;stroke-width:1.5}\
 .odd{fill:#000;opacity:.035}\
-@media(prefers-color-scheme:dark){text{fill:#ececec}.soft{fill:#a8a8a8}.grid{stroke:#3d3d3d}.one{stroke:#ececec}.odd{fill:#fff;opacity:.05}}";
+@media(prefers-color-scheme:dark){text{fill:#ececec}.soft{fill:#a8a8a8}.grid{stroke:#3d3d3d}.one{stroke:#ececec}\
+.odd{fill:#fff;opacity:.05}}";
 
 /// A kind of dot, with its line in the legend.
 #[derive(Clone, Copy, PartialEq)]
@@ -99,7 +101,8 @@ pub fn svg(rows: &[Row]) -> String {
         y = panel(&mut body, y, "Memory of a training step: left of the line is less", &memory, &Axis::memory(&memory));
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n<style>{STYLE}</style>\n{body}</svg>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"system-ui, sans-serif\" \
+         font-size=\"13\">\n<style>{STYLE}</style>\n{body}</svg>\n"
     )
 }
 
@@ -202,7 +205,8 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], axis: &Axis) -
                 let (a, b, colour) = (axis.x(low), axis.x(high), dot.series.colour);
                 let _ = writeln!(
                     svg,
-                    "<line x1=\"{a:.1}\" x2=\"{b:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
+                    "<line x1=\"{a:.1}\" x2=\"{b:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{colour}\" \
+                     stroke-width=\"2\"/>"
                 );
             }
             circle(
@@ -221,6 +225,7 @@ fn circle(svg: &mut String, x: f64, y: f64, Series { colour, hollow, .. }: Serie
     let fill = if hollow { "none" } else { colour };
     let _ = writeln!(
         svg,
-        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"1.8\">{inside}</circle>"
+        "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\" fill=\"{fill}\" stroke=\"{colour}\" \
+         stroke-width=\"1.8\">{inside}</circle>"
     );
 }

@@ -129,7 +129,8 @@ fn print(
             let number = |g: Option<f64>| g.map_or(Value::Null, |g| json!(round(g)));
             let row = json!({
                 "lib": "binade", "case": network, "prec": precision.name(), "threads": args.threads, axis: point.size,
-                "params": point.parameters, "min_ms": round(point.ms), "ms_per_sample": round(point.ms / point.batch as f64),
+                "params": point.parameters, "min_ms": round(point.ms),
+                "ms_per_sample": round(point.ms / point.batch as f64),
                 "time_growth": number(time), "peak_mib": round(point.peak_mib), "memory_growth": number(memory),
                 "products": round(products), "other_operators": round(others), "rest": round(rest),
             });

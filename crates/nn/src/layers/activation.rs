@@ -7,7 +7,8 @@ use crate::{Init, Layer, Module, Param, Result, Visitor};
 
 /// A layer of one method call: struct, settings, defaults of PyTorch.
 macro_rules! activations {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $t:ty = $default:expr),* } |$s:ident, $x:ident| $call:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $t:ty = $default:expr),* }
+       |$s:ident, $x:ident| $call:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Module)]
         pub struct $name { $($(#[$field_doc])* pub $field: $t,)* }

@@ -23,7 +23,8 @@ pub trait LossVisitor {
 
 /// One row per loss: variant, name, numeric class, f, ∂f/∂x, ∂f/∂t.
 macro_rules! losses {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident, |$x:ident, $t:ident, $p:ident| $f:expr, $dx:expr, $dt:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident,
+       |$x:ident, $t:ident, $p:ident| $f:expr, $dx:expr, $dt:expr;)*) => {
         /// An elementwise loss. The classes are those of PyTorch's autocast lists.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Loss { $($(#[$doc])* $variant,)* }
@@ -61,16 +62,19 @@ losses! {
     /// `|x − t|`. The gradient at 0 is 0.
     L1, "l1_loss", F32, |x, t, p| (x - t).abs(), (x - t).sign(), -(x - t).sign();
     /// `|d| < p ? d²/2p : |d| − p/2` with d = x − t.
-    SmoothL1, "smooth_l1_loss", F32, |x, t, p| smooth_l1(x - t, p), smooth_l1_slope(x - t, p), -smooth_l1_slope(x - t, p);
+    SmoothL1, "smooth_l1_loss", F32, |x, t, p| smooth_l1(x - t, p), smooth_l1_slope(x - t, p),
+        -smooth_l1_slope(x - t, p);
     /// `|d| ≤ p ? d²/2 : p·(|d| − p/2)` with d = x − t (Huber 1964).
     Huber, "huber_loss", F32, |x, t, p| huber(x - t, p), (x - t).max(-p).min(p), -(x - t).max(-p).min(p);
     /// `−t·ln σ(x) − (1 − t)·ln(1 − σ(x))` as `max(x, 0) − x·t + ln(1 + e^−|x|)`.
     BceWithLogits, "binary_cross_entropy_with_logits", F32, |x, t, p| bce_with_logits(x, t), x.sigmoid() - t, -x;
     /// `−t·ln x − (1 − t)·ln(1 − x)`, logarithms limited to −100 from below as in PyTorch. Unsafe in 16 bit: autocast
     /// bans it.
-    Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (N::splat(1.0) - x)).max(N::splat(1e-12)), log_below(-x) - log_limited(x);
+    Bce, "binary_cross_entropy", Banned, |x, t, p| bce(x, t), (x - t) / (x * (N::splat(1.0) - x)).max(N::splat(1e-12)),
+        log_below(-x) - log_limited(x);
     /// `t·(ln t − x)` of log-probabilities x; 0 where t = 0, NaN where t < 0.
-    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t, unless_zero(x, t, t.unless(t.eq(N::splat(0.0)), 1.0).ln() - x + N::splat(1.0));
+    KlDiv, "kl_div", F32, |x, t, p| unless_zero(x, t, t * (t.ln() - x)), -t,
+        unless_zero(x, t, t.unless(t.eq(N::splat(0.0)), 1.0).ln() - x + N::splat(1.0));
     /// `eᵗ·(t − x)` of log-probabilities x and t.
     KlDivLog, "kl_div", F32, |x, t, p| t.exp() * (t - x), -t.exp(), t.exp() * (t - x + N::splat(1.0));
     /// `eˣ − t·x`: x is the logarithm of the rate.
@@ -78,9 +82,11 @@ losses! {
     /// `x − t·ln(x + p)`: x is the rate.
     PoissonNllRate, "poisson_nll_loss", F32, |x, t, p| x - t * (x + p).ln(), N::splat(1.0) - t / (x + p), -(x + p).ln();
     /// `t = 1 ? x : max(p − x, 0)` for labels t = ±1; NaN for a label NaN.
-    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| by_label(t, x, (p - x).max(N::splat(0.0))), by_label(t, N::splat(1.0), hinge_slope(x, p)), N::splat(0.0);
+    HingeEmbedding, "hinge_embedding_loss", F32, |x, t, p| by_label(t, x, (p - x).max(N::splat(0.0))),
+        by_label(t, N::splat(1.0), hinge_slope(x, p)), N::splat(0.0);
     /// `ln(1 + e^(−t·x))` for labels t = ±1.
-    SoftMargin, "soft_margin_loss", F32, |x, t, p| soft_margin(t * x), -t * (-(t * x)).sigmoid(), -x * (-(t * x)).sigmoid();
+    SoftMargin, "soft_margin_loss", F32, |x, t, p| soft_margin(t * x), -t * (-(t * x)).sigmoid(),
+        -x * (-(t * x)).sigmoid();
 }
 
 #[inline(always)]

@@ -22,7 +22,8 @@ pub trait TernaryVisitor {
 /// One row per operator: variant, name, numeric class, bound in ulp of f32 relative to |x| + |f − x|, f, and the
 /// derivatives.
 macro_rules! ternary {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident, |$x:ident, $a:ident, $b:ident, $v:ident| $f:expr, [$dx:expr, $da:expr, $db:expr];)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $class:ident,
+       |$x:ident, $a:ident, $b:ident, $v:ident| $f:expr, [$dx:expr, $da:expr, $db:expr];)*) => {
         /// An elementwise function of three tensors and a number v.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Ternary { $($(#[$doc])* $variant,)* }

@@ -25,7 +25,8 @@ pub trait BinaryVisitor {
 /// One row per binary operator: variant, name, method, numeric class, bound in ulp of f32, f, ∂f/∂a, ∂f/∂b. Functions
 /// with a parameter (ELU's α) are rows of [`Op::Scalar`](crate::Op::Scalar).
 macro_rules! binary {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $ulp:literal, |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $ulp:literal,
+       |$a:ident, $b:ident| $f:expr, $da:expr, $db:expr;)*) => {
         /// An elementwise function of two tensors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Binary { $($(#[$doc])* $variant,)* }
@@ -90,16 +91,22 @@ binary! {
     /// Remainder of `a/b` with the sign of a; exact.
     Fmod, "fmod", fmod, Neutral, 0.0, |a, b| a.wide2(b, Wide2::Fmod), N::splat(1.0), -whole_quotient(a, b);
     /// `a > 0 ? a : b·a`: leaky ReLU with a learned slope b.
-    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), b), N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
+    Prelu, "prelu", prelu, Lower, 0.5, |a, b| leaky(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), b),
+        N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
     /// `a > 0 ? a : b·a` with slope b.
-    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), b), N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
+    LeakyRelu, "leaky_relu", leaky_relu, Neutral, 0.5, |a, b| leaky(a, b),
+        N::select(N::splat(0.0).lt(a), N::splat(1.0), b), N::select(N::splat(0.0).lt(a), N::splat(0.0), a);
     /// `a > 0 ? a : b·(eᵃ − 1)` (Clevert et al. 2015).
-    Elu, "elu", elu, Neutral, 2.5, |a, b| N::select(N::splat(0.0).lt(a), a, b * a.exp_m1()), N::select(N::splat(0.0).lt(a), N::splat(1.0), b * left(a).exp()), N::select(N::splat(0.0).lt(a), N::splat(0.0), left(a).exp_m1());
+    Elu, "elu", elu, Neutral, 2.5, |a, b| N::select(N::splat(0.0).lt(a), a, b * a.exp_m1()),
+        N::select(N::splat(0.0).lt(a), N::splat(1.0), b * left(a).exp()),
+        N::select(N::splat(0.0).lt(a), N::splat(0.0), left(a).exp_m1());
     /// `a > 0 ? a : b·(e^(a/b) − 1)` with b > 0 (Barron 2017).
-    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b), N::select(N::splat(0.0).lt(a), N::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
+    Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b),
+        N::select(N::splat(0.0).lt(a), N::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
     /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is
     /// magnified by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
-    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b), N::select(N::splat(20.0).lt(a * b), N::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
+    Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b),
+        N::select(N::splat(20.0).lt(a * b), N::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
 }
 
 #[inline(always)]

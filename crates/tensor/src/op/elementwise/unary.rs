@@ -45,7 +45,8 @@ pub trait UnaryVisitor {
 /// becomes the variant `Unary::Exp`, a type with [`UnaryRow`], and (through `for_each_unary!`) the method `exp` of
 /// `Tensor` and `Var`. The bound is in ulp of f32, before the one rounding to the storage dtype.
 macro_rules! unary {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $saved:ident, $ulp:literal, |$x:ident| $f:expr, |$s:ident| $df:expr;)*) => {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $method:ident, $class:ident, $saved:ident, $ulp:literal,
+       |$x:ident| $f:expr, |$s:ident| $df:expr;)*) => {
         /// An elementwise function of one tensor.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Unary { $($(#[$doc])* $variant,)* }
@@ -144,7 +145,8 @@ unary! {
     /// `arsinh x`.
     Asinh, "asinh", asinh, Neutral, Input, 0.51, |x| x.wide(Wide::Asinh), |x| x.mul_add(x, N::splat(1.0)).rsqrt();
     /// `arcosh x`.
-    Acosh, "acosh", acosh, Neutral, Input, 0.51, |x| x.wide(Wide::Acosh), |x| ((x - N::splat(1.0)) * (x + N::splat(1.0))).rsqrt();
+    Acosh, "acosh", acosh, Neutral, Input, 0.51, |x| x.wide(Wide::Acosh),
+        |x| ((x - N::splat(1.0)) * (x + N::splat(1.0))).rsqrt();
     /// `artanh x`.
     Atanh, "atanh", atanh, Neutral, Input, 0.51, |x| x.wide(Wide::Atanh), |x| one_minus_square(x).recip();
     /// `tanh x`.
@@ -154,7 +156,8 @@ unary! {
     /// `1 − erf(x)`.
     Erfc, "erfc", erfc, Neutral, Input, 4.0, |x| x.erfc(), |x| (-(x * x)).exp() * N::splat(-FRAC_2_SQRT_PI);
     /// Inverse of the error function.
-    Erfinv, "erfinv", erfinv, F32, Output, 0.51, |x| x.wide(Wide::Erfinv), |y| (y * y).exp() * N::splat(1.0 / FRAC_2_SQRT_PI);
+    Erfinv, "erfinv", erfinv, F32, Output, 0.51, |x| x.wide(Wide::Erfinv),
+        |y| (y * y).exp() * N::splat(1.0 / FRAC_2_SQRT_PI);
     /// `1/(1 + e⁻ˣ)`.
     Sigmoid, "sigmoid", sigmoid, Neutral, Output, 2.5, |x| x.sigmoid(), |y| y * (N::splat(1.0) - y);
     /// `ln(1/(1 + e⁻ˣ))`.
@@ -162,7 +165,8 @@ unary! {
     /// `max(x, 0)`; NaN stays. The gradient at 0 is 0.
     Relu, "relu", relu, Neutral, Output, 0.0, |x| x.max(N::splat(0.0)), |y| step::<N>(N::splat(0.0).lt(y));
     /// `min(max(x, 0), 6)`. The gradient at 0 and 6 is 0.
-    Relu6, "relu6", relu6, Neutral, Output, 0.0, |x| x.max(N::splat(0.0)).min(N::splat(6.0)), |y| step::<N>(N::splat(0.0).lt(y)) * step::<N>(y.lt(N::splat(6.0)));
+    Relu6, "relu6", relu6, Neutral, Output, 0.0, |x| x.max(N::splat(0.0)).min(N::splat(6.0)),
+        |y| step::<N>(N::splat(0.0).lt(y)) * step::<N>(y.lt(N::splat(6.0)));
     /// `x·Φ(x)` with the error function.
     Gelu, "gelu", gelu, Neutral, Input, 5.0, |x| x.gelu(), |x| x.gelu_slope();
     /// GELU by the tanh approximation (Hendrycks and Gimpel 2016).
@@ -172,13 +176,17 @@ unary! {
     /// `x·tanh(ln(1 + eˣ))` (Misra 2019).
     Mish, "mish", mish, Neutral, Input, 6.0, |x| x.mish(), |x| mish_derivative(x);
     /// `λ·(x > 0 ? x : α·(eˣ − 1))` (Klambauer et al. 2017).
-    Selu, "selu", selu, Neutral, Output, 3.0, |x| selu(x), |y| N::select(N::splat(0.0).lt(y), N::splat(SELU_SCALE), y + N::splat(SELU_SCALE * SELU_ALPHA));
+    Selu, "selu", selu, Neutral, Output, 3.0, |x| selu(x),
+        |y| N::select(N::splat(0.0).lt(y), N::splat(SELU_SCALE), y + N::splat(SELU_SCALE * SELU_ALPHA));
     /// `min(max(x + 3, 0), 6)/6`. The gradient at ±3 is 0.
-    Hardsigmoid, "hardsigmoid", hardsigmoid, Neutral, Input, 1.5, |x| gate(x) / N::splat(6.0), |x| step::<N>(x.abs().lt(N::splat(3.0))) / N::splat(6.0);
+    Hardsigmoid, "hardsigmoid", hardsigmoid, Neutral, Input, 1.5, |x| gate(x) / N::splat(6.0),
+        |x| step::<N>(x.abs().lt(N::splat(3.0))) / N::splat(6.0);
     /// `x·min(max(x + 3, 0), 6)/6`.
-    Hardswish, "hardswish", hardswish, Neutral, Input, 2.5, |x| times_factor(x, gate(x) / N::splat(6.0)), |x| hardswish_derivative(x);
+    Hardswish, "hardswish", hardswish, Neutral, Input, 2.5, |x| times_factor(x, gate(x) / N::splat(6.0)),
+        |x| hardswish_derivative(x);
     /// `x/(1 + |x|)`.
-    Softsign, "softsign", softsign, Neutral, Input, 1.5, |x| x / (N::splat(1.0) + x.abs()), |x| square(N::splat(1.0) + x.abs()).recip();
+    Softsign, "softsign", softsign, Neutral, Input, 1.5, |x| x / (N::splat(1.0) + x.abs()),
+        |x| square(N::splat(1.0) + x.abs()).recip();
 }
 
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
