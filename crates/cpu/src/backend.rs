@@ -1,5 +1,6 @@
 //! [`Cpu`]: memory from a pool, and the kernel of every operator.
 
+use crate::kernel::{Context, In, Out};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -92,23 +93,11 @@ impl Backend for Cpu {
             let over = outs.first().is_some_and(|out| out.overwrites(op, at, array));
             guards.push(if over { None } else { Some(array.storage().read(op.name())?) });
         }
-        let mut bytes: SmallVec<[&[u8]; 6]> = SmallVec::new();
-        for (guard, array) in guards.iter().zip(ins) {
-            bytes.push(guard.as_ref().map_or(Ok(&[][..]), |guard| host(guard, op.name(), array.dtype()))?);
-        }
-        // Integers that are moved go through f64 as well: larger ones than it holds come as ranks.
-        let wide = |dtype| dtype == DType::F64;
-        let moves = |(i, a): (usize, &&Array)| !a.dtype().is_float() && op.moves(i);
-        if ins.iter().any(|a| wide(a.dtype()))
-            || outs.iter().any(|o| wide(o.array().dtype()))
-            || ins.iter().enumerate().any(moves)
-        {
-            self.run_in::<f64>(op, ins, &bytes, outs)
-        } else if planes::run(self.isa, &self.pool, op, ins, &bytes, outs)? {
-            Ok(())
-        } else {
-            self.run_in::<f32>(op, ins, &bytes, outs)
-        }
+        let inputs = guards.iter().zip(ins).map(|(guard, array)| In::new(op.name(), array, guard.as_ref()));
+        let inputs: SmallVec<[In<'_>; 6]> = inputs.collect::<Result<_>>()?;
+        let outputs = outs.iter_mut().map(|out| Out::new(op.name(), out));
+        let mut outputs: SmallVec<[Out<'_>; 3]> = outputs.collect::<Result<_>>()?;
+        self.run_on(op, &inputs, &mut outputs)
     }
 
     fn rounds_as_it_reads(&self, op: &Op) -> bool {
@@ -145,95 +134,105 @@ fn host<'a>(guard: &'a binade_tensor::ReadGuard<'_>, op: &'static str, dtype: DT
 }
 
 impl Cpu {
+    /// Runs an operator on what was borrowed, in the type that its operands need.
+    pub(crate) fn run_on(&self, op: &Op, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+        // Integers that are moved go through f64 as well: larger ones than it holds come as ranks.
+        let wide = |dtype| dtype == DType::F64;
+        let moves = |(i, a): (usize, &In<'_>)| !a.dtype().is_float() && op.moves(i);
+        if ins.iter().any(|a| wide(a.dtype()))
+            || outs.iter().any(|o| wide(o.array().dtype()))
+            || ins.iter().enumerate().any(moves)
+        {
+            self.run_in::<f64>(op, ins, outs)
+        } else if planes::run(self.context(), op, ins, outs)? {
+            Ok(())
+        } else {
+            self.run_in::<f32>(op, ins, outs)
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { isa: self.isa, pool: &self.pool }
+    }
+
     /// Runs in the computing type C.
-    fn run_in<C: Compute>(&self, op: &Op, ins: &[&Array], bytes: &[&[u8]], outs: &mut [ArrayMut<'_>]) -> Result<()> {
-        let (isa, pool) = (self.isa, &self.pool);
+    fn run_in<C: Compute>(&self, op: &Op, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+        let (cx, isa) = (self.context(), self.isa);
         let empty = |i: usize| ins[i].numel() == 0;
         match op {
-            Op::Unary(row) => {
-                elementwise::unary::<C>(isa, *row, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
-            }
+            Op::Unary(row) => elementwise::unary::<C>(isa, *row, &operands(ins, outs[0].array())[0], &mut outs[0]),
             Op::Binary(row) => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::binary::<C>(isa, *row, BinaryKernel::Forward(&x[0], &x[1]), &mut outs[0]);
             }
             Op::Scalar { op, value, reversed } => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::binary::<C>(isa, *op, BinaryKernel::Scalar(&x[0], *value, *reversed), &mut outs[0]);
             }
             Op::Compare(row) => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::compare(isa, *row, &x[0], &x[1], &mut outs[0]);
             }
-            Op::Where => elementwise::select::<C>(isa, &operands(ins, bytes, outs[0].array()), &mut outs[0]),
-            Op::Reduce { kind, dims, .. } => reduce::reduce::<C>(isa, *kind, *dims, ins[0], bytes[0], &mut outs[0]),
+            Op::Where => elementwise::select::<C>(isa, &operands(ins, outs[0].array()), &mut outs[0]),
+            Op::Reduce { kind, dims, .. } => reduce::reduce::<C>(isa, *kind, *dims, ins[0], &mut outs[0]),
             Op::Scan { kind, dim, reverse } => {
-                gather::scan::<C>(isa, pool, *kind, *dim, *reverse, ins[0], bytes[0], &mut outs[0]);
+                gather::scan::<C>(cx, *kind, *dim, *reverse, ins[0], &mut outs[0])?;
             }
-            Op::Gather { dim } => gather::gather::<C>(isa, pool, *dim, ins, bytes, &mut outs[0])?,
+            Op::Gather { dim } => gather::gather::<C>(cx, *dim, ins, &mut outs[0])?,
             Op::Scatter { kind, dim } => {
-                let part = |i: usize| (ins[i], bytes[i]);
-                gather::scatter::<C>(isa, pool, *kind, *dim, Some(part(0)), part(1), part(2), &mut outs[0])?;
+                let part = |i: usize| ins[i];
+                gather::scatter::<C>(cx, *kind, *dim, Some(part(0)), part(1), part(2), &mut outs[0])?;
             }
-            Op::Sort { dim, descending, .. } => gather::sort::<C>(isa, pool, *dim, *descending, ins[0], bytes[0], outs),
-            Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], bytes[0], &mut outs[0]),
+            Op::Sort { dim, descending, .. } => gather::sort::<C>(cx, *dim, *descending, ins[0], outs)?,
+            Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], &mut outs[0]),
             Op::MatMul(epilogue) => {
-                gemm::matmul::<C>(isa, pool, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)?;
+                gemm::matmul::<C>(cx, Fused { epilogue: *epilogue, ..Fused::default() }, ins, outs)?;
             }
             Op::MatMulOf { act, bias } => {
                 let epilogue = Epilogue { bias: *bias, act: None };
                 if !gemm::packs_of::<C>(ins, 0) {
-                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, bytes, outs);
+                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, outs);
                 }
-                gemm::matmul::<C>(
-                    isa,
-                    pool,
-                    Fused { epilogue, left: Some(*act), ..Fused::default() },
-                    ins,
-                    bytes,
-                    outs,
-                )?;
+                gemm::matmul::<C>(cx, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, outs)?;
             }
             Op::Conv2d(conv, _) if empty(0) => self.convolve_nothing(op, conv.groups, false, ins, outs)?,
             Op::ConvTranspose2d { conv, .. } if empty(0) => self.convolve_nothing(op, conv.groups, true, ins, outs)?,
             Op::Attention(attention) if (0..3).any(empty) => self.attend_nothing(attention, ins, outs)?,
-            Op::Conv2d(conv, epilogue) => conv::forward::<C>(isa, pool, conv, *epilogue, ins, bytes, outs)?,
+            Op::Conv2d(conv, epilogue) => conv::forward::<C>(cx, conv, *epilogue, ins, outs)?,
             Op::ConvTranspose2d { conv, bias, .. } => {
-                let bias = bias.then(|| (ins[2], bytes[2]));
-                conv::input_backward::<C>(isa, pool, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])?;
+                let bias = bias.then(|| ins[2]);
+                conv::input_backward::<C>(cx, conv, &ins[..2], bias, &mut outs[0])?;
             }
-            Op::Pool(window) => pool::forward::<C>(isa, pool, window, ins[0], bytes[0], &mut outs[0])?,
-            Op::Softmax { dim, log } => softmax::softmax::<C>(isa, pool, *dim, *log, ins[0], bytes[0], &mut outs[0]),
-            Op::Norm(norm) => norm::forward::<C>(isa, pool, norm, ins, bytes, outs),
-            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, bytes, &mut outs[0])?,
+            Op::Pool(window) => pool::forward::<C>(cx, window, ins[0], &mut outs[0])?,
+            Op::Softmax { dim, log } => softmax::softmax::<C>(cx, *dim, *log, ins[0], &mut outs[0])?,
+            Op::Norm(norm) => norm::forward::<C>(cx, norm, ins, outs)?,
+            Op::CrossEntropy(loss) => softmax::cross_entropy::<C>(isa, loss, ins, &mut outs[0])?,
             Op::Loss { loss, parameter, reduction } => {
-                loss::forward::<C>(isa, *loss, *parameter, *reduction, ins, bytes, &mut outs[0]);
+                loss::forward::<C>(isa, *loss, *parameter, *reduction, ins, &mut outs[0]);
             }
             Op::Ternary { op, value } => {
-                ternary::forward::<C>(isa, *op, *value, &operands(ins, bytes, outs[0].array()), &mut outs[0]);
+                ternary::forward::<C>(isa, *op, *value, &operands(ins, outs[0].array()), &mut outs[0]);
             }
-            Op::Resample(map) => resample::forward::<C>(isa, pool, map, ins[0], bytes[0], &mut outs[0])?,
-            Op::Attention(attention) => attention::forward::<C>(isa, pool, attention, ins, bytes, outs)?,
-            Op::Embedding => index::embedding::<C>(isa, pool, ins, bytes, &mut outs[0])?,
-            Op::Cat { dim } => index::cat::<C>(isa, pool, *dim, ins, bytes, &mut outs[0]),
+            Op::Resample(map) => resample::forward::<C>(cx, map, ins[0], &mut outs[0])?,
+            Op::Attention(attention) => attention::forward::<C>(cx, attention, ins, outs)?,
+            Op::Embedding => index::embedding::<C>(cx, ins, &mut outs[0])?,
+            Op::Cat { dim } => index::cat::<C>(cx, *dim, ins, &mut outs[0])?,
             Op::Dropout { p, key } => {
-                draws::dropout::<C>(isa, *p, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
+                draws::dropout::<C>(isa, *p, *key, &operands(ins, outs[0].array())[0], &mut outs[0])
             }
             Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
             Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
             Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
-                elementwise::cast_integers(&operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+                elementwise::cast_integers(&operands(ins, outs[0].array())[0], &mut outs[0]);
             }
-            Op::Cast(_) | Op::Copy => {
-                elementwise::cast::<C>(isa, &operands(ins, bytes, outs[0].array())[0], &mut outs[0])
-            }
+            Op::Cast(_) | Op::Copy => elementwise::cast::<C>(isa, &operands(ins, outs[0].array())[0], &mut outs[0]),
             Op::StochasticCast { dtype, key } => {
-                draws::stochastic_cast(isa, *dtype, *key, &operands(ins, bytes, outs[0].array())[0], &mut outs[0]);
+                draws::stochastic_cast(isa, *dtype, *key, &operands(ins, outs[0].array())[0], &mut outs[0]);
             }
             Op::View(_) => {}
-            Op::Custom(op) => custom::run::<C>(isa, op, ins, bytes, outs)?,
-            Op::Backward(backward) => return self.backward_in::<C>(backward, ins, bytes, outs),
+            Op::Custom(op) => custom::run::<C>(isa, op, ins, outs)?,
+            Op::Backward(backward) => return self.backward_in::<C>(backward, ins, outs),
         }
         Ok(())
     }
@@ -244,27 +243,23 @@ impl Cpu {
         product: &Op,
         act: Unary,
         at: usize,
-        ins: &[&Array],
-        bytes: &[&[u8]],
-        outs: &mut [ArrayMut<'_>],
+        ins: &[In<'_>],
+        outs: &mut [Out<'_>],
     ) -> Result<()> {
         let meta = Op::Unary(act).outs(&[ins[at].meta()], ins[at].dtype())?[0];
         let activated = Array::alloc(ins[at].device(), meta, Class::Workspace)?;
-        let x = operands(&ins[at..=at], &bytes[at..=at], &activated);
-        elementwise::unary::<C>(self.isa, act, &x[0], &mut ArrayMut::new(product.name(), &activated)?);
-        let mut ins: SmallVec<[&Array; 6]> = ins.iter().copied().collect();
-        ins[at] = &activated;
-        self.run(product, &ins, outs)
+        let x = operands(&ins[at..=at], &activated);
+        let mut to = ArrayMut::new(product.name(), &activated)?;
+        elementwise::unary::<C>(self.isa, act, &x[0], &mut Out::new(product.name(), &mut to)?);
+        drop(to);
+        let guard = activated.storage().read(product.name())?;
+        let mut ins: SmallVec<[In<'_>; 6]> = ins.iter().copied().collect();
+        ins[at] = In::new(product.name(), &activated, Some(&guard))?;
+        self.run_on(product, &ins, outs)
     }
 
-    fn backward_in<C: Compute>(
-        &self,
-        op: &Backward,
-        ins: &[&Array],
-        bytes: &[&[u8]],
-        outs: &mut [ArrayMut<'_>],
-    ) -> Result<()> {
-        let (isa, memory) = (self.isa, &self.pool);
+    fn backward_in<C: Compute>(&self, op: &Backward, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+        let (cx, isa) = (self.context(), self.isa);
         let empty = |i: usize| ins[i].numel() == 0;
         match op {
             Backward::Conv2dInput { conv, .. } if empty(0) => {
@@ -274,15 +269,15 @@ impl Cpu {
                 self.attend_nothing_backward(attention, ins, outs)?
             }
             Backward::Unary(row) => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::unary_backward::<C>(isa, *row, &x[0], &x[1], &mut outs[0]);
             }
             Backward::Binary { op, rhs } => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::binary::<C>(isa, *op, BinaryKernel::Backward(&x, *rhs), &mut outs[0]);
             }
             Backward::Scalar { op, value, reversed } => {
-                let x = operands(ins, bytes, outs[0].array());
+                let x = operands(ins, outs[0].array());
                 elementwise::binary::<C>(
                     isa,
                     *op,
@@ -290,69 +285,43 @@ impl Cpu {
                     &mut outs[0],
                 );
             }
-            Backward::Reduce { kind, dims } => {
-                reduce::backward::<C>(isa, *kind, *dims, ins, bytes, memory, &mut outs[0])
-            }
-            Backward::CumProd { dim } => gather::cumprod_backward::<C>(isa, memory, *dim, ins, bytes, &mut outs[0]),
+            Backward::Reduce { kind, dims } => reduce::backward::<C>(cx, *kind, *dims, ins, &mut outs[0])?,
+            Backward::CumProd { dim } => gather::cumprod_backward::<C>(cx, *dim, ins, &mut outs[0])?,
             Backward::Gather { dim, .. } => {
-                let part = |i: usize| (ins[i], bytes[i]);
-                gather::scatter::<C>(isa, memory, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
+                let part = |i: usize| ins[i];
+                gather::scatter::<C>(cx, Scatter::Add, *dim, None, part(1), part(0), &mut outs[0])?;
             }
-            Backward::Conv2dInput { conv, .. } => {
-                conv::input_backward::<C>(isa, memory, conv, ins, bytes, None, &mut outs[0])?
-            }
-            Backward::Conv2dWeight { conv, .. } => {
-                conv::weight_backward::<C>(isa, memory, conv, ins, bytes, &mut outs[0])?
-            }
-            Backward::Depthwise { conv, .. } => conv::depthwise_backward::<C>(isa, memory, conv, ins, bytes, outs)?,
+            Backward::Conv2dInput { conv, .. } => conv::input_backward::<C>(cx, conv, ins, None, &mut outs[0])?,
+            Backward::Conv2dWeight { conv, .. } => conv::weight_backward::<C>(cx, conv, ins, &mut outs[0])?,
+            Backward::Depthwise { conv, .. } => conv::depthwise_backward::<C>(cx, conv, ins, outs)?,
             Backward::Pool { pool, .. } => {
                 debug_assert_eq!(ins.len(), if pool.kind == PoolKind::Max { 2 } else { 1 });
-                pool::backward::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?;
+                pool::backward::<C>(cx, pool, ins, &mut outs[0])?;
             }
-            Backward::PoolSelect { pool, .. } => pool::select::<C>(isa, memory, pool, ins, bytes, &mut outs[0])?,
-            Backward::Softmax { dim, log } => softmax::backward::<C>(isa, memory, *dim, *log, ins, bytes, &mut outs[0]),
+            Backward::PoolSelect { pool, .. } => pool::select::<C>(cx, pool, ins, &mut outs[0])?,
+            Backward::Softmax { dim, log } => softmax::backward::<C>(cx, *dim, *log, ins, &mut outs[0])?,
             Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins, 1) => {
                 let product = Op::Backward(Backward::MatMulOf { act: None, sums: *sums });
-                self.activate_and::<C>(&product, *act, 1, ins, bytes, outs)?;
+                self.activate_and::<C>(&product, *act, 1, ins, outs)?;
             }
             Backward::MatMulOf { act, sums } => {
-                gemm::matmul::<C>(
-                    isa,
-                    memory,
-                    Fused { right: *act, sums: *sums, ..Fused::default() },
-                    ins,
-                    bytes,
-                    outs,
-                )?;
+                gemm::matmul::<C>(cx, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, outs)?;
             }
-            Backward::Norm(norm) => norm::backward::<C>(isa, memory, norm, ins, bytes, outs),
-            Backward::Renormalise(norm) => norm::again::<C>(isa, memory, norm, ins, bytes, outs),
-            Backward::CrossEntropy(loss) => {
-                softmax::cross_entropy_backward::<C>(isa, memory, loss, ins, bytes, &mut outs[0])?
-            }
+            Backward::Norm(norm) => norm::backward::<C>(cx, norm, ins, outs)?,
+            Backward::Renormalise(norm) => norm::again::<C>(cx, norm, ins, outs)?,
+            Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(cx, loss, ins, &mut outs[0])?,
             Backward::Loss { loss, parameter, reduction, target } => {
-                loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, bytes, &mut outs[0]);
+                loss::backward::<C>(isa, *loss, *parameter, *reduction, *target, ins, &mut outs[0]);
             }
             Backward::Ternary { op, value, operand } => {
-                ternary::backward::<C>(
-                    isa,
-                    *op,
-                    *value,
-                    *operand,
-                    &operands(ins, bytes, outs[0].array()),
-                    &mut outs[0],
-                );
+                ternary::backward::<C>(isa, *op, *value, *operand, &operands(ins, outs[0].array()), &mut outs[0]);
             }
             Backward::Resample { map, shape } => {
-                resample::backward::<C>(isa, memory, map, shape, ins[0], bytes[0], &mut outs[0])?;
+                resample::backward::<C>(cx, map, shape, ins[0], &mut outs[0])?;
             }
-            Backward::Attention { attention, .. } => {
-                attention::backward::<C>(isa, memory, attention, ins, bytes, outs)?
-            }
-            Backward::Embedding { .. } => index::embedding_backward::<C>(isa, memory, ins, bytes, &mut outs[0])?,
-            Backward::Narrow { dim, start, .. } => {
-                index::narrow_backward::<C>(isa, memory, *dim, *start, ins[0], bytes[0], &mut outs[0])
-            }
+            Backward::Attention { attention, .. } => attention::backward::<C>(cx, attention, ins, outs)?,
+            Backward::Embedding { .. } => index::embedding_backward::<C>(cx, ins, &mut outs[0])?,
+            Backward::Narrow { dim, start, .. } => index::narrow_backward::<C>(cx, *dim, *start, ins[0], &mut outs[0])?,
         }
         Ok(())
     }

@@ -2,24 +2,19 @@
 
 use super::operand::{Compute, Operand};
 use super::rows::write;
+use crate::kernel::{In, Out};
 use crate::simd::Isa;
 use binade_tensor::op::{Custom, CustomView};
-use binade_tensor::{Array, ArrayMut, DType, Error, Result};
+use binade_tensor::{DType, Error, Result};
 
-pub(super) fn run<C: Compute>(
-    isa: Isa,
-    op: &Custom,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<()> {
-    let wide = |array: &Array, bytes: &[u8]| {
+pub(super) fn run<C: Compute>(isa: Isa, op: &Custom, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+    let wide = |&array: &In<'_>| {
         let order: Vec<usize> = (0..array.shape().rank()).collect();
         let mut values = vec![C::zero(); array.numel()];
-        Operand::new(array, bytes, array.shape(), &order).load(isa, 0, &mut values);
+        Operand::new(array, array.shape(), &order).load(isa, 0, &mut values);
         values
     };
-    let values: Vec<Vec<C>> = ins.iter().zip(bytes).map(|(a, b)| wide(a, b)).collect();
+    let values: Vec<Vec<C>> = ins.iter().map(wide).collect();
     let mut results: Vec<Vec<C>> = outs.iter().map(|o| vec![C::zero(); o.array().numel()]).collect();
     if C::DTYPE == DType::F64 {
         call::<C, f64>(ins, &values, &mut results, |ins, outs| op.define(ins, outs))?;
@@ -38,7 +33,7 @@ pub(super) fn run<C: Compute>(
 
 /// With the slices as the type T, which C is.
 fn call<C: Compute, T: bytemuck::Pod>(
-    ins: &[&Array],
+    ins: &[In<'_>],
     values: &[Vec<C>],
     results: &mut [Vec<C>],
     run: impl FnOnce(&[CustomView<'_, T>], &mut [Vec<T>]) -> Result<()>,

@@ -1,11 +1,12 @@
 //! Random numbers, dropout and stochastic rounding, and fills.
 
 use super::operand::{Compute, Operand, elements_mut, fill, fill_as, fill_with};
+use crate::kernel::Out;
 use crate::simd::Isa;
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use binade_tensor::op::Distribution;
 use binade_tensor::random::{below, normal_pair, uniform};
-use binade_tensor::{ArrayMut, DType, Key};
+use binade_tensor::{DType, Key};
 
 /// `bits(i)` for the flat *logical* position of every element of a block. The output is row-major, so it is `start +
 /// i`.
@@ -24,7 +25,7 @@ fn draw<const N: usize>(key: Key, start: usize, n: usize, mut each: impl FnMut(u
     }
 }
 
-pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, out: &mut Out<'_>) {
     // One threshold over 2³²: an element is dropped where its word is below it.
     let threshold = (p * 4294967296.0) as u64;
     let scale = C::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
@@ -46,7 +47,7 @@ pub(super) fn dropout<C: Compute>(isa: Isa, p: f64, key: Key, x: &Operand<'_>, o
     );
 }
 
-pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>, out: &mut Out<'_>) {
     fill::<f32>(isa, out, |start, y| {
         x.load(isa, start, y);
         draw::<1>(key, start, y.len(), |i, [bits]| {
@@ -59,7 +60,7 @@ pub(super) fn stochastic_cast(isa: Isa, dtype: DType, key: Key, x: &Operand<'_>,
     });
 }
 
-pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut ArrayMut<'_>) {
+pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut Out<'_>) {
     match distribution {
         Distribution::Uniform { low, high } => fill::<f64>(isa, out, |start, y| {
             draw::<1>(key, start, y.len(), |i, [bits]| y[i] = low + (high - low) * uniform(bits) as f64);
@@ -69,8 +70,7 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut A
             draw::<2>(key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
         }),
         Distribution::Permutation => {
-            let Some(bytes) = out.bytes() else { return };
-            let values = elements_mut::<i64>(bytes);
+            let values = elements_mut::<i64>(out.bytes());
             values.iter_mut().enumerate().for_each(|(i, v)| *v = i as i64);
             // Fisher and Yates, from the end.
             let n = values.len();
@@ -82,9 +82,9 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut A
     }
 }
 
-pub(super) fn constant(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
+pub(super) fn constant(isa: Isa, value: f64, out: &mut Out<'_>) {
     /// The same N bytes in every element.
-    fn same<const N: usize>(bytes: &[u8], out: &mut ArrayMut<'_>)
+    fn same<const N: usize>(bytes: &[u8], out: &mut Out<'_>)
     where
         [u8; N]: bytemuck::Pod,
     {
@@ -103,7 +103,6 @@ pub(super) fn constant(isa: Isa, value: f64, out: &mut ArrayMut<'_>) {
     }
 }
 
-pub(super) fn range(start: i64, out: &mut ArrayMut<'_>) {
-    let Some(bytes) = out.bytes() else { return };
-    elements_mut::<i64>(bytes).iter_mut().zip(start..).for_each(|(v, i)| *v = i);
+pub(super) fn range(start: i64, out: &mut Out<'_>) {
+    elements_mut::<i64>(out.bytes()).iter_mut().zip(start..).for_each(|(v, i)| *v = i);
 }

@@ -6,22 +6,23 @@ use super::operand::{
 };
 use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
+use crate::kernel::{In, Out};
 use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Real, Stored};
 use binade_tensor::integers::Integer;
 use binade_tensor::op::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
-use binade_tensor::{Array, ArrayMut, DType, MAX_RANK, bf16, f16};
+use binade_tensor::{Array, DType, MAX_RANK, bf16, f16};
 
 /// The inputs of an elementwise kernel in the memory order of its output.
-pub(super) fn operands<'a>(ins: &[&Array], bytes: &[&'a [u8]], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
+pub(super) fn operands<'a>(ins: &[In<'a>], out: &Array) -> smallvec::SmallVec<[Operand<'a>; 3]> {
     let order: smallvec::SmallVec<[usize; MAX_RANK]> = memory_order(out.layout());
-    let operand = |(a, b): (&&Array, &&'a [u8])| {
-        let operand = Operand::new(a, b, out.shape(), &order);
-        if std::sync::Arc::ptr_eq(a.storage(), out.storage()) { operand.over() } else { operand }
+    let operand = |x: &In<'a>| {
+        let operand = Operand::new(*x, out.shape(), &order);
+        if std::sync::Arc::ptr_eq(x.storage(), out.storage()) { operand.over() } else { operand }
     };
-    ins.iter().zip(bytes).map(operand).collect()
+    ins.iter().map(operand).collect()
 }
 
-fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn map1<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut Out<'_>) {
     if in_storage!(out.array().dtype(), map1_dense::<C>(isa, f, x, out)).is_none() {
         map1_blocks::<C, F>(isa, f, x, out);
     }
@@ -32,20 +33,20 @@ fn map1_dense<C: Compute, T: Stored<C>>(
     isa: Isa,
     f: impl Map1 + Sync,
     x: &Operand<'_>,
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
 ) -> Option<()> {
     let dense = x.dense_or_over::<T>()?;
     fill_over::<T>(out, x.is_over(), |start, old, y| C::map1(isa, f, dense.part(start, y.len(), old), y));
     Some(())
 }
 
-fn map1_blocks<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn map1_blocks<C: Compute, F: Map1 + Sync>(isa: Isa, f: F, x: &Operand<'_>, out: &mut Out<'_>) {
     fill_with::<C, _>(isa, out, x.is_over(), Buffer::<C>::new, |buffer, start, old, y| {
         C::map1(isa, f, x.block_in(isa, start, y.len(), old, buffer), y);
     });
 }
 
-fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn map2<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut Out<'_>) {
     if in_storage!(out.array().dtype(), map2_dense::<C>(isa, f, a, b, out)).is_none() {
         map2_blocks::<C, F>(isa, f, a, b, out);
     }
@@ -57,7 +58,7 @@ fn map2_dense<C: Compute, T: Stored<C>>(
     f: impl Map2 + Sync,
     a: &Operand<'_>,
     b: &Operand<'_>,
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
 ) -> Option<()> {
     let (x, z) = (a.dense_or_over::<T>()?, b.dense_or_over::<T>()?);
     fill_over::<T>(out, a.is_over() || b.is_over(), |start, old, y| {
@@ -66,7 +67,7 @@ fn map2_dense<C: Compute, T: Stored<C>>(
     Some(())
 }
 
-fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &Operand<'_>, out: &mut Out<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, a.is_over() || b.is_over(), scratch, |(pa, pb), start, old, y| {
         C::map2(isa, f, a.block_in(isa, start, y.len(), old, pa), b.block_in(isa, start, y.len(), old, pb), y);
@@ -74,7 +75,7 @@ fn map2_blocks<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, a: &Operand<'_>, b: &
 }
 
 /// `f(x)` of a unary row.
-struct Forward<'a, 'b, C>(Isa, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct Forward<'a, 'b, C>(Isa, &'a Operand<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 #[derive(Clone, Copy)]
 struct F<R>(R2<R>);
@@ -133,7 +134,7 @@ pub(super) fn value_table(isa: Isa, row: Unary, dtype: DType, n: usize) -> Optio
 
 /// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by
 /// block.
-fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut Out<'_>) {
     let (dtype, n) = (out.array().dtype(), out.array().numel());
     let compute = |x: &[f32], y: &mut [f32]| settled::<R>(isa, dtype, x, y);
     if x.dtype() == dtype
@@ -147,7 +148,7 @@ fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
     });
 }
 
-pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn unary<C: Compute>(isa: Isa, row: Unary, x: &Operand<'_>, out: &mut Out<'_>) {
     row.visit(Forward::<C>(isa, x, out, std::marker::PhantomData));
 }
 
@@ -180,7 +181,7 @@ pub(super) fn before_activation<C: Compute>(isa: Isa, row: Unary, g: &[C], x: &m
 }
 
 /// `g · f'(saved)`.
-struct Gradient<'a, 'b, C>(Isa, &'a Operand<'a>, &'a Operand<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct Gradient<'a, 'b, C>(Isa, &'a Operand<'a>, &'a Operand<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 #[derive(Clone, Copy)]
 struct Df<R>(R2<R>);
@@ -209,7 +210,7 @@ const fn has_costly_slope<R: UnaryRow>() -> bool {
 }
 
 /// `f(g, x)` block by block, where an element may need f64.
-fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, g: &Operand<'_>, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, g: &Operand<'_>, x: &Operand<'_>, out: &mut Out<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, g.is_over() || x.is_over(), scratch, |(pg, px), start, old, y| {
         let n = y.len();
@@ -246,7 +247,7 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
     isa: Isa,
     g: &Operand<'_>,
     saved: &Operand<'_>,
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
 ) -> Option<()> {
     let dense = g.dense_or_over::<T>()?;
     let codes = saved.codes().filter(|_| saved.dtype() == T::DTYPE)?;
@@ -269,7 +270,7 @@ pub(super) fn unary_backward<C: Compute>(
     row: Unary,
     g: &Operand<'_>,
     saved: &Operand<'_>,
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
 ) {
     row.visit(Gradient::<C>(isa, g, saved, out, std::marker::PhantomData));
 }
@@ -321,7 +322,7 @@ pub(super) enum BinaryKernel<'a> {
     ScalarBackward(&'a Operand<'a>, &'a Operand<'a>, f64, bool),
 }
 
-struct RunBinary<'a, 'b, C>(Isa, Binary, BinaryKernel<'a>, &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct RunBinary<'a, 'b, C>(Isa, Binary, BinaryKernel<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 /// `g · ∂f/∂a`, or by b.
 #[derive(Clone, Copy)]
@@ -381,11 +382,11 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
     }
 }
 
-pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut Out<'_>) {
     row.visit(RunBinary::<C>(isa, row, kernel, out, std::marker::PhantomData));
 }
 
-pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut Out<'_>) {
     // In f64, which holds every float; integers beyond it come as ranks.
     fill::<f64>(isa, out, |start, y| {
         let (mut pa, mut pb) = ([0.0; BLOCK], [0.0; BLOCK]);
@@ -394,7 +395,7 @@ pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, 
     });
 }
 
-pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut Out<'_>) {
     let over = ins.iter().any(|x| x.is_over());
     let scratch = || [(); 3].map(|()| Buffer::<C>::new());
     fill_with(isa, out, over, scratch, |[pc, pa, pb], start, old, y| {
@@ -408,17 +409,17 @@ pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut ArrayM
 }
 
 /// Copies and casts: load in the computing type, store in the output's.
-pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn cast<C: Compute>(isa: Isa, x: &Operand<'_>, out: &mut Out<'_>) {
     fill::<C>(isa, out, |start, y| x.load(isa, start, y));
 }
 
 /// Copies and casts of integers and booleans, in integers.
-pub(super) fn cast_integers(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+pub(super) fn cast_integers(x: &Operand<'_>, out: &mut Out<'_>) {
     /// Of elements `S`, to `T` that are stored as `U`.
     fn to<S: Integer, T: Integer, U: bytemuck::Pod>(
         x: &Operand<'_>,
         stored: impl Fn(T) -> U + Sync,
-        out: &mut ArrayMut<'_>,
+        out: &mut Out<'_>,
     ) {
         let all = elements::<S>(x.values().bytes);
         fill_as::<U>(out, |start, y| {
@@ -430,7 +431,7 @@ pub(super) fn cast_integers(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
             });
         });
     }
-    fn from<S: Integer>(x: &Operand<'_>, out: &mut ArrayMut<'_>) {
+    fn from<S: Integer>(x: &Operand<'_>, out: &mut Out<'_>) {
         match out.array().dtype() {
             DType::F64 => to::<S, f64, f64>(x, |v| v, out),
             DType::F32 => to::<S, f32, f32>(x, |v| v, out),

@@ -1,13 +1,14 @@
 //! What is left to do after the sums of a contraction: bias, activation and the one rounding, a block of rows at a
 //! time.
 
+use crate::kernel::In;
 use smallvec::SmallVec;
 
 use super::elementwise::activate;
 use super::operand::{BLOCK, Compute, Operand};
 use crate::simd::{Isa, Lanes, Map2};
+use binade_tensor::DType;
 use binade_tensor::op::{Epilogue, Saved};
-use binade_tensor::{Array, DType};
 
 #[derive(Clone, Copy)]
 struct Add;
@@ -27,19 +28,19 @@ pub(super) struct Finish<C> {
 }
 
 impl<C: Compute> Finish<C> {
-    pub(super) fn new(isa: Isa, epilogue: Epilogue, ins: &[&Array], bytes: &[&[u8]]) -> Finish<C> {
+    pub(super) fn new(isa: Isa, epilogue: Epilogue, ins: &[In<'_>]) -> Finish<C> {
         let mut bias = vec![C::zero(); if epilogue.bias { ins[2].numel() } else { 0 }];
         if epilogue.bias {
-            Operand::new(ins[2], bytes[2], ins[2].shape(), &[0]).load(isa, 0, &mut bias);
+            Operand::new(ins[2], ins[2].shape(), &[0]).load(isa, 0, &mut bias);
         }
         Finish { isa, epilogue, bias }
     }
 
     /// A bias alone, or nothing.
-    pub(super) fn with_bias(isa: Isa, bias: Option<(&Array, &[u8])>) -> Finish<C> {
-        let mut values = vec![C::zero(); bias.map_or(0, |(array, _)| array.numel())];
-        if let Some((array, bytes)) = bias {
-            Operand::new(array, bytes, array.shape(), &[0]).load(isa, 0, &mut values);
+    pub(super) fn with_bias(isa: Isa, bias: Option<In<'_>>) -> Finish<C> {
+        let mut values = vec![C::zero(); bias.map_or(0, |bias| bias.numel())];
+        if let Some(array) = bias {
+            Operand::new(array, array.shape(), &[0]).load(isa, 0, &mut values);
         }
         Finish { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
     }

@@ -28,6 +28,7 @@ mod finish;
 mod gather;
 mod gemm;
 mod index;
+mod kernel;
 mod loss;
 mod moments;
 mod narrow;

@@ -1,5 +1,6 @@
 //! Elementwise losses and their gradients.
 
+use crate::kernel::{In, Out};
 use rayon::prelude::*;
 
 use super::extremes;
@@ -8,7 +9,6 @@ use super::rows::write;
 use super::tasks::Tasks as _;
 use crate::simd::{First, Isa, Lanes, Map2};
 use binade_tensor::op::{Loss, LossRow, LossVisitor, Reduction};
-use binade_tensor::{Array, ArrayMut};
 
 /// `f`, or the derivative by the prediction or the target times `factor`.
 #[derive(Clone, Copy)]
@@ -30,15 +30,7 @@ impl<R: LossRow, const PART: u8> Map2 for Formula<R, PART> {
     }
 }
 
-struct Forward<'a, 'b, C>(
-    Isa,
-    f64,
-    Reduction,
-    &'a [Operand<'a>],
-    usize,
-    &'a mut ArrayMut<'b>,
-    std::marker::PhantomData<C>,
-);
+struct Forward<'a, 'b, C>(Isa, f64, Reduction, &'a [Operand<'a>], usize, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
     type Output = ();
@@ -76,21 +68,20 @@ pub(super) fn forward<C: Compute>(
     loss: Loss,
     parameter: f64,
     reduction: Reduction,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
 ) {
     let shape = *ins[0].shape();
     let operands = if reduction == Reduction::None {
-        super::elementwise::operands(ins, bytes, out.array())
+        super::elementwise::operands(ins, out.array())
     } else {
         let order: Vec<usize> = (0..shape.rank()).collect();
-        ins.iter().zip(bytes).map(|(a, b)| Operand::new(a, b, &shape, &order)).collect()
+        ins.iter().map(|&x| Operand::new(x, &shape, &order)).collect()
     };
     loss.visit(Forward::<C>(isa, parameter, reduction, &operands, shape.numel(), out, std::marker::PhantomData));
 }
 
-struct Backward<'a, 'b, C>(Isa, f64, f64, bool, &'a [Operand<'a>], &'a mut ArrayMut<'b>, std::marker::PhantomData<C>);
+struct Backward<'a, 'b, C>(Isa, f64, f64, bool, &'a [Operand<'a>], &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 #[derive(Clone, Copy)]
 struct Product;
@@ -133,11 +124,10 @@ pub(super) fn backward<C: Compute>(
     parameter: f64,
     reduction: Reduction,
     target: bool,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
 ) {
-    let operands = super::elementwise::operands(ins, bytes, out.array());
+    let operands = super::elementwise::operands(ins, out.array());
     let factor = if reduction == Reduction::Mean { 1.0 / ins[1].numel() as f64 } else { 1.0 };
     loss.visit(Backward::<C>(isa, parameter, factor, target, &operands, out, std::marker::PhantomData));
 }

@@ -4,6 +4,7 @@
 //! the first-level cache, computed on, and rounded once into the output. So one kernel serves every mixture of dtypes.
 //! Where all operands are dense and of one dtype, kernels may read and write them in place instead ([`in_storage`]).
 
+use crate::kernel::{In, Out};
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ use super::tasks::Tasks as _;
 use super::values::{self, Values};
 use crate::simd::convert::{Convert, f64_to_f32_odd};
 use crate::simd::{Isa, Real};
-use binade_tensor::{Array, ArrayMut, DType, Element, Layout, MAX_RANK, bf16, f16};
+use binade_tensor::{DType, Element, Layout, MAX_RANK, bf16, f16};
 
 /// Elements per block.
 pub const BLOCK: usize = 1024;
@@ -165,9 +166,9 @@ impl<'a, T> Dense<'a, T> {
 
 impl<'a> Operand<'a> {
     /// The elements of an array expanded to `shape`, walked in the order `order` of its dimensions (outermost first).
-    pub fn new(array: &Array, bytes: &'a [u8], shape: &[usize], order: &[usize]) -> Operand<'a> {
-        let values = Values::new(array, bytes);
-        Operand { values, ..Operand::from_layout(array.dtype(), array.layout(), bytes, shape, order) }
+    pub fn new(array: In<'a>, shape: &[usize], order: &[usize]) -> Operand<'a> {
+        let values = Values::new(array);
+        Operand { values, ..Operand::from_layout(array.dtype(), array.layout(), array.bytes, shape, order) }
     }
 
     /// As [`Operand::new`], from the parts of an array that lies in memory in its dtype.
@@ -418,11 +419,10 @@ impl<C: Compute> Buffer<C> {
 /// The elements of a dense output as bytes in tasks of at most [`TASK`] elements: `f(start, bytes)`. The split depends
 /// on the size alone. `f` is called through a pointer, once a task: a copy of the machinery of parallel loops for each
 /// of a thousand kernels was two thirds of this crate's machine code.
-fn tasks(out: &mut ArrayMut<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
+fn tasks(out: &mut Out<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
     let array = out.array();
     let (size, n, offset) = (array.dtype().size(), array.numel(), array.layout().offset);
-    let Some(bytes) = out.bytes() else { return };
-    let bytes = &mut bytes[offset * size..(offset + n) * size];
+    let bytes = &mut out.bytes()[offset * size..(offset + n) * size];
     if n <= TASK {
         f(0, bytes);
     } else {
@@ -431,14 +431,14 @@ fn tasks(out: &mut ArrayMut<'_>, f: &(dyn Fn(usize, &mut [u8]) + Sync)) {
 }
 
 /// Fills a dense output of elements (or codes) `T` in place: `f(start, elements)`.
-pub fn fill_as<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [T]) + Sync) {
+pub fn fill_as<T: bytemuck::Pod>(out: &mut Out<'_>, f: impl Fn(usize, &mut [T]) + Sync) {
     debug_assert_eq!(out.array().dtype().size(), size_of::<T>());
     tasks(out, &|start, bytes| f(start, bytemuck::cast_slice_mut(bytes)));
 }
 
 /// As [`fill_as`]; if `over`, the output is written over an operand: block by block, with a copy of what was there
 /// before.
-pub fn fill_over<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, over: bool, f: impl Fn(usize, &[T], &mut [T]) + Sync) {
+pub fn fill_over<T: bytemuck::Pod>(out: &mut Out<'_>, over: bool, f: impl Fn(usize, &[T], &mut [T]) + Sync) {
     fill_as::<T>(out, |start, y| {
         if !over {
             return f(start, &[], y);
@@ -454,7 +454,7 @@ pub fn fill_over<T: bytemuck::Pod>(out: &mut ArrayMut<'_>, over: bool, f: impl F
 
 /// Fills a dense output block by block in memory order: `f(start, block)` computes the elements at flat memory
 /// positions `start..`.
-pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
+pub fn fill<C: Compute>(isa: Isa, out: &mut Out<'_>, f: impl Fn(usize, &mut [C]) + Sync) {
     fill_with(isa, out, false, || (), |(), start, _, block| f(start, block));
 }
 
@@ -462,7 +462,7 @@ pub fn fill<C: Compute>(isa: Isa, out: &mut ArrayMut<'_>, f: impl Fn(usize, &mut
 /// `over` an operand, what each block held.
 pub fn fill_with<C: Compute, S>(
     isa: Isa,
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
     over: bool,
     scratch: impl Fn() -> S + Sync,
     f: impl Fn(&mut S, usize, &[C], &mut [C]) + Sync,

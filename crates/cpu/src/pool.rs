@@ -1,5 +1,6 @@
 //! Pooling, pixel by pixel over vectors of channels.
 
+use crate::kernel::{Context, In, Out};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use smallvec::SmallVec;
@@ -8,10 +9,9 @@ use super::channels::{load, store};
 use super::conv::image;
 use super::operand::{Compute, Operand};
 use super::rows::fill_rows;
-use crate::simd::{Isa, Kernel, Lanes};
-use binade_tensor::memory::Pool as Memory;
+use crate::simd::{Kernel, Lanes};
 use binade_tensor::op::{Pool, PoolKind};
-use binade_tensor::{Array, ArrayMut, Class, Error, Result, Shape};
+use binade_tensor::{Class, Error, Result, Shape};
 
 /// Calls `each(pixel of the image)` for the taps of an output pixel that lie inside, in row-major order.
 fn taps(pool: &Pool, x: &Shape, oy: usize, ox: usize, mut each: impl FnMut(usize)) {
@@ -110,19 +110,13 @@ impl<C: Copy + Default> Kernel<C> for WindowBackward<'_, C> {
     }
 }
 
-pub(super) fn forward<C: Compute>(
-    isa: Isa,
-    memory: &Memory,
-    pool: &Pool,
-    x: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+pub(super) fn forward<C: Compute>(cx: Context<'_>, pool: &Pool, x: In<'_>, out: &mut Out<'_>) -> Result<()> {
+    let isa = cx.isa;
     let shape = *x.shape();
     let (c, h, w) = (shape[1], shape[2], shape[3]);
-    let values = Operand::new(x, bytes, x.shape(), &[0, 2, 3, 1]);
+    let values = Operand::new(x, x.shape(), &[0, 2, 3, 1]);
     let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
-    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], ow * c, |row, y| {
+    fill_rows::<C, ()>(cx, out, &[0, 2, 3, 1], ow * c, |row, y| {
         let (oy, n) = (row % oh, row / oh);
         // The rows of the image under this row of windows.
         let reach = (pool.kernel[0] - 1) * pool.dilation[0] + 1;
@@ -143,26 +137,20 @@ pub(super) fn forward<C: Compute>(
             };
             C::dispatch(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
         }
-    });
+    })?;
     Ok(())
 }
 
 /// Inputs g, and for max x: the gradient of a window goes to the first of its largest elements.
-pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    memory: &Memory,
-    pool: &Pool,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+pub(super) fn backward<C: Compute>(cx: Context<'_>, pool: &Pool, ins: &[In<'_>], out: &mut Out<'_>) -> Result<()> {
+    let Context { isa, pool: memory } = cx;
     let (shape, gs) = (*out.array().shape(), *ins[0].shape());
     let (c, size) = (shape[1], shape[1] * shape[2] * shape[3]);
     let windows = gs[2] * gs[3];
-    let operand = |i: usize| Operand::new(ins[i], bytes[i], ins[i].shape(), &[0, 2, 3, 1]);
+    let operand = |i: usize| Operand::new(ins[i], ins[i].shape(), &[0, 2, 3, 1]);
     let (g, max) = (operand(0), (pool.kind == PoolKind::Max).then(|| operand(1)));
     let failed = AtomicBool::new(false);
-    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], size, |n, dx| {
+    fill_rows::<C, ()>(cx, out, &[0, 2, 3, 1], size, |n, dx| {
         dx.fill(C::zero());
         let needed = |o: &Operand<'_>, len: usize| if o.is_borrowed::<C>(len) { 0 } else { len };
         let parts = [needed(&g, windows * c), max.as_ref().map_or(0, |x| needed(x, size))];
@@ -179,7 +167,7 @@ pub(super) fn backward<C: Compute>(
             let factor = if max.is_some() { 1.0 } else { 1.0 / pool.divisor([oy, ox], [shape[2], shape[3]]) as f64 };
             C::dispatch(isa, WindowBackward { g, max, taps: &places, factor, dx });
         }
-    });
+    })?;
     if failed.into_inner() {
         return Err(Error::OutOfMemory { bytes: size * size_of::<C>(), class: Class::Workspace });
     }
@@ -187,19 +175,12 @@ pub(super) fn backward<C: Compute>(
 }
 
 /// Inputs g (of x's shape), x: of each window the element of g where x is first largest.
-pub(super) fn select<C: Compute>(
-    isa: Isa,
-    memory: &Memory,
-    pool: &Pool,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+pub(super) fn select<C: Compute>(cx: Context<'_>, pool: &Pool, ins: &[In<'_>], out: &mut Out<'_>) -> Result<()> {
     let shape = *ins[1].shape();
-    let (g, x) = (image::<C>(isa, memory, ins[0], bytes[0])?, image::<C>(isa, memory, ins[1], bytes[1])?);
+    let (g, x) = (image::<C>(cx, ins[0])?, image::<C>(cx, ins[1])?);
     let (g, x, c) = (g.as_slice(), x.as_slice(), shape[1]);
     let (oh, ow) = (out.array().shape()[2], out.array().shape()[3]);
-    fill_rows::<C, ()>(isa, memory, out, &[0, 2, 3, 1], c, |row, to| {
+    fill_rows::<C, ()>(cx, out, &[0, 2, 3, 1], c, |row, to| {
         let (ox, oy, n) = (row % ow, row / ow % oh, row / (ow * oh));
         let first = n * shape[2] * shape[3] * c;
         let mut largest: Vec<Option<C>> = vec![None; c];
@@ -214,6 +195,6 @@ pub(super) fn select<C: Compute>(
                 }
             }
         });
-    });
+    })?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Reductions: f32 sums over blocks of 1,024 in a fixed tree, block sums added in f64 in order.
 
+use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 use super::channels::{Terms, sum_channels};
@@ -10,7 +11,7 @@ use super::softmax::ExpDistance;
 use super::tasks::Tasks as _;
 use crate::simd::{First, Isa, Lanes, Map2};
 use binade_tensor::op::Reduce;
-use binade_tensor::{Array, ArrayMut, Dims, Layout};
+use binade_tensor::{Array, Dims, Layout, Result};
 
 /// `(x − shift)²`.
 #[derive(Clone, Copy)]
@@ -57,23 +58,23 @@ fn extreme<C: Compute>(isa: Isa, max: bool, x: &Operand<'_>, start: usize, n: us
     best.as_f64()
 }
 
-pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: In<'_>, out: &mut Out<'_>) {
     let n = dims.count(x.shape());
     if out.array().numel() == 0 {
         return;
     }
-    let columns = column_major(x, dims).map(|columns| (columns, out.array().numel() / columns));
+    let columns = column_major(&x, dims).map(|columns| (columns, out.array().numel() / columns));
     // Each outer index has scratch of its own, which a few elements are not worth.
     if let (Reduce::Sum | Reduce::Mean, Some((columns, outer))) = (kind, columns)
         && (outer == 1 || n * columns >= BLOCK)
     {
-        let operand = Operand::new(x, bytes, x.shape(), &memory_order(x.layout()));
+        let operand = Operand::new(x, x.shape(), &memory_order(x.layout()));
         let total = column_sums::<C>(isa, &operand, outer, n, columns);
         let divisor = if kind == Reduce::Mean { n as f64 } else { 1.0 };
         let total: Vec<f64> = total.into_iter().map(|v| v / divisor).collect();
         return write(isa, &total, out);
     }
-    let operand = Operand::new(x, bytes, x.shape(), &order_with_last(x.shape().rank(), |d| dims.contains(d)));
+    let operand = Operand::new(x, x.shape(), &order_with_last(x.shape().rank(), |d| dims.contains(d)));
     let one = |row: usize, parallel: bool| -> f64 {
         let add = |shift: C, squared: bool| match (parallel, squared) {
             (false, false) => sum(isa, First, &operand, row * n, n, shift),
@@ -236,12 +237,11 @@ pub(super) fn column_sums<C: Compute>(
 }
 
 /// Index of the first largest element; NaN counts as largest.
-pub(super) fn argmax(isa: Isa, dim: usize, x: &Array, bytes: &[u8], out: &mut ArrayMut<'_>) {
+pub(super) fn argmax(isa: Isa, dim: usize, x: In<'_>, out: &mut Out<'_>) {
     let n = x.shape().get(dim).copied().unwrap_or(1);
-    let operand = Operand::new(x, bytes, x.shape(), &order_with_last(x.shape().rank(), |d| d == dim));
-    let Some(bytes) = out.bytes() else { return };
+    let operand = Operand::new(x, x.shape(), &order_with_last(x.shape().rank(), |d| d == dim));
     let mut row = vec![0.0f64; n];
-    for (i, y) in elements_mut::<i64>(bytes).iter_mut().enumerate() {
+    for (i, y) in elements_mut::<i64>(out.bytes()).iter_mut().enumerate() {
         operand.load(isa, i * n, &mut row);
         let mut best = 0;
         for (j, v) in row.iter().enumerate() {
@@ -255,24 +255,22 @@ pub(super) fn argmax(isa: Isa, dim: usize, x: &Array, bytes: &[u8], out: &mut Ar
 
 /// Gradient of Max, Min and Var: `g` and `y` have the reduced dimensions kept.
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
+    cx: Context<'_>,
     kind: Reduce,
     dims: Dims,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    pool: &binade_tensor::memory::Pool,
-    out: &mut ArrayMut<'_>,
-) {
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
+) -> Result<()> {
+    let isa = cx.isa;
     let x = ins[2];
     let order = order_with_last(x.shape().rank(), |d| dims.contains(d));
     let n = dims.count(x.shape());
     let kept = Layout::contiguous(*ins[0].shape());
     let outer: Vec<usize> = order.iter().copied().filter(|&d| !dims.contains(d)).collect();
-    let scalar = |i: usize| {
-        Operand::new(ins[i], bytes[i], &kept.shape, &[&outer[..], &dims.iter().collect::<Vec<_>>()[..]].concat())
-    };
-    let (g, y, x) = (scalar(0), scalar(1), Operand::new(x, bytes[2], x.shape(), &order));
-    super::rows::fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
+    let scalar =
+        |i: usize| Operand::new(ins[i], &kept.shape, &[&outer[..], &dims.iter().collect::<Vec<_>>()[..]].concat());
+    let (g, y, x) = (scalar(0), scalar(1), Operand::new(x, x.shape(), &order));
+    super::rows::fill_rows::<C, ()>(cx, out, &order, n, |row, to| {
         let (mut pg, mut py) = ([C::zero()], [C::zero()]);
         g.load(isa, row, &mut pg);
         y.load(isa, row, &mut py);
@@ -346,5 +344,6 @@ pub(super) fn backward<C: Compute>(
             Reduce::Sum => to.fill(g),
             Reduce::Mean => to.fill(g / C::from_f64(n as f64)),
         }
-    });
+    })?;
+    Ok(())
 }

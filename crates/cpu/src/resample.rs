@@ -1,53 +1,37 @@
 //! Separable linear maps (see [`Resample`]): rows of the innermost dimension, each a weighted sum of input rows.
 
+use super::gemm::workspace;
 use super::operand::{Compute, Operand, memory_order};
 use super::rows::fill_rows;
-use crate::simd::Isa;
-use binade_tensor::memory::Pool;
+use crate::kernel::{Context, In, Out};
 use binade_tensor::op::{Resample, Taps, transposed};
-use binade_tensor::{Array, ArrayMut, Class, Error, Result, Shape};
+use binade_tensor::{Result, Shape};
 
-pub(super) fn forward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    map: &Resample,
-    x: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+pub(super) fn forward<C: Compute>(cx: Context<'_>, map: &Resample, x: In<'_>, out: &mut Out<'_>) -> Result<()> {
     let taps: Vec<Vec<Taps>> = (0..x.shape().rank()).map(|d| map.taps(d, x.shape()[d])).collect();
-    apply::<C>(isa, pool, &taps, map.fill(), x, bytes, out)
+    apply::<C>(cx, &taps, map.fill(), x, out)
 }
 
 /// The transposed map; `shape` is the input's.
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     map: &Resample,
     shape: &Shape,
-    g: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
+    g: In<'_>,
+    out: &mut Out<'_>,
 ) -> Result<()> {
     let taps: Vec<Vec<Taps>> = (0..shape.rank()).map(|d| transposed(&map.taps(d, shape[d]), shape[d])).collect();
-    apply::<C>(isa, pool, &taps, 0.0, g, bytes, out)
+    apply::<C>(cx, &taps, 0.0, g, out)
 }
 
 /// `y[i…] = Σ Π w·x[j…]` over the taps (j, w) of every dimension, in order; `fill` where a dimension has none.
-fn apply<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    taps: &[Vec<Taps>],
-    fill: f64,
-    x: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+fn apply<C: Compute>(cx: Context<'_>, taps: &[Vec<Taps>], fill: f64, x: In<'_>, out: &mut Out<'_>) -> Result<()> {
+    let Context { isa, pool } = cx;
     let shape = *out.array().shape();
     if shape.rank() == 0 || x.numel() == 0 {
         // A scalar has no dimension to change; of nothing, only padding can be made.
         let order = memory_order(out.array().layout());
-        let operand = Operand::new(x, bytes, x.shape(), &order);
+        let operand = Operand::new(x, x.shape(), &order);
         super::operand::fill::<C>(isa, out, |start, y| {
             if x.numel() > 0 { operand.load(isa, start, y) } else { y.fill(C::from_f64(fill)) }
         });
@@ -56,11 +40,9 @@ fn apply<C: Compute>(
     let order = memory_order(out.array().layout());
     // The input in the output's memory order, in the computing type.
     let n = x.numel();
-    let mut scratch = pool
-        .alloc(n * size_of::<C>(), Class::Workspace)
-        .ok_or(Error::OutOfMemory { bytes: n, class: Class::Workspace })?;
+    let mut scratch = workspace::<C>(pool, n)?;
     let values = &mut scratch.as_mut_slice::<C>()[..n];
-    Operand::new(x, bytes, x.shape(), &order).load_all(isa, values);
+    Operand::new(x, x.shape(), &order).load_all(isa, values);
     let values = &*values;
     let mut strides = vec![0; shape.rank()];
     let mut stride = 1;
@@ -72,7 +54,7 @@ fn apply<C: Compute>(
     let row = &taps[inner];
     let identity = row.len() == x.shape()[inner] && row.iter().enumerate().all(|(i, t)| **t == [(i, 1.0)]);
     let fill = C::from_f64(fill);
-    fill_rows::<C, ()>(isa, pool, out, &order, shape[inner], |index, y| {
+    fill_rows::<C, ()>(cx, out, &order, shape[inner], |index, y| {
         // (offset, weight) of every input row of this output row.
         let mut rows: smallvec::SmallVec<[(usize, f64); 16]> = smallvec::smallvec![(0, 1.0)];
         let mut rest = index;
@@ -111,6 +93,6 @@ fn apply<C: Compute>(
                 *y = if k == 0 { sum } else { *y + sum };
             }
         }
-    });
+    })?;
     Ok(())
 }

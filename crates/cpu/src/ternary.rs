@@ -2,8 +2,8 @@
 
 use super::extremes;
 use super::operand::{Buffer, Compute, Operand, fill_with};
+use crate::kernel::Out;
 use crate::simd::{Isa, Lanes, Map3};
-use binade_tensor::ArrayMut;
 use binade_tensor::op::{Ternary, TernaryRow, TernaryVisitor};
 
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ struct Run<'a, 'b, C> {
     /// The operand to differentiate by; the first input is then the gradient.
     by: Option<usize>,
     ins: &'a [Operand<'a>],
-    out: &'a mut ArrayMut<'b>,
+    out: &'a mut Out<'b>,
     computing: std::marker::PhantomData<C>,
 }
 
@@ -72,7 +72,7 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
     }
 }
 
-pub(super) fn forward<C: Compute>(isa: Isa, row: Ternary, value: f64, ins: &[Operand<'_>], out: &mut ArrayMut<'_>) {
+pub(super) fn forward<C: Compute>(isa: Isa, row: Ternary, value: f64, ins: &[Operand<'_>], out: &mut Out<'_>) {
     row.visit(Run::<C> { isa, value, by: None, ins, out, computing: std::marker::PhantomData });
 }
 
@@ -83,7 +83,7 @@ pub(super) fn backward<C: Compute>(
     value: f64,
     by: usize,
     ins: &[Operand<'_>],
-    out: &mut ArrayMut<'_>,
+    out: &mut Out<'_>,
 ) {
     row.visit(Run::<C> { isa, value, by: Some(by), ins, out, computing: std::marker::PhantomData });
 }

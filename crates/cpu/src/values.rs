@@ -2,9 +2,10 @@
 //! ([`Array::cast_when_read`]).
 
 use super::operand::{Compute, elements};
+use crate::kernel::In;
 use crate::simd::{Isa, Kernel, Lanes, Map1, Stored, dispatch, prefetch};
 use binade_tensor::op::Backward;
-use binade_tensor::{Array, DType, Op, bf16, f16};
+use binade_tensor::{DType, Op, bf16, f16};
 
 /// Whether kernels round operands whose cast was left to whoever reads ([`Array::cast_when_read`]): those
 /// that pack what they read, once.
@@ -59,8 +60,8 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    pub fn new(array: &Array, bytes: &'a [u8]) -> Values<'a> {
-        Values { dtype: array.dtype(), stored: array.stored(), bytes }
+    pub fn new(array: In<'a>) -> Values<'a> {
+        Values { dtype: array.dtype(), stored: array.stored(), bytes: array.bytes }
     }
 
     /// Elements that lie in memory in their dtype.

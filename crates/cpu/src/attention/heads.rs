@@ -1,17 +1,17 @@
 //! The kernels of one head, on tiles of queries and keys.
 
+use crate::kernel::{Context, In};
 use smallvec::SmallVec;
 
 use super::rows::{AskRows, Rows, store};
 use super::{AHEAD, Geometry, KEYS, Mask, QUERIES};
 use crate::gemm::workspace;
 use crate::operand::{Compute, Operand};
-use crate::simd::{Isa, Lanes, Map1, Map2, prefetch};
+use crate::simd::{Lanes, Map1, Map2, prefetch};
 use crate::softmax::{row_exp, row_max, scale};
 use crate::tile::{self, Block, Row, Segment};
-use binade_tensor::memory::Pool;
 use binade_tensor::op::Attention;
-use binade_tensor::{Array, DType, Result};
+use binade_tensor::{DType, Result};
 
 #[derive(Clone, Copy)]
 pub(crate) struct ExpMinus(pub(crate) f64);
@@ -79,22 +79,15 @@ impl<'a, C> Room<'a, C> {
 
 /// What is the same for all heads.
 pub(super) struct Heads<'a> {
-    isa: Isa,
-    pool: &'a Pool,
+    cx: Context<'a>,
     pub(super) g: Geometry,
     mask: Option<Mask<'a>>,
 }
 
 impl<'a> Heads<'a> {
     /// Of the inputs from q on.
-    pub(super) fn new(
-        isa: Isa,
-        pool: &'a Pool,
-        attention: &Attention,
-        ins: &[&Array],
-        bytes: &[&'a [u8]],
-    ) -> Heads<'a> {
-        Heads { isa, pool, g: Geometry::new(attention, ins), mask: Mask::new(attention, ins, bytes) }
+    pub(super) fn new(cx: Context<'a>, attention: &Attention, ins: &[In<'a>]) -> Heads<'a> {
+        Heads { cx, g: Geometry::new(attention, ins), mask: Mask::new(attention, ins) }
     }
 }
 
@@ -105,7 +98,7 @@ impl Heads<'_> {
     }
 
     fn padded<C: Compute>(&self, columns: usize) -> usize {
-        columns.next_multiple_of(tile::width::<C>(self.isa))
+        columns.next_multiple_of(tile::width::<C>(self.cx.isa))
     }
 
     /// Numbers in a tile of scores.
@@ -133,9 +126,9 @@ impl Heads<'_> {
                     if i + AHEAD < rows {
                         prefetch::ask(values.bytes, (at + AHEAD * distance) * size, columns * size);
                     }
-                    values.load(self.isa, at, 1, &mut row[..columns]);
+                    values.load(self.cx.isa, at, 1, &mut row[..columns]);
                 }
-                None => x.load(self.isa, start + i * columns, &mut row[..columns]),
+                None => x.load(self.cx.isa, start + i * columns, &mut row[..columns]),
             }
         }
         Matrix { data: to, ld }
@@ -148,7 +141,7 @@ impl Heads<'_> {
         x: Matrix<'_, C>,
         [rows, columns]: [usize; 2],
     ) -> Panels<'r, C> {
-        let width = tile::width::<C>(self.isa);
+        let width = tile::width::<C>(self.cx.isa);
         let panel = width * columns;
         let to = room.take(rows.div_ceil(width) * panel);
         for (p, to) in to.chunks_mut(panel.max(1)).enumerate() {
@@ -156,14 +149,14 @@ impl Heads<'_> {
             if rows < width {
                 to.fill(C::zero());
             }
-            tile::transpose(self.isa, &x.data[p * width * x.ld..], x.ld, rows, columns, to, width);
+            tile::transpose(self.cx.isa, &x.data[p * width * x.ld..], x.ld, rows, columns, to, width);
         }
         Panels { data: to, step: width, panel }
     }
 
     /// The right operand whose inner dimension is the rows of a matrix from `first` on.
     fn upright<'r, C: Compute>(&self, x: Matrix<'r, C>, first: usize) -> Panels<'r, C> {
-        Panels { data: &x.data[first * x.ld..], step: x.ld, panel: tile::width::<C>(self.isa) }
+        Panels { data: &x.data[first * x.ld..], step: x.ld, panel: tile::width::<C>(self.cx.isa) }
     }
 
     /// `acc[i·ld + j] (+)= Σ_l a[i·row + l·step]·b[l, j]` for `l` below `len`.
@@ -180,12 +173,12 @@ impl Heads<'_> {
         let rows: SmallVec<[Row; KEYS]> = (0..rows).map(|i| Row { a: i * row, acc: i * ld }).collect();
         let segments = &[Segment { a: 0, b: 0, len }];
         let Panels { data: b, step: b_step, panel } = b;
-        C::dispatch(self.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
+        C::dispatch(self.cx.isa, Block { a, a_step: step, rows: &rows, b, b_step, panel, columns, segments, acc, add });
     }
 
     /// Whether all numbers of some rows are finite. Else a product with the weight 0 of a hidden key may be NaN.
     fn is_finite<C: Compute>(&self, x: Matrix<'_, C>, rows: usize) -> bool {
-        C::sum(self.isa, TimesZero, &x.data[..rows * x.ld], C::zero()) == C::zero()
+        C::sum(self.cx.isa, TimesZero, &x.data[..rows * x.ld], C::zero()) == C::zero()
     }
 
     /// As [`Heads::multiply`], which is faster, without the products of hidden keys: `seen(i, l)` tells which count.
@@ -223,7 +216,7 @@ impl Heads<'_> {
         to: &mut [C],
         ld: usize,
     ) {
-        let (isa, g) = (self.isa, &self.g);
+        let (isa, g) = (self.cx.isa, &self.g);
         let k = Panels { data: &k.data[key / tile::width::<C>(isa) * k.panel..], ..k };
         self.multiply(&q.data[first * q.ld..], [q.ld, 1], [rows, g.d, keys], k, to, ld, false);
         let to = &mut to[..rows * ld];
@@ -245,10 +238,10 @@ impl Heads<'_> {
         dtype: DType,
         lse: &mut [C],
     ) -> Result<()> {
-        let (isa, g, kv, queries) = (self.isa, &self.g, self.g.key_head(head), self.queries());
+        let (isa, g, kv, queries) = (self.cx.isa, &self.g, self.g.key_head(head), self.queries());
         let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
         let keys_read = g.s * (ld_d + ld_e) + self.padded::<C>(g.s) * g.d;
-        let mut scratch = workspace::<C>(self.pool, g.t * ld_d + keys_read + 2 * self.tile::<C>() + queries * ld_e)?;
+        let mut scratch = workspace::<C>(self.cx.pool, g.t * ld_d + keys_read + 2 * self.tile::<C>() + queries * ld_e)?;
         let mut room = Room(scratch.as_mut_slice::<C>());
         let q = self.read(&mut room, q, head, [g.t, g.d]);
         let k = self.read(&mut room, k, kv, [g.s, g.d]);
@@ -314,11 +307,11 @@ impl Heads<'_> {
         [mut dk, mut dv]: [Rows<'_>; 2],
         dtypes: [DType; 3],
     ) -> Result<()> {
-        let (isa, g, queries) = (self.isa, &self.g, self.queries());
+        let (isa, g, queries) = (self.cx.isa, &self.g, self.queries());
         let [ld_d, ld_e] = [g.d, g.e].map(|n| self.padded::<C>(n));
         let keys_read = (g.s + self.padded::<C>(g.s)) * (ld_d + ld_e);
         let sums = queries * ld_d + g.s * (ld_d + ld_e);
-        let mut scratch = workspace::<C>(self.pool, keys_read + sums + g.t * (ld_d + ld_e) + 3 * self.tile::<C>())?;
+        let mut scratch = workspace::<C>(self.cx.pool, keys_read + sums + g.t * (ld_d + ld_e) + 3 * self.tile::<C>())?;
         let mut room = Room(scratch.as_mut_slice::<C>());
         let k = self.read(&mut room, &ins[2], kv, [g.s, g.d]);
         let v = self.read(&mut room, &ins[3], kv, [g.s, g.e]);

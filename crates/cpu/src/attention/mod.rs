@@ -4,6 +4,7 @@
 mod heads;
 mod rows;
 
+use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 pub(super) use heads::{ExpMinus, ScoreSlope};
@@ -12,9 +13,8 @@ pub(super) use rows::{AskRows, rows_of, rows_of_gradients, store};
 use super::operand::{Compute, Operand};
 use super::tasks::Tasks as _;
 use crate::simd::Isa;
-use binade_tensor::memory::Pool;
 use binade_tensor::op::Attention;
-use binade_tensor::{Array, ArrayMut, DType, Key, Result};
+use binade_tensor::{Array, DType, Key, Result};
 use heads::Heads;
 
 /// Queries per tile; fewer than twice as many are one tile.
@@ -43,14 +43,14 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// Of the inputs from q on.
-    pub(super) fn new(attention: &Attention, ins: &[&Array]) -> Geometry {
+    pub(super) fn new(attention: &Attention, ins: &[In<'_>]) -> Geometry {
         let (q, k, v) = (ins[0], ins[1], ins[2]);
         let r = q.shape().rank();
         let (t, d) = (q.shape()[r - 2], q.shape()[r - 1]);
         let heads = |x: &Array| if r >= 3 { x.shape()[r - 3] } else { 1 };
         Geometry {
-            per_sample: heads(q),
-            shared: heads(q).checked_div(heads(k)).unwrap_or(1).max(1),
+            per_sample: heads(&q),
+            shared: heads(&q).checked_div(heads(&k)).unwrap_or(1).max(1),
             dropout: attention.dropout,
             key: attention.key,
             heads: q.shape()[..r - 2].iter().product(),
@@ -87,9 +87,9 @@ impl Geometry {
     }
 }
 
-pub(super) fn operand<'a>(array: &Array, bytes: &'a [u8]) -> Operand<'a> {
+pub(super) fn operand<'a>(array: In<'a>) -> Operand<'a> {
     let order: Vec<usize> = (0..array.shape().rank()).collect();
-    Operand::new(array, bytes, array.shape(), &order)
+    Operand::new(array, array.shape(), &order)
 }
 
 /// The mask, broadcast to `[…, T, S]`, and whether it is bool.
@@ -97,13 +97,13 @@ pub(super) struct Mask<'a>(Operand<'a>, bool);
 
 impl<'a> Mask<'a> {
     /// The last of the inputs from q on, if there is one.
-    pub(super) fn new(attention: &Attention, ins: &[&Array], bytes: &[&'a [u8]]) -> Option<Mask<'a>> {
-        let (Some(mask), Some(bytes)) = (ins.last().filter(|_| attention.mask), bytes.last()) else { return None };
+    pub(super) fn new(attention: &Attention, ins: &[In<'a>]) -> Option<Mask<'a>> {
+        let mask = *ins.last().filter(|_| attention.mask)?;
         let r = ins[0].shape().rank();
         let mut shape = ins[0].shape().to_vec();
         shape[r - 1] = ins[1].shape()[r - 2];
         let order: Vec<usize> = (0..r).collect();
-        Some(Mask(Operand::new(mask, bytes, &shape, &order), mask.dtype() == DType::Bool))
+        Some(Mask(Operand::new(mask, &shape, &order), mask.dtype() == DType::Bool))
     }
 
     /// Hides or shifts the scores of one query and the keys from `key` on.
@@ -145,19 +145,18 @@ fn parts(mut bytes: &mut [u8], count: usize, size: usize) -> Vec<&mut [u8]> {
 }
 
 pub(super) fn forward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<()> {
-    let heads = Heads::new(isa, pool, attention, ins, bytes);
-    let (g, x) = (&heads.g, [0, 1, 2].map(|i| operand(ins[i], bytes[i])));
+    let isa = cx.isa;
+    let heads = Heads::new(cx, attention, ins);
+    let (g, x) = (&heads.g, [0, 1, 2].map(|i| operand(ins[i])));
     let dtypes = [0, 1].map(|i| outs[i].array().dtype());
     let (out, lse) = outs.split_at_mut(1);
-    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(()) };
-    let lse = parts(lse, g.heads, g.t * dtypes[1].size());
+    let out = rows_of(&mut out[0])?;
+    let lse = parts(lse[0].bytes(), g.heads, g.t * dtypes[1].size());
     out.into_par_iter().zip(lse).enumerate().try_each(|(head, (out, lse))| {
         let mut sums = vec![C::zero(); g.t];
         heads.forward(head, &x, out, dtypes[0], &mut sums)?;
@@ -168,15 +167,13 @@ pub(super) fn forward<C: Compute>(
 
 /// Inputs g, q, k, v, output, log-sum-exp.
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<()> {
-    let heads = Heads::new(isa, pool, attention, &ins[1..], &bytes[1..]);
-    let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
+    let heads = Heads::new(cx, attention, &ins[1..]);
+    let x: Vec<Operand<'_>> = ins.iter().map(|&x| operand(x)).collect();
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [mut dq, dk, dv] = rows_of_gradients(outs)?;
     let work = dq.par_chunks_mut(heads.g.shared).zip(dk).zip(dv).enumerate();

@@ -1,11 +1,12 @@
 //! Rows of heads, which lie far apart in memory: where those of an output are, and how they are asked for and written.
 
+use crate::kernel::Out;
 use rayon::prelude::*;
 
 use super::AHEAD;
 use crate::operand::{Compute, Operand};
 use crate::simd::{Isa, prefetch};
-use binade_tensor::{Array, ArrayMut, DType, Error, Layout, Result};
+use binade_tensor::{Array, DType, Error, Layout, Result};
 
 /// The rows of one head of an output, wherever they lie.
 pub(crate) type Rows<'a> = Vec<&'a mut [u8]>;
@@ -83,19 +84,19 @@ fn places(out: &Array, parts: Option<usize>) -> Result<Places> {
 }
 
 /// The rows of the heads of an output.
-pub(crate) fn rows_of<'a>(out: &'a mut ArrayMut<'_>) -> Result<Vec<Rows<'a>>> {
+pub(crate) fn rows_of<'a>(out: &'a mut Out<'_>) -> Result<Vec<Rows<'a>>> {
     let places = places(out.array(), None)?;
-    Ok(out.bytes().map_or_else(Vec::new, |bytes| places.cut(bytes).into_iter().flatten().collect()))
+    Ok(places.cut(out.bytes()).into_iter().flatten().collect())
 }
 
 /// The rows of the heads of dq, dk and dv, which are three outputs or one.
-pub(crate) fn rows_of_gradients<'a>(outs: &'a mut [ArrayMut<'_>]) -> Result<[Vec<Rows<'a>>; 3]> {
+pub(crate) fn rows_of_gradients<'a>(outs: &'a mut [Out<'_>]) -> Result<[Vec<Rows<'a>>; 3]> {
     if let [q, k, v] = outs {
         return Ok([rows_of(q)?, rows_of(k)?, rows_of(v)?]);
     }
     let places = places(outs[0].array(), Some(3))?;
     let mut all = [(); 3].map(|()| Vec::with_capacity(places.starts.len() / 3));
-    for head in outs[0].bytes().map_or_else(Vec::new, |bytes| places.cut(bytes)) {
+    for head in places.cut(outs[0].bytes()) {
         all.iter_mut().zip(head).for_each(|(all, rows)| all.push(rows));
     }
     Ok(all)

@@ -1,6 +1,7 @@
 //! The gradient by the weight in blocks of output and input channels: which they are, and how their sums come to stand
 //! in memory.
 
+use crate::kernel::Context;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
@@ -10,7 +11,6 @@ use crate::operand::elements_mut;
 use crate::simd::Isa;
 use crate::tasks::Tasks as _;
 use crate::tile;
-use binade_tensor::memory::Pool;
 use binade_tensor::{DType, Result};
 
 /// Blocks of a weight `[groups·outputs, inputs, taps]`, whose sums lie as `[output][tap][input]`.
@@ -66,13 +66,13 @@ impl Blocks {
     /// there is one stretch it is written by the same, out of the caches.
     pub fn write<C: Compute>(
         &self,
-        isa: Isa,
-        pool: &Pool,
+        cx: Context<'_>,
         stretches: usize,
         sums: impl Fn(usize, usize, &mut [C]) -> Result<()> + Sync,
         to: &mut [u8],
         dtype: DType,
     ) -> Result<()> {
+        let Context { isa, pool } = cx;
         let (blocks, size) = (self.count(), self.o_block * self.output);
         let [row, part] = [self.inputs, self.c_block].map(|channels| channels * self.taps * dtype.size());
         let turned = || Turned::<C>::new(self.taps, self.tap);

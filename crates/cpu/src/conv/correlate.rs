@@ -1,5 +1,6 @@
 //! Correlations on register tiles: forward passes and gradients by the input.
 
+use crate::kernel::Context;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
@@ -16,15 +17,13 @@ use crate::simd::Isa;
 use crate::tasks::Tasks as _;
 use crate::tile::{self, Block, Row, Segment};
 use binade_tensor::Result;
-use binade_tensor::memory::Pool;
 
 /// Output pixels that are finished together where a task has some of their channels.
 const TOGETHER: usize = 16;
 
 /// A correlation of an image with a weight.
 pub struct Correlate<'a> {
-    pub isa: Isa,
-    pub pool: &'a Pool,
+    pub cx: Context<'a>,
     pub g: &'a Correlation,
     pub x: &'a Source<'a>,
     pub weight: Weight<'a>,
@@ -33,7 +32,7 @@ pub struct Correlate<'a> {
 impl Correlate<'_> {
     /// Block by block of pixels or of output channels, whichever reads less.
     pub fn run<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
-        let Correlate { isa, g, x, ref weight, .. } = *self;
+        let Correlate { cx: Context { isa, .. }, g, x, ref weight } = *self;
         let (slab, blocks) = (g.slab_pixels(&g.pieces(0, x.n * g.h)) * x.c, (x.n * g.h).div_ceil(g.rows(x.n, x.c)));
         // Every panel of the weight reads all images, every block of pixels the whole weight.
         let less = slab <= 4 * SLAB && slab < blocks * weight.panel_len::<C>(isa);
@@ -47,7 +46,7 @@ impl Correlate<'_> {
     /// The inner dimension of each phase, in chains: the taps, or the whole patches that were copied.
     fn chains<C: Compute>(&self, copies: bool) -> Vec<Vec<Vec<Segment>>> {
         let Correlate { g, ref weight, .. } = *self;
-        let (width, inner, c) = (tile::width::<C>(self.isa), weight.inner(), self.x.c);
+        let (width, inner, c) = (tile::width::<C>(self.cx.isa), weight.inner(), self.x.c);
         let of_phase = |phase: &Phase| {
             if copies {
                 return in_chains(std::iter::once(Segment { a: 0, b: 0, len: inner * weight.taps }), 1, width);
@@ -61,7 +60,8 @@ impl Correlate<'_> {
     /// Where there are few pixels and many channels: each task packs a panel of the weight and multiplies it with all
     /// images.
     fn by_columns<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
-        let Correlate { isa, pool, g, x, ref weight } = *self;
+        let Correlate { cx, g, x, ref weight } = *self;
+        let Context { isa, pool } = cx;
         let Target { finish, dtype, out, pre } = to;
         let (width, o, pixels) = (tile::width::<C>(isa), weight.columns(), x.n * g.h * g.w);
         let pieces = g.pieces(0, x.n * g.h);
@@ -108,11 +108,12 @@ impl Correlate<'_> {
 
     /// Each task multiplies the slab of a block of pixels with the whole weight.
     fn by_pixels<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
-        let Correlate { isa, pool, g, x, ref weight } = *self;
+        let Correlate { cx, g, x, ref weight } = *self;
+        let Context { isa, pool } = cx;
         let Target { finish, dtype, out, pre } = to;
         let (width, inner, columns) = (tile::width::<C>(isa), weight.inner(), weight.columns());
         let Weight { groups, taps, .. } = *weight;
-        let packed = weight.packed::<C>(isa, pool)?;
+        let packed = weight.packed::<C>(cx)?;
         let packed = elements_of::<C>(&packed);
         // Lanes sum chains of at most DEPTH products too.
         let narrow = columns <= narrow::COLUMNS && groups == 1 && inner >= FEW && inner * taps <= DEPTH * C::lanes(isa);

@@ -1,18 +1,19 @@
 //! Images as convolutions read them: channels last, in the computing type, in slabs of a few rows with their padding.
 
 use crate::gemm::{Panel, workspace};
+use crate::kernel::{Context, In};
 use crate::operand::{Compute, Operand, elements};
 use crate::simd::Isa;
-use binade_tensor::memory::{HostBuffer, Pool};
-use binade_tensor::{Array, Layout, Result};
+use binade_tensor::memory::HostBuffer;
+use binade_tensor::{Layout, Result};
 
 /// An image `[N, C, H, W]` as a channels-last slice of the computing type.
-pub fn image<'a, C: Compute>(isa: Isa, pool: &Pool, x: &Array, bytes: &'a [u8]) -> Result<Panel<'a, C>> {
+pub fn image<'a, C: Compute>(cx: Context<'_>, x: In<'a>) -> Result<Panel<'a, C>> {
     let dense = Layout::channels_last(*x.shape());
     if x.dtype() == C::DTYPE && x.layout().same_order(&dense) {
-        return Ok(Panel::Borrowed(&elements(bytes)[x.layout().offset..]));
+        return Ok(Panel::Borrowed(&elements(x.bytes)[x.layout().offset..]));
     }
-    Ok(Panel::Widened(Source::new(x, bytes).widened::<C>(isa, pool)?))
+    Ok(Panel::Widened(Source::new(x).widened::<C>(cx)?))
 }
 
 /// An image read in slabs.
@@ -27,15 +28,16 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub fn new(x: &Array, bytes: &'a [u8]) -> Source<'a> {
+    pub fn new(x: In<'a>) -> Source<'a> {
         let (s, strides) = (x.shape(), x.layout().strides);
         let by_rows = strides[3] == 1 && strides[1] != 1 && s[1] > 1;
-        let rows = by_rows.then(|| Operand::new(x, bytes, s, &[0, 1, 2, 3]));
-        Source { values: Operand::new(x, bytes, s, &[0, 2, 3, 1]), rows, n: s[0], h: s[2], w: s[3], c: s[1] }
+        let rows = by_rows.then(|| Operand::new(x, s, &[0, 1, 2, 3]));
+        Source { values: Operand::new(x, s, &[0, 2, 3, 1]), rows, n: s[0], h: s[2], w: s[3], c: s[1] }
     }
 
     /// The whole image, channels last, in the computing type.
-    pub fn widened<C: Compute>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
+    pub fn widened<C: Compute>(&self, cx: Context<'_>) -> Result<HostBuffer> {
+        let Context { isa, pool } = cx;
         let n = self.n * self.h * self.w * self.c;
         let mut buffer = workspace::<C>(pool, n)?;
         self.values.load_all(isa, &mut buffer.as_mut_slice::<C>()[..n]);

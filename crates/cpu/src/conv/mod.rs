@@ -15,6 +15,7 @@ pub use geometry::{Correlation, Phase, Piece, Tap};
 pub use image::{Source, image};
 pub use over_pixels::weight_backward;
 
+use crate::kernel::{Context, In, Out};
 use correlate::Correlate;
 use weight::{Weight, by_taps};
 
@@ -24,64 +25,50 @@ use super::gemm::{DEPTH, elements_of};
 use super::operand::Compute;
 use super::reduce::reduce;
 use super::tile::Segment;
-use crate::simd::Isa;
-use binade_tensor::memory::Pool;
 use binade_tensor::op::{Conv2d, Epilogue, Reduce};
-use binade_tensor::{Array, ArrayMut, Dims, Result};
+use binade_tensor::{Array, Dims, Result};
 
 pub fn forward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     conv: &Conv2d,
     epilogue: Epilogue,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<()> {
+    let isa = cx.isa;
     let out = outs[0].array();
     let (shape, dtype) = (*out.shape(), out.dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::new(isa, epilogue, ins, bytes);
+    let finish = Finish::<C>::new(isa, epilogue, ins);
     let (first, rest) = outs.split_at_mut(1);
-    let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
+    let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
     let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default());
-    let x = Source::new(ins[0], bytes[0]);
-    let g = Correlation::forward(conv, kernel(ins[1]), shape[2], shape[3]);
-    any(isa, pool, &g, &x, (ins[1], bytes[1]), conv.groups, false, Target { finish: &finish, dtype, out, pre })
+    let x = Source::new(ins[0]);
+    let g = Correlation::forward(conv, kernel(&ins[1]), shape[2], shape[3]);
+    any(cx, &g, &x, ins[1], conv.groups, false, Target { finish: &finish, dtype, out, pre })
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
 pub fn input_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     conv: &Conv2d,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    bias: Option<(&Array, &[u8])>,
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    bias: Option<In<'_>>,
+    out: &mut Out<'_>,
 ) -> Result<()> {
+    let isa = cx.isa;
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
     let finish = Finish::<C>::with_bias(isa, bias);
-    let Some(bytes_out) = out.bytes() else { return Ok(()) };
-    let to = &mut bytes_out[..shape.numel() * dtype.size()];
-    let x = Source::new(ins[0], bytes[0]);
-    let g = Correlation::backward(conv, kernel(ins[1]), shape[2], shape[3]);
-    any(
-        isa,
-        pool,
-        &g,
-        &x,
-        (ins[1], bytes[1]),
-        conv.groups,
-        true,
-        Target { finish: &finish, dtype, out: to, pre: &mut [] },
-    )
+    let to = &mut out.bytes()[..shape.numel() * dtype.size()];
+    let x = Source::new(ins[0]);
+    let g = Correlation::backward(conv, kernel(&ins[1]), shape[2], shape[3]);
+    any(cx, &g, &x, ins[1], conv.groups, true, Target { finish: &finish, dtype, out: to, pre: &mut [] })
 }
 
 /// Segments as chains of at most [`DEPTH`] products; steps are the distances of neighbours along the inner dimension.
@@ -110,44 +97,42 @@ fn kernel(w: &Array) -> [usize; 2] {
 
 /// A correlation of any kind; the weight is `turned` for a gradient by the input.
 fn any<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     g: &Correlation,
     x: &Source<'_>,
-    (w, bytes): (&Array, &[u8]),
+    w: In<'_>,
     groups: usize,
     turned: bool,
     to: Target<'_, C>,
 ) -> Result<()> {
-    let weight = Weight::new(w, bytes, groups, turned);
+    let weight = Weight::new(w, groups, turned);
     if weight.is_depthwise() {
-        let packed = by_taps::<C>(isa, pool, w, bytes)?;
-        return depthwise::correlate(isa, pool, g, x, elements_of(&packed), to);
+        let packed = by_taps::<C>(cx, w)?;
+        return depthwise::correlate(cx, g, x, elements_of(&packed), to);
     }
-    Correlate { isa, pool, g, x, weight }.run(to)
+    Correlate { cx, g, x, weight }.run(to)
 }
 
 /// Inputs g, x, w of a depthwise convolution: the gradients by x, w and, if there is a third output, by a bias.
 pub fn depthwise_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     conv: &Conv2d,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<()> {
+    let isa = cx.isa;
     if ins[1].numel() > 0 && ins[0].numel() > 0 {
-        let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
-        let g = Correlation::backward(conv, kernel(ins[2]), x.h, x.w);
-        let packed = by_taps::<C>(isa, pool, ins[2], bytes[2])?;
-        if depthwise::backward::<C>(isa, pool, &g, [&grad, &x], elements_of(&packed), outs)? {
+        let (grad, x) = (Source::new(ins[0]), Source::new(ins[1]));
+        let g = Correlation::backward(conv, kernel(&ins[2]), x.h, x.w);
+        let packed = by_taps::<C>(cx, ins[2])?;
+        if depthwise::backward::<C>(cx, &g, [&grad, &x], elements_of(&packed), outs)? {
             return Ok(());
         }
     }
-    input_backward::<C>(isa, pool, conv, &[ins[0], ins[2]], &[bytes[0], bytes[2]], None, &mut outs[0])?;
-    weight_backward::<C>(isa, pool, conv, &ins[..2], &bytes[..2], &mut outs[1])?;
+    input_backward::<C>(cx, conv, &[ins[0], ins[2]], None, &mut outs[0])?;
+    weight_backward::<C>(cx, conv, &ins[..2], &mut outs[1])?;
     if let Some(bias) = outs.get_mut(2) {
-        reduce::<C>(isa, Reduce::Sum, Dims::one(0).with(2).with(3), ins[0], bytes[0], bias);
+        reduce::<C>(isa, Reduce::Sum, Dims::one(0).with(2).with(3), ins[0], bias);
     }
     Ok(())
 }

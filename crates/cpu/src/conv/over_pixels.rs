@@ -1,5 +1,6 @@
 //! The gradient by the weight: a product over pixels of two slabs.
 
+use crate::kernel::{Context, In, Out};
 use smallvec::SmallVec;
 
 use super::blocks::Blocks;
@@ -9,35 +10,27 @@ use super::in_chains;
 use crate::depthwise;
 use crate::gemm::{elements_of, workspace};
 use crate::operand::Compute;
-use crate::simd::Isa;
 use crate::tile::{self, Block, Row, Segment};
-use binade_tensor::memory::{HostBuffer, Pool};
+use binade_tensor::Result;
+use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::Conv2d;
-use binade_tensor::{Array, ArrayMut, Result};
 
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`, in stretches of pixels that the shape alone decides, added
 /// in order.
-pub fn weight_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    conv: &Conv2d,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
-) -> Result<()> {
+pub fn weight_backward<C: Compute>(cx: Context<'_>, conv: &Conv2d, ins: &[In<'_>], out: &mut Out<'_>) -> Result<()> {
+    let isa = cx.isa;
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
-    let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
-    let Some(to) = out.bytes() else { return Ok(()) };
-    let to = &mut to[..shape.numel() * dtype.size()];
+    let (grad, x) = (Source::new(ins[0]), Source::new(ins[1]));
+    let to = &mut out.bytes()[..shape.numel() * dtype.size()];
     if ins[0].numel() == 0 {
         to.fill(0);
         return Ok(());
     }
     if conv.is_depthwise(&shape) {
-        return depthwise::weight_backward::<C>(isa, pool, conv, [&grad, &x], &shape, dtype, to);
+        return depthwise::weight_backward::<C>(cx, conv, [&grad, &x], &shape, dtype, to);
     }
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
     let (og, cg, taps) = (shape[0] / conv.groups, shape[1], shape[2] * shape[3]);
@@ -53,7 +46,7 @@ pub fn weight_backward<C: Compute>(
     let per_unit = g.rows_of(grad.n, c_block + o_block, tasks);
     let units = (grad.n * grad.h).div_ceil(per_unit);
     let per_stretch = units.div_ceil(tasks.clamp(1, units.max(1)));
-    let over = OverPixels { isa, pool, g: &g, grad: &grad, x: &x, planes, padded, copies };
+    let over = OverPixels { cx, g: &g, grad: &grad, x: &x, planes, padded, copies };
     let sums = |stretch: usize, block: usize, acc: &mut [C]| {
         let channels = blocks.channels(block);
         (stretch * per_stretch..units.min((stretch + 1) * per_stretch)).try_for_each(|unit| {
@@ -61,12 +54,11 @@ pub fn weight_backward<C: Compute>(
             over.add(first, per_unit.min(grad.n * grad.h - first), channels, unit > stretch * per_stretch, acc)
         })
     };
-    blocks.write(isa, pool, units.div_ceil(per_stretch), sums, to, dtype)
+    blocks.write(cx, units.div_ceil(per_stretch), sums, to, dtype)
 }
 
 struct OverPixels<'a> {
-    isa: Isa,
-    pool: &'a Pool,
+    cx: Context<'a>,
     g: &'a Correlation,
     grad: &'a Source<'a>,
     x: &'a Source<'a>,
@@ -87,7 +79,7 @@ impl OverPixels<'_> {
         add: bool,
         acc: &mut [C],
     ) -> Result<()> {
-        let OverPixels { isa, g, planes, padded, copies, .. } = *self;
+        let OverPixels { cx: Context { isa, .. }, g, planes, padded, copies, .. } = *self;
         let (width, height) = (tile::width::<C>(isa), tile::height::<C>(isa));
         let (pieces, pixels) = (g.pieces(first, rows), rows * g.w);
         let (a, b) = (self.gradient::<C>(first * g.w, pixels, outputs)?, self.image::<C>(&pieces, pixels, inputs)?);
@@ -123,7 +115,8 @@ impl OverPixels<'_> {
     /// Some output channels of the gradient as tiles read them, without gaps, so that they are evenly spread over the
     /// first-level cache: `[channels / height][pixel][height]`.
     fn gradient<C: Compute>(&self, first: usize, pixels: usize, (o, os): (usize, usize)) -> Result<HostBuffer> {
-        let OverPixels { isa, pool, grad, .. } = *self;
+        let OverPixels { cx, grad, .. } = *self;
+        let Context { isa, pool } = cx;
         let height = tile::height::<C>(isa);
         let mut tiles = workspace::<C>(pool, pixels * os.next_multiple_of(height))?;
         let to = tiles.as_mut_slice::<C>();
@@ -150,7 +143,8 @@ impl OverPixels<'_> {
 
     /// Some input channels: panels `[channels / width][slab pixel][width]`, or copied patches.
     fn image<C: Compute>(&self, pieces: &[Piece], pixels: usize, (c, cs): (usize, usize)) -> Result<HostBuffer> {
-        let OverPixels { isa, pool, g, x, padded, copies, .. } = *self;
+        let OverPixels { cx, g, x, padded, copies, .. } = *self;
+        let Context { isa, pool } = cx;
         let (width, slab_pixels) = (tile::width::<C>(isa), g.slab_pixels(pieces));
         if copies {
             let mut slab = workspace::<C>(pool, slab_pixels * cs + RUN)?;

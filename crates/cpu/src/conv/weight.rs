@@ -1,5 +1,6 @@
 //! Weights as correlations multiply by them: panels of columns, tap by tap.
 
+use crate::kernel::{Context, In};
 use rayon::prelude::*;
 
 use crate::gemm::workspace;
@@ -7,8 +8,8 @@ use crate::operand::{Compute, Operand};
 use crate::simd::Isa;
 use crate::tasks::Tasks as _;
 use crate::tile;
-use binade_tensor::memory::{HostBuffer, Pool};
-use binade_tensor::{Array, Result};
+use binade_tensor::Result;
+use binade_tensor::memory::HostBuffer;
 
 /// A weight `[O, C/g, KH, KW]`, or the same turned round for the gradient by the input.
 pub struct Weight<'a> {
@@ -21,9 +22,9 @@ pub struct Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
-    pub fn new(w: &Array, bytes: &'a [u8], groups: usize, turned: bool) -> Weight<'a> {
+    pub fn new(w: In<'a>, groups: usize, turned: bool) -> Weight<'a> {
         let s = w.shape();
-        let values = Operand::new(w, bytes, s, &[0, 1, 2, 3]);
+        let values = Operand::new(w, s, &[0, 1, 2, 3]);
         Weight { values, turned, og: s[0] / groups, cg: s[1], taps: s[2] * s[3], groups }
     }
 
@@ -97,7 +98,8 @@ impl<'a> Weight<'a> {
     }
 
     /// All panels, one after the other.
-    pub fn packed<C: Compute>(&self, isa: Isa, pool: &Pool) -> Result<HostBuffer> {
+    pub fn packed<C: Compute>(&self, cx: Context<'_>) -> Result<HostBuffer> {
+        let Context { isa, pool } = cx;
         let (len, panels) = (self.panel_len::<C>(isa), self.groups * self.panels::<C>(isa));
         let mut buffer = workspace::<C>(pool, panels * len)?;
         let all = &mut buffer.as_mut_slice::<C>()[..panels * len];
@@ -107,8 +109,9 @@ impl<'a> Weight<'a> {
 }
 
 /// The weight of a depthwise convolution as `[tap][channel]`.
-pub fn by_taps<C: Compute>(isa: Isa, pool: &Pool, w: &Array, bytes: &[u8]) -> Result<HostBuffer> {
+pub fn by_taps<C: Compute>(cx: Context<'_>, w: In<'_>) -> Result<HostBuffer> {
+    let Context { isa, pool } = cx;
     let mut buffer = workspace::<C>(pool, w.numel())?;
-    Operand::new(w, bytes, w.shape(), &[2, 3, 0, 1]).load(isa, 0, &mut buffer.as_mut_slice::<C>()[..w.numel()]);
+    Operand::new(w, w.shape(), &[2, 3, 0, 1]).load(isa, 0, &mut buffer.as_mut_slice::<C>()[..w.numel()]);
     Ok(buffer)
 }

@@ -4,6 +4,7 @@
 
 mod same;
 
+use crate::kernel::{Context, Out};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -13,11 +14,11 @@ use super::conv::{Correlation, Phase, Piece, Source, Tap};
 use super::finish::{Target, output_parts};
 use super::gemm::workspace;
 use super::operand::Compute;
-use crate::simd::{Isa, Kernel, Lanes, prefetch};
+use crate::simd::{Kernel, Lanes, prefetch};
 use crate::tasks::Tasks as _;
-use binade_tensor::memory::{HostBuffer, Pool};
+use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::Conv2d;
-use binade_tensor::{ArrayMut, DType, Result, Shape};
+use binade_tensor::{DType, Result, Shape};
 
 /// Results that are finished together, about: they stay in the first-level cache.
 const TOGETHER: usize = 4096;
@@ -231,8 +232,7 @@ impl Stretch {
 
 /// A correlation of an image with one weight per channel and tap.
 struct Depthwise<'a> {
-    isa: Isa,
-    pool: &'a Pool,
+    cx: Context<'a>,
     g: &'a Correlation,
     x: &'a Source<'a>,
     /// Of each phase.
@@ -240,9 +240,9 @@ struct Depthwise<'a> {
 }
 
 impl<'a> Depthwise<'a> {
-    fn new(isa: Isa, pool: &'a Pool, g: &'a Correlation, x: &'a Source<'a>) -> Depthwise<'a> {
+    fn new(cx: Context<'a>, g: &'a Correlation, x: &'a Source<'a>) -> Depthwise<'a> {
         let stretches = g.phases.iter().map(|phase| Stretch::all(g, phase, x.w)).collect();
-        Depthwise { isa, pool, g, x, stretches }
+        Depthwise { cx, g, x, stretches }
     }
 
     /// Rows of an image, in `scratch` where they must be widened.
@@ -258,9 +258,9 @@ impl<'a> Depthwise<'a> {
         let buffer = if x.values.is_borrowed::<C>(all) {
             &mut []
         } else {
-            scratch.insert(workspace::<C>(self.pool, len)?).as_mut_slice()
+            scratch.insert(workspace::<C>(self.cx.pool, len)?).as_mut_slice()
         };
-        Ok(x.values.block(self.isa, (n * x.h + rows.start) * row, len, buffer))
+        Ok(x.values.block(self.cx.isa, (n * x.h + rows.start) * row, len, buffer))
     }
 
     /// Rows of the image that a piece of the output reads.
@@ -309,18 +309,18 @@ fn ask<C: Compute>(x: &Source<'_>, rows: &[C], row: usize) {
 
 /// Correlates `x` with the weight `[tap][channel]`.
 pub(super) fn correlate<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     g: &Correlation,
     x: &Source<'_>,
     w: &[C],
     to: Target<'_, C>,
 ) -> Result<()> {
-    if let Some(work) = same::Work::new(isa, pool, g, x, w, to.dtype) {
+    let Context { isa, pool } = cx;
+    if let Some(work) = same::Work::new(cx, g, x, w, to.dtype) {
         return work.correlate(x, to);
     }
     let Target { finish, dtype, out, pre } = to;
-    let (work, c) = (Depthwise::new(isa, pool, g, x), x.c);
+    let (work, c) = (Depthwise::new(cx, g, x), x.c);
     let per_block = g.rows(x.n, c);
     let (row, together) = (g.w * c, (TOGETHER / (g.w * c)).max(1));
     let parts = output_parts(out, pre, per_block * row * dtype.size());
@@ -350,16 +350,16 @@ pub(super) fn correlate<C: Compute>(
 
 /// The gradient by the weight: sums over the rows of stretches that the shape alone decides, added in order.
 pub(super) fn weight_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     conv: &Conv2d,
     [grad, x]: [&Source<'_>; 2],
     shape: &Shape,
     dtype: DType,
     to: &mut [u8],
 ) -> Result<()> {
+    let isa = cx.isa;
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
-    let (work, c, taps) = (Depthwise::new(isa, pool, &g, x), x.c, shape[2] * shape[3]);
+    let (work, c, taps) = (Depthwise::new(cx, &g, x), x.c, shape[2] * shape[3]);
     let per_unit = g.rows(grad.n, 2 * c);
     let units = (grad.n * grad.h).div_ceil(per_unit);
     let per_stretch = units.div_ceil(16);
@@ -395,25 +395,22 @@ pub(super) fn weight_backward<C: Compute>(
 /// The gradients by input, weight and bias together, where there is a kernel that reads the operands once for all; else
 /// false.
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     g: &Correlation,
     [grad, x]: [&Source<'_>; 2],
     w: &[C],
-    outs: &mut [ArrayMut<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<bool> {
+    let isa = cx.isa;
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
-    let Some(work) = same::Work::new(isa, pool, g, grad, w, dtype) else { return Ok(false) };
-    let Some(out) = outs[0].bytes() else { return Ok(true) };
-    let (weight, bias) = work.backward(grad, x, &mut out[..shape.numel() * dtype.size()])?;
+    let Some(work) = same::Work::new(cx, g, grad, w, dtype) else { return Ok(false) };
+    let (weight, bias) = work.backward(grad, x, &mut outs[0].bytes()[..shape.numel() * dtype.size()])?;
     // From [tap][channel] to [channel][tap].
     let taps = weight.len() / x.c;
     let turned: Vec<C> = (0..weight.len()).map(|i| weight[i % taps * x.c + i / taps]).collect();
     for (out, values) in outs[1..].iter_mut().zip([turned, bias]) {
         let dtype = out.array().dtype();
-        if let Some(to) = out.bytes() {
-            C::store(isa, &values, &mut to[..values.len() * dtype.size()], dtype);
-        }
+        C::store(isa, &values, &mut out.bytes()[..values.len() * dtype.size()], dtype);
     }
     Ok(true)
 }

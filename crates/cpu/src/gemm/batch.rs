@@ -3,6 +3,7 @@
 //! product with more rows.
 
 use super::operand::Matrix;
+use crate::kernel::In;
 use crate::values::Values;
 use binade_tensor::{Array, Layout, Shape};
 
@@ -18,7 +19,7 @@ pub(crate) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(shape: &Shape, ins: &[&Array], bytes: &[&'a [u8]]) -> Batch<'a> {
+    pub(crate) fn new(shape: &Shape, ins: &[In<'a>]) -> Batch<'a> {
         let rank = shape.rank();
         let (mut m, n) = (shape[rank - 2], shape[rank - 1]);
         let k = ins[0].shape()[ins[0].shape().rank() - 1];
@@ -33,10 +34,10 @@ impl<'a> Batch<'a> {
             };
             head.expand(&batch).map_or_else(Vec::new, |l| indices(&l))
         };
-        let (mut oa, mut ob) = (offsets(ins[0]), offsets(ins[1]));
+        let (mut oa, mut ob) = (offsets(&ins[0]), offsets(&ins[1]));
         let matrix = |i: usize| {
             let (l, r) = (ins[i].layout(), ins[i].shape().rank());
-            Matrix { values: Values::new(ins[i], bytes[i]), offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
+            Matrix { values: Values::new(ins[i]), offset: 0, strides: [l.strides[r - 2], l.strides[r - 1]] }
         };
         let (a, b) = (matrix(0), matrix(1));
         let shares_b = ob.iter().all(|&o| o == ob[0]);

@@ -10,6 +10,7 @@ mod skinny;
 mod tall;
 mod wide;
 
+use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 pub(super) use batch::Batch;
@@ -21,10 +22,8 @@ use super::operand::Compute;
 use super::tasks::Tasks as _;
 use super::tile;
 use super::{reduce, rows};
-use crate::simd::Isa;
-use binade_tensor::memory::Pool;
 use binade_tensor::op::{Epilogue, Reduce, Unary};
-use binade_tensor::{Array, ArrayMut, Dims, Result};
+use binade_tensor::{Dims, Result};
 use operand::{Right, pack};
 use product::Product;
 
@@ -51,34 +50,28 @@ pub(super) struct Fused {
 
 impl Fused {
     /// Whether sums are taken as the left operand is packed: its columns lie densely, and there is a product.
-    pub(super) fn sums_rows(&self, ins: &[&Array], outs: &[ArrayMut<'_>]) -> bool {
+    pub(super) fn sums_rows(&self, ins: &[In<'_>], outs: &[Out<'_>]) -> bool {
         let [r, c] = [0, 1].map(|d| ins[0].layout().strides.get(d).copied().unwrap_or(0));
         self.sums && r == 1 && c != 1 && ins[0].is_written() && outs[0].array().numel() > 0
     }
 }
 
 /// Whether [`matmul`] takes an activation of an operand: it must be packed, and not be rounded in between.
-pub(super) fn packs_of<C: Compute>(ins: &[&Array], operand: usize) -> bool {
+pub(super) fn packs_of<C: Compute>(ins: &[In<'_>], operand: usize) -> bool {
     let shape = ins[0].shape();
     ins[operand].dtype() == C::DTYPE && ins[operand].is_written() && shape[shape.rank() - 2] > SKINNY
 }
 
 /// Activations of operands are taken of numbers in the computing type ([`packs_of`]).
-pub(super) fn matmul<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    fused: Fused,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<()> {
+pub(super) fn matmul<C: Compute>(cx: Context<'_>, fused: Fused, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+    let isa = cx.isa;
     let packs = fused.sums_rows(ins, outs) && ins[0].shape()[0] > SKINNY;
     let mut sums_of_a = vec![0.0; if packs { ins[0].shape()[0] } else { 0 }];
     let (products, sums) = outs.split_at_mut(outs.len() - fused.sums as usize);
-    multiply::<C>(isa, pool, fused, ins, bytes, products, &mut sums_of_a)?;
+    multiply::<C>(cx, fused, ins, products, &mut sums_of_a)?;
     match sums {
         [sums] if packs => rows::write(isa, &sums_of_a, sums),
-        [sums] => reduce::reduce::<C>(isa, Reduce::Sum, Dims::one(1), ins[0], bytes[0], sums),
+        [sums] => reduce::reduce::<C>(isa, Reduce::Sum, Dims::one(1), ins[0], sums),
         _ => {}
     }
     Ok(())
@@ -86,23 +79,22 @@ pub(super) fn matmul<C: Compute>(
 
 /// The products of [`matmul`], with sums of A's rows as it is packed if there is room for them.
 fn multiply<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     fused: Fused,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
     sums_of_a: &mut [f64],
 ) -> Result<()> {
+    let Context { isa, pool } = cx;
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::new(isa, fused.epilogue, ins, bytes);
-    let batch = Batch::new(&shape, ins, bytes);
+    let finish = Finish::<C>::new(isa, fused.epilogue, ins);
+    let batch = Batch::new(&shape, ins);
     let [m, k, n] = batch.extents;
     let (first, rest) = outs.split_at_mut(1);
-    let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(()) };
+    let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default(), m * n * dtype.size());
     let product = Product { isa, m, k, n, left: fused.left };
@@ -112,7 +104,7 @@ fn multiply<C: Compute>(
     };
     let small = m * n * k < 32 * 1024;
     if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {
-        let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(isa, pool, &at(0).1, k, n)?) } else { None };
+        let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(cx, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
             let to = Target { finish: &finish, dtype, out, pre };
@@ -124,7 +116,7 @@ fn multiply<C: Compute>(
             let mut own = None;
             let packed = match &common {
                 Some(packed) => packed,
-                None => own.insert(pack::<C>(isa, pool, &b, k, n)?),
+                None => own.insert(pack::<C>(cx, &b, k, n)?),
             };
             product.tall(pool, &a, elements_of(packed), to, sums_of_a, !small)?;
         }

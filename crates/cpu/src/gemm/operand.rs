@@ -2,6 +2,7 @@
 //! of a matrix or of one that lies transposed; the right one is packed into panels of as many columns as the register
 //! tile has, with its activation if it has one.
 
+use crate::kernel::Context;
 use rayon::prelude::*;
 
 use super::scratch::workspace;
@@ -12,7 +13,7 @@ use crate::tasks::Tasks as _;
 use crate::tile;
 use crate::values::Values;
 use binade_tensor::Result;
-use binade_tensor::memory::{HostBuffer, Pool};
+use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::Unary;
 
 /// One matrix of any dtype and strides.
@@ -106,7 +107,8 @@ impl Right<'_> {
 }
 
 /// All of a right operand as panels, one after the other.
-pub(super) fn pack<C: Compute>(isa: Isa, pool: &Pool, b: &Right<'_>, k: usize, n: usize) -> Result<HostBuffer> {
+pub(super) fn pack<C: Compute>(cx: Context<'_>, b: &Right<'_>, k: usize, n: usize) -> Result<HostBuffer> {
+    let Context { isa, pool } = cx;
     let width = tile::width::<C>(isa);
     let mut buffer = workspace::<C>(pool, n.next_multiple_of(width) * k)?;
     let len = n.next_multiple_of(width) * k;

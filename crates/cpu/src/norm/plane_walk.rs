@@ -4,11 +4,11 @@
 use super::{fill_walk, flush};
 use crate::channels::{PerChannel, Terms, per_channel, sum_channels};
 use crate::elementwise::{activate, before_activation};
+use crate::kernel::{Context, In, Out};
 use crate::operand::{BLOCK, Compute, Operand, TASK, elements_mut, in_storage};
 use crate::simd::{Isa, Lanes, Stored};
-use binade_tensor::memory::Pool;
 use binade_tensor::op::Unary;
-use binade_tensor::{Array, ArrayMut, Element as _, Layout, Shape};
+use binade_tensor::{Element as _, Layout, Result, Shape};
 
 /// `[samples][channels][pixels]`, or `[samples][pixels][channels]`, as it is walked.
 pub(super) struct Planes {
@@ -41,8 +41,8 @@ impl Planes {
         Planes { samples, channels, pixels, last: is_last, order, walk, stretch, stretches }
     }
 
-    pub(super) fn operand<'a>(&self, array: &Array, bytes: &'a [u8], shape: &Shape) -> Operand<'a> {
-        Operand::new(array, bytes, shape, &self.order)
+    pub(super) fn operand<'a>(&self, array: In<'a>, shape: &Shape) -> Operand<'a> {
+        Operand::new(array, shape, &self.order)
     }
 
     /// First element, length and, if not all, the channel of a stretch.
@@ -126,19 +126,19 @@ impl Planes {
     /// Computes every element of `out` from g, x and four coefficients of its channel, or of its sample and channel.
     pub(super) fn apply<C: Compute, R: Read<C>, F: PerChannel>(
         &self,
-        isa: Isa,
-        pool: &Pool,
+        cx: Context<'_>,
         f: F,
         from: &R,
         k: &OfChannel<'_, C>,
         act: Option<Unary>,
-        out: &mut ArrayMut<'_>,
-    ) {
+        out: &mut Out<'_>,
+    ) -> Result<()> {
+        let isa = cx.isa;
         let size = self.channels * self.pixels;
         // Tasks of whole stretches, about as many elements each.
         let group = (TASK / self.stretch.max(1)).max(1);
         let whole = if size.is_multiple_of(self.stretch.max(1)) { group * self.stretch } else { size };
-        fill_walk::<C, _, ()>(isa, pool, out, &self.walk, whole, Buffers::default, |buffers, task, dtype, to| {
+        fill_walk::<C, _, ()>(cx, out, &self.walk, whole, Buffers::default, |buffers, task, dtype, to| {
             let Buffers { y, z, k: buffer, read, .. } = buffers;
             let (mut at, until) = (task * whole, task * whole + to.len() / dtype.size());
             let first = at;
@@ -176,7 +176,8 @@ impl Planes {
                 }
                 at += len;
             }
-        });
+        })?;
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Batch and group norm: statistics of planes, or of whole images channels-last.
 
+use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
@@ -11,9 +12,8 @@ use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
 use crate::simd::{Isa, Lanes, Stored};
 use crate::tasks::Tasks as _;
-use binade_tensor::memory::Pool;
 use binade_tensor::op::{Norm, NormKind};
-use binade_tensor::{Array, ArrayMut, DType};
+use binade_tensor::{DType, Result};
 
 #[derive(Clone, Copy)]
 struct Values;
@@ -97,54 +97,53 @@ impl Moments {
 }
 
 pub(super) fn forward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     given: Given<C>,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
+) -> Result<()> {
+    let isa = cx.isa;
     let shape = *ins[0].shape();
     let p = Planes::new(&shape, outs[0].array().layout());
-    let x = p.operand(ins[0], bytes[0], &shape);
-    let w = weights(isa, norm.affine, ins, bytes, 1, p.channels, C::one());
-    let b = weights(isa, norm.affine, ins, bytes, 2, p.channels, C::zero());
-    let wide = in_storage!(ins[0].dtype(), forward_in_place::<C>(isa, pool, norm, &given, &p, &x, [&w, &b], outs))
+    let x = p.operand(ins[0], &shape);
+    let w = weights(isa, norm.affine, ins, 1, p.channels, C::one());
+    let b = weights(isa, norm.affine, ins, 2, p.channels, C::zero());
+    let wide = in_storage!(ins[0].dtype(), forward_in_place::<C>(cx, norm, &given, &p, &x, [&w, &b], outs))
         .unwrap_or_else(|| {
-            forward_from(isa, pool, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs)
-        });
-    if let Some(given) = wide {
-        forward::<f64>(isa, pool, norm, Some(given), ins, bytes, outs);
+            forward_from(cx, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs)
+        })?;
+    match wide {
+        Some(given) => forward::<f64>(cx, norm, Some(given), ins, outs),
+        None => Ok(()),
     }
 }
 
 /// [`forward_from`] a dense x of type T.
 fn forward_in_place<C: Compute, T: Stored<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     given: &Given<C>,
     p: &Planes,
     x: &Operand<'_>,
     weights: [&[C]; 2],
-    outs: &mut [ArrayMut<'_>],
-) -> Option<Given<f64>> {
+    outs: &mut [Out<'_>],
+) -> Option<Result<Given<f64>>> {
     let x = x.dense::<T>()?;
-    Some(forward_from(isa, pool, norm, given, p, &InPlace { g: x, x }, weights, outs))
+    Some(forward_from(cx, norm, given, p, &InPlace { g: x, x }, weights, outs))
 }
 
 /// Returns the statistics, and leaves the first output to f64, if products with some of them leave the range of C.
 fn forward_from<C: Compute, R: Read<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     given: &Given<C>,
     p: &Planes,
     from: &R,
     [w, b]: [&[C]; 2],
-    outs: &mut [ArrayMut<'_>],
-) -> Given<f64> {
+    outs: &mut [Out<'_>],
+) -> Result<Given<f64>> {
+    let isa = cx.isa;
     let groups = groups_of(norm, p);
     // Of each group of each sample; batch norm has one sample for all.
     let per_group = (p.channels / groups.max(1)).max(1);
@@ -198,12 +197,12 @@ fn forward_from<C: Compute, R: Read<C>>(
         [mean, rstd]
     });
     if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide(r.as_f64())) {
-        return Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect()));
+        return Ok(Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect())));
     }
     let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
-    p.apply(isa, pool, Forward, from, &k, norm.act, &mut outs[0]);
-    None
+    p.apply(cx, Forward, from, &k, norm.act, &mut outs[0])?;
+    Ok(None)
 }
 
 /// The moments of every group of every sample, whatever the size of its elements.
@@ -260,64 +259,56 @@ impl<C: Compute> Normalising<'_, C> {
     }
 }
 
-pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    norm: &Norm,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
+    let isa = cx.isa;
     let shape = *ins[1].shape();
     let p = Planes::new(&shape, outs[0].array().layout());
-    let x = p.operand(ins[1], bytes[1], &shape);
+    let x = p.operand(ins[1], &shape);
     let at = statistics_at(norm);
-    let [w, b] = gradient_weights(isa, norm, ins, bytes, p.channels);
-    let mean: Vec<C> = vector(isa, ins[at], bytes[at]);
+    let [w, b] = gradient_weights(isa, norm, ins, p.channels);
+    let mean: Vec<C> = vector(isa, ins[at]);
     let fixed = matches!(norm.kind, NormKind::Fixed);
-    let rstd: Vec<C> =
-        if fixed { rstd_of(isa, norm, ins[at + 1], bytes[at + 1]) } else { vector(isa, ins[at + 1], bytes[at + 1]) };
+    let rstd: Vec<C> = if fixed { rstd_of(isa, norm, ins[at + 1]) } else { vector(isa, ins[at + 1]) };
     if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide_backward(r.as_f64())) {
-        return backward::<f64>(isa, pool, norm, ins, bytes, outs);
+        return backward::<f64>(cx, norm, ins, outs);
     }
     let groups = groups_of(norm, &p);
     let normalising =
         Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
-    let g = p.operand(ins[0], bytes[0], &shape);
-    if norm.act.is_some()
-        || in_storage!(ins[1].dtype(), backward_in_place::<C>(isa, pool, norm, &p, [&g, &x], &normalising, outs))
-            .is_none()
+    let g = p.operand(ins[0], &shape);
+    if norm.act.is_none()
+        && let Some(done) =
+            in_storage!(ins[1].dtype(), backward_in_place::<C>(cx, norm, &p, [&g, &x], &normalising, outs))
     {
-        let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
-        backward_from(isa, pool, norm, &p, &from, &normalising, outs);
+        return done;
     }
+    let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
+    backward_from(cx, norm, &p, &from, &normalising, outs)
 }
 
 /// [`backward_from`] dense g and x of type T.
 fn backward_in_place<C: Compute, T: Stored<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     p: &Planes,
     [g, x]: [&Operand<'_>; 2],
     normalising: &Normalising<'_, C>,
-    outs: &mut [ArrayMut<'_>],
-) -> Option<()> {
+    outs: &mut [Out<'_>],
+) -> Option<Result<()>> {
     let from = InPlace { g: g.dense::<T>()?, x: x.dense::<T>()? };
-    backward_from(isa, pool, norm, p, &from, normalising, outs);
-    Some(())
+    Some(backward_from(cx, norm, p, &from, normalising, outs))
 }
 
 fn backward_from<C: Compute, R: Read<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     p: &Planes,
     from: &R,
     normalising: &Normalising<'_, C>,
-    outs: &mut [ArrayMut<'_>],
-) {
+    outs: &mut [Out<'_>],
+) -> Result<()> {
+    let isa = cx.isa;
     let Normalising { groups, per_group, mean, rstd, w, .. } = *normalising;
     let (fixed, samples) = (matches!(norm.kind, NormKind::Fixed), mean.len() / groups.max(1));
     let parts: Vec<Vec<[f64; 2]>> =
@@ -359,9 +350,9 @@ fn backward_from<C: Compute, R: Read<C>>(
     };
     let k = OfChannel { per_sample: samples > 1, f: &coefficients };
     if fixed {
-        p.apply(isa, pool, Scaled, from, &k, None, &mut outs[0]);
+        p.apply(cx, Scaled, from, &k, None, &mut outs[0])?;
     } else {
-        p.apply(isa, pool, Backward, from, &k, None, &mut outs[0]);
+        p.apply(cx, Backward, from, &k, None, &mut outs[0])?;
     }
     if norm.affine {
         let (mut dw, mut db) = (vec![0.0; p.channels], vec![0.0; p.channels]);
@@ -373,4 +364,5 @@ fn backward_from<C: Compute, R: Read<C>>(
         write(isa, &dw, &mut outs[1]);
         write(isa, &db, &mut outs[2]);
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Layer and RMS norm: statistics of each row.
 
+use crate::kernel::{Context, In, Out};
 use std::ops::Range;
 
 use super::row_kernels::{RowBackward, RowForward, RowSums, normalised};
@@ -12,9 +13,8 @@ use crate::operand::{BLOCK, Compute, Operand, TASK, in_storage};
 use crate::reduce::SquaredDistance;
 use crate::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::simd::{First, Isa, Lanes, Stored, prefetch};
-use binade_tensor::memory::Pool;
 use binade_tensor::op::{Norm, NormKind, Unary};
-use binade_tensor::{Array, ArrayMut, Layout, bf16, f16};
+use binade_tensor::{Layout, Result, bf16, f16};
 
 /// [`normalised`] with the statistics of a row.
 #[derive(Clone, Copy)]
@@ -113,14 +113,14 @@ fn layer_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
 /// Rows read and written in place, the output in its type T, the input in T or C, if there is nothing to do after them;
 /// else `None`.
 fn layer_dense<C: Compute, T: Stored<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     given: &Given<C>,
     x: &Operand<'_>,
     weights: [&[C]; 2],
-    out: &mut ArrayMut<'_>,
-) -> Option<Vec<(f64, f64)>> {
+    out: &mut Out<'_>,
+) -> Option<Result<Vec<(f64, f64)>>> {
+    let Context { isa, pool } = cx;
     let len = weights[0].len();
     if norm.act.is_some() {
         return None;
@@ -138,29 +138,28 @@ fn layer_dense<C: Compute, T: Stored<C>>(
 }
 
 pub(super) fn forward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     dims: usize,
     given: Given<C>,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
+) -> Result<()> {
+    let isa = cx.isa;
     let shape = ins[0].shape();
     let order: Vec<usize> = (0..shape.rank()).collect();
     let len: usize = shape[shape.rank() - dims..].iter().product();
-    let x = Operand::new(ins[0], bytes[0], shape, &order);
-    let w = weights(isa, norm.affine, ins, bytes, 1, len, C::one());
-    let b = weights(isa, norm.weights() == 2, ins, bytes, 2, len, C::zero());
+    let x = Operand::new(ins[0], shape, &order);
+    let w = weights(isa, norm.affine, ins, 1, len, C::one());
+    let b = weights(isa, norm.weights() == 2, ins, 2, len, C::zero());
     let dtype = outs[0].array().dtype();
     let dense = if len > 0 && is_in_order(&outs[0], &order) {
-        in_storage!(dtype, layer_dense::<C>(isa, pool, norm, &given, &x, [&w, &b], &mut outs[0]))
+        in_storage!(dtype, layer_dense::<C>(cx, norm, &given, &x, [&w, &b], &mut outs[0]))
     } else {
         None
     };
     let stats = dense.unwrap_or_else(|| {
-        fill_rows::<C, (f64, f64)>(isa, pool, &mut outs[0], &order, len, |row, y| {
+        fill_rows::<C, (f64, f64)>(cx, &mut outs[0], &order, len, |row, y| {
             x.load(isa, row * len, y);
             let mut buffer = [C::zero(); BLOCK];
             let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y, row_sum(isa, y));
@@ -180,11 +179,12 @@ pub(super) fn forward<C: Compute>(
             act_in_place(isa, norm.act, y);
             (affine.mean, affine.rstd)
         })
-    });
+    })?;
     if let [_, mean, rstd] = outs {
         write(isa, &stats.iter().map(|s| s.0).collect::<Vec<_>>(), mean);
         write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), rstd);
     }
+    Ok(())
 }
 
 /// The fused activation, block by block while the row is in the first-level cache.
@@ -345,29 +345,28 @@ fn layer_rows_blocks<C: Compute>(
 }
 
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     norm: &Norm,
     dims: usize,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) {
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
+) -> Result<()> {
+    let isa = cx.isa;
     let shape = ins[1].shape();
     let order: Vec<usize> = (0..shape.rank()).collect();
     let len: usize = shape[shape.rank() - dims..].iter().product();
     let at = statistics_at(norm);
-    let [w, b] = gradient_weights(isa, norm, ins, bytes, len);
+    let [w, b] = gradient_weights(isa, norm, ins, len);
     let layer = LayerRows {
         len,
         centred: is_centred(norm),
-        g: Operand::new(ins[0], bytes[0], shape, &order),
-        x: Operand::new(ins[1], bytes[1], shape, &order),
+        g: Operand::new(ins[0], shape, &order),
+        x: Operand::new(ins[1], shape, &order),
         w,
         b,
         act: norm.act,
-        mean: vector::<C>(isa, ins[at], bytes[at]),
-        rstd: vector::<C>(isa, ins[at + 1], bytes[at + 1]),
+        mean: vector::<C>(isa, ins[at]),
+        rstd: vector::<C>(isa, ins[at + 1]),
     };
     let rows = layer.mean.len();
     // Tasks by the extents alone: at most 64 sets of partial sums.
@@ -375,8 +374,7 @@ pub(super) fn backward<C: Compute>(
     let (first, rest) = outs.split_at_mut(1);
     let walk = Layout::with_order(*shape, &order);
     let totals = fill_walk::<C, _, _>(
-        isa,
-        pool,
+        cx,
         &mut first[0],
         &walk,
         per_task * len,
@@ -390,7 +388,7 @@ pub(super) fn backward<C: Compute>(
             flush(isa, &mut sums.total, [&mut sums.dw, &mut sums.db]);
             sums.total
         },
-    );
+    )?;
     if norm.affine {
         let mut sums = [vec![0.0; len], vec![0.0; len]];
         for part in totals {
@@ -398,4 +396,5 @@ pub(super) fn backward<C: Compute>(
         }
         sums.iter().zip(rest).for_each(|(sum, out)| write(isa, sum, out));
     }
+    Ok(())
 }

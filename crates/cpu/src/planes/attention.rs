@@ -2,6 +2,7 @@
 //! between 0 and 1 and computed here, are split from f32, where what is below f32's normal range may be lost: it is
 //! added to a sum near 1.
 
+use crate::kernel::{In, Out};
 use rayon::prelude::*;
 
 use super::{Work, halves_of, pair_up, planes_of};
@@ -17,9 +18,9 @@ use crate::simd::prefetch;
 use crate::softmax::{row_exp, row_max, scale};
 use crate::tasks::Tasks as _;
 use crate::tile::{self, Row, Segment};
+use binade_tensor::Result;
 use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::Attention;
-use binade_tensor::{Array, ArrayMut, Result};
 
 /// Operators with fewer products are not worth their packing.
 const SMALL: usize = 1 << 16;
@@ -91,7 +92,7 @@ impl Matrix {
         {
             for (plane, to) in to.chunks_exact_mut(self.ld * SIDE).enumerate() {
                 let rows = &from[plane * self.distance() + p * SIDE * self.ld..];
-                pair_up(work.isa, rows, self.ld, SIDE.min(self.rows - p * SIDE), self.ld, to, 2 * SIDE);
+                pair_up(work.cx.isa, rows, self.ld, SIDE.min(self.rows - p * SIDE), self.ld, to, 2 * SIDE);
             }
         }
         Ok(panels)
@@ -107,7 +108,7 @@ impl Matrix {
             for (plane, to) in to.chunks_exact_mut(deep * SIDE).enumerate() {
                 let row = |l: usize| &from[plane * self.distance() + l * self.ld + p * SIDE..][..SIDE];
                 for (l, to) in to.chunks_exact_mut(2 * SIDE).enumerate() {
-                    planes::zip(work.isa, row(2 * l), row(2 * l + 1), to);
+                    planes::zip(work.cx.isa, row(2 * l), row(2 * l + 1), to);
                 }
             }
         }
@@ -178,7 +179,7 @@ fn multiply(
         acc,
         add,
     };
-    amx::run(work.isa, block);
+    amx::run(work.cx.isa, block);
 }
 
 /// Scratch of one head. A tile of scores has rows of its keys padded to whole tiles ([`DEEP`]), whose scores are −∞ and
@@ -197,7 +198,7 @@ struct Scratch {
 impl Scratch {
     fn new(work: &Work<'_>, queries: usize) -> Result<Scratch> {
         let queries = queries.next_multiple_of(DEEP);
-        let floats = || workspace::<f32>(work.pool, queries * KEYS);
+        let floats = || workspace::<f32>(work.cx.pool, queries * KEYS);
         Ok(Scratch { tile: floats()?, p: floats()?, dp: floats()?, split: work.halves(WEIGHTS * queries * KEYS)? })
     }
 }
@@ -206,7 +207,7 @@ impl Scratch {
 fn weights<'a>(work: &Work<'_>, from: &[f32], rows: usize, ld: usize, to: &'a mut [u16]) -> Left<'a> {
     let distance = rows.next_multiple_of(SIDE) * ld;
     // What is too small for three planes is too small to matter.
-    planes::split(work.isa, &from[..rows * ld], WEIGHTS, distance, to, &mut Seen::nothing());
+    planes::split(work.cx.isa, &from[..rows * ld], WEIGHTS, distance, to, &mut Seen::nothing());
     Left { halves: to, planes: WEIGHTS, distance, ld, first: 0 }
 }
 
@@ -221,7 +222,7 @@ fn weights_turned<'a>(
 ) -> Left<'a> {
     let padded = queries.next_multiple_of(DEEP);
     from[queries * ld..padded * ld].fill(0.0);
-    tile::transpose(work.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
+    tile::transpose(work.cx.isa, from, ld, padded, keys.next_multiple_of(SIDE), turned, padded);
     weights(work, turned, keys, padded, to)
 }
 
@@ -252,10 +253,10 @@ impl Heads<'_> {
         let (work, g) = (self.work, &self.g);
         multiply(work, Left::of(q, first), rows, k, [0, q.ld], [key, keys], to, ld, false);
         let to = &mut to[..rows * ld];
-        scale(work.isa, g.scale as f32, to);
+        scale(work.cx.isa, g.scale as f32, to);
         for (i, row) in to.chunks_exact_mut(ld).enumerate() {
             if let Some(mask) = &self.mask {
-                mask.apply(work.isa, g, head, first + i, key, &mut row[..keys]);
+                mask.apply(work.cx.isa, g, head, first + i, key, &mut row[..keys]);
             }
             let seen = if g.causal { (first + i + 1).saturating_sub(key).min(keys) } else { keys };
             row[seen..].fill(f32::NEG_INFINITY);
@@ -264,14 +265,14 @@ impl Heads<'_> {
 
     fn forward(&self, head: usize, [q, k, v]: &[Operand<'_>; 3], out: &mut [f32], lse: &mut [f32]) -> Result<()> {
         let (work, g) = (self.work, &self.g);
-        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let (isa, kv, queries) = (work.cx.isa, g.key_head(head), self.queries());
         let q = Matrix::read(work, 0, q, head, g.t, g.d)?;
         let k = Matrix::read(work, 1, k, kv, g.s, g.d)?.turned(work)?;
         let v = Matrix::read(work, 2, v, kv, g.s, g.e)?.upright(work)?;
         let mut scratch = Scratch::new(work, queries)?;
         let (tile, p) = (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>());
         let ld_out = padded(g.e);
-        let mut acc = workspace::<f32>(work.pool, queries * ld_out)?;
+        let mut acc = workspace::<f32>(work.cx.pool, queries * ld_out)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..queries * ld_out];
         for first in (0..g.t).step_by(queries) {
             let rows = queries.min(g.t - first);
@@ -319,7 +320,7 @@ impl Heads<'_> {
     /// Inputs g, q, k, v, output, log-sum-exp; adds to zeros.
     fn backward(&self, head: usize, ins: &[Operand<'_>], [dq, dk, dv]: [&mut [f32]; 3]) -> Result<()> {
         let (work, g) = (self.work, &self.g);
-        let (isa, kv, queries) = (work.isa, g.key_head(head), self.queries());
+        let (isa, kv, queries) = (work.cx.isa, g.key_head(head), self.queries());
         let go = Matrix::read(work, 0, &ins[0], head, g.t, g.e)?;
         let q = Matrix::read(work, 1, &ins[1], head, g.t, g.d)?;
         let k = Matrix::read(work, 2, &ins[2], kv, g.s, g.d)?;
@@ -334,7 +335,7 @@ impl Heads<'_> {
         let mut scratch = Scratch::new(work, queries)?;
         let (tile, p, dp) =
             (scratch.tile.as_mut_slice::<f32>(), scratch.p.as_mut_slice::<f32>(), scratch.dp.as_mut_slice::<f32>());
-        let mut turned = workspace::<f32>(work.pool, queries.next_multiple_of(DEEP) * KEYS)?;
+        let mut turned = workspace::<f32>(work.cx.pool, queries.next_multiple_of(DEEP) * KEYS)?;
         let turned = turned.as_mut_slice::<f32>();
         let (mut wide, mut out) = (vec![0.0f32; g.e], vec![0.0f32; g.e]);
         let outputs = AskRows::new(&ins[4], head, [g.t, g.e]);
@@ -396,54 +397,42 @@ fn serves(g: &Geometry) -> bool {
     g.t >= SIDE && g.s >= SIDE && g.d >= SIDE && g.e >= SIDE && g.t * g.s * g.d >= SMALL
 }
 
-pub(super) fn forward(
-    work: &Work<'_>,
-    attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<bool> {
+pub(super) fn forward(work: &Work<'_>, attention: &Attention, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<bool> {
     let g = Geometry::new(attention, ins);
     let dtype = outs[0].array().dtype();
     if !serves(&g) || planes_of(ins[2].dtype()).is_none() {
         return Ok(false);
     }
-    let x = [0, 1, 2].map(|i| operand(ins[i], bytes[i]));
-    let heads = Heads { work, g, mask: Mask::new(attention, ins, bytes) };
+    let x = [0, 1, 2].map(|i| operand(ins[i]));
+    let heads = Heads { work, g, mask: Mask::new(attention, ins) };
     let (out, lse) = outs.split_at_mut(1);
-    let (out, Some(lse)) = (rows_of(&mut out[0])?, lse[0].bytes()) else { return Ok(false) };
-    let lse = &mut elements_mut::<f32>(lse)[..g.heads * g.t];
+    let out = rows_of(&mut out[0])?;
+    let lse = &mut elements_mut::<f32>(lse[0].bytes())[..g.heads * g.t];
     out.into_par_iter().zip(lse.par_chunks_mut(g.t)).enumerate().try_each(|(head, (mut out, lse))| {
-        let mut wide = workspace::<f32>(work.pool, g.t * g.e)?;
+        let mut wide = workspace::<f32>(work.cx.pool, g.t * g.e)?;
         let wide = &mut wide.as_mut_slice::<f32>()[..g.t * g.e];
         heads.forward(head, &x, wide, lse)?;
-        store(work.isa, wide, g.e, g.e, &mut out, dtype);
+        store(work.cx.isa, wide, g.e, g.e, &mut out, dtype);
         Ok::<(), binade_tensor::Error>(())
     })?;
     Ok(work.holds(0, 1))
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp.
-pub(super) fn backward(
-    work: &Work<'_>,
-    attention: &Attention,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<bool> {
+pub(super) fn backward(work: &Work<'_>, attention: &Attention, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<bool> {
     let g = Geometry::new(attention, &ins[1..]);
     if !serves(&g) || ins[..4].iter().any(|a| planes_of(a.dtype()).is_none()) || g.shared > 1 {
         return Ok(false);
     }
-    let x: Vec<Operand<'_>> = ins.iter().zip(bytes).map(|(a, b)| operand(a, b)).collect();
-    let heads = Heads { work, g, mask: Mask::new(attention, &ins[1..], &bytes[1..]) };
+    let x: Vec<Operand<'_>> = ins.iter().map(|&x| operand(x)).collect();
+    let heads = Heads { work, g, mask: Mask::new(attention, &ins[1..]) };
     let extents = [[g.t, g.d], [g.s, g.d], [g.s, g.e]];
     let dtypes = [0, 1, 2].map(|i| outs[i.min(outs.len() - 1)].array().dtype());
     let [dq, dk, dv] = rows_of_gradients(outs)?;
     dq.into_par_iter().zip(dk).zip(dv).enumerate().try_each(|(head, ((dq, dk), dv))| {
         let mut sums = Vec::new();
         for [rows, columns] in extents {
-            let mut sum = workspace::<f32>(work.pool, rows * padded(columns))?;
+            let mut sum = workspace::<f32>(work.cx.pool, rows * padded(columns))?;
             sum.as_mut_slice::<f32>()[..rows * padded(columns)].fill(0.0);
             sums.push(sum);
         }
@@ -451,7 +440,7 @@ pub(super) fn backward(
             heads.backward(head, &x, [q.as_mut_slice(), k.as_mut_slice(), v.as_mut_slice()])?;
         }
         for (((sum, [_, columns]), mut out), dtype) in sums.iter_mut().zip(extents).zip([dq, dk, dv]).zip(dtypes) {
-            store(work.isa, sum.as_mut_slice::<f32>(), padded(columns), columns, &mut out, dtype);
+            store(work.cx.isa, sum.as_mut_slice::<f32>(), padded(columns), columns, &mut out, dtype);
         }
         Ok::<(), binade_tensor::Error>(())
     })?;

@@ -2,6 +2,7 @@
 //! where 16 neighbouring pixels are equally far apart in it; elsewhere their patches are copied, a part of the inner
 //! dimension at a time. The gradient by the weight is a product over pixels.
 
+use crate::kernel::{In, Out};
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
@@ -16,7 +17,7 @@ use crate::simd::planes::{self, Seen};
 use crate::tasks::Tasks as _;
 use crate::tile::{Row, Segment};
 use binade_tensor::op::{Conv2d, Epilogue};
-use binade_tensor::{Array, ArrayMut, DType, Result, Shape};
+use binade_tensor::{DType, Result, Shape};
 
 /// Bytes of a slab or of patches, about: with the panels they meet they stay in the second-level cache.
 pub(super) const SLAB: usize = 768 * 1024;
@@ -158,7 +159,7 @@ fn correlate(work: &Work<'_>, g: &Correlation, x: &Image<'_>, weight: &Weight<'_
         x.slab(work, g, &pieces, [0, x.source.c, channels], distance, slab);
         let ld = columns.next_multiple_of(SIDE);
         let direct = finish.is_plain() && dtype == DType::F32 && ld == columns;
-        let mut scratch = workspace::<f32>(work.pool, if direct { 0 } else { pixels * ld })?;
+        let mut scratch = workspace::<f32>(work.cx.pool, if direct { 0 } else { pixels * ld })?;
         let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<f32>()[..pixels * ld] };
         for phase in &g.phases {
             panels.phase(work, g, phase, &pieces, (slab, x.planes, distance), acc, ld)?;
@@ -221,7 +222,7 @@ impl Panels<'_> {
                 let panel = self.planes * self.deep * SIDE;
                 let (b, b_planes, columns) = (self.halves, (self.planes, self.deep * SIDE), self.columns);
                 amx::run(
-                    work.isa,
+                    work.cx.isa,
                     TileBlock { a, a_planes, rows, b, b_planes, b_pair: 2 * SIDE, panel, columns, segments, acc, add },
                 );
             };
@@ -315,9 +316,8 @@ pub(super) fn forward(
     work: &Work<'_>,
     conv: &Conv2d,
     epilogue: Epilogue,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
+    ins: &[In<'_>],
+    outs: &mut [Out<'_>],
 ) -> Result<bool> {
     let out = outs[0].array();
     let (shape, dtype) = (*out.shape(), out.dtype());
@@ -328,14 +328,14 @@ pub(super) fn forward(
     if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) || shallow {
         return Ok(false);
     }
-    let finish = Finish::<f32>::new(work.isa, epilogue, ins, bytes);
+    let finish = Finish::<f32>::new(work.cx.isa, epilogue, ins);
     let (first, rest) = outs.split_at_mut(1);
-    let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(false) };
+    let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
     let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default());
-    let x = Source::new(ins[0], bytes[0]);
+    let x = Source::new(ins[0]);
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
-    let weight = Weight::new(ins[1], bytes[1], false);
+    let weight = Weight::new(ins[1], false);
     correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out, pre })?;
     Ok(work.holds(0, 1))
 }
@@ -344,10 +344,9 @@ pub(super) fn forward(
 pub(super) fn input_backward(
     work: &Work<'_>,
     conv: &Conv2d,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    bias: Option<(&Array, &[u8])>,
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    bias: Option<In<'_>>,
+    out: &mut Out<'_>,
 ) -> Result<bool> {
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
     let ws = *ins[1].shape();
@@ -356,12 +355,11 @@ pub(super) fn input_backward(
     if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) || ragged || ws[1] < FEW {
         return Ok(false);
     }
-    let finish = Finish::<f32>::with_bias(work.isa, bias);
-    let Some(to) = out.bytes() else { return Ok(false) };
-    let to = &mut to[..shape.numel() * dtype.size()];
-    let x = Source::new(ins[0], bytes[0]);
+    let finish = Finish::<f32>::with_bias(work.cx.isa, bias);
+    let to = &mut out.bytes()[..shape.numel() * dtype.size()];
+    let x = Source::new(ins[0]);
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
-    let weight = Weight::new(ins[1], bytes[1], true);
+    let weight = Weight::new(ins[1], true);
     correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out: to, pre: &mut [] })?;
     Ok(work.holds(0, 1))
 }

@@ -9,6 +9,7 @@ mod gemm;
 mod over_pixels;
 mod weight;
 
+use crate::kernel::{Context, In, Out};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
@@ -20,9 +21,9 @@ use super::values::Values;
 use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
-use binade_tensor::memory::{HostBuffer, Pool};
+use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::{Backward, Epilogue};
-use binade_tensor::{Array, ArrayMut, Class, DType, Error, Op, Result};
+use binade_tensor::{Class, DType, Error, Op, Result};
 
 /// Planes of a dtype's numbers; `None` if tiles do not serve it.
 fn planes_of(dtype: DType) -> Option<usize> {
@@ -36,14 +37,8 @@ fn planes_of(dtype: DType) -> Option<usize> {
 
 /// Runs the operator on tiles, or returns false and leaves it, with whatever is in its outputs, to other kernels.
 /// Whether it does depends on its operands alone.
-pub(super) fn run(
-    isa: Isa,
-    pool: &Pool,
-    op: &Op,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<bool> {
+pub(super) fn run(cx: Context<'_>, op: &Op, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<bool> {
+    let isa = cx.isa;
     let served = isa >= Isa::Amx
         && ins.len() >= 2
         && ins[..2].iter().all(|a| planes_of(a.dtype()).is_some())
@@ -54,31 +49,27 @@ pub(super) fn run(
     if !served {
         return Ok(false);
     }
-    let work = Work::new(isa, pool, ins);
+    let work = Work::new(cx, ins);
     match op {
-        Op::MatMul(epilogue) => {
-            gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, bytes, outs)
-        }
+        Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, outs),
         Op::MatMulOf { act, bias } => {
             let epilogue = Epilogue { bias: *bias, act: None };
-            gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, bytes, outs)
+            gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, outs)
         }
         Op::Backward(Backward::MatMulOf { act, sums }) => {
-            gemm::matmul(&work, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, bytes, outs)
+            gemm::matmul(&work, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, outs)
         }
-        Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, bytes, outs),
+        Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, outs),
         Op::ConvTranspose2d { conv, bias, .. } => {
-            let bias = bias.then(|| (ins[2], bytes[2]));
-            conv::input_backward(&work, conv, &ins[..2], &bytes[..2], bias, &mut outs[0])
+            let bias = bias.then(|| ins[2]);
+            conv::input_backward(&work, conv, &ins[..2], bias, &mut outs[0])
         }
-        Op::Backward(Backward::Conv2dInput { conv, .. }) => {
-            conv::input_backward(&work, conv, ins, bytes, None, &mut outs[0])
-        }
+        Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, None, &mut outs[0]),
         Op::Backward(Backward::Conv2dWeight { conv, .. }) => {
-            over_pixels::weight_backward(&work, conv, ins, bytes, &mut outs[0])
+            over_pixels::weight_backward(&work, conv, ins, &mut outs[0])
         }
-        Op::Attention(attention) => attention::forward(&work, attention, ins, bytes, outs),
-        Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, bytes, outs),
+        Op::Attention(attention) => attention::forward(&work, attention, ins, outs),
+        Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, outs),
         Op::Backward(
             Backward::Unary(_)
             | Backward::Binary { .. }
@@ -167,16 +158,15 @@ impl Met {
 
 /// What the parts of one operator share.
 struct Work<'a> {
-    isa: Isa,
-    pool: &'a Pool,
+    cx: Context<'a>,
     met: SmallVec<[Met; 6]>,
 }
 
 impl<'a> Work<'a> {
-    fn new(isa: Isa, pool: &'a Pool, ins: &[&Array]) -> Work<'a> {
+    fn new(cx: Context<'a>, ins: &[In<'_>]) -> Work<'a> {
         let met =
-            |a: &&Array| Met { dtype: a.dtype(), least: AtomicU32::new(Magnitudes::NONE), most: AtomicU32::new(0) };
-        Work { isa, pool, met: ins.iter().map(met).collect() }
+            |a: &In<'_>| Met { dtype: a.dtype(), least: AtomicU32::new(Magnitudes::NONE), most: AtomicU32::new(0) };
+        Work { cx, met: ins.iter().map(met).collect() }
     }
 
     /// Whether all numbers met may be multiplied on tiles; if not, the results are worth nothing.
@@ -213,7 +203,7 @@ impl<'a> Work<'a> {
     /// Scratch memory for `n` halves of a pair.
     fn halves(&self, n: usize) -> Result<HostBuffer> {
         let bytes = 2 * n;
-        self.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
+        self.cx.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
     }
 
     /// Splits `n` numbers from a flat position on.
@@ -256,17 +246,17 @@ impl<'a> Work<'a> {
         let (count, in_place) = (planes_of(dtype).unwrap_or(1), values.is_written() && stride == 1);
         if dtype == DType::BF16 && in_place {
             let from = &elements::<binade_tensor::bf16>(bytes)[start..start + n];
-            return planes::copy(self.isa, bytemuck::cast_slice(from), &mut to[..n], seen);
+            return planes::copy(self.cx.isa, bytemuck::cast_slice(from), &mut to[..n], seen);
         }
         if dtype == DType::F32 && in_place {
             let from = &elements::<f32>(bytes)[start..start + n];
-            return planes::split(self.isa, from, count, distance, to, seen);
+            return planes::split(self.cx.isa, from, count, distance, to, seen);
         }
         let mut buffer = [0.0; BLOCK];
         for at in (0..n).step_by(BLOCK) {
             let part = &mut buffer[..BLOCK.min(n - at)];
-            values.load(self.isa, start + at * stride, stride, part);
-            planes::split(self.isa, part, count, distance, &mut to[at..], seen);
+            values.load(self.cx.isa, start + at * stride, stride, part);
+            planes::split(self.cx.isa, part, count, distance, &mut to[at..], seen);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The gradient by the weight of a convolution: a product over pixels.
 
+use crate::kernel::{In, Out};
 use smallvec::SmallVec;
 
 use super::conv::{FEW, Image, SLAB, serves};
@@ -8,27 +9,20 @@ use crate::conv::{Blocks, Correlation, Piece, Source};
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
 use crate::tile::{Row, Segment};
+use binade_tensor::Result;
 use binade_tensor::op::Conv2d;
-use binade_tensor::{Array, ArrayMut, Result};
 
 /// Inputs g, x: `dw[o, tap, c] = Σ_p g[p, o]·x[p + tap, c]`: a product over pixels of the turned gradient and of pairs
 /// of neighbouring pixels, in stretches of pixels that the shape alone decides, added in order.
-pub(super) fn weight_backward(
-    work: &Work<'_>,
-    conv: &Conv2d,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
-) -> Result<bool> {
+pub(super) fn weight_backward(work: &Work<'_>, conv: &Conv2d, ins: &[In<'_>], out: &mut Out<'_>) -> Result<bool> {
     let (shape, dtype) = (*out.array().shape(), out.array().dtype());
-    let (grad, x) = (Source::new(ins[0], bytes[0]), Source::new(ins[1], bytes[1]));
+    let (grad, x) = (Source::new(ins[0]), Source::new(ins[1]));
     // Few channels leave most of a tile empty, which only the fewest planes make up for.
     let planes = ins[..2].iter().filter_map(|a| planes_of(a.dtype())).sum::<usize>();
     if !serves(conv, &shape, grad.n * grad.h * grad.w) || shape[1] < FEW && planes > 2 {
         return Ok(false);
     }
-    let Some(to) = out.bytes() else { return Ok(false) };
-    let to = &mut to[..shape.numel() * dtype.size()];
+    let to = &mut out.bytes()[..shape.numel() * dtype.size()];
     let g = Correlation::forward(conv, [shape[2], shape[3]], grad.h, grad.w);
     let [outputs, inputs, taps] = [shape[0], shape[1], shape[2] * shape[3]];
     let over = OverPixels {
@@ -61,7 +55,7 @@ pub(super) fn weight_backward(
         }
         Ok(())
     };
-    blocks.write(work.isa, work.pool, units.div_ceil(per_stretch), sums, to, dtype)?;
+    blocks.write(work.cx, units.div_ceil(per_stretch), sums, to, dtype)?;
     Ok(work.holds(0, 1))
 }
 
@@ -151,7 +145,7 @@ impl OverPixels<'_> {
                         if stride[1] == 1 {
                             whole = w / 2;
                             planes::zip_rows(
-                                work.isa,
+                                work.cx.isa,
                                 &slab[first * padded..][..whole * pair],
                                 padded,
                                 &mut here[..whole * pair],
@@ -159,7 +153,7 @@ impl OverPixels<'_> {
                         }
                         for (at, to) in here.chunks_exact_mut(pair).enumerate().skip(whole) {
                             let right = if 2 * at + 1 < w { pixel(2 * at + 1) } else { &zeros };
-                            planes::zip(work.isa, pixel(2 * at), right, to);
+                            planes::zip(work.cx.isa, pixel(2 * at), right, to);
                         }
                     }
                     let (beyond, rest) = to.split_at_mut(DEEP / 2 * pair);
@@ -200,7 +194,7 @@ impl OverPixels<'_> {
                 acc,
                 add,
             };
-            amx::run(work.isa, block);
+            amx::run(work.cx.isa, block);
         }
         Ok(())
     }
@@ -246,9 +240,9 @@ impl OverPixels<'_> {
             for (plane, i) in (0..self.grad.planes).flat_map(|p| (0..wide).step_by(SIDE).map(move |i| (p, i))) {
                 for (l, to) in pairs.0.chunks_exact_mut(2 * SIDE).enumerate() {
                     let row = |r: usize| &read[(plane * DEEP + 2 * l + r) * wide + i..][..SIDE];
-                    planes::zip(work.isa, row(0), row(1), to);
+                    planes::zip(work.cx.isa, row(0), row(1), to);
                 }
-                transpose(work.isa, &pairs.0, 2 * SIDE, &mut to[plane * distance + i * ld + start + at..], ld);
+                transpose(work.cx.isa, &pairs.0, 2 * SIDE, &mut to[plane * distance + i * ld + start + at..], ld);
             }
         }
         work.note(self.grad.which, &seen);

@@ -1,5 +1,6 @@
 //! The weight of a convolution as panels of planes.
 
+use crate::kernel::In;
 use rayon::prelude::*;
 
 use super::{Work, planes_of};
@@ -9,8 +10,8 @@ use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{self, Seen};
 use crate::tasks::Tasks as _;
 use crate::tile;
+use binade_tensor::Result;
 use binade_tensor::memory::HostBuffer;
-use binade_tensor::{Array, Result};
 
 /// Weights of an output channel turned together, about.
 const LONG: usize = 512;
@@ -26,10 +27,10 @@ pub(super) struct Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
-    pub(super) fn new(w: &Array, bytes: &'a [u8], backward: bool) -> Weight<'a> {
+    pub(super) fn new(w: In<'a>, backward: bool) -> Weight<'a> {
         let s = w.shape();
         Weight {
-            values: Operand::new(w, bytes, s, &[0, 1, 2, 3]),
+            values: Operand::new(w, s, &[0, 1, 2, 3]),
             planes: planes_of(w.dtype()).unwrap_or(1),
             outputs: s[0],
             inputs: s[1],
@@ -61,9 +62,9 @@ impl<'a> Weight<'a> {
             // [channel][tap][column] of a few channels at a time; the last channel, where their number is odd, meets
             // zeros.
             let some = (LONG / taps).max(1).next_multiple_of(2);
-            let mut wide = workspace::<f32>(work.pool, (some + 1) * taps * SIDE)?;
+            let mut wide = workspace::<f32>(work.cx.pool, (some + 1) * taps * SIDE)?;
             let wide = &mut wide.as_mut_slice::<f32>()[..(some + 1) * taps * SIDE];
-            let mut read = workspace::<f32>(work.pool, SIDE * (some * taps + SIDE))?;
+            let mut read = workspace::<f32>(work.cx.pool, SIDE * (some * taps + SIDE))?;
             let read = read.as_mut_slice::<f32>();
             let mut seen = Seen::nothing();
             for at in (0..inner).step_by(some) {
@@ -79,13 +80,20 @@ impl<'a> Weight<'a> {
                     let to = tap * padded + at + c;
                     if padded.is_multiple_of(2) {
                         let (a, b) = (&places[c * taps + tap], &places[(c + 1) * taps + tap]);
-                        planes::pairs(work.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..], &mut seen);
+                        planes::pairs(work.cx.isa, a, b, self.planes, deep * SIDE, &mut panel[to * SIDE..], &mut seen);
                         continue;
                     }
                     // With an odd number of channels pairs do not end where taps do.
                     for (r, from) in [(to, c), (to + 1, c + 1)].into_iter().take(channels - c) {
                         let mut halves = [0; planes::MOST * SIDE];
-                        planes::split(work.isa, &places[from * taps + tap], self.planes, SIDE, &mut halves, &mut seen);
+                        planes::split(
+                            work.cx.isa,
+                            &places[from * taps + tap],
+                            self.planes,
+                            SIDE,
+                            &mut halves,
+                            &mut seen,
+                        );
                         for (plane, halves) in halves.chunks(SIDE).enumerate().take(self.planes) {
                             let to = &mut panel[plane * deep * SIDE + r / 2 * 2 * SIDE..][..2 * SIDE];
                             to.iter_mut().skip(r % 2).step_by(2).zip(halves).for_each(|(t, &v)| *t = v);
@@ -112,12 +120,12 @@ impl<'a> Weight<'a> {
         let ld = len + SIDE;
         for (j, to) in read.chunks_mut(ld).enumerate().take(SIDE) {
             if j < count {
-                self.values.load(work.isa, ((first + j) * self.inputs + at) * taps, &mut to[..len]);
+                self.values.load(work.cx.isa, ((first + j) * self.inputs + at) * taps, &mut to[..len]);
             } else {
                 to[..len].fill(0.0);
             }
         }
-        tile::transpose(work.isa, read, ld, SIDE, len, wide, SIDE);
+        tile::transpose(work.cx.isa, read, ld, SIDE, len, wide, SIDE);
     }
 
     /// `wide[channel][tap][column]` of output channels `[at, channels]`; columns are input channels.
@@ -134,12 +142,12 @@ impl<'a> Weight<'a> {
         for o in 0..channels {
             let row = &mut read[..SIDE * taps + SIDE];
             row[count * taps..].fill(0.0);
-            self.values.load(work.isa, ((at + o) * self.inputs + first) * taps, &mut row[..count * taps]);
+            self.values.load(work.cx.isa, ((at + o) * self.inputs + first) * taps, &mut row[..count * taps]);
             let wide = &mut wide[o * taps * SIDE..];
             // Whole vectors are read and turned; what is beyond the taps is not kept.
             for tap in (0..taps).step_by(SIDE) {
                 let some = SIDE.min(taps - tap) * SIDE;
-                tile::transpose(work.isa, &row[tap..], taps, SIDE, SIDE, &mut block, SIDE);
+                tile::transpose(work.cx.isa, &row[tap..], taps, SIDE, SIDE, &mut block, SIDE);
                 wide[tap * SIDE..][..some].copy_from_slice(&block[..some]);
             }
         }

@@ -1,5 +1,6 @@
 //! Cross-entropy of logits and class indices.
 
+use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 use super::{Buffer, ExpDistance, row_exp, row_max, scale};
@@ -7,25 +8,19 @@ use crate::operand::{Compute, Operand, elements};
 use crate::rows::{fill_rows, order_with_last, write};
 use crate::simd::Isa;
 use crate::tasks::Tasks as _;
-use binade_tensor::memory::Pool;
 use binade_tensor::op::{CrossEntropy, Reduction};
-use binade_tensor::{Array, ArrayMut, Error, Result};
+use binade_tensor::{Error, Result};
 
 /// Target classes, checked.
-fn targets<'a>(
-    loss: &CrossEntropy,
-    target: &Array,
-    bytes: &'a [u8],
-    classes: usize,
-) -> Result<std::borrow::Cow<'a, [i64]>> {
+fn targets<'a>(loss: &CrossEntropy, target: In<'a>, classes: usize) -> Result<std::borrow::Cow<'a, [i64]>> {
     let n = target.numel();
-    let all = elements::<i64>(bytes);
+    let all = elements::<i64>(target.bytes);
     let values = if target.layout().is_contiguous() {
         std::borrow::Cow::Borrowed(&all[target.layout().offset..][..n])
     } else {
         let order: Vec<usize> = (0..target.shape().rank()).collect();
         let mut values = vec![0i64; n];
-        Operand::new(target, bytes, target.shape(), &order).runs(0, n, |from, stride, range| {
+        Operand::new(target, target.shape(), &order).runs(0, n, |from, stride, range| {
             values[range].iter_mut().enumerate().for_each(|(i, v)| *v = all[from + i * stride]);
         });
         std::borrow::Cow::Owned(values)
@@ -39,14 +34,13 @@ fn targets<'a>(
 pub(crate) fn cross_entropy<C: Compute>(
     isa: Isa,
     loss: &CrossEntropy,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
 ) -> Result<()> {
     let shape = ins[0].shape();
     let (classes, rows) = (shape[1], ins[1].numel());
-    let target = targets(loss, ins[1], bytes[1], classes)?;
-    let operand = Operand::new(ins[0], bytes[0], shape, &order_with_last(shape.rank(), |d| d == 1));
+    let target = targets(loss, ins[1], classes)?;
+    let operand = Operand::new(ins[0], shape, &order_with_last(shape.rank(), |d| d == 1));
     let values: Vec<f64> = (0..rows).into_par_iter().with_min_len((4096 / classes.max(1)).max(1)).list(|row| {
         if target[row] == loss.ignore_index {
             return 0.0;
@@ -79,22 +73,21 @@ fn counted(loss: &CrossEntropy, target: &[i64]) -> f64 {
 /// `g·(softmax − target)`; inputs g, logits, target. The softmax is normalised by its own sum: a saved log-sum-exp
 /// would carry its rounding into every probability.
 pub(crate) fn cross_entropy_backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     loss: &CrossEntropy,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
 ) -> Result<()> {
+    let isa = cx.isa;
     let shape = ins[1].shape();
     let classes = shape[1];
-    let target = targets(loss, ins[2], bytes[2], classes)?;
+    let target = targets(loss, ins[2], classes)?;
     let order = order_with_last(shape.rank(), |d| d == 1);
-    let operand = Operand::new(ins[1], bytes[1], shape, &order);
+    let operand = Operand::new(ins[1], shape, &order);
     let rows_order: Vec<usize> = (0..ins[2].shape().rank()).collect();
-    let g = Operand::new(ins[0], bytes[0], ins[2].shape(), &rows_order);
+    let g = Operand::new(ins[0], ins[2].shape(), &rows_order);
     let divisor = C::from_f64(if loss.reduction == Reduction::Mean { counted(loss, &target) } else { 1.0 });
-    fill_rows::<C, ()>(isa, pool, out, &order, classes, |row, to| {
+    fill_rows::<C, ()>(cx, out, &order, classes, |row, to| {
         if target[row] == loss.ignore_index {
             return to.fill(C::zero());
         }
@@ -110,6 +103,6 @@ pub(crate) fn cross_entropy_backward<C: Compute>(
         *class = *class - C::from_f64(1.0 - loss.smoothing);
         let factor = pg[0] / divisor;
         to.iter_mut().for_each(|p| *p *= factor);
-    });
+    })?;
     Ok(())
 }

@@ -8,9 +8,9 @@ pub(super) use row_kernels::{ExpDistance, row_exp, row_max, scale};
 
 use super::operand::{BLOCK, Compute, Operand, in_storage};
 use super::rows::{fill_rows, fill_rows_as, is_in_order, order_with_last};
+use crate::kernel::{Context, In, Out};
 use crate::simd::{First, Isa, Lanes, Map1, Map2, Stored, prefetch};
-use binade_tensor::memory::Pool;
-use binade_tensor::{Array, ArrayMut};
+use binade_tensor::Result;
 use row_kernels::{Slope, Turn, TurnBack};
 
 /// `x − max − rest`
@@ -108,46 +108,41 @@ fn softmax_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
 /// Rows read and written in place, the output in its type T, the input in T or C; if they do not lie so in memory,
 /// `None`.
 fn softmax_dense<C: Compute, T: Stored<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     log: bool,
     n: usize,
     x: &Operand<'_>,
-    out: &mut ArrayMut<'_>,
-) -> Option<()> {
-    if let Some(x) = x.dense::<T>() {
+    out: &mut Out<'_>,
+) -> Option<Result<()>> {
+    let Context { isa, pool } = cx;
+    let filled = if let Some(x) = x.dense::<T>() {
         fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
             softmax_rows::<C, T, T>(isa, log, [n, x.len()], &x[first * n..][..y.len()], y, scratch);
-        });
+        })
     } else {
         let x = x.dense::<C>()?;
         fill_rows_as::<C, T, ()>(pool, out, n, n, |first, y, _, scratch| {
             softmax_rows::<C, C, T>(isa, log, [n, x.len()], &x[first * n..][..y.len()], y, scratch);
-        });
-    }
-    Some(())
+        })
+    };
+    Some(filled.map(drop))
 }
 
-pub(super) fn softmax<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
-    dim: usize,
-    log: bool,
-    x: &Array,
-    bytes: &[u8],
-    out: &mut ArrayMut<'_>,
-) {
+pub(super) fn softmax<C: Compute>(cx: Context<'_>, dim: usize, log: bool, x: In<'_>, out: &mut Out<'_>) -> Result<()> {
+    let isa = cx.isa;
     let order = order_with_last(x.shape().rank(), |d| d == dim);
     let n = x.shape().get(dim).copied().unwrap_or(1);
-    let operand = Operand::new(x, bytes, x.shape(), &order);
+    let operand = Operand::new(x, x.shape(), &order);
     let in_order = is_in_order(out, &order);
-    if in_order && in_storage!(out.array().dtype(), softmax_dense::<C>(isa, pool, log, n, &operand, out)).is_some() {
-        return;
+    let dtype = out.array().dtype();
+    if in_order && let Some(done) = in_storage!(dtype, softmax_dense::<C>(cx, log, n, &operand, out)) {
+        return done;
     }
-    fill_rows::<C, ()>(isa, pool, out, &order, n, |row, y| {
+    fill_rows::<C, ()>(cx, out, &order, n, |row, y| {
         let (mut buffer, mut scratch) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
         softmax_row::<C, C, C>(isa, log, operand.block(isa, row * n, n, buffer.get()), y, &mut scratch.get()[..n]);
-    });
+    })?;
+    Ok(())
 }
 
 fn backward_row<C: Compute, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, g: &[X], y: &[X], to: &mut [Y]) {
@@ -185,40 +180,41 @@ fn backward_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
 
 /// Rows read and written in place, if they lie so in memory; else `None`.
 fn backward_dense<C: Compute, T: Stored<C>>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     log: bool,
     n: usize,
     [g, y]: [&Operand<'_>; 2],
-    out: &mut ArrayMut<'_>,
-) -> Option<()> {
+    out: &mut Out<'_>,
+) -> Option<Result<()>> {
+    let Context { isa, pool } = cx;
     let (g, y) = (g.dense::<T>()?, y.dense::<T>()?);
-    fill_rows_as::<C, T, ()>(pool, out, n, 0, |first, to, _, _| {
+    let filled = fill_rows_as::<C, T, ()>(pool, out, n, 0, |first, to, _, _| {
         backward_rows::<C, T, T>(isa, log, [n, g.len()], [g, y].map(|x| &x[first * n..][..to.len()]), to);
     });
-    Some(())
+    Some(filled.map(drop))
 }
 
 pub(super) fn backward<C: Compute>(
-    isa: Isa,
-    pool: &Pool,
+    cx: Context<'_>,
     dim: usize,
     log: bool,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    out: &mut ArrayMut<'_>,
-) {
+    ins: &[In<'_>],
+    out: &mut Out<'_>,
+) -> Result<()> {
+    let isa = cx.isa;
     let shape = ins[1].shape();
     let order = order_with_last(shape.rank(), |d| d == dim);
     let n = shape.get(dim).copied().unwrap_or(1);
-    let (g, y) = (Operand::new(ins[0], bytes[0], shape, &order), Operand::new(ins[1], bytes[1], shape, &order));
+    let (g, y) = (Operand::new(ins[0], shape, &order), Operand::new(ins[1], shape, &order));
     let in_order = is_in_order(out, &order);
-    if in_order && in_storage!(out.array().dtype(), backward_dense::<C>(isa, pool, log, n, [&g, &y], out)).is_some() {
-        return;
+    let dtype = out.array().dtype();
+    if in_order && let Some(done) = in_storage!(dtype, backward_dense::<C>(cx, log, n, [&g, &y], out)) {
+        return done;
     }
-    fill_rows::<C, ()>(isa, pool, out, &order, n, |row, to| {
+    fill_rows::<C, ()>(cx, out, &order, n, |row, to| {
         let (mut pg, mut py) = (Buffer::<C>::new(n), Buffer::<C>::new(n));
         let (g, y) = (g.block(isa, row * n, n, pg.get()), y.block(isa, row * n, n, py.get()));
         backward_row::<C, C, C>(isa, log, g, y, to);
-    });
+    })?;
+    Ok(())
 }

@@ -5,6 +5,7 @@ mod kernels;
 
 pub use kernels::{Same, SameBackward};
 
+use crate::kernel::Context;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -15,9 +16,8 @@ use crate::finish::{Target, output_parts};
 use crate::gemm::{elements_of, workspace};
 use crate::operand::Compute;
 use crate::operand::{elements_mut, in_storage};
-use crate::simd::{Isa, Stored};
+use crate::simd::Stored;
 use crate::tasks::Tasks as _;
-use binade_tensor::memory::Pool;
 use binade_tensor::{DType, Result};
 
 /// Taps of the kernel.
@@ -41,8 +41,7 @@ pub(super) fn weights(g: &Correlation, x: &Source<'_>) -> Option<[usize; TAPS]> 
 
 /// An operator on images: where they lie, what they become.
 pub(super) struct Work<'a, C> {
-    pub(super) isa: Isa,
-    pub(super) pool: &'a Pool,
+    pub(super) cx: Context<'a>,
     pub(super) g: &'a Correlation,
     /// Weights `[place][channel]`.
     w: Vec<C>,
@@ -53,8 +52,7 @@ pub(super) struct Work<'a, C> {
 impl<'a, C: Compute> Work<'a, C> {
     /// If there is a kernel here for a correlation with the weight `[tap][channel]`.
     pub(super) fn new(
-        isa: Isa,
-        pool: &'a Pool,
+        cx: Context<'a>,
         g: &'a Correlation,
         x: &Source<'_>,
         w: &[C],
@@ -62,21 +60,22 @@ impl<'a, C: Compute> Work<'a, C> {
     ) -> Option<Work<'a, C>> {
         let places = weights(g, x)?;
         let w = places.iter().flat_map(|tap| &w[tap * x.c..][..x.c]).copied().collect();
-        Some(Work { isa, pool, g, w, places, dtype })
+        Some(Work { cx, g, w, places, dtype })
     }
 
     pub(super) fn correlate(&self, x: &Source<'_>, mut to: Target<'_, C>) -> Result<()> {
         if let Some(done) = in_storage!(x.values.dtype(), correlate_in::<C>(self, x, &mut to)) {
             return done;
         }
-        let wide = x.widened::<C>(self.isa, self.pool)?;
+        let wide = x.widened::<C>(self.cx)?;
         self.correlate_of(x, elements_of::<C>(&wide), &mut to)
     }
 
     /// The image in memory is `image`.
     fn correlate_of<T: Stored<C>>(&self, x: &Source<'_>, image: &[T], to: &mut Target<'_, C>) -> Result<()> {
         let Target { finish, out, pre, .. } = to;
-        let Work { isa, pool, g, ref w, dtype, .. } = *self;
+        let Work { cx, g, ref w, dtype, .. } = *self;
+        let Context { isa, pool } = cx;
         let (extents, row, size) = ([x.h, x.w, x.c], x.w * x.c, dtype.size());
         let direct = dtype == T::DTYPE && !finish.activates();
         let (bias, finish) = finish.apart(x.c);
@@ -113,7 +112,7 @@ impl<'a, C: Compute> Work<'a, C> {
         {
             return done;
         }
-        let (wide_grad, wide_x) = (grad.widened::<C>(self.isa, self.pool)?, x.widened::<C>(self.isa, self.pool)?);
+        let (wide_grad, wide_x) = (grad.widened::<C>(self.cx)?, x.widened::<C>(self.cx)?);
         self.backward_of(x, elements_of::<C>(&wide_grad), elements_of::<C>(&wide_x), out)
     }
 
@@ -125,7 +124,8 @@ impl<'a, C: Compute> Work<'a, C> {
         images: &[T],
         out: &mut [u8],
     ) -> Result<(Vec<C>, Vec<C>)> {
-        let Work { isa, pool, g, ref w, dtype, .. } = *self;
+        let Work { cx, g, ref w, dtype, .. } = *self;
+        let Context { isa, pool } = cx;
         let (extents, row, size, c) = ([x.h, x.w, x.c], x.w * x.c, dtype.size(), x.c);
         let per_stretch = (x.n * x.h).div_ceil(STRETCHES);
         let together = (TOGETHER / row).max(1);

@@ -49,10 +49,10 @@ impl Act {
                     let x = if stride == 1 {
                         &bytemuck::cast_slice(values.bytes)[first..first + part]
                     } else {
-                        values.load(work.isa, first, stride, &mut x[..part]);
+                        values.load(work.cx.isa, first, stride, &mut x[..part]);
                         &x[..part]
                     };
-                    activate(work.isa, row, x, &mut y[..part]);
+                    activate(work.cx.isa, row, x, &mut y[..part]);
                     work.read(
                         Values::written(values.dtype, bytemuck::cast_slice(&y[..part])),
                         0,

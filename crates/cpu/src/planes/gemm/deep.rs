@@ -55,7 +55,7 @@ impl Product<'_> {
         let lda = apart(stretch);
         // [part][block][row][column]
         let len = parts * blocks(size) * rows * columns;
-        let mut acc = workspace::<f32>(work.pool, len)?;
+        let mut acc = workspace::<f32>(work.cx.pool, len)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..len];
         // [part][row], of which the first block in a row of blocks has its share.
         let mut sums_of_parts = vec![0.0; parts * sums.len()];
@@ -110,7 +110,7 @@ impl Product<'_> {
                     acc,
                     add: from > start,
                 };
-                amx::run_asking(work.isa, block, &mut ahead);
+                amx::run_asking(work.cx.isa, block, &mut ahead);
             }
             Ok::<(), binade_tensor::Error>(())
         })?;

@@ -7,6 +7,7 @@ mod operand;
 mod tall;
 mod wide;
 
+use crate::kernel::{In, Out};
 use rayon::prelude::*;
 
 use super::{Work, halves_of};
@@ -18,7 +19,7 @@ use crate::{reduce, rows};
 use act::Act;
 use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::Reduce;
-use binade_tensor::{Array, ArrayMut, Dims, Result};
+use binade_tensor::{Dims, Result};
 use operand::Planes;
 
 /// Rows of the product per task at most.
@@ -63,28 +64,23 @@ impl Product<'_> {
     }
 }
 
-pub(super) fn matmul(
-    work: &Work<'_>,
-    fused: Fused,
-    ins: &[&Array],
-    bytes: &[&[u8]],
-    outs: &mut [ArrayMut<'_>],
-) -> Result<bool> {
+pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<bool> {
     let (shape, dtype) = (*outs[0].array().shape(), outs[0].array().dtype());
-    let batch = Batch::new(&shape, ins, bytes);
+    let batch = Batch::new(&shape, ins);
     let [m, k, n] = batch.extents;
     if m <= SKINNY || n < SIDE || k < SIDE || m * n * k < SMALL {
         return Ok(false);
     }
-    let acts = [(fused.left, ins[0]), (fused.right, ins[1])].map(|(row, x)| row.map(|row| Act::new(work.isa, row, x)));
+    let acts =
+        [(fused.left, &ins[0]), (fused.right, &ins[1])].map(|(row, x)| row.map(|row| Act::new(work.cx.isa, row, x)));
     if acts.iter().any(|act| act.is_some_and(|act| act.is_none())) {
         return Ok(false);
     }
-    let finish = Finish::<f32>::new(work.isa, fused.epilogue, ins, bytes);
+    let finish = Finish::<f32>::new(work.cx.isa, fused.epilogue, ins);
     let packs = fused.sums_rows(ins, outs);
     let (outs, sums) = outs.split_at_mut(outs.len() - fused.sums as usize);
     let (first, rest) = outs.split_at_mut(1);
-    let (Some(out), pre) = (first[0].bytes(), rest.first_mut().and_then(ArrayMut::bytes)) else { return Ok(true) };
+    let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
     let parts = output_parts(&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default(), m * n * dtype.size());
     let product = |i: usize| {
@@ -122,9 +118,9 @@ pub(super) fn matmul(
     let holds = work.holds(0, 1);
     if let (true, [sums]) = (holds, sums) {
         if sums_of_a.is_empty() {
-            reduce::reduce::<f32>(work.isa, Reduce::Sum, Dims::one(1), ins[0], bytes[0], sums);
+            reduce::reduce::<f32>(work.cx.isa, Reduce::Sum, Dims::one(1), ins[0], sums);
         } else {
-            rows::write(work.isa, &sums_of_a, sums);
+            rows::write(work.cx.isa, &sums_of_a, sums);
         }
     }
     Ok(holds)

@@ -127,7 +127,7 @@ impl<'a> Planes<'a> {
             }
             for (plane, i) in (0..self.count).flat_map(|p| (0..rows).step_by(SIDE).map(move |i| (p, i))) {
                 let to = &mut to[plane * distance + (strip + i) * ld + at..];
-                planes::turn(work.isa, &read[plane * DEEP * WIDE + i..], WIDE, to, ld);
+                planes::turn(work.cx.isa, &read[plane * DEEP * WIDE + i..], WIDE, to, ld);
             }
             if !sums.is_empty() {
                 // What was read is still in the first-level cache.
@@ -143,11 +143,11 @@ impl<'a> Planes<'a> {
         let Matrix { values, offset, strides: [_, ld] } = self.matrix;
         let start = offset + first + from * ld;
         match values.dtype {
-            DType::F16 => row_sums::add::<f32, f16>(work.isa, &elements(values.bytes)[start..], ld, places, sums),
-            DType::BF16 => row_sums::add::<f32, bf16>(work.isa, &elements(values.bytes)[start..], ld, places, sums),
+            DType::F16 => row_sums::add::<f32, f16>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums),
+            DType::BF16 => row_sums::add::<f32, bf16>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums),
             // Tiles serve no other dtype.
             DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
-                row_sums::add::<f32, f32>(work.isa, &elements(values.bytes)[start..], ld, places, sums)
+                row_sums::add::<f32, f32>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums)
             }
         }
     }
@@ -186,7 +186,7 @@ impl<'a> Planes<'a> {
                     }
                     for plane in 0..self.count {
                         let to = &mut to[plane * distance + at * SIDE..];
-                        pair_up(work.isa, &read[plane * SIDE * LONG..], LONG, count, part, to, 2 * SIDE);
+                        pair_up(work.cx.isa, &read[plane * SIDE * LONG..], LONG, count, part, to, 2 * SIDE);
                     }
                 }
             }
@@ -207,7 +207,7 @@ impl<'a> Planes<'a> {
             for (p, to) in to.chunks_mut(panel).enumerate() {
                 for plane in 0..self.count {
                     let row = |r: usize| &read[(r * planes::MOST + plane) * WIDE + p * SIDE..][..SIDE];
-                    planes::zip(work.isa, row(0), row(1), &mut to[plane * distance + l * SIDE..][..2 * SIDE]);
+                    planes::zip(work.cx.isa, row(0), row(1), &mut to[plane * distance + l * SIDE..][..2 * SIDE]);
                 }
             }
         }

@@ -50,7 +50,7 @@ impl Product<'_> {
             // Where nothing is left to do after the sums they stand where they belong.
             let direct = finish.is_plain() && dtype == DType::F32 && n.is_multiple_of(SIDE);
             let ld = if direct { n } else { pass.next_multiple_of(SIDE) };
-            let mut acc = workspace::<f32>(work.pool, if direct { 0 } else { rows * ld })?;
+            let mut acc = workspace::<f32>(work.cx.pool, if direct { 0 } else { rows * ld })?;
             let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * ld }).collect();
             let passes = n.div_ceil(pass);
             for at in (0..n).step_by(pass) {
@@ -108,7 +108,7 @@ impl Product<'_> {
                         },
                         add: from > 0,
                     };
-                    amx::run_asking(work.isa, block, &mut ahead);
+                    amx::run_asking(work.cx.isa, block, &mut ahead);
                 }
                 if !direct {
                     finish.rows(&mut acc.as_mut_slice::<f32>()[..rows * ld], ld, at, columns, n, out, pre, dtype);

@@ -51,7 +51,7 @@ impl Product<'_> {
         row_sums::total(&sums_of_parts, sums);
         let left = halves_of(&left);
         let len = n.div_ceil(columns) * m * columns;
-        let mut acc = workspace::<f32>(work.pool, len)?;
+        let mut acc = workspace::<f32>(work.cx.pool, len)?;
         let acc = &mut acc.as_mut_slice::<f32>()[..len];
         acc.par_chunks_mut(m * columns).enumerate().try_each(|(i, acc)| {
             let (first, count) = (i * columns, columns.min(n - i * columns));
@@ -85,7 +85,7 @@ impl Product<'_> {
                         acc,
                         add: part > 0,
                     };
-                    amx::run(work.isa, block);
+                    amx::run(work.cx.isa, block);
                 }
             }
             Ok::<(), binade_tensor::Error>(())
