@@ -47,6 +47,11 @@ impl Cpu {
         Cpu { isa, pool: Pool::default() }
     }
 
+    /// Where its memory comes from.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -60,7 +65,7 @@ impl Backend for Cpu {
 
     fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
         let bytes = len * dtype.size();
-        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { bytes, class })?;
+        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { op: "", bytes, class })?;
         if dtype == DType::Bool {
             // Bytes of an older tensor need not be booleans.
             buffer.as_mut_slice::<u8>().fill(0);
@@ -97,7 +102,7 @@ impl Backend for Cpu {
         let inputs: SmallVec<[In<'_>; 6]> = inputs.collect::<Result<_>>()?;
         let outputs = outs.iter_mut().map(|out| Out::new(op.name(), out));
         let mut outputs: SmallVec<[Out<'_>; 3]> = outputs.collect::<Result<_>>()?;
-        self.run_on(op, &inputs, &mut outputs)
+        self.run_on(op, &inputs, &mut outputs).map_err(|error| error.during(op.name()))
     }
 
     fn rounds_as_it_reads(&self, op: &Op) -> bool {
@@ -113,7 +118,8 @@ impl Backend for Cpu {
         let scalars = elements(host(&guard, update.name(), scalars.dtype())?);
         let count = slots.len();
         let name = || format!("{} of {count} tensors", update.name());
-        binade_tensor::profile::record(name, || update::update(self.isa, update, scalars, slots))
+        let done = binade_tensor::profile::record(name, || update::update(self.isa, update, scalars, slots));
+        done.map_err(|error| error.during(update.name()))
     }
 
     fn memory(&self) -> MemoryStats {

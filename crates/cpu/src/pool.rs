@@ -169,7 +169,7 @@ pub(super) fn backward<C: Compute>(cx: Context<'_>, pool: &Pool, ins: &[In<'_>],
         }
     })?;
     if failed.into_inner() {
-        return Err(Error::OutOfMemory { bytes: size * size_of::<C>(), class: Class::Workspace });
+        return Err(Error::OutOfMemory { op: "", bytes: size * size_of::<C>(), class: Class::Workspace });
     }
     Ok(())
 }

@@ -111,8 +111,10 @@ pub enum Error {
         dtype: DType,
     },
     /// The device could not provide the memory.
-    #[error("out of memory: {bytes} bytes for {class} could not be allocated")]
+    #[error("{}out of memory: {bytes} bytes for {class} could not be allocated", prefix(.op))]
     OutOfMemory {
+        /// Operation; empty where memory is asked for outside of one.
+        op: &'static str,
         /// Bytes asked for.
         bytes: usize,
         /// Class of the buffer.
@@ -132,6 +134,20 @@ pub enum Error {
         /// The name given.
         found: String,
     },
+}
+
+impl Error {
+    /// The same error of an operation, where that is not known yet: kernels ask for memory without knowing for whom.
+    pub fn during(self, during: &'static str) -> Error {
+        match self {
+            Error::OutOfMemory { op: "", bytes, class } => Error::OutOfMemory { op: during, bytes, class },
+            other => other,
+        }
+    }
+}
+
+fn prefix(op: &str) -> String {
+    if op.is_empty() { String::new() } else { format!("{op}: ") }
 }
 
 fn list<T: std::fmt::Debug>(items: &[T]) -> String {

@@ -68,7 +68,7 @@ fn run_with(
     let mut arrays = Arrays::new();
     for (i, meta) in outs.iter().enumerate() {
         let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
-        arrays.push(Array::alloc(device, *meta, class)?);
+        arrays.push(Array::alloc(device, *meta, class).map_err(|error| error.during(op.name()))?);
     }
     {
         let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();

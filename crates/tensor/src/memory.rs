@@ -160,6 +160,8 @@ struct PoolInner {
     accounting: Accounting,
     free: [[Mutex<Vec<Block>>; CLASSES]; LISTS],
     large: Mutex<Arena>,
+    /// The allocation that will fail, counted from now on; 0 for none.
+    failing: AtomicUsize,
 }
 
 impl Default for PoolInner {
@@ -168,6 +170,7 @@ impl Default for PoolInner {
             accounting: Accounting::default(),
             free: std::array::from_fn(|_| std::array::from_fn(|_| Mutex::default())),
             large: Mutex::default(),
+            failing: AtomicUsize::new(0),
         }
     }
 }
@@ -193,6 +196,9 @@ impl Pool {
     /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the
     /// system has no memory left.
     pub fn alloc(&self, bytes: usize, class: Class) -> Option<HostBuffer> {
+        if self.0.failing.load(Relaxed) > 0 && self.0.failing.fetch_sub(1, Relaxed) == 1 {
+            return None;
+        }
         let block =
             if bytes >= LARGE { Block(locked(&self.0.large).alloc(bytes, class.place())?) } else { self.small(bytes)? };
         self.0.accounting.add(class, bytes);
@@ -208,6 +214,17 @@ impl Pool {
         let layout = Layout::from_size_align(capacity, ALIGN).ok()?;
         // SAFETY: the layout has non-zero size. Zeroed, so that every byte ever handed out is initialised.
         Some(Block(NonNull::new(unsafe { alloc_zeroed(layout) })?))
+    }
+
+    /// The allocation after `before` others fails, as if the system had no memory left, and those after it succeed. For
+    /// tests of what happens then.
+    pub fn fail_after(&self, before: usize) {
+        self.0.failing.store(before + 1, Relaxed);
+    }
+
+    /// Whether an allocation that was to fail has not been made; from now on none is.
+    pub fn stop_failing(&self) -> bool {
+        self.0.failing.swap(0, Relaxed) > 0
     }
 
     /// The byte counters.

@@ -7,7 +7,7 @@ use binade_tensor::{Class, Error, Result};
 /// Scratch memory for `n` elements.
 pub(crate) fn workspace<C: Compute>(pool: &Pool, n: usize) -> Result<HostBuffer> {
     let bytes = n * size_of::<C>();
-    pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
+    pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { op: "", bytes, class: Class::Workspace })
 }
 
 /// A scratch buffer as elements.

@@ -203,7 +203,7 @@ impl<'a> Work<'a> {
     /// Scratch memory for `n` halves of a pair.
     fn halves(&self, n: usize) -> Result<HostBuffer> {
         let bytes = 2 * n;
-        self.cx.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { bytes, class: Class::Workspace })
+        self.cx.pool.alloc(bytes, Class::Workspace).ok_or(Error::OutOfMemory { op: "", bytes, class: Class::Workspace })
     }
 
     /// Splits `n` numbers from a flat position on.

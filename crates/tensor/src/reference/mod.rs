@@ -188,7 +188,7 @@ impl Backend for Reference {
 
     fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
         let bytes = len * dtype.size();
-        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { bytes, class })?;
+        let mut buffer = self.pool.alloc(bytes, class).ok_or(Error::OutOfMemory { op: "", bytes, class })?;
         buffer.as_mut_slice::<u8>().fill(0);
         Ok(Storage::new(Memory::Host(buffer), class))
     }
