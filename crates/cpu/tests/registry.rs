@@ -6,7 +6,7 @@ use binade_tensor::format::Format;
 use binade_tensor::op::{Backward, Binary, Distribution, Saved, Unary, View};
 use binade_tensor::samples::catalogue;
 use binade_tensor::testing::check_op;
-use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, bf16, f16, run, run_one, run_over};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Key, Op, bf16, f16, run, run_one};
 
 /// The same values on another device, in row-major order.
 fn on(device: &Device, array: &Array) -> Array {
@@ -113,107 +113,6 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     for threads in [2, 3, 8] {
         assert!(on_threads(threads).1 == one, "{threads} threads");
     }
-}
-
-/// Runs `op` with operand `at` given up, and says whether the result took its memory.
-fn overwriting(op: &Op, ins: &[Array], at: usize, device: &Device, want: DType) -> (Array, bool) {
-    // The operands before it are given too, but kept here as well.
-    let copy = |a: &Array| run_one(&Op::Copy, &[a], device, a.dtype(), Class::Activations).unwrap();
-    let mut given: Vec<Array> = ins[..at].to_vec();
-    given.push(copy(&ins[at]));
-    let storage = given[at].storage().id();
-    let kept: Vec<&Array> = ins[at + 1..].iter().collect();
-    let out = run_over(op, given.into_iter().collect(), &kept, device, want, Class::Activations).unwrap();
-    let taken = out.storage().id() == storage;
-    (out, taken)
-}
-
-/// The elements' bits, of which NaNs are all the same.
-fn bits(array: &Array) -> Vec<u64> {
-    array.to_f64_vec().unwrap().into_iter().map(|v| if v.is_nan() { u64::MAX } else { v.to_bits() }).collect()
-}
-
-#[test]
-fn a_result_written_over_an_operand_has_the_bits_of_one_with_memory_of_its_own() {
-    let devices = Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))).chain([Device::reference()]);
-    for device in devices {
-        let mut overwritten = 0;
-        for op in catalogue() {
-            for (dtype, ins) in
-                DType::FLOATS.into_iter().flat_map(|t| op.samples(&device, t).into_iter().map(move |s| (t, s)))
-            {
-                for at in (0..ins.len()).filter(|at| op.may_overwrite(*at)) {
-                    let expected = &apply(&op, &ins, &device, dtype).unwrap()[0];
-                    let (found, taken) = overwriting(&op, &ins, at, &device, dtype);
-                    assert!(bits(&found) == bits(expected), "{op:?} over operand {at}, {dtype}, {device:?}");
-                    overwritten += taken as usize;
-                }
-            }
-        }
-        assert!(overwritten > 1000, "{overwritten} results took an operand's memory");
-    }
-}
-
-#[test]
-fn large_gradients_are_written_over_what_arrives_with_the_same_bits() {
-    // Large enough for tables and several tasks, and of a length that no block divides.
-    let normal = |device: &Device, seed: u64, dtype: DType| {
-        let op = Op::Random {
-            distribution: Distribution::Normal { mean: 0.0, std: 2.0 },
-            shape: [77_777].try_into().unwrap(),
-            key: Key::new(seed, 1),
-        };
-        run_one(&op, &[], device, dtype, Class::Activations).unwrap()
-    };
-    for device in Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))) {
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let (g, x) = (normal(&device, 1, dtype), normal(&device, 2, dtype));
-            let rows = Unary::ALL.iter().map(|&row| Op::Backward(Backward::Unary(row)));
-            for op in rows.chain(Binary::ALL.iter().map(|&row| Op::Binary(row))) {
-                let ins = [g.clone(), x.clone()];
-                let expected = bits(&apply(&op, &ins, &device, dtype).unwrap()[0]);
-                for at in [0, 1] {
-                    let (found, taken) = overwriting(&op, &ins, at, &device, dtype);
-                    assert!(taken && bits(&found) == expected, "{op:?} over operand {at}, {dtype}, {device:?}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn memory_that_somebody_shares_is_not_written_over() {
-    let device = Device::cpu();
-    let array = |n: usize, class: Class| Array::from_slice(&device, &vec![1.5f32; n], &[n], class).unwrap();
-    let double = |a: Array, want: DType| {
-        let storage = a.storage().id();
-        let op = Op::Scalar { op: Binary::Mul, value: 2.0, reversed: false };
-        let out = run_over(&op, [a].into_iter().collect(), &[], &device, want, Class::Gradients).unwrap();
-        assert!(out.to_f64_vec().unwrap().iter().all(|v| *v == 3.0));
-        out.storage().id() == storage
-    };
-    let whole = || array(8, Class::Gradients);
-    assert!(double(whole(), DType::F32));
-    let shared = whole();
-    assert!(!double(shared.clone(), DType::F32));
-    let weak = shared.downgrade();
-    assert!(!double(shared, DType::F32) && weak.upgrade().is_none());
-    assert!(!double(whole(), DType::F64), "another dtype");
-    assert!(!double(array(8, Class::Weights), DType::F32), "another class");
-    let part = |start: usize| whole().with_layout(whole().layout().narrow(0, start, 4)).unwrap();
-    assert!(!double(part(0), DType::F32) && !double(part(4), DType::F32), "a part");
-    let array = whole();
-    assert!(matches!(array.copy_from(&array.clone()), Err(Error::InUse { .. })), "a copy has no use for it");
-    let twice = whole();
-    let sum = run_over(
-        &Op::Binary(Binary::Add),
-        [twice.clone(), twice].into_iter().collect(),
-        &[],
-        &device,
-        DType::F32,
-        Class::Gradients,
-    );
-    assert!(sum.unwrap().to_f64_vec().unwrap().iter().all(|v| *v == 3.0), "one array as both operands");
 }
 
 #[test]

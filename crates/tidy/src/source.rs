@@ -49,7 +49,10 @@ impl Tree {
 
     /// Source of the crates, without their tests, examples and benchmarks.
     pub fn library(&self) -> impl Iterator<Item = &File> {
-        self.with_extension("rs").filter(|file| file.path.starts_with("crates/") && file.path.contains("/src/"))
+        self.with_extension("rs").filter(|file| {
+            let test = file.path.ends_with("/tests.rs") || file.path.contains("/tests/");
+            file.path.starts_with("crates/") && file.path.contains("/src/") && !test
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use binade::tensor::format::Format;
 use binade::tensor::{Array, Class, DType};
 use serde_json::Value;
 
-use super::ops;
+use super::{inputs::Inputs, ops};
 
 /// A recorded case: inputs, upstream gradient, PyTorch's results and those of float64.
 pub struct Case {
@@ -69,7 +69,7 @@ impl Case {
             leaves.insert(name.to_string(), leaf);
         }
         let policy = self.region.map_or(Policy::OFF, Policy::autocast);
-        let result = policy.run(|| ops::apply(&self.op, &ops::Inputs::new(&inputs, &self.attrs)))?;
+        let result = policy.run(|| ops::apply(&self.op, &Inputs::new(&inputs, &self.attrs)))?;
         let Some(out) = result else { return Ok(Outcome::Absent(self.op.clone())) };
         let mut failures = Vec::new();
         self.compare("out", out.array(), &mut failures)?;

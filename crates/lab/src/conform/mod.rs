@@ -1,6 +1,7 @@
 //! `cargo xtask conform`: recorded cases of operators, forward and backward, against the recorded results and float64.
 
 mod case;
+mod inputs;
 mod ops;
 
 use std::collections::BTreeMap;
