@@ -120,16 +120,19 @@ fn reduced(array: &Array, kind: Reduce) -> f64 {
 /// The largest magnitude: infinite or NaN if one element is.
 fn largest(array: &Array) -> f64 {
     let (low, high) = (reduced(array, Reduce::Min), reduced(array, Reduce::Max));
-    // NaN wins, unlike in `f64::max`.
-    if high.abs() >= low.abs() { high.abs() } else { low.abs() + 0.0 * high }
+    // Both are NaN if one element is, and NaN is not `>=`; `f64::max` would drop it.
+    if high.abs() >= low.abs() { high.abs() } else { low.abs() }
 }
 
 fn finite(array: &Array) -> bool {
+    if !array.dtype().is_float() || array.numel() == 0 {
+        return true;
+    }
     // A sum shows every infinity and NaN; only a sum of large finite numbers needs the closer look.
-    !array.dtype().is_float()
-        || array.numel() == 0
-        || reduced(array, Reduce::Sum).is_finite()
-        || largest(array).is_finite()
+    if reduced(array, Reduce::Sum).is_finite() {
+        return true;
+    }
+    largest(array).is_finite()
 }
 
 impl Search {

@@ -257,7 +257,7 @@ fn judge(found: Preflight) -> Preflight {
             row.range.max_abs,
             row.range.f16_headroom()
         );
-        return Preflight { recommended: DType::BF16.to_string(), loss_scale: None, why, ..found };
+        return Preflight { recommended: DType::BF16.to_string(), why, ..found };
     }
     let share = 100.0 * gradients.f16.underflow as f64 / (gradients.count - gradients.zeros).max(1) as f64;
     // The largest power of two that keeps the largest gradient four binades below the limit.

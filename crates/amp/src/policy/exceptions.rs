@@ -43,8 +43,6 @@ pub(super) fn check(op: &str, layer: &str) -> Result<()> {
     // Methods that are no operators of their own.
     let method = match op {
         "linear" | "mm" | "bmm" | "addmm" | "einsum" => Some("matmul"),
-        "conv1d" => Some("conv2d"),
-        "conv_transpose1d" => Some("conv_transpose2d"),
         _ => None,
     };
     let hint = method

@@ -102,8 +102,8 @@ fn torch_cpu(op: &Op, cuda: Class) -> Class {
         }
         Op::Binary(Binary::Prelu) | Op::Scalar { op: Binary::Prelu, .. } => Class::Lower,
         Op::Cat { .. } => Class::Promote,
-        Op::Loss { .. } if cuda == Class::Banned => Class::F32,
-        Op::Loss { .. } | Op::CrossEntropy(_) | Op::Custom(_) => cuda,
+        Op::Loss { .. } | Op::CrossEntropy(_) => Class::F32,
+        Op::Custom(_) => cuda,
         Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {
             Class::Neutral
