@@ -112,10 +112,8 @@ fn norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<f64> {
         let mut slots: Vec<Slot<'_>> = read.map(slot).collect();
         norms.push(device.update(&Update::Norm, &scalars(&device, &[inverse(scale) * factor])?, &mut slots)?.norm);
     }
-    Ok(match norms[..] {
-        [norm] => norm,
-        _ => norms.iter().map(|n| n * n).sum::<f64>().sqrt(),
-    })
+    // Of one norm too: the root of a square is the number itself, to the last bit.
+    Ok(norms.iter().map(|n| n * n).sum::<f64>().sqrt())
 }
 
 /// Runs a pass that changes some gradients in place.

@@ -279,7 +279,7 @@ impl Plateau {
     /// As [`Plateau::check`].
     pub fn observe(&mut self, metric: f64) -> Result<f64> {
         self.check()?;
-        let better = |best: f64| metric < best * (1.0 - self.threshold * best.signum());
+        let better = |best: f64| metric < best * (1.0 - self.threshold.copysign(best));
         if metric.is_finite() && self.best.is_none_or(better) {
             (self.best, self.bad) = (Some(metric), 0);
         } else {

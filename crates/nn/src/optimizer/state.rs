@@ -130,7 +130,7 @@ impl Optimizer {
             if !seen.insert(name) {
                 return Err(Error::Names { missing: vec![], unexpected: vec![format!("a second {name}")] });
             }
-            let (rule, kept) = (group.name().to_string(), self.state.get(&param.id()).filter(|s| s.steps > 0));
+            let (rule, kept) = (group.name().to_string(), self.state.get(&param.id()));
             state.params.push(ParamState { name: name.into(), rule, steps: kept.map_or(0, |s| s.steps) });
             state.tensors.extend(kept.iter().flat_map(|s| s.named(name)).map(|(name, array)| (name, array.clone())));
         }
