@@ -258,7 +258,7 @@ pub fn fit(model: &impl Layer, data: &Splits, config: &Config, output: &Output) 
         (at.loss_sum, at.loss_samples, at.epoch_seconds) = (0.0, 0, 0.0);
         at.peak = device.memory().into();
         last = Some((train_loss, test_accuracy));
-        if at.epoch < config.epochs {
+        if at.epoch != config.epochs {
             checkpoint::save(&path, &recipe, model, &training, &at)?;
         }
     }

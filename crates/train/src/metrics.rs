@@ -172,4 +172,13 @@ mod tests {
         drop(Writer::open(&path, "fp16", 1).unwrap());
         assert_eq!(read(&path).unwrap(), [step("fp32", 0), step("fp16", 0)]);
     }
+
+    #[test]
+    fn a_file_that_is_no_text_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, b"\xff\n").unwrap();
+        assert!(matches!(Writer::open(&path, "fp32", 0), Err(Error::Io { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"\xff\n");
+    }
 }
