@@ -198,7 +198,8 @@ fn describe(event: &Event<'_>, bad: &Array) -> Blame {
 /// Whether the operator's first result is finite when it is stored in f32.
 fn finite_in_f32(event: &Event<'_>) -> bool {
     let device = event.outs[0].device();
-    binade_tensor::run(event.op, event.ins, device, DType::F32, Class::Workspace).is_ok_and(|outs| finite(&outs[0]))
+    binade_tensor::run(binade_tensor::Request::new(event.op, event.ins, device, DType::F32, Class::Workspace))
+        .is_ok_and(|outs| finite(&outs[0]))
 }
 
 /// Runs a step again, the loss and its gradients at `scale`, and names the operator that made the first value that is

@@ -158,7 +158,7 @@ struct Body {
 }
 
 impl Layer for Body {
-    fn forward(&self, x: &Var) -> binade_nn::Result<Var> {
+    fn run(&self, x: &Var) -> binade_nn::Result<Var> {
         let h = self.norm.forward(&self.conv.forward(x)?)?.unary(Unary::Relu)?;
         self.middle.forward(&self.drop.forward(&h.flatten(1)?)?)
     }

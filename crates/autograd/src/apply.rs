@@ -19,11 +19,11 @@ pub fn apply(op: Op, ins: &[&Var]) -> Result<Var> {
 /// # Errors
 /// As [`apply`].
 pub fn apply_all(op: Op, ins: &[&Var]) -> Result<(Var, Arrays)> {
-    let Some(place) = ins.iter().find_map(|v| v.place()) else { return apply_here(op, ins) };
+    let Some(param) = ins.iter().find_map(|v| v.place()) else { return apply_here(op, ins) };
     // What only moves or rounds a parameter is still the parameter.
     let moves = op.is_conversion();
-    let (var, outs) = scope::within(place, || apply_here(op, ins))?;
-    Ok((if moves { var.at(Some(place.clone())) } else { var }, outs))
+    let (var, outs) = scope::with_operand(param, || apply_here(op, ins))?;
+    Ok((if moves { var.at(Some(param.clone())) } else { var }, outs))
 }
 
 /// Applies an operator in the layer that the scope is in.

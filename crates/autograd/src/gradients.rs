@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use binade_tensor::op::Binary;
-use binade_tensor::{Array, Class, Op, run_one, run_over};
+use binade_tensor::{Array, Class, Op, Request, run, run_one};
 use smallvec::smallvec;
 
 use crate::deferred::Prepared;
-use crate::node::Leaf;
+use crate::leaf::Leaf;
 use crate::{Deferred, Error, LeafId, Owner, Result, Var};
 
 /// Gradients by leaf, each in the leaf's dtype, and the changes that wait for the step that takes them ([`Deferred`]).
@@ -198,7 +198,8 @@ impl Gradient {
         let leaf = self.leaf.clone().or_else(|| other.leaf.clone());
         let (a, b) = (self.at(scale)?, other.at(scale)?);
         let (device, want) = (a.device().clone(), a.dtype().accum());
-        let array = run_over(&Op::Binary(Binary::Add), smallvec![a, b], &[], &device, want, Class::Gradients)?;
+        let request = Request::new(&Op::Binary(Binary::Add), &[], &device, want, Class::Gradients);
+        let array = run(Request { given: smallvec![a, b], ..request })?.swap_remove(0);
         Ok(Gradient { array, scale, leaf })
     }
 

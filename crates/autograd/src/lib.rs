@@ -11,12 +11,13 @@
 mod cast;
 mod claim;
 mod error;
-mod place;
 
 mod deferred;
+mod leaf;
 mod saved;
 
 mod node;
+mod place;
 
 mod outline;
 
@@ -51,9 +52,10 @@ pub use deferred::{Deferred, Prepared};
 pub use error::{Error, Result};
 pub use gradcheck::{GradcheckError, gradcheck};
 pub use gradients::Gradients;
+pub use leaf::LeafId;
 pub use methods::{Conv3d, Ctc, KlReduction, Rotary};
-pub use node::{LeafId, Node};
-pub use place::{Layers, Name, Place, StoredAs};
+pub use node::Node;
+pub use place::{Layers, Name, Place, StoredAs, Structure};
 pub use scope::{eval, no_grad, train};
 pub use second_order::grad;
 pub use var::Var;

@@ -1,25 +1,17 @@
 //! [`Node`]: one recorded operator application, or a leaf.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, Meta, Op};
 use smallvec::SmallVec;
 
+use crate::leaf::Leaf;
 use crate::saved::Saved;
-use crate::{Claims, Deferred, Error, Result};
+use crate::{Deferred, Error, Result};
 
-/// Identity of a leaf: a parameter, or a variable gradients are wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeafId(u64);
-
+/// Ids of nodes.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-impl LeafId {
-    pub(crate) fn new() -> LeafId {
-        LeafId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// What backward does when it reaches a tensor, besides going on.
 pub(crate) enum Hook {
@@ -33,26 +25,6 @@ pub(crate) enum Hook {
 
 /// A function of a gradient that may replace it.
 pub(crate) type GradientHook = Box<dyn Fn(&Array) -> Result<Option<Array>> + Send + Sync>;
-
-/// What is known of a leaf, whoever holds it.
-#[derive(Debug)]
-pub(crate) struct Leaf {
-    pub(crate) id: LeafId,
-    /// Of a parameter: who claims it, and its name.
-    pub(crate) param: OnceLock<(Claims, RwLock<Arc<str>>)>,
-}
-
-impl Leaf {
-    pub(crate) fn new() -> Arc<Leaf> {
-        Arc::new(Leaf { id: LeafId::new(), param: OnceLock::new() })
-    }
-
-    /// The name of a parameter that nobody claims.
-    pub(crate) fn unclaimed_name(&self) -> Option<Arc<str>> {
-        let (claims, name) = self.param.get()?;
-        (!claims.any()).then(|| name.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
 
 /// A recorded operator application, or a leaf: small, as one is made and moved for every operator. Ids rise in order of
 /// creation, so a node's inputs have smaller ids.

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use binade_tensor::{Array, Arrays, Class, DType, Device, Meta, Op, run};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Layout, Meta, Op, Request, run};
 use smallvec::SmallVec;
 
 use crate::node::{Kind, Node};
@@ -14,7 +14,7 @@ use crate::{Result, Var, scope, table};
 pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device) -> Result<(Var, Arrays)> {
     let arrays: SmallVec<[&Array; 4]> = ins.iter().map(|v| v.array()).collect();
     let class = if table::is_cast(&op) { Class::Casts } else { Class::Activations };
-    let outs = run(&op, &arrays, device, want, class)?;
+    let outs = run(Request::new(&op, &arrays, device, want, class))?;
     scope::observe(&op, &arrays, &outs);
     let first = outs[0].clone();
     let gradient = first.meta();
@@ -121,21 +121,16 @@ impl Value for Var {
         Var::array(self)
     }
 
-    fn run(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<Var> {
-        run_and_record(op, ins, want, device).map(|(var, _)| var)
-    }
-
-    fn run_over(op: Op, given: SmallVec<[Var; 2]>, kept: &[&Var], device: &Device, want: DType) -> Result<Var> {
+    fn perform(
+        op: Op,
+        given: SmallVec<[Var; 2]>,
+        kept: &[&Var],
+        device: &Device,
+        want: DType,
+        _layout: Option<Layout>,
+    ) -> Result<SmallVec<[Var; 3]>> {
         let ins: SmallVec<[&Var; 4]> = given.iter().chain(kept.iter().copied()).collect();
-        Var::run(op, &ins, device, want)
-    }
-
-    fn run_laid_out(op: Op, ins: &[&Var], device: &Device, meta: Meta) -> Result<Var> {
-        Var::run(op, ins, device, meta.dtype)
-    }
-
-    fn run_all(op: Op, ins: &[&Var], device: &Device, want: DType) -> Result<SmallVec<[Var; 3]>> {
-        let (first, outs) = run_and_record(op, ins, want, device)?;
+        let (first, outs) = run_and_record(op, &ins, want, device)?;
         let mut vars: SmallVec<[Var; 3]> = outs.into_iter().map(Var::constant).collect();
         vars[0] = first;
         Ok(vars)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, Shape};
+use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, Request, Shape, run};
 use smallvec::SmallVec;
 
 use crate::node::Node;
@@ -19,18 +19,38 @@ pub(crate) trait Value: Clone {
 
     fn array(&self) -> &Array;
 
-    /// The first output of an operator, in dtype `want` whatever the cast rule.
-    fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self>;
+    /// Runs an operator on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in
+    /// this order, with floats in dtype `want` whatever the cast rule. Where operators are not recorded, the first
+    /// output may take the memory of what was given, and lies in memory as `layout` says; where they are, only the
+    /// first has a history.
+    fn perform(
+        op: Op,
+        given: SmallVec<[Self; 2]>,
+        kept: &[&Self],
+        device: &Device,
+        want: DType,
+        layout: Option<Layout>,
+    ) -> Result<SmallVec<[Self; 3]>>;
 
-    /// As [`Value::run`], on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in
-    /// this order: the result may take the memory of what was given.
-    fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self>;
+    /// All outputs.
+    fn run_all(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>> {
+        Self::perform(op, SmallVec::new(), ins, device, want, None)
+    }
 
-    /// The first output of an operator, laid out in memory as told where the operator is not recorded.
-    fn run_laid_out(op: Op, ins: &[&Self], device: &Device, meta: Meta) -> Result<Self>;
+    /// The first output.
+    fn run(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<Self> {
+        Ok(Self::run_all(op, ins, device, want)?.swap_remove(0))
+    }
 
-    /// All outputs. Where operators are recorded, only the first has a history.
-    fn run_all(op: Op, ins: &[&Self], device: &Device, want: DType) -> Result<SmallVec<[Self; 3]>>;
+    /// The first output, perhaps in the memory of what was given.
+    fn run_over(op: Op, given: SmallVec<[Self; 2]>, kept: &[&Self], device: &Device, want: DType) -> Result<Self> {
+        Ok(Self::perform(op, given, kept, device, want, None)?.swap_remove(0))
+    }
+
+    /// The first output, laid out in memory as told where the operator is not recorded.
+    fn run_laid_out(op: Op, ins: &[&Self], device: &Device, meta: Meta) -> Result<Self> {
+        Ok(Self::perform(op, SmallVec::new(), ins, device, meta.dtype, Some(meta.layout))?.swap_remove(0))
+    }
 
     fn shape(&self) -> &Shape {
         self.array().shape()
@@ -68,30 +88,22 @@ impl Value for Array {
         self
     }
 
-    fn run(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<Array> {
-        let out = binade_tensor::run_one(&op, ins, device, want, Class::Gradients)?;
-        scope::observe(&op, ins, std::slice::from_ref(&out));
-        Ok(out)
-    }
-
-    fn run_over(op: Op, given: SmallVec<[Array; 2]>, kept: &[&Array], device: &Device, want: DType) -> Result<Array> {
-        // An observer sees operands as they were.
-        if scope::is_observed() {
-            let ins: SmallVec<[&Array; 4]> = given.iter().chain(kept.iter().copied()).collect();
-            return Array::run(op, &ins, device, want);
+    fn perform(
+        op: Op,
+        given: SmallVec<[Array; 2]>,
+        kept: &[&Array],
+        device: &Device,
+        want: DType,
+        layout: Option<Layout>,
+    ) -> Result<SmallVec<[Array; 3]>> {
+        let request = |given, ins| Request { given, layout, ..Request::new(&op, ins, device, want, Class::Gradients) };
+        if !scope::is_observed() {
+            return Ok(run(request(given, kept))?.into_iter().collect());
         }
-        Ok(binade_tensor::run_over(&op, given, kept, device, want, Class::Gradients)?)
-    }
-
-    fn run_laid_out(op: Op, ins: &[&Array], device: &Device, meta: Meta) -> Result<Array> {
-        let out = binade_tensor::run_laid_out(&op, ins, device, meta, Class::Gradients)?;
-        scope::observe(&op, ins, std::slice::from_ref(&out));
-        Ok(out)
-    }
-
-    fn run_all(op: Op, ins: &[&Array], device: &Device, want: DType) -> Result<SmallVec<[Array; 3]>> {
-        let outs = binade_tensor::run(&op, ins, device, want, Class::Gradients)?;
-        scope::observe(&op, ins, &outs);
+        // An observer sees operands as they were.
+        let ins: SmallVec<[&Array; 4]> = given.iter().chain(kept.iter().copied()).collect();
+        let outs = run(request(SmallVec::new(), &ins))?;
+        scope::observe(&op, &ins, &outs);
         Ok(outs.into_iter().collect())
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use binade_tensor::{Array, Class, DType, Device, Element, Shape};
 
-use crate::node::{Hook, Kind, Leaf, LeafId, Node};
+use crate::leaf::Leaf;
+use crate::node::{Hook, Kind, Node};
 use crate::saved::{Again, Saved};
-use crate::{Claims, Deferred, Error, Place, Result, scope};
+use crate::{Claims, Deferred, Error, LeafId, Place, Result, scope};
 
 /// A tensor of run-time dtype, with the node that computed it where gradients are recorded. Cheap to clone.
 #[derive(Clone)]
@@ -15,7 +16,7 @@ pub struct Var {
     node: Option<Arc<Node>>,
     /// How the value is computed again, if it need not be saved.
     again: Option<Arc<Again>>,
-    /// Of a parameter and its views: the layer that operators on it belong to.
+    /// Of a parameter and its views: which one it is, and its layer.
     place: Option<Place>,
 }
 
@@ -63,7 +64,7 @@ impl Var {
         Var { again, ..self }
     }
 
-    /// As a parameter of a layer: operators that take it, or a view of it, belong to that layer.
+    /// As a parameter of a layer, which operators that take it, or a view of it, may belong to ([`Place`]).
     #[must_use]
     pub fn at(self, place: Option<Place>) -> Var {
         Var { place, ..self }

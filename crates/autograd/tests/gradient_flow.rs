@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::{Var, apply, grad, scope};
 use binade_tensor::op::{Attention, Backward, Norm, NormKind, Unary};
-use binade_tensor::{Array, Class, DType, Device, Layout, Meta, Op, run_laid_out};
+use binade_tensor::{Array, Class, DType, Device, Layout, Op, Request, run};
 
 const LEAN: binade_autograd::Backward<'_> = binade_autograd::Backward { gradient: None, keep_graph: false, lean: true };
 
@@ -241,15 +241,16 @@ fn the_backward_kernel_of_a_narrowed_view_still_serves_those_who_run_it() {
 fn an_operator_writes_into_the_memory_order_asked_for_or_refuses() {
     let (a, b) = (leaf(&[2, 3]), leaf(&[2, 3]));
     let device = a.array().device();
-    let run = |layout: Layout| {
-        let meta = Meta { dtype: DType::F16, layout };
-        run_laid_out(&Op::Cat { dim: 0 }, &[a.array(), b.array()], device, meta, Class::Gradients)
+    let laid_out = |layout: Layout| {
+        let (op, ins) = (Op::Cat { dim: 0 }, [a.array(), b.array()]);
+        let request = Request::new(&op, &ins, device, DType::F16, Class::Gradients);
+        Ok::<_, binade_tensor::Error>(run(Request { layout: Some(layout), ..request })?.swap_remove(0))
     };
     let columns = Layout::contiguous([3, 4].try_into().unwrap()).permute(&[1, 0]);
-    let out = run(columns).unwrap();
+    let out = laid_out(columns).unwrap();
     assert_eq!((out.dtype(), *out.layout()), (DType::F16, columns));
     let values = a.array().to_f64_vec().unwrap();
     assert_eq!(out.to_f64_vec().unwrap(), [values.clone(), values].concat());
     let whole = Layout::contiguous([4, 6].try_into().unwrap());
-    assert!(run(whole.narrow(1, 0, 3)).is_err() && run(whole).is_err());
+    assert!(laid_out(whole.narrow(1, 0, 3)).is_err() && laid_out(whole).is_err());
 }

@@ -25,9 +25,14 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
         };
         for ins in samples.iter().filter(small) {
             // The variance of one element is 0/0: nothing to differentiate.
-            let outs =
-                binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations)
-                    .unwrap();
+            let outs = binade_tensor::run(binade_tensor::Request::new(
+                &op,
+                &ins.iter().collect::<Vec<_>>(),
+                &device,
+                DType::F64,
+                Class::Activations,
+            ))
+            .unwrap();
             if outs[0].to_f64_vec().unwrap().iter().any(|v| !v.is_finite()) {
                 continue;
             }
@@ -73,9 +78,14 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
         }
         for ins in op.samples(&device, DType::F64) {
             let n: usize = ins.iter().map(|a| a.numel()).sum();
-            let outs =
-                binade_tensor::run(&op, &ins.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations)
-                    .unwrap();
+            let outs = binade_tensor::run(binade_tensor::Request::new(
+                &op,
+                &ins.iter().collect::<Vec<_>>(),
+                &device,
+                DType::F64,
+                Class::Activations,
+            ))
+            .unwrap();
             let finite = outs[0].to_f64_vec().unwrap().iter().all(|v| v.is_finite());
             let floats: Vec<usize> =
                 (0..ins.len()).filter(|&i| ins[i].dtype().is_float() && differentiable(&op, i)).collect();

@@ -1,7 +1,7 @@
 //! Every allocation of every operator fails in turn: an error arrives that names the operator, and no output is garbage.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::{Class, DType, Device, Error, run, samples};
+use binade_tensor::{Class, DType, Device, Error, Request, run, samples};
 
 #[test]
 fn each_allocation_of_each_operator_that_fails_is_an_error_that_names_it() {
@@ -20,7 +20,7 @@ fn each_allocation_of_each_operator_that_fails_is_an_error_that_names_it() {
         let before = pool.accounting().stats().live;
         for failing in 0.. {
             pool.fail_after(failing);
-            let result = run(op, &ins, &device, want, Class::Activations);
+            let result = run(Request::new(op, &ins, &device, want, Class::Activations));
             if pool.stop_failing() {
                 result.unwrap();
                 break;

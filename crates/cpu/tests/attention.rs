@@ -3,7 +3,7 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Attention, Backward};
 use binade_tensor::testing::check_op;
-use binade_tensor::{Array, Class, DType, Device, Op, run};
+use binade_tensor::{Array, Class, DType, Device, Op, Request, run};
 
 const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
@@ -17,7 +17,7 @@ fn array(device: &Device, dtype: DType, shape: &[usize], values: &[f64]) -> Arra
 
 fn outs(op: &Op, device: &Device, dtype: DType, ins: &[(&[usize], &[f64])]) -> Vec<Vec<f64>> {
     let ins: Vec<Array> = ins.iter().map(|(shape, values)| array(device, dtype, shape, values)).collect();
-    let outs = run(op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
+    let outs = run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations)).unwrap();
     outs.iter().map(|out| out.to_f64_vec().unwrap()).collect()
 }
 
@@ -71,7 +71,7 @@ fn hidden_keys_contribute_nothing_even_if_they_are_not_finite() {
                 let mut backward: Vec<&Array> = ins[..4].iter().chain(&forward).collect();
                 backward.extend(&ins[4..]);
                 let op = Op::Backward(Backward::Attention { attention, joined: false });
-                let grads = run(&op, &backward, &device, DType::F32, Class::Activations).unwrap();
+                let grads = run(Request::new(&op, &backward, &device, DType::F32, Class::Activations)).unwrap();
                 [&forward[0], &grads[0], &grads[1], &grads[2]].map(|a| a.to_f64_vec().unwrap())
             };
             let right = all(None);
@@ -105,11 +105,11 @@ fn a_key_hidden_from_a_row_with_nan_gets_no_gradient_from_it() {
             ins[bad][0] = f64::NAN;
             let ins = ins.map(|v| array(&device, DType::F32, &[1, 2, 1], &v));
             let forward =
-                run(&Op::Attention(attention), &[&ins[1], &ins[2], &ins[3]], &device, DType::F32, Class::Activations)
+                run(Request::new(&Op::Attention(attention), &[&ins[1], &ins[2], &ins[3]], &device, DType::F32, Class::Activations))
                     .unwrap();
             let op = Op::Backward(Backward::Attention { attention, joined: false });
             let ins = [&ins[0], &ins[1], &ins[2], &ins[3], &forward[0], &forward[1]];
-            let grads = run(&op, &ins, &device, DType::F32, Class::Activations).unwrap();
+            let grads = run(Request::new(&op, &ins, &device, DType::F32, Class::Activations)).unwrap();
             let [dk, dv] = [1, 2].map(|i| grads[i].to_f64_vec().unwrap());
             assert!(dk[1].is_finite() && dv[1].is_finite(), "{device:?} operand {bad}: {dk:?} {dv:?}");
             assert!(dv[0].is_nan(), "{device:?} operand {bad}: NaN is lost in {dv:?}");
@@ -135,7 +135,7 @@ fn the_bound_of_attention_grows_with_its_logits() {
                 let (_, failure) = check_op(&Op::Attention(attention), &ins, &device, dtype).unwrap();
                 assert_eq!(failure, None);
                 let forward =
-                    run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)
+                    run(Request::new(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations))
                         .unwrap();
                 let all = [vec![array(&device, dtype, shape, &values(4, 1.0))], ins, forward.to_vec()].concat();
                 let (_, failure) =
@@ -159,7 +159,7 @@ fn the_bound_of_attention_knows_how_the_saved_output_was_rounded() {
             .map(|(shape, v)| array(&device, DType::F32, shape, v));
         let attention = Attention::default();
         let forward =
-            run(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, DType::F16, Class::Activations);
+            run(Request::new(&Op::Attention(attention), &ins.iter().collect::<Vec<_>>(), &device, DType::F16, Class::Activations));
         let all =
             [vec![array(&device, DType::F16, &[1, 5, 6], &values(30, 4))], ins.to_vec(), forward.unwrap().to_vec()]
                 .concat();

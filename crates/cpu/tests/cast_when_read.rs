@@ -2,7 +2,7 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue};
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Key, Op, Shape, run, run_one};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Key, Op, Request, Shape, run, run_one};
 
 fn normal(device: &Device, shape: &[usize], seed: u64) -> Array {
     let distribution = Distribution::Normal { mean: 0.0, std: 0.5 };
@@ -49,7 +49,9 @@ fn convolutions(device: &Device, dtype: DType, extents: &[[usize; 4]]) {
         check(&w, dtype, &|w| run_one(&backward, &[&g, w], device, dtype, Class::Gradients).unwrap());
         if conv.is_depthwise(w.shape()) {
             let all = Op::Backward(Backward::Depthwise { conv, bias: true });
-            check(&w, dtype, &|w| run(&all, &[&g, &x, w], device, dtype, Class::Gradients).unwrap()[0].clone());
+            check(&w, dtype, &|w| {
+                run(Request::new(&all, &[&g, &x, w], device, dtype, Class::Gradients)).unwrap()[0].clone()
+            });
         }
     }
 }

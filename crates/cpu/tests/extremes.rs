@@ -3,7 +3,7 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Binary, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary};
 use binade_tensor::testing::check_op;
-use binade_tensor::{Array, Class, DType, Device, Dims, Op, run};
+use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
 
 const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
@@ -17,7 +17,7 @@ fn array(device: &Device, dtype: DType, shape: &[usize], values: &[f64]) -> Arra
 
 fn outs(op: &Op, device: &Device, dtype: DType, ins: &[(&[usize], &[f64])]) -> Vec<Vec<f64>> {
     let ins: Vec<Array> = ins.iter().map(|(shape, values)| array(device, dtype, shape, values)).collect();
-    let outs = run(op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
+    let outs = run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations)).unwrap();
     outs.iter().map(|out| out.to_f64_vec().unwrap()).collect()
 }
 
@@ -113,7 +113,9 @@ fn norms_of_numbers_of_any_size_and_their_gradients_are_right() {
                     let stats = [mean * size, rstd / size].map(|v| array(&device, DType::F32, &[1], &[v]));
                     let ins = [&ins[0], &ins[1], &stats[0], &stats[1]];
                     let op = Op::Backward(Backward::Norm(norm(kind)));
-                    let found = run(&op, &ins, &device, dtype, Class::Activations).unwrap()[0].to_f64_vec().unwrap();
+                    let found = run(Request::new(&op, &ins, &device, dtype, Class::Activations)).unwrap()[0]
+                        .to_f64_vec()
+                        .unwrap();
                     let largest = slopes.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
                     let allowed = if dtype == DType::F32 { 1e-5 } else { 0.01 } * largest;
                     for (found, expected) in found.iter().zip(slopes) {

@@ -2,7 +2,7 @@
 
 use binade_cpu as _;
 use binade_tensor::op::{Compare, PadMode, Resample, Scatter, View};
-use binade_tensor::{Array, Class, DType, Device, Dims, Op, Shape, bf16, run, run_one};
+use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, Shape, bf16, run, run_one};
 
 /// Beside each other in i64, the same in f64.
 const BIG: i64 = (1 << 53) + 1;
@@ -55,7 +55,7 @@ fn the_largest_and_the_order_are_those_of_integers() {
         let x = integers(&device, &[BIG, BIG + 2, BIG + 1], &[3]);
         assert_eq!(result(&Op::ArgMax { dim: 0, keepdim: false }, &[&x]).to_vec::<i64>().unwrap(), [1]);
         let op = Op::Sort { dim: 0, descending: true, length: 3 };
-        let sorted = run(&op, &[&x], &device, DType::F32, Class::Activations).unwrap();
+        let sorted = run(Request::new(&op, &[&x], &device, DType::F32, Class::Activations)).unwrap();
         assert_eq!(sorted[0].to_vec::<i64>().unwrap(), [BIG + 2, BIG + 1, BIG]);
         assert_eq!(sorted[1].to_vec::<i64>().unwrap(), [1, 2, 0]);
     }

@@ -2,7 +2,7 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Norm, NormKind};
-use binade_tensor::{Array, Class, DType, Device, Op, run};
+use binade_tensor::{Array, Class, DType, Device, Op, Request, run};
 
 /// Rows of 4000 bytes, of which every other one starts inside a cache line; together 50 MB, halves 25.
 const SHAPE: [usize; 2] = [12_500, 1000];
@@ -18,7 +18,7 @@ fn results(device: &Device, rows: std::ops::Range<usize>) -> Vec<Vec<u32>> {
     let part = |x: &Array| x.with_layout(x.layout().narrow(0, rows.start, rows.len())).unwrap();
     let (x, g) = (part(&array(device, &SHAPE, 1)), part(&array(device, &SHAPE, 2)));
     let [w, b] = [3, 4].map(|seed| array(device, &SHAPE[1..], seed));
-    let all = |op: Op, ins: &[&Array]| run(&op, ins, device, DType::F32, Class::Activations).unwrap();
+    let all = |op: Op, ins: &[&Array]| run(Request::new(&op, ins, device, DType::F32, Class::Activations)).unwrap();
     let norm = Norm { kind: NormKind::Layer { dims: 1 }, eps: 1e-5, affine: true, act: None };
     let y = all(Op::Softmax { dim: 1, log: false }, &[&x]).remove(0);
     let dx = all(Op::Backward(Backward::Softmax { dim: 1, log: false }), &[&g, &y]).remove(0);

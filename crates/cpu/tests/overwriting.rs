@@ -3,7 +3,7 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Binary, Distribution, Unary};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, run, run_one, run_over};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, Request, run, run_one, run_over};
 
 /// The same values on another device, in row-major order.
 fn on(device: &Device, array: &Array) -> Array {
@@ -19,7 +19,7 @@ fn on(device: &Device, array: &Array) -> Array {
 }
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
-    run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
+    run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations))
 }
 
 /// Runs `op` with operand `at` given up, and says whether the result took its memory.

@@ -4,7 +4,7 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
 use binade_tensor::testing::{Exact, assert_op};
-use binade_tensor::{Array, Class, DType, Device, Dims, Error, Key, Layout, Meta, Op, Shape, run, run_laid_out};
+use binade_tensor::{Array, Class, DType, Device, Dims, Error, Key, Layout, Op, Request, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -150,7 +150,9 @@ fn an_activation_read_by_a_product_has_the_bits_of_one_that_was_written() {
             for (m, k, n) in [(4, 70, 40), (20, 100, 70), (200, 96, 64), (40, 500, 300), (300, 1700, 70)] {
                 let (x, weight) = (permuted(device, &[m, k], &order, dtype), permuted(device, &[k, n], &[1, 0], dtype));
                 let bias = array(device, &[n], dtype);
-                let one = |op: Op, ins: &[&Array]| run(&op, ins, device, dtype, Class::Activations).unwrap().remove(0);
+                let one = |op: Op, ins: &[&Array]| {
+                    run(Request::new(&op, ins, device, dtype, Class::Activations)).unwrap().remove(0)
+                };
                 for act in [Unary::Gelu, Unary::Square] {
                     let written = one(Op::Unary(act), &[&x]);
                     let written = one(Op::MatMul(Epilogue { bias: true, act: None }), &[&written, &weight, &bias]);
@@ -277,7 +279,8 @@ fn attention_at_every_turn_of_the_kernels() {
                     format!("{isa} {} {:?} {dtype} causal {causal} dropout {dropout}", op.name(), (b, h, t, s, d, e))
                 };
                 assert_op(&op, &ins, device, dtype).unwrap_or_else(|e| panic!("{}: {e}", context(&op)));
-                let saved = run(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations).unwrap();
+                let saved =
+                    run(Request::new(&op, &ins.iter().collect::<Vec<_>>(), device, dtype, Class::Activations)).unwrap();
                 let mut ins = [vec![heads(t, e)], ins].concat();
                 ins.extend(saved.iter().cloned());
                 let op = Op::Backward(Backward::Attention { attention, joined: false });
@@ -287,20 +290,21 @@ fn attention_at_every_turn_of_the_kernels() {
                 }
                 // One tensor in which the gradients lie as queries, keys and values do in the one they are cut from.
                 let ins: Vec<&Array> = ins.iter().collect();
-                let apart = run(&op, &ins, device, DType::F32, Class::Activations).unwrap();
+                let apart = run(Request::new(&op, &ins, device, DType::F32, Class::Activations)).unwrap();
                 let joined = Op::Backward(Backward::Attention { attention, joined: true });
+                let laid_out = |layout: Layout| {
+                    let request = Request::new(&joined, &ins, device, DType::F32, Class::Activations);
+                    run(Request { layout: Some(layout), ..request })
+                };
                 for order in [[1, 3, 0, 2, 4], [0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [3, 1, 2, 0, 4]] {
                     let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &order);
-                    let meta = Meta { dtype: DType::F32, layout };
-                    let all =
-                        run_laid_out(&joined, &ins, device, meta, Class::Activations).unwrap().to_f64_vec().unwrap();
+                    let all = laid_out(layout).unwrap()[0].to_f64_vec().unwrap();
                     let parts = apart.iter().flat_map(|part| part.to_f64_vec().unwrap());
                     assert!(all.into_iter().eq(parts), "{} in order {order:?}", context(&joined));
                 }
                 // Rows in pieces are refused.
                 let layout = Layout::with_order(Shape::new(&[3, b, h, t, d]).unwrap(), &[0, 1, 2, 4, 3]);
-                let refused =
-                    run_laid_out(&joined, &ins, device, Meta { dtype: DType::F32, layout }, Class::Activations);
+                let refused = laid_out(layout);
                 assert!(matches!(refused, Err(Error::Shape { .. })), "{}", context(&joined));
             }
         }

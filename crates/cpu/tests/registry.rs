@@ -22,7 +22,7 @@ fn on(device: &Device, array: &Array) -> Array {
 }
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
-    run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
+    run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations))
 }
 
 fn format(dtype: DType) -> Format {

@@ -56,9 +56,9 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             .map_or_else(|| index.to_string(), |ident| ident.to_string().trim_start_matches("r#").to_string());
         let name = name.unwrap_or(own);
         visits.push(if flatten {
-            quote!(Module::visit(&self.#member, prefix, visitor);)
+            quote!(Module::walk(&self.#member, visitor);)
         } else {
-            quote!(Module::visit(&self.#member, &visitor.join(prefix, #name), visitor);)
+            quote!(visitor.field(#name, &self.#member);)
         });
     }
     let name = &input.ident;
@@ -66,7 +66,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     Ok(quote! {
         #[automatically_derived]
         impl #generics Module for #name #types #conditions {
-            fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
+            fn visit(&self, visitor: &mut Visitor<'_>) {
                 #(#visits)*
             }
 

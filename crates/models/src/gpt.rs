@@ -58,7 +58,7 @@ impl Gpt {
 
 impl Layer for Gpt {
     /// Indices `[B, T]` to logits `[B, T, vocabulary]`.
-    fn forward(&self, index: &Var) -> Result<Var> {
+    fn run(&self, index: &Var) -> Result<Var> {
         let (t, device) = (index.shape()[index.shape().rank() - 1], index.array().device().clone());
         let positions: Vec<i64> = (0..t as i64).collect();
         let positions = Var::constant(Array::from_slice(&device, &positions, &[t], Class::Indices)?);

@@ -42,6 +42,12 @@ struct Shortcut {
     norm: BatchNorm2d,
 }
 
+impl Layer for Shortcut {
+    fn run(&self, x: &Var) -> Result<Var> {
+        self.norm.forward(&self.conv.forward(x)?)
+    }
+}
+
 fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Result<Conv2d> {
     let geometry = Geometry { stride: [stride; 2], padding: [kernel / 2; 2], ..Geometry::default() };
     Conv2d::with(inputs, outputs, [kernel; 2], geometry, false)
@@ -65,14 +71,14 @@ impl BasicBlock {
 }
 
 impl Layer for BasicBlock {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let h = self.b1.forward_act(&self.c1.forward(x)?, Relu)?;
         let h = self.b2.forward(&self.c2.forward(&h)?)?;
         let x = match &self.shortcut {
-            Some(Shortcut { conv, norm }) => norm.forward(&conv.forward(x)?)?,
+            Some(shortcut) => shortcut.forward(x)?,
             None => x.clone(),
         };
-        self.within(|| Ok((&h + &x)?.unary(Relu)?))
+        Ok((&h + &x)?.unary(Relu)?)
     }
 }
 
@@ -111,7 +117,7 @@ impl ResNet {
 
 impl Layer for ResNet {
     /// `[N, C, H, W]` to logits `[N, classes]`.
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let mut x = self.norm.forward_act(&self.stem.forward(x)?, Relu)?;
         for block in &self.blocks {
             x = block.forward(&x)?;

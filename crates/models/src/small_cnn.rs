@@ -61,7 +61,7 @@ impl SmallCnn {
 
 impl Layer for SmallCnn {
     /// `[N, C, H, W]` to logits `[N, classes]`.
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let x = self.c1.forward_act(x, Relu)?;
         let x = self.c2.forward_act(&x, Relu)?.max_pool2d([2, 2], [2, 2], [0, 0])?; // (N, 64, H/2, W/2)
         let x = self.c3.forward_act(&x, Relu)?;

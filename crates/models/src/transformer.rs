@@ -29,11 +29,9 @@ impl Block {
 
 impl Layer for Block {
     /// `[B, T, D]` to the same shape.
-    fn forward(&self, x: &Var) -> Result<Var> {
-        self.within(|| {
-            let x = (x + &self.attention.forward(&self.norm1.forward(x)?)?)?;
-            let h = self.up.forward(&self.norm2.forward(&x)?)?;
-            Ok((&x + &self.down.forward_of(Gelu, &h)?)?)
-        })
+    fn run(&self, x: &Var) -> Result<Var> {
+        let x = (x + &self.attention.forward(&self.norm1.forward(x)?)?)?;
+        let h = self.up.forward(&self.norm2.forward(&x)?)?;
+        Ok((&x + &self.down.forward_of(Gelu, &h)?)?)
     }
 }

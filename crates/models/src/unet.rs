@@ -84,16 +84,14 @@ impl AttentionBlock {
 }
 
 impl Layer for AttentionBlock {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let [n, c, h, w] = std::array::from_fn(|d| x.shape()[d] as isize);
         // Channels lie last in memory: as pixels of three vectors nothing is copied.
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?.permute(&[0, 2, 3, 1])?.reshape(&[n, h * w, 3, c])?;
         let qkv = qkv.transpose(1, 2)?; // (N, 3, HW, C)
         let part = |i: usize| qkv.narrow(1, i, 1);
-        self.within(|| {
-            let y = part(0)?.attention(&part(1)?, &part(2)?, Attention::default())?; // (N, 1, HW, C)
-            Ok((x + &self.proj.forward(&y.reshape(&[n, h, w, c])?.permute(&[0, 3, 1, 2])?)?)?)
-        })
+        let y = part(0)?.attention(&part(1)?, &part(2)?, Attention::default())?; // (N, 1, HW, C)
+        Ok((x + &self.proj.forward(&y.reshape(&[n, h, w, c])?.permute(&[0, 3, 1, 2])?)?)?)
     }
 }
 
@@ -111,8 +109,10 @@ impl Stage {
     }
 
     fn forward(&self, x: &Var, time: &Var) -> Result<Var> {
-        let x = self.block.forward(x, time)?;
-        self.attention.as_ref().map_or(Ok(x.clone()), |a| a.forward(&x))
+        self.within(|| {
+            let x = self.block.forward(x, time)?;
+            self.attention.as_ref().map_or(Ok(x.clone()), |a| a.forward(&x))
+        })
     }
 }
 
@@ -209,6 +209,10 @@ impl UNet {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Var, t: &Var) -> Result<Var> {
+        self.within(|| self.denoise(x, t))
+    }
+
+    fn denoise(&self, x: &Var, t: &Var) -> Result<Var> {
         let time = self.time2.forward(&self.time1.forward_act(&self.embed(t)?, Silu)?)?.unary(Silu)?;
         let mut h = self.stem.forward(x)?;
         let mut skips = vec![h.clone()];

@@ -69,7 +69,7 @@ impl Vit {
 
 impl Layer for Vit {
     /// `[N, C, H, W]` to logits `[N, classes]`.
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let x = self.patch.forward(x)?.flatten(2)?.transpose(1, 2)?; // (N, tokens − 1, D)
         let (n, d) = (x.shape()[0], x.shape()[2]);
         let x = Var::cat(&[&self.class.var().expand(&[n, 1, d])?, &x], 1)?;

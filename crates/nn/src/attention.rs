@@ -38,7 +38,7 @@ impl SelfAttention {
 }
 
 impl Layer for SelfAttention {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let (b, t, d) = match **x.shape() {
             [b, t, d] => (b as isize, t as isize, d as isize),
             _ => {
@@ -51,7 +51,7 @@ impl Layer for SelfAttention {
         let qkv = qkv.permute(&[2, 0, 3, 1, 4])?; // (3, B, H, T, D/H)
         let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
         let attention = Attention { causal: self.causal, ..Attention::default() };
-        let y = self.within(|| part(0)?.attention(&part(1)?, &part(2)?, attention))?; // (B, H, T, D/H)
+        let y = part(0)?.attention(&part(1)?, &part(2)?, attention)?; // (B, H, T, D/H)
         self.proj.forward(&y.transpose(1, 2)?.reshape(&[b, t, d])?)
     }
 }

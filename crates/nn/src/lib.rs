@@ -1,6 +1,7 @@
 //! Layers, losses and optimisers that keep norms, softmax, losses and optimiser state in f32.
 //!
-//! A module is a plain struct with `#[derive(Module)]`; its `forward` is an inherent method of any signature.
+//! A module is a plain struct with `#[derive(Module)]`. With one input it is a [`Layer`]: `run` is written, `forward`
+//! called. Else `forward` is an inherent method of any signature, whose body runs [`within`](Module::within) the module.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
@@ -18,7 +19,9 @@ mod optimizer;
 mod param;
 mod schedule;
 mod state_dict;
+mod structure;
 mod transformer;
+mod visitor;
 
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
@@ -33,7 +36,7 @@ pub use layers::{
     PRelu, Recurrent, Sequential, Softmax, Softplus, SwiGlu,
 };
 pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
-pub use module::{CopyModule, Module, Visitor};
+pub use module::{CopyModule, Module};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::{
     Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule,
@@ -44,3 +47,4 @@ pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};
 pub use state_dict::{StateDict, read_safetensors, state_dict, write_safetensors};
 pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};
+pub use visitor::Visitor;

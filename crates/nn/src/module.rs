@@ -1,17 +1,35 @@
 //! [`Module`]: a struct whose parameters and buffers can be visited by name.
 
-use std::collections::{BTreeSet, HashMap};
+use std::any::TypeId;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use binade_autograd::{Layers, LeafId, Place, scope};
+use binade_autograd::Place;
 
-use crate::{Buffer, Layer, Mode, Param, Result};
+use crate::structure::{self, Entered, layers};
+use crate::visitor::{Copies, Part};
+use crate::{Buffer, Layer, Mode, Param, Result, Visitor};
 
 /// Something with parameters and buffers. Derived, never written by hand; types without parameters (numbers, strings,
 /// geometry) are modules that visit nothing, so that a struct may hold its settings.
 pub trait Module: CopyModule + 'static {
-    /// Calls the visitor for every parameter and buffer with its dotted name under `prefix`.
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>);
+    /// Shows the visitor every field under its name.
+    fn visit(&self, visitor: &mut Visitor<'_>);
+
+    /// Shows the visitor this module and its fields.
+    #[doc(hidden)]
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        visitor.see(Part::Module(address(self), TypeId::of::<Self>()));
+        self.visit(visitor);
+        visitor.see(Part::End);
+    }
+
+    /// Where this module is that begins to run.
+    #[doc(hidden)]
+    fn enter(&self) -> Entered {
+        structure::enter(address(self), TypeId::of::<Self>(), &|visitor| self.walk(visitor))
+    }
 
     /// This module with the visitor's copies in the place of its parameters, buffers and modes; a part for
     /// [`Module::deep_copy`].
@@ -32,16 +50,13 @@ pub trait Module: CopyModule + 'static {
         Self: Sized,
     {
         let mut copies = Copies::default();
-        for param in self.parameters() {
-            copies.params.insert(param.id(), param.deep()?);
-        }
-        for (_, buffer) in self.named_buffers() {
-            copies.buffers.insert(buffer.key(), buffer.deep()?);
-        }
-        let modes = &mut copies.modes;
-        let mut mode = |m: &Mode| drop(modes.insert(m.key(), m.deep()));
-        self.visit("", &mut Visitor { mode: Some(&mut mode), ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) });
-        Ok(self.copy_with(&Visitor { copies, ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) }))
+        let mut failed = Ok(());
+        self.walk(&mut Visitor::unnamed(&mut |_, part| {
+            failed = copies.add(&part);
+            if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }));
+        failed?;
+        Ok(self.copy_with(&Visitor::copying(copies, &mut |_, _| ControlFlow::Continue(()))))
     }
 
     /// Parameters with their names, in order of the fields. A tied parameter is listed under each of its names.
@@ -50,9 +65,16 @@ pub trait Module: CopyModule + 'static {
     /// optimiser or a state dict is made of. The longer of two names stands: what a whole calls `head.weight` is not
     /// renamed by a list of the head's own parameters. A layer of several models has a name in each.
     fn named_parameters(&self) -> Vec<(String, Param)> {
-        let mut out: Vec<(String, Param)> = Vec::new();
-        self.visit("", &mut Visitor::new(&mut |name, p| out.push((name.to_string(), p.clone())), &mut |_, _| {}));
-        let mut layers = layers(out.iter().map(|(name, _)| name.as_str()));
+        let (mut out, mut modules): (Vec<(String, Param)>, Vec<String>) = Default::default();
+        self.walk(&mut Visitor::new(&mut |name, part| {
+            match part {
+                Part::Param(param) => out.push((name.to_string(), param.clone())),
+                Part::Module(..) => modules.push(name.to_string()),
+                Part::End | Part::Buffer(_) | Part::Mode(_) => {}
+            }
+            ControlFlow::Continue(())
+        }));
+        let mut layers = layers(modules.iter().map(String::as_str));
         for (name, param) in &out {
             layers = param.set_name(name, layers);
         }
@@ -62,13 +84,18 @@ pub trait Module: CopyModule + 'static {
     /// Buffers with their names.
     fn named_buffers(&self) -> Vec<(String, Buffer)> {
         let mut out = Vec::new();
-        self.visit("", &mut Visitor::new(&mut |_, _| {}, &mut |name, b| out.push((name.to_string(), b.clone()))));
+        self.walk(&mut Visitor::new(&mut |name, part| {
+            if let Part::Buffer(buffer) = part {
+                out.push((name.to_string(), buffer.clone()));
+            }
+            ControlFlow::Continue(())
+        }));
         out
     }
 
     /// Parameters, each once.
     fn parameters(&self) -> Vec<Param> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.named_parameters().into_iter().map(|(_, p)| p).filter(|p| seen.insert(p.id())).collect()
     }
 
@@ -90,12 +117,16 @@ pub trait Module: CopyModule + 'static {
 
     /// Puts this part into training or evaluation mode whatever the scope says; `None` lets it follow the scope again.
     fn set_training(&self, training: Option<bool>) {
-        let mut mode = |mode: &Mode| mode.set_training(training);
-        self.visit("", &mut Visitor { mode: Some(&mut mode), ..Visitor::new(&mut |_, _| {}, &mut |_, _| {}) });
+        self.walk(&mut Visitor::unnamed(&mut |_, part| {
+            if let Part::Mode(mode) = part {
+                mode.set_training(training);
+            }
+            ControlFlow::Continue(())
+        }));
     }
 
-    /// Tells every parameter its names ([`Module::named_parameters`]), for a model that is neither trained nor saved:
-    /// policies with exceptions by layer need them.
+    /// Tells every parameter its names ([`Module::named_parameters`]), for parts that run outside the model that they
+    /// belong to: a policy with exceptions by layer needs them then.
     fn assign_names(&self) {
         let _named = self.named_parameters();
     }
@@ -104,29 +135,31 @@ pub trait Module: CopyModule + 'static {
     /// parameters.
     fn place(&self) -> Option<Place> {
         let mut place = None;
-        let (param, buffer) = (&mut |name: &str, p: &Param| place = p.place_above(name), &mut |_: &str, _: &Buffer| {});
-        self.visit("", &mut Visitor { first_only: true, ..Visitor::new(param, buffer) });
+        self.walk(&mut Visitor::new(&mut |name, part| {
+            let Part::Param(param) = part else { return ControlFlow::Continue(()) };
+            place = param.place_above(name);
+            ControlFlow::Break(())
+        }));
         place
     }
 
-    /// Runs `f` as part of this module: operators inside that take no parameter of a layer of their own belong to it,
-    /// for policies and messages.
+    /// Runs `f` as this module: operators inside belong to it, for policies and messages, and modules inside are found
+    /// in it. [`Layer::forward`] does this by itself; a function of a module with other arguments runs its body in
+    /// here.
+    ///
+    /// Which layer of its model this is follows from the model's structure: the outermost module that runs is the
+    /// model, and the fields that lead to this one are its path. Outside a model the names count that were given
+    /// ([`Module::assign_names`]).
     fn within<T>(&self, f: impl FnOnce() -> T) -> T
     where
         Self: Sized,
     {
-        match self.place() {
-            Some(place) => scope::within(&place, f),
-            None => f(),
-        }
+        self.enter().run(f)
     }
 }
 
-/// Every layer of a model whose parameters have these names, and what holds it.
-fn layers<'a>(names: impl Iterator<Item = &'a str>) -> Layers {
-    let above = |name: &'a str| name.match_indices('.').map(move |(dot, _)| &name[..dot]);
-    let all: BTreeSet<&str> = names.flat_map(above).collect();
-    all.into_iter().map(Arc::from).collect()
+fn address<M: ?Sized>(module: &M) -> usize {
+    std::ptr::from_ref(module).cast::<()>().addr()
 }
 
 /// [`Module::copy_with`] of a module of a type known at run time. All modules are.
@@ -141,50 +174,31 @@ impl<M: Module> CopyModule for M {
     }
 }
 
-/// Receives parameters, buffers and modes.
-pub struct Visitor<'a> {
-    /// Called for each parameter.
-    pub param: &'a mut dyn FnMut(&str, &Param),
-    /// Called for each buffer.
-    pub buffer: &'a mut dyn FnMut(&str, &Buffer),
-    /// Called for each mode.
-    pub mode: Option<&'a mut dyn FnMut(&Mode)>,
-    /// Whether nothing is visited after the first parameter.
-    first_only: bool,
-    done: bool,
-    copies: Copies,
-}
-
-/// What takes the place of a module's parts in its copy.
-#[derive(Default)]
-struct Copies {
-    params: HashMap<LeafId, Param>,
-    buffers: HashMap<usize, Buffer>,
-    modes: HashMap<usize, Mode>,
-}
-
-impl<'a> Visitor<'a> {
-    /// Of all parameters and buffers.
-    pub fn new(param: &'a mut dyn FnMut(&str, &Param), buffer: &'a mut dyn FnMut(&str, &Buffer)) -> Visitor<'a> {
-        Visitor { param, buffer, mode: None, first_only: false, done: false, copies: Copies::default() }
-    }
-
-    /// `prefix.name`, or `name` at the root.
-    pub fn join(&self, prefix: &str, name: impl std::fmt::Display) -> String {
-        match (self.done, prefix.is_empty()) {
-            (true, _) => String::new(),
-            (false, true) => name.to_string(),
-            (false, false) => format!("{prefix}.{name}"),
+impl Copies {
+    fn add(&mut self, part: &Part<'_>) -> Result<()> {
+        match part {
+            Part::Param(param) if !self.params.contains_key(&param.id()) => {
+                self.params.insert(param.id(), param.deep()?);
+            }
+            Part::Buffer(buffer) if !self.buffers.contains_key(&buffer.key()) => {
+                self.buffers.insert(buffer.key(), buffer.deep()?);
+            }
+            Part::Mode(mode) => {
+                self.modes.entry(mode.key()).or_insert_with(|| mode.deep());
+            }
+            Part::Param(_) | Part::Buffer(_) | Part::Module(..) | Part::End => {}
         }
+        Ok(())
     }
 }
 
 impl Module for Param {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        if !visitor.done {
-            visitor.done = visitor.first_only;
-            (visitor.param)(prefix, self);
-        }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.see(Part::Param(self));
+    }
+
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Param {
@@ -193,8 +207,12 @@ impl Module for Param {
 }
 
 impl Module for Buffer {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        (visitor.buffer)(prefix, self);
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.see(Part::Buffer(self));
+    }
+
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Buffer {
@@ -203,10 +221,12 @@ impl Module for Buffer {
 }
 
 impl Module for Mode {
-    fn visit(&self, _prefix: &str, visitor: &mut Visitor<'_>) {
-        if let Some(mode) = &mut visitor.mode {
-            mode(self);
-        }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.see(Part::Mode(self));
+    }
+
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Mode {
@@ -215,10 +235,13 @@ impl Module for Mode {
 }
 
 impl<M: Module> Module for Option<M> {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        if let Some(module) = self {
-            module.visit(prefix, visitor);
-        }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.iter().for_each(|module| module.walk(visitor));
+    }
+
+    // A container is no layer: what it holds is.
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Option<M> {
@@ -227,10 +250,13 @@ impl<M: Module> Module for Option<M> {
 }
 
 impl<M: Module> Module for Vec<M> {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        for (i, module) in self.iter().enumerate() {
-            module.visit(&visitor.join(prefix, i), visitor);
-        }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.iter().enumerate().for_each(|(i, module)| visitor.field(i, module));
+    }
+
+    // A container is no layer: what it holds is.
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Vec<M> {
@@ -239,10 +265,13 @@ impl<M: Module> Module for Vec<M> {
 }
 
 impl<M: Module, const N: usize> Module for [M; N] {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        for (i, module) in self.iter().enumerate() {
-            module.visit(&visitor.join(prefix, i), visitor);
-        }
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.iter().enumerate().for_each(|(i, module)| visitor.field(i, module));
+    }
+
+    // A container is no layer: what it holds is.
+    fn walk(&self, visitor: &mut Visitor<'_>) {
+        self.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> [M; N] {
@@ -257,8 +286,12 @@ macro_rules! pointers {
         pointers!(@dynamic $pointer, dyn Layer, copy_layer);
 
         impl<M: Module> Module for $pointer<M> {
-            fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-                (**self).visit(prefix, visitor);
+            fn visit(&self, visitor: &mut Visitor<'_>) {
+                (**self).walk(visitor);
+            }
+
+            fn walk(&self, visitor: &mut Visitor<'_>) {
+                self.visit(visitor);
             }
 
             fn copy_with(&self, visitor: &Visitor<'_>) -> $pointer<M> {
@@ -268,8 +301,12 @@ macro_rules! pointers {
     )*};
     (@dynamic $pointer:ident, $dynamic:ty, $copy:ident) => {
         impl Module for $pointer<$dynamic> {
-            fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-                (**self).visit(prefix, visitor);
+            fn visit(&self, visitor: &mut Visitor<'_>) {
+                (**self).walk(visitor);
+            }
+
+            fn walk(&self, visitor: &mut Visitor<'_>) {
+                self.visit(visitor);
             }
 
             fn copy_with(&self, visitor: &Visitor<'_>) -> $pointer<$dynamic> {
@@ -284,7 +321,9 @@ pointers!(Box, Arc);
 macro_rules! settings {
     ($($t:ty),*) => {$(
         impl Module for $t {
-            fn visit(&self, _prefix: &str, _visitor: &mut Visitor<'_>) {}
+            fn visit(&self, _visitor: &mut Visitor<'_>) {}
+
+            fn walk(&self, _visitor: &mut Visitor<'_>) {}
 
             fn copy_with(&self, _visitor: &Visitor<'_>) -> $t {
                 self.clone()

@@ -40,12 +40,12 @@ impl LayerNorm {
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
         let affine = (&self.weight.var(), &self.bias.var());
-        Ok(x.norm(NormKind::Layer { dims: 1 }, Some(affine), None, self.eps, Some(act))?.0)
+        self.within(|| Ok(x.norm(NormKind::Layer { dims: 1 }, Some(affine), None, self.eps, Some(act))?.0))
     }
 }
 
 impl Layer for LayerNorm {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.layer_norm(1, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
     }
 }
@@ -70,7 +70,7 @@ impl RmsNorm {
 }
 
 impl Layer for RmsNorm {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.rms_norm(1, Some(&self.weight.var()), self.eps)?)
     }
 }
@@ -101,9 +101,9 @@ impl InstanceNorm {
 }
 
 impl Layer for InstanceNorm {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let (weight, bias) = (self.weight.as_ref().map(Param::var), self.bias.as_ref().map(Param::var));
-        self.within(|| Ok(x.instance_norm(weight.as_ref().zip(bias.as_ref()), self.eps)?))
+        Ok(x.instance_norm(weight.as_ref().zip(bias.as_ref()), self.eps)?)
     }
 }
 
@@ -138,12 +138,13 @@ impl GroupNorm {
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
         let affine = (&self.weight.var(), &self.bias.var());
-        Ok(x.norm(NormKind::Group { groups: self.groups }, Some(affine), None, self.eps, Some(act))?.0)
+        let kind = NormKind::Group { groups: self.groups };
+        self.within(|| Ok(x.norm(kind, Some(affine), None, self.eps, Some(act))?.0))
     }
 }
 
 impl Layer for GroupNorm {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.group_norm(self.groups, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
     }
 }
@@ -197,7 +198,7 @@ impl BatchNorm2d {
 }
 
 impl Layer for BatchNorm2d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         self.pass(x, None)
     }
 }
@@ -208,7 +209,7 @@ impl BatchNorm2d {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        self.pass(x, Some(act))
+        self.within(|| self.pass(x, Some(act)))
     }
 
     fn pass(&self, x: &Var, act: Option<Unary>) -> Result<Var> {

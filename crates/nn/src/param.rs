@@ -39,7 +39,7 @@ impl Param {
     fn around(leaf: Var, id: LeafId, batch_norm: bool) -> Param {
         // From now on it is known as a parameter.
         leaf.claims();
-        let stored = StoredAs { dtype: leaf.dtype(), batch_norm };
+        let stored = StoredAs { leaf: id, dtype: leaf.dtype(), batch_norm };
         let names = RwLock::new(Names { full: Vec::new(), place: Place::new(Vec::new(), Some(stored)) });
         Param(Arc::new(Inner { leaf, id, names, trainable: AtomicBool::new(true) }))
     }
@@ -66,7 +66,7 @@ impl Param {
     }
 
     /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators that take it, or a view of it,
-    /// belong to this parameter's layer.
+    /// belong to this parameter's layer unless that is outside the layer that runs.
     pub fn var(&self) -> Var {
         let var = if self.is_trainable() { self.0.leaf.clone() } else { self.0.leaf.detach() };
         var.at(Some(self.names().place.clone()))
@@ -111,8 +111,11 @@ impl Param {
     pub(crate) fn deep(&self) -> Result<Param> {
         let (leaf, id) = Var::new_leaf(copy(self.array())?);
         leaf.claims();
-        let (names, trainable) = (RwLock::new(self.names().clone()), AtomicBool::new(self.is_trainable()));
-        Ok(Param(Arc::new(Inner { leaf, id, names, trainable })))
+        let mut names = self.names().clone();
+        names.place =
+            Place::new(names.place.names().to_vec(), names.place.stored().map(|s| StoredAs { leaf: id, ..s }));
+        let trainable = AtomicBool::new(self.is_trainable());
+        Ok(Param(Arc::new(Inner { leaf, id, names: RwLock::new(names), trainable })))
     }
 
     fn names(&self) -> RwLockReadGuard<'_, Names> {
@@ -138,6 +141,16 @@ impl Param {
             names.place = Place::new(names.full.iter().map(layer).collect(), names.place.stored());
         }
         layers
+    }
+
+    /// Its layer by the names that models have given it so far.
+    pub(crate) fn named(&self) -> Place {
+        self.names().place.clone()
+    }
+
+    /// Whether no model has named it since [`Param::named`] gave that.
+    pub(crate) fn is_named(&self, place: &Place) -> bool {
+        self.names().place.is(place)
     }
 
     /// The layer of the module that calls this parameter `name`.

@@ -60,6 +60,10 @@ impl MultiHeadAttention {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward(&self, query: &Var, memory: &Var, mask: Option<&Var>, causal: bool) -> Result<Var> {
+        self.within(|| self.attend(query, memory, mask, causal))
+    }
+
+    fn attend(&self, query: &Var, memory: &Var, mask: Option<&Var>, causal: bool) -> Result<Var> {
         let rank = [query, memory].map(|v| v.shape().rank());
         if rank != [3, 3] {
             let message = format!("expected [B, T, E] and [B, S, E], got {:?} and {:?}", query.shape(), memory.shape());
@@ -75,7 +79,7 @@ impl MultiHeadAttention {
         let (q, k, v) = (project(query, 0)?, project(memory, 1)?, project(memory, 2)?);
         let attention = Attention { causal, ..Attention::default() };
         let attend = || q.attention_dropout(&k, &v, mask, self.dropout, attention);
-        let y = self.within(|| self.mode.run(attend))?;
+        let y = self.mode.run(attend)?;
         let (b, t) = (query.shape()[0] as isize, query.shape()[1] as isize);
         self.out_proj.forward(&y.transpose(1, 2)?.reshape(&[b, t, e as isize])?)
     }

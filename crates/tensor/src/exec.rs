@@ -2,18 +2,93 @@
 
 use smallvec::SmallVec;
 
-use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Meta, Op, Result, integers};
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Layout, Meta, Op, Result, integers};
 
-/// Runs `op` on `ins` and returns its outputs, freshly allocated in `class`. Views share the input's storage and run
-/// nothing.
-///
-/// `want` is the dtype of float outputs; [`Op::natural_dtype`] is what PyTorch would give outside autocast. Statistics
-/// and index outputs have dtypes of their own.
+/// An operator to run, and on what.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The operator.
+    pub op: &'a Op,
+    /// Its first inputs, which the caller has no more use for. The first output is written over one of them if the
+    /// operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype
+    /// and class, and nobody else has a share in it. The bits are the same.
+    pub given: SmallVec<[Array; 2]>,
+    /// The inputs after those.
+    pub ins: &'a [&'a Array],
+    /// Where all inputs are, and the outputs will be.
+    pub device: &'a Device,
+    /// The dtype of float outputs; [`Op::natural_dtype`] is what PyTorch would give outside autocast. Statistics and
+    /// index outputs have dtypes of their own.
+    pub want: DType,
+    /// What the memory of the outputs is counted as.
+    pub class: Class,
+    /// The memory order of the first output; the operator's own by default.
+    pub layout: Option<Layout>,
+}
+
+impl<'a> Request<'a> {
+    /// An operator on inputs that stay as they are.
+    pub fn new(op: &'a Op, ins: &'a [&'a Array], device: &'a Device, want: DType, class: Class) -> Request<'a> {
+        Request { op, given: SmallVec::new(), ins, device, want, class, layout: None }
+    }
+}
+
+/// Runs an operator and returns its outputs. Views share the input's storage and run nothing; all other outputs have
+/// memory of their own, or that of an input that was given up.
 ///
 /// # Errors
-/// Shapes or dtypes the operator refuses, inputs of different devices, out of memory.
-pub fn run(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Arrays> {
-    run_with(op, ins, device, want, class, &|_| Ok(()))
+/// Shapes or dtypes the operator refuses; inputs of different devices; a layout that is not a dense one of the first
+/// output's shape; out of memory.
+pub fn run(request: Request<'_>) -> Result<Arrays> {
+    let Request { op, mut given, ins: kept, device, want, class, layout } = request;
+    // Looked at before the list of all inputs takes a share in each.
+    let sole: SmallVec<[bool; 2]> = given.iter_mut().map(|array| array.is_sole()).collect();
+    let ins: SmallVec<[&Array; 6]> = given.iter().chain(kept.iter().copied()).collect();
+    if !device.rounds_as_it_reads(op) && ins.iter().any(|a| !a.is_written()) {
+        let written = ins.iter().map(|a| a.written(Class::Casts)).collect::<Result<SmallVec<[Array; 6]>>>()?;
+        let ins: SmallVec<[&Array; 6]> = written.iter().collect();
+        return run(Request { layout, ..Request::new(op, &ins, device, want, class) });
+    }
+    let mut outs = outputs(op, &ins, device, want)?;
+    if let Op::View(_) = op {
+        return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
+    }
+    if let Some(wanted) = layout {
+        let own = &mut outs[0].layout;
+        if own.shape != wanted.shape || !wanted.is_dense() || wanted.offset != 0 {
+            let expected = "expected a dense layout of the output's shape".into();
+            return Err(Error::Shape { op: op.name(), expected, shapes: vec![own.shape, wanted.shape] });
+        }
+        *own = wanted;
+    }
+    let fits = |(i, array): (usize, &Array)| {
+        let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;
+        sole[i] && alike && array.is_written() && array.dtype().is_float() && op.may_overwrite(i)
+    };
+    let over = given.iter().enumerate().position(fits);
+    let mut arrays = Arrays::new();
+    for (i, meta) in outs.iter().enumerate() {
+        let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
+        arrays.push(match over {
+            Some(at) if i == 0 => given[at].clone(),
+            Some(_) | None => Array::alloc(device, *meta, class).map_err(|error| error.during(op.name()))?,
+        });
+    }
+    let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();
+    for array in &arrays {
+        targets.push(ArrayMut::new(op.name(), array)?);
+    }
+    launch(op, &ins, device, &mut targets)?;
+    drop(targets);
+    Ok(arrays)
+}
+
+/// [`run`] for an operator on inputs that stay as they are, whose first output is all that is wanted.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Array> {
+    Ok(run(Request::new(op, ins, device, want, class))?.swap_remove(0))
 }
 
 /// What the outputs will be.
@@ -44,96 +119,4 @@ fn launch(op: &Op, ins: &[&Array], device: &Device, outs: &mut [ArrayMut<'_>]) -
         return integers::run_by_rank(op, ins, device, outs);
     }
     crate::profile::timed(op, ins, || device.run(op, ins, outs))
-}
-
-/// [`run`], with the outputs' layouts as `lay_out` changes them.
-fn run_with(
-    op: &Op,
-    ins: &[&Array],
-    device: &Device,
-    want: DType,
-    class: Class,
-    lay_out: &dyn Fn(&mut [Meta]) -> Result<()>,
-) -> Result<Arrays> {
-    if !device.rounds_as_it_reads(op) && ins.iter().any(|a| !a.is_written()) {
-        let written = ins.iter().map(|a| a.written(Class::Casts)).collect::<Result<SmallVec<[Array; 6]>>>()?;
-        let ins: SmallVec<[&Array; 6]> = written.iter().collect();
-        return run_with(op, &ins, device, want, class, lay_out);
-    }
-    let mut outs = outputs(op, ins, device, want)?;
-    if let Op::View(_) = op {
-        return Ok(smallvec::smallvec![ins[0].with_layout(outs[0].layout)?]);
-    }
-    lay_out(&mut outs)?;
-    let mut arrays = Arrays::new();
-    for (i, meta) in outs.iter().enumerate() {
-        let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
-        arrays.push(Array::alloc(device, *meta, class).map_err(|error| error.during(op.name()))?);
-    }
-    {
-        let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();
-        for array in &arrays {
-            targets.push(ArrayMut::new(op.name(), array)?);
-        }
-        launch(op, ins, device, &mut targets)?;
-    }
-    Ok(arrays)
-}
-
-/// [`run`] for an operator whose first output is all that is wanted, with that output in the memory order of `meta`.
-///
-/// # Errors
-/// As [`run`]; `meta` is not a dense layout of the output's shape.
-pub fn run_laid_out(op: &Op, ins: &[&Array], device: &Device, meta: Meta, class: Class) -> Result<Array> {
-    let mut outs = run_with(op, ins, device, meta.dtype, class, &|outs| {
-        let (layout, wanted) = (&mut outs[0].layout, meta.layout);
-        if layout.shape != wanted.shape || !wanted.is_dense() || wanted.offset != 0 {
-            let expected = "expected a dense layout of the output's shape".into();
-            return Err(Error::Shape { op: op.name(), expected, shapes: vec![layout.shape, wanted.shape] });
-        }
-        *layout = wanted;
-        Ok(())
-    })?;
-    Ok(outs.swap_remove(0))
-}
-
-/// [`run`] for an operator whose first output is all that is wanted.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_one(op: &Op, ins: &[&Array], device: &Device, want: DType, class: Class) -> Result<Array> {
-    let mut outs = run(op, ins, device, want, class)?;
-    Ok(outs.swap_remove(0))
-}
-
-/// [`run_one`] on the inputs `given`, which the caller has no more use for, and `kept`, in this order. The output is
-/// written over a given input if the operator can do that ([`Op::may_overwrite`]), the input is all of its memory and
-/// in the output's layout, dtype and class, and nobody else has a share in it. The bits are the same.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_over(
-    op: &Op,
-    mut given: SmallVec<[Array; 2]>,
-    kept: &[&Array],
-    device: &Device,
-    want: DType,
-    class: Class,
-) -> Result<Array> {
-    let sole: SmallVec<[bool; 2]> = given.iter_mut().map(|array| array.is_sole()).collect();
-    let ins: SmallVec<[&Array; 6]> = given.iter().chain(kept.iter().copied()).collect();
-    if ins.iter().any(|array| !array.is_written()) {
-        return run_one(op, &ins, device, want, class);
-    }
-    let outs = outputs(op, &ins, device, want)?;
-    let fits = |(i, array): (usize, &Array)| {
-        let alike = array.meta() == outs[0] && array.is_whole() && array.storage().class() == class;
-        sole[i] && alike && array.dtype().is_float() && op.may_overwrite(i)
-    };
-    let Some(at) = given.iter().enumerate().position(fits) else { return run_one(op, &ins, device, want, class) };
-    let mut target = [ArrayMut::new(op.name(), &given[at])?];
-    launch(op, &ins, device, &mut target)?;
-    drop(target);
-    drop(ins);
-    Ok(given.swap_remove(at))
 }

@@ -33,7 +33,7 @@ pub use array::{Array, Arrays, Meta, WeakArray};
 pub use backend::{ArrayMut, Backend, Device};
 pub use dtype::{DType, Element, Float};
 pub use error::{Error, Result};
-pub use exec::{run, run_laid_out, run_one, run_over};
+pub use exec::{Request, run, run_one};
 pub use half::{bf16, f16};
 #[doc(hidden)]
 pub use inventory;

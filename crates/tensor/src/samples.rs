@@ -422,7 +422,7 @@ fn backward_samples(
     index: &dyn Fn(&[usize], i64) -> Array,
 ) -> Vec<Inputs> {
     let forward = |op: Op, ins: &[&Array]| {
-        crate::run(&op, ins, device, dtype, Class::Activations).expect("samples fit in memory")
+        crate::run(crate::Request::new(&op, ins, device, dtype, Class::Activations)).expect("samples fit in memory")
     };
     let gradient = |of: &Array| x(of.shape(), 9);
     match backward {

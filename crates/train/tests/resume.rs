@@ -20,7 +20,7 @@ struct Net {
 }
 
 impl Layer for Net {
-    fn forward(&self, x: &binade_autograd::Var) -> binade_nn::Result<binade_autograd::Var> {
+    fn run(&self, x: &binade_autograd::Var) -> binade_nn::Result<binade_autograd::Var> {
         let h = self.norm.forward(&self.conv.forward(x)?)?.relu()?;
         self.head.forward(&self.dropout.forward(&Flatten.forward(&h)?)?)
     }

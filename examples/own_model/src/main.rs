@@ -22,7 +22,7 @@ struct Mlp {
 }
 
 impl Layer for Mlp {
-    fn forward(&self, x: &Var) -> nn::Result<Var> {
+    fn run(&self, x: &Var) -> nn::Result<Var> {
         let h = self.hidden.iter().try_fold(x.clone(), |h, layer| layer.forward_act(&h, Unary::Relu))?; // (B, 64)
         self.head.forward(&h) // (B, 2)
     }

@@ -47,17 +47,15 @@ impl Rule {
             }
             self.met.note(place);
         }
-        let wanted = match place.stored() {
-            Some(stored) if stored.batch_norm && self.f32_batch_norm => DType::F32,
-            Some(_) | None => self.param,
-        };
-        match place.stored() {
-            Some(stored) if self.param.is_half() && eligible(stored.dtype) && stored.dtype != wanted => error(format!(
-                "the policy stores parameters in {wanted}, and this one is {}: make the model inside `Policy::build`",
-                stored.dtype
-            )),
-            Some(_) | None => Ok(()),
+        let Some(param) = scope::operand() else { return Ok(()) };
+        let wanted = if param.batch_norm && self.f32_batch_norm { DType::F32 } else { self.param };
+        if self.param.is_half() && eligible(param.dtype) && param.dtype != wanted {
+            let found = param.dtype;
+            return error(format!(
+                "the policy stores parameters in {wanted}, and this one is {found}: make the model inside `Policy::build`"
+            ));
         }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use binade::autograd::{Var, apply, grad, scope};
 use binade::cpu::{Cpu, Isa};
 use binade::tensor::testing::Exact;
-use binade::tensor::{Array, Class, DType, Device, Op, Result, run};
+use binade::tensor::{Array, Class, DType, Device, Op, Request, Result, run};
 use rayon::ThreadPool;
 
 use super::cases::Case;
@@ -178,7 +178,7 @@ fn reference(op: &Op, ins: &[Array]) -> Result<()> {
             Array::from_bytes(&device, a.dtype(), &dense.device().download(&dense)?, a.shape(), Class::Activations)
         })
         .collect::<Result<_>>()?;
-    run(op, &there.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations).map(drop)
+    run(Request::new(op, &there.iter().collect::<Vec<_>>(), &device, DType::F64, Class::Activations)).map(drop)
 }
 
 /// Compares what an operator gave with the reference.

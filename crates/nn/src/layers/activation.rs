@@ -20,7 +20,7 @@ macro_rules! activations {
         }
 
         impl Layer for $name {
-            fn forward(&self, $x: &Var) -> Result<Var> {
+            fn run(&self, $x: &Var) -> Result<Var> {
                 let $s = self;
                 Ok($call?)
             }
@@ -74,7 +74,7 @@ impl PRelu {
 }
 
 impl Layer for PRelu {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let weight = self.weight.var();
         let mut shape = vec![1isize; x.shape().rank().max(1)];
         let at = usize::from(shape.len() > 1 && weight.shape().numel() > 1);

@@ -51,7 +51,7 @@ impl Conv1d {
 }
 
 impl Layer for Conv1d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.conv1d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry)?)
     }
 }
@@ -83,7 +83,7 @@ impl Conv3d {
 }
 
 impl Layer for Conv3d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.conv3d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry)?)
     }
 }
@@ -125,7 +125,7 @@ impl ConvTranspose2d {
 }
 
 impl Layer for ConvTranspose2d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let bias = self.bias.as_ref().map(Param::var);
         Ok(x.conv_transpose2d(&self.weight.var(), bias.as_ref(), self.geometry, self.output_padding)?)
     }
@@ -167,7 +167,7 @@ impl ConvTranspose1d {
 }
 
 impl Layer for ConvTranspose1d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let bias = self.bias.as_ref().map(Param::var);
         Ok(x.conv_transpose1d(&self.weight.var(), bias.as_ref(), self.geometry, self.output_padding)?)
     }

@@ -6,7 +6,7 @@ mod recurrent;
 
 use std::sync::Arc;
 
-use binade_autograd::{Var, scope};
+use binade_autograd::Var;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 
 use crate::{Init, Mode, Module, Param, Result, Visitor};
@@ -15,13 +15,22 @@ pub use activation::{Celu, Elu, Glu, Hardtanh, LeakyRelu, PRelu, Softmax, Softpl
 pub use conv::{Conv1d, Conv3d, ConvTranspose1d, ConvTranspose2d};
 pub use recurrent::{Gru, Lstm, Recurrent};
 
-/// A module of one input and one output, for [`Sequential`] and generic loops.
+/// A module of one input and one output, for [`Sequential`] and generic loops. [`Layer::run`] is written, and
+/// [`Layer::forward`] called, as PyTorch's `forward` and `__call__`.
 pub trait Layer: Module + CopyLayer + Send + Sync {
-    /// The output for `x`.
+    /// Computes the output for `x`, when [`Layer::forward`] has entered this layer.
     ///
     /// # Errors
     /// Shapes do not fit.
-    fn forward(&self, x: &Var) -> Result<Var>;
+    fn run(&self, x: &Var) -> Result<Var>;
+
+    /// The output for `x`. Operators inside belong to this layer ([`Module::within`]).
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    fn forward(&self, x: &Var) -> Result<Var> {
+        self.enter().run(|| self.run(x))
+    }
 }
 
 /// [`Module::copy_with`] of a layer of a type known at run time. All layers are.
@@ -68,7 +77,8 @@ impl Linear {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), Some(act))?)
+        let bias = self.bias.as_ref().map(Param::var);
+        self.within(|| Ok(x.linear(&self.weight.var(), bias.as_ref(), Some(act))?))
     }
 
     /// Of an activation of x, which is not written ([`Var::linear_of`]).
@@ -76,12 +86,13 @@ impl Linear {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_of(&self, act: Unary, x: &Var) -> Result<Var> {
-        Ok(x.linear_of(act, &self.weight.var(), self.bias.as_ref().map(Param::var).as_ref())?)
+        let bias = self.bias.as_ref().map(Param::var);
+        self.within(|| Ok(x.linear_of(act, &self.weight.var(), bias.as_ref())?))
     }
 }
 
 impl Layer for Linear {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), None)?)
     }
 }
@@ -142,12 +153,13 @@ impl Conv2d {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        Ok(x.conv2d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry, Some(act))?)
+        let bias = self.bias.as_ref().map(Param::var);
+        self.within(|| Ok(x.conv2d(&self.weight.var(), bias.as_ref(), self.geometry, Some(act))?))
     }
 }
 
 impl Layer for Conv2d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.conv2d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry, None)?)
     }
 }
@@ -171,7 +183,7 @@ impl Embedding {
 
 impl Layer for Embedding {
     /// `index` (i64 or u32) of any shape.
-    fn forward(&self, index: &Var) -> Result<Var> {
+    fn run(&self, index: &Var) -> Result<Var> {
         Ok(self.weight.var().embedding(index)?)
     }
 }
@@ -196,7 +208,7 @@ impl Dropout {
 }
 
 impl Layer for Dropout {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(self.mode.run(|| x.dropout(self.p))?)
     }
 }
@@ -211,18 +223,20 @@ fn probability(layer: &'static str, p: f64) -> Result<f64> {
 /// same, bit for bit.
 #[derive(Clone, Module)]
 pub struct Checkpointed<L: Module> {
-    layer: L,
+    // Shared with the second run, which is that of the same layer.
+    #[module(flatten)]
+    layer: Arc<L>,
 }
 
-impl<L: Layer + Clone + Send + Sync + 'static> Checkpointed<L> {
-    /// Around a layer; parameters keep their names with `layer.` before them.
+impl<L: Layer> Checkpointed<L> {
+    /// Around a layer, which keeps its path and the names of its parameters.
     pub fn new(layer: L) -> Checkpointed<L> {
-        Checkpointed { layer }
+        Checkpointed { layer: Arc::new(layer) }
     }
 }
 
-impl<L: Layer + Clone + Send + Sync + 'static> Layer for Checkpointed<L> {
-    fn forward(&self, x: &Var) -> Result<Var> {
+impl<L: Layer> Layer for Checkpointed<L> {
+    fn run(&self, x: &Var) -> Result<Var> {
         let layer = self.layer.clone();
         let run = move |x: &[Var]| {
             layer.forward(&x[0]).map_err(|error| match error {
@@ -254,7 +268,7 @@ impl DropoutChannels {
 }
 
 impl Layer for DropoutChannels {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(self.mode.run(|| x.dropout_channels(self.p))?)
     }
 }
@@ -264,7 +278,7 @@ impl Layer for DropoutChannels {
 pub struct Identity;
 
 impl Layer for Identity {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.clone())
     }
 }
@@ -274,7 +288,7 @@ impl Layer for Identity {
 pub struct Activation(pub Unary);
 
 impl Layer for Activation {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(binade_autograd::apply(binade_tensor::Op::Unary(self.0), &[x])?)
     }
 }
@@ -287,7 +301,7 @@ pub struct MaxPool2d {
 }
 
 impl Layer for MaxPool2d {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.max_pool2d([self.kernel; 2], [self.kernel; 2], [0, 0])?)
     }
 }
@@ -297,7 +311,7 @@ impl Layer for MaxPool2d {
 pub struct Flatten;
 
 impl Layer for Flatten {
-    fn forward(&self, x: &Var) -> Result<Var> {
+    fn run(&self, x: &Var) -> Result<Var> {
         Ok(x.flatten(1)?)
     }
 }
@@ -321,8 +335,8 @@ impl Sequential {
 }
 
 impl Module for Sequential {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        self.0.visit(prefix, visitor);
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.0.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Sequential {
@@ -331,11 +345,7 @@ impl Module for Sequential {
 }
 
 impl Layer for Sequential {
-    fn forward(&self, x: &Var) -> Result<Var> {
-        let forward = |x: Var, layer: &Arc<dyn Layer>| match layer.place() {
-            Some(place) => scope::within(&place, || layer.forward(&x)),
-            None => layer.forward(&x),
-        };
-        self.0.iter().try_fold(x.clone(), forward)
+    fn run(&self, x: &Var) -> Result<Var> {
+        self.0.iter().try_fold(x.clone(), |x, layer| layer.forward(&x))
     }
 }

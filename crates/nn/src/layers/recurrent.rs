@@ -177,7 +177,7 @@ impl Stack {
         Stack { layers: self.layers.iter().map(|w| w.copy_with(visitor)).collect(), ..*self }
     }
 
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
         for (i, w) in self.layers.iter().enumerate() {
             let suffix = if i % self.directions == 1 { "_reverse" } else { "" };
             let layer = i / self.directions;
@@ -188,15 +188,15 @@ impl Stack {
                 ("bias_hh", &w.hidden_bias),
             ];
             for (kind, param) in named {
-                param.visit(&visitor.join(prefix, format!("{kind}_l{layer}{suffix}")), visitor);
+                visitor.field(format_args!("{kind}_l{layer}{suffix}"), param);
             }
         }
     }
 }
 
 impl Module for Lstm {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        self.0.visit(prefix, visitor);
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.0.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Lstm {
@@ -205,8 +205,8 @@ impl Module for Lstm {
 }
 
 impl Module for Gru {
-    fn visit(&self, prefix: &str, visitor: &mut Visitor<'_>) {
-        self.0.visit(prefix, visitor);
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        self.0.visit(visitor);
     }
 
     fn copy_with(&self, visitor: &Visitor<'_>) -> Gru {

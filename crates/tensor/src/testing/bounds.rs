@@ -4,7 +4,7 @@ use proptest::test_runner::TestCaseError;
 
 use crate::format::Format;
 use crate::op::{Backward, Bound};
-use crate::{Array, Arrays, Class, DType, Device, Op, Result, reference, run};
+use crate::{Array, Arrays, Class, DType, Device, Op, Request, Result, reference, run};
 
 /// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN
 /// or infinite and the other not what rounding gives.
@@ -65,7 +65,7 @@ fn on(device: &Device, array: &Array, f: fn(f64) -> f64) -> Result<Array> {
 }
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Arrays> {
-    run(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations)
+    run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations))
 }
 
 /// The operator as kernels compute it: its number is rounded to the computation's dtype.

@@ -1,14 +1,19 @@
 //! The one thread-local: what surrounds an operator. Set by guards, so it is restored on panic too; capturable, so that
 //! worker threads and recomputation run under the same one.
 
+mod layer;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use binade_tensor::{Array, DType, Key, Op, Storage};
 
+pub use layer::{in_model, operand, path, place, within, within_model};
+pub(crate) use layer::{show_path, with_operand};
+
 use crate::outline::Outline;
-use crate::{CastRule, Deferred, Error, Place};
+use crate::{CastRule, Deferred, Place, StoredAs, Structure};
 
 /// Whether an operator ran forward or for a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +70,10 @@ pub struct Scope {
     path: Arc<str>,
     /// The layer itself, in forward passes.
     place: Option<Place>,
+    /// The model that runs.
+    model: Option<Arc<Structure>>,
+    /// The parameter among the operands of the operator that is applied.
+    operand: Option<StoredAs>,
     stored: Stored,
     /// Nothing that is deferred counts: a step is run again to look at it.
     rehearsal: bool,
@@ -87,6 +96,8 @@ impl Default for Scope {
             key: Key::default(),
             path: Arc::from(""),
             place: None,
+            model: None,
+            operand: None,
             stored: Stored::F32,
             rehearsal: false,
             collector: None,
@@ -224,21 +235,13 @@ pub(crate) fn is_observed() -> bool {
 
 /// Runs `f` as part of a backward pass.
 pub(crate) fn in_backward<T>(f: impl FnOnce() -> T) -> T {
-    let mut before = with(|s| (std::mem::replace(&mut s.phase, Phase::Backward), s.path.clone(), s.place.take()));
+    let mut before =
+        with(|s| (std::mem::replace(&mut s.phase, Phase::Backward), s.path.clone(), s.place.take(), s.model.take()));
     let _restore = Restore(move |s| {
         s.phase = before.0;
-        (s.path, s.place) = (before.1.clone(), before.2.take());
+        (s.path, s.place, s.model) = (before.1.clone(), before.2.take(), before.3.take());
     });
     f()
-}
-
-/// Notes whose gradient a backward pass computes now. The pass as a whole restores what was there.
-pub(crate) fn show_path(path: &Arc<str>) {
-    with(|s| {
-        if !Arc::ptr_eq(&s.path, path) {
-            s.path = path.clone();
-        }
-    });
 }
 
 /// A copy of this thread's scope.
@@ -277,23 +280,6 @@ pub fn next_key() -> Key {
     })
 }
 
-/// The path of the layer that operators belong to now; empty outside a model.
-pub fn path() -> Arc<str> {
-    with(|s| s.path.clone())
-}
-
-/// The layer that operators belong to now; `None` outside a model.
-pub fn place() -> Option<Place> {
-    with(|s| s.place.clone())
-}
-
-/// An operator fails in the layer that it belongs to.
-impl From<binade_tensor::Error> for Error {
-    fn from(error: binade_tensor::Error) -> Error {
-        Error::Tensor { error, path: path() }
-    }
-}
-
 /// Runs `f` with new parameters stored in these dtypes.
 pub fn with_stored<T>(stored: Stored, f: impl FnOnce() -> T) -> T {
     let before = with(|s| std::mem::replace(&mut s.stored, stored));
@@ -304,16 +290,6 @@ pub fn with_stored<T>(stored: Stored, f: impl FnOnce() -> T) -> T {
 /// The dtypes that new parameters are stored in.
 pub fn stored() -> Stored {
     with(|s| s.stored)
-}
-
-/// Runs `f` as part of a layer: operators inside that take no parameter belong to it. It is left when `f` ends.
-pub fn within<T>(place: &Place, f: impl FnOnce() -> T) -> T {
-    let mut before = with(|s| (std::mem::replace(&mut s.path, place.path().clone()), s.place.replace(place.clone())));
-    let _restore = Restore(move |s| {
-        std::mem::swap(&mut s.path, &mut before.0);
-        s.place = before.1.take();
-    });
-    f()
 }
 
 /// Runs `f` and also returns the changes that no gradient will carry, in the order they were deferred: those of layers
