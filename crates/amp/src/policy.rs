@@ -165,11 +165,11 @@ impl Policy {
     /// With an exception for the operators and layers that match two globs; a later exception wins over an earlier one.
     /// What a layer holds is part of it: `blocks.3` is the whole block.
     ///
-    /// Layers are known by the names of their parameters, which a model's parameters have once an optimiser, a state
-    /// dict or a list of parameters was made of it, else after [`assign_names`](binade_nn::Module::assign_names);
-    /// without names its operators are refused. An operator without parameter belongs to the layer that runs it where
-    /// that says so ([`within`](binade_nn::Module::within), as the layers of this library do). A tied parameter's
-    /// operators match under each of its names.
+    /// An operator belongs to the layer that runs it, by the structure of the model: the outermost module that runs
+    /// ([`Layer::forward`](binade_nn::Layer::forward), [`within`](binade_nn::Module::within)). A part that runs by
+    /// itself is known by the names of its parameters, which they have once an optimiser, a state dict or a list of
+    /// parameters was made of the model, or after [`assign_names`](binade_nn::Module::assign_names). A lone layer
+    /// without names is refused.
     ///
     /// # Errors
     /// [`Error::Policy`]: a malformed glob, or one that no operator matches. A layer that no model has is an error of

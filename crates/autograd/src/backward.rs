@@ -13,6 +13,7 @@ use crate::{Error, Gradients, Result, Var};
 /// What a backward pass does beyond the usual, for [`Var::backward_with`].
 ///
 /// ```
+/// # use binade_cpu as _;
 /// use binade_autograd::{Backward, Var};
 /// let x = Var::leaf(Var::from_slice(&[1.0f32, 2.0], &[2])?.array().clone());
 /// let y = x.square()?;

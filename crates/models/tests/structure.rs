@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use binade_amp::{Class, LossScale, Policy, Training};
 use binade_autograd::scope::{self, Event, Phase};
+use binade_cpu as _;
 use binade_nn::{AdamW, Optimizer, Sgd, state_dict};
 use binade_tensor::DType;
 use common::{Subject, bits, subject};
@@ -53,7 +54,8 @@ fn operators_without_parameters_belong_to_the_module_that_runs_them() {
     for (model, op, layer, other) in CASES {
         let seen: BTreeSet<(String, String)> = operators(&*fresh(model).loss).into_iter().collect();
         let inside = |layer: &str| {
-            seen.iter().any(|(name, path)| name.starts_with(op) && (path == layer || path.starts_with(&format!("{layer}."))))
+            seen.iter()
+                .any(|(name, path)| name.starts_with(op) && (path == layer || path.starts_with(&format!("{layer}."))))
         };
         assert!(inside(layer), "{model}: no {op} in {layer}: {seen:?}");
         assert!(!inside(other), "{model}: {op} in {other}");

@@ -130,7 +130,9 @@ impl Met {
     pub(super) fn note(&self, place: &Place) {
         let Some(mut models) = self.models() else { return };
         for name in place.names() {
-            if !models.iter().any(|known| Arc::ptr_eq(known, &name.model)) {
+            // Nearly always the same list; a model that was moved has an equal one.
+            let known = models.iter().any(|known| Arc::ptr_eq(known, &name.model)) || models.contains(&name.model);
+            if !known {
                 models.push(name.model.clone());
             }
         }
