@@ -4,7 +4,7 @@
 use binade_amp::{Dynamic, Error, GradScaler, LossScale, Policy, Refill, Result, StepOutcome, autocast};
 use binade_autograd::{Gradients, Var, grad, scope};
 use binade_cpu as _;
-use binade_nn::{AdamW, Linear, Optimizer, Param, Sgd};
+use binade_nn::{AdamW, Layer as _, Linear, Optimizer, Param, Sgd};
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class, DType, Device, Shape};
 

@@ -5,16 +5,8 @@ mod net;
 use binade_amp::{Dynamic, Error, LossScale, Result, Training, TrainingState};
 use binade_autograd::Var;
 use binade_cpu as _;
-use binade_nn::{Ema, Plateau, Schedule, load_state_dict, state_dict};
-use net::{Net, state, training};
-
-/// A training with everything that has a state, under its own settings.
-fn full_training(net: &Net, scale: LossScale) -> Training {
-    let mut t = training(net, scale);
-    t.seed = 9;
-    t.plateau = Some(Plateau::new(0.5, 0).unwrap());
-    t
-}
+use binade_nn::{Ema, Module as _, Schedule, load_state_dict, state_dict};
+use net::{Net, full_training, state, training};
 
 /// Six steps, the second of them with a gradient that overflows f16 at the present scale but not at a lower one, and a
 /// measurement after each.

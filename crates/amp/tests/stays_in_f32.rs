@@ -3,7 +3,7 @@
 use binade_amp::{StepOutcome, autocast};
 use binade_autograd::{Gradients, Var, no_grad};
 use binade_cpu as _;
-use binade_nn::{Adagrad, Adam, AdamW, BatchNorm2d, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
+use binade_nn::{Adagrad, Adam, AdamW, BatchNorm2d, Layer as _, Lion, Optimizer, Param, RmsProp, Rule, Sgd};
 use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{Array, Class, DType, Device, Shape};
 
@@ -17,16 +17,6 @@ fn half(values: &[f32], dims: &[usize], dtype: DType) -> Var {
 
 fn full(dtype: DType, dims: &[usize], value: f64) -> Array {
     Array::full(&Device::cpu(), dtype, Shape::new(dims).unwrap(), value, Class::Weights).unwrap()
-}
-
-/// A parameter, its optimiser, and gradients for it.
-fn one(values: &[f32], gradient: &[f32]) -> (Param, Optimizer, Gradients) {
-    let param = Param::new(array(values, &[values.len()]));
-    let optimizer =
-        Optimizer::empty().with_group(vec![("w".into(), param.clone())], Sgd { lr: 1.0, ..Sgd::default() }).unwrap();
-    let mut grads = Gradients::default();
-    grads.insert(param.id(), array(gradient, &[gradient.len()]));
-    (param, optimizer, grads)
 }
 
 // ---- optimisers in 16 bit

@@ -5,10 +5,12 @@ mod net;
 use binade_amp::{Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Training, blame};
 use binade_autograd::{Var, eval, scope};
 use binade_cpu as _;
-use binade_nn::{AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Layer, LayerNorm, Module, Optimizer, Schedule};
+use binade_nn::{
+    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Layer, LayerNorm, Module, Optimizer, Schedule, Visitor,
+};
 use binade_tensor::op::{CrossEntropy, Unary};
 use binade_tensor::{Array, Class, DType, Device};
-use net::{Net, state, training};
+use net::{Net, full_training, state, training};
 
 #[test]
 fn an_infinity_at_any_operator_changes_no_bit_and_is_blamed_on_it() {

@@ -121,7 +121,7 @@ fn a_node_that_was_reached_without_a_gradient_takes_one_of_any_scale() {
 #[test]
 fn parts_that_overlap_and_end_where_the_tensor_does_are_added() {
     let x = leaf(&[0.0; 3]);
-    let part = |start, length, factor| sum(&(&x.narrow(0, start, length).unwrap() * factor).unwrap());
+    let part = |start, length, factor: f64| sum(&(&x.narrow(0, start, length).unwrap() * factor).unwrap());
     let loss = part(0, 2, 1.0).add(&part(1, 1, 10.0)).unwrap();
     assert_eq!(of(&loss.backward().unwrap(), &x), [1.0, 11.0, 0.0]);
 }
@@ -180,7 +180,7 @@ fn parts_that_lie_side_by_side_in_one_memory_are_that_memory_and_no_others() {
     ];
     for (what, parts, shared) in cases {
         let columns = parts.iter().map(|(n, part)| (*n, part.to_f64_vec().unwrap()));
-        let mut expected = vec![Vec::new(), Vec::new()];
+        let mut expected = [Vec::new(), Vec::new()];
         for (n, values) in columns {
             expected[0].extend(&values[..n]);
             expected[1].extend(&values[n..]);

@@ -3,23 +3,15 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Binary, Distribution, Unary};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, Request, run, run_one, run_over};
-
-/// The same values on another device, in row-major order.
-fn on(device: &Device, array: &Array) -> Array {
-    let dense = array.contiguous(Class::Workspace).unwrap();
-    Array::from_bytes(
-        device,
-        array.dtype(),
-        &dense.device().download(&dense).unwrap(),
-        array.shape(),
-        Class::Activations,
-    )
-    .unwrap()
-}
+use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, Request, run, run_one};
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
     run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations))
+}
+
+/// Runs an operator with its first inputs given up.
+fn run_over(request: Request<'_>, given: Vec<Array>) -> Array {
+    run(Request { given: given.into(), ..request }).unwrap().swap_remove(0)
 }
 
 /// Runs `op` with operand `at` given up, and says whether the result took its memory.
@@ -30,7 +22,7 @@ fn overwriting(op: &Op, ins: &[Array], at: usize, device: &Device, want: DType) 
     given.push(copy(&ins[at]));
     let storage = given[at].storage().id();
     let kept: Vec<&Array> = ins[at + 1..].iter().collect();
-    let out = run_over(op, given.into_iter().collect(), &kept, device, want, Class::Activations).unwrap();
+    let out = run_over(Request::new(op, &kept, device, want, Class::Activations), given);
     let taken = out.storage().id() == storage;
     (out, taken)
 }
@@ -95,7 +87,7 @@ fn memory_that_somebody_shares_is_not_written_over() {
     let double = |a: Array, want: DType| {
         let storage = a.storage().id();
         let op = Op::Scalar { op: Binary::Mul, value: 2.0, reversed: false };
-        let out = run_over(&op, [a].into_iter().collect(), &[], &device, want, Class::Gradients).unwrap();
+        let out = run_over(Request::new(&op, &[], &device, want, Class::Gradients), vec![a]);
         assert!(out.to_f64_vec().unwrap().iter().all(|v| *v == 3.0));
         out.storage().id() == storage
     };
@@ -113,12 +105,8 @@ fn memory_that_somebody_shares_is_not_written_over() {
     assert!(matches!(array.copy_from(&array.clone()), Err(Error::InUse { .. })), "a copy has no use for it");
     let twice = whole();
     let sum = run_over(
-        &Op::Binary(Binary::Add),
-        [twice.clone(), twice].into_iter().collect(),
-        &[],
-        &device,
-        DType::F32,
-        Class::Gradients,
+        Request::new(&Op::Binary(Binary::Add), &[], &device, DType::F32, Class::Gradients),
+        vec![twice.clone(), twice],
     );
-    assert!(sum.unwrap().to_f64_vec().unwrap().iter().all(|v| *v == 3.0), "one array as both operands");
+    assert!(sum.to_f64_vec().unwrap().iter().all(|v| *v == 3.0), "one array as both operands");
 }

@@ -2,7 +2,7 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Backward, Conv2d, Epilogue};
-use binade_tensor::{Array, Class, DType, Device, Op, Shape, Request, run};
+use binade_tensor::{Array, Class, DType, Device, Op, Request, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
     let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| ((i * 7919 % 1009) as f32 * 0.37).sin()).collect();
@@ -36,7 +36,8 @@ fn a_row_of_a_product_has_the_same_bits_in_a_full_tile_and_in_a_part_of_one() {
             let rows = permuted(device, &[50, k], &order, dtype);
             let product = |m: usize| {
                 let a = rows.with_layout(rows.layout().narrow(0, 0, m)).unwrap();
-                run(Request::new(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations)).unwrap()[0]
+                run(Request::new(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations))
+                    .unwrap()[0]
                     .to_f64_vec()
                     .unwrap()
             };
@@ -56,7 +57,9 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
                     let one = |op: &Op, ins: &[&Array]| {
-                        run(Request::new(op, ins, device, DType::F32, Class::Activations)).unwrap()[0].to_f64_vec().unwrap()
+                        run(Request::new(op, ins, device, DType::F32, Class::Activations)).unwrap()[0]
+                            .to_f64_vec()
+                            .unwrap()
                     };
                     let product = |m, k, n| {
                         one(

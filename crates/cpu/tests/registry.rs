@@ -3,10 +3,10 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::format::Format;
-use binade_tensor::op::{Backward, Binary, Distribution, Saved, Unary, View};
+use binade_tensor::op::{Backward, Distribution, Saved, Unary, View};
 use binade_tensor::samples::catalogue;
 use binade_tensor::testing::check_op;
-use binade_tensor::{Array, Arrays, Class, DType, Device, Key, Op, bf16, f16, run, run_one};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Key, Op, Request, bf16, f16, run, run_one};
 
 /// The same values on another device, in row-major order.
 fn on(device: &Device, array: &Array) -> Array {

@@ -36,8 +36,8 @@ fn restarts_of_one_length_follow_each_other() {
 
 #[test]
 fn a_plateau_refuses_each_setting_outside_its_domain() {
-    let spoils: [(&str, fn(&mut Plateau, f64)); 2] =
-        [("threshold", |p, v| p.threshold = v), ("floor", |p, v| p.floor = v)];
+    type Spoil = fn(&mut Plateau, f64);
+    let spoils: [(&str, Spoil); 2] = [("threshold", |p, v| p.threshold = v), ("floor", |p, v| p.floor = v)];
     for (name, spoil) in spoils {
         for bad in [-1.0, f64::INFINITY, f64::NAN] {
             let mut plateau = Plateau::new(0.5, 1).unwrap();

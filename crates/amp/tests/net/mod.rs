@@ -2,17 +2,20 @@
 
 use binade_amp::{LossScale, Policy, Result, Training};
 use binade_autograd::{Var, scope};
-use binade_nn::{AdamW, BatchNorm2d, Conv2d, Dropout, Ema, LayerNorm, Linear, Module, Optimizer, Schedule, state_dict};
+use binade_nn::{
+    AdamW, BatchNorm2d, Conv2d, Dropout, Ema, Layer as _, LayerNorm, Linear, Module, Optimizer, Plateau, Schedule,
+    Visitor, state_dict,
+};
 use binade_tensor::op::{CrossEntropy, Unary};
 use binade_tensor::{Array, Class, DType, Device};
 
 #[derive(Clone, Module)]
 pub struct Net {
-    conv: Conv2d,
-    norm: BatchNorm2d,
-    drop: Dropout,
-    middle: LayerNorm,
-    head: Linear,
+    pub conv: Conv2d,
+    pub norm: BatchNorm2d,
+    pub drop: Dropout,
+    pub middle: LayerNorm,
+    pub head: Linear,
 }
 
 impl Net {
@@ -56,4 +59,13 @@ pub fn state(net: &Net, t: &Training) -> Vec<u64> {
     out.extend(ema.averages().flat_map(|(_, a)| bits(a)));
     out.extend([ema.steps(), t.step]);
     out
+}
+
+/// A training with everything that has a state, under its own settings.
+#[allow(dead_code)] // Not every file of tests needs it.
+pub fn full_training(net: &Net, scale: LossScale) -> Training {
+    let mut t = training(net, scale);
+    t.seed = 9;
+    t.plateau = Some(Plateau::new(0.5, 0).unwrap());
+    t
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use binade::autograd::{Conv3d, KlReduction, Var, scope};
-use binade::nn::{BatchNorm2d, Buffer, Mode, Param};
+use binade::nn::{BatchNorm2d, Buffer, Layer as _, Mode, Param};
 use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
