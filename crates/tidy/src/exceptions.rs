@@ -17,6 +17,7 @@ const fn except(check: &'static str, path: &'static str, reason: &'static str) -
 pub const ALL: &[Exception] = &[
     except("names", "crates/lab/src/bench/kernels.rs", "names of measurements"),
     except("names", "crates/lab/src/conform/case.rs", "a key of the recorded cases"),
+    except("names", "crates/lab/src/conform/inputs.rs", "a key of the recorded cases"),
     except("names", "crates/lab/src/conform/ops.rs", "recorded cases name operators as PyTorch does"),
     except("names", "crates/amp/src/policy/text.rs", "a key of policies written as text"),
     except("host", "crates/amp/src/blame.rs", "runs after a step that was skipped"),
