@@ -53,8 +53,8 @@ impl Drop for Awake {
     }
 }
 
-/// Until the step is done, or there was no work for as long as a thread has [`Patience`]: it may be in the middle of a task
-/// of somebody else, who waits for it.
+/// Until the step is done, or there was no work for as long as a thread has [`Patience`]: it may be in the middle of a
+/// task of somebody else, who waits for it.
 fn look_for_work(call: &Call) {
     let mut patience = Patience::new();
     while !call.done.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! Every allocation of every operator fails in turn: an error arrives that names the operator, and no output is garbage.
+//! Every allocation of every operator fails in turn: an error arrives that names the operator, and no output is
+//! garbage.
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::{Class, DType, Device, Error, Request, run, samples};

@@ -454,7 +454,10 @@ mod x86 {
                         (last_a, last_b) = (i, j);
                         match (MB, NB) {
                             (2, 2) => {
-                                product!("tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7"; "tmm2", "tmm5", "tmm6"; "tmm3", "tmm5", "tmm7")
+                                product!(
+                                    "tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7";
+                                    "tmm2", "tmm5", "tmm6"; "tmm3", "tmm5", "tmm7"
+                                )
                             }
                             (2, _) => product!("tmm0", "tmm4", "tmm6"; "tmm2", "tmm5", "tmm6"),
                             (_, 2) => product!("tmm0", "tmm4", "tmm6"; "tmm1", "tmm4", "tmm7"),

@@ -245,7 +245,8 @@ mod x86 {
 
     /// Applies `$vector` to full vectors of `$n` and `$scalar` to the rest.
     macro_rules! convert {
-        ($name:ident, $features:literal, $from:ty, $to:ty, $n:literal, $scalar:ident, |$src:ident, $dst:ident| $vector:expr) => {
+        ($name:ident, $features:literal, $from:ty, $to:ty, $n:literal, $scalar:ident,
+     |$src:ident, $dst:ident| $vector:expr) => {
             #[target_feature(enable = $features)]
             pub unsafe fn $name(from: &[$from], to: &mut [$to]) {
                 let body = from.len() - from.len() % $n;

@@ -40,7 +40,8 @@ impl Walk {
 /// One row of a tile in step `n` of some: a number of A times two vectors of B, the first two of the registers, added
 /// to two accumulators.
 macro_rules! row {
-    ($row:literal, $n:literal, $a:literal, $left:literal, $right:literal, $width:literal, [$b0:literal, $b1:literal, $x:literal]) => {
+    ($row:literal, $n:literal, $a:literal, $left:literal, $right:literal, $width:literal,
+     [$b0:literal, $b1:literal, $x:literal]) => {
         concat!(
             concat!("vbroadcastss ", $x, ", dword ptr [", $row, " + rbp + ", $n, "*", $a, "]\n"),
             concat!("vfmadd231ps {", $left, ":", $width, "}, ", $x, ", ", $b0, "\n"),

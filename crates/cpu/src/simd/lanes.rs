@@ -163,7 +163,8 @@ pub(super) trait F32Lanes: Lanes<Elem = f32> {
 
 /// The operators and the functions of `math` for one f32 vector type.
 macro_rules! f32_lanes {
-    ($t:ident, $mask:ty, $n:literal, add $add:expr, sub $sub:expr, mul $mul:expr, div $div:expr, neg $neg:expr, { $($number:tt)* }, { $($lanes:tt)* }) => {
+    ($t:ident, $mask:ty, $n:literal, add $add:expr, sub $sub:expr, mul $mul:expr, div $div:expr, neg $neg:expr,
+     { $($number:tt)* }, { $($lanes:tt)* }) => {
         impl Add for $t { type Output = $t; #[inline(always)] fn add(self, o: $t) -> $t { ($add)(self, o) } }
         impl Sub for $t { type Output = $t; #[inline(always)] fn sub(self, o: $t) -> $t { ($sub)(self, o) } }
         impl Mul for $t { type Output = $t; #[inline(always)] fn mul(self, o: $t) -> $t { ($mul)(self, o) } }

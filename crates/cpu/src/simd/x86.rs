@@ -65,7 +65,9 @@ f32_lanes!(V8, __m256, 8,
     #[inline(always)]
     fn select(mask: __m256, a: V8, b: V8) -> V8 { V8(x!(_mm256_blendv_ps(b.0, a.0, mask))) }
     #[inline(always)]
-    fn round_ties_even(self) -> V8 { V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
+    fn round_ties_even(self) -> V8 {
+        V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
+    }
     #[inline(always)]
     fn floor(self) -> V8 { V8(x!(_mm256_round_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0))) }
 }, {
@@ -78,7 +80,10 @@ f32_lanes!(V8, __m256, 8,
     #[inline(always)]
     fn store(self, to: &mut [f32]) { assert!(to.len() >= 8); x!(_mm256_storeu_ps(to.as_mut_ptr(), self.0)) }
     #[inline(always)]
-    fn load_f16(from: &[f16]) -> V8 { assert!(from.len() >= 8); V8(x!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())))) }
+    fn load_f16(from: &[f16]) -> V8 {
+        assert!(from.len() >= 8);
+        V8(x!(_mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))))
+    }
     #[inline(always)]
     fn store_f16(self, to: &mut [f16]) {
         assert!(to.len() >= 8);
@@ -96,7 +101,8 @@ f32_lanes!(V8, __m256, 8,
     #[inline(always)]
     fn load_bf16(from: &[bf16]) -> V8 {
         assert!(from.len() >= 8);
-        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()))))))
+        let wide = x!(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())));
+        V8(x!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))))
     }
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) {
@@ -125,7 +131,14 @@ f32_lanes!(V8, __m256, 8,
         // SAFETY: the caller's promise; the arrays' extents are those asked for.
         unsafe {
             if MR == 6 && NV == 2 {
-                fma::tile_6x16(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a_step, b, b_step, segments);
+                fma::tile_6x16(
+                    &mut *ptr::from_mut(acc).cast(),
+                    &*ptr::from_ref(rows).cast(),
+                    a_step,
+                    b,
+                    b_step,
+                    segments,
+                );
             } else {
                 lanes::accumulate(acc, rows, a_step, b, b_step, segments);
             }
@@ -208,11 +221,13 @@ f32_lanes!(V16, __mmask16, 16,
     fn abs(self) -> V16 { V16(x!(_mm512_abs_ps(self.0))) }
     #[inline(always)]
     fn max(self, o: V16) -> V16 {
-        V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_max_ps(self.0, o.0), self.0)))
+        let nan = x!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0));
+        V16(x!(_mm512_mask_blend_ps(nan, _mm512_max_ps(self.0, o.0), self.0)))
     }
     #[inline(always)]
     fn min(self, o: V16) -> V16 {
-        V16(x!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0), _mm512_min_ps(self.0, o.0), self.0)))
+        let nan = x!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0));
+        V16(x!(_mm512_mask_blend_ps(nan, _mm512_min_ps(self.0, o.0), self.0)))
     }
     #[inline(always)]
     fn lt(self, o: V16) -> __mmask16 { x!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, o.0)) }
@@ -223,7 +238,9 @@ f32_lanes!(V16, __mmask16, 16,
     #[inline(always)]
     fn select(mask: __mmask16, a: V16, b: V16) -> V16 { V16(x!(_mm512_mask_blend_ps(mask, b.0, a.0))) }
     #[inline(always)]
-    fn round_ties_even(self) -> V16 { V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))) }
+    fn round_ties_even(self) -> V16 {
+        V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)))
+    }
     #[inline(always)]
     fn floor(self) -> V16 { V16(x!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0))) }
 }, {
@@ -247,7 +264,10 @@ f32_lanes!(V16, __mmask16, 16,
         x!(_mm512_mask_storeu_ps(to.as_mut_ptr(), ((1u32 << to.len()) - 1) as __mmask16, self.0))
     }
     #[inline(always)]
-    fn load_f16(from: &[f16]) -> V16 { assert!(from.len() >= 16); V16(x!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))) }
+    fn load_f16(from: &[f16]) -> V16 {
+        assert!(from.len() >= 16);
+        V16(x!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))))
+    }
     #[inline(always)]
     fn store_f16(self, to: &mut [f16]) {
         assert!(to.len() >= 16);
@@ -290,7 +310,14 @@ f32_lanes!(V16, __mmask16, 16,
         // SAFETY: the caller's promise; the arrays' extents are those asked for.
         unsafe {
             if MR == 12 && NV == 2 {
-                fma::tile_12x32(&mut *ptr::from_mut(acc).cast(), &*ptr::from_ref(rows).cast(), a_step, b, b_step, segments);
+                fma::tile_12x32(
+                    &mut *ptr::from_mut(acc).cast(),
+                    &*ptr::from_ref(rows).cast(),
+                    a_step,
+                    b,
+                    b_step,
+                    segments,
+                );
             } else {
                 lanes::accumulate(acc, rows, a_step, b, b_step, segments);
             }

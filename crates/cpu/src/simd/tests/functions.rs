@@ -65,7 +65,8 @@ macro_rules! functions {
                 $(
                     let mut all = (0.0, 0.0);
                     for high in 0..=0xfffu32 {
-                        let found = worst(isa, maps::$method, Number::$method, (0..1 << 20).map(|low| high << 20 | low));
+                        let codes = (0..1 << 20).map(|low| high << 20 | low);
+                        let found = worst(isa, maps::$method, Number::$method, codes);
                         if found.0 > all.0 || found.0.is_nan() {
                             all = found;
                         }
@@ -209,7 +210,8 @@ macro_rules! specials {
             }
             $(for found in at_every_level(F, $x) {
                 let expected: f32 = $y;
-                assert_eq!(found, expected.to_bits(), "{}({:e}) is {:e}", stringify!($method), $x, f32::from_bits(found));
+                let value = f32::from_bits(found);
+                assert_eq!(found, expected.to_bits(), "{}({:e}) is {value:e}", stringify!($method), $x);
             })*
             assert!(at_every_level(F, f32::NAN).iter().all(|&y| f32::from_bits(y).is_nan()));
         }
@@ -222,18 +224,26 @@ const TINIEST: f32 = f32::from_bits(1);
 specials!(exp_at_its_edges, exp, 0.0 => 1.0, -0.0 => 1.0, INF => INF, -INF => 0.0, f32::MAX => INF, -f32::MAX => 0.0,
     // The last argument with a finite result and the next; the last with a nonzero result and the next.
     88.722_83 => f32::from_bits(0x7f7f_ff84), 88.722_84 => INF, -103.972_08 => TINIEST, -103.972_09 => 0.0);
-specials!(exp_m1_at_its_edges, exp_m1, 0.0 => 0.0, -0.0 => -0.0, INF => INF, -INF => -1.0, TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => INF);
-specials!(ln_at_its_edges, ln, 0.0 => -INF, -0.0 => -INF, 1.0 => 0.0, INF => INF, -1.0 => f32::NAN, -INF => f32::NAN, -TINIEST => f32::NAN,
+specials!(exp_m1_at_its_edges, exp_m1, 0.0 => 0.0, -0.0 => -0.0, INF => INF, -INF => -1.0, TINIEST => TINIEST,
+    -TINIEST => -TINIEST, f32::MAX => INF);
+specials!(ln_at_its_edges, ln, 0.0 => -INF, -0.0 => -INF, 1.0 => 0.0, INF => INF, -1.0 => f32::NAN, -INF => f32::NAN,
+    -TINIEST => f32::NAN,
     TINIEST => -103.278_93);
-specials!(ln_1p_at_its_edges, ln_1p, 0.0 => 0.0, -0.0 => -0.0, -1.0 => -INF, INF => INF, -1.000_000_1 => f32::NAN, -INF => f32::NAN,
+specials!(ln_1p_at_its_edges, ln_1p, 0.0 => 0.0, -0.0 => -0.0, -1.0 => -INF, INF => INF, -1.000_000_1 => f32::NAN,
+    -INF => f32::NAN,
     TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => 88.722_84);
-specials!(tanh_at_its_edges, tanh, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, TINIEST => TINIEST, -TINIEST => -TINIEST, f32::MAX => 1.0);
-specials!(sigmoid_at_its_edges, sigmoid, 0.0 => 0.5, -0.0 => 0.5, INF => 1.0, -INF => 0.0, f32::MAX => 1.0, -103.972_08 => TINIEST, -103.972_09 => 0.0);
-specials!(erf_at_its_edges, erf, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, f32::MAX => 1.0, TINIEST => TINIEST);
+specials!(tanh_at_its_edges, tanh, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, TINIEST => TINIEST,
+    -TINIEST => -TINIEST, f32::MAX => 1.0);
+specials!(sigmoid_at_its_edges, sigmoid, 0.0 => 0.5, -0.0 => 0.5, INF => 1.0, -INF => 0.0, f32::MAX => 1.0,
+    -103.972_08 => TINIEST, -103.972_09 => 0.0);
+specials!(erf_at_its_edges, erf, 0.0 => 0.0, -0.0 => -0.0, INF => 1.0, -INF => -1.0, f32::MAX => 1.0,
+    TINIEST => TINIEST);
 specials!(erfc_at_its_edges, erfc, 0.0 => 1.0, -0.0 => 1.0, INF => 0.0, -INF => 2.0, f32::MAX => 0.0, -f32::MAX => 2.0);
-specials!(floor_at_its_edges, floor, 0.0 => 0.0, -0.0 => -0.0, 0.5 => 0.0, -0.5 => -1.0, -TINIEST => -1.0, 8_388_607.5 => 8_388_607.0,
+specials!(floor_at_its_edges, floor, 0.0 => 0.0, -0.0 => -0.0, 0.5 => 0.0, -0.5 => -1.0, -TINIEST => -1.0,
+    8_388_607.5 => 8_388_607.0,
     -8_388_607.5 => -8_388_608.0, 3e9 => 3e9, INF => INF, -INF => -INF);
-specials!(round_at_its_edges, round_ties_even, 0.5 => 0.0, -0.5 => -0.0, 1.5 => 2.0, 2.5 => 2.0, -2.5 => -2.0, 4_194_304.5 => 4_194_304.0,
+specials!(round_at_its_edges, round_ties_even, 0.5 => 0.0, -0.5 => -0.0, 1.5 => 2.0, 2.5 => 2.0, -2.5 => -2.0,
+    4_194_304.5 => 4_194_304.0,
     8_388_607.5 => 8_388_608.0, 3e9 => 3e9, INF => INF, -INF => -INF, -0.0 => -0.0);
 specials!(recip_at_its_edges, recip, 0.0 => INF, -0.0 => -INF, INF => 0.0, -INF => -0.0, 3.0 => 1.0 / 3.0);
 specials!(rsqrt_at_its_edges, rsqrt, 0.0 => INF, INF => 0.0, -1.0 => f32::NAN, 4.0 => 0.5, TINIEST => 2.671_373_8e22);
