@@ -73,7 +73,7 @@ pub struct Blame {
     /// A power of two times the present scale at which all gradients are finite: half of it if that fits, else the
     /// largest at which no operator's result overflows, from the magnitudes at a lower one. Results that a mask drops
     /// count there: a larger scale may fit too. `None` if there is none above 2⁻⁴⁰ of the scale, and where none is
-    /// looked for: the loss itself is not finite, the operator is one of the forward pass, or scaling is off.
+    /// looked for: the operator is one of the forward pass, or scaling is off.
     pub fitting_scale: Option<f64>,
 }
 
@@ -227,7 +227,8 @@ pub(crate) fn blame_again<E: From<crate::Error>>(
     let run = scope::with_observer(observer, || gradients(scale, loss))?;
     let found = std::mem::take(&mut *search.lock().unwrap_or_else(|e| e.into_inner()));
     let Some(mut blame) = found.first() else { return Ok(None) };
-    let mendable = run != Run::LossNotFinite && (blame.backward || run == Run::ProductNotFinite);
+    // A gradient that the loss itself is made of is taken at the scale too.
+    let mendable = blame.backward || run == Run::ProductNotFinite;
     if let Some(scale) = scale.filter(|_| mendable) {
         blame.fitting_scale = match before.filter(|b| b.same_fault(&blame)).map(|b| b.fitting_scale) {
             Some(None) => None,
@@ -258,7 +259,7 @@ enum Run {
 fn gradients<E: From<crate::Error>>(scale: Option<f64>, loss: &impl Fn() -> Result<Var, E>) -> Result<Run, E> {
     // Each attempt draws the same numbers, and changes nothing.
     scope::run_in(&scope::capture().rehearsal(), || {
-        let loss = loss()?;
+        let loss = scope::with_loss_scale(scale.unwrap_or(1.0), loss)?;
         Ok(if finite(loss.array()) { backward(loss, scale)? } else { Run::LossNotFinite })
     })
 }

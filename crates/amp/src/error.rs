@@ -35,6 +35,18 @@ pub enum Error {
     /// Saving between unscaling and updating.
     #[error("the state of a scaler is complete only after update: save it there")]
     MidStep,
+    /// An accumulation group that was dropped before its step.
+    #[error(
+        "an accumulation group of {parts} part(s) ended without a step, and its gradients are lost: \
+         call Group::step after the last part, or Group::discard to drop them"
+    )]
+    GroupWithoutStep {
+        /// Parts that were added.
+        parts: usize,
+    },
+    /// The step of an accumulation group without parts.
+    #[error("the step of an accumulation group without parts: call Group::add for each part of the batch first")]
+    EmptyGroup,
     /// Step after step was skipped, and no lower loss scale is left to try.
     #[error(
         "{steps} steps in a row were skipped for gradients that are not finite, and no lower loss scale than \

@@ -1,9 +1,11 @@
 //! [`GradScaler`]: keeping small f16 gradients above the underflow threshold (Micikevicius et al. 2018).
 
 use std::collections::{HashMap, HashSet};
+use std::slice::{from_mut, from_ref};
 
 use binade_autograd::{Gradients, LeafId, Var};
-use binade_nn::{Optimizer, StepOutcome, clip_factor, grad_norm};
+use binade_nn::{Optimizer, StepOutcome, grad_norm};
+use binade_tensor::Array;
 
 use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
@@ -55,8 +57,13 @@ pub struct GradScaler {
     config: LossScale,
     state: ScalerState,
     stages: HashMap<u64, Stage>,
-    /// Since the last update a step was bad, or will be, for a reason that no lower scale removes.
-    beyond_scaling: bool,
+    /// Whether a step since the last update was bad for a reason that no lower scale removes; where that is not known,
+    /// the losses tell.
+    beyond_scaling: Option<bool>,
+    /// A loss since the last update was not finite, and had no gradients in it that are taken at the scale.
+    bad_loss: bool,
+    /// The last loss, which is read when its step is skipped.
+    loss: Option<Array>,
     patience: Option<u32>,
     recheck: bool,
 }
@@ -71,7 +78,9 @@ impl GradScaler {
             config,
             state: config.start()?,
             stages: HashMap::new(),
-            beyond_scaling: false,
+            beyond_scaling: None,
+            bad_loss: false,
+            loss: None,
             patience: None,
             recheck: false,
         })
@@ -141,6 +150,11 @@ impl GradScaler {
         if self.stages.is_empty() || !self.is_enabled() { Ok(self.state) } else { Err(Error::MidStep) }
     }
 
+    /// The state, in the middle of a step too.
+    pub(crate) fn current(&self) -> ScalerState {
+        self.state
+    }
+
     /// Restores a saved state; nothing to do when off, as in PyTorch.
     ///
     /// # Errors
@@ -174,12 +188,20 @@ impl GradScaler {
     /// Forgets what was seen since the last update.
     fn begin(&mut self) {
         self.stages.clear();
-        self.beyond_scaling = false;
+        (self.beyond_scaling, self.bad_loss, self.loss) = (None, false, None);
     }
 
-    /// Notes that no lower scale would make the gradients of this iteration finite.
-    pub(crate) fn set_beyond_scaling(&mut self) {
-        self.beyond_scaling = true;
+    /// Notes whether no lower scale would make the gradients of this iteration finite.
+    pub(crate) fn set_beyond_scaling(&mut self, beyond: bool) {
+        self.beyond_scaling = Some(beyond);
+    }
+
+    /// Whether a loss since the last update was not finite.
+    fn had_bad_loss(&mut self) -> Result<bool> {
+        if let Some(loss) = self.loss.take() {
+            self.bad_loss |= loss.numel() == 1 && !loss.item()?.is_finite();
+        }
+        Ok(self.bad_loss)
     }
 
     /// The loss times the scale. The product is made in f32: 65536 itself does not fit f16.
@@ -187,7 +209,8 @@ impl GradScaler {
     /// # Errors
     /// Out of memory.
     pub fn scale(&mut self, loss: &Var) -> Result<Var> {
-        self.beyond_scaling |= loss.shape().numel() == 1 && !loss.item()?.is_finite();
+        self.had_bad_loss()?;
+        self.loss = Some(loss.array().clone());
         if !self.is_enabled() {
             return Ok(loss.clone());
         }
@@ -208,11 +231,7 @@ impl GradScaler {
             }
             return Ok(());
         }
-        match self.stages.get(&optimizer.id()) {
-            Some(Stage::Unscaled { .. }) => return Err(Error::AlreadyUnscaled),
-            Some(Stage::Stepped { .. }) => return Err(Error::UnscaledAfterStep),
-            None => {}
-        }
+        self.may_unscale(optimizer)?;
         let found_inf = binade_nn::unscale(grads, Some(&ids), self.loss_scale())?;
         self.stages.insert(optimizer.id(), Stage::Unscaled { found_inf });
         Ok(())
@@ -227,39 +246,36 @@ impl GradScaler {
     /// [`Error::AlreadyStepped`]; [`Error::NoGradients`] if none belongs to the optimiser; the optimiser fails, and
     /// changed nothing.
     pub fn step(&mut self, optimizer: &mut Optimizer, grads: &Gradients) -> Result<StepOutcome> {
-        let own = self.own(optimizer, grads)?;
+        let own = self.own(from_ref(optimizer), grads)?;
         let found_inf = match self.stages.get(&optimizer.id()) {
             Some(Stage::Stepped { .. }) if self.is_enabled() => return Err(Error::AlreadyStepped),
             Some(Stage::Unscaled { found_inf }) => *found_inf || self.recheck && !grad_norm(&own)?.is_finite(),
             Some(Stage::Stepped { .. }) | None => !grad_norm(&own)?.is_finite(),
         };
-        self.apply(optimizer, &own, 1.0, found_inf)
+        self.apply(from_mut(optimizer), &own, 1.0, found_inf)
     }
 
-    /// Unscaling, check, norm, clipping and step of gradients that are still scaled, in two passes: one that reads them
-    /// for the norm, which also tells whether they are finite, and the optimiser's, which multiplies by the inverse
-    /// scale and the clipping factor as it reads. Also the norm of the unscaled gradients. Without loss scaling too,
-    /// gradients that are not finite skip the step.
+    /// Of some gradients, those of the optimisers' parameters, and their norm in the units of the loss that was not
+    /// scaled. The pass that computes it also tells whether all are finite, and is the only one before the step.
     ///
     /// # Errors
-    /// As [`GradScaler::step`].
-    pub(crate) fn step_clipped(
-        &mut self,
-        optimizer: &mut Optimizer,
-        grads: &Gradients,
-        max_norm: Option<f64>,
-    ) -> Result<(StepOutcome, f64)> {
-        let own = self.own(optimizer, grads)?;
+    /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`], [`Error::NoGradients`]; a gradient is in use.
+    pub(crate) fn check(&mut self, optimizers: &[Optimizer], grads: &Gradients) -> Result<(Gradients, f64)> {
+        optimizers.iter().try_for_each(|optimizer| self.may_unscale(optimizer))?;
+        let own = self.own(optimizers, grads)?;
         let norm = grad_norm(&own)?;
-        // Rounded as `clip_grad_norm` rounds it: with a power of two for scale, the same bits.
-        let factor = max_norm.map_or(1.0, |max| clip_factor(norm, max)) as f32 as f64;
-        let found_inf = !(norm.is_finite() && factor.is_finite());
-        Ok((self.apply(optimizer, &own, factor, found_inf)?, norm))
+        if self.is_enabled() {
+            let stage = Stage::Unscaled { found_inf: !norm.is_finite() };
+            self.stages.extend(optimizers.iter().map(|optimizer| (optimizer.id(), stage)));
+        }
+        Ok((own, norm))
     }
 
-    fn apply(
+    /// Steps all optimisers, each gradient divided by its scale and multiplied by `factor` as it is read, or skips all:
+    /// the end of a step, however it is written.
+    pub(crate) fn apply(
         &mut self,
-        optimizer: &mut Optimizer,
+        optimizers: &mut [Optimizer],
         own: &Gradients,
         factor: f64,
         found_inf: bool,
@@ -267,27 +283,43 @@ impl GradScaler {
         if found_inf {
             own.discard();
         } else {
-            optimizer.step_scaled(own, factor)?;
+            Optimizer::step_all(optimizers, own, factor)?;
         }
-        // Without scaling an optimiser may be stepped more than once between updates.
-        let before = self.stages.get(&optimizer.id()).is_some_and(|s| s.found_inf());
-        self.stages.insert(optimizer.id(), Stage::Stepped { found_inf: found_inf || before });
+        for optimizer in optimizers {
+            // Without scaling an optimiser may be stepped more than once between updates.
+            let before = self.stages.get(&optimizer.id()).is_some_and(|s| s.found_inf());
+            self.stages.insert(optimizer.id(), Stage::Stepped { found_inf: found_inf || before });
+        }
         Ok(if found_inf { StepOutcome::Skipped } else { StepOutcome::Applied })
     }
 
-    /// The gradients of an optimiser's parameters, with this scaler's scale where they carry none.
-    fn own(&self, optimizer: &Optimizer, grads: &Gradients) -> Result<Gradients> {
-        let mut own = optimizer.own(grads);
+    /// The gradients of the optimisers' parameters, with this scaler's scale where they carry none.
+    fn own(&self, optimizers: &[Optimizer], grads: &Gradients) -> Result<Gradients> {
+        let mut own = Optimizer::own_of(optimizers, grads);
         if own.is_empty() {
             return Err(Error::NoGradients);
         }
-        let unknown: Vec<LeafId> = own.iter().map(|(id, _)| id).filter(|&id| own.scale_of(id).is_none()).collect();
-        let scale = match self.stages.get(&optimizer.id()) {
-            Some(Stage::Unscaled { .. }) => 1.0,
-            Some(Stage::Stepped { .. }) | None => self.loss_scale(),
-        };
-        unknown.into_iter().for_each(|id| own.set_scale_of(id, scale));
+        for optimizer in optimizers {
+            let scale = match self.stages.get(&optimizer.id()) {
+                Some(Stage::Unscaled { .. }) => 1.0,
+                Some(Stage::Stepped { .. }) | None => self.loss_scale(),
+            };
+            for id in optimizer.param_ids() {
+                if own.by_id(id).is_some() && own.scale_of(id).is_none() {
+                    own.set_scale_of(id, scale);
+                }
+            }
+        }
         Ok(own)
+    }
+
+    /// Fails where an optimiser's gradients were unscaled since the last update, or stepped with.
+    fn may_unscale(&self, optimizer: &Optimizer) -> Result<()> {
+        match self.stages.get(&optimizer.id()) {
+            Some(Stage::Unscaled { .. }) if self.is_enabled() => Err(Error::AlreadyUnscaled),
+            Some(Stage::Stepped { .. }) if self.is_enabled() => Err(Error::UnscaledAfterStep),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Adapts the scale; call once per iteration, after all steps.
@@ -301,7 +333,12 @@ impl GradScaler {
             return if self.is_enabled() { Err(Error::NothingChecked) } else { Ok(()) };
         }
         let found_inf = self.stages.values().any(|stage| stage.found_inf());
-        self.state = match found_inf && self.beyond_scaling {
+        let beyond_scaling = match self.beyond_scaling {
+            _ if !found_inf => false,
+            Some(known) => known,
+            None => self.had_bad_loss()?,
+        };
+        self.state = match beyond_scaling {
             true => self.state.in_vain(),
             false => self.config.next(self.state, found_inf),
         };

@@ -19,8 +19,8 @@ pub struct TrainingState {
     pub step: u64,
     /// Seed of randomness inside steps.
     pub seed: u64,
-    /// Moments, masters and step counts.
-    pub optimizer: OptimizerState,
+    /// Moments, masters and step counts of each optimiser.
+    pub optimizers: Vec<OptimizerState>,
     /// How losses are scaled.
     pub loss_scale: LossScale,
     /// The scale and its counts.
@@ -35,16 +35,27 @@ pub struct TrainingState {
     pub ema: Option<EmaState>,
 }
 
-const OPTIMIZER: &str = "optimizer.";
 const EMA: &str = "ema.";
 
+/// What the names of an optimiser's tensors begin with.
+fn prefix(optimizer: usize) -> String {
+    match optimizer {
+        0 => "optimizer.".into(),
+        n => format!("optimizer{}.", n + 1),
+    }
+}
+
+/// The tensors under names that begin with the prefix.
+fn named(prefix: &str, dict: &StateDict) -> StateDict {
+    dict.iter().map(|(name, array)| (format!("{prefix}{name}"), array.clone())).collect()
+}
+
 impl TrainingState {
-    /// The tensors: `optimizer.NAME.0`, …, `optimizer.NAME.master`, `ema.NAME`.
+    /// The tensors: `optimizer.NAME.0`, …, `optimizer.NAME.master`, `ema.NAME`; `optimizer2.NAME.0` of the second
+    /// optimiser.
     pub fn tensors(&self) -> StateDict {
-        let named = |prefix: &'static str, dict: &StateDict| -> StateDict {
-            dict.iter().map(|(name, array)| (format!("{prefix}{name}"), array.clone())).collect()
-        };
-        let mut out = named(OPTIMIZER, &self.optimizer.tensors);
+        let optimizers = self.optimizers.iter().enumerate();
+        let mut out: StateDict = optimizers.flat_map(|(i, state)| named(&prefix(i), &state.tensors)).collect();
         out.extend(self.ema.iter().flat_map(|ema| named(EMA, &ema.tensors)));
         out
     }
@@ -54,13 +65,15 @@ impl TrainingState {
     /// # Errors
     /// [`Error::State`]: a tensor of another name.
     pub fn with_tensors(mut self, tensors: &StateDict) -> Result<TrainingState> {
-        self.optimizer.tensors.clear();
-        self.ema.iter_mut().for_each(|ema| ema.tensors.clear());
+        let optimizers = self.optimizers.iter_mut().enumerate().map(|(i, state)| (prefix(i), &mut state.tensors));
+        let ema = self.ema.iter_mut().map(|ema| (EMA.to_string(), &mut ema.tensors));
+        let mut dicts: Vec<_> = optimizers.chain(ema).collect();
+        dicts.iter_mut().for_each(|(_, dict)| dict.clear());
         for (name, array) in tensors {
-            match (name.strip_prefix(OPTIMIZER), name.strip_prefix(EMA), &mut self.ema) {
-                (Some(name), _, _) => self.optimizer.tensors.push((name.into(), array.clone())),
-                (_, Some(name), Some(ema)) => ema.tensors.push((name.into(), array.clone())),
-                (_, _, _) => return Err(Error::State(format!("it has besides the tensor {name}"))),
+            let found = dicts.iter_mut().find_map(|(prefix, dict)| Some((name.strip_prefix(prefix.as_str())?, dict)));
+            match found {
+                Some((name, dict)) => dict.push((name.into(), array.clone())),
+                None => return Err(Error::State(format!("it has besides the tensor {name}"))),
             }
         }
         Ok(self)
@@ -68,17 +81,20 @@ impl TrainingState {
 }
 
 impl Training {
-    /// A snapshot of everything but the policy and the optimiser's settings. Later steps do not change it.
+    /// A snapshot of everything but the policy and the optimisers' settings. Later steps do not change it.
     ///
     /// # Errors
-    /// As [`GradScaler::state`](crate::GradScaler::state) and
+    /// [`Error::GroupWithoutStep`]; as [`GradScaler::state`](crate::GradScaler::state) and
     /// [`Optimizer::state_dict`](binade_nn::Optimizer::state_dict).
     pub fn state(&self) -> Result<TrainingState> {
+        if self.lost_parts > 0 {
+            return Err(Error::GroupWithoutStep { parts: self.lost_parts });
+        }
         Ok(TrainingState {
             iteration: self.iteration,
             step: self.step,
             seed: self.seed,
-            optimizer: self.optimizer.state_dict()?,
+            optimizers: self.optimizers.iter().map(|o| Ok(o.state_dict()?)).collect::<Result<_>>()?,
             loss_scale: self.scaler.config(),
             scaler: self.scaler.state()?,
             schedule: self.schedule.clone(),
@@ -92,7 +108,8 @@ impl Training {
     /// on. Nothing is changed on an error.
     ///
     /// # Errors
-    /// [`Error::State`]: losses are scaled in one of both only, or averages are kept in one of both only.
+    /// [`Error::State`]: another number of optimisers; losses are scaled in one of both only, or averages are kept in
+    /// one of both only.
     /// [`Error::Setting`]: a scale or a setting outside its domain. As
     /// [`Optimizer::load_state_dict`](binade_nn::Optimizer::load_state_dict) and
     /// [`Ema::load_state_dict`](binade_nn::Ema::load_state_dict).
@@ -104,18 +121,26 @@ impl Training {
         };
         differ("loss scaling", from.loss_scale != LossScale::Off, self.scaler.is_enabled())?;
         differ("averages", from.ema.is_some(), self.ema.is_some())?;
+        let (there, here) = (from.optimizers.len(), self.optimizers.len());
+        if there != here {
+            return Err(Error::State(format!("it has {there} optimiser(s), this training {here}")));
+        }
         let mut scaler = self.scaler.clone();
         scaler.set_config(from.loss_scale)?;
         scaler.load_state(from.scaler)?;
         from.schedule.check()?;
         from.plateau.as_ref().map_or(Ok(()), |plateau| plateau.check())?;
-        crate::training::check_clip(from.clip)?;
+        crate::step::check_clip(from.clip)?;
         let mut ema = self.ema.clone();
         if let (Some(ema), Some(from)) = (&mut ema, &from.ema) {
             ema.load_state_dict(from)?;
         }
-        self.optimizer.load_state_dict(&from.optimizer)?;
-        (self.scaler, self.ema) = (scaler, ema);
+        // A clone has state of its own: the second may fail when the first is done.
+        let mut optimizers = self.optimizers.clone();
+        for (optimizer, from) in optimizers.iter_mut().zip(&from.optimizers) {
+            optimizer.load_state_dict(from)?;
+        }
+        (self.optimizers, self.scaler, self.ema, self.lost_parts) = (optimizers, scaler, ema, 0);
         (self.iteration, self.step, self.seed) = (from.iteration, from.step, from.seed);
         (self.schedule, self.plateau, self.clip) = (from.schedule.clone(), from.plateau.clone(), from.clip);
         Ok(())

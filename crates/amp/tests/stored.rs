@@ -74,7 +74,7 @@ fn parameters_in_16_bit_train_from_f32_masters() {
         let step = training.step(|| loss(&net)).unwrap();
         assert_eq!(step.outcome, StepOutcome::Applied);
     }
-    let state = training.optimizer.state_dict().unwrap();
+    let state = training.optimizers[0].state_dict().unwrap();
     let master = state
         .tensors
         .iter()

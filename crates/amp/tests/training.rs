@@ -221,13 +221,13 @@ fn a_fused_step_has_the_bits_of_separate_passes() {
             let norm = scope::with_key(key.seed, key.iteration, || {
                 let loss = s.policy.run(|| separate.loss()).unwrap();
                 let mut grads = s.scaler.scale(&loss).unwrap().backward().unwrap();
-                s.scaler.unscale(&s.optimizer, &mut grads).unwrap();
+                s.scaler.unscale(&s.optimizers[0], &mut grads).unwrap();
                 let norm = match max_norm {
                     Some(max) => binade_nn::clip_grad_norm(&mut grads, max).unwrap(),
                     None => binade_nn::grad_norm(&grads).unwrap(),
                 };
-                s.optimizer.set_lr_factor(s.schedule.factor(s.step).unwrap()).unwrap();
-                assert_eq!(s.scaler.step(&mut s.optimizer, &grads).unwrap(), StepOutcome::Applied);
+                s.optimizers[0].set_lr_factor(s.schedule.factor(s.step).unwrap()).unwrap();
+                assert_eq!(s.scaler.step(&mut s.optimizers[0], &grads).unwrap(), StepOutcome::Applied);
                 s.scaler.update().unwrap();
                 norm
             });

@@ -119,13 +119,15 @@ impl Gradients {
         Ok(())
     }
 
-    /// The gradients of some leaves, and the changes that their owner's step decides about. Memory is shared.
-    pub fn part(&self, leaves: impl IntoIterator<Item = LeafId>, owner: &Owner) -> Gradients {
+    /// The gradients of some leaves, and the changes that their owners' step decides about. Memory is shared.
+    pub fn part(&self, leaves: impl IntoIterator<Item = LeafId>, owners: &[&Owner]) -> Gradients {
         let found = leaves.into_iter().filter_map(|id| self.map.get(&id).map(|g| (id, g.clone())));
-        Gradients {
-            map: found.collect(),
-            changes: self.changes.iter().filter(|c| owner.decides(c.claims())).cloned().collect(),
-        }
+        Gradients { map: found.collect(), changes: self.decided(owners).cloned().collect() }
+    }
+
+    /// The changes that the step of some owners decides about.
+    fn decided(&self, owners: &[&Owner]) -> impl Iterator<Item = &Deferred> {
+        self.changes.iter().filter(|change| owners.iter().any(|owner| owner.decides(change.claims())))
     }
 
     /// The parameters, by name and shape, whose gradients no optimiser will take: one that was never given to an
@@ -147,12 +149,12 @@ impl Gradients {
         }
     }
 
-    /// Computes what waits for the step of that owner, and writes nothing yet.
+    /// Computes what waits for the step of those owners, and writes nothing yet.
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub fn prepare(&self, owner: &Owner) -> Result<Prepared> {
-        Prepared::new(self.changes.iter().filter(|c| owner.decides(c.claims())))
+    pub fn prepare(&self, owners: &[&Owner]) -> Result<Prepared> {
+        Prepared::new(self.decided(owners))
     }
 
     /// Makes all changes that wait, whoever owns them: for steps without an optimiser, and for those of a network whose

@@ -20,7 +20,7 @@ fn plant_everywhere(name: &str, stride: usize) -> [usize; 2] {
         let mut training = Training::new(optimizer, Policy::autocast(DType::F16), LossScale::Static(8.0)).unwrap();
         training.clip = Some(1.0);
         let state = |t: &Training| -> Vec<Vec<u64>> {
-            let optimizer = t.optimizer.state_dict().unwrap().tensors;
+            let optimizer = t.optimizers[0].state_dict().unwrap().tensors;
             state_dict(&model).iter().map(|(_, a)| bits(a)).chain(optimizer.iter().map(|(_, a)| bits(a))).collect()
         };
         let before = state(&training);

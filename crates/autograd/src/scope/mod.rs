@@ -75,6 +75,8 @@ pub struct Scope {
     /// The parameter among the operands of the operator that is applied.
     operand: Option<StoredAs>,
     stored: Stored,
+    /// What the loss of the step will be multiplied by.
+    loss_scale: f64,
     /// Nothing that is deferred counts: a step is run again to look at it.
     rehearsal: bool,
     /// Where changes go that no gradient will carry.
@@ -99,6 +101,7 @@ impl Default for Scope {
             model: None,
             operand: None,
             stored: Stored::F32,
+            loss_scale: 1.0,
             rehearsal: false,
             collector: None,
             outline: None,
@@ -290,6 +293,19 @@ pub fn with_stored<T>(stored: Stored, f: impl FnOnce() -> T) -> T {
 /// The dtypes that new parameters are stored in.
 pub fn stored() -> Stored {
     with(|s| s.stored)
+}
+
+/// Runs `f`, which makes a loss that will be multiplied by a scale before its gradients are taken. Gradients that the
+/// loss itself is made of are taken at that scale too.
+pub fn with_loss_scale<T>(scale: f64, f: impl FnOnce() -> T) -> T {
+    let before = with(|s| std::mem::replace(&mut s.loss_scale, scale));
+    let _restore = Restore(move |s| s.loss_scale = before);
+    f()
+}
+
+/// What the loss will be multiplied by; 1 outside a step.
+pub fn loss_scale() -> f64 {
+    with(|s| s.loss_scale)
 }
 
 /// Runs `f` and also returns the changes that no gradient will carry, in the order they were deferred: those of layers

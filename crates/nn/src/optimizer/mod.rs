@@ -162,7 +162,13 @@ impl Optimizer {
     /// Of some gradients, those of this optimiser's parameters that are not frozen, and of the changes that wait with
     /// them (running statistics) those that its step decides about: of its modules, or of none that an optimiser has.
     pub fn own(&self, grads: &Gradients) -> Gradients {
-        grads.part(self.all().filter(|(_, p)| p.is_trainable()).map(|(_, p)| p.id()), &self.owner)
+        Optimizer::own_of(std::slice::from_ref(self), grads)
+    }
+
+    /// As [`Optimizer::own`], of several optimisers together.
+    pub fn own_of(optimizers: &[Optimizer], grads: &Gradients) -> Gradients {
+        let trainable = optimizers.iter().flat_map(Optimizer::all).filter(|(_, p)| p.is_trainable());
+        grads.part(trainable.map(|(_, p)| p.id()), &owners(optimizers))
     }
 
     /// As [`crate::clip_grad_norm`], over the gradients of this optimiser's parameters.
@@ -243,16 +249,29 @@ impl Optimizer {
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn step_scaled(&mut self, grads: &Gradients, factor: f64) -> Result<()> {
+        Optimizer::step_all(std::slice::from_mut(self), grads, factor)
+    }
+
+    /// As [`Optimizer::step_scaled`], of several optimisers that step together: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`]; a parameter of two of them is in use. Nothing is changed then.
+    pub fn step_all(optimizers: &mut [Optimizer], grads: &Gradients, factor: f64) -> Result<()> {
         // All that can fail comes before the first write.
-        let changes = grads.prepare(&self.owner)?;
-        let trained: Vec<Param> = self.trained(grads).map(|(_, param, _)| param.clone()).collect();
-        for param in &trained {
-            self.state.get_mut(&param.id()).map_or(Ok(()), |state| state.unshare(param))?;
+        let changes = grads.prepare(&owners(optimizers))?;
+        let mut fresh = Vec::with_capacity(optimizers.len());
+        for optimizer in optimizers.iter_mut() {
+            let trained: Vec<Param> = optimizer.trained(grads).map(|(_, param, _)| param.clone()).collect();
+            for param in &trained {
+                optimizer.state.get_mut(&param.id()).map_or(Ok(()), |state| state.unshare(param))?;
+            }
+            fresh.push((trained, optimizer.missing_states(grads)?));
         }
-        let fresh = self.missing_states(grads)?;
         let mut passes = Vec::new();
-        for group in &self.groups {
-            self.passes(group, grads, &fresh, factor, &mut passes)?;
+        for (optimizer, (_, fresh)) in optimizers.iter().zip(&fresh) {
+            for group in &optimizer.groups {
+                optimizer.passes(group, grads, fresh, factor, &mut passes)?;
+            }
         }
         passes.iter().try_for_each(|pass| pass.slots.iter().try_for_each(|slot| slot.check(pass.update)))?;
         for Pass { device, update, scalars, slots } in &mut passes {
@@ -260,9 +279,11 @@ impl Optimizer {
         }
         drop(passes);
         changes.write()?;
-        self.state.extend(fresh);
-        for param in &trained {
-            self.state.get_mut(&param.id()).into_iter().for_each(|state| state.stepped(param));
+        for (optimizer, (trained, fresh)) in optimizers.iter_mut().zip(fresh) {
+            optimizer.state.extend(fresh);
+            for param in &trained {
+                optimizer.state.get_mut(&param.id()).into_iter().for_each(|state| state.stepped(param));
+            }
         }
         Ok(())
     }
@@ -355,6 +376,11 @@ impl Group {
             Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr, grad_factor],
         }
     }
+}
+
+/// Who decides about the changes that wait for a step of these optimisers.
+fn owners(optimizers: &[Optimizer]) -> Vec<&Owner> {
+    optimizers.iter().map(|optimizer| &optimizer.owner).collect()
 }
 
 /// Parameters by name, each once.
