@@ -3,26 +3,25 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use binade::amp::preflight::{Preflight, Range, Role, preflight};
 use binade::amp::{Census, census};
 use binade::autograd::Var;
-use binade::models::{SmallCnn, SmallCnnConfig};
-use binade::nn::{Layer, load_state_dict, read_safetensors};
+use binade::nn::{Module, load_state_dict, read_safetensors};
 use binade::tensor::Class;
-use binade::tensor::op::CrossEntropy;
-use binade::train::images::Dataset;
-use binade::train::{Batch, Precision, RunConfig};
+use binade::train::{Batch, Precision, RunConfig, Trainer};
 
 use binade::cli::output::line;
 use binade::cli::threads;
+
+use crate::train::job::{Job, Use};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Run folder, as `binade train` writes it
     run: PathBuf,
-    /// Folder with the data set's files; digits needs none
-    #[arg(long, value_name = "DIR")]
+    /// Folder with the data set's files, or the text; digits and the embedded text need none
+    #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -32,37 +31,46 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(None)?;
     let config = RunConfig::read(&args.run)?;
-    let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == config.name) else {
-        bail!("{}: a run of {:?}, whose data this command does not know", args.run.display(), config.name);
-    };
     let file = |p: Precision| args.run.join(format!("checkpoint-{}.safetensors", p.name()));
     let Some(precision) = config.precisions.iter().copied().find(|&p| file(p).exists()) else {
         bail!("{}: no checkpoint yet", args.run.display());
     };
-    let splits = dataset.load(args.data.as_deref())?;
-    let shape = splits.train.input_shape();
-    let model = SmallCnn::new(&SmallCnnConfig { in_channels: shape[0], size: shape[1], ..SmallCnnConfig::default() })?;
-    let (tensors, _) = read_safetensors(&file(precision), Class::Weights)?;
-    let weights: Vec<_> =
-        tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
-    load_state_dict(&model, &weights)?;
-    let samples: Vec<usize> = (0..splits.train.len().min(config.fit.batch_size)).collect();
-    let batch = Batch::of(&*splits.train, &samples, None)?;
-    let loss = || -> binade::amp::Result<Var> {
-        let logits = model.forward(&Var::constant(batch.input.clone()))?;
-        Ok(logits.cross_entropy(&Var::constant(batch.target.clone()), CrossEntropy::default())?)
-    };
-    let found = preflight(&model, loss)?;
-    let counted = census(&found.policy(), loss)?;
+    let job = Job::of(&config.name, &config.made_from).with_context(|| args.run.display().to_string())?;
+    let samples = config.fit.batch_size;
+    let (found, counted) = job.run(args.data.as_deref(), Look { checkpoint: file(precision), samples })?;
     if args.json {
         line(serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?)?;
     } else {
-        let (set, batch) = (dataset.name(), samples.len());
-        line(format_args!("{set} after training in {}, one batch of {batch}, in f32\n", precision.name()))?;
+        let name = job.name();
+        line(format_args!("{name} after training in {}, one batch of {samples}, in f32\n", precision.name()))?;
         print(&found)?;
         print_census(&found, &counted)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at a step of the model of a checkpoint.
+struct Look {
+    checkpoint: PathBuf,
+    samples: usize,
+}
+
+impl Use for Look {
+    type Out = (Preflight, Census);
+
+    fn with<M: Module>(self, trainer: Trainer<'_, M>) -> Result<(Preflight, Census)> {
+        let model = (trainer.build)()?;
+        let (tensors, _) = read_safetensors(&self.checkpoint, Class::Weights)?;
+        let weights: Vec<_> =
+            tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
+        load_state_dict(&model, &weights)?;
+        let samples: Vec<usize> = (0..trainer.data.train.len().min(self.samples)).collect();
+        let batch = Batch::of(&*trainer.data.train, &samples, None)?;
+        let loss = || -> binade::train::Result<Var> { Ok(trainer.task.loss(&model, &batch)?.0) };
+        let found = preflight(&model, loss)?;
+        let counted = census(&found.policy(), loss)?;
+        Ok((found, counted))
+    }
 }
 
 fn percent(n: u64, range: &Range) -> String {

@@ -26,7 +26,10 @@ pub mod prelude {
     pub use binade_nn::{Conv2d, Dropout, Embedding, Layer, LayerNorm, Linear, Module, Param, Sequential, Visitor};
     pub use binade_tensor::op::Unary;
     pub use binade_tensor::{Array, DType, Device, Tensor};
-    pub use binade_train::{Config, Data, InMemory, Precision, RunConfig, SampleResult, Splits, Target, train};
+    pub use binade_train::{
+        Batch, Classify, Config, Data, InMemory, Precision, Regress, RunConfig, Sample, SampleResult,
+    };
+    pub use binade_train::{Splits, Task, Trainer, train};
 }
 
 /// The code of the guide is compiled.

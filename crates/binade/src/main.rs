@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train the small CNN in fp32, fp16 and bf16 and compare them
+    /// Train a model in fp32, fp16 and bf16 and compare them
     Train(train::Args),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),

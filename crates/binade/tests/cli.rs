@@ -65,7 +65,7 @@ fn a_run_is_resumed_with_its_own_settings() {
     for (flag, value, named) in [
         ("--precision", "fp16", r#"["bf16"], not ["fp16"]"#),
         ("--batch-size", "64", "batch_size = 100, not 64"),
-        ("--dataset", "mnist", r#"name = "digits", not "mnist""#),
+        ("--dataset", "mnist", r#"dataset = "digits", not "mnist""#),
     ] {
         let refused = binade(&["train", "--resume", "run", flag, value], folder.path());
         assert_eq!(refused.status.code(), Some(1));
@@ -102,6 +102,90 @@ fn a_termination_signal_saves_the_run_which_then_continues() {
     let resumed = binade(&["train", "--resume", "run", "--epochs", &epochs], folder.path());
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     assert_eq!(steps(), (stopped / batches + 1) * batches);
+}
+
+/// A run of a model that is stopped by a signal and resumed, beside one that is not: tensors of the last checkpoint,
+/// and the numbers of all steps.
+#[cfg(unix)]
+fn stopped_and_whole(model: &[&str]) -> [(Vec<u8>, Vec<String>); 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let args = |out: &'static str| [&["train", "--precision", "bf16", "--quiet", "--out", out], model].concat();
+    let whole = binade(&args("whole"), folder.path());
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    let metrics = folder.path().join("parts/metrics.jsonl");
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
+        command.args(args).current_dir(folder.path()).stderr(std::process::Stdio::null());
+        command
+    };
+    let mut child = command(&args("parts")).spawn().unwrap();
+    let lines = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    while lines() < 2 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "it had ended before it was stopped: {} lines", lines());
+    let resumed = binade(&["train", "--quiet", "--resume", "parts"], folder.path());
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    ["whole", "parts"].map(|run| {
+        let run = folder.path().join(run);
+        let (tensors, _) =
+            binade::nn::read_safetensors(&run.join("checkpoint-bf16.safetensors"), binade::tensor::Class::Workspace)
+                .unwrap();
+        let numbers = |(name, array): (String, binade::tensor::Array)| {
+            [name.into_bytes(), array.to_f64_vec().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect()].concat()
+        };
+        let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let steps = text.lines().filter(|line| line.contains("\"kind\":\"step\"")).map(String::from).collect();
+        (tensors.into_iter().flat_map(numbers).collect(), steps)
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn models_that_are_stopped_and_resumed_have_the_bits_of_those_that_are_not() {
+    let gpt = ["--model", "gpt", "--block-size", "8", "--layers", "1", "--heads", "2", "--width", "16"];
+    let cases: [&[&str]; 3] = [
+        &[&gpt[..], &["--batch-size", "50", "--epochs", "1", "--accumulate", "2", "--ema", "0.9"]].concat(),
+        &["--model", "vit", "--batch-size", "300", "--epochs", "2", "--evaluate-every", "3"],
+        &["--model", "unet", "--batch-size", "200", "--epochs", "1"],
+    ];
+    for model in cases {
+        let [whole, parts] = stopped_and_whole(model);
+        assert!(whole.1.len() > 3 && whole.1 == parts.1, "{model:?}");
+        assert!(whole.0 == parts.0, "{model:?}");
+    }
+}
+
+#[test]
+fn every_model_trains_by_its_name_and_is_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let text_file = folder.path().join("verse.txt");
+    std::fs::write(&text_file, "A rose is a rose is a rose.\n".repeat(60)).unwrap();
+    let small = ["--block-size", "8", "--layers", "1", "--heads", "1", "--width", "8", "--batch-size", "1000"];
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("resnet18", &["--batch-size", "800"], "test accuracy"),
+        ("unet", &["--batch-size", "800"], "test loss"),
+        ("gpt", &[&small[..], &["--data", "verse.txt"]].concat(), "test perplexity"),
+    ];
+    for (model, more, result) in cases {
+        let args =
+            [&["train", "--model", model, "--epochs", "1", "--precision", "fp16", "--out", model], more].concat();
+        let out = binade(&args, folder.path());
+        assert!(out.status.success(), "{model}: {}", text(&out.stderr));
+        assert!(text(&out.stdout).contains(result), "{model}: {}", text(&out.stdout));
+        let seen = binade(&["inspect", model], folder.path());
+        assert!(text(&seen.stdout).contains("recommended"), "{model}: {}", text(&seen.stderr));
+    }
+    let page = std::fs::read_to_string(folder.path().join("unet/report.html")).unwrap();
+    assert!(page.contains("What the model makes, fp16"));
+    // Flags of one model are not those of another.
+    let error = |args: &[&str]| text(&binade(args, folder.path()).stderr);
+    assert!(error(&["train", "--model", "vit", "--layers", "2"]).contains("options of --model gpt"));
+    assert!(error(&["train", "--model", "gpt", "--dataset", "digits"]).contains("--data FILE"));
+    assert!(error(&["train", "--model", "gpt", "--data", "none.txt"]).contains("none.txt"));
+    assert!(error(&["train", "--resume", "gpt", "--model", "vit"]).contains("not"));
+    assert!(error(&["train", "--resume", "gpt", "--width", "16"]).contains("width = 8, not 16"));
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use binade_cpu as _;
 use binade_nn::{Flatten, Linear, Sequential};
-use binade_train::{Config, RunConfig, images::Dataset, train};
+use binade_train::{Classify, Config, RunConfig, images::Dataset, train};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Dataset::Digits.load(None)?;
     let out = std::env::temp_dir().join(format!("binade-digits-{}", std::process::id()));
     let config = RunConfig { fit: Config { epochs: 3, ..Config::default() }, out: Some(out), ..RunConfig::default() };
-    train(|| Ok(Sequential::new().then(Flatten).then(Linear::new(64, 10)?)), &data, &config)?;
+    train(
+        || Ok(Sequential::new().then(Flatten).then(Linear::new(64, 10)?)),
+        &Classify { classes: 10 },
+        &data,
+        &config,
+    )?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use binade_amp::{Training, TrainingState};
+use binade_amp::{Step, StepOutcome, Training, TrainingState};
 use binade_nn::{CHECKSUM, Module, load_state_dict, read_safetensors, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
@@ -20,17 +20,46 @@ pub(crate) struct Progress {
     /// Next batch of it.
     pub batch: usize,
     pub skipped: u64,
-    /// Of the epoch in progress, the sum of the samples' losses, and of how many: those of batches whose loss is
-    /// finite.
+    /// Of the epoch in progress, the sum of losses times counts, and of the counts: of steps with a finite loss.
     pub loss_sum: f64,
-    pub loss_samples: u64,
+    pub loss_count: f64,
+    /// Counts of all steps (samples, tokens), in all and in the epoch in progress.
+    pub count: f64,
+    pub epoch_count: f64,
     /// Seconds of training in all, and in the epoch in progress.
     pub seconds: f64,
     pub epoch_seconds: f64,
+    /// Of the last epoch; `None` too where no loss was finite.
+    pub train_loss: Option<f64>,
+    pub test_loss: Option<f64>,
+    pub accuracy: Option<f64>,
+    /// Lowest test loss of an epoch.
+    pub best: Option<f64>,
     pub saved_activation_bytes: usize,
     pub peak: crate::PeakBytes,
     /// Set when training is complete.
     pub summary: Option<Summary>,
+}
+
+impl Progress {
+    /// Counts a step over so many batches.
+    pub(crate) fn note(&mut self, step: &Step, batches: usize, seconds: f64) {
+        self.batch += batches;
+        self.skipped += (step.outcome == StepOutcome::Skipped) as u64;
+        self.saved_activation_bytes = self.saved_activation_bytes.max(step.saved_bytes);
+        (self.seconds, self.epoch_seconds) = (self.seconds + seconds, self.epoch_seconds + seconds);
+        (self.count, self.epoch_count) = (self.count + step.count, self.epoch_count + step.count);
+        if step.loss.is_finite() {
+            self.loss_sum += step.loss * step.count;
+            self.loss_count += step.count;
+        }
+    }
+
+    /// Ends an epoch.
+    pub(crate) fn next_epoch(&mut self) {
+        (self.epoch, self.batch) = (self.epoch + 1, 0);
+        (self.loss_sum, self.loss_count, self.epoch_count, self.epoch_seconds) = (0.0, 0.0, 0.0, 0.0);
+    }
 }
 
 /// The header that goes with the tensors.
@@ -62,6 +91,33 @@ pub(crate) fn save(
         state_dict(model).into_iter().map(|(name, array)| (format!("{MODEL}{name}"), array)).collect();
     tensors.extend(header.training.tensors());
     Ok(write_safetensors(path, &tensors, HashMap::from([(KEY.to_string(), text)]))?)
+}
+
+/// Writes the model's tensors into a file of their own, under their own names.
+pub(crate) fn save_weights(folder: &Path, precision: Precision, model: &impl Module) -> Result<()> {
+    let path = folder.join(format!("best-{}.safetensors", precision.name()));
+    Ok(write_safetensors(&path, &state_dict(model), HashMap::new())?)
+}
+
+/// Keeps the checkpoint of this epoch beside the newest, if more than one shall be kept, and removes those of older
+/// epochs.
+pub(crate) fn keep(path: &Path, epoch: u64, last: usize) -> Result<()> {
+    let of = |epoch: u64| path.with_extension(format!("epoch-{epoch}.safetensors"));
+    if last > 1 {
+        let kept = of(epoch);
+        if kept.exists() {
+            std::fs::remove_file(&kept).map_err(Error::io(&kept))?;
+        }
+        // The newest is replaced as a whole later on, never written to: two names of one file do.
+        if std::fs::hard_link(path, &kept).is_err() {
+            std::fs::copy(path, &kept).map_err(Error::io(&kept))?;
+        }
+    }
+    let old = epoch.checked_sub(last as u64).map(of);
+    match old.filter(|old| last > 1 && old.exists()) {
+        Some(old) => std::fs::remove_file(&old).map_err(Error::io(&old)),
+        None => Ok(()),
+    }
 }
 
 /// Restores model and training; returns what the loop counted. The model may be overwritten on an error.

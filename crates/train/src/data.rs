@@ -1,27 +1,127 @@
-//! [`Data`]: samples to train on, and batches of them prepared on a thread ahead of use.
+//! [`Data`]: samples by index, each of any number of arrays of any dtype.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 
-use binade_tensor::op::Distribution;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
-use serde::{Deserialize, Serialize};
+use binade_tensor::{Array, Class, DType, Device, Key, bf16, f16};
 
 use crate::{Error, Result};
 
-/// What a model should predict.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// One of a number of classes; trained with cross-entropy.
-    Classes(usize),
-    /// Values of a shape; trained with the mean squared error.
-    Values(Vec<usize>),
+/// Declares [`Numbers`]: one variant per dtype, made from vectors and slices of its Rust type.
+macro_rules! numbers {
+    ($($variant:ident $rust:ty, $dtype:ident, $class:ident;)*) => {
+        /// Numbers of one dtype in host memory.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Numbers {
+            $(#[doc = concat!("`", stringify!($rust), "`.")] $variant(Vec<$rust>),)*
+        }
+
+        impl Numbers {
+            /// Their dtype.
+            pub fn dtype(&self) -> DType {
+                match self { $(Numbers::$variant(_) => DType::$dtype,)* }
+            }
+
+            /// How many.
+            pub fn len(&self) -> usize {
+                match self { $(Numbers::$variant(v) => v.len(),)* }
+            }
+
+            /// Appends others; false, and nothing is done, where they are of another dtype.
+            pub(crate) fn append(&mut self, others: &Numbers) -> bool {
+                match (self, others) {
+                    $((Numbers::$variant(v), Numbers::$variant(others)) => v.extend_from_slice(others),)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// The numbers from `from` on, which are no longer here.
+            fn split_off(&mut self, from: usize) -> Numbers {
+                match self { $(Numbers::$variant(v) => Numbers::$variant(v.split_off(from)),)* }
+            }
+
+            fn slice(&self, range: std::ops::Range<usize>) -> Numbers {
+                match self { $(Numbers::$variant(v) => Numbers::$variant(v[range].to_vec()),)* }
+            }
+
+            /// A tensor of them on the CPU.
+            pub(crate) fn array(&self, shape: &[usize]) -> Result<Array> {
+                Ok(match self {
+                    $(Numbers::$variant(v) => Array::from_slice(&Device::cpu(), v, shape, Class::$class)?,)*
+                })
+            }
+        }
+
+        $(
+            impl From<Vec<$rust>> for Numbers {
+                fn from(numbers: Vec<$rust>) -> Numbers { Numbers::$variant(numbers) }
+            }
+            impl From<&[$rust]> for Numbers {
+                fn from(numbers: &[$rust]) -> Numbers { Numbers::$variant(numbers.to_vec()) }
+            }
+            impl<const N: usize> From<[$rust; N]> for Numbers {
+                fn from(numbers: [$rust; N]) -> Numbers { Numbers::$variant(numbers.to_vec()) }
+            }
+        )*
+    };
 }
 
-/// Nothing, or why a sample cannot be had: `?` takes any error.
-pub type SampleResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+numbers! {
+    F64 f64, F64, Activations;
+    F32 f32, F32, Activations;
+    F16 f16, F16, Activations;
+    Bf16 bf16, BF16, Activations;
+    I64 i64, I64, Indices;
+    U32 u32, U32, Indices;
+    I8 i8, I8, Indices;
+    Bool bool, Bool, Indices;
+}
+
+impl Numbers {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One array of a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Values {
+    /// Name.
+    pub name: Cow<'static, str>,
+    /// Numbers in row-major order.
+    pub numbers: Numbers,
+    /// Extents.
+    pub shape: Vec<usize>,
+}
+
+/// What a sample consists of, in order: for classification the input and its class.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample(pub Vec<Values>);
+
+impl Sample {
+    /// Nothing yet.
+    pub fn new() -> Sample {
+        Sample::default()
+    }
+
+    /// With another array: `Sample::new().with("input", pixels, &[1, 8, 8]).with("class", [3i64], &[])`. A batch of N
+    /// samples has it with N as first extent.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, numbers: impl Into<Numbers>, shape: &[usize]) -> Sample {
+        self.0.push(Values { name: name.into(), numbers: numbers.into(), shape: shape.to_vec() });
+        self
+    }
+
+    /// The array of a name.
+    pub fn get(&self, name: &str) -> Option<&Values> {
+        self.0.iter().find(|values| values.name == name)
+    }
+}
+
+/// A sample, or why it cannot be had: `?` takes any error.
+pub type SampleResult<T = Sample> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Samples by index. Implement it for data of your own, or use [`InMemory`].
 pub trait Data: Send + Sync {
@@ -33,19 +133,14 @@ pub trait Data: Send + Sync {
         self.len() == 0
     }
 
-    /// Shape of one input.
-    fn input_shape(&self) -> Vec<usize>;
-
-    /// What is predicted.
-    fn target(&self) -> Target;
-
-    /// Writes input and target (for classes, the class number) of a sample. `key` is of this seed and epoch:
-    /// augmentation that draws from `key.bits(…)` repeats exactly when a run is resumed. It is `None` in evaluation.
+    /// A sample. All samples of a batch must have arrays of the same names, dtypes and shapes.
+    ///
+    /// `key` is of this seed and epoch: augmentation that draws from `key.bits(…)` repeats exactly when a run is
+    /// resumed. It is `None` in evaluation, and where one sample is looked at for its shapes.
     ///
     /// # Errors
-    /// The sample cannot be had. The run ends then, with an error that names it; so it does on a panic, and for a label
-    /// that is not a class.
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult;
+    /// The sample cannot be had. The run ends then, with an error that names it; so it does on a panic.
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult;
 }
 
 /// Training and test samples.
@@ -53,7 +148,7 @@ pub trait Data: Send + Sync {
 pub struct Splits {
     /// For training.
     pub train: Arc<dyn Data>,
-    /// For evaluation after each epoch.
+    /// For evaluation.
     pub test: Arc<dyn Data>,
 }
 
@@ -65,219 +160,92 @@ impl Splits {
 }
 
 /// Samples in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct InMemory {
-    inputs: Vec<f32>,
-    shape: Vec<usize>,
-    targets: Vec<f32>,
-    target: Target,
+    arrays: Vec<Values>,
+    len: usize,
 }
 
 impl InMemory {
-    /// Inputs of `shape` one after the other, and a class in `0..classes` for each.
+    /// Nothing yet.
+    pub fn new() -> InMemory {
+        InMemory::default()
+    }
+
+    /// With an array for each sample, of `shape`, one after the other:
+    /// `InMemory::new().with("input", pixels, &[1, 8, 8])?.with("class", labels, &[])?`.
     ///
     /// # Errors
-    /// Lengths that do not fit, a label out of range, or more classes than [`Data`]'s f32 labels tell apart.
-    pub fn classes(inputs: Vec<f32>, shape: &[usize], labels: &[usize], classes: usize) -> Result<InMemory> {
-        check_target(&Target::Classes(classes))?;
-        if let Some(label) = labels.iter().find(|&&l| l >= classes) {
-            return Err(Error::Config(format!("label {label} is out of range for {classes} classes")));
+    /// Numbers that do not fit the shape, or are of another number of samples than the arrays before; a name twice.
+    pub fn with(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        numbers: impl Into<Numbers>,
+        shape: &[usize],
+    ) -> Result<InMemory> {
+        let (name, numbers, each) = (name.into(), numbers.into(), shape.iter().product::<usize>());
+        let n = numbers.len();
+        if each == 0 || !n.is_multiple_of(each) {
+            return Err(Error::Config(format!("array {name:?}: {n} numbers are no whole samples of {shape:?}")));
         }
-        let targets = labels.iter().map(|&l| l as f32).collect();
-        InMemory { inputs, shape: shape.to_vec(), targets, target: Target::Classes(classes) }.checked()
-    }
-
-    /// Inputs of `shape` and targets of `target_shape` one after the other.
-    ///
-    /// # Errors
-    /// Lengths that do not fit.
-    pub fn values(inputs: Vec<f32>, shape: &[usize], targets: Vec<f32>, target_shape: &[usize]) -> Result<InMemory> {
-        InMemory { inputs, shape: shape.to_vec(), targets, target: Target::Values(target_shape.to_vec()) }.checked()
-    }
-
-    fn checked(self) -> Result<InMemory> {
-        let (input, target) = (self.shape.iter().product::<usize>(), width(&self.target));
-        if input == 0
-            || target == 0
-            || !self.inputs.len().is_multiple_of(input)
-            || self.inputs.len() / input * target != self.targets.len()
-        {
+        if self.arrays.iter().any(|array| array.name == name) {
+            return Err(Error::Config(format!("array {name:?} is there twice: give each a name of its own")));
+        }
+        if let Some(first) = self.arrays.first().filter(|_| n / each != self.len) {
             return Err(Error::Config(format!(
-                "{} input values of shape {:?} do not go with {} target values of {:?}",
-                self.inputs.len(),
-                self.shape,
-                self.targets.len(),
-                self.target
+                "array {name:?} has {} samples, but {:?} has {}: give every array one entry per sample",
+                n / each,
+                first.name,
+                self.len
             )));
         }
+        self.len = n / each;
+        self.arrays.push(Values { name, numbers, shape: shape.to_vec() });
         Ok(self)
+    }
+
+    /// Arrays `input` of `shape` and `class`, for [`crate::Classify`].
+    ///
+    /// # Errors
+    /// As [`InMemory::with`].
+    pub fn classes(inputs: Vec<f32>, shape: &[usize], labels: &[usize]) -> Result<InMemory> {
+        let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
+        InMemory::new().with("input", inputs, shape)?.with("class", labels, &[])
+    }
+
+    /// Arrays `input` of `shape` and `target` of `target_shape`, for [`crate::Regress`].
+    ///
+    /// # Errors
+    /// As [`InMemory::with`].
+    pub fn values(inputs: Vec<f32>, shape: &[usize], targets: Vec<f32>, target_shape: &[usize]) -> Result<InMemory> {
+        InMemory::new().with("input", inputs, shape)?.with("target", targets, target_shape)
     }
 
     /// The first `n` samples, and the rest.
     pub fn split_at(mut self, n: usize) -> (InMemory, InMemory) {
-        let n = n.min(self.len());
-        let rest = InMemory {
-            inputs: self.inputs.split_off(n * self.shape.iter().product::<usize>()),
-            targets: self.targets.split_off(n * width(&self.target)),
-            shape: self.shape.clone(),
-            target: self.target.clone(),
-        };
+        let n = n.min(self.len);
+        let rest = self.arrays.iter_mut().map(|array| Values {
+            name: array.name.clone(),
+            numbers: array.numbers.split_off(n * array.shape.iter().product::<usize>()),
+            shape: array.shape.clone(),
+        });
+        let rest = InMemory { arrays: rest.collect(), len: self.len - n };
+        self.len = n;
         (self, rest)
-    }
-}
-
-/// Numbers per target.
-fn width(target: &Target) -> usize {
-    match target {
-        Target::Classes(_) => 1,
-        Target::Values(shape) => shape.iter().product(),
-    }
-}
-
-/// Fails where a label, which is an f32, could not tell the classes apart.
-pub(crate) fn check_target(target: &Target) -> Result<()> {
-    match target {
-        Target::Classes(n) if *n > 1 << f32::MANTISSA_DIGITS => {
-            Err(Error::Config(format!("labels are f32 and tell 2^24 classes apart, not {n}")))
-        }
-        Target::Classes(_) | Target::Values(_) => Ok(()),
     }
 }
 
 impl Data for InMemory {
     fn len(&self) -> usize {
-        self.targets.len() / width(&self.target)
-    }
-    fn input_shape(&self) -> Vec<usize> {
-        self.shape.clone()
-    }
-    fn target(&self) -> Target {
-        self.target.clone()
-    }
-    fn sample(&self, index: usize, _key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        let (n, m) = (input.len(), target.len());
-        input.copy_from_slice(&self.inputs[index * n..(index + 1) * n]);
-        target.copy_from_slice(&self.targets[index * m..(index + 1) * m]);
-        Ok(())
-    }
-}
-
-/// A batch on the CPU.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// `[N, …]`, f32.
-    pub input: Array,
-    /// `[N]` i64 classes, or `[N, …]` f32 values.
-    pub target: Array,
-}
-
-impl Batch {
-    /// The samples of `indices`.
-    ///
-    /// # Errors
-    /// [`Error::Sample`]; out of memory.
-    pub fn of(data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Batch> {
-        Samples::of("data", data, indices, key)?.batch(data)
-    }
-}
-
-/// The numbers of a batch before they become tensors: those waiting in the queue are not activations yet.
-#[derive(Clone, Debug)]
-pub struct Samples {
-    n: usize,
-    inputs: Vec<f32>,
-    targets: Vec<f32>,
-}
-
-impl Samples {
-    fn of(set: &'static str, data: &dyn Data, indices: &[usize], key: Option<Key>) -> Result<Samples> {
-        let (n, target) = (data.input_shape().iter().product::<usize>(), data.target());
-        let m = width(&target);
-        // A label that is not written is no class.
-        let unwritten = if matches!(target, Target::Classes(_)) { f32::NAN } else { 0.0 };
-        let (mut inputs, mut targets) = (vec![0.0; indices.len() * n], vec![unwritten; indices.len() * m]);
-        for (i, &index) in indices.iter().enumerate() {
-            let (x, y) = (&mut inputs[i * n..][..n], &mut targets[i * m..][..m]);
-            let fail = |message: String| Error::Sample { set, index, message };
-            match catch_unwind(AssertUnwindSafe(|| data.sample(index, key, x, y))) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(fail(error.to_string())),
-                Err(panic) => return Err(fail(format!("Data::sample panicked: {}", said(&*panic)))),
-            }
-            if let Target::Classes(classes) = target
-                && !(y[0] >= 0.0 && y[0] < classes as f32 && y[0].fract() == 0.0)
-            {
-                return Err(fail(format!("label {} is none of its {classes} classes, which count from 0", y[0])));
-            }
-        }
-        Ok(Samples { n: indices.len(), inputs, targets })
+        self.len
     }
 
-    /// As tensors on the CPU.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn batch(&self, data: &dyn Data) -> Result<Batch> {
-        let cpu = Device::cpu();
-        let lead = |shape: &[usize]| [&[self.n], shape].concat();
-        let input = Array::from_slice(&cpu, &self.inputs, &lead(&data.input_shape()), Class::Activations)?;
-        let target = match data.target() {
-            Target::Classes(_) => {
-                let classes: Vec<i64> = self.targets.iter().map(|&c| c as i64).collect();
-                Array::from_slice(&cpu, &classes, &[self.n], Class::Indices)?
-            }
-            Target::Values(shape) => Array::from_slice(&cpu, &self.targets, &lead(&shape), Class::Activations)?,
+    fn sample(&self, index: usize, _key: Option<Key>) -> SampleResult {
+        let of = |array: &Values| {
+            let each = array.shape.iter().product::<usize>();
+            let numbers = array.numbers.slice(index * each..(index + 1) * each);
+            Values { name: array.name.clone(), numbers, shape: array.shape.clone() }
         };
-        Ok(Batch { input, target })
+        Ok(Sample(self.arrays.iter().map(of).collect()))
     }
-}
-
-/// The order of an epoch's samples: a permutation that depends on seed and epoch alone.
-///
-/// # Errors
-/// Out of memory.
-pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
-    let shape = Shape::new(&[n])?;
-    let op = Op::Random {
-        distribution: Distribution::Permutation,
-        shape,
-        key: Key { seed, iteration: epoch, op: u32::MAX },
-    };
-    let order = run_one(&op, &[], &Device::cpu(), DType::I64, Class::Workspace)?;
-    Ok(order.to_vec::<i64>()?.into_iter().map(|i| i as usize).collect())
-}
-
-/// What a panic said.
-fn said(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
-}
-
-/// Batches of the samples of `order` from batch number `first` on, made on a thread up to two ahead. The last batch may
-/// be smaller. An error is the last that comes; `set` names the data in it.
-///
-/// # Errors
-/// The system gives no thread.
-pub fn prefetch(
-    set: &'static str,
-    data: Arc<dyn Data>,
-    order: Vec<usize>,
-    batch_size: usize,
-    first: usize,
-    key: Option<Key>,
-) -> Result<Receiver<Result<Samples>>> {
-    let (send, receive) = sync_channel(2);
-    let work = move || {
-        for indices in order.chunks(batch_size).skip(first) {
-            let samples = Samples::of(set, &*data, indices, key);
-            let last = samples.is_err();
-            // A dropped receiver means that the epoch ended early.
-            if send.send(samples).is_err() || last {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name(format!("{set} samples"));
-    thread.spawn(work).map_err(|e| Error::Config(format!("no thread for {set} samples: {e}")))?;
-    Ok(receive)
 }

@@ -27,7 +27,7 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
-    /// A sample that cannot be had, or whose label is no class.
+    /// A sample that cannot be had, differs from the others of its batch, or is not what the task wants.
     #[error("{set} sample {index}: {message}")]
     Sample {
         /// Which data set.
@@ -71,6 +71,12 @@ pub enum Error {
         skipped: u64,
         /// Operator and layer.
         origin: String,
+    },
+    /// Stopped by a callback; the state is saved.
+    #[error("stopped by a callback; continue with --resume {}", .folder.display())]
+    Stopped {
+        /// Run folder.
+        folder: PathBuf,
     },
     /// Stopped by the user; the state is saved.
     #[error("interrupted; continue with --resume {}", .folder.display())]

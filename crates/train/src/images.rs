@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use binade_tensor::Key;
 
-use crate::data::SampleResult;
+use crate::data::{Sample, SampleResult};
 use crate::idx::Idx;
-use crate::{Data, Error, Result, Splits, Target};
+use crate::{Data, Error, Result, Splits};
 
 /// 8-bit images with classes, normalised per channel on the way out.
 #[derive(Clone, Debug)]
@@ -16,7 +16,6 @@ pub struct Images {
     labels: Vec<u8>,
     /// Channels, height, width.
     shape: [usize; 3],
-    classes: usize,
     /// Value that means 1.
     white: f32,
     set: Dataset,
@@ -27,19 +26,13 @@ impl Data for Images {
         self.labels.len()
     }
 
-    fn input_shape(&self) -> Vec<usize> {
-        self.shape.to_vec()
-    }
-
-    fn target(&self) -> Target {
-        Target::Classes(self.classes)
-    }
-
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        let [_, h, w] = self.shape;
-        let from = &self.pixels[index * input.len()..][..input.len()];
+    /// Arrays `image` and `class`.
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        let [c, h, w] = self.shape;
+        let from = &self.pixels[index * c * h * w..][..c * h * w];
         let (mean, std) = self.set.normalization();
-        for (c, (plane, from)) in input.chunks_mut(h * w).zip(from.chunks(h * w)).enumerate() {
+        let mut image = vec![0.0; from.len()];
+        for (c, (plane, from)) in image.chunks_mut(h * w).zip(from.chunks(h * w)).enumerate() {
             let (scale, shift) = (1.0 / (self.white * std[c]), mean[c] / std[c]);
             plane.iter_mut().zip(from).for_each(|(x, &p)| *x = p as f32 * scale - shift);
         }
@@ -48,10 +41,9 @@ impl Data for Images {
             && self.set == Dataset::Cifar10
             && key.bits(index) & 1 == 1
         {
-            input.chunks_mut(w).for_each(<[f32]>::reverse);
+            image.chunks_mut(w).for_each(<[f32]>::reverse);
         }
-        target[0] = self.labels[index] as f32;
-        Ok(())
+        Ok(Sample::new().with("image", image, &self.shape).with("class", [self.labels[index] as i64], &[]))
     }
 }
 
@@ -102,6 +94,11 @@ impl Dataset {
         }
     }
 
+    /// Number of classes.
+    pub const fn classes(self) -> usize {
+        10
+    }
+
     /// Loads it, from a folder for all but the digits.
     ///
     /// # Errors
@@ -130,14 +127,13 @@ pub fn digits() -> Result<Splits> {
     let path = PathBuf::from("embedded digits");
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).map_err(Error::io(&path))?;
-    let order = crate::data::epoch_order(bytes.len() / 65, 0, 0)?;
+    let order = crate::batch::epoch_order(bytes.len() / 65, 0, 0)?;
     let part = |range: std::ops::Range<usize>| {
         let images = order[range].iter().map(|&i| &bytes[i * 65..(i + 1) * 65]);
         Images {
             pixels: images.clone().flat_map(|i| &i[..64]).copied().collect(),
             labels: images.map(|i| i[64]).collect(),
             shape: [1, 8, 8],
-            classes: 10,
             white: 16.0,
             set: Dataset::Digits,
         }
@@ -182,7 +178,7 @@ fn cifar10(folder: &Path) -> Result<Splits> {
                 pixels.extend_from_slice(&image[1..]);
             }
         }
-        Ok(Images { pixels, labels, shape: [3, 32, 32], classes: 10, white: 255.0, set: Dataset::Cifar10 })
+        Ok(Images { pixels, labels, shape: [3, 32, 32], white: 255.0, set: Dataset::Cifar10 })
     };
     Ok(Splits::new(load(&batches)?, load(&[folder.join("test_batch.bin")])?))
 }
@@ -210,7 +206,7 @@ fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
         if let Some(label) = labels.iter().find(|&&l| l > 9) {
             return bad(&path, "labels 0 to 9".into(), format!("label {label}"));
         }
-        Ok(Images { pixels, labels, shape: [1, h, w], classes: 10, white: 255.0, set })
+        Ok(Images { pixels, labels, shape: [1, h, w], white: 255.0, set })
     };
     let (train, test) = (part("train")?, part("t10k")?);
     if train.shape != test.shape {

@@ -2,25 +2,35 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod batch;
 mod checkpoint;
-pub mod data;
+mod config;
+mod data;
 mod error;
 mod fit;
 mod idx;
 pub mod images;
 pub mod interrupt;
+mod language;
 mod lock;
 mod metrics;
+mod noise;
 mod progress;
 mod recipe;
 mod report;
 mod run;
 mod summary;
+mod task;
 
-pub use data::{Batch, Data, InMemory, SampleResult, Splits, Target};
+pub use batch::{Batch, Check, epoch_order};
+pub use config::{Config, Precision};
+pub use data::{Data, InMemory, Numbers, Sample, SampleResult, Splits, Values};
 pub use error::{Error, Result};
-pub use fit::{Config, Output, Precision, fit};
-pub use metrics::{EpochMetrics, Metrics, Record, StepMetrics};
+pub use fit::{Callback, Output, fit};
+pub use language::{Corpus, Language};
+pub use metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics};
+pub use noise::{Diffusion, Noised};
 pub use report::report;
-pub use run::{Run, RunConfig, train};
+pub use run::{Build, Run, RunConfig, Trainer, train};
 pub use summary::{PeakBytes, Summary, table};
+pub use task::{Classify, Made, Regress, Score, Task};

@@ -8,7 +8,7 @@ use binade_amp::Blame;
 use binade_nn::replace_file;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Score};
 
 /// One optimiser step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,41 @@ pub struct EpochMetrics {
     pub test_accuracy: Option<f64>,
     /// Seconds of training, without evaluation.
     pub seconds: f64,
+    /// e to the test loss, of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_perplexity: Option<f64>,
+}
+
+impl EpochMetrics {
+    pub(crate) fn new(epoch: u64, train_loss: f64, seconds: f64, test: EvaluationMetrics) -> EpochMetrics {
+        let EvaluationMetrics { iteration, test_loss, test_accuracy, test_perplexity } = test;
+        EpochMetrics { epoch, iteration, train_loss, test_loss, test_accuracy, seconds, test_perplexity }
+    }
+}
+
+/// One evaluation within an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationMetrics {
+    /// Iterations before it.
+    pub iteration: u64,
+    /// Mean loss on the test samples. Read from a file, NaN stands for an infinity too.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub test_loss: f64,
+    /// Share of test samples classified right; absent where there is no right and wrong.
+    pub test_accuracy: Option<f64>,
+    /// e to the test loss, of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_perplexity: Option<f64>,
+}
+
+impl EvaluationMetrics {
+    pub(crate) fn new(iteration: u64, score: Score, has_perplexity: bool) -> EvaluationMetrics {
+        let Score { loss, count, right } = score;
+        // Beyond all numbers is no number to write.
+        let test_perplexity = Some(loss.exp()).filter(|p| has_perplexity && p.is_finite());
+        let test_accuracy = right.map(|right| right / count);
+        EvaluationMetrics { iteration, test_loss: loss, test_accuracy, test_perplexity }
+    }
 }
 
 /// Reads the `null` that a number which is not finite is written as.
@@ -64,12 +99,14 @@ pub struct Record {
     pub metrics: Metrics,
 }
 
-/// Numbers of a step or of an epoch.
+/// Numbers of a step, an evaluation or an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Metrics {
     /// A step.
     Step(StepMetrics),
+    /// An evaluation within an epoch.
+    Evaluation(EvaluationMetrics),
     /// An epoch.
     Epoch(EpochMetrics),
 }
@@ -78,7 +115,8 @@ impl Metrics {
     fn iteration(&self) -> u64 {
         match self {
             Metrics::Step(step) => step.iteration,
-            // An epoch ends after its last iteration.
+            // Both come after their last iteration.
+            Metrics::Evaluation(evaluation) => evaluation.iteration.saturating_sub(1),
             Metrics::Epoch(epoch) => epoch.iteration.saturating_sub(1),
         }
     }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint::Progress;
 use crate::fit::Output;
-use crate::metrics::{EpochMetrics, Metrics, Record, StepMetrics, Writer};
+use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer};
 use crate::{Config, Result};
 
 const BAR: &str = "{prefix} {bar:30} step {pos}/{len}  {msg}  {eta} left";
@@ -24,15 +24,20 @@ pub(crate) struct Log {
     bar: ProgressBar,
     quiet: bool,
     epochs: u64,
-    batch_size: usize,
+    unit: &'static str,
 }
 
 impl Log {
-    pub(crate) fn open(output: &Output, config: &Config, iteration: u64, batches: usize) -> Result<Log> {
+    pub(crate) fn open(
+        output: &Output<'_>,
+        unit: &'static str,
+        config: &Config,
+        iteration: u64,
+        steps: u64,
+    ) -> Result<Log> {
         let precision = config.precision.name();
         let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
-        let total = config.epochs * batches as u64;
-        let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(config.epochs * steps) };
         if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style);
         }
@@ -40,42 +45,64 @@ impl Log {
         bar.set_position(iteration);
         // What was trained before took no time in this process.
         bar.reset_eta();
-        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs, batch_size: config.batch_size })
+        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs, unit })
     }
 
-    pub(crate) fn step(&mut self, at: &Progress, step: StepMetrics) -> Result<()> {
+    /// Shows and writes the numbers.
+    pub(crate) fn write(&mut self, at: &Progress, metrics: Metrics) -> Result<()> {
+        match &metrics {
+            Metrics::Step(step) => self.step(at, step),
+            Metrics::Evaluation(numbers) => self.evaluation(numbers),
+            Metrics::Epoch(epoch) => self.epoch(epoch),
+        }
+        self.writer.write(&Record { precision: self.precision.into(), metrics })
+    }
+
+    fn step(&self, at: &Progress, step: &StepMetrics) {
         if !self.bar.is_hidden() {
             self.bar.set_position(step.iteration + 1);
-            self.bar.set_message(message(at, step.loss, self.epochs, self.batch_size));
+            self.bar.set_message(message(at, step.loss, self.epochs, self.unit));
         }
-        if let Some(blame) = step.blame.as_ref().filter(|_| !self.quiet) {
-            let line = format!("{} step {} skipped: {blame}", self.precision, step.iteration);
-            self.bar.suspend(|| say(&line));
+        if let Some(blame) = &step.blame {
+            self.line(&format!("{} step {} skipped: {blame}", self.precision, step.iteration));
         }
-        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Step(step) })
     }
 
-    pub(crate) fn epoch(&mut self, epoch: EpochMetrics) -> Result<()> {
-        let accuracy = epoch.test_accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
-        let line = format!(
-            "{} epoch {:>3}/{}  train loss {:.4}  test loss {:.4}{accuracy}  {:.2} s",
-            self.precision, epoch.epoch, self.epochs, epoch.train_loss, epoch.test_loss, epoch.seconds
-        );
-        if !self.quiet {
-            self.bar.suspend(|| say(&line));
-        }
-        if epoch.epoch == self.epochs {
+    fn evaluation(&self, e: &EvaluationMetrics) {
+        let results = results(e.test_loss, e.test_accuracy, e.test_perplexity);
+        self.line(&format!("{} step {:>5}  {results}", self.precision, e.iteration));
+    }
+
+    fn epoch(&self, e: &EpochMetrics) {
+        let results = results(e.test_loss, e.test_accuracy, e.test_perplexity);
+        self.line(&format!(
+            "{} epoch {:>3}/{}  train loss {:.4}  {results}  {:.2} s",
+            self.precision, e.epoch, self.epochs, e.train_loss, e.seconds
+        ));
+        if e.epoch == self.epochs {
             self.bar.finish_and_clear();
         }
-        self.writer.write(&Record { precision: self.precision.into(), metrics: Metrics::Epoch(epoch) })
+    }
+
+    /// A line above the bar.
+    fn line(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| say(line));
+        }
     }
 }
 
+fn results(loss: f64, accuracy: Option<f64>, perplexity: Option<f64>) -> String {
+    let accuracy = accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
+    let perplexity = perplexity.map_or(String::new(), |p| format!("  test perplexity {p:.3}"));
+    format!("test loss {loss:.4}{accuracy}{perplexity}")
+}
+
 /// Epoch, loss and speed after a step, in the epoch in progress.
-fn message(at: &Progress, loss: Option<f64>, epochs: u64, batch_size: usize) -> String {
+fn message(at: &Progress, loss: Option<f64>, epochs: u64, unit: &str) -> String {
     let loss = loss.map_or("not finite".into(), |loss| format!("{loss:.4}"));
-    let rate = (at.batch * batch_size) as f64 / at.epoch_seconds.max(f64::MIN_POSITIVE);
-    format!("epoch {}/{epochs}  loss {loss}  {rate:.0} images/s", at.epoch + 1)
+    let rate = at.epoch_count / at.epoch_seconds.max(f64::MIN_POSITIVE);
+    format!("epoch {}/{epochs}  loss {loss}  {rate:.0} {unit}/s", at.epoch + 1)
 }
 
 #[cfg(test)]
@@ -84,9 +111,9 @@ mod tests {
 
     #[test]
     fn the_bar_says_epoch_loss_and_speed_and_labels_its_time() {
-        let at = Progress { epoch: 2, batch: 10, epoch_seconds: 0.5, ..Progress::default() };
-        assert_eq!(message(&at, Some(0.25), 12, 64), "epoch 3/12  loss 0.2500  1280 images/s");
-        assert_eq!(message(&at, None, 12, 64), "epoch 3/12  loss not finite  1280 images/s");
+        let at = Progress { epoch: 2, epoch_count: 640.0, epoch_seconds: 0.5, ..Progress::default() };
+        assert_eq!(message(&at, Some(0.25), 12, "images"), "epoch 3/12  loss 0.2500  1280 images/s");
+        assert_eq!(message(&at, None, 12, "images"), "epoch 3/12  loss not finite  1280 images/s");
         assert!(ProgressStyle::with_template(BAR).is_ok() && BAR.ends_with("{eta} left"));
     }
 }

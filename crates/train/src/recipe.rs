@@ -5,31 +5,37 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Config, Error, Result, Splits, Target};
+use crate::data::Values;
+use crate::{Config, Error, Result, Splits};
 
-/// Settings that a resumed run may change: how long it goes on. Threads and output are no settings of a run. All else
-/// decides what its numbers mean, and must stay.
-const MAY_DIFFER: [&str; 1] = ["epochs"];
+/// Settings that a resumed run may change: how long it goes on, and what it reports and keeps. Threads and output are
+/// no settings of a run. All else decides what its numbers mean, and must stay.
+const MAY_DIFFER: [&str; 4] = ["epochs", "evaluate_every", "keep_last", "keep_best"];
 
 /// What the numbers of a checkpoint depend on, beside the model, whose parameters have names and shapes of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recipe {
     pub config: Config,
+    task: String,
     training_samples: usize,
     test_samples: usize,
-    input_shape: Vec<usize>,
-    target: Target,
+    /// Names, dtypes and shapes of a sample's arrays.
+    arrays: Vec<String>,
 }
 
 impl Recipe {
-    pub(crate) fn new(config: &Config, data: &Splits) -> Recipe {
-        Recipe {
+    /// # Errors
+    /// The first training sample cannot be had.
+    pub(crate) fn new(config: &Config, task: &str, data: &Splits) -> Result<Recipe> {
+        let first = crate::batch::read("training", &*data.train, 0, None)?;
+        let of = |v: &Values| format!("{} {} {:?}", v.name, v.numbers.dtype(), v.shape);
+        Ok(Recipe {
             config: config.clone(),
+            task: task.into(),
             training_samples: data.train.len(),
             test_samples: data.test.len(),
-            input_shape: data.train.input_shape(),
-            target: data.train.target(),
-        }
+            arrays: first.0.iter().map(of).collect(),
+        })
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use binade_amp::preflight::{Preflight, Role};
 
+use crate::Made;
 use crate::metrics::{Metrics, Record};
-use crate::summary::{Summary, bytes};
+use crate::summary::{Summary, bytes, result};
 
 /// Colours of the precisions, apart for the colour-blind (Okabe and Ito), and of the byte classes.
 const SERIES: [&str; 3] = ["#0072b2", "#d55e00", "#009e73"];
@@ -22,12 +23,18 @@ h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .3rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
 .axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
+.wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}";
 
 /// The page for a run.
-pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Option<&Preflight>) -> String {
+pub fn report(
+    name: &str,
+    summaries: &[Summary],
+    metrics: &[Record],
+    numbers: Option<&Preflight>,
+    made: &[(String, Vec<Made>)],
+) -> String {
     let of = |precision: &str, f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
         metrics.iter().filter(|r| r.precision == precision).filter_map(|r| f(&r.metrics)).collect()
     };
@@ -36,15 +43,20 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     };
     let loss = curves(&|m| match m {
         Metrics::Step(s) => Some((s.iteration as f64, s.loss?)),
-        Metrics::Epoch(_) => None,
+        Metrics::Evaluation(_) | Metrics::Epoch(_) => None,
     });
     let accuracy = curves(&|m| match m {
         Metrics::Epoch(e) => Some((e.epoch as f64, 100.0 * e.test_accuracy?)),
+        Metrics::Step(_) | Metrics::Evaluation(_) => None,
+    });
+    let test_loss = curves(&|m| match m {
+        Metrics::Evaluation(e) => Some((e.iteration as f64, e.test_loss)),
+        Metrics::Epoch(e) => Some((e.iteration as f64, e.test_loss)),
         Metrics::Step(_) => None,
     });
     let scale = curves(&|m| match m {
         Metrics::Step(s) => Some((s.iteration as f64, s.loss_scale.log2())),
-        Metrics::Epoch(_) => None,
+        Metrics::Evaluation(_) | Metrics::Epoch(_) => None,
     });
     let mut page = String::new();
     let title = escape(name);
@@ -70,6 +82,8 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
     );
     if accuracy.iter().any(|c| !c.is_empty()) {
         card("Test accuracy by epoch, %", chart(&accuracy, None, &|v| format!("{v:.1}")));
+    } else {
+        card("Test loss by step", chart(&test_loss, None, &|v| format!("{v:.3}")));
     }
     card("Loss scale by step (1 = no scaling)", chart(&scale, None, &|v| format!("2^{v:.0}")));
     card("Peak memory by class", bars(summaries));
@@ -78,6 +92,10 @@ pub fn report(name: &str, summaries: &[Summary], metrics: &[Record], numbers: Op
             &format!("Numbers by exponent, against f16's range (one batch, {})", summaries[0].precision),
             exponents(numbers),
         );
+    }
+    for (precision, made) in made.iter().filter(|(_, made)| !made.is_empty()) {
+        let shown: String = made.iter().map(shown).collect();
+        card(&format!("What the model makes, {}", escape(precision)), shown);
     }
     page.push_str("</div><div class=\"card wide\" style=\"margin-top:1rem\">");
     page.push_str(&summary_table(summaries));
@@ -143,6 +161,23 @@ fn exponents(numbers: &Preflight) -> String {
         );
     }
     svg + "</svg>"
+}
+
+/// Text as it is, an image as an SVG of its pixels.
+fn shown(made: &Made) -> String {
+    match made {
+        Made::Text(text) => format!("<pre>{}</pre>", escape(text)),
+        Made::Image { width, pixels } => {
+            let (width, height) = (*width.max(&1), pixels.len() / width.max(&1));
+            let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" shape-rendering=\"crispEdges\">");
+            for (i, p) in pixels.iter().enumerate() {
+                let (x, y) = (i % width, i / width);
+                let _ =
+                    write!(svg, "<rect x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill=\"#{p:02x}{p:02x}{p:02x}\"/>");
+            }
+            svg + "</svg>"
+        }
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -254,19 +289,21 @@ fn bars(summaries: &[Summary]) -> String {
 }
 
 fn summary_table(summaries: &[Summary]) -> String {
-    let mut html = String::from(
-        "<table><tr><th>precision</th><th>s/epoch</th><th>images/s</th><th>test accuracy</th>\
+    let (result, of) = result(summaries);
+    let unit = summaries.first().map_or("samples", |s| &s.unit);
+    let mut html = format!(
+        "<table><tr><th>precision</th><th>s/epoch</th><th>{unit}/s</th><th>{result}</th>\
          <th>final loss</th><th>loss scale</th><th>skipped</th><th>saved activations</th></tr>",
     );
     for s in summaries {
-        let accuracy = s.test_accuracy.map_or("–".into(), |a| format!("{:.2} %", 100.0 * a));
+        let result = of(s).unwrap_or("–".into());
         let _ = write!(
             html,
-            "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{accuracy}</td><td>{:.5}</td><td>{}</td><td>{}</td>\
+            "<tr><td>{}</td><td>{:.3}</td><td>{:.0}</td><td>{result}</td><td>{:.5}</td><td>{}</td><td>{}</td>\
              <td>{}</td></tr>",
             escape(&s.precision),
             s.seconds_per_epoch,
-            s.images_per_second,
+            s.per_second,
             s.train_loss,
             s.loss_scale,
             s.skipped_steps,
@@ -283,7 +320,7 @@ mod tests {
     /// 460 px for two columns, and less where there is less.
     #[test]
     fn no_card_asks_for_more_than_the_page_has() {
-        let page = report("run", &[], &[], None);
+        let page = report("run", &[], &[], None, &[]);
         let columns = page.split("minmax(").skip(1).map(|rest| rest.split(',').next().unwrap());
         assert!(columns.clone().count() > 0 && columns.clone().all(|least| least.starts_with("min(")), "{page}");
         assert!(page.contains("width=device-width,initial-scale=1"));

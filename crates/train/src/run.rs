@@ -1,16 +1,20 @@
-//! [`train`]: one model in several precisions, compared: the run folder, its summary and its report.
+//! [`train`] and [`Trainer`]: one model in several precisions, compared: the run folder, its summary and its report.
 
 use std::path::{Path, PathBuf};
 
+use binade_amp::Training;
+use binade_amp::preflight::{Preflight, preflight};
 use binade_autograd::scope;
-use binade_nn::{Layer, remove_partial_files, replace_file};
+use binade_nn::{Module, remove_partial_files, replace_file};
 use serde::{Deserialize, Serialize};
 
-use crate::fit::Output;
+use crate::fit::{Callback, Output};
 use crate::lock::Lock;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
-use crate::{Config, Error, Precision, Result, Splits, Summary, checkpoint, fit, interrupt, report, table};
+use crate::{
+    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, interrupt, report, table,
+};
 
 /// Settings of [`train`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,10 @@ pub struct RunConfig {
     pub precisions: Vec<Precision>,
     /// Settings common to all; its precision is ignored.
     pub fit: Config,
+    /// What the model and the task were made from, as far as whoever makes them wants to know it again, and to have the
+    /// run resumed with nothing else.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub made_from: serde_json::Value,
     /// Run folder; by default a new `runs/NAME-N`.
     #[serde(skip)]
     pub out: Option<PathBuf>,
@@ -40,6 +48,7 @@ impl Default for RunConfig {
             name: "run".into(),
             precisions: Precision::ALL.to_vec(),
             fit: Config::default(),
+            made_from: serde_json::Value::Null,
             out: None,
             resume: false,
             quiet: false,
@@ -115,52 +124,141 @@ pub struct Run {
     pub folder: PathBuf,
     /// One summary per precision.
     pub summaries: Vec<Summary>,
+    /// What the model of each precision made ([`Task::samples`]).
+    pub made: Vec<Vec<Made>>,
 }
 
 /// Trains the model that `build` makes, from the same initial values in each precision in turn, and writes
 /// `config.json`, `metrics.jsonl`, checkpoints, `summary.json` and `report.html` into the run folder.
 ///
-/// A run is resumed with the settings, the data and the model that it was started with. Only its number of epochs may
-/// differ; it must be above what is trained already.
+/// A run is resumed with the settings, the data, the task and the model that it was started with. Only its number of
+/// epochs, and what it reports and keeps, may differ; the number must be above what is trained already.
 ///
 /// # Errors
 /// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one,
 /// before anything is trained or written.
-pub fn train<M: Layer>(build: impl Fn() -> binade_nn::Result<M>, data: &Splits, config: &RunConfig) -> Result<Run> {
-    interrupt::install();
-    config.check()?;
-    config.fit.check(data)?;
-    // A stream of its own, beside those of the iterations.
-    let build = || scope::with_key(config.fit.seed, u64::MAX, &build);
-    let (folder, _lock) = if config.resume {
-        let folder = config.folder()?;
-        config.check_resumed(&folder)?;
-        let lock = Lock::acquire(&folder)?;
-        check_resumed(&folder, &build()?, data, config)?;
-        (folder, lock)
-    } else {
-        start(config)?
-    };
-    remove_partial_files(&folder).map_err(Error::io(&folder))?;
-    write_json(&folder.join("config.json"), config)?;
-    let (mut summaries, mut numbers) = (Vec::new(), None);
-    for &precision in &config.precisions {
-        let model = build()?;
-        let output = Output { folder: folder.clone(), resume: config.resume, quiet: config.quiet };
-        summaries.push(fit(&model, data, &Config { precision, ..config.fit.clone() }, &output)?);
-        write_json(&folder.join("summary.json"), &summaries)?;
-        if numbers.is_none() {
-            numbers = Some(fit::numbers(&model, data, &config.fit)?);
+pub fn train<M: Module>(
+    build: impl Fn() -> binade_nn::Result<M>,
+    task: &dyn Task<M>,
+    data: &Splits,
+    config: &RunConfig,
+) -> Result<Run> {
+    Trainer::new(build, task, data).run(config)
+}
+
+/// Makes a model.
+pub type Build<'a, M> = Box<dyn Fn() -> binade_nn::Result<M> + 'a>;
+type Start<'a, M> = Box<dyn Fn(&M, &Config) -> Result<Training> + 'a>;
+
+/// What [`train`] trains, as values: the model, the task, the data, and where they are not the default's the optimisers
+/// and whatever else a [`Training`] holds.
+///
+/// ```no_run
+/// # use binade_cpu as _;
+/// use binade_nn::{Linear, Optimizer, Sgd};
+/// use binade_train::{Classify, InMemory, RunConfig, Splits, Trainer};
+/// # fn main() -> binade_train::Result<()> {
+/// let (train, test) = InMemory::classes(vec![0.5; 400], &[4], &[1; 100])?.split_at(80);
+/// let data = Splits::new(train, test);
+/// let trainer = Trainer::new(|| Linear::new(4, 2), &Classify { classes: 2 }, &data).with_training(|model, config| {
+///     let rule = Sgd { lr: config.lr, momentum: 0.9, ..Sgd::default() };
+///     config.training_with(model, Optimizer::new(model, rule)?)
+/// });
+/// trainer.run(&RunConfig::default())?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Trainer<'a, M: Module> {
+    /// Makes the model.
+    pub build: Build<'a, M>,
+    /// What it is trained to do.
+    pub task: &'a dyn Task<M>,
+    /// On what.
+    pub data: &'a Splits,
+    start: Start<'a, M>,
+    callbacks: Vec<Callback<'a>>,
+}
+
+impl<'a, M: Module> Trainer<'a, M> {
+    /// With the defaults of [`Config::training`], and nobody to tell.
+    pub fn new(
+        build: impl Fn() -> binade_nn::Result<M> + 'a,
+        task: &'a dyn Task<M>,
+        data: &'a Splits,
+    ) -> Trainer<'a, M> {
+        let start = Box::new(|model: &M, config: &Config| config.training(model));
+        Trainer { build: Box::new(build), task, data, start, callbacks: Vec::new() }
+    }
+
+    /// With a training of one's own before its first step: other optimisers, policies, loss scales.
+    #[must_use]
+    pub fn with_training(mut self, start: impl Fn(&M, &Config) -> Result<Training> + 'a) -> Trainer<'a, M> {
+        self.start = Box::new(start);
+        self
+    }
+
+    /// With another callback.
+    #[must_use]
+    pub fn with_callback(mut self, callback: Callback<'a>) -> Trainer<'a, M> {
+        self.callbacks.push(callback);
+        self
+    }
+
+    /// Trains, as [`train`].
+    ///
+    /// # Errors
+    /// As [`train`].
+    pub fn run(self, config: &RunConfig) -> Result<Run> {
+        let Trainer { task, data, .. } = self;
+        interrupt::install();
+        config.check()?;
+        config.fit.check(data)?;
+        // A stream of its own, beside those of the iterations.
+        let build = || scope::with_key(config.fit.seed, u64::MAX, &self.build);
+        let (folder, _lock) = if config.resume {
+            let folder = config.folder()?;
+            config.check_resumed(&folder)?;
+            let lock = Lock::acquire(&folder)?;
+            let model = build()?;
+            check_resumed(&folder, config, |path, config| {
+                let mut training = (self.start)(&model, config)?;
+                checkpoint::load(path, &Recipe::new(config, &task.name(), data)?, &model, &mut training).map(drop)
+            })?;
+            (folder, lock)
+        } else {
+            start(config)?
+        };
+        remove_partial_files(&folder).map_err(Error::io(&folder))?;
+        write_json(&folder.join("config.json"), config)?;
+        let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
+        let (resume, quiet, callbacks) = (config.resume, config.quiet, self.callbacks);
+        let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
+        for &precision in &config.precisions {
+            let (model, config) = (build()?, Config { precision, ..config.fit.clone() });
+            let (summary, samples) = fit(&model, task, data, (self.start)(&model, &config)?, &config, &mut output)?;
+            summaries.push(summary);
+            made.push((precision.name().to_string(), samples));
+            write_json(&folder.join("summary.json"), &summaries)?;
+            if seen.is_none() {
+                seen = Some(numbers(&model, task, data, &config)?);
+            }
         }
+        let page = folder.join("report.html");
+        let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
+        let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made);
+        replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
+        if !config.quiet {
+            say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
+        }
+        Ok(Run { folder, summaries, made: made.into_iter().map(|(_, made)| made).collect() })
     }
-    let page = folder.join("report.html");
-    let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-    let html = report(&config.name, &summaries, &metrics, numbers.as_ref());
-    replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
-    if !config.quiet {
-        say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
-    }
-    Ok(Run { folder, summaries })
+}
+
+/// What the model's numbers would lose in 16 bit, on the first training samples.
+fn numbers<M: Module>(model: &M, task: &dyn Task<M>, data: &Splits, config: &Config) -> Result<Preflight> {
+    let samples: Vec<usize> = (0..data.train.len().min(config.batch_size).min(64)).collect();
+    let batch = Batch::of(&*data.train, &samples, None)?;
+    scope::with_key(config.seed, 0, || preflight(model, || Ok(task.loss(model, &batch)?.0)))
 }
 
 /// A folder for a new run, which is this process's.
@@ -192,14 +290,13 @@ fn numbered(config: &RunConfig) -> Result<PathBuf> {
     }
 }
 
-/// Whether the run in the folder, and every checkpoint in it, is one of these settings, these data and this model.
-fn check_resumed(folder: &Path, model: &impl Layer, data: &Splits, config: &RunConfig) -> Result<()> {
+/// Whether the run in the folder, and every checkpoint in it, is one of these settings and passes `check`.
+fn check_resumed(folder: &Path, config: &RunConfig, check: impl Fn(&Path, &Config) -> Result<()>) -> Result<()> {
     config.check_resumed(folder)?;
     for &precision in &config.precisions {
         let path = checkpoint::path(folder, precision);
         if path.exists() {
-            let config = Config { precision, ..config.fit.clone() };
-            checkpoint::load(&path, &Recipe::new(&config, data), model, &mut fit::start(model, &config)?)?;
+            check(&path, &Config { precision, ..config.fit.clone() })?;
         }
     }
     let metrics = folder.join("metrics.jsonl");

@@ -52,6 +52,17 @@ impl PeakBytes {
     }
 }
 
+fn images() -> String {
+    "images".into()
+}
+
+impl Summary {
+    /// e to the test loss, where that is wanted.
+    pub fn test_perplexity(&self) -> Option<f64> {
+        self.test_loss.filter(|_| self.has_perplexity).map(f64::exp)
+    }
+}
+
 /// What training in one precision came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -61,14 +72,24 @@ pub struct Summary {
     pub epochs: u64,
     /// Mean seconds of training per epoch, evaluation apart.
     pub seconds_per_epoch: f64,
-    /// Training samples per second.
-    pub images_per_second: f64,
+    /// Training samples (tokens, images …) per second.
+    #[serde(alias = "images_per_second")]
+    pub per_second: f64,
+    /// What there are so many of in a second.
+    #[serde(default = "images")]
+    pub unit: String,
     /// Mean of the last epoch's losses over its samples, those of batches with a finite loss; NaN, in JSON `null`, if
     /// there were none.
     #[serde(deserialize_with = "crate::metrics::null_is_nan")]
     pub train_loss: f64,
     /// Share of test samples classified right, 0 to 1; absent for regression.
     pub test_accuracy: Option<f64>,
+    /// Mean loss on the test samples; absent where it is not finite.
+    #[serde(default)]
+    pub test_loss: Option<f64>,
+    /// Whether e to the test loss, the perplexity, is shown.
+    #[serde(default)]
+    pub has_perplexity: bool,
     /// Last loss scale; 1 without scaling.
     pub loss_scale: f64,
     /// Steps skipped because a gradient was not finite.
@@ -89,6 +110,18 @@ pub(crate) fn bytes(n: usize) -> String {
     }
 }
 
+/// What says how good the models are: accuracy, else perplexity, else the loss.
+pub(crate) fn result(summaries: &[Summary]) -> (&'static str, fn(&Summary) -> Option<String>) {
+    let all = |of: fn(&Summary) -> bool| !summaries.is_empty() && summaries.iter().all(of);
+    if all(|s| s.test_accuracy.is_some()) {
+        ("test accuracy", |s| s.test_accuracy.map(|a| format!("{:.2} %", 100.0 * a)))
+    } else if all(|s| s.has_perplexity) {
+        ("test perplexity", |s| s.test_perplexity().map(|p| format!("{p:.3}")))
+    } else {
+        ("test loss", |s| s.test_loss.map(|l| format!("{l:.5}")))
+    }
+}
+
 /// The summaries side by side: one column per precision.
 pub fn table(summaries: &[Summary]) -> String {
     use comfy_table::{CellAlignment, Table, presets};
@@ -103,10 +136,11 @@ pub fn table(summaries: &[Summary]) -> String {
         first.map(of).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
     };
     row("seconds per epoch", &|s| format!("{:.3}", s.seconds_per_epoch));
-    row("images/s", &|s| {
-        format!("{:.0}{}", s.images_per_second, against(s.images_per_second, &|f| f.images_per_second))
+    row(&format!("{}/s", first.map_or("samples", |s| &s.unit)), &|s| {
+        format!("{:.0}{}", s.per_second, against(s.per_second, &|f| f.per_second))
     });
-    row("test accuracy", &|s| s.test_accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a)));
+    let (result, of) = result(summaries);
+    row(result, &|s| of(s).unwrap_or("-".into()));
     row("final loss", &|s| format!("{:.5}", s.train_loss));
     row("loss scale", &|s| format!("{}", s.loss_scale));
     row("skipped steps", &|s| s.skipped_steps.to_string());

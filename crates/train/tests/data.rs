@@ -6,7 +6,13 @@ use std::path::Path;
 
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_train::images::Dataset;
-use binade_train::{Config, InMemory, Precision, RunConfig, Splits, train};
+use binade_train::{Classify, Config, Data, InMemory, Numbers, Precision, Regress, RunConfig, Splits, train};
+
+const TWO: Classify = Classify { classes: 2 };
+
+fn shape(data: &dyn Data) -> Vec<usize> {
+    data.sample(0, None).unwrap().0[0].shape.clone()
+}
 
 fn message(dataset: Dataset, folder: &Path) -> String {
     match dataset.load(Some(folder)) {
@@ -18,13 +24,12 @@ fn message(dataset: Dataset, folder: &Path) -> String {
 #[test]
 fn digits_are_1797_images_split_1437_to_360() {
     let digits = Dataset::Digits.load(None).unwrap();
-    assert_eq!((digits.train.len(), digits.test.len(), digits.train.input_shape()), (1437, 360, vec![1, 8, 8]));
+    assert_eq!((digits.train.len(), digits.test.len(), shape(&*digits.train)), (1437, 360, vec![1, 8, 8]));
     let mut counts = [0; 10];
     for split in [&digits.train, &digits.test] {
         for i in 0..split.len() {
-            let (mut x, mut y) = ([0.0; 64], [0.0]);
-            split.sample(i, None, &mut x, &mut y).unwrap();
-            counts[y[0] as usize] += 1;
+            let Numbers::I64(label) = split.sample(i, None).unwrap().0[1].numbers.clone() else { panic!() };
+            counts[label[0] as usize] += 1;
         }
     }
     assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
@@ -35,9 +40,8 @@ fn the_digits_are_normalised_by_the_constants_that_are_told() {
     let digits = Dataset::Digits.load(None).unwrap();
     let mut all = Vec::new();
     for i in 0..digits.train.len() {
-        let (mut x, mut y) = ([0.0; 64], [0.0]);
-        digits.train.sample(i, None, &mut x, &mut y).unwrap();
-        all.extend(x.map(f64::from));
+        let Numbers::F32(x) = digits.train.sample(i, None).unwrap().0[0].numbers.clone() else { panic!() };
+        all.extend(x.into_iter().map(f64::from));
     }
     let n = all.len() as f64;
     let mean = all.iter().sum::<f64>() / n;
@@ -67,7 +71,7 @@ fn cifar10_files_are_checked() {
     assert!(message(Dataset::Cifar10, folder.path()).contains("test_batch.bin"));
     std::fs::write(path("test_batch.bin"), vec![4; 3073]).unwrap();
     let data = Dataset::Cifar10.load(Some(folder.path())).unwrap();
-    assert_eq!((data.train.len(), data.test.len(), data.train.input_shape()), (2, 1, vec![3, 32, 32]));
+    assert_eq!((data.train.len(), data.test.len(), shape(&*data.train)), (2, 1, vec![3, 32, 32]));
     // The first files are a set; a set with a hole is not.
     std::fs::write(path("data_batch_3.bin"), vec![3; 3073]).unwrap();
     assert!(message(Dataset::Cifar10, folder.path()).contains("data_batch_2.bin"));
@@ -96,7 +100,7 @@ fn idx_files_are_read_plain_and_packed_and_checked() {
     assert!(error.contains("t10k-labels") && error.contains("2 labels") && error.contains("a header for 1"), "{error}");
     write("t10k-labels.idx1-ubyte", &labels(2));
     let data = Dataset::Mnist.load(Some(folder.path())).unwrap();
-    assert_eq!((data.train.len(), data.test.len(), data.test.input_shape()), (3, 2, vec![1, 28, 28]));
+    assert_eq!((data.train.len(), data.test.len(), shape(&*data.test)), (3, 2, vec![1, 28, 28]));
     write("train-images-idx3-ubyte", b"PNG\n");
     assert!(message(Dataset::Mnist, folder.path()).contains("expected an idx file"));
     write("train-images-idx3-ubyte", b"");
@@ -181,7 +185,7 @@ fn config(folder: &Path) -> RunConfig {
 }
 
 fn four(value: f32) -> Splits {
-    let data = InMemory::classes(vec![value; 16], &[4], &[0, 1, 0, 1], 2).unwrap();
+    let data = InMemory::classes(vec![value; 16], &[4], &[0, 1, 0, 1]).unwrap();
     Splits::new(data.clone(), data)
 }
 
@@ -191,7 +195,7 @@ fn a_run_without_an_applied_step_is_an_error_with_step_operator_and_layer() {
     let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 64)?).then(Linear::new(64, 2)?));
     let error = |value: f32, name: &str| {
         let config = RunConfig { out: Some(folder.path().join(name)), ..config(folder.path()) };
-        train(build, &four(value), &config).unwrap_err().to_string()
+        train(build, &TWO, &four(value), &config).unwrap_err().to_string()
     };
     let overflow = error(f32::MAX, "overflow");
     assert!(
@@ -207,7 +211,7 @@ fn a_run_without_an_applied_step_is_an_error_with_step_operator_and_layer() {
 #[test]
 fn shapes_that_do_not_fit_name_operator_and_layer() {
     let folder = tempfile::tempdir().unwrap();
-    let error = train(|| Ok(Sequential::new().then(Linear::new(5, 2)?)), &four(1.0), &config(folder.path()))
+    let error = train(|| Ok(Sequential::new().then(Linear::new(5, 2)?)), &TWO, &four(1.0), &config(folder.path()))
         .unwrap_err()
         .to_string();
     assert!(error.contains("matmul") && error.contains("[2, 4] and [5, 2]") && error.contains("in 0"), "{error}");
@@ -222,7 +226,8 @@ fn regression_trains_and_reports_no_accuracy() {
     let fit = Config { epochs: 60, batch_size: 16, lr: 0.05, weight_decay: 0.0, ..Config::default() };
     let config = RunConfig { fit, ..config(folder.path()) };
     let run =
-        train(|| Ok(Sequential::new().then(Linear::new(1, 1)?)), &Splits::new(data.clone(), data), &config).unwrap();
+        train(|| Ok(Sequential::new().then(Linear::new(1, 1)?)), &Regress, &Splits::new(data.clone(), data), &config)
+            .unwrap();
     assert_eq!(run.summaries[0].test_accuracy, None);
     assert!(run.summaries[0].train_loss < 1e-3, "{}", run.summaries[0].train_loss);
 }
@@ -232,5 +237,5 @@ fn a_folder_that_cannot_be_written_is_found_before_training() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("run"), "a file").unwrap();
     let build = || Ok(Sequential::new().then(Linear::new(4, 2)?));
-    assert!(train(build, &four(1.0), &config(folder.path())).unwrap_err().to_string().contains("run"));
+    assert!(train(build, &TWO, &four(1.0), &config(folder.path())).unwrap_err().to_string().contains("run"));
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use binade_nn::{BatchNorm2d, Conv2d, Dropout, Flatten, Layer, Linear, Module, Visitor};
 use binade_tensor::Key;
 use binade_train::{
-    Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train,
+    Classify, Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, interrupt, train,
 };
+
+const THREE: Classify = Classify { classes: 3 };
 
 /// Everything with state: batch norm, dropout.
 #[derive(Clone, Module)]
@@ -45,24 +47,19 @@ impl Data for Stopping {
     fn len(&self) -> usize {
         self.inner.len()
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.inner.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.inner.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        // Without a key a sample is only looked at.
+        if key.is_some() && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             interrupt::request();
         }
-        self.inner.sample(index, key, input, target)
+        self.inner.sample(index, key)
     }
 }
 
 fn splits(stop_after: usize) -> Splits {
     let inputs = (0..60 * 16).map(|i| (i as f32 * 0.77).sin()).collect();
     let labels: Vec<usize> = (0..60).map(|i| i % 3).collect();
-    let data = InMemory::classes(inputs, &[1, 4, 4], &labels, 3).unwrap();
+    let data = InMemory::classes(inputs, &[1, 4, 4], &labels).unwrap();
     let (a, b) = data.split_at(48);
     Splits::new(Stopping { inner: a, left: AtomicUsize::new(stop_after) }, b)
 }
@@ -76,6 +73,7 @@ fn config(folder: &Path, resume: bool) -> RunConfig {
         out: Some(folder.into()),
         resume,
         quiet: true,
+        ..RunConfig::default()
     }
 }
 
@@ -83,16 +81,16 @@ fn config(folder: &Path, resume: bool) -> RunConfig {
 fn a_resumed_run_has_the_bits_of_an_uninterrupted_one_in_every_precision() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-    train(build, &splits(usize::MAX), &config(&whole, false)).unwrap();
+    train(build, &THREE, &splits(usize::MAX), &config(&whole, false)).unwrap();
     // Stop inside the first, then inside the second, then inside the third precision (144 samples each).
     let mut resume = false;
     for stop_after in [100, 150, 130] {
-        let result = train(build, &splits(stop_after), &config(&parts, resume));
+        let result = train(build, &THREE, &splits(stop_after), &config(&parts, resume));
         assert!(matches!(result, Err(Error::Interrupted { .. })), "{result:?}");
         interrupt::clear();
         resume = true;
     }
-    let end = train(build, &splits(usize::MAX), &config(&parts, true)).unwrap();
+    let end = train(build, &THREE, &splits(usize::MAX), &config(&parts, true)).unwrap();
     assert_eq!(end.summaries.len(), 3);
     for precision in Precision::ALL {
         let tensors = |folder: &Path| -> Vec<(String, Vec<u64>)> {
@@ -115,12 +113,12 @@ fn a_resumed_run_has_the_bits_of_an_uninterrupted_one_in_every_precision() {
 
     // A finished run is not overwritten, and not resumed with another model or a torn checkpoint.
     let error = |r: Result<binade_train::Run, Error>| r.unwrap_err().to_string();
-    assert!(error(train(build, &splits(usize::MAX), &config(&whole, false))).contains("already holds a run"));
+    assert!(error(train(build, &THREE, &splits(usize::MAX), &config(&whole, false))).contains("already holds a run"));
     let foreign = || Ok(binade_nn::Sequential::new().then(Flatten).then(Linear::new(16, 3)?));
-    assert!(error(train(foreign, &splits(usize::MAX), &config(&whole, true))).contains("another model"));
+    assert!(error(train(foreign, &THREE, &splits(usize::MAX), &config(&whole, true))).contains("another model"));
     let torn = whole.join("checkpoint-fp32.safetensors");
     let bytes = std::fs::read(&torn).unwrap();
     std::fs::write(&torn, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(error(train(build, &splits(usize::MAX), &config(&whole, true))).contains("not a whole checkpoint"));
+    assert!(error(train(build, &THREE, &splits(usize::MAX), &config(&whole, true))).contains("not a whole checkpoint"));
     assert_eq!(std::fs::read(&torn).unwrap().len(), bytes.len() / 2);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_tensor::Key;
 use binade_train::{
-    Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, Target, interrupt, train,
+    Classify, Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, interrupt, train,
 };
 
 /// Asks for a stop when a sample of the given number is drawn.
@@ -20,17 +20,12 @@ impl Data for Stopping {
     fn len(&self) -> usize {
         self.inner.len()
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.inner.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.inner.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        // Without a key a sample is only looked at.
+        if key.is_some() && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             interrupt::request();
         }
-        self.inner.sample(index, key, input, target)
+        self.inner.sample(index, key)
     }
 }
 
@@ -38,7 +33,7 @@ impl Data for Stopping {
 fn splits(stop_after: usize) -> Splits {
     let inputs = (0..64 * 4).map(|i| 900.0 * (i as f32 * 0.77).sin()).collect();
     let labels: Vec<usize> = (0..64).map(|i| i % 3).collect();
-    let (a, b) = InMemory::classes(inputs, &[4], &labels, 3).unwrap().split_at(48);
+    let (a, b) = InMemory::classes(inputs, &[4], &labels).unwrap().split_at(48);
     Splits::new(Stopping { inner: a, left: AtomicUsize::new(stop_after) }, b)
 }
 
@@ -61,9 +56,9 @@ fn the_scale_and_its_counts_go_on_where_they_were() {
         let fit = Config { epochs: 3, batch_size: 8, ..Config::default() };
         let out = Some(folder.path().join(name));
         let config =
-            RunConfig { name: "test".into(), precisions: vec![Precision::Fp16], fit, out, resume, quiet: true };
+            RunConfig { precisions: vec![Precision::Fp16], fit, out, resume, quiet: true, ..RunConfig::default() };
         let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 3)?));
-        train(build, &splits(stop_after), &config)
+        train(build, &Classify { classes: 3 }, &splits(stop_after), &config)
     };
     run("whole", usize::MAX, false).unwrap();
     assert!(matches!(run("parts", 60, false), Err(Error::Interrupted { .. })));

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use binade_nn::{Flatten, Linear, Sequential};
 use binade_tensor::Key;
-use binade_train::{Config, Data, InMemory, Precision, Result, Run, RunConfig, SampleResult, Splits, Target, train};
+use binade_train::{Classify, Config, Data, InMemory, Precision, Result, Run, RunConfig, SampleResult, Splits, train};
+
+const THREE: Classify = Classify { classes: 3 };
 
 fn linear(width: usize) -> impl Fn() -> binade_nn::Result<Sequential> {
     move || Ok(Sequential::new().then(Flatten).then(Linear::new(width, 3)?))
@@ -17,7 +19,7 @@ fn linear(width: usize) -> impl Fn() -> binade_nn::Result<Sequential> {
 fn splits(train_factor: f32, test_factor: f32) -> Splits {
     let samples = |n: usize, factor: f32| {
         let inputs = (0..n * 4).map(|i| factor * (i as f32 * 0.77).sin()).collect();
-        InMemory::classes(inputs, &[4], &(0..n).map(|i| i % 3).collect::<Vec<_>>(), 3).unwrap()
+        InMemory::classes(inputs, &[4], &(0..n).map(|i| i % 3).collect::<Vec<_>>()).unwrap()
     };
     Splits::new(samples(48, train_factor), samples(12, test_factor))
 }
@@ -29,8 +31,8 @@ fn config(folder: &Path, precisions: &[Precision], epochs: u64) -> RunConfig {
         precisions: precisions.into(),
         fit,
         out: Some(folder.into()),
-        resume: false,
         quiet: true,
+        ..RunConfig::default()
     }
 }
 
@@ -49,13 +51,13 @@ fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let started = config(path, &[Precision::Fp32, Precision::Fp16], 2);
-    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
     let before = files(path);
     let same = RunConfig { resume: true, ..started.clone() };
     let with = |change: &dyn Fn(&mut RunConfig)| {
         let mut asked = same.clone();
         change(&mut asked);
-        message(train(linear(4), &splits(1.0, 1.0), &asked))
+        message(train(linear(4), &THREE, &splits(1.0, 1.0), &asked))
     };
     // Each error names what was and what is asked for.
     assert!(with(&|c| c.precisions = vec![Precision::Bf16]).contains(r#"precisions = ["fp32","fp16"], not ["bf16"]"#));
@@ -67,15 +69,15 @@ fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
     assert!(with(&|c| c.fit.seed = 3).contains("seed = 0, not 3"));
     assert!(with(&|c| c.fit.epochs = 1).contains("epochs = 1 asked for, but 2 are trained already"));
     let fewer = Splits { train: splits(1.0, 1.0).test, ..splits(1.0, 1.0) };
-    assert!(message(train(linear(4), &fewer, &same)).contains("training_samples = 48, not 12"));
+    assert!(message(train(linear(4), &THREE, &fewer, &same)).contains("training_samples = 48, not 12"));
     let two = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 4)?).then(Linear::new(4, 3)?));
-    assert!(message(train(two, &splits(1.0, 1.0), &same)).contains("another model"));
+    assert!(message(train(two, &THREE, &splits(1.0, 1.0), &same)).contains("another model"));
     assert!(files(path) == before);
 
     // A checkpoint that was put where that of another precision belongs.
     std::fs::copy(path.join("checkpoint-fp32.safetensors"), path.join("checkpoint-fp16.safetensors")).unwrap();
     let before = files(path);
-    assert!(message(train(linear(4), &splits(1.0, 1.0), &same)).contains(r#"precision = "fp32", not "fp16""#));
+    assert!(message(train(linear(4), &THREE, &splits(1.0, 1.0), &same)).contains(r#"precision = "fp32", not "fp16""#));
     assert!(files(path) == before);
 }
 
@@ -85,7 +87,7 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let started = config(path, &[Precision::Fp32, Precision::Fp16], 1);
-    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
     let longer = RunConfig { fit: Config { epochs: 2, ..started.fit.clone() }, resume: true, ..started };
     let checkpoint = path.join("checkpoint-fp16.safetensors");
     let whole = std::fs::read(&checkpoint).unwrap();
@@ -97,24 +99,27 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_written() {
     for at in (0..whole.len()).step_by(5) {
         std::fs::write(&checkpoint, damaged(at, at as u32 % 8)).unwrap();
         let before = if at % 500 == 0 { files(path) } else { BTreeMap::new() };
-        let error = message(train(linear(4), &splits(1.0, 1.0), &longer));
+        let error = message(train(linear(4), &THREE, &splits(1.0, 1.0), &longer));
         assert!(error.contains("checkpoint-fp16.safetensors"), "byte {at}: {error}");
         assert!(before.is_empty() || files(path) == before, "byte {at}");
     }
     // In a tensor, the error says that it is not the writer's fault.
     std::fs::write(&checkpoint, damaged(whole.len() - 1, 0)).unwrap();
-    assert!(message(train(linear(4), &splits(1.0, 1.0), &longer)).contains("damaged, or changed since it was written"));
+    assert!(
+        message(train(linear(4), &THREE, &splits(1.0, 1.0), &longer))
+            .contains("damaged, or changed since it was written")
+    );
     std::fs::write(&checkpoint, &whole).unwrap();
-    assert!(train(linear(4), &splits(1.0, 1.0), &longer).is_ok());
+    assert!(train(linear(4), &THREE, &splits(1.0, 1.0), &longer).is_ok());
 }
 
 #[test]
 fn a_resumed_run_may_go_on_for_more_epochs() {
     let folder = tempfile::tempdir().unwrap();
     let started = config(folder.path(), &[Precision::Fp32, Precision::Bf16], 2);
-    train(linear(4), &splits(1.0, 1.0), &started).unwrap();
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
     let longer = RunConfig { fit: Config { epochs: 5, ..started.fit.clone() }, resume: true, ..started };
-    let run = train(linear(4), &splits(1.0, 1.0), &longer).unwrap();
+    let run = train(linear(4), &THREE, &splits(1.0, 1.0), &longer).unwrap();
     assert_eq!(run.summaries.iter().map(|s| s.epochs).collect::<Vec<_>>(), [5, 5]);
     // It is now a run of so many epochs.
     assert_eq!(RunConfig::read(folder.path()).unwrap().fit.epochs, 5);
@@ -130,18 +135,12 @@ impl Data for FirstEpochInfinite {
     fn len(&self) -> usize {
         self.0.len()
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.0.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.0.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        self.0.sample(index, key, input, target)?;
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        let mut sample = self.0.sample(index, key)?;
         if key.is_none_or(|key| key.iteration == 0) {
-            input.fill(f32::INFINITY);
+            sample.0[0].numbers = vec![f32::INFINITY; 4].into();
         }
-        Ok(())
+        Ok(sample)
     }
 }
 
@@ -152,7 +151,7 @@ fn losses_that_are_not_finite_are_null_in_the_files_and_read_back() {
     for precision in Precision::ALL {
         let folder = tempfile::tempdir().unwrap();
         let started = config(folder.path(), &[precision], 2);
-        let run = train(linear(4), &data, &started).unwrap();
+        let run = train(linear(4), &THREE, &data, &started).unwrap();
         assert_eq!((run.summaries[0].skipped_steps, run.summaries[0].train_loss.is_finite()), (6, true));
         let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -161,10 +160,10 @@ fn losses_that_are_not_finite_are_null_in_the_files_and_read_back() {
         assert!(epochs[0]["train_loss"].is_null() && !epochs[1]["train_loss"].is_null(), "{metrics}");
         // Resuming reads summary and metrics, and keeps every line.
         let longer = RunConfig { fit: Config { epochs: 3, ..started.fit.clone() }, resume: true, ..started };
-        train(linear(4), &data, &longer).unwrap();
+        train(linear(4), &THREE, &data, &longer).unwrap();
         let resumed = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
         assert!(resumed.starts_with(&metrics) && resumed.lines().count() == metrics.lines().count() / 2 * 3);
-        assert!(train(linear(4), &data, &longer).is_ok());
+        assert!(train(linear(4), &THREE, &data, &longer).is_ok());
     }
 }
 
@@ -175,7 +174,7 @@ fn settings_that_mean_nothing_leave_no_folder() {
     let with = |change: &dyn Fn(&mut Config)| {
         let mut asked = config(&path, &[Precision::Fp32], 1);
         change(&mut asked.fit);
-        message(train(linear(4), &splits(1.0, 1.0), &asked))
+        message(train(linear(4), &THREE, &splits(1.0, 1.0), &asked))
     };
     assert!(with(&|c| c.lr = f64::NAN).contains("learning rate must be positive and finite, got NaN"));
     assert!(with(&|c| c.clip = f64::INFINITY).contains("gradient norm must be positive and finite, got inf"));

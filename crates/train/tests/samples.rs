@@ -4,17 +4,17 @@ use binade_cpu as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use binade_autograd::{Var, eval, scope};
+use binade_autograd::{eval, scope};
 use binade_nn::{Layer, Linear, Sequential};
+use binade_tensor::Key;
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class, Device, Key};
 use binade_train::{
-    Config, Data, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult, Splits, StepMetrics,
-    Target, train,
+    Batch, Classify, Config, Data, InMemory, Metrics, Numbers, Output, Precision, Record, Result, Run, RunConfig,
+    Sample, SampleResult, Splits, StepMetrics, fit, train,
 };
 
 /// Something done to a sample after it was read.
-type Change = Arc<dyn Fn(usize, Option<Key>, &mut [f32], &mut [f32]) -> SampleResult + Send + Sync>;
+type Change = Arc<dyn Fn(usize, Option<Key>, &mut Sample) -> SampleResult<()> + Send + Sync>;
 
 struct Changed(InMemory, Change);
 
@@ -22,36 +22,39 @@ impl Data for Changed {
     fn len(&self) -> usize {
         self.0.len()
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.0.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.0.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
-        self.0.sample(index, key, input, target)?;
-        (self.1)(index, key, input, target)
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        let mut sample = self.0.sample(index, key)?;
+        (self.1)(index, key, &mut sample)?;
+        Ok(sample)
     }
 }
+
+const TWO: Classify = Classify { classes: 2 };
 
 /// Points of the plane, and whether the first coordinate is positive.
 fn points(n: usize) -> InMemory {
     let x: Vec<f32> = (0..n * 2).map(|i| (i as f32 * 0.37).sin()).collect();
     let y: Vec<usize> = (0..n).map(|i| (x[2 * i] > 0.0) as usize).collect();
-    InMemory::classes(x, &[2], &y, 2).unwrap()
+    InMemory::classes(x, &[2], &y).unwrap()
 }
 
 fn changed(
     n: usize,
-    change: impl Fn(usize, Option<Key>, &mut [f32], &mut [f32]) -> SampleResult + Send + Sync + 'static,
+    change: impl Fn(usize, Option<Key>, &mut Sample) -> SampleResult<()> + Send + Sync + 'static,
 ) -> Changed {
     Changed(points(n), Arc::new(change))
+}
+
+/// Sets the first number of an input.
+fn set_first(sample: &mut Sample, value: f32) {
+    let Numbers::F32(input) = &mut sample.0[0].numbers else { panic!("an input is f32") };
+    input[0] = value;
 }
 
 fn run_in(folder: &Path, data: &Splits, fit: Config) -> Result<Run> {
     let precisions = vec![fit.precision];
     let config = RunConfig { fit, precisions, out: Some(folder.join("run")), quiet: true, ..RunConfig::default() };
-    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), data, &config)
+    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), &TWO, data, &config)
 }
 
 fn run(data: &Splits, fit: Config) -> Result<Run> {
@@ -64,16 +67,16 @@ fn small() -> Config {
 
 #[test]
 fn a_sample_that_cannot_be_had_ends_the_run_and_is_named() {
-    let fails = |index, _: Option<Key>, _: &mut [f32], _: &mut [f32]| match index {
+    let fails = |index, _: Option<Key>, _: &mut Sample| match index {
         37 => Err("the file is gone".into()),
         _ => Ok(()),
     };
-    let panics = |index, _: Option<Key>, _: &mut [f32], _: &mut [f32]| {
+    let panics = |index, _: Option<Key>, _: &mut Sample| {
         assert!(index != 37, "the file of {index} is gone");
         Ok(())
     };
     let error = |train: Changed, test: Changed| run(&Splits::new(train, test), small()).unwrap_err().to_string();
-    let good = |n| changed(n, |_, _, _, _| Ok(()));
+    let good = |n| changed(n, |_, _, _| Ok(()));
     assert_eq!(error(changed(64, fails), good(64)), "training sample 37: the file is gone");
     assert_eq!(error(good(64), changed(64, fails)), "test sample 37: the file is gone");
     let panicked = "sample 37: Data::sample panicked: the file of 37 is gone";
@@ -83,10 +86,12 @@ fn a_sample_that_cannot_be_had_ends_the_run_and_is_named() {
 
 #[test]
 fn a_label_that_is_no_class_ends_the_run_and_its_sample_is_named() {
-    for label in [f32::NAN, 0.9, -1.0, -100.0, -0.5, 2.0, f32::INFINITY] {
+    for label in [-1i64, -100, 2, i64::MAX] {
         let data = |n| {
-            changed(n, move |index, _, _, target| {
-                target[0] = if index == 5 { label } else { target[0] };
+            changed(n, move |index, _, sample| {
+                if index == 5 {
+                    sample.0[1].numbers = [label].into();
+                }
                 Ok(())
             })
         };
@@ -94,40 +99,64 @@ fn a_label_that_is_no_class_ends_the_run_and_its_sample_is_named() {
             [(Splits::new(data(64), points(64)), "training"), (Splits::new(points(64), data(64)), "test")]
         {
             let error = run(&splits, small()).unwrap_err().to_string();
-            assert_eq!(error, format!("{set} sample 5: label {label} is none of its 2 classes, which count from 0"));
+            assert_eq!(error, format!("{set} sample 5: label [{label}] is none of its 2 classes, which count from 0"));
         }
     }
 }
 
-/// Never writes a label.
-struct Unlabelled;
-
-impl Data for Unlabelled {
-    fn len(&self) -> usize {
-        4
-    }
-    fn input_shape(&self) -> Vec<usize> {
-        vec![2]
-    }
-    fn target(&self) -> Target {
-        Target::Classes(2)
-    }
-    fn sample(&self, _: usize, _: Option<Key>, _: &mut [f32], _: &mut [f32]) -> SampleResult {
-        Ok(())
+#[test]
+fn samples_that_differ_name_the_sample_and_the_array() {
+    type Spoil = fn(&mut Sample);
+    let cases: [(Spoil, &str); 5] = [
+        (|s| s.0[0].numbers = [1.0f32; 3].into(), "array \"input\" has 3 numbers, its shape [2] wants 2"),
+        (|s| s.0[0].shape = vec![2, 1], "array \"input\" is f32 [2, 1], that of sample 0 of its batch f32 [2]"),
+        (|s| s.0[0].numbers = [1.0f64; 2].into(), "array \"input\" is f64 [2], that of sample 0 of its batch f32 [2]"),
+        (|s| drop(s.0.pop()), "its second array is no label"),
+        (|s| s.0[0].name = "image".into(), "arrays \"image\", \"class\", sample 0 of its batch \"input\", \"class\""),
+    ];
+    for (spoil, wanted) in cases {
+        let test = changed(64, move |index, _, sample| {
+            if index == 9 {
+                spoil(sample);
+            }
+            Ok(())
+        });
+        let error = run(&Splits::new(points(64), test), small()).unwrap_err().to_string();
+        assert!(error.starts_with("test sample 9: ") && error.contains(wanted), "{error}");
     }
 }
 
 #[test]
-fn a_label_that_is_not_written_is_no_class() {
-    let error = run(&Splits::new(points(64), Unlabelled), small()).unwrap_err().to_string();
-    assert!(error.starts_with("test sample 0: label NaN"), "{error}");
+fn arrays_of_other_lengths_are_refused_where_they_are_put_together() {
+    let error = |data: Result<InMemory>| data.unwrap_err().to_string();
+    let images = || InMemory::new().with("image", vec![0.5f32; 12], &[3]).unwrap();
+    assert_eq!(
+        error(images().with("class", vec![0i64; 5], &[])),
+        "array \"class\" has 5 samples, but \"image\" has 4: give every array one entry per sample"
+    );
+    assert!(error(images().with("image", vec![0i64; 4], &[])).contains("twice"));
+    assert!(error(InMemory::new().with("image", vec![0.5f32; 13], &[3])).contains("13 numbers are no whole samples"));
+    assert!(error(InMemory::new().with("image", Vec::<f32>::new(), &[0])).contains("no whole samples"));
 }
 
 #[test]
-fn training_and_test_data_of_other_classes_do_not_go_together() {
-    let three = InMemory::classes(vec![0.5; 8], &[2], &[0, 1, 2, 0], 3).unwrap();
-    let error = run(&Splits::new(points(64), three), small()).unwrap_err().to_string();
-    assert!(error.contains("Classes(2)") && error.contains("Classes(3)"), "{error}");
+fn a_batch_has_arrays_of_every_dtype_by_name_and_by_place() {
+    use binade_tensor::{DType, bf16, f16};
+    let data = InMemory::new().with("f64", vec![0.5f64, 1.5], &[]).unwrap();
+    let data = data.with("f16", vec![f16::from_f32(2.0); 4], &[2]).unwrap();
+    let data = data.with("bf16", vec![bf16::from_f32(3.0); 2], &[1]).unwrap().with("u32", vec![7u32, 8], &[]).unwrap();
+    let data = data.with("i8", vec![-1i8, 1], &[]).unwrap().with("bool", vec![true, false], &[]).unwrap();
+    let data = data.with("i64", vec![1i64 << 60, 3], &[]).unwrap();
+    let batch = Batch::of(&data, &[1, 0], None).unwrap();
+    let wanted = [DType::F64, DType::F16, DType::BF16, DType::U32, DType::I8, DType::Bool, DType::I64];
+    for (i, dtype) in wanted.into_iter().enumerate() {
+        assert_eq!((batch.at(i).unwrap().dtype(), batch.at(i).unwrap().shape()[0]), (dtype, 2));
+    }
+    assert_eq!(batch.get("i64").unwrap().array().to_vec::<i64>().unwrap(), [3, 1 << 60]);
+    assert_eq!(batch.get("f16").unwrap().shape().to_vec(), [2, 2]);
+    let error = batch.get("class").unwrap_err().to_string();
+    assert!(error.contains("no array \"class\"; it has \"f64\", \"f16\""), "{error}");
+    assert!(batch.at(7).is_err());
 }
 
 fn metrics(folder: &Path) -> Vec<Metrics> {
@@ -156,19 +185,16 @@ fn test_loss_and_accuracy_are_means_over_samples() {
     let test = points(259);
     let model = scope::with_key(1, 0, || Linear::new(2, 2)).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let output = binade_train::Output { folder: folder.path().into(), resume: false, quiet: true };
-    let summary = binade_train::fit(&model, &Splits::new(points(64), test.clone()), &small(), &output).unwrap();
-    let (mut input, mut labels) = (vec![0.0; 2 * 259], vec![0.0; 259]);
-    for (i, (x, y)) in input.chunks_mut(2).zip(labels.chunks_mut(1)).enumerate() {
-        test.sample(i, None, x, y).unwrap();
-    }
-    let labels: Vec<i64> = labels.iter().map(|&y| y as i64).collect();
-    let array = |values: &[f32]| Array::from_slice(&Device::cpu(), values, &[259, 2], Class::Activations).unwrap();
-    let wanted = Array::from_slice(&Device::cpu(), &labels, &[259], Class::Indices).unwrap();
+    let mut output = Output { folder: folder.path().into(), quiet: true, ..Output::default() };
+    let (data, training) = (Splits::new(points(64), test.clone()), small().training(&model).unwrap());
+    let (summary, _) = fit(&model, &TWO, &data, training, &small(), &mut output).unwrap();
+    let whole = Batch::of(&test, &(0..259).collect::<Vec<_>>(), None).unwrap();
+    let (input, wanted) = (whole.at(0).unwrap(), whole.at(1).unwrap());
+    let labels = wanted.array().to_vec::<i64>().unwrap();
     let (loss, right) = eval(|| {
-        let output = model.forward(&Var::constant(array(&input))).unwrap();
+        let output = model.forward(&input).unwrap();
         let found = output.argmax(-1, false).unwrap().array().to_vec::<i64>().unwrap();
-        let loss = output.cross_entropy(&Var::constant(wanted), CrossEntropy::default()).unwrap().item().unwrap();
+        let loss = output.cross_entropy(&wanted, CrossEntropy::default()).unwrap().item().unwrap();
         (loss, found.iter().zip(&labels).filter(|(a, b)| a == b).count())
     });
     let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
@@ -182,8 +208,10 @@ fn test_loss_and_accuracy_are_means_over_samples() {
 fn an_input_that_is_nan_skips_its_batch_in_every_precision_and_leaves_the_scale() {
     for precision in Precision::ALL {
         let folder = tempfile::tempdir().unwrap();
-        let spoilt = changed(128, |index, _, input, _| {
-            input[0] = if index == 5 { f32::NAN } else { input[0] };
+        let spoilt = changed(128, |index, _, sample| {
+            if index == 5 {
+                set_first(sample, f32::NAN);
+            }
             Ok(())
         });
         let fit = Config { epochs: 24, precision, ..small() };
@@ -201,8 +229,8 @@ fn a_run_of_skipped_steps_is_an_error_in_every_precision() {
     for precision in Precision::ALL {
         // Many steps: the patience ends it. Few: their end does.
         for (epochs, last) in [(24, "step 20 is the last of 21"), (2, "step 7 is the last of 8")] {
-            let spoilt = changed(64, |_, _, input, _| {
-                input[0] = f32::INFINITY;
+            let spoilt = changed(64, |_, _, sample| {
+                set_first(sample, f32::INFINITY);
                 Ok(())
             });
             let fit = Config { epochs, precision, ..small() };
@@ -227,8 +255,11 @@ fn every_epoch_has_another_order_and_a_run_of_the_same_seed_the_same_ones() {
     let orders = |seed| {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = seen.clone();
-        let recorded = changed(48, move |index, _, _, _| {
-            sink.lock().unwrap().push(index);
+        let recorded = changed(48, move |index, key, _| {
+            // Without a key a sample is only looked at.
+            if key.is_some() {
+                sink.lock().unwrap().push(index);
+            }
             Ok(())
         });
         run(&Splits::new(recorded, points(16)), Config { seed, ..small() }).unwrap();

@@ -12,7 +12,7 @@ fn spirals(n: usize) -> binade::train::Result<InMemory> {
         inputs.extend([radius * angle.cos(), radius * angle.sin()]);
         labels.push(class);
     }
-    InMemory::classes(inputs, &[2], &labels, 2)
+    InMemory::classes(inputs, &[2], &labels)
 }
 
 #[derive(Clone, Module)]
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fit = Config { epochs: 15, batch_size: 64, lr: 5e-3, ..Config::default() };
     let config = RunConfig { name: "spirals".into(), fit, resume, ..RunConfig::default() };
     let build = || Ok(Mlp { hidden: vec![Linear::new(2, 64)?, Linear::new(64, 64)?], head: Linear::new(64, 2)? });
-    let run = train(build, &Splits::new(train_data, test_data), &config)?;
+    let run = train(build, &Classify { classes: 2 }, &Splits::new(train_data, test_data), &config)?;
     println!("{} summaries in {}", run.summaries.len(), run.folder.display());
     Ok(())
 }

@@ -1,0 +1,221 @@
+//! [`Config`]: the settings of a training, with defaults; [`Precision`].
+
+use binade_amp::{LossScale, Policy, Training};
+use binade_nn::{AdamW, Ema, Module, Optimizer, Schedule};
+use binade_tensor::DType;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, Splits};
+
+/// A precision to train in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in f32.
+    Fp32,
+    /// Autocast to f16 with dynamic loss scaling.
+    Fp16,
+    /// Autocast to bf16, whose range needs no scaling.
+    Bf16,
+}
+
+impl Precision {
+    /// All three, f32 first.
+    pub const ALL: [Precision; 3] = [Precision::Fp32, Precision::Fp16, Precision::Bf16];
+
+    /// Name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// Its autocast policy.
+    pub fn policy(self) -> Policy {
+        match self {
+            Precision::Fp32 => Policy::OFF,
+            Precision::Fp16 => Policy::autocast(DType::F16),
+            Precision::Bf16 => Policy::autocast(DType::BF16),
+        }
+    }
+
+    /// Its loss scaling.
+    pub fn loss_scale(self) -> LossScale {
+        match self {
+            Precision::Fp32 | Precision::Bf16 => LossScale::Off,
+            Precision::Fp16 => LossScale::dynamic(),
+        }
+    }
+}
+
+/// Settings of [`crate::fit`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Precision.
+    pub precision: Precision,
+    /// Passes over the training samples. A resumed run may ask for another number; the schedule is that of the new
+    /// number from there on.
+    pub epochs: u64,
+    /// Samples per batch: per step, or per part of one ([`Config::accumulate`]).
+    pub batch_size: usize,
+    /// Batches per step, whose gradients are accumulated; an epoch's last step may have fewer.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Leaves out an epoch's last batch where it is smaller than the others. The order differs from epoch to epoch, and
+    /// so do the samples left out.
+    #[serde(default)]
+    pub drop_last: bool,
+    /// Learning rate before the schedule.
+    pub lr: f64,
+    /// Learning rate over applied steps. A [`Schedule::Cosine`] of 0 steps has as many as the run.
+    #[serde(default = "cosine")]
+    pub schedule: Schedule,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// Largest gradient norm; `f64::MAX` clips nothing.
+    pub clip: f64,
+    /// Decay of averages of the parameters, with which the model is evaluated then.
+    #[serde(default)]
+    pub ema: Option<f64>,
+    /// Seed of initial values, order, augmentation and dropout.
+    pub seed: u64,
+    /// Evaluates after so many steps each, besides after each epoch.
+    #[serde(default)]
+    pub evaluate_every: Option<u64>,
+    /// Samples per batch in evaluation.
+    #[serde(default = "evaluation_batch")]
+    pub evaluation_batch: usize,
+    /// How many checkpoints are kept: the newest, and those of the epochs before.
+    #[serde(default = "one")]
+    pub keep_last: usize,
+    /// Keeps the weights of the lowest test loss in a file of their own.
+    #[serde(default)]
+    pub keep_best: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn evaluation_batch() -> usize {
+    256
+}
+
+fn cosine() -> Schedule {
+    Schedule::Cosine { warmup: 0, total: 0, floor: 0.0 }
+}
+
+impl Default for Config {
+    /// AdamW at 2e-3 that falls along a half cosine, 12 epochs, batches of 64.
+    fn default() -> Config {
+        Config {
+            precision: Precision::Fp32,
+            epochs: 12,
+            batch_size: 64,
+            accumulate: 1,
+            drop_last: false,
+            lr: 2e-3,
+            schedule: cosine(),
+            weight_decay: 1e-2,
+            clip: 1.0,
+            ema: None,
+            seed: 0,
+            evaluate_every: None,
+            evaluation_batch: evaluation_batch(),
+            keep_last: 1,
+            keep_best: false,
+        }
+    }
+}
+
+impl Config {
+    /// A training before its first step, with AdamW for all parameters.
+    ///
+    /// # Errors
+    /// Settings outside their domain.
+    pub fn training(&self, model: &impl Module) -> Result<Training> {
+        let rule = AdamW { lr: self.lr, weight_decay: self.weight_decay, ..AdamW::default() };
+        self.training_with(model, Optimizer::new(model, rule)?)
+    }
+
+    /// As [`Config::training`], with an optimiser of one's own.
+    ///
+    /// # Errors
+    /// Settings outside their domain.
+    pub fn training_with(&self, model: &impl Module, optimizer: Optimizer) -> Result<Training> {
+        let mut training = Training::new(optimizer, self.precision.policy(), self.precision.loss_scale())?;
+        (training.clip, training.seed) = (Some(self.clip), self.seed);
+        training.ema = self.ema.map(|decay| Ema::new(model, decay)).transpose()?;
+        Ok(training)
+    }
+
+    /// The schedule of a run of so many steps.
+    pub(crate) fn schedule_over(&self, steps: u64) -> Schedule {
+        match self.schedule.clone() {
+            Schedule::Cosine { warmup, total: 0, floor } => Schedule::Cosine { warmup, total: steps, floor },
+            other => other,
+        }
+    }
+
+    pub(crate) fn check(&self, data: &Splits) -> Result<()> {
+        self.check_settings()?;
+        if data.train.is_empty() || data.test.is_empty() {
+            return Err(Error::Config("training and test data must not be empty".into()));
+        }
+        let (n, batches) = (data.train.len(), self.batches(data.train.len()));
+        if batches == 0 {
+            return Err(Error::Config(format!(
+                "{n} samples are no whole batch of {}, and drop_last is set",
+                self.batch_size
+            )));
+        }
+        if self.epochs.checked_mul(batches as u64).is_none() {
+            return Err(Error::Config(format!(
+                "{} epochs of {batches} batches are more than can be counted",
+                self.epochs
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_settings(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Config(message));
+        if self.epochs == 0 || self.batch_size == 0 {
+            return fail(format!(
+                "epochs and batch size must be at least 1, got {} and {}",
+                self.epochs, self.batch_size
+            ));
+        }
+        let counts = [
+            ("number of batches per step", self.accumulate as u64),
+            ("number of steps between evaluations", self.evaluate_every.unwrap_or(1)),
+            ("batch size of evaluation", self.evaluation_batch as u64),
+            ("number of checkpoints to keep", self.keep_last as u64),
+        ];
+        if let Some((what, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
+            return fail(format!("the {what} must be at least 1, got 0"));
+        }
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return fail(format!("the learning rate must be positive and finite, got {}", self.lr));
+        }
+        // What is not finite has no place in `config.json` and checkpoints either.
+        if !(self.clip > 0.0 && self.clip.is_finite()) {
+            return fail(format!("the largest gradient norm must be positive and finite, got {}", self.clip));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return fail(format!("the weight decay must be at least 0 and finite, got {}", self.weight_decay));
+        }
+        if let Some(decay) = self.ema.filter(|decay| !(0.0..=1.0).contains(decay)) {
+            return fail(format!("the decay of averages must be from 0 to 1, got {decay}"));
+        }
+        Ok(self.schedule_over(1).check()?)
+    }
+
+    /// Batches per epoch.
+    pub(crate) fn batches(&self, samples: usize) -> usize {
+        if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) }
+    }
+}
