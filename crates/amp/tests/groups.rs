@@ -209,7 +209,6 @@ fn a_group_that_ends_without_a_step_is_an_error_that_says_what_to_do() {
     assert_eq!(state(&net, &t), before);
     assert!(t.step(|| Ok::<_, Error>(loss(&net, (0, 8))?.0)).is_ok());
 
-    // What was meant is no error.
     let mut group = t.group();
     group.add(|| loss(&net, (0, 8))).unwrap();
     group.discard();
@@ -359,39 +358,40 @@ fn a_training_of_two_optimisers_goes_on_from_its_state_bit_for_bit() {
     assert!(error.contains("2 optimiser(s), this training 1"), "{error}");
 }
 
-/// A critic's slope by its input, squared, times a factor that makes the slope small or large.
-fn penalty(weight: &Param, factor: f64) -> Result<Var> {
+/// The square of a critic's slope by its input; `factor` makes the slope small or large, `k` the loss.
+fn penalty(weight: &Param, factor: f64, k: f64) -> Result<Var> {
     let x = Var::leaf(Var::from_slice(&[0.5f32, -1.0, 2.0, 0.25], &[2, 2])?.array().clone());
     let judged = (&x.matmul(&weight.var())?.sum(&[], false)? * factor)?;
     let slope = grad(&judged, &[&x])?.remove(0).expect("it reads x");
-    Ok((&slope / factor)?.square()?.sum(&[], false)?)
+    Ok((&slope.square()?.sum(&[], false)? * (k / (factor * factor)))?)
 }
 
-/// The gradient by the weight, and the loss.
-fn of_penalty(policy: Policy, scale: LossScale, factor: f64) -> (Vec<f64>, f64) {
+/// The gradient by the weight over `k`, and the loss over it.
+fn of_penalty(policy: Policy, scale: LossScale, factor: f64, k: f64) -> (Vec<f64>, f64) {
     let start = [0.5f32, -0.25, 0.75, 1.0];
     let weight = Param::new(Var::from_slice(&start, &[2, 2]).unwrap().array().clone());
-    let optimizer = Optimizer::empty().with_group(vec![("weight".into(), weight.clone())], sgd()).unwrap();
+    let group = vec![("weight".into(), weight.clone())];
+    let optimizer = Optimizer::empty().with_group(group, Sgd { lr: 1.0 / k, ..sgd() }).unwrap();
     let mut t = Training::new(optimizer, policy, scale).unwrap();
-    let mut steps = (0..40).map(|_| t.step(|| penalty(&weight, factor)).unwrap());
+    let mut steps = (0..40).map(|_| t.step(|| penalty(&weight, factor, k)).unwrap());
     let step = steps.find(|step| step.outcome == StepOutcome::Applied).expect("a scale that fits");
     let after = weight.array().to_f64_vec().unwrap();
-    (start.iter().zip(after).map(|(a, b)| *a as f64 - b).collect(), step.loss)
+    (start.iter().zip(after).map(|(a, b)| *a as f64 - b).collect(), step.loss / k)
 }
 
 #[test]
 fn gradients_in_a_loss_are_taken_at_the_scale_and_divided_by_it() {
-    let (wanted, loss) = of_penalty(Policy::OFF, LossScale::Off, 1.0);
+    let (wanted, loss) = of_penalty(Policy::OFF, LossScale::Off, 1.0, 1.0);
     assert!(loss > 1.0 && wanted.iter().all(|g| g.abs() > 0.1), "{wanted:?}");
     let near = |(found, of): (Vec<f64>, f64)| {
         (of - loss).abs() < 2e-3 * loss && found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 5e-3 * b.abs())
     };
-    let f16 = || Policy::autocast(DType::F16);
+    let (f16, small) = (|| Policy::autocast(DType::F16), 2f64.powi(-14));
     // 2⁻²⁷ is 0 in f16: at the scale it is not.
-    assert!(near(of_penalty(f16(), LossScale::Static(4096.0), 2f64.powi(-27))));
-    assert!(!near(of_penalty(f16(), LossScale::Off, 2f64.powi(-27))));
+    assert!(near(of_penalty(f16(), LossScale::Static(4096.0), 2f64.powi(-27), small)));
+    assert!(!near(of_penalty(f16(), LossScale::Off, 2f64.powi(-27), small)));
     // Too large at the first scale: it is lowered until the slope fits.
-    assert!(near(of_penalty(f16(), LossScale::dynamic(), 16.0)));
+    assert!(near(of_penalty(f16(), LossScale::dynamic(), 16.0, 1.0)));
     // By hand.
     let mut scaler = GradScaler::new(LossScale::Static(4096.0)).unwrap();
     let x = Var::leaf(Var::from_slice(&[3.0f32], &[1]).unwrap().array().clone());
