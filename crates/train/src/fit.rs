@@ -120,7 +120,7 @@ pub fn fit<M: Module>(
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
         at.peak = device.memory().into();
-        if config.keep_best && at.best.is_none_or(|best| score.loss < best) {
+        if config.keep_best && score.loss < at.best.unwrap_or(f64::INFINITY) {
             at.best = Some(score.loss);
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
         }
