@@ -31,7 +31,7 @@ impl Net {
 }
 
 impl Layer for Net {
-    fn forward(&self, x: &Var) -> binade_nn::Result<Var> {
+    fn run(&self, x: &Var) -> binade_nn::Result<Var> {
         let mut h = self.first.forward(x)?;
         if let Some(norm) = &self.norm {
             h = norm.forward(&h.unsqueeze(2)?.unsqueeze(3)?)?.flatten(1)?;
@@ -93,7 +93,8 @@ fn gradients(parts: &[(usize, usize)]) -> (Vec<f64>, f64, f64) {
 
 #[test]
 fn parts_give_the_gradients_of_the_whole_batch_the_last_smaller_part_too() {
-    let cases: [(&[(usize, usize)], (usize, usize)); 3] = [
+    type Rows = (usize, usize);
+    let cases: [(&[Rows], Rows); 3] = [
         (&[(0, 8), (8, 16), (16, 24), (24, 32)], (0, 32)),
         (&[(0, 8), (8, 16), (16, 19)], (0, 19)),
         (&[(0, 1), (1, 19)], (0, 19)),

@@ -48,7 +48,7 @@ fn a_training_goes_on_bit_for_bit_after_its_snapshot_was_written_and_read() {
     assert_eq!(state(&second, &t2), state(&whole, &t));
     assert_eq!((t2.scaler.state().unwrap(), t2.iteration), (t.scaler.state().unwrap(), t.iteration));
     assert_eq!(t2.plateau, t.plateau);
-    assert_eq!(t2.optimizer.lr(), t.optimizer.lr());
+    assert_eq!(t2.optimizers[0].lr(), t.optimizers[0].lr());
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn a_snapshot_that_does_not_fit_changes_nothing() {
         ("loss scaling", |s| s.loss_scale = LossScale::Off),
         ("averages", |s| s.ema = None),
         ("an average", |s| drop(s.ema.as_mut().unwrap().tensors.pop())),
-        ("a moment", |s| drop(s.optimizer.tensors.pop())),
+        ("a moment", |s| drop(s.optimizers[0].tensors.pop())),
         ("the scale", |s| s.scaler.scale = f32::INFINITY),
         ("the hysteresis", |s| s.scaler.hysteresis = 7),
         ("the schedule", |s| s.schedule = Schedule::Exponential { gamma: f64::NAN }),
         ("clipping", |s| s.clip = Some(-1.0)),
-        ("the factor", |s| s.optimizer.lr_factor = f64::NAN),
+        ("the factor", |s| s.optimizers[0].lr_factor = f64::NAN),
     ];
     for (what, damage) in damages {
         let mut bad = good.clone();

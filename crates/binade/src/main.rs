@@ -23,7 +23,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a model in fp32, fp16 and bf16 and compare them
-    Train(train::Args),
+    Train(Box<train::Args>),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),
     /// Show a run's weights, activations and gradients against the range of each format

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use binade_nn::{Linear, Sequential};
 use binade_tensor::Key;
 use binade_train::{
-    Config, Data, EpochMetrics, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult, Splits,
-    StepMetrics, Target, train,
+    Classify, Config, Data, EpochMetrics, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult,
+    Splits, StepMetrics, train,
 };
 
 /// Points of the plane, and whether the first coordinate is positive.
 fn points(n: usize) -> InMemory {
     let x: Vec<f32> = (0..n * 2).map(|i| (i as f32 * 0.37).sin()).collect();
     let y: Vec<usize> = (0..n).map(|i| (x[2 * i] > 0.0) as usize).collect();
-    InMemory::classes(x, &[2], &y, 2).unwrap()
+    InMemory::classes(x, &[2], &y).unwrap()
 }
 
 fn small() -> Config {
@@ -28,7 +28,7 @@ fn config(folder: &Path, fit: Config) -> RunConfig {
 }
 
 fn start(config: &RunConfig, data: &Splits) -> Result<Run> {
-    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), data, config)
+    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), &Classify { classes: 2 }, data, config)
 }
 
 fn records(folder: &Path) -> (Vec<StepMetrics>, Vec<EpochMetrics>) {
@@ -37,6 +37,7 @@ fn records(folder: &Path) -> (Vec<StepMetrics>, Vec<EpochMetrics>) {
         match serde_json::from_str::<Record>(line).unwrap().metrics {
             Metrics::Step(step) => steps.push(step),
             Metrics::Epoch(epoch) => epochs.push(epoch),
+            Metrics::Evaluation(_) => {}
         }
     }
     (steps, epochs)
@@ -90,15 +91,9 @@ impl Data for Shrinking {
     fn len(&self) -> usize {
         if self.left.load(Ordering::SeqCst) == 0 { 16 } else { self.inner.len() }
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.inner.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.inner.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
         self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).ok();
-        self.inner.sample(index, key, input, target)
+        self.inner.sample(index, key)
     }
 }
 
@@ -128,7 +123,7 @@ fn a_summary_counts_the_seconds_of_all_epochs_and_the_samples_that_were_trained_
         assert!(epochs.iter().all(|e| e.seconds > 0.0) && told <= taken && all <= taken, "{told} {all} {taken}");
         // Read from the clock one after the other.
         assert!((told - all).abs() < 0.5 * all, "{told} instead of {all}");
-        let samples = summary.images_per_second * summary.seconds_per_epoch;
+        let samples = summary.per_second * summary.seconds_per_epoch;
         assert!((samples - trained).abs() < 1e-6, "{samples} instead of {trained}");
     }
 }
@@ -168,16 +163,10 @@ impl Data for Watching {
     fn len(&self) -> usize {
         self.inner.len()
     }
-    fn input_shape(&self) -> Vec<usize> {
-        self.inner.input_shape()
-    }
-    fn target(&self) -> Target {
-        self.inner.target()
-    }
-    fn sample(&self, index: usize, key: Option<Key>, input: &mut [f32], target: &mut [f32]) -> SampleResult {
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
         let epoch = key.map_or(u64::MAX, |key| key.iteration);
         self.seen.lock().unwrap().push((epoch, self.file.exists()));
-        self.inner.sample(index, key, input, target)
+        self.inner.sample(index, key)
     }
 }
 

@@ -26,7 +26,7 @@ struct Bigram {
 }
 
 impl Layer for Bigram {
-    fn forward(&self, tokens: &Var) -> binade_nn::Result<Var> {
+    fn run(&self, tokens: &Var) -> binade_nn::Result<Var> {
         self.head.forward(&self.drop.forward(&self.table.forward(tokens)?)?)
     }
 }

@@ -53,7 +53,7 @@ pub fn training(net: &Net, scale: LossScale) -> Training {
 pub fn state(net: &Net, t: &Training) -> Vec<u64> {
     let bits = |a: &Array| a.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect::<Vec<_>>();
     let mut out: Vec<u64> = state_dict(net).iter().flat_map(|(_, a)| bits(a)).collect();
-    let optimizer = t.optimizer.state_dict().unwrap();
+    let optimizer = t.optimizers[0].state_dict().unwrap();
     out.extend(optimizer.tensors.iter().flat_map(|(_, a)| bits(a)).chain(optimizer.params.iter().map(|p| p.steps)));
     let ema = t.ema.as_ref().unwrap();
     out.extend(ema.averages().flat_map(|(_, a)| bits(a)));
