@@ -187,16 +187,21 @@ fn compare(ran: &Ran, device: &Device) -> std::result::Result<(), Fault> {
     let want = floats.clone().next().unwrap_or(DType::F32);
     let checked =
         catch_unwind(AssertUnwindSafe(|| Exact::of(&ran.op, &ran.ins)?.check(&ran.op, &ran.ins, device, want)));
-    let inputs: Vec<String> = ran
-        .ins
-        .iter()
-        .map(|a| format!("{} {:?} by {:?}", a.dtype(), &a.shape()[..], &a.layout().strides[..]))
-        .collect();
+    let inputs = || {
+        let of = |a: &Array| {
+            let values = a.to_f64_vec().unwrap_or_default();
+            let least = values.iter().fold(f64::INFINITY, |m, v| m.min(*v));
+            let most = values.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v));
+            let (shape, strides) = (&a.shape()[..], &a.layout().strides[..]);
+            format!("{} {shape:?} by {strides:?} in {least:e}..={most:e}", a.dtype())
+        };
+        ran.ins.iter().map(of).collect::<Vec<String>>().join(", ")
+    };
     match checked {
         Ok(Ok((_, None))) => Ok(()),
-        Ok(Ok((_, Some(text)))) => Err(fault(&ran.op, "bound", format!("{text}; operands {}", inputs.join(", ")))),
+        Ok(Ok((_, Some(text)))) => Err(fault(&ran.op, "bound", format!("{text}; operands {}", inputs()))),
         Ok(Err(error)) => Err(fault(&ran.op, "reference", format!("{:?}: the reference says: {error}", ran.op))),
-        Err(_) => Err(fault(&ran.op, "panic", format!("{:?} alone; operands {}", ran.op, inputs.join(", ")))),
+        Err(_) => Err(fault(&ran.op, "panic", format!("{:?} alone; operands {}", ran.op, inputs()))),
     }
 }
 
