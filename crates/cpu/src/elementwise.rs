@@ -1,6 +1,6 @@
 //! Elementwise kernels and casts.
 
-use super::extremes::{self, has_extreme_partials, has_extreme_slopes};
+use super::extremes::{self, has_extreme_partials, has_extreme_slopes, has_partials_in_f64};
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
@@ -209,14 +209,15 @@ const fn has_costly_slope<R: UnaryRow>() -> bool {
     needs_settling::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
 }
 
-/// `f(g, x)` block by block, where an element may need f64.
-fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, g: &Operand<'_>, x: &Operand<'_>, out: &mut Out<'_>) {
+/// `f(g, x)` block by block, where an element may need f64, or all do.
+fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, all: bool, [g, x]: [&Operand<'_>; 2], out: &mut Out<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, g.is_over() || x.is_over(), scratch, |(pg, px), start, old, y| {
         let n = y.len();
         let (g, x) = (g.block_in(isa, start, n, old, pg), x.block_in(isa, start, n, old, px));
         C::map2(isa, f, g, x, y);
-        extremes::settle([x], y, |i| f.eval(g[i].as_f64(), x[i].as_f64()));
+        let again = |i: usize| f.eval(g[i].as_f64(), x[i].as_f64());
+        if all { extremes::settle_all(y, again) } else { extremes::settle([x], y, again) }
     });
 }
 
@@ -225,7 +226,7 @@ impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     fn visit<R: UnaryRow>(self) {
         let Gradient(isa, g, saved, out, _) = self;
         if const { has_extreme_slopes(R::ROW) } {
-            return map2_settled::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
+            return map2_settled::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
         }
         if const { !has_costly_slope::<R>() } {
             return map2::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
@@ -350,15 +351,20 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
     type Output = ();
     fn visit<R: BinaryRow>(self) {
         let RunBinary(isa, row, kernel, out, _) = self;
-        let may_be_extreme = has_extreme_partials(row);
+        let (may_be_extreme, all) = (has_extreme_partials(row), has_partials_in_f64(row));
         match kernel {
             BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
             BinaryKernel::Scalar(x, value, reversed) => {
                 map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
             }
             BinaryKernel::ScalarBackward(g, x, value, reversed) => {
-                let f = WithScalar::<R> { row: R2::default(), value, reversed };
-                if may_be_extreme { map2_settled::<C, _>(isa, f, g, x, out) } else { map2::<C, _>(isa, f, g, x, out) }
+                // Also in f64 of the number as forward rounds it.
+                let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
+                if may_be_extreme {
+                    map2_settled::<C, _>(isa, f, all, [g, x], out);
+                } else {
+                    map2::<C, _>(isa, f, g, x, out);
+                }
             }
             BinaryKernel::Backward(ins, rhs) => {
                 let scratch = || [(); 3].map(|()| Buffer::<C>::new());
@@ -372,9 +378,12 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                     } else {
                         C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
                     }
-                    if may_be_extreme {
-                        let partial = if rhs { R::db::<f64> } else { R::da::<f64> };
-                        extremes::settle([a, b], y, |i| g[i].as_f64() * partial(a[i].as_f64(), b[i].as_f64()));
+                    let partial = if rhs { R::db::<f64> } else { R::da::<f64> };
+                    let again = |i: usize| g[i].as_f64() * partial(a[i].as_f64(), b[i].as_f64());
+                    if all {
+                        extremes::settle_all(y, again);
+                    } else if may_be_extreme {
+                        extremes::settle([a, b], y, again);
                     }
                 });
             }

@@ -29,6 +29,12 @@ pub(super) const fn has_extreme_partials(row: Binary) -> bool {
     matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
 }
 
+/// Whether every element of a binary row's derivatives is computed in f64: the logarithm of a power's base magnifies
+/// the rounding of the exponent less 1, and a power may leave the range that its product with the logarithm does not.
+pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
+    matches!(row, Binary::Pow)
+}
+
 /// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
 /// do if f64 is what kernels compute in.
 pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
@@ -49,5 +55,12 @@ pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C
                 }
             }
         }
+    }
+}
+
+/// As [`settle`], every element.
+pub(super) fn settle_all<C: Compute>(y: &mut [C], again: impl Fn(usize) -> f64) {
+    if C::DTYPE == DType::F32 {
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(again(i)));
     }
 }

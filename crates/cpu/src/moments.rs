@@ -73,3 +73,10 @@ pub(super) fn is_in_range<C: Compute>(variance: f64) -> bool {
 pub(super) fn is_spread(mean: f64, variance: f64) -> bool {
     variance * 256.0 > mean * mean
 }
+
+/// Whether C holds a number of f64 with all its digits: it is neither beyond the range nor below the normal one. What
+/// is not finite is no better in f64.
+pub(super) fn is_held<C: Compute>(x: f64) -> bool {
+    let (least, most) = (C::min_positive_value().as_f64(), C::max_value().as_f64());
+    x == 0.0 || !x.is_finite() || (least..=most).contains(&x.abs())
+}

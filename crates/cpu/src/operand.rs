@@ -38,6 +38,16 @@ pub trait Compute: Real {
     fn store(isa: Isa, from: &[Self], to: &mut [u8], dtype: DType);
 }
 
+/// `eˣ` of one number. Not that of the standard library, which is the system's: bits would depend on it.
+pub fn exp<C: Compute>(x: C) -> C {
+    C::from_f64(libm::exp(x.as_f64()))
+}
+
+/// `ln x` of one number, as [`exp`].
+pub fn ln<C: Compute>(x: C) -> C {
+    C::from_f64(libm::log(x.as_f64()))
+}
+
 /// The bytes of a host tensor as elements.
 pub fn elements<T: Element>(bytes: &[u8]) -> &[T] {
     debug_assert!(bytes.as_ptr().cast::<T>().is_aligned());

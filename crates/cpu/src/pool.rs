@@ -110,6 +110,16 @@ impl<C: Copy + Default> Kernel<C> for WindowBackward<'_, C> {
     }
 }
 
+/// Means whose sums are not finite once more in f64, which holds those of numbers that are.
+fn settle_means<C: Compute>(x: &[C], taps: &[usize], factor: f64, y: &mut [C]) {
+    if y.iter().all(|y| y.is_finite()) {
+        return;
+    }
+    for (c, y) in y.iter_mut().enumerate().filter(|(_, y)| !y.is_finite()) {
+        *y = C::from_f64(taps.iter().map(|&tap| x[tap + c].as_f64()).sum::<f64>() * factor);
+    }
+}
+
 pub(super) fn forward<C: Compute>(cx: Context<'_>, pool: &Pool, x: In<'_>, out: &mut Out<'_>) -> Result<()> {
     let isa = cx.isa;
     let shape = *x.shape();
@@ -136,6 +146,9 @@ pub(super) fn forward<C: Compute>(cx: Context<'_>, pool: &Pool, x: In<'_>, out: 
                 PoolKind::Avg => 1.0 / pool.divisor([oy, ox], [h, w]) as f64,
             };
             C::dispatch(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
+            if pool.kind == PoolKind::Avg {
+                settle_means(image, &places, factor, y);
+            }
         }
     })?;
     Ok(())

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::channels::{Terms, sum_channels};
 use super::moments::{Moments, is_in_range, is_spread};
-use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, fill, memory_order};
+use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, exp, fill, memory_order};
 use super::rows::{order_with_last, write};
 use super::softmax::ExpDistance;
 use super::tasks::Tasks as _;
@@ -25,17 +25,19 @@ impl Map2 for SquaredDistance {
     }
 }
 
-/// Σ f(x, shift) over `n` elements from flat position `start`.
+/// Σ f(x, shift) over `n` elements from flat position `start`. Blocks whose sum leaves the range of C are added in f64.
 pub(super) fn sum<C: Compute>(isa: Isa, f: impl Map2, x: &Operand<'_>, start: usize, n: usize, shift: C) -> f64 {
     if n == 0 {
         // Nothing has the sum 0, where an empty sum of f64 is −0.
         return 0.0;
     }
     let mut buffer = [C::zero(); BLOCK];
-    (0..n)
-        .step_by(BLOCK)
-        .map(|i| C::sum(isa, f, x.block(isa, start + i, BLOCK.min(n - i), &mut buffer), shift).as_f64())
-        .sum()
+    let each = |i: usize| {
+        let block = x.block(isa, start + i, BLOCK.min(n - i), &mut buffer);
+        let sum = C::sum(isa, f, block, shift).as_f64();
+        if sum.is_finite() { sum } else { block.iter().map(|x| f.eval(x.as_f64(), shift.as_f64())).sum() }
+    };
+    (0..n).step_by(BLOCK).map(each).sum()
 }
 
 /// As [`sum`], in parallel over fixed chunks.
@@ -139,7 +141,7 @@ fn log_sum_exp<C: Compute>(isa: Isa, x: &Operand<'_>, start: usize, n: usize) ->
     if !max.is_finite() {
         return max;
     }
-    max + sum(isa, ExpDistance, x, start, n, C::from_f64(max)).ln()
+    max + libm::log(sum(isa, ExpDistance, x, start, n, C::from_f64(max)))
 }
 
 /// `(Σ|x|ᵖ)^(1/p)`. Squares of f32 fit f64; other powers, and f64 itself, are scaled by the largest magnitude.
@@ -166,7 +168,7 @@ fn norm(isa: Isa, p: f64, x: &Operand<'_>, start: usize, n: usize) -> f64 {
     if p == 2.0 {
         return scale * fold(isa, x, start, n, 0.0, |total, v| total + (v / scale) * (v / scale)).sqrt();
     }
-    scale * fold(isa, x, start, n, 0.0, |total, v| total + libm::pow((v / scale).abs(), p)).powf(1.0 / p)
+    scale * libm::pow(fold(isa, x, start, n, 0.0, |total, v| total + libm::pow((v / scale).abs(), p)), 1.0 / p)
 }
 
 /// The number of columns if the reduced dimensions lie side by side in memory and kept ones inside them: then rows are
@@ -233,7 +235,24 @@ pub(super) fn column_sums<C: Compute>(
             parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(total, part)| *total += part.as_f64()));
         });
     }
+    settle_columns(isa, x, rows, columns, &mut total);
     total
+}
+
+/// Sums that are not finite once more in f64, which holds those of numbers that are.
+fn settle_columns(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize, total: &mut [f64]) {
+    if total.iter().all(|sum| sum.is_finite()) {
+        return;
+    }
+    let mut buffer = vec![0.0f64; columns];
+    for (outer, total) in total.chunks_mut(columns).enumerate() {
+        let lost: Vec<usize> = (0..columns).filter(|&c| !total[c].is_finite()).collect();
+        lost.iter().for_each(|&c| total[c] = 0.0);
+        for row in (0..rows).filter(|_| !lost.is_empty()) {
+            let x = x.block(isa, (outer * rows + row) * columns, columns, &mut buffer);
+            lost.iter().for_each(|&c| total[c] += x[c]);
+        }
+    }
 }
 
 /// Index of the first largest element; NaN counts as largest.
@@ -299,7 +318,7 @@ pub(super) fn backward<C: Compute>(
             Reduce::LogSumExp => {
                 let y = log_sum_exp::<C>(isa, &x, row * n, n);
                 x.load(isa, row * n, to);
-                to.iter_mut().for_each(|v| *v = g * C::from_f64(v.as_f64() - y).exp());
+                to.iter_mut().for_each(|v| *v = g * exp(C::from_f64(v.as_f64() - y)));
             }
             Reduce::Prod => {
                 // Π of the others: products before and after, so that zeros need no division.
@@ -331,13 +350,14 @@ pub(super) fn backward<C: Compute>(
                         sign
                     } else if p == 2.0 {
                         x / y
-                    } else if x == 0.0 {
+                    } else if x == 0.0 && !y.is_nan() {
                         0.0
                     } else {
                         sign * libm::pow(x.abs() / y, p - 1.0)
                     };
-                    // Elements that the largest or smallest magnitude is not have no part in it, whatever arrives.
-                    let apart = p.is_infinite() && x.abs() != y;
+                    // Elements that the largest or smallest magnitude is not have no part in it, whatever arrives; a
+                    // count has no slope at all.
+                    let apart = p == 0.0 || p.is_infinite() && x.abs() != y;
                     *v = C::from_f64(if apart { 0.0 } else { g * slope });
                 });
             }

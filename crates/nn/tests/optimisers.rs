@@ -3,20 +3,24 @@
 use binade_autograd::Gradients;
 use binade_cpu as _;
 use binade_nn::*;
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Slot, Update};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Layout, Shape, Slot, Update};
 
 fn values(device: &Device, n: usize, stream: u64) -> Array {
     let v: Vec<f32> = (0..n).map(|i| ((i as u64 * 37 + stream * 101) % 211) as f32 / 100.0 - 1.0).collect();
     Array::from_slice(device, &v, &[n], Class::Weights).unwrap()
 }
 
-/// Three steps of an update on a device; the parameter and its state afterwards.
-fn run(device: &Device, update: &Update, n: usize, scalars: &[f32]) -> Vec<Vec<f64>> {
-    let param = values(device, n, 1);
+/// Three steps of an update of a parameter of this shape on a device; the parameter and its state afterwards.
+fn run(device: &Device, update: &Update, shape: &[usize], scalars: &[f32]) -> Vec<Vec<f64>> {
+    let values = |stream| {
+        let flat = values(device, shape.iter().product(), stream);
+        flat.with_layout(Layout::contiguous(Shape::new(shape).unwrap())).unwrap()
+    };
+    let param = values(1);
     let zeros = |shape| Array::full(device, DType::F32, shape, 0.0, Class::Optimizer).unwrap();
     let state: Vec<Array> = update.states(param.shape()).into_iter().map(zeros).collect();
     for step in 0..3 {
-        let grad = values(device, n, 10 + step);
+        let grad = values(10 + step);
         let scalars = Array::from_slice(device, scalars, &[scalars.len()], Class::Optimizer).unwrap();
         let mut slots = [Slot {
             param: Some(ArrayMut::new("test", &param).unwrap()),
@@ -44,8 +48,8 @@ fn every_elementwise_rule_follows_its_formula() {
     for update in rules {
         // Across a task's edge.
         let (ours, exact) = (
-            run(&Device::cpu(), &update, 20_000, &[0.01, 0.25]),
-            run(&Device::reference(), &update, 20_000, &[0.01, 0.25]),
+            run(&Device::cpu(), &update, &[20_000], &[0.01, 0.25]),
+            run(&Device::reference(), &update, &[20_000], &[0.01, 0.25]),
         );
         for (ours, exact) in ours.iter().zip(&exact) {
             for (o, e) in ours.iter().zip(exact) {
@@ -53,6 +57,20 @@ fn every_elementwise_rule_follows_its_formula() {
                 // argument.
                 let allowed = 1e-5 * e.abs().max(1.0);
                 assert!((o - e).abs() <= allowed, "{update:?}: {o} instead of {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_has_adafactor_too() {
+    let update = Update::Adafactor { decay: -0.8, eps: [1e-7, 1e-3], clip: 0.7, weight_decay: 0.1 };
+    // A vector, a matrix, and matrices of which one is a row and one a column.
+    for shape in [&[30][..], &[5, 6], &[3, 2, 5], &[2, 1, 7], &[2, 7, 1]] {
+        let on = |device| run(&device, &update, shape, &[0.05, 3.0, 0.5]);
+        for (ours, exact) in on(Device::cpu()).iter().zip(on(Device::reference())) {
+            for (o, e) in ours.iter().zip(exact) {
+                assert!((o - e).abs() <= 2e-6 * e.abs().max(0.1), "{shape:?}: {o} instead of {e}");
             }
         }
     }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::rows::{AskRows, Rows, store};
 use super::{AHEAD, Geometry, KEYS, Mask, QUERIES};
 use crate::gemm::workspace;
-use crate::operand::{Compute, Operand};
+use crate::operand::{Compute, Operand, exp, ln};
 use crate::simd::{Lanes, Map1, Map2, prefetch};
 use crate::softmax::{row_exp, row_max, scale};
 use crate::tile::{self, Block, Row, Segment};
@@ -270,7 +270,7 @@ impl Heads<'_> {
                     if max[i] == C::neg_infinity() || max[i] == new {
                         total[i] += sum;
                     } else {
-                        let fade = (max[i] - new).exp();
+                        let fade = exp(max[i] - new);
                         total[i] = total[i] * fade + sum;
                         scale(isa, fade, &mut acc[i * ld_e..(i + 1) * ld_e]);
                     }
@@ -290,7 +290,7 @@ impl Heads<'_> {
                 let unseen = total[i] == C::zero();
                 let inverse = if unseen { C::zero() } else { C::one() / total[i] };
                 scale(isa, inverse, &mut acc[i * ld_e..(i + 1) * ld_e]);
-                lse[first + i] = if unseen { C::infinity() } else { max[i] + total[i].ln() };
+                lse[first + i] = if unseen { C::infinity() } else { max[i] + ln(total[i]) };
             }
             store(isa, acc, ld_e, g.e, &mut out[first..first + rows], dtype);
         }

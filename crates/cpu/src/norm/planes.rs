@@ -7,7 +7,7 @@ use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Wide
 use super::wide_rows::{is_wide, is_wide_backward};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::channels::{PerChannel, Terms};
-use crate::moments::{self, is_in_range, larger, scale_of};
+use crate::moments::{self, is_held, is_in_range, larger, scale_of};
 use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
 use crate::simd::{Isa, Lanes, Stored};
@@ -196,10 +196,10 @@ fn forward_from<C: Compute, R: Read<C>>(
         }
         [mean, rstd]
     });
-    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide(r.as_f64())) {
+    let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
+    if C::DTYPE != DType::F64 && (rstd.iter().any(|r| is_wide(r.as_f64())) || normalising.leaves_range()) {
         return Ok(Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect())));
     }
-    let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
     p.apply(cx, Forward, from, &k, norm.act, &mut outs[0])?;
     Ok(None)
@@ -257,6 +257,16 @@ impl<C: Compute> Normalising<'_, C> {
         let i = sample * self.groups + c / self.per_group;
         [self.mean[i], self.rstd[i] * self.w[c], self.b[c], C::zero()]
     }
+
+    /// Whether a product rstd·w may leave the range of C, as that with x − mean need not.
+    fn leaves_range(&self) -> bool {
+        let ends = |v: &[C]| {
+            let sizes = v.iter().map(|v| v.as_f64().abs()).filter(|v| *v > 0.0 && v.is_finite());
+            sizes.fold([f64::INFINITY, 0.0], |[low, high], v: f64| [v.min(low), v.max(high)])
+        };
+        let ([a, b], [c, d]) = (ends(self.rstd), ends(self.w));
+        !is_held::<C>(a * c) || !is_held::<C>(b * d)
+    }
 }
 
 pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
@@ -277,14 +287,19 @@ pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>],
         Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
     let g = p.operand(ins[0], &shape);
-    if norm.act.is_none()
-        && let Some(done) =
-            in_storage!(ins[1].dtype(), backward_in_place::<C>(cx, norm, &p, [&g, &x], &normalising, outs))
-    {
-        return done;
+    let in_place = if norm.act.is_some() {
+        None
+    } else {
+        in_storage!(ins[1].dtype(), backward_in_place::<C>(cx, norm, &p, [&g, &x], &normalising, outs))
+    };
+    let held = in_place.unwrap_or_else(|| {
+        let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
+        backward_from(cx, norm, &p, &from, &normalising, outs)
+    })?;
+    if !held {
+        return backward::<f64>(cx, norm, ins, outs);
     }
-    let from = Widened { g: Some(&g), x: &x, act: norm.act.map(|act| (act, &k)) };
-    backward_from(cx, norm, &p, &from, &normalising, outs)
+    Ok(())
 }
 
 /// [`backward_from`] dense g and x of type T.
@@ -295,11 +310,12 @@ fn backward_in_place<C: Compute, T: Stored<C>>(
     [g, x]: [&Operand<'_>; 2],
     normalising: &Normalising<'_, C>,
     outs: &mut [Out<'_>],
-) -> Option<Result<()>> {
+) -> Option<Result<bool>> {
     let from = InPlace { g: g.dense::<T>()?, x: x.dense::<T>()? };
     Some(backward_from(cx, norm, p, &from, normalising, outs))
 }
 
+/// False, and nothing is written, where C does not hold a coefficient.
 fn backward_from<C: Compute, R: Read<C>>(
     cx: Context<'_>,
     norm: &Norm,
@@ -307,7 +323,7 @@ fn backward_from<C: Compute, R: Read<C>>(
     from: &R,
     normalising: &Normalising<'_, C>,
     outs: &mut [Out<'_>],
-) -> Result<()> {
+) -> Result<bool> {
     let isa = cx.isa;
     let Normalising { groups, per_group, mean, rstd, w, .. } = *normalising;
     let (fixed, samples) = (matches!(norm.kind, NormKind::Fixed), mean.len() / groups.max(1));
@@ -342,11 +358,19 @@ fn backward_from<C: Compute, R: Read<C>>(
             each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
         })
         .collect();
+    let line = |([sum, product], r): (&[f64; 2], &C)| {
+        let r = r.as_f64();
+        [product / n * r * r * r, sum / n * r]
+    };
+    let lines: Vec<[f64; 2]> = grouped.iter().zip(rstd).map(line).collect();
+    let mut all = lines.iter().flatten().filter(|_| !fixed);
+    if C::DTYPE != DType::F64 && (normalising.leaves_range() || all.any(|k| !is_held::<C>(*k))) {
+        return Ok(false);
+    }
     let coefficients = |sample: usize, c: usize| {
         let i = sample * groups + c / per_group;
-        let r = rstd[i].as_f64();
-        let (slope, shift) = (grouped[i][1] / n * r * r * r, grouped[i][0] / n * r);
-        [rstd[i] * w[c], mean[i], C::from_f64(-slope), C::from_f64(-shift)]
+        let [slope, shift] = lines[i].map(|k| C::from_f64(-k));
+        [rstd[i] * w[c], mean[i], slope, shift]
     };
     let k = OfChannel { per_sample: samples > 1, f: &coefficients };
     if fixed {
@@ -364,5 +388,5 @@ fn backward_from<C: Compute, R: Read<C>>(
         write(isa, &dw, &mut outs[1]);
         write(isa, &db, &mut outs[2]);
     }
-    Ok(())
+    Ok(true)
 }

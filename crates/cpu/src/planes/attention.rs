@@ -10,7 +10,7 @@ use crate::attention::{
     AHEAD, AskRows, ExpMinus, Geometry, KEYS, Mask, QUERIES, ScoreSlope, operand, rows_of, rows_of_gradients, store,
 };
 use crate::gemm::workspace;
-use crate::operand::{Operand, elements_mut};
+use crate::operand::{Operand, elements_mut, exp, ln};
 use crate::simd::Real as _;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
 use crate::simd::planes::{self, Seen};
@@ -294,7 +294,7 @@ impl Heads<'_> {
                     if max[i] == f32::NEG_INFINITY || max[i] == new {
                         total[i] += sum;
                     } else {
-                        let fade = (max[i] - new).exp();
+                        let fade = exp(max[i] - new);
                         total[i] = total[i] * fade + sum;
                         scale(isa, fade, &mut acc[i * ld_out..(i + 1) * ld_out]);
                     }
@@ -311,7 +311,7 @@ impl Heads<'_> {
                 let to = &mut out[(first + i) * g.e..][..g.e];
                 to.copy_from_slice(&acc[i * ld_out..][..g.e]);
                 scale(isa, inverse, to);
-                lse[first + i] = if unseen { f32::INFINITY } else { max[i] + total[i].ln() };
+                lse[first + i] = if unseen { f32::INFINITY } else { max[i] + ln(total[i]) };
             }
         }
         Ok(())

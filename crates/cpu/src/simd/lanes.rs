@@ -184,6 +184,7 @@ macro_rules! f32_lanes {
             #[inline(always)] fn ln_1p(self) -> $t { math::ln_1p(self) }
             #[inline(always)] fn tanh(self) -> $t { math::tanh(self) }
             #[inline(always)] fn sigmoid(self) -> $t { math::sigmoid(self) }
+            #[inline(always)] fn sigmoids(self) -> ($t, $t) { math::both(self, math::sigmoid(-self.abs())) }
             #[inline(always)] fn erf(self) -> $t { math::erf(self) }
             #[inline(always)] fn erfc(self) -> $t { math::erfc(self) }
             #[inline(always)] fn normal_cdf(self) -> $t { math::normal_cdf(self) }
@@ -194,6 +195,7 @@ macro_rules! f32_lanes {
             #[inline(always)] fn mish(self) -> $t { math::mish(self) }
             #[inline(always)] fn gelu_slope(self) -> $t { math::gelu_slope(self) }
             #[inline(always)] fn tanh_cdf(self) -> $t { math::tanh_cdf(self) }
+            #[inline(always)] fn tanh_cdfs(self) -> ($t, $t) { math::both(self, math::tanh_cdf(-self.abs())) }
             fn wide(self, f: binade_tensor::number::Wide) -> $t {
                 let mut x = [0.0f32; $n];
                 self.store(&mut x);

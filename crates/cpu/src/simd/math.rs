@@ -150,6 +150,12 @@ fn complement<L: F>(x: L, y: L) -> L {
     L::select(x.lt(L::splat(0.0)), y, L::splat(1.0) - y)
 }
 
+/// Such a function f and 1 − f from `y` = f(−|x|): neither is a difference of numbers near 1.
+#[inline(always)]
+pub fn both<L: F>(x: L, y: L) -> (L, L) {
+    (complement(x, y), complement(-x, y))
+}
+
 /// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative
 /// accuracy.
 ///

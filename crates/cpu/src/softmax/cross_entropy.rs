@@ -4,7 +4,7 @@ use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
 use super::{Buffer, ExpDistance, row_exp, row_max, scale};
-use crate::operand::{Compute, Operand, elements};
+use crate::operand::{Compute, Operand, elements, ln};
 use crate::rows::{fill_rows, order_with_last, write};
 use crate::simd::Isa;
 use crate::tasks::Tasks as _;
@@ -49,7 +49,7 @@ pub(crate) fn cross_entropy<C: Compute>(
         let x = operand.block(isa, row * classes, classes, buffer.get());
         // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
         let max = row_max(isa, x);
-        let rest = C::sum(isa, ExpDistance, x, max).ln().as_f64();
+        let rest = ln(C::sum(isa, ExpDistance, x, max)).as_f64();
         let nll = |v: C| rest - (v - max).as_f64();
         let mut value = (1.0 - loss.smoothing) * nll(x[target[row] as usize]);
         if loss.smoothing > 0.0 {

@@ -6,7 +6,7 @@ mod row_kernels;
 pub(super) use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub(super) use row_kernels::{ExpDistance, row_exp, row_max, scale};
 
-use super::operand::{BLOCK, Compute, Operand, in_storage};
+use super::operand::{BLOCK, Compute, Operand, in_storage, ln};
 use super::rows::{fill_rows, fill_rows_as, is_in_order, order_with_last};
 use crate::kernel::{Context, In, Out};
 use crate::simd::{First, Isa, Lanes, Map1, Map2, Stored, prefetch};
@@ -64,7 +64,7 @@ fn softmax_row<C: Compute, X: Stored<C>, Y: Stored<C>>(isa: Isa, log: bool, x: &
     let max = row_max(isa, x);
     if log {
         // x − max is exact where it matters; subtracting the whole log-sum-exp at once would round max into it.
-        let rest = C::sum(isa, ExpDistance, x, max).ln();
+        let rest = ln(C::sum(isa, ExpDistance, x, max));
         C::map1(isa, LogRow(max.as_f64(), rest.as_f64()), x, y);
     } else {
         let inverse = C::one() / row_exp(isa, x, max, scratch);

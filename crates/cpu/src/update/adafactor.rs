@@ -26,7 +26,7 @@ pub(super) fn step<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slot:
     let mut p = vec![C::zero(); n];
     C::load(isa, source_array.dtype(), window(source_array, source.bytes().ok_or_else(host)?), 0, 1, &mut p);
     let (lr, step) = (scalars[0] as f64, scalars[1] as f64);
-    let rate = step.powf(*decay);
+    let rate = libm::pow(step, *decay);
     let shape = grad.shape();
     let mean = |values: &mut dyn Iterator<Item = f64>, n: usize| values.sum::<f64>() / n.max(1) as f64;
     let average = |state: &mut C, value: f64| {

@@ -5,7 +5,6 @@ mod wide;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-pub(crate) use wide::erfinv;
 pub use wide::{Wide, Wide2};
 
 /// A number, or several that are computed on together: arithmetic, comparisons, choice and elementary functions.
@@ -74,6 +73,11 @@ pub trait Number:
     fn tanh(self) -> Self;
     /// `1/(1 + e⁻ˣ)`.
     fn sigmoid(self) -> Self;
+    /// Sigmoid and `1 − sigmoid`, both with relative accuracy in the tail.
+    #[inline(always)]
+    fn sigmoids(self) -> (Self, Self) {
+        (self.sigmoid(), (-self).sigmoid())
+    }
     /// Error function.
     fn erf(self) -> Self;
     /// `1 − erf(x)`, with relative accuracy in the tail.
@@ -112,6 +116,11 @@ pub trait Number:
     }
     /// `½(1 + tanh(√(2/π)(x + 0.044715x³)))`, with relative accuracy in the tail.
     fn tanh_cdf(self) -> Self;
+    /// [`Number::tanh_cdf`] and 1 less it, both with relative accuracy in the tail.
+    #[inline(always)]
+    fn tanh_cdfs(self) -> (Self, Self) {
+        (self.tanh_cdf(), (-self).tanh_cdf())
+    }
     /// Lane by lane through f64, rounded once.
     fn wide(self, f: Wide) -> Self;
     /// As [`Number::wide`], of two arguments.

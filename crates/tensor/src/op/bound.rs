@@ -1,6 +1,6 @@
 //! The error that each operator may have beside the one rounding of its result.
 
-use super::{Backward, Binary, Op, Reduce, Reduction, Unary};
+use super::{Backward, Binary, Distribution, Op, Reduce, Reduction, Unary};
 use crate::Array;
 
 /// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half
@@ -38,6 +38,7 @@ impl Op {
     pub fn bound(&self, ins: &[&Array]) -> Bound {
         let numel = |i: usize| ins.get(i).map_or(1, |a| a.numel()) as f64;
         let extent = |i: usize, d: usize| ins[i].shape().get(d).copied().unwrap_or(1) as f64;
+        let wide = ins.iter().any(|a| a.dtype() == crate::DType::F64);
         match self {
             Op::Unary(row) => Bound::Ulps(row.ulp()),
             Op::Binary(row) | Op::Scalar { op: row, .. } => Bound::Ulps(row.ulp()),
@@ -48,8 +49,11 @@ impl Op {
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Bound::Ulps(0.0),
             // A product with the rounded 1/(1 − p).
             Op::Dropout { .. } => Bound::Ulps(1.0),
-            // Drawn in f64.
-            Op::Random { .. } => Bound::Ulps(0.0),
+            // Drawn in f64, where logarithm, root, cosine and product round.
+            Op::Random { distribution: Distribution::Normal { .. }, .. } => Bound::Ulps(0.5),
+            Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Permutation, .. } => {
+                Bound::Ulps(0.0)
+            }
             // 1,024 elements in 16 interleaved f32 sums of 64, then f64; columns add up to 1,024 rows in f32.
             Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => Bound::Gamma(1024.0_f64.min(numel(0)) + 1.0),
             Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => Bound::Ulps(0.0),
@@ -79,8 +83,8 @@ impl Op {
             Op::Pool(pool) => Bound::Gamma((pool.kernel[0] * pool.kernel[1]) as f64 + 2.0),
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),
-            // Sums of up to 256 elements in one chain, or of 64 in each of 16.
-            Op::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) / 4.0),
+            // Sums of up to 256 elements in one chain, then of those; and what is done with them.
+            Op::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) + numel(0) / 256.0),
             Op::CrossEntropy(_) => Bound::Scale(16.0),
             // Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
             Op::Loss { reduction: Reduction::None, .. } => Bound::Scale(8.0),
@@ -105,8 +109,11 @@ impl Op {
                     Binary::ClampMin | Binary::ClampMax | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
                     // By the divisor a − fmod(a, b), its quotient and the product.
                     Binary::Fmod => Bound::Ulps(3.0),
-                    // By the parameter the terms cancel; a power's exponent passes through the logarithm of its base.
-                    Binary::Pow | Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
+                    // In f64, rounded once; of f64 itself every step rounds.
+                    Binary::Pow if wide => Bound::Ulps(2.0),
+                    Binary::Pow => Bound::Ulps(0.51),
+                    // By the parameter the terms cancel.
+                    Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
                 },
                 Backward::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Terms(4.0),
                 Backward::Reduce { .. } => Bound::Scale(16.0),
@@ -132,7 +139,7 @@ impl Op {
                 Backward::MatMulOf { act: None, .. } => Bound::Gamma(extent(0, ins[0].shape().rank() - 1) + 2.0),
                 // f(x) is rounded to x's dtype.
                 Backward::MatMulOf { act: Some(_), .. } => Bound::Terms(extent(0, ins[0].shape().rank() - 1) + 2.0),
-                Backward::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) / 4.0),
+                Backward::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) + numel(0) / 256.0),
                 Backward::Renormalise(_) => Bound::Terms(8.0),
                 Backward::CrossEntropy(_) => Bound::Scale(6.0),
                 Backward::Loss { .. } => Bound::Scale(6.0),

@@ -5,8 +5,9 @@ use super::forward::{
     check_index, divisor, extent, groups, is_bool, kept, key_head, mean, places, places_of, probabilities, products,
     reduce, scores, seen, softmax, window,
 };
+use super::functions::{Sum, sum_of};
 use super::{Dense, unflatten};
-use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved};
+use crate::op::{Backward, NormKind, PoolKind, Reduce, Reduction, Saved, Unary};
 use crate::{Dims, Result};
 
 /// All outputs in f64; the first input is the gradient of the output.
@@ -40,7 +41,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
                         0.0 => 0.0,
                         std => up * (v - mean(m)) / ((n - correction) * std),
                     },
-                    Reduce::LogSumExp => up * libm::exp(v - reduce(Reduce::LogSumExp, m)),
+                    Reduce::LogSumExp => up * f64::exp(v - reduce(Reduce::LogSumExp, m)),
                     // The product of the others.
                     Reduce::Prod => {
                         let at = dims.iter().fold(0, |at, d| at * x[2].shape[d] + i[d]);
@@ -51,33 +52,29 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
                         let pick = |a: f64, b: f64| if *p > 0.0 { a.max(b) } else { a.min(b) };
                         let y = m.iter().map(|v| v.abs()).fold(if *p > 0.0 { 0.0 } else { f64::INFINITY }, pick);
                         let hits = m.iter().filter(|v| v.abs() == y).count() as f64;
-                        if v.abs() == y && v != 0.0 { up * v.signum() / hits } else { 0.0 }
+                        if v.abs() == y { up * unary(Unary::Sign, v) / hits } else { 0.0 }
                     }
                     Reduce::Norm { p } => {
                         let y = m.iter().map(|v| v.abs().powf(*p)).sum::<f64>().powf(1.0 / p);
-                        if v == 0.0 { 0.0 } else { up * v.signum() * v.abs().powf(p - 1.0) * y.powf(1.0 - p) }
+                        // At 0 the slope is 0, and an upstream infinity times it NaN.
+                        let power = if v == 0.0 && !y.is_nan() { 0.0 } else { v.abs().powf(p - 1.0) * y.powf(1.0 - p) };
+                        up * unary(Unary::Sign, v) * power
                     }
                     Reduce::Var { correction } => up * 2.0 * (v - mean(m)) / (n - correction),
                 }
             })]
         }
         Backward::CumProd { dim } => {
-            let mut dx = Dense::zeros(shape);
-            for flat in 0..g.v.len() {
-                let i = unflatten(flat, shape);
-                for k in 0..=i[*dim] {
-                    let factor = |j: usize| {
-                        let mut at = i.clone();
-                        at[*dim] = j;
-                        x[1].at(&at)
-                    };
-                    let others: f64 = (0..=i[*dim]).filter(|&j| j != k).map(factor).product();
-                    let mut at = i.clone();
-                    at[*dim] = k;
-                    dx.add(&at, g.v[flat] * others);
-                }
-            }
-            vec![dx]
+            vec![each(&|at| {
+                let (g, x): (Vec<f64>, Vec<f64>) = g.along(at, *dim).zip(x[1].along(at, *dim)).unzip();
+                // Every product from this factor on, without it.
+                let (here, mut others) = (at[*dim], x[..at[*dim]].iter().product::<f64>());
+                let term = |i: usize| {
+                    others *= if i > here { x[i] } else { 1.0 };
+                    g[i] * others
+                };
+                (here..x.len()).map(term).sum::<f64>() + 0.0
+            })]
         }
         Backward::Gather { dim, .. } => {
             check_index("scatter", &x[1], extent(shape, *dim), "elements", None)?;
@@ -143,9 +140,9 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             };
             let n = shape.get(*dim).copied().unwrap_or(1);
             vec![each(&|i| {
-                let total = |f: &dyn Fn(&[usize]) -> f64| (0..n).map(|j| f(&index(i, j))).sum::<f64>();
+                let total = |f: &dyn Fn(&[usize]) -> f64| sum_of((0..n).map(|j| f(&index(i, j))));
                 if *log {
-                    g.at(i) - libm::exp(x[1].at(i)) * total(&|j| g.at(j))
+                    g.at(i) - f64::exp(x[1].at(i)) * total(&|j| g.at(j))
                 } else {
                     x[1].at(i) * (g.at(i) - total(&|j| g.at(j) * x[1].at(j)))
                 }
@@ -158,9 +155,9 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             let rstd: Vec<f64> =
                 x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
             let n = (x[1].v.len() / mean.len().max(1)) as f64;
-            let (mut sums, mut dots) = (vec![0.0; mean.len()], vec![0.0; mean.len()]);
+            let (mut sums, mut dots) = (vec![Sum::default(); mean.len()], vec![Sum::default(); mean.len()]);
             let count = if norm.affine { x[2].v.len() } else { 0 };
-            let (mut dw, mut db) = (vec![0.0; count], vec![0.0; count]);
+            let (mut dw, mut db) = (vec![Sum::default(); count], vec![Sum::default(); count]);
             let term = |i: &[usize]| {
                 let (group, w) = places(norm, shape, i);
                 let hat = (x[1].at(i) - mean[group]) * rstd[group];
@@ -176,13 +173,15 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             for flat in 0..g.v.len() {
                 let i = unflatten(flat, shape);
                 let (group, w, hat, before, up) = term(&i);
-                sums[group] += up;
-                dots[group] += up * hat;
+                sums[group].add(up);
+                dots[group].add(up * hat);
                 if norm.affine {
-                    dw[w] += before * hat;
-                    db[w] += before;
+                    dw[w].add(before * hat);
+                    db[w].add(before);
                 }
             }
+            let values = |sums: Vec<Sum>| sums.into_iter().map(Sum::value).collect::<Vec<f64>>();
+            let [sums, dots, dw, db] = [sums, dots, dw, db].map(values);
             let dx = each(&|i| {
                 let (group, _, hat, _, up) = term(i);
                 let mean_up = match norm.kind {

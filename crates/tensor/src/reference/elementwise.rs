@@ -2,12 +2,12 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
-use crate::number::erfinv;
+use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss};
 use crate::op::{Binary, Compare, Loss, Ternary, Unary};
 
 fn sigmoid(x: f64) -> f64 {
     // Two forms, so that neither overflows.
-    if x < 0.0 { libm::exp(x) / (1.0 + libm::exp(x)) } else { 1.0 / (1.0 + libm::exp(-x)) }
+    if x < 0.0 { f64::exp(x) / (1.0 + f64::exp(x)) } else { 1.0 / (1.0 + f64::exp(-x)) }
 }
 
 /// `(condition) as 0 or 1`; NaN in `x` stays.
@@ -38,44 +38,44 @@ pub(super) fn unary(row: Unary, x: f64) -> f64 {
                 x
             }
         }
-        Unary::Floor => libm::floor(x),
-        Unary::Ceil => libm::ceil(x),
-        Unary::Round => libm::rint(x),
-        Unary::Trunc => libm::trunc(x),
+        Unary::Floor => f64::floor(x),
+        Unary::Ceil => f64::ceil(x),
+        Unary::Round => f64::round_ties_even(x),
+        Unary::Trunc => f64::trunc(x),
         Unary::Square => x * x,
         Unary::Sqrt => x.sqrt(),
         Unary::Rsqrt => 1.0 / x.sqrt(),
         Unary::Reciprocal => 1.0 / x,
-        Unary::Exp => libm::exp(x),
-        Unary::Exp2 => libm::exp2(x),
-        Unary::Expm1 => libm::expm1(x),
-        Unary::Log => libm::log(x),
-        Unary::Log2 => libm::log2(x),
+        Unary::Exp => f64::exp(x),
+        Unary::Exp2 => f64::exp2(x),
+        Unary::Expm1 => f64::exp_m1(x),
+        Unary::Log => f64::ln(x),
+        Unary::Log2 => f64::log2(x),
         Unary::Log10 => {
             // Powers of ten are exact.
             let exact = (0..=22).find(|&n| 10f64.powi(n) == x);
-            exact.map_or_else(|| libm::log10(x), f64::from)
+            exact.map_or_else(|| f64::log10(x), f64::from)
         }
-        Unary::Log1p => libm::log1p(x),
-        Unary::Sin => libm::sin(x),
-        Unary::Cos => libm::cos(x),
-        Unary::Tan => libm::tan(x),
-        Unary::Asin => libm::asin(x),
-        Unary::Acos => libm::acos(x),
-        Unary::Atan => libm::atan(x),
-        Unary::Sinh => libm::sinh(x),
-        Unary::Cosh => libm::cosh(x),
-        Unary::Asinh => libm::asinh(x),
-        Unary::Acosh => libm::acosh(x),
-        Unary::Atanh => libm::atanh(x),
-        Unary::Tanh => libm::tanh(x),
-        Unary::Erf => libm::erf(x),
-        Unary::Erfc => libm::erfc(x),
+        Unary::Log1p => f64::ln_1p(x),
+        Unary::Sin => f64::sin(x),
+        Unary::Cos => f64::cos(x),
+        Unary::Tan => f64::tan(x),
+        Unary::Asin => f64::asin(x),
+        Unary::Acos => f64::acos(x),
+        Unary::Atan => f64::atan(x),
+        Unary::Sinh => f64::sinh(x),
+        Unary::Cosh => f64::cosh(x),
+        Unary::Asinh => asinh(x),
+        Unary::Acosh => acosh(x),
+        Unary::Atanh => atanh(x),
+        Unary::Tanh => f64::tanh(x),
+        Unary::Erf => erf(x),
+        Unary::Erfc => erfc(x),
         Unary::Erfinv => erfinv(x),
         Unary::Sigmoid => sigmoid(x),
         // Two forms, so that neither side cancels or overflows.
-        Unary::LogSigmoid if x > 0.0 => -libm::log1p(libm::exp(-x)),
-        Unary::LogSigmoid => x - libm::log1p(libm::exp(x)),
+        Unary::LogSigmoid if x > 0.0 => -f64::ln_1p(f64::exp(-x)),
+        Unary::LogSigmoid => x - f64::ln_1p(f64::exp(x)),
         Unary::Relu => {
             if x > 0.0 || x.is_nan() {
                 x
@@ -85,13 +85,13 @@ pub(super) fn unary(row: Unary, x: f64) -> f64 {
         }
         Unary::Relu6 if x.is_nan() => x,
         Unary::Relu6 => x.clamp(0.0, 6.0),
-        Unary::Gelu => times(0.5 * libm::erfc(-x * FRAC_1_SQRT_2)),
+        Unary::Gelu => times(0.5 * erfc(-x * FRAC_1_SQRT_2)),
         Unary::GeluTanh => times(sigmoid(2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x))),
         Unary::Silu => times(sigmoid(x)),
         Unary::Mish if x > 40.0 => x,
-        Unary::Mish if x < -30.0 => times(libm::exp(x)),
-        Unary::Mish => times(libm::tanh(libm::log1p(libm::exp(x)))),
-        Unary::Selu => SELU.0 * if x > 0.0 { x } else { SELU.1 * libm::expm1(x) },
+        Unary::Mish if x < -30.0 => times(f64::exp(x)),
+        Unary::Mish => times(f64::tanh(f64::ln_1p(f64::exp(x)))),
+        Unary::Selu => SELU.0 * if x > 0.0 { x } else { SELU.1 * f64::exp_m1(x) },
         Unary::Hardsigmoid if x.is_nan() => x,
         Unary::Hardsigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
         Unary::Hardswish if x.is_nan() => x,
@@ -126,34 +126,35 @@ pub(super) fn derivative(row: Unary, s: f64) -> f64 {
         Unary::Log2 => 1.0 / (s * LN_2),
         Unary::Log10 => 1.0 / (s * LN_10),
         Unary::Log1p => 1.0 / (1.0 + s),
-        Unary::Sin => libm::cos(s),
-        Unary::Cos => -libm::sin(s),
+        Unary::Sin => f64::cos(s),
+        Unary::Cos => -f64::sin(s),
         Unary::Tan => 1.0 + s * s,
         Unary::Asin => 1.0 / ((1.0 - s) * (1.0 + s)).sqrt(),
         Unary::Acos => -1.0 / ((1.0 - s) * (1.0 + s)).sqrt(),
         Unary::Atan => 1.0 / (1.0 + s * s),
-        Unary::Sinh => libm::cosh(s),
-        Unary::Cosh => libm::sinh(s),
+        Unary::Sinh => f64::cosh(s),
+        Unary::Cosh => f64::sinh(s),
         Unary::Asinh => 1.0 / (1.0 + s * s).sqrt(),
         Unary::Acosh => 1.0 / ((s - 1.0) * (s + 1.0)).sqrt(),
         Unary::Atanh => 1.0 / ((1.0 - s) * (1.0 + s)),
         Unary::Tanh => 1.0 - s * s,
-        Unary::Erf => FRAC_2_SQRT_PI * libm::exp(-s * s),
-        Unary::Erfc => -FRAC_2_SQRT_PI * libm::exp(-s * s),
-        Unary::Erfinv => libm::exp(s * s) / FRAC_2_SQRT_PI,
+        Unary::Erf => FRAC_2_SQRT_PI * gauss(s),
+        Unary::Erfc => -FRAC_2_SQRT_PI * gauss(s),
+        Unary::Erfinv => 1.0 / (gauss(s) * FRAC_2_SQRT_PI),
         Unary::Sigmoid => s * (1.0 - s),
         Unary::LogSigmoid => sigmoid(-s),
         Unary::Relu => when(s > 0.0),
         Unary::Relu6 => when(s > 0.0 && s < 6.0),
-        Unary::Gelu => product_rule(0.5 * libm::erfc(-s * FRAC_1_SQRT_2), libm::exp(-s * s / 2.0) / (2.0 * PI).sqrt()),
+        Unary::Gelu => product_rule(0.5 * erfc(-s * FRAC_1_SQRT_2), f64::exp(-s * s / 2.0) / (2.0 * PI).sqrt()),
         Unary::GeluTanh => {
             let (k, c) = ((2.0 / PI).sqrt(), 0.044715);
-            let t = sigmoid(2.0 * k * (s + c * s * s * s));
-            product_rule(t, t * (1.0 - t) * 2.0 * k * (1.0 + 3.0 * c * s * s))
+            // 1 − t would be left with few digits, of which the cube of s makes an error.
+            let [t, rest] = [1.0, -1.0].map(|sign| sigmoid(sign * 2.0 * k * (s + c * s * s * s)));
+            product_rule(t, t * rest * 2.0 * k * (1.0 + 3.0 * c * s * s))
         }
         Unary::Silu => product_rule(sigmoid(s), sigmoid(s) * sigmoid(-s)),
         Unary::Mish => {
-            let t = libm::tanh(if s > 40.0 { s } else { libm::log1p(libm::exp(s)) });
+            let t = f64::tanh(if s > 40.0 { s } else { f64::ln_1p(f64::exp(s)) });
             product_rule(t, (1.0 - t) * (1.0 + t) * sigmoid(s))
         }
         Unary::Selu => {
@@ -182,17 +183,17 @@ pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
         Binary::Minimum | Binary::ClampMax if nan => f64::NAN,
         Binary::Maximum | Binary::ClampMin => a.max(b),
         Binary::Minimum | Binary::ClampMax => a.min(b),
-        Binary::Pow => libm::pow(a, b),
-        Binary::Atan2 => libm::atan2(a, b),
-        Binary::Fmod => libm::fmod(a, b),
+        Binary::Pow => f64::powf(a, b),
+        Binary::Atan2 => f64::atan2(a, b),
+        Binary::Fmod => a % b,
         Binary::Prelu | Binary::LeakyRelu => a * if a > 0.0 { 1.0 } else { b },
         Binary::Elu if a > 0.0 => a,
-        Binary::Elu => b * libm::expm1(a),
+        Binary::Elu => b * f64::exp_m1(a),
         // Also where the quotient is too small for the formula.
         Binary::Celu if a > 0.0 || (a / b).abs() < 1e-290 => a,
-        Binary::Celu => b * libm::expm1(a / b),
+        Binary::Celu => b * f64::exp_m1(a / b),
         Binary::Softplus if a * b > 20.0 => a,
-        Binary::Softplus => libm::log1p(libm::exp(a * b)) / b,
+        Binary::Softplus => f64::ln_1p(f64::exp(a * b)) / b,
     }
 }
 
@@ -213,27 +214,27 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
         (Binary::ClampMax, false) => when(a <= b),
         (Binary::ClampMax, true) => when(a > b),
         (Binary::Pow, false) if b == 0.0 => 0.0,
-        (Binary::Pow, false) => b * libm::pow(a, b - 1.0),
+        (Binary::Pow, false) => b * f64::powf(a, b - 1.0),
         (Binary::Pow, true) if a == 0.0 && b >= 0.0 => 0.0,
-        (Binary::Pow, true) => libm::pow(a, b) * libm::log(a),
+        (Binary::Pow, true) => f64::powf(a, b) * f64::ln(a),
         (Binary::Atan2, _) if a == 0.0 && b == 0.0 => 0.0,
         (Binary::Atan2, false) => b / (a * a + b * b),
         (Binary::Atan2, true) => -a / (a * a + b * b),
         (Binary::Fmod, true) => {
-            let rest = libm::fmod(a, b);
-            -if rest.is_nan() { libm::trunc(a / b) } else { libm::rint((a - rest) / b) }
+            let rest = a % b;
+            -if rest.is_nan() { f64::trunc(a / b) } else { f64::round_ties_even((a - rest) / b) }
         }
         (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, false) if a > 0.0 => 1.0,
         (Binary::Prelu | Binary::LeakyRelu | Binary::Elu | Binary::Celu, true) if a > 0.0 => 0.0,
         (Binary::Prelu | Binary::LeakyRelu, false) => b,
         (Binary::Prelu | Binary::LeakyRelu, true) => a,
-        (Binary::Elu, false) => b * libm::exp(a),
-        (Binary::Elu, true) => libm::expm1(a),
-        (Binary::Celu, false) => libm::exp(a / b),
-        (Binary::Celu, true) => libm::expm1(a / b) - a / b * libm::exp(a / b),
+        (Binary::Elu, false) => b * f64::exp(a),
+        (Binary::Elu, true) => f64::exp_m1(a),
+        (Binary::Celu, false) => f64::exp(a / b),
+        (Binary::Celu, true) => f64::exp_m1(a / b) - a / b * f64::exp(a / b),
         (Binary::Softplus, rhs) if a * b > 20.0 => when(!rhs),
         (Binary::Softplus, false) => sigmoid(a * b),
-        (Binary::Softplus, true) => (a * b * sigmoid(a * b) - libm::log1p(libm::exp(a * b))) / (b * b),
+        (Binary::Softplus, true) => (a * b * sigmoid(a * b) - f64::ln_1p(f64::exp(a * b))) / (b * b),
     }
 }
 
@@ -276,7 +277,7 @@ pub(super) fn ternary_slope(row: Ternary, operand: usize, x: f64, a: f64, b: f64
 
 /// `ln(1 + eᵐ)` without overflow.
 fn softplus(m: f64) -> f64 {
-    binary(Binary::Maximum, m, 0.0) + libm::log1p(libm::exp(-m.abs()))
+    binary(Binary::Maximum, m, 0.0) + f64::ln_1p(f64::exp(-m.abs()))
 }
 
 /// Logarithms of probabilities are limited from below (as in PyTorch); NaN stays.
@@ -293,13 +294,13 @@ pub(super) fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
         Loss::SmoothL1 => d - p / 2.0,
         Loss::Huber if d <= p => d * d / 2.0,
         Loss::Huber => p * (d - p / 2.0),
-        Loss::BceWithLogits => binary(Binary::Maximum, x, 0.0) - x * t + libm::log1p(libm::exp(-x.abs())),
-        Loss::Bce => -(t * limited(libm::log(x)) + (1.0 - t) * limited(libm::log1p(-x))),
+        Loss::BceWithLogits => binary(Binary::Maximum, x, 0.0) - x * t + f64::ln_1p(f64::exp(-x.abs())),
+        Loss::Bce => -(t * limited(f64::ln(x)) + (1.0 - t) * limited(f64::ln_1p(-x))),
         Loss::KlDiv if t == 0.0 => unless_nan(x, 0.0),
-        Loss::KlDiv => t * (libm::log(t) - x),
-        Loss::KlDivLog => libm::exp(t) * (t - x),
-        Loss::PoissonNll => libm::exp(x) - t * x,
-        Loss::PoissonNllRate => x - t * libm::log(x + p),
+        Loss::KlDiv => t * (f64::ln(t) - x),
+        Loss::KlDivLog => f64::exp(t) * (t - x),
+        Loss::PoissonNll => f64::exp(x) - t * x,
+        Loss::PoissonNllRate => x - t * f64::ln(x + p),
         Loss::HingeEmbedding if t > 0.0 => x,
         Loss::HingeEmbedding => unless_nan(t, binary(Binary::Maximum, p - x, 0.0)),
         Loss::SoftMargin => softplus(-(t * x)),
@@ -322,16 +323,16 @@ pub(super) fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64
         Loss::Huber => sign * binary(Binary::Minimum, binary(Binary::Maximum, d, -p), p),
         Loss::BceWithLogits if target => -x,
         Loss::BceWithLogits => sigmoid(x) - t,
-        Loss::Bce if target => limited(libm::log1p(-x)) - limited(libm::log(x)),
+        Loss::Bce if target => limited(f64::ln_1p(-x)) - limited(f64::ln(x)),
         Loss::Bce => d / binary(Binary::Maximum, x * (1.0 - x), 1e-12),
         Loss::KlDiv if target && t == 0.0 => unless_nan(x, 0.0),
-        Loss::KlDiv if target => libm::log(t) - x + 1.0,
+        Loss::KlDiv if target => f64::ln(t) - x + 1.0,
         Loss::KlDiv => -t,
-        Loss::KlDivLog if target => libm::exp(t) * (t - x + 1.0),
-        Loss::KlDivLog => -libm::exp(t),
+        Loss::KlDivLog if target => f64::exp(t) * (t - x + 1.0),
+        Loss::KlDivLog => -f64::exp(t),
         Loss::PoissonNll if target => -x,
-        Loss::PoissonNll => libm::exp(x) - t,
-        Loss::PoissonNllRate if target => -libm::log(x + p),
+        Loss::PoissonNll => f64::exp(x) - t,
+        Loss::PoissonNllRate if target => -f64::ln(x + p),
         Loss::PoissonNllRate => 1.0 - t / (x + p),
         Loss::HingeEmbedding if target => 0.0,
         Loss::HingeEmbedding if t > 0.0 => 1.0,

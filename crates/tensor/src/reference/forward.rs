@@ -1,14 +1,13 @@
 //! Forward operators, from their definitions.
 
 use super::elementwise::{binary, compare, loss as loss_of, ternary, unary};
+use super::functions::{stochastic, sum_of};
 use super::{Dense, unflatten};
-use crate::format::Format;
 use crate::op::{
     Attention, Binary, Conv2d, CustomView, Distribution, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Reduction,
     Resample, Scan, Scatter, View,
 };
-use crate::random::{below, normal_pair, uniform};
-use crate::{DType, Dims, Error, Key, Op, Result};
+use crate::{Dims, Error, Key, Op, Result};
 
 /// All outputs in f64; `shapes` are theirs.
 pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
@@ -177,8 +176,7 @@ pub(super) fn forward(op: &Op, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec
         Op::Fill { value, .. } => vec![each(&|_| *value)],
         Op::Range { start, .. } => vec![each(&|i| (*start + i[0] as i64) as f64)],
         Op::StochasticCast { dtype, key } => {
-            let format = if *dtype == DType::BF16 { Format::BF16 } else { Format::F16 };
-            let round = |(flat, &v): (usize, &f64)| stochastic(format, v as f32 as f64, key.bits(flat));
+            let round = |(flat, &v): (usize, &f64)| stochastic(*dtype, v, key.bits(flat));
             vec![Dense { shape: shape.clone(), v: x[0].v.iter().enumerate().map(round).collect() }]
         }
         Op::Cast(_) | Op::Copy => vec![x[0].clone()],
@@ -264,16 +262,23 @@ fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
     };
     let v = match distribution {
         Distribution::Uniform { low, high } => {
-            (0..n).map(|i| low + (high - low) * uniform(key.bits(i)) as f64).collect()
+            // 24 bits.
+            (0..n).map(|i| low + (high - low) * (key.bits(i) >> 8) as f64 / 16_777_216.0).collect()
         }
         Distribution::Normal { mean, std } => {
-            (0..n).map(|i| mean + std * normal_pair(pair(i)[0], pair(i)[1])[0]).collect()
+            // Box and Muller (1958), u in (0, 1].
+            let normal = |[a, b]: [u32; 2]| {
+                let (u, turn) = ((a as f64 + 1.0) / 4_294_967_296.0, b as f64 / 4_294_967_296.0);
+                (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * turn).cos()
+            };
+            (0..n).map(|i| mean + std * normal(pair(i))).collect()
         }
         Distribution::Permutation => {
             let mut v: Vec<f64> = (0..n).map(|i| i as f64).collect();
             for i in 0..n {
-                let [a, b] = pair(i);
-                v.swap(n - 1 - i, below(a, b, (n - i) as u64) as usize);
+                // Fisher and Yates, from the end: a place below n − i as that part of 64 bits.
+                let [high, low] = pair(i).map(u128::from);
+                v.swap(n - 1 - i, (((high << 32 | low) * (n - i) as u128) >> 64) as usize);
             }
             v
         }
@@ -295,8 +300,7 @@ pub(super) fn groups(x: &Dense, dims: Dims) -> Vec<Vec<f64>> {
 
 pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
     let n = g.len() as f64;
-    // Nothing has the sum 0, where an empty sum of f64 is −0.
-    let sum = || g.iter().sum::<f64>() + 0.0;
+    let sum = || sum_of(g.iter().copied());
     match kind {
         Reduce::Sum => sum(),
         Reduce::Mean => sum() / n,
@@ -306,7 +310,7 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Prod => g.iter().product(),
         Reduce::LogSumExp => {
             let max = reduce(Reduce::Max, g);
-            if max.is_finite() { max + g.iter().map(|v| libm::exp(v - max)).sum::<f64>().ln() } else { max }
+            if max.is_finite() { max + sum_of(g.iter().map(|v| f64::exp(v - max))).ln() } else { max }
         }
         Reduce::Norm { p: 0.0 } => g.iter().filter(|v| **v != 0.0).count() as f64,
         Reduce::Norm { p } if p.is_infinite() => {
@@ -321,7 +325,7 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Var { correction } => {
             let mean = mean(g);
             // NaN of no elements.
-            g.iter().fold(0.0 * mean, |sum, v| sum + (v - mean).powi(2)) / (n - correction).max(0.0)
+            (0.0 * mean + sum_of(g.iter().map(|v| (v - mean).powi(2)))) / (n - correction).max(0.0)
         }
     }
 }
@@ -329,7 +333,7 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
 /// Counted from the first element, so that the mean of equal ones is each of them.
 pub(super) fn mean(g: &[f64]) -> f64 {
     let first = g.first().copied().filter(|v| v.is_finite()).unwrap_or(0.0);
-    first + g.iter().map(|v| v - first).sum::<f64>() / g.len() as f64
+    first + sum_of(g.iter().map(|v| v - first)) / g.len() as f64
 }
 
 /// Bias and activation; the value before the activation second, where it is an output.
@@ -376,21 +380,21 @@ pub(super) fn softmax(x: &Dense, dim: usize, log: bool) -> Dense {
         .iter()
         .map(|g| {
             let max = reduce(Reduce::Max, g);
-            (max, g.iter().map(|v| libm::exp(v - max)).sum::<f64>())
+            (max, sum_of(g.iter().map(|v| f64::exp(v - max))))
         })
         .collect();
     Dense::from_fn(&x.shape, |i| {
         let at = (0..i.len()).filter(|&d| d != dim).fold(0, |at, d| at * x.shape[d] + i[d]);
         let (max, total) = totals[at];
-        if log { x.at(i) - max - libm::log(total) } else { libm::exp(x.at(i) - max) / total }
+        if log { x.at(i) - max - f64::ln(total) } else { f64::exp(x.at(i) - max) / total }
     })
 }
 
 fn loss_result(reduction: Reduction, values: Vec<f64>, count: f64, shape: &[usize]) -> Dense {
     match reduction {
         Reduction::None => Dense { shape: shape.to_vec(), v: values },
-        Reduction::Sum => Dense { shape: vec![], v: vec![values.iter().sum::<f64>() + 0.0] },
-        Reduction::Mean => Dense { shape: vec![], v: vec![values.iter().sum::<f64>() / count] },
+        Reduction::Sum => Dense { shape: vec![], v: vec![sum_of(values)] },
+        Reduction::Mean => Dense { shape: vec![], v: vec![sum_of(values) / count] },
     }
 }
 
@@ -416,7 +420,7 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
             for (flat, &v) in x[0].v.iter().enumerate() {
                 members[places(norm, shape, &unflatten(flat, shape)).0].push(v);
             }
-            let square = |m: &Vec<f64>| m.iter().map(|v| v * v).sum::<f64>() / m.len() as f64;
+            let square = |m: &Vec<f64>| sum_of(m.iter().map(|v| v * v)) / m.len() as f64;
             match norm.kind {
                 NormKind::Rms { .. } => members.iter().map(|m| (0.0, square(m))).unzip(),
                 _ => members.iter().map(|m| (mean(m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip(),
@@ -515,18 +519,4 @@ pub(super) fn attend(attention: &Attention, x: &[Dense], shapes: &[Vec<usize>]) 
         lse => lse,
     });
     vec![out, Dense { shape: shapes[1].clone(), v: lse.collect() }]
-}
-
-/// Stochastic rounding of an f32 `x`: the neighbour away from zero where the bits that are dropped, at most 32, are
-/// above as many low bits of `noise`.
-fn stochastic(format: Format, x: f64, noise: u32) -> f64 {
-    if !x.is_finite() {
-        return x;
-    }
-    let ulp = format.ulp(x);
-    let (units, dropped) = (x.abs() / ulp, (libm::log2(ulp / Format::F32.ulp(x)) as i32).min(32));
-    let bits = (units.fract() * 2f64.powi(dropped)).floor();
-    let up = ((noise as u64 & ((1 << dropped) - 1)) as f64) < bits;
-    let rounded = (units.floor() + up as u8 as f64) * ulp;
-    (if rounded > format.max_finite() { f64::INFINITY } else { rounded }).copysign(x)
 }

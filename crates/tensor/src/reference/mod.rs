@@ -6,6 +6,8 @@ mod elementwise;
 #[cfg(feature = "testing")]
 mod errors;
 mod forward;
+mod functions;
+mod update;
 
 #[cfg(feature = "testing")]
 pub(crate) use errors::errors;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use crate::format::Format;
 use crate::integers::Integer as _;
 use crate::memory::Pool;
-use crate::update::{Grad, Update};
+use crate::update::Update;
 use crate::{
     Array, ArrayMut, Backend, Class, DType, Element, Error, Layout, Memory, MemoryStats, Op, Outcome, Result, Slot,
     Storage, bf16, f16,
@@ -242,7 +244,7 @@ impl Backend for Reference {
         let mut outcome = Outcome::default();
         let mut squares = 0.0;
         for slot in slots {
-            one(update, &scalars, slot, &mut outcome, &mut squares)?;
+            update::one(update, &scalars, slot, &mut outcome, &mut squares)?;
         }
         outcome.norm = squares.sqrt();
         outcome.found_inf |= matches!(update, Update::Norm) && !squares.is_finite();
@@ -266,98 +268,4 @@ fn load(array: &mut ArrayMut<'_>) -> Dense {
     let inner = array.array();
     let bytes = array.bytes().map(|b| b.to_vec()).unwrap_or_default();
     read(inner, &bytes)
-}
-
-fn one(update: &Update, scalars: &[f64], slot: &mut Slot<'_>, outcome: &mut Outcome, squares: &mut f64) -> Result<()> {
-    let grad = match &mut slot.grad {
-        Grad::Write(grad) => {
-            let mut values = load(grad);
-            if matches!(update, Update::Clamp) {
-                values.v.iter_mut().filter(|g| !g.is_nan()).for_each(|g| *g = g.clamp(-scalars[0], scalars[0]));
-                write(&values, grad);
-            }
-            if matches!(update, Update::Unscale | Update::Scale) {
-                values.v.iter_mut().for_each(|g| *g *= scalars[0]);
-                write(&values, grad);
-                outcome.found_inf |=
-                    matches!(update, Update::Unscale) && values.v.iter().any(|&g| !(g as f32).is_finite());
-            }
-            values
-        }
-        Grad::Read(grad) => {
-            let guard = grad.storage().read(update.name())?;
-            read(grad, guard.bytes().unwrap_or_default())
-        }
-    };
-    let factor = if matches!(update, Update::Norm) { scalars[0] } else { 1.0 };
-    *squares += grad.v.iter().map(|g| (g * factor).powi(2)).sum::<f64>();
-    let Some(param) = &mut slot.param else { return Ok(()) };
-    let mut p = load(slot.master.as_mut().unwrap_or(param));
-    let mut state: Vec<Dense> = slot.state.iter_mut().map(load).collect();
-    if let Update::Adafactor { .. } = update {
-        return Err(Error::Unsupported { op: "adafactor", backend: "reference".into(), dtype: DType::F64 });
-    }
-    for i in 0..p.v.len() {
-        let (w, g) = (p.v[i], grad.v[i] * scalars[scalars.len() - 1]);
-        match update {
-            Update::Sgd { momentum, dampening, weight_decay, nesterov } => {
-                let mut d = g + weight_decay * w;
-                if *momentum != 0.0 {
-                    let b = if slot.first { d } else { momentum * state[0].v[i] + (1.0 - dampening) * d };
-                    state[0].v[i] = b;
-                    d = if *nesterov { d + momentum * b } else { b };
-                }
-                p.v[i] = w - scalars[0] * d;
-            }
-            Update::Adam { betas, eps, weight_decay, decoupled } => {
-                let w = if *decoupled { w * (1.0 - scalars[0] * weight_decay) } else { w };
-                let d = if *decoupled { g } else { g + weight_decay * w };
-                let (m, v) = if slot.first { (0.0, 0.0) } else { (state[0].v[i], state[1].v[i]) };
-                let (m, v) = (betas[0] * m + (1.0 - betas[0]) * d, betas[1] * v + (1.0 - betas[1]) * d * d);
-                (state[0].v[i], state[1].v[i]) = (m, v);
-                p.v[i] = w - scalars[0] * (m / scalars[1]) / (v.sqrt() / scalars[2] + eps);
-            }
-            Update::Ema => p.v[i] = (1.0 - scalars[0]) * w + scalars[0] * g,
-            Update::Adagrad { weight_decay, eps, initial } => {
-                let d = g + weight_decay * w;
-                let s = if slot.first { *initial } else { state[0].v[i] } + d * d;
-                state[0].v[i] = s;
-                p.v[i] = w - scalars[0] * d / (s.sqrt() + eps);
-            }
-            Update::RmsProp { alpha, eps, weight_decay, momentum, centered } => {
-                let d = g + weight_decay * w;
-                let mut averaged = |k: usize, value: f64| {
-                    let before = if slot.first { 0.0 } else { state[k].v[i] };
-                    state[k].v[i] = alpha * before + (1.0 - alpha) * value;
-                    state[k].v[i]
-                };
-                let mut square = averaged(0, d * d);
-                if *centered {
-                    square -= averaged(2, d).powi(2);
-                }
-                let mut u = d / (square.sqrt() + eps);
-                if *momentum != 0.0 {
-                    u += if slot.first { 0.0 } else { momentum * state[1].v[i] };
-                    state[1].v[i] = u;
-                }
-                p.v[i] = w - scalars[0] * u;
-            }
-            Update::Lion { betas, weight_decay } => {
-                let m = if slot.first { 0.0 } else { state[0].v[i] };
-                let u = betas[0] * m + (1.0 - betas[0]) * g;
-                let sign = if u == 0.0 { 0.0 } else { u.signum() };
-                p.v[i] = w * (1.0 - scalars[0] * weight_decay) - scalars[0] * sign;
-                state[0].v[i] = betas[1] * m + (1.0 - betas[1]) * g;
-            }
-            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Adafactor { .. } => {}
-        }
-    }
-    for (values, to) in state.iter().zip(&mut slot.state) {
-        write(values, to);
-    }
-    if let Some(master) = &mut slot.master {
-        write(&p, master);
-    }
-    write(&p, param);
-    Ok(())
 }

@@ -211,17 +211,17 @@ fn settle<N: Number>(x: N, far: f64, near: N, factor: N) -> N {
 
 #[inline(always)]
 fn gelu_tanh_derivative<N: Number>(x: N) -> N {
-    let s = x.tanh_cdf();
+    let (s, rest) = x.tanh_cdfs();
     let near = x.unless(N::splat(40.0).le(x.abs()), 0.0);
     let slope =
         N::splat(2.0 * 0.797_884_560_802_865_4) * (near * near).mul_add(N::splat(3.0 * 0.044715), N::splat(1.0));
-    settle(x, 40.0, s + near * s * (N::splat(1.0) - s) * slope, s)
+    settle(x, 40.0, s + near * s * rest * slope, s)
 }
 
 #[inline(always)]
 fn silu_derivative<N: Number>(x: N) -> N {
-    let s = x.sigmoid();
-    settle(x, 1e4, s * (x * (N::splat(1.0) - s) + N::splat(1.0)), s)
+    let (s, rest) = x.sigmoids();
+    settle(x, 1e4, s * (x * rest + N::splat(1.0)), s)
 }
 
 #[inline(always)]

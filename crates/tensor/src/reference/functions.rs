@@ -1,0 +1,192 @@
+//! Functions that the standard library does not have, from their series and definitions, in f64. Kernels have none of
+//! them: theirs are of [`crate::simd`] and of `libm`.
+
+use std::f64::consts::{FRAC_2_SQRT_PI, PI};
+
+use crate::DType;
+use crate::format::Format;
+
+/// A sum with what its roundings lost (Neumaier 1974): of f64 itself the reference must be closer than what it judges.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sum {
+    total: f64,
+    lost: f64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, v: f64) {
+        let total = self.total + v;
+        self.lost += if self.total.abs() >= v.abs() { self.total - total + v } else { v - total + self.total };
+        self.total = total;
+    }
+
+    pub(super) fn value(self) -> f64 {
+        if self.total.is_finite() { self.total + self.lost } else { self.total }
+    }
+}
+
+/// Of some numbers.
+pub(super) fn sum_of(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut sum = Sum::default();
+    values.into_iter().for_each(|v| sum.add(v));
+    sum.value()
+}
+
+/// `e^(−x²)`. The exponential would magnify the rounding of x² by x²: the square of the leading 24 bits has none.
+pub(super) fn gauss(x: f64) -> f64 {
+    if x.is_nan() || x.abs() > 30.0 {
+        return (-x * x).exp();
+    }
+    let high = x as f32 as f64;
+    (-high * high).exp() * (-(x - high) * (x + high)).exp()
+}
+
+/// `2/√π · ∫₀ˣ e^(−t²) dt`.
+pub(super) fn erf(x: f64) -> f64 {
+    if x.is_nan() {
+        x
+    } else if x.abs() < 1.0 {
+        // Σ (−x²)ⁿ/(n!(2n + 1)), by Horner's rule.
+        let sum = (0..30).rev().map(f64::from).fold(0.0, |rest, n| 1.0 / (2.0 * n + 1.0) - x * x / (n + 1.0) * rest);
+        x * sum * FRAC_2_SQRT_PI
+    } else {
+        (1.0 - tail(x.abs())).copysign(x)
+    }
+}
+
+/// `1 − erf(x)`.
+pub(super) fn erfc(x: f64) -> f64 {
+    if x < 0.5 || x.is_nan() { 1.0 - erf(x) } else { tail(x) }
+}
+
+/// `1 − erf(x)` from ½ up: `e^(−x²)/√π / (x + ½/(x + 1/(x + 3⁄2/(x + …))))` (Abramowitz and Stegun, 7.1.14).
+fn tail(x: f64) -> f64 {
+    let steps = (20.0 + 300.0 / (x * x)) as usize;
+    let fraction = (1..=steps).rev().fold(0.0, |rest, k| k as f64 / 2.0 / (x + rest));
+    gauss(x) / PI.sqrt() / (x + fraction)
+}
+
+/// The y with erf(y) = x: halving the numbers it may be until there is one. Above ½ by erfc, since 1 − x is exact.
+pub(super) fn erfinv(x: f64) -> f64 {
+    let a = x.abs();
+    if x.is_nan() || a > 1.0 {
+        return f64::NAN;
+    }
+    if a == 1.0 || a == 0.0 {
+        return if a == 0.0 { x } else { f64::INFINITY.copysign(x) };
+    }
+    let is_below = |y: f64| if a < 0.5 { erf(y) < a } else { tail(y.max(0.4)) > 1.0 - a };
+    // Bits of positive numbers are in their order.
+    let (mut low, mut high) = (0, 6f64.to_bits());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_below(f64::from_bits(middle)) { low = middle + 1 } else { high = middle }
+    }
+    f64::from_bits(low).copysign(x)
+}
+
+/// `arcosh x`, from x − 1, which is exact near 1, where that of the standard library rounds.
+pub(super) fn acosh(x: f64) -> f64 {
+    if x < 1.0 {
+        return f64::NAN;
+    }
+    let t = x - 1.0;
+    if t > 1e9 { x.ln() + std::f64::consts::LN_2 } else { (t + (2.0 * t + t * t).sqrt()).ln_1p() }
+}
+
+/// `arsinh x`, as the logarithm of 1 and what is small beside it.
+pub(super) fn asinh(x: f64) -> f64 {
+    let a = x.abs();
+    let y = if a > 1e9 { a.ln() + std::f64::consts::LN_2 } else { (a + a * a / (1.0 + (1.0 + a * a).sqrt())).ln_1p() };
+    y.copysign(x)
+}
+
+/// `artanh x`. Of |x|: the logarithm of a number below 1 would magnify the quotient's rounding.
+pub(super) fn atanh(x: f64) -> f64 {
+    let a = x.abs();
+    (0.5 * (2.0 * a / (1.0 - a)).ln_1p()).copysign(x)
+}
+
+/// `x` in f32 rounded to one of its neighbours in a 16-bit format: away from zero with the probability of its distance
+/// from the inner one. That many of noise's last bits are a fraction as the format has fewer than f32, at most 32, and
+/// the outer one is taken where the fraction is below the distance, of which no more bits count.
+pub(super) fn stochastic(dtype: DType, x: f64, noise: u32) -> f64 {
+    let (format, x) = (if dtype == DType::BF16 { Format::BF16 } else { Format::F16 }, x as f32 as f64);
+    if !x.is_finite() {
+        return x;
+    }
+    let ulp = format.ulp(x);
+    let steps = (ulp / Format::F32.ulp(x)).min(2f64.powi(32));
+    let (whole, distance) = ((x.abs() / ulp).floor(), (x.abs() / ulp).fract());
+    let up = noise as f64 % steps < (distance * steps).floor();
+    ((whole + up as u8 as f64) * ulp).copysign(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_close(name: &str, x: f64, found: f64, expected: f64) {
+        let close = (found - expected).abs() <= 4.0 * f64::EPSILON * expected.abs();
+        assert!(close, "{name}({x:e}) = {found:e}, not {expected:e}");
+    }
+
+    // Expected values were computed with 40 digits.
+
+    #[test]
+    fn erf_and_erfc_have_the_values_of_many_digits() {
+        for (x, y, complement) in [
+            (1e-300, 1.1283791670955126e-300, 1.0),
+            (1e-9, 1.12837916709551264e-9, 0.999999998871620833),
+            (0.25, 0.276326390168236933, 0.723673609831763067),
+            (0.5, 0.520499877813046538, 0.479500122186953462),
+            (0.75, 0.711155633653515132, 0.288844366346484868),
+            (0.9999, 0.842659278048759478, 0.157340721951240522),
+            (1.5, 0.966105146475310727, 0.0338948535246892729),
+            (2.75, 0.999899378077880363, 0.000100621922119636837),
+            (10.0, 1.0, 2.08848758376254476e-45),
+            (26.0, 1.0, 5.66319240885614285e-296),
+            (-0.3, -0.328626759459127416, 1.32862675945912742),
+            (-4.0, -0.9999999845827421, 1.9999999845827421),
+            (f64::INFINITY, 1.0, 0.0),
+            (f64::NEG_INFINITY, -1.0, 2.0),
+        ] {
+            assert_close("erf", x, erf(x), y);
+            assert_close("erfc", x, erfc(x), complement);
+        }
+        assert!(erf(f64::NAN).is_nan() && erfc(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn erfinv_has_the_values_of_many_digits() {
+        for (x, y) in [
+            (1e-300, 8.86226925452758036e-301),
+            (1e-9, 8.86226925452758069e-10),
+            (0.1, 0.088855990494257692),
+            (0.5, 0.476936276204469873),
+            (-0.7, -0.732869077959216785),
+            (0.999999, 3.45891073727549878),
+            (1.0 - f64::EPSILON / 2.0, 5.86358474875516793),
+        ] {
+            assert_close("erfinv", x, erfinv(x), y);
+        }
+        assert_eq!(erfinv(-1.0), f64::NEG_INFINITY);
+        assert!(erfinv(1.5).is_nan());
+    }
+
+    #[test]
+    fn stochastic_rounding_goes_up_as_often_as_the_distance_says() {
+        // A quarter of the way from 1 to the next number.
+        for (dtype, bits) in [(DType::F16, 13), (DType::BF16, 16)] {
+            let ulp = if dtype == DType::F16 { 2f64.powi(-10) } else { 2f64.powi(-7) };
+            let ups = (0..1u32 << bits).filter(|&noise| stochastic(dtype, -1.0 - ulp / 4.0, noise) < -1.0).count();
+            assert_eq!(ups, 1 << (bits - 2));
+            assert_eq!(stochastic(dtype, 1.0, 0), 1.0);
+            assert!(stochastic(dtype, f64::NAN, 0).is_nan());
+        }
+        // Below the smallest of f16 all of 32 bits count.
+        let tiny = 2f64.powi(-24) * 0.75;
+        assert_eq!(stochastic(DType::F16, tiny, 3 << 30), 0.0);
+        assert_eq!(stochastic(DType::F16, tiny, (3 << 30) - 1), 2f64.powi(-24));
+    }
+}
