@@ -28,3 +28,18 @@ fn the_cast_of_a_weight_is_made_when_it_is_used_again_and_that_of_an_activation_
     assert_eq!(no_grad(|| made(&Var::constant(square(Class::Weights)))), [false, true]);
     assert_eq!(made(&Var::constant(square(Class::Activations))), [true, true]);
 }
+
+#[test]
+fn the_cast_of_a_weight_does_not_wait_for_the_backward_pass() {
+    let casts = || Device::cpu().memory().live(Class::Casts);
+    let array = |rows: usize| {
+        Array::from_slice(&Device::cpu(), &vec![0.01f32; rows * 128], &[rows, 128], Class::Weights).unwrap()
+    };
+    let (x, w) = (Var::constant(array(1)), Var::leaf(array(128)));
+    let before = casts();
+    // Used twice, so that the cast is made.
+    let y = autocast(DType::F16, || x.matmul(&w).unwrap().matmul(&w).unwrap());
+    let kept = casts() - before;
+    assert!(kept < 2 * 128 * 128, "{kept} bytes");
+    assert_eq!(y.sum(&[], false).unwrap().backward().unwrap().get(&w).unwrap().dtype(), DType::F32);
+}

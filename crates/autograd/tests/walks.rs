@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_autograd::{Backward, Error, Gradients, Var, checkpoint, grad, no_grad};
+use binade_tensor::op::NormKind;
 use binade_tensor::{Array, Class, DType, Device, Layout, Shape};
 
 fn array(values: &[f32], shape: &[usize]) -> Array {
@@ -48,10 +49,10 @@ fn what_is_cast_to_integers_has_no_gradient() {
 
 #[test]
 fn every_leaf_has_a_gradient_of_its_own_to_be_changed() {
-    let (a, b) = (leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]));
-    let grads = sum(&a.add(&b).unwrap()).backward().unwrap();
-    let id = |x: &Var| grads.get(x).unwrap().storage().id();
-    assert_ne!(id(&a), id(&b));
+    let (a, b, given) = (leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]), array(&[5.0, 6.0], &[2]));
+    let grads = a.add(&b).unwrap().backward_with(&given).unwrap();
+    let memories = [grads.get(&a).unwrap(), grads.get(&b).unwrap(), &given].map(|g| g.storage().id());
+    assert!(memories[0] != memories[1] && memories[0] != memories[2] && memories[1] != memories[2]);
 }
 
 #[test]
@@ -116,6 +117,15 @@ fn a_node_that_was_reached_without_a_gradient_takes_one_of_any_scale() {
     let slope = grad(&sum(&x.relu().unwrap()), &[&x], None, true).unwrap().remove(0).unwrap();
     let both = sum(&slope.square().unwrap()).add(&scaled).unwrap().backward().unwrap();
     assert_eq!((of(&both, &x), both.scale_of(x.leaf_id().unwrap())), (vec![8.0; 2], Some(8.0)));
+}
+
+#[test]
+fn a_leaf_that_a_slope_is_constant_in_has_zeros() {
+    let (x, shift) = (leaf(&[1.0, -1.0]), leaf(&[0.5, 0.5]));
+    let y = sum(&x.add(&shift).unwrap().relu().unwrap());
+    let slope = grad(&y, &[&x], None, true).unwrap().remove(0).unwrap();
+    let grads = sum(&slope.square().unwrap()).backward().unwrap();
+    assert_eq!((of(&grads, &x), of(&grads, &shift)), (vec![0.0; 2], vec![0.0; 2]));
 }
 
 #[test]
@@ -216,4 +226,27 @@ fn a_checkpoint_runs_again_in_the_backward_pass_and_one_inside_it_once_more() {
     // Without gradients there is nothing to run again.
     assert!(!no_grad(run).requires_grad());
     assert_eq!(runs(), (3, 4));
+}
+
+#[test]
+fn a_weight_that_a_checkpoint_inside_another_reads_must_stay_as_it_was() {
+    let (w, x) = (leaf(&[2.0]), leaf(&[3.0]));
+    let inner = w.clone();
+    let nested = move |x: &[Var]| {
+        let w = inner.clone();
+        checkpoint(move |x: &[Var]| x[0].mul(&w), &[&x[0]])?.square()
+    };
+    let y = checkpoint(nested, &[&x]).unwrap();
+    w.array().copy_from(&array(&[5.0], &[1])).unwrap();
+    assert!(matches!(sum(&y).backward(), Err(Error::Changed { .. })));
+}
+
+#[test]
+fn what_an_operator_only_reads_has_no_gradient() {
+    let x = Var::leaf(array(&[1.0, 2.0], &[2, 1, 1, 1]));
+    let [weight, bias, mean, var] = [leaf(&[1.0]), leaf(&[0.0]), leaf(&[0.5]), leaf(&[2.0])];
+    let y = x.norm(NormKind::Fixed, Some((&weight, &bias)), Some((&mean, &var)), 1e-5, None).unwrap().0;
+    let grads = sum(&y).backward().unwrap();
+    assert!(grads.get(&x).is_some() && grads.get(&weight).is_some());
+    assert!(grads.get(&mean).is_none() && grads.get(&var).is_none());
 }
