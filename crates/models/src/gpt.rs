@@ -45,7 +45,8 @@ impl Gpt {
     pub fn new(config: &GptConfig) -> Result<Gpt> {
         let GptConfig { vocabulary, context, features, depth, heads } = *config;
         let table = |rows: usize| -> Result<Embedding> {
-            Ok(Embedding { weight: Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 0.02 })? })
+            let weight = Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 0.02 })?;
+            Ok(Embedding { weight, padding: None })
         };
         Ok(Gpt {
             tokens: table(vocabulary)?,

@@ -4,7 +4,7 @@ use binade_autograd::{Var, scope};
 use binade_tensor::op::{Binary, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
-use crate::{Buffer, Init, Layer, Mode, Module, Param, Result, Visitor};
+use crate::{Buffer, Error, Init, Layer, Mode, Module, Param, Result, Visitor};
 
 /// Weight and bias of a norm.
 fn affine(shape: &[usize]) -> Result<(Param, Param)> {
@@ -164,7 +164,7 @@ pub struct BatchNorm2d {
     pub running_var: Buffer,
     /// Number of applied updates (i64).
     pub num_batches_tracked: Buffer,
-    /// Share of the batch's statistics in the running ones.
+    /// Share of the batch's statistics in the running ones, from 0 to 1.
     pub momentum: f64,
     /// Added to the variance.
     pub eps: f64,
@@ -218,10 +218,11 @@ impl BatchNorm2d {
             let statistics = (&self.running_mean.var(), &self.running_var.var());
             return Ok(x.norm(NormKind::Fixed, Some((&weight, &bias)), Some(statistics), self.eps, act)?.0);
         }
+        let momentum = self.momentum;
+        Error::unless((0.0..=1.0).contains(&momentum), "BatchNorm2d", "momentum", "from 0 to 1", momentum)?;
         let (y, outs) = x.norm(NormKind::Batch, Some((&weight, &bias)), None, self.eps, act)?;
         let n = (x.array().numel() / x.shape()[1].max(1)) as f64;
         let (mean, var) = (outs[1].clone(), outs[3].clone());
-        let momentum = self.momentum;
         let buffers = [&self.running_mean, &self.running_var, &self.num_batches_tracked];
         crate::defer(&y, &[&self.weight, &self.bias], &buffers, move |now| {
             let count =

@@ -2,7 +2,8 @@
 
 use binade_autograd::{Gradients, Var};
 use binade_nn::{
-    Ema, Error, Linear, Module, Optimizer, Param, Plateau, Schedule, Sgd, clip_grad_norm, grad_norm, scaled_grad_norm,
+    BatchNorm2d, Ema, Embedding, Error, Layer, Linear, Module, Optimizer, Param, Plateau, Schedule, Sgd, StepOutcome,
+    clip_grad_norm, grad_norm, scaled_grad_norm,
 };
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -121,4 +122,40 @@ fn a_rate_that_only_its_factor_makes_too_large_is_refused() {
     let refused = optimizer.set_lr_factor(1e20);
     assert!(matches!(refused, Err(Error::Setting { what: "learning rate times its factor", .. })), "{refused:?}");
     assert!(optimizer.set_lr_factor(1e18).is_ok());
+}
+
+// ---- layers
+
+#[test]
+fn the_padding_row_of_an_embedding_is_zero_and_stays_so() {
+    let layer = Embedding::new(4, 2).unwrap().with_padding(1).unwrap();
+    let rows = |layer: &Embedding| layer.weight.array().to_vec::<f32>().unwrap();
+    let before = rows(&layer);
+    let others: Vec<f32> = before.iter().enumerate().filter(|(i, _)| i / 2 != 1).map(|(_, v)| *v).collect();
+    assert!(before[2..4] == [0.0; 2] && others.iter().all(|v| *v != 0.0), "{before:?}");
+    let index = Array::from_slice(&Device::cpu(), &[0i64, 1, 1, 3], &[2, 2], Class::Indices).unwrap();
+    let loss = layer.forward(&Var::constant(index)).unwrap().sum(&[], false).unwrap();
+    let mut optimizer = Optimizer::new(&layer, Sgd { lr: 0.5, ..Sgd::default() }).unwrap();
+    assert_eq!(optimizer.step(&loss.backward().unwrap()).unwrap(), StepOutcome::Applied);
+    let moved: Vec<f32> = rows(&layer).iter().zip(&before).map(|(after, before)| before - after).collect();
+    for (row, by) in [0.5, 0.0, 0.0, 0.5].into_iter().enumerate() {
+        assert!(moved[2 * row..][..2].iter().all(|m| (m - by).abs() < 1e-6), "{moved:?}");
+    }
+    assert!(Embedding::new(4, 2).unwrap().with_padding(4).is_err());
+    // Of a copy too.
+    assert_eq!(layer.deep_copy().unwrap().padding, Some(1));
+}
+
+#[test]
+fn a_batch_norm_whose_momentum_is_no_share_is_refused_in_training() {
+    let x =
+        Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 3.0], &[2, 1, 1, 1], Class::Activations).unwrap());
+    for (momentum, taken) in [(0.0, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)] {
+        let norm = BatchNorm2d { momentum, ..BatchNorm2d::new(1).unwrap() };
+        match norm.forward(&x) {
+            Err(Error::Setting { what: "momentum", .. }) => assert!(!taken, "{momentum}"),
+            other => assert!(taken && other.is_ok(), "{momentum}: {other:?}"),
+        }
+        assert!(binade_autograd::eval(|| norm.forward(&x)).is_ok(), "{momentum}");
+    }
 }

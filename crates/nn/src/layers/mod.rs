@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use binade_autograd::Var;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
+use binade_tensor::{Array, Class};
 
 use crate::{Init, Mode, Module, Param, Result, Visitor};
 
@@ -169,6 +170,9 @@ impl Layer for Conv2d {
 pub struct Embedding {
     /// `[rows, features]`
     pub weight: Param,
+    /// A row without a gradient (PyTorch's `padding_idx`).
+    #[module(skip)]
+    pub padding: Option<usize>,
 }
 
 impl Embedding {
@@ -177,14 +181,31 @@ impl Embedding {
     /// # Errors
     /// The shape is too large.
     pub fn new(rows: usize, features: usize) -> Result<Embedding> {
-        Ok(Embedding { weight: Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 1.0 })? })
+        let weight = Param::init(&[rows, features], Init::Normal { mean: 0.0, std: 1.0 })?;
+        Ok(Embedding { weight, padding: None })
+    }
+
+    /// With a row that is 0 at first and has no gradient: for indices that fill up short sequences.
+    ///
+    /// # Errors
+    /// The table has no such row; out of memory.
+    pub fn with_padding(self, row: usize) -> Result<Embedding> {
+        let values = Var::constant(self.weight.array().clone()).narrow(0, row, 1)?;
+        let array = values.array();
+        let zeros = Array::full(array.device(), array.dtype(), *array.shape(), 0.0, Class::Workspace)?;
+        array.copy_from(&zeros)?;
+        Ok(Embedding { padding: Some(row), ..self })
     }
 }
 
 impl Layer for Embedding {
     /// `index` (i64 or u32) of any shape.
     fn run(&self, index: &Var) -> Result<Var> {
-        Ok(self.weight.var().embedding(index)?)
+        let weight = self.weight.var();
+        Ok(match self.padding {
+            None => weight.embedding(index)?,
+            Some(row) => weight.embedding_padded(index, row)?,
+        })
     }
 }
 
