@@ -4,7 +4,7 @@
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Attention, Backward, Binary, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Unary};
 use binade_tensor::testing::check_op;
-use binade_tensor::{Array, Class, DType, Device, Dims, Op, run};
+use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
 
 fn devices() -> Vec<Device> {
     Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))).collect()
@@ -25,7 +25,7 @@ type Operand<'a> = (&'a [usize], &'a [f64]);
 fn each(op: &Op, dtype: DType, ins: &[Operand<'_>], check: impl Fn(&Device, Vec<f64>)) {
     for device in devices().into_iter().chain([Device::reference()]) {
         let ins: Vec<Array> = ins.iter().map(|(shape, values)| array(&device, dtype, shape, values)).collect();
-        let outs = run(op, &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations).unwrap();
+        let outs = run(Request::new(op, &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)).unwrap();
         check(&device, outs[0].to_f64_vec().unwrap());
     }
 }
@@ -205,7 +205,9 @@ fn the_bound_of_attentions_gradient_knows_that_wrong_weights_multiply_what_cance
         };
         let attention = Attention::default();
         let [g, q, k, v] = [of(1, 1.0), of(2, 4e3), of(3, 4e3), of(4, 1.0)];
-        let forward = run(&Op::Attention(attention), &[&q, &k, &v], &device, DType::F32, Class::Activations).unwrap();
+        let forward =
+            run(Request::new(&Op::Attention(attention), &[&q, &k, &v], &device, DType::F32, Class::Activations))
+                .unwrap();
         let ins = [vec![g, q, k, v], forward.to_vec()].concat();
         let op = Op::Backward(Backward::Attention { attention, joined: false });
         assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None, "{device:?}");
