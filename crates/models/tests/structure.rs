@@ -22,14 +22,14 @@ const CASES: [(&str, &str, &str, &str); 13] = [
     ("resnet", "conv2d", "blocks.1.shortcut", "blocks.1.b2"),
     ("vit", "add", "blocks.1", "blocks.0.down"),
     ("vit", "scaled_dot_product_attention", "blocks.0.attention", "blocks.0.attention.qkv"),
-    ("vit", "layer_norm", "blocks.1.norm1", "blocks.0"),
+    ("vit", "layer_norm", "blocks.1.norm1", "blocks.1.up"),
     ("gpt", "add", "blocks.0", "positions"),
     ("gpt", "scaled_dot_product_attention", "blocks.1.attention", "blocks.1.norm1"),
     ("gpt", "embedding", "positions", "blocks"),
     ("unet", "add", "down.0.stages.0.block", "down.0.stages.0.block.c2"),
     ("unet", "scaled_dot_product_attention", "down.1.stages.0.attention", "down.1.stages.0.block"),
     ("unet", "add", "middle_attention", "middle1.n1"),
-    ("unet", "group_norm", "up.0.stages.0.block.n1", "middle2"),
+    ("unet", "group_norm", "up.0.stages.0.block.n1", "middle2.c1"),
 ];
 
 /// The operators of a forward pass with their layers, in order.
