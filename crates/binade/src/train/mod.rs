@@ -234,7 +234,8 @@ fn settings(args: &Args) -> Result<(Job, RunConfig)> {
 fn asked(args: &Args, was: Option<&Job>) -> Result<Job> {
     let model = args.model.or(was.map(|job| job.model)).unwrap_or(ModelName::SmallCnn);
     if model != ModelName::Gpt {
-        if args.gpt.any() {
+        // What a run that is resumed is of is not known at first.
+        if args.gpt.any() && (args.resume.is_none() || was.is_some()) {
             bail!("--block-size, --layers, --heads and --width are options of --model gpt");
         }
         let asked = args.dataset.map(|name| Dataset::from(name).name().to_string());
