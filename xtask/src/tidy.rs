@@ -10,7 +10,7 @@ pub fn run(cargo: &Path, args: &[std::ffi::OsString]) -> Result<(), String> {
     }
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--manifest-path", manifest, "--package", "binade-tidy"]);
+    command.args(["run", "--quiet", "--manifest-path", manifest, "--bin", "binade-tidy"]);
     let status = command.status().map_err(|e| format!("cannot start {}: {e}", cargo.display()))?;
     if status.success() { Ok(()) } else { Err("the source is not tidy".into()) }
 }

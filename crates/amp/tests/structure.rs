@@ -1,4 +1,5 @@
-//! The layer of an operator is where the module that runs it is in its model: fields, indices and containers lead to it.
+//! The layer of an operator is where the module that runs it is in its model: fields, indices and containers lead
+//! there.
 
 use std::sync::{Arc, Mutex};
 

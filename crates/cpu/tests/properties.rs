@@ -103,7 +103,9 @@ proptest! {
     fn sorting_orders_every_value_and_loses_none(v in prop::collection::vec(values(DType::F32), 1..40)) {
         let x = Array::from_slice(&Device::cpu(), &v, &[v.len()], Class::Activations).unwrap();
         let op = Op::Sort { dim: 0, descending: false, length: v.len() };
-        let outs = binade_tensor::run(binade_tensor::Request::new(&op, &[&x], &Device::cpu(), DType::F64, Class::Activations)).unwrap();
+        let (ins, device) = ([&x], Device::cpu());
+        let request = binade_tensor::Request::new(&op, &ins, &device, DType::F64, Class::Activations);
+        let outs = binade_tensor::run(request).unwrap();
         let (sorted, places) = (outs[0].to_f64_vec().unwrap(), outs[1].to_f64_vec().unwrap());
         prop_assert!(sorted.windows(2).all(|w| w[0] <= w[1] || w[1].is_nan()), "{sorted:?}");
         let mut seen: Vec<usize> = places.iter().map(|p| *p as usize).collect();

@@ -1,7 +1,8 @@
 //! Layers, losses and optimisers that keep norms, softmax, losses and optimiser state in f32.
 //!
 //! A module is a plain struct with `#[derive(Module)]`. With one input it is a [`Layer`]: `run` is written, `forward`
-//! called. Else `forward` is an inherent method of any signature, whose body runs [`within`](Module::within) the module.
+//! called. Else `forward` is an inherent method of any signature, whose body runs [`within`](Module::within) the
+//! module.
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

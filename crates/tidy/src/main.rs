@@ -10,6 +10,7 @@ mod markdown;
 mod names;
 mod size;
 mod source;
+mod unrun;
 mod wildcards;
 
 use std::io::Write;
@@ -21,7 +22,7 @@ use source::{Finding, Tree};
 /// A check: its name in the list of exceptions, and what it finds.
 type Check = (&'static str, fn(&Tree) -> Vec<Finding>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("size", size::check),
     ("wildcards", wildcards::check),
     ("names", names::check),
@@ -29,6 +30,7 @@ const CHECKS: [Check; 7] = [
     ("layers", arrows::check_layers),
     ("host", host::check),
     ("markdown", markdown::check),
+    ("unrun", unrun::check),
 ];
 
 fn main() -> ExitCode {

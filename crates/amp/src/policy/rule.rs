@@ -52,7 +52,8 @@ impl Rule {
         if self.param.is_half() && eligible(param.dtype) && param.dtype != wanted {
             let found = param.dtype;
             return error(format!(
-                "the policy stores parameters in {wanted}, and this one is {found}: make the model inside `Policy::build`"
+                "the policy stores parameters in {wanted}, and this one is {found}: make the model inside \
+                 `Policy::build`"
             ));
         }
         Ok(())
