@@ -44,7 +44,8 @@ pub struct Step {
 /// them by [`crate::grad`].
 ///
 /// Optimisers that step in turn, as of a GAN's networks, are two trainings: each steps its own parameters and running
-/// statistics, and has a scale of its own. The loss of one may run through the other's network, whose parameters it leaves alone:
+/// statistics, and has a scale of its own. The loss of one may run through the other's network, whose parameters it
+/// leaves alone:
 ///
 /// ```
 /// use binade_amp::{LossScale, Policy, Result, Training};

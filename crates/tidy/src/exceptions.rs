@@ -30,8 +30,9 @@ pub const ALL: &[Exception] = &[
     except("host", "crates/autograd/src/methods/random.rs", "probabilities are checked"),
     except("host", "crates/autograd/src/var.rs", "`Var::item` is the caller's own wish"),
     except("host", "crates/nn/src/state_dict.rs", "files are written from host memory"),
-    except("host", "crates/train/src/data.rs", "the order of samples indexes host memory"),
-    except("host", "crates/train/src/fit.rs", "evaluation counts and adds up on the host"),
+    except("host", "crates/train/src/batch.rs", "the order of samples indexes host memory"),
+    except("host", "crates/train/src/language.rs", "a token that was drawn is the next input"),
+    except("host", "crates/train/src/task.rs", "evaluation counts and adds up on the host"),
 ];
 
 /// The findings of a check that no exception names, and the exceptions of the check that name nothing.

@@ -42,8 +42,8 @@ pub type Callback<'a> = Box<dyn FnMut(&Metrics, &mut Training) -> Result<Control
 /// # Errors
 /// A checkpoint of another model, of another task, other data or other settings than these (but for epochs), in any of
 /// which cases nothing is written. Bad settings, shapes that do not fit the model, a sample that cannot be had or is
-/// not what the task wants, more skipped steps in a row than [`binade_amp::LossScale::patience`] allows or a run of nothing
-/// else, files that cannot be written, an interrupt.
+/// not what the task wants, more skipped steps in a row than [`binade_amp::LossScale::patience`] allows or a run of
+/// nothing else, files that cannot be written, an interrupt.
 pub fn fit<M: Module>(
     model: &M,
     task: &dyn Task<M>,
