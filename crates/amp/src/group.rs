@@ -206,7 +206,9 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let (parts, training) = (&self.parts, &mut *self.training);
         let lr = training.optimizers.first().map_or(0.0, |optimizer| optimizer.lr());
         let scaled = self.grads.take().ok_or(Error::EmptyGroup)?;
-        let mut grads = scaled.unscale_all(&mut training.scaler, &training.optimizers)?;
+        // All that is waited for: what computes elsewhere has everything up to the decision queued.
+        let values: Vec<&Array> = parts.iter().map(|part| &part.value).collect();
+        let (mut grads, values) = scaled.unscale_reading(&mut training.scaler, &training.optimizers, &values)?;
         let unclaimed = grads.unclaimed().to_vec();
         grads.divide(parts.iter().map(|part| part.weight).sum())?;
         let grad_norm = grads.norm();
@@ -216,10 +218,9 @@ impl<'t, E: From<Error>> Group<'t, E> {
             StepOutcome::Applied => training.applied().map(|()| None)?,
             StepOutcome::Skipped => training.skipped(parts)?,
         };
-        // Read when the step is done: what computes elsewhere is not waited for in its middle.
         let (mut loss, mut weights) = (0.0, 0.0);
-        for part in parts {
-            loss += part.weight * part.value.item().map_err(Error::from)?;
+        for (part, value) in parts.iter().zip(values) {
+            loss += part.weight * value;
             weights += part.weight;
         }
         Ok(Step {

@@ -175,7 +175,7 @@ pub fn preflight<E: From<crate::Error>>(
 ) -> Result<Preflight, E> {
     let mut weights = Seen::default();
     for (name, param) in model.named_parameters() {
-        weights.note(Role::Weight, &name, "", param.array(), true);
+        weights.note(Role::Weight, &name, "", &param.array(), true);
     }
     let seen = Arc::new(Mutex::new(weights));
     let sink = seen.clone();

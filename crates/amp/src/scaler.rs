@@ -4,11 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::slice::{from_mut, from_ref};
 
 use binade_autograd::{Gradients, LeafId, Var};
-use binade_nn::{Optimizer, StepOutcome, grad_norm};
+use binade_nn::{Optimizer, StepOutcome, grad_norm, grad_norm_later};
 use binade_tensor::Array;
 
 use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
+
+/// So many losses are kept between two updates before they are read.
+const MOST_LOSSES: usize = 256;
 
 /// Where an optimiser stands between two updates of the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,8 @@ pub struct GradScaler {
     beyond_scaling: Option<bool>,
     /// A loss since the last update was not finite, and had no gradients in it that are taken at the scale.
     bad_loss: bool,
-    /// The last loss, which is read when its step is skipped.
-    loss: Option<Array>,
+    /// The last losses, which are read when their step is skipped: a device may still compute them.
+    losses: Vec<Array>,
     patience: Option<u32>,
     recheck: bool,
 }
@@ -80,7 +83,7 @@ impl GradScaler {
             stages: HashMap::new(),
             beyond_scaling: None,
             bad_loss: false,
-            loss: None,
+            losses: Vec::new(),
             patience: None,
             recheck: false,
         })
@@ -188,7 +191,8 @@ impl GradScaler {
     /// Forgets what was seen since the last update.
     fn begin(&mut self) {
         self.stages.clear();
-        (self.beyond_scaling, self.bad_loss, self.loss) = (None, false, None);
+        (self.beyond_scaling, self.bad_loss) = (None, false);
+        self.losses.clear();
     }
 
     /// Notes whether no lower scale would make the gradients of this iteration finite.
@@ -198,7 +202,7 @@ impl GradScaler {
 
     /// Whether a loss since the last update was not finite.
     fn had_bad_loss(&mut self) -> Result<bool> {
-        if let Some(loss) = self.loss.take() {
+        for loss in std::mem::take(&mut self.losses) {
             self.bad_loss |= loss.numel() == 1 && !loss.item()?.is_finite();
         }
         Ok(self.bad_loss)
@@ -209,8 +213,11 @@ impl GradScaler {
     /// # Errors
     /// Out of memory.
     pub fn scale(&mut self, loss: &Var) -> Result<Var> {
-        self.had_bad_loss()?;
-        self.loss = Some(loss.array().clone());
+        // Where nobody ever updates, they do not pile up.
+        if self.losses.len() >= MOST_LOSSES {
+            self.had_bad_loss()?;
+        }
+        self.losses.push(loss.array().clone());
         if !self.is_enabled() {
             return Ok(loss.clone());
         }
@@ -256,19 +263,27 @@ impl GradScaler {
     }
 
     /// Of some gradients, those of the optimisers' parameters, and their norm in the units of the loss that was not
-    /// scaled. The pass that computes it also tells whether all are finite, and is the only one before the step.
+    /// scaled. The pass that computes it also tells whether all are finite, and is the only one before the step. The
+    /// values of `losses` too: norm and losses are read together, when everything up to the decision is queued.
     ///
     /// # Errors
     /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`], [`Error::NoGradients`]; a gradient is in use.
-    pub(crate) fn check(&mut self, optimizers: &[Optimizer], grads: &Gradients) -> Result<(Gradients, f64)> {
+    pub(crate) fn check(
+        &mut self,
+        optimizers: &[Optimizer],
+        grads: &Gradients,
+        losses: &[&Array],
+    ) -> Result<(Gradients, f64, Vec<f64>)> {
         optimizers.iter().try_for_each(|optimizer| self.may_unscale(optimizer))?;
         let own = self.own(optimizers, grads)?;
-        let norm = grad_norm(&own)?;
+        let norm = grad_norm_later(&own)?;
+        let losses = losses.iter().map(|loss| Ok(loss.item()?)).collect::<Result<_>>()?;
+        let norm = norm.wait()?;
         if self.is_enabled() {
             let stage = Stage::Unscaled { found_inf: !norm.is_finite() };
             self.stages.extend(optimizers.iter().map(|optimizer| (optimizer.id(), stage)));
         }
-        Ok((own, norm))
+        Ok((own, norm, losses))
     }
 
     /// Steps all optimisers, each gradient divided by its scale and multiplied by `factor` as it is read, or skips all:

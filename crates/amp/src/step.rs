@@ -92,9 +92,19 @@ impl ScaledGradients {
     /// [`Error::AlreadyUnscaled`], [`Error::UnscaledAfterStep`]; [`Error::NoGradients`] if none belongs to an
     /// optimiser; a gradient is in use.
     pub fn unscale_all(self, scaler: &mut GradScaler, optimizers: &[Optimizer]) -> Result<UnscaledGradients> {
-        let (own, norm) = scaler.check(optimizers, &self.0)?;
+        Ok(self.unscale_reading(scaler, optimizers, &[])?.0)
+    }
+
+    /// As [`Self::unscale_all`], with the values of losses, which are waited for together with the check.
+    pub(crate) fn unscale_reading(
+        self,
+        scaler: &mut GradScaler,
+        optimizers: &[Optimizer],
+        losses: &[&Array],
+    ) -> Result<(UnscaledGradients, Vec<f64>)> {
+        let (own, norm, losses) = scaler.check(optimizers, &self.0, losses)?;
         let unclaimed = self.0.unclaimed();
-        Ok(UnscaledGradients { own, norm, factor: 1.0, found_inf: !norm.is_finite(), unclaimed })
+        Ok((UnscaledGradients { own, norm, factor: 1.0, found_inf: !norm.is_finite(), unclaimed }, losses))
     }
 }
 

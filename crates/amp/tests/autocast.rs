@@ -5,13 +5,16 @@ use binade_autograd::{Var, no_grad, scope};
 use binade_cpu as _;
 use binade_nn::{AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer};
 use binade_tensor::op::{Attention, Conv2d, CrossEntropy, Reduction};
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn tensor(dims: &[usize], dtype: DType) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
     Var::leaf(
-        Array::from_slice(&Device::cpu(), &values, dims, Class::Weights).unwrap().cast(dtype, Class::Casts).unwrap(),
+        Array::from_slice(&scope::device().unwrap(), &values, dims, Class::Weights)
+            .unwrap()
+            .cast(dtype, Class::Casts)
+            .unwrap(),
     )
 }
 
@@ -68,7 +71,7 @@ fn each_operator_gives_the_dtype_of_its_class() {
         ("cat", |x| Var::cat(&[x, x], 0)),
         ("max_pool2d", |x| x.reshape(&[1, 1, 4, 4])?.max_pool2d([2, 2], [2, 2], [0, 0])),
         ("embedding", |x| {
-            x.embedding(&Var::constant(Array::from_slice(&Device::cpu(), &[1i64], &[1], Class::Indices)?))
+            x.embedding(&Var::constant(Array::from_slice(&scope::device().unwrap(), &[1i64], &[1], Class::Indices)?))
         }),
     ];
     for low in [DType::F16, DType::BF16] {
@@ -139,7 +142,7 @@ fn a_weight_changed_inside_a_region_is_cast_anew() {
     autocast(DType::F16, || {
         let before = w.matmul(&w).unwrap().array().to_f64_vec().unwrap();
         w.array()
-            .copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Class::Weights).unwrap())
+            .copy_from(&Array::from_slice(&scope::device().unwrap(), &[9.0f32; 4], &[2, 2], Class::Weights).unwrap())
             .unwrap();
         let after = w.matmul(&w).unwrap().array().to_f64_vec().unwrap();
         assert_ne!(before, after);
@@ -160,7 +163,7 @@ fn no_grad_first_then_gradients_in_one_region() {
 #[test]
 fn memory_is_constant_over_a_hundred_forwards_without_gradients() {
     let w = tensor(&[64, 64], DType::F32);
-    let live = || Device::cpu().memory().live(Class::Casts);
+    let live = || scope::device().unwrap().memory().live(Class::Casts);
     let run = || autocast(DType::F16, || no_grad(|| w.matmul(&w)).unwrap());
     run();
     let before = live();
@@ -182,7 +185,7 @@ fn a_skipped_step_changes_no_weight_no_state_and_no_running_statistic() {
     let net = Net { norm, head };
     let mut optimizer = Optimizer::new(&net, AdamW::default()).unwrap();
     let mut scaler = GradScaler::new(LossScale::dynamic()).unwrap();
-    let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 1], &[2], Class::Indices).unwrap());
+    let target = Var::constant(Array::from_slice(&scope::device().unwrap(), &[0i64, 1], &[2], Class::Indices).unwrap());
     let x = tensor(&[2, 2, 2, 2], DType::F32).detach();
     let snapshot = |net: &Net| -> Vec<Vec<f64>> {
         binade_nn::state_dict(net).iter().map(|(_, a)| a.to_f64_vec().unwrap()).collect()

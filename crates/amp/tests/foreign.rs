@@ -3,10 +3,10 @@
 //! library lacks are printed as absent.
 
 use binade_amp::autocast;
-use binade_autograd::{KlReduction, Result, Var};
+use binade_autograd::{KlReduction, Result, Var, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Compare, Conv2d, Interpolation, Reduction};
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 type Run = fn(&Var, &Var) -> Result<Var>;
 type List = &'static [(&'static str, Option<Run>)];
@@ -14,11 +14,13 @@ type List = &'static [(&'static str, Option<Run>)];
 /// Numbers in (0.1, 0.9), inside every function's domain.
 fn input(seed: f32, dtype: DType) -> Var {
     let values: Vec<f32> = (0..16).map(|i| 0.5 + 0.4 * (seed + i as f32 * 0.61).sin()).collect();
-    Var::leaf(Array::from_slice(&Device::cpu(), &values, &[4, 4], Class::Weights).unwrap()).cast(dtype).unwrap()
+    Var::leaf(Array::from_slice(&scope::device().unwrap(), &values, &[4, 4], Class::Weights).unwrap())
+        .cast(dtype)
+        .unwrap()
 }
 
 fn indices() -> Var {
-    Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 3, 1, 2], &[4], Class::Indices).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &[0i64, 3, 1, 2], &[4], Class::Indices).unwrap())
 }
 
 fn square_indices() -> Result<Var> {
@@ -28,7 +30,7 @@ fn square_indices() -> Result<Var> {
 /// ±1 by row and column.
 fn signs() -> Var {
     let values: Vec<f32> = (0..16).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
-    Var::constant(Array::from_slice(&Device::cpu(), &values, &[4, 4], Class::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, &[4, 4], Class::Activations).unwrap())
 }
 
 const MEAN: Reduction = Reduction::Mean;

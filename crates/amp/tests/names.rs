@@ -2,10 +2,10 @@
 //! not exist are told.
 
 use binade_amp::{Class, Error, LossScale, Policy, Training};
-use binade_autograd::{Var, checkpoint};
+use binade_autograd::{Var, checkpoint, scope};
 use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, MultiHeadAttention, Optimizer, Param, Sequential, Sgd, Visitor, state_dict};
-use binade_tensor::{Array, Class as Bytes, DType, Device};
+use binade_tensor::{Array, Class as Bytes, DType};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -26,7 +26,7 @@ impl Net {
 fn data(dims: &[usize]) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin()).collect();
-    Var::constant(Array::from_slice(&Device::cpu(), &values, dims, Bytes::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, dims, Bytes::Activations).unwrap())
 }
 
 fn f32_head() -> Policy {

@@ -1,13 +1,13 @@
 //! Steps of several scalers, optimisers and networks: each gradient in its own units, each change with its own step.
 
 use binade_amp::{Error, GradScaler, LossScale, Policy, Result, StepOutcome, Training};
-use binade_autograd::{Gradients, Var};
+use binade_autograd::{Gradients, Var, scope};
 use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Layer, Linear, Module, Optimizer, Param, Sgd, Visitor};
-use binade_tensor::{Array, Class, Device};
+use binade_tensor::{Array, Class};
 
 fn param(value: f32) -> Param {
-    Param::new(Array::from_slice(&Device::cpu(), &[value], &[1], Class::Weights).unwrap())
+    Param::new(Array::from_slice(&scope::device().unwrap(), &[value], &[1], Class::Weights).unwrap())
 }
 
 fn value(param: &Param) -> f64 {
@@ -39,7 +39,7 @@ fn scaled(scaler: &mut GradScaler, params: &[&Param]) -> Gradients {
 
 fn batch() -> Var {
     let values: Vec<f32> = (0..8).map(|i| i as f32).collect();
-    Var::constant(Array::from_slice(&Device::cpu(), &values, &[8, 1, 1, 1], Class::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, &[8, 1, 1, 1], Class::Activations).unwrap())
 }
 
 fn tracked(norm: &BatchNorm2d) -> f64 {

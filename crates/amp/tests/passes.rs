@@ -4,7 +4,7 @@ use binade_amp::{LossScale, Policy, StepOutcome, Training};
 use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_nn::{AdamW, Layer, Linear, Optimizer};
-use binade_tensor::{Array, Class, DType, Device, profile};
+use binade_tensor::{Array, Class, DType, profile};
 
 #[test]
 fn a_step_makes_one_pass_for_check_and_norm_and_one_for_the_rest() {
@@ -12,7 +12,9 @@ fn a_step_makes_one_pass_for_check_and_norm_and_one_for_the_rest() {
         [(DType::F32, LossScale::Off), (DType::F16, LossScale::Static(128.0)), (DType::BF16, LossScale::Off)]
     {
         let layer = scope::with_key(1, 0, || Linear::new(8, 4)).unwrap();
-        let x = Var::constant(Array::from_slice(&Device::cpu(), &[0.5f32; 16], &[2, 8], Class::Activations).unwrap());
+        let x = Var::constant(
+            Array::from_slice(&scope::device().unwrap(), &[0.5f32; 16], &[2, 8], Class::Activations).unwrap(),
+        );
         let mut t =
             Training::new(Optimizer::new(&layer, AdamW::default()).unwrap(), Policy::autocast(dtype), scale).unwrap();
         t.clip = Some(0.5);

@@ -5,12 +5,12 @@ use binade_autograd::{Var, no_grad, scope};
 use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, Sequential};
 use binade_tensor::op::Reduction;
-use binade_tensor::{Array, Class as Bytes, DType, Device};
+use binade_tensor::{Array, Class as Bytes, DType};
 
 fn leaf(dims: &[usize]) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
-    Var::leaf(Array::from_slice(&Device::cpu(), &values, dims, Bytes::Weights).unwrap())
+    Var::leaf(Array::from_slice(&scope::device().unwrap(), &values, dims, Bytes::Weights).unwrap())
 }
 
 fn bits(a: &Array) -> Vec<u64> {
@@ -189,7 +189,9 @@ fn an_activation_changed_inside_a_region_is_cast_anew() {
     autocast(DType::F16, || {
         let before = bits(x.matmul(&w).unwrap().array());
         x.array()
-            .copy_from(&Array::from_slice(&Device::cpu(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap())
+            .copy_from(
+                &Array::from_slice(&scope::device().unwrap(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap(),
+            )
             .unwrap();
         assert_ne!(bits(x.matmul(&w).unwrap().array()), before);
     });

@@ -2,9 +2,9 @@
 //! hand.
 
 use binade_amp::autocast;
-use binade_autograd::{Result, Var};
+use binade_autograd::{Result, Var, scope};
 use binade_cpu as _;
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ const STEPS: [Step; 14] = [
 
 fn leaf(seed: u64) -> Var {
     let values: Vec<f32> = (0..16).map(|i| ((seed % 97) as f32 * 0.13 + i as f32 * 0.71).sin()).collect();
-    Var::leaf(Array::from_slice(&Device::cpu(), &values, &[4, 4], Class::Weights).unwrap())
+    Var::leaf(Array::from_slice(&scope::device().unwrap(), &values, &[4, 4], Class::Weights).unwrap())
 }
 
 /// As PyTorch's user would cast.

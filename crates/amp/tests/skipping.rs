@@ -5,13 +5,13 @@ use binade_cpu as _;
 use std::cell::Cell;
 
 use binade_amp::{Blame, Dynamic, Error, GradScaler, LossScale, Origin, Policy, Result, StepOutcome, Training};
-use binade_autograd::{Gradients, Var};
+use binade_autograd::{Gradients, Var, scope};
 use binade_nn::{Layer, Linear, Module, Optimizer, Param, Sgd, Visitor};
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn array(values: &[f32], shape: &[usize]) -> Array {
-    Array::from_slice(&Device::cpu(), values, shape, Class::Activations).unwrap()
+    Array::from_slice(&scope::device().unwrap(), values, shape, Class::Activations).unwrap()
 }
 
 /// A layer, and a parameter that is 0 at first.
@@ -38,7 +38,7 @@ impl Net {
         let x = array(&[0.5, if event == Event::InputNan { f32::NAN } else { -1.0 }], &[1, 2]);
         let y = self.layer.forward(&Var::constant(x))?;
         let label = if event == Event::AllIgnored { CrossEntropy::default().ignore_index } else { 1 };
-        let label = Var::constant(Array::from_slice(&Device::cpu(), &[label], &[1], Class::Indices)?);
+        let label = Var::constant(Array::from_slice(&scope::device().unwrap(), &[label], &[1], Class::Indices)?);
         let loss = y.cross_entropy(&label, CrossEntropy::default())?;
         // The zero has a gradient in any case.
         Ok(match event {

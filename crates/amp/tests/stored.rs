@@ -6,7 +6,7 @@ use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Conv2d, Layer, LayerNorm, Module, Optimizer, Sgd, Visitor};
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class as Bytes, DType, Device};
+use binade_tensor::{Array, Class as Bytes, DType};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -32,11 +32,12 @@ impl Net {
 
 fn images() -> Var {
     let values: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
-    Var::constant(Array::from_slice(&Device::cpu(), &values, &[4, 1, 2, 2], Bytes::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, &[4, 1, 2, 2], Bytes::Activations).unwrap())
 }
 
 fn loss(net: &Net) -> binade_amp::Result<Var> {
-    let labels = Var::constant(Array::from_slice(&Device::cpu(), &[0i64, 1, 2, 0], &[4], Bytes::Indices).unwrap());
+    let labels =
+        Var::constant(Array::from_slice(&scope::device().unwrap(), &[0i64, 1, 2, 0], &[4], Bytes::Indices).unwrap());
     Ok(net.forward(&images())?.cross_entropy(&labels, CrossEntropy::default())?)
 }
 
@@ -87,7 +88,7 @@ fn parameters_in_16_bit_train_from_f32_masters() {
 }
 
 fn half(v: f64) -> f64 {
-    let array = Array::from_slice(&Device::cpu(), &[v as f32], &[1], Bytes::Workspace).unwrap();
+    let array = Array::from_slice(&scope::device().unwrap(), &[v as f32], &[1], Bytes::Workspace).unwrap();
     array.cast(DType::BF16, Bytes::Workspace).unwrap().item().unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! [`apply`]: the one place where an operator meets dtypes, devices and the tape.
 
-use binade_tensor::{Arrays, Class, DType, Device, Meta, Op};
+use binade_tensor::{Arrays, Class, DType, Meta, Op};
 use smallvec::SmallVec;
 
 use crate::tape::{is_leaf_view, record, run_and_record};
@@ -85,6 +85,6 @@ fn run_planned(op: Op, ins: &[&Var], want: Option<DType>, dtypes: &[DType]) -> R
     let want = want.unwrap_or_else(|| op.natural_dtype(dtypes));
     match ins.first() {
         Some(first) => run_and_record(op, ins, want, first.array().device()),
-        None => run_and_record(op, ins, want, &Device::cpu()),
+        None => run_and_record(op, ins, want, &scope::device()?),
     }
 }

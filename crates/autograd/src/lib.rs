@@ -13,6 +13,7 @@ mod claim;
 mod error;
 
 mod deferred;
+mod device;
 mod leaf;
 mod saved;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use binade_tensor::{Array, Meta, Op};
+use binade_tensor::{Array, Device, Meta, Op};
 use smallvec::SmallVec;
 
 use crate::leaf::Leaf;
@@ -17,6 +17,8 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub(crate) enum Hook {
     /// Sees the gradient of the tensor and may replace it.
     Gradient(GradientHook),
+    /// The gradient goes on on this device.
+    Device(Device),
     /// The gradient carries this scale from here on.
     Scale(f64),
     /// The change goes with the gradients.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use binade_tensor::{Array, Arrays, Class, DType, Device, Layout, Meta, Op, Request, run};
 use smallvec::SmallVec;
 
-use crate::node::{Kind, Node};
+use crate::node::{Hook, Kind, Node};
 use crate::saved::{Again, Made, Saved};
 use crate::value::Value;
 use crate::{Result, Var, scope, table};
@@ -19,6 +19,18 @@ pub(crate) fn run_and_record(op: Op, ins: &[&Var], want: DType, device: &Device)
     let first = outs[0].clone();
     let gradient = first.meta();
     Ok((record(op, ins, &outs, first, gradient), outs))
+}
+
+/// A tensor on another device. Its gradient is brought back before it goes on.
+pub(crate) fn moved(var: &Var, device: &Device) -> Result<Var> {
+    let (from, copy) = (var.array(), var.array().to(device)?);
+    scope::observe(&Op::Copy, &[from], std::slice::from_ref(&copy));
+    let moved = record(Op::Copy, &[var], std::slice::from_ref(&copy), copy.clone(), copy.meta());
+    // The first run of what is run again has no graph to tie it to.
+    if let Some(node) = moved.node().filter(|_| scope::outline().is_none()) {
+        node.tie(Hook::Device(from.device().clone()));
+    }
+    Ok(moved.at(var.place().cloned()))
 }
 
 /// A variable for the first output, with a node if gradients are recorded and an input has one. `gradient` is the shape
@@ -119,6 +131,10 @@ impl Value for Var {
 
     fn array(&self) -> &Array {
         Var::array(self)
+    }
+
+    fn on(&self, device: &Device) -> Result<Var> {
+        self.to(device)
     }
 
     fn perform(

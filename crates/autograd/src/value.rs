@@ -19,6 +19,9 @@ pub(crate) trait Value: Clone {
 
     fn array(&self) -> &Array;
 
+    /// On a device.
+    fn on(&self, device: &Device) -> Result<Self>;
+
     /// Runs an operator on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in
     /// this order, with floats in dtype `want` whatever the cast rule. Where operators are not recorded, the first
     /// output may take the memory of what was given, and lies in memory as `layout` says; where they are, only the
@@ -86,6 +89,10 @@ impl Value for Array {
 
     fn array(&self) -> &Array {
         self
+    }
+
+    fn on(&self, device: &Device) -> Result<Array> {
+        Ok(Array::to(self, device)?)
     }
 
     fn perform(

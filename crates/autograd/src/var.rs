@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binade_tensor::{Array, Class, DType, Device, Element, Shape};
+use binade_tensor::{Array, Class, DType, Element, Shape};
 
 use crate::leaf::Leaf;
 use crate::node::{Hook, Kind, Node};
@@ -26,7 +26,7 @@ impl Var {
         Var { array, node: None, again: None, place: None }
     }
 
-    /// Numbers of the host in row-major order, without gradient, on the CPU.
+    /// Numbers of the host in row-major order, without gradient, on the scope's device ([`scope::with_device`]).
     ///
     /// ```
     /// use binade_autograd::Var;
@@ -40,7 +40,7 @@ impl Var {
     /// Another number of elements than the shape has.
     pub fn from_slice<T: Element>(data: &[T], shape: &[usize]) -> Result<Var> {
         let class = if T::DTYPE.is_float() { Class::Activations } else { Class::Indices };
-        Ok(Var::constant(Array::from_slice(&Device::cpu(), data, shape, class)?))
+        Ok(Var::constant(Array::from_slice(&scope::device()?, data, shape, class)?))
     }
 
     /// A leaf: backward returns its gradient.
@@ -124,6 +124,18 @@ impl Var {
             Some(Kind::Leaf(leaf)) => Some(leaf),
             Some(Kind::Op { .. } | Kind::Outline | Kind::Recompute { .. } | Kind::Gradient { .. }) | None => None,
         }
+    }
+
+    /// Whether a graph, gradients or another handle refer to this leaf, so that its values must stay where they are.
+    pub fn is_referred_to(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| Arc::strong_count(node) > 1)
+            || self.leaf_data().is_some_and(|leaf| Arc::strong_count(leaf) > 1)
+    }
+
+    /// This leaf with other memory, of the same shape and dtype: identity, name and claims stay.
+    #[must_use]
+    pub fn with_memory(&self, array: Array) -> Var {
+        Var { array, again: None, ..self.clone() }
     }
 
     /// Makes a leaf known as a parameter: optimisers claim it, and its gradient is missed where none does. `None` for

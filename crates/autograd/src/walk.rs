@@ -116,6 +116,7 @@ fn walk_nodes<V: Differentiable>(
                         gradient = Some(V::new(replacement, None));
                     }
                 }
+                Hook::Device(device) => gradient = gradient.map(|g| g.on(device)).transpose()?,
                 Hook::Scale(factor) => scale *= factor,
                 Hook::Change(change) => changes.push(change.clone()),
             }

@@ -5,7 +5,7 @@ use binade_cpu as _;
 use binade_tensor::format::Format;
 use binade_tensor::op::*;
 use binade_tensor::testing::assert_within_ulps;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 fn drawn(dtype: DType, shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
     let op = Op::Random {
@@ -13,12 +13,12 @@ fn drawn(dtype: DType, shape: &[usize], stream: u64, mean: f64, std: f64) -> Arr
         shape: Shape::new(shape).unwrap(),
         key: Key::new(3, stream),
     };
-    let array = run_one(&op, &[], &Device::cpu(), DType::F32, Class::Activations).unwrap();
+    let array = run_one(&op, &[], &scope::device().unwrap(), DType::F32, Class::Activations).unwrap();
     array.cast(dtype, Class::Activations).unwrap()
 }
 
 fn from(dtype: DType, shape: &[usize], values: &[f64]) -> Array {
-    let array = Array::from_slice(&Device::cpu(), values, shape, Class::Activations).unwrap();
+    let array = Array::from_slice(&scope::device().unwrap(), values, shape, Class::Activations).unwrap();
     array.cast(dtype, Class::Activations).unwrap()
 }
 
@@ -104,7 +104,7 @@ fn losses_of_several_operators_round_once() {
     check("bce_with_logits", weighted, |d| rows.iter().map(|row| from(d, &[4], row)).collect());
     let sum = |v: &[Var]| v[0].kl_div(&v[1].detach(), false, KlReduction::BatchMean);
     check("kl_div", sum, |d| vec![drawn(d, &[4, 8], 1, -2.0, 0.5), from(d, &[4, 8], &[0.125; 32])]);
-    let classes = Array::from_slice(&Device::cpu(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
+    let classes = Array::from_slice(&scope::device().unwrap(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
     let nll = |v: &[Var]| v[0].nll_loss(&Var::constant(classes.clone()), Some(&v[1].detach()), -100, mean);
     check("nll_loss", nll, |d| vec![drawn(d, &[3, 4], 1, -2.0, 0.5), from(d, &[4], &[0.3, 1.7, 0.9, 2.0])]);
 }

@@ -1,13 +1,13 @@
 //! Einstein's notation as PyTorch reads it.
 
-use binade_autograd::{Var, gradcheck};
+use binade_autograd::{Var, gradcheck, scope};
 use binade_cpu as _;
-use binade_tensor::{Array, Class, Device};
+use binade_tensor::{Array, Class};
 
 fn of(shape: &[usize]) -> Array {
     let n: usize = shape.iter().product();
     let values: Vec<f64> = (0..n).map(|i| (i + 1) as f64).collect();
-    Array::from_slice(&Device::cpu(), &values, shape, Class::Activations).unwrap()
+    Array::from_slice(&scope::device().unwrap(), &values, shape, Class::Activations).unwrap()
 }
 
 /// The shape and values of an equation over tensors 1, 2, 3, … of these shapes, whose gradient is checked too.

@@ -1,14 +1,14 @@
 //! Whatever geometry an operator's forward accepts, its gradient is that of central differences.
 
-use binade_autograd::{Var, gradcheck};
+use binade_autograd::{Var, gradcheck, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Conv2d, Distribution, Pool, PoolKind};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 fn values(shape: &[usize], stream: u64) -> Array {
     let distribution = Distribution::Normal { mean: 0.0, std: 1.0 };
     let op = Op::Random { distribution, shape: Shape::new(shape).unwrap(), key: Key::new(5, stream) };
-    run_one(&op, &[], &Device::cpu(), DType::F64, Class::Activations).unwrap()
+    run_one(&op, &[], &scope::device().unwrap(), DType::F64, Class::Activations).unwrap()
 }
 
 /// Checks the gradients of an operator that accepts the inputs, and says whether it does.
@@ -48,7 +48,9 @@ fn transposed_convolutions_of_every_output_padding_that_is_accepted() {
 #[test]
 fn an_output_padding_between_stride_and_dilation_has_pytorchs_gradient() {
     let leaf = |shape: &[usize]| {
-        Var::leaf(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0, 4.0], shape, Class::Activations).unwrap())
+        Var::leaf(
+            Array::from_slice(&scope::device().unwrap(), &[1.0f32, 2.0, 3.0, 4.0], shape, Class::Activations).unwrap(),
+        )
     };
     let (x, w) = (leaf(&[1, 1, 2, 2]), leaf(&[1, 1, 2, 2]));
     let conv = Conv2d { dilation: [2, 2], ..Conv2d::default() };

@@ -2,10 +2,10 @@
 
 mod common;
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Attention, Binary, Conv2d, CrossEntropy, NormKind, Reduction, Unary};
-use binade_tensor::{Array, Class, DType, Device, Op, run_one};
+use binade_tensor::{Array, Class, DType, Op, run_one};
 use common::check;
 
 /// Normal f64 values, `offset` added.
@@ -14,13 +14,14 @@ fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
 }
 
 fn classes(values: &[i64], shape: &[usize]) -> Array {
-    Array::from_slice(&Device::cpu(), values, shape, Class::Indices).unwrap()
+    Array::from_slice(&scope::device().unwrap(), values, shape, Class::Indices).unwrap()
 }
 
 /// Arguments inside the domain of a function, away from its poles.
 fn argument(row: Unary) -> Array {
     let x = values(&[3, 5], 1, 0.0);
-    let run = |op: Op, x: &Array| run_one(&op, &[x], &Device::cpu(), DType::F64, Class::Activations).unwrap();
+    let run =
+        |op: Op, x: &Array| run_one(&op, &[x], &scope::device().unwrap(), DType::F64, Class::Activations).unwrap();
     match row {
         Unary::Sqrt
         | Unary::Rsqrt
@@ -228,7 +229,9 @@ fn losses_maps_and_ternary_rows() {
     check("glu", one, |v| v[0].glu(2));
     check("swiglu", one, |v| v[0].swiglu(1));
     let (a, b) = (values(&[3, 4], 2, 0.0), values(&[3, 4], 3, 0.0));
-    let label = Var::constant(Array::from_slice(&Device::cpu(), &[1.0, -1.0, 1.0], &[3], Class::Activations).unwrap());
+    let label = Var::constant(
+        Array::from_slice(&scope::device().unwrap(), &[1.0, -1.0, 1.0], &[3], Class::Activations).unwrap(),
+    );
     let pair = [a.clone(), b.clone()];
     for reduction in [Reduction::None, Reduction::Mean] {
         check("cosine embedding", &pair, |v| v[0].cosine_embedding_loss(&v[1], &label, 0.1, reduction));
@@ -264,7 +267,7 @@ fn more_reductions_and_scans() {
     for zeros in [1, 2] {
         let mut factors = vec![1.5, -2.0, 0.5, 3.0];
         factors[..zeros].fill(0.0);
-        let x = Array::from_slice(&Device::cpu(), &factors, &[4], Class::Activations).unwrap();
+        let x = Array::from_slice(&scope::device().unwrap(), &factors, &[4], Class::Activations).unwrap();
         check("prod", std::slice::from_ref(&x), |v| v[0].prod(&[], false));
         check("cumprod", &[x], |v| v[0].cumprod(0));
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binade_autograd::{Var, grad, scope};
 use binade_tensor::op::{Conv2d, Distribution, Unary};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 static MEMORY: Mutex<()> = Mutex::new(());
 
@@ -17,7 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn normal(shape: &[usize], seed: u64, dtype: DType) -> Array {
     let distribution = Distribution::Normal { mean: 0.0, std: 1.0 };
     let op = Op::Random { distribution, shape: Shape::new(shape).unwrap(), key: Key::new(seed, 1) };
-    run_one(&op, &[], &Device::cpu(), dtype, Class::Weights).unwrap()
+    run_one(&op, &[], &scope::device().unwrap(), dtype, Class::Weights).unwrap()
 }
 
 fn values(array: &Array) -> Vec<f64> {
@@ -26,7 +26,7 @@ fn values(array: &Array) -> Vec<f64> {
 
 /// Largest sum of live bytes during `f`, above what was there before.
 fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     device.reset_peak_memory();
     let before = device.memory().live.iter().sum::<usize>();
     let out = f();
@@ -207,6 +207,6 @@ fn accumulated_gradients_leave_those_given_out_alone() {
     drop(out);
     let (_, bytes) = peak(|| total.add(pass()).unwrap());
     assert!(bytes < 3 * BYTES, "a pass, and no third gradient beside it: {bytes}");
-    let of_class = Device::cpu().memory().live(Class::Gradients);
+    let of_class = scope::device().unwrap().memory().live(Class::Gradients);
     assert!(of_class >= BYTES);
 }

@@ -2,10 +2,10 @@
 
 use binade_autograd::{Deferred, Error, Gradients, Var, checkpoint, no_grad, scope};
 use binade_cpu as _;
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn array(values: &[f32]) -> Array {
-    Array::from_slice(&Device::cpu(), values, &[values.len()], Class::Weights).unwrap()
+    Array::from_slice(&scope::device().unwrap(), values, &[values.len()], Class::Weights).unwrap()
 }
 
 /// Multiplies by `w`, recomputed in backward.

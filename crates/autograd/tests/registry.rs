@@ -2,15 +2,15 @@
 
 mod common;
 
-use binade_autograd::{Var, apply, gradcheck};
+use binade_autograd::{Var, apply, gradcheck, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Binary, Ternary};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Class, DType, Device, Op};
+use binade_tensor::{Array, Class, DType, Op};
 
 #[test]
 fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let mut checked = std::collections::BTreeSet::new();
     for op in catalogue() {
         // Gradients of backward kernels are second order (tests/second_order.rs); views need inputs of their own.
@@ -63,7 +63,7 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
 
 #[test]
 fn every_operator_has_a_second_derivative_at_every_small_sample() {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let mut checked = std::collections::BTreeSet::new();
     for op in catalogue() {
         if matches!(op, Op::View(_) | Op::Unary(_) | Op::Compare(_) | Op::ArgMax { .. })

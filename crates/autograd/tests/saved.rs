@@ -4,9 +4,9 @@
 use binade_cpu as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use binade_autograd::{Backward, Error, Result, Var};
+use binade_autograd::{Backward, Error, Result, Var, scope};
 use binade_tensor::op::{Conv2d, Distribution, NormKind, Unary};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 static MEMORY: Mutex<()> = Mutex::new(());
 
@@ -16,14 +16,14 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn live() -> usize {
-    let stats = Device::cpu().memory();
+    let stats = scope::device().unwrap().memory();
     [Class::Activations, Class::Casts].into_iter().map(|class| stats.live(class)).sum()
 }
 
 fn normal(shape: &[usize], seed: u64, dtype: DType) -> Array {
     let distribution = Distribution::Normal { mean: 0.25, std: 1.0 };
     let op = Op::Random { distribution, shape: Shape::new(shape).unwrap(), key: Key::new(seed, 1) };
-    run_one(&op, &[], &Device::cpu(), dtype, Class::Weights).unwrap()
+    run_one(&op, &[], &scope::device().unwrap(), dtype, Class::Weights).unwrap()
 }
 
 fn leaf(shape: &[usize], seed: u64, dtype: DType) -> Var {
@@ -198,7 +198,9 @@ fn a_long_chain_of_elementwise_operators_runs_backward_and_is_dropped() {
     let _alone = alone();
     let (x, k) = (
         leaf(&[3], 1, DType::F32),
-        Var::leaf(Array::full(&Device::cpu(), DType::F32, Shape::new(&[3]).unwrap(), 1.0, Class::Weights).unwrap()),
+        Var::leaf(
+            Array::full(&scope::device().unwrap(), DType::F32, Shape::new(&[3]).unwrap(), 1.0, Class::Weights).unwrap(),
+        ),
     );
     let mut y = x.clone();
     for _ in 0..100_000 {

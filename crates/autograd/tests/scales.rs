@@ -1,11 +1,11 @@
 //! Gradients know the scale of their loss.
 
-use binade_autograd::{Error, Gradients, Var};
+use binade_autograd::{Error, Gradients, Var, scope};
 use binade_cpu as _;
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn leaf(value: f32, dtype: DType) -> Var {
-    let array = Array::from_slice(&Device::cpu(), &[value], &[1], Class::Weights).unwrap();
+    let array = Array::from_slice(&scope::device().unwrap(), &[value], &[1], Class::Weights).unwrap();
     Var::leaf(array.cast(dtype, Class::Weights).unwrap())
 }
 
@@ -71,7 +71,7 @@ fn gradients_in_16_bit_are_added_in_f32() {
     for dtype in [DType::F16, DType::BF16] {
         let w = leaf(1.0, dtype);
         let gradient = |value: f64| {
-            let upstream = Array::full(&Device::cpu(), dtype, *w.shape(), value, Class::Gradients).unwrap();
+            let upstream = Array::full(&scope::device().unwrap(), dtype, *w.shape(), value, Class::Gradients).unwrap();
             w.backward_with(&upstream).unwrap()
         };
         let mut sum = gradient(2048.0);

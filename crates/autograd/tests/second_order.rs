@@ -2,10 +2,10 @@
 
 mod common;
 
-use binade_autograd::{Result, Var, grad, gradcheck};
+use binade_autograd::{Result, Var, grad, gradcheck, scope};
 use binade_cpu as _;
 use binade_tensor::op::*;
-use binade_tensor::{Array, Class, Device, Op};
+use binade_tensor::{Array, Class, Op};
 use common::penalty;
 
 fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
@@ -106,7 +106,7 @@ fn pooling_and_norms() {
 
 #[test]
 fn losses_and_attention() {
-    let target = Array::from_slice(&Device::cpu(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
+    let target = Array::from_slice(&scope::device().unwrap(), &[2i64, 0, 1], &[3], Class::Indices).unwrap();
     for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
         let loss = CrossEntropy { smoothing: 0.1, ignore_index: 1, reduction };
         check("cross_entropy", &[values(&[3, 4], 1, 0.0)], |v| {
@@ -128,7 +128,7 @@ fn shapes_and_selection() {
     check("narrow", one, |v| v[0].narrow(1, 1, 2));
     check("cat", &[x.clone(), values(&[2, 4], 2, 0.0)], |v| Var::cat(&[&v[0], &v[1]], 0));
     check("expand", &[values(&[3, 1], 1, 0.0)], |v| v[0].expand(&[3, 4]));
-    let index = Array::from_slice(&Device::cpu(), &[1i64, 0, 1], &[3], Class::Indices).unwrap();
+    let index = Array::from_slice(&scope::device().unwrap(), &[1i64, 0, 1], &[3], Class::Indices).unwrap();
     check("embedding", one, |v| v[0].embedding(&Var::constant(index.clone())));
 }
 

@@ -1,15 +1,15 @@
 //! Selection, joining and comparison of integers through `Var`, and what else selects: slices, padding rows, einsum's
 //! diagonals.
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Compare, Interpolation, PadMode, Pool, PoolKind};
-use binade_tensor::{Array, Class, DType, Device, Element};
+use binade_tensor::{Array, Class, DType, Element};
 
 const BIG: i64 = (1 << 53) + 1;
 
 fn of<T: Element>(values: &[T], shape: &[usize]) -> Array {
-    Array::from_slice(&Device::cpu(), values, shape, Class::Activations).unwrap()
+    Array::from_slice(&scope::device().unwrap(), values, shape, Class::Activations).unwrap()
 }
 
 fn integers(values: &[i64], shape: &[usize]) -> Var {

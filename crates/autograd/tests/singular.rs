@@ -1,13 +1,13 @@
 //! Second order where a formula has branches, zeros or large numbers: a value wherever the function has one, and zeros
 //! where a gradient is constant.
 
-use binade_autograd::{Result, Var, grad};
+use binade_autograd::{Result, Var, grad, scope};
 use binade_cpu as _;
 use binade_tensor::op::*;
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn leaf(dtype: DType, shape: &[usize], values: &[f64]) -> Var {
-    let array = Array::from_slice(&Device::cpu(), values, shape, Class::Activations).unwrap();
+    let array = Array::from_slice(&scope::device().unwrap(), values, shape, Class::Activations).unwrap();
     Var::leaf(array.cast(dtype, Class::Activations).unwrap())
 }
 

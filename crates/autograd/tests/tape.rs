@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::{Backward, CastPlan, CastRule, Error, Var, no_grad, scope};
 use binade_tensor::op::{Numerics, Unary};
-use binade_tensor::{Array, Class, DType, Device, Op};
+use binade_tensor::{Array, Class, DType, Op};
 
 fn leaf(values: &[f32], shape: &[usize]) -> Var {
-    Var::leaf(Array::from_slice(&Device::cpu(), values, shape, Class::Weights).unwrap())
+    Var::leaf(Array::from_slice(&scope::device().unwrap(), values, shape, Class::Weights).unwrap())
 }
 
 /// Contractions in one 16-bit dtype, f32 where an operator needs it.
@@ -54,7 +54,9 @@ fn a_chain_of_a_million_operators_runs_backward_and_is_dropped_without_recursion
 fn a_saved_value_that_was_changed_in_place_is_a_named_error() {
     let x = leaf(&[2.0, 3.0], &[2]);
     let y = x.square().unwrap().sum(&[], false).unwrap();
-    x.array().copy_from(&Array::from_slice(&Device::cpu(), &[5.0f32, 6.0], &[2], Class::Weights).unwrap()).unwrap();
+    x.array()
+        .copy_from(&Array::from_slice(&scope::device().unwrap(), &[5.0f32, 6.0], &[2], Class::Weights).unwrap())
+        .unwrap();
     assert!(matches!(y.backward(), Err(Error::Changed { op: "square", .. })));
 }
 
@@ -131,7 +133,8 @@ fn widening_gives_the_bits_of_an_explicit_cast_and_saves_the_narrow_tensor() {
 fn gradients_of_a_weight_used_many_times_are_added_in_f32() {
     // 4,096 uses of gradient 1 + 2⁻¹⁰: a 16-bit sum would stall at 2,048 (f16) or 256 (bf16).
     let w = leaf(&[1.0], &[1, 1]);
-    let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32], &[1, 1], Class::Activations).unwrap());
+    let x =
+        Var::constant(Array::from_slice(&scope::device().unwrap(), &[1.0f32], &[1, 1], Class::Activations).unwrap());
     let total = low(DType::F16, || {
         let mut total: Option<Var> = None;
         for _ in 0..4096 {
@@ -148,7 +151,7 @@ fn gradients_of_a_weight_used_many_times_are_added_in_f32() {
 
 #[test]
 fn a_weight_cast_is_made_once_per_region_and_not_kept_for_backward() {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let w = leaf(&vec![0.5; 64 * 64], &[64, 64]);
     let x =
         Var::constant(Array::full(&device, DType::F16, [2, 64].try_into().unwrap(), 1.0, Class::Activations).unwrap());

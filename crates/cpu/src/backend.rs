@@ -93,6 +93,9 @@ impl Backend for Cpu {
     }
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        if binade_tensor::integers::run_by_rank(op, ins, outs)? {
+            return Ok(());
+        }
         let mut guards: SmallVec<[_; 6]> = SmallVec::new();
         for (at, array) in ins.iter().enumerate() {
             let over = outs.first().is_some_and(|out| out.overwrites(op, at, array));
@@ -115,7 +118,8 @@ impl Backend for Cpu {
 
     fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
         let guard = scalars.storage().read(update.name())?;
-        let scalars = elements(host(&guard, update.name(), scalars.dtype())?);
+        let (first, count) = (scalars.layout().offset, scalars.numel());
+        let scalars = &elements(host(&guard, update.name(), scalars.dtype())?)[first..first + count];
         let count = slots.len();
         let name = || format!("{} of {count} tensors", update.name());
         let done = binade_tensor::profile::record(name, || update::update(self.isa, update, scalars, slots));

@@ -1,8 +1,7 @@
 //! GPT-2 (Radford et al., 2019) in the extents of nanoGPT.
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_nn::{Embedding, Init, Layer, LayerNorm, Module, Param, Result, Visitor};
-use binade_tensor::{Array, Class};
 
 use crate::transformer::Block;
 
@@ -60,9 +59,8 @@ impl Gpt {
 impl Layer for Gpt {
     /// Indices `[B, T]` to logits `[B, T, vocabulary]`.
     fn run(&self, index: &Var) -> Result<Var> {
-        let (t, device) = (index.shape()[index.shape().rank() - 1], index.array().device().clone());
-        let positions: Vec<i64> = (0..t as i64).collect();
-        let positions = Var::constant(Array::from_slice(&device, &positions, &[t], Class::Indices)?);
+        let t = index.shape()[index.shape().rank() - 1];
+        let positions = scope::with_device(index.array().device(), || Var::arange(0, t))?;
         let mut x = (&self.tokens.forward(index)? + &self.positions.forward(&positions)?)?;
         for block in &self.blocks {
             x = block.forward(&x)?;

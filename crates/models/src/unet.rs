@@ -1,10 +1,12 @@
 //! The U-Net of denoising diffusion (Ho et al., 2020).
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use binade_autograd::Var;
 use binade_nn::{Conv2d, GroupNorm, Layer, Linear, Module, Result, Visitor};
 use binade_tensor::op::Unary::Silu;
 use binade_tensor::op::{Attention, Conv2d as Geometry, Interpolation};
-use binade_tensor::{Array, Class};
+use binade_tensor::{Array, Class, Device};
 
 /// Extents of a [`UNet`].
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +139,28 @@ pub struct UNet {
     norm: GroupNorm,
     head: Conv2d,
     base: usize,
+    #[module(skip)]
+    rates: Rates,
+}
+
+/// Frequencies of the time's embedding. They are computed on the host, and uploaded once to the device that is used.
+#[derive(Clone, Default)]
+struct Rates(Arc<Mutex<Option<Array>>>);
+
+impl Rates {
+    /// `[1, half]`, from 1 down to 1/10000.
+    fn on(&self, device: &Device, half: usize) -> Result<Var> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = match kept.take().filter(|rates| rates.device() == device) {
+            Some(rates) => rates,
+            None => {
+                let rate = |i: usize| (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
+                let rates: Vec<f32> = (0..half).map(rate).collect();
+                Array::from_slice(device, &rates, &[1, half], Class::Weights)?
+            }
+        };
+        Ok(Var::constant(kept.insert(rates).clone()))
+    }
 }
 
 impl UNet {
@@ -191,14 +215,14 @@ impl UNet {
             norm: GroupNorm::new(32, c)?,
             head: Conv2d::same(c, *channels, 3)?,
             base: *base,
+            rates: Rates::default(),
         })
     }
 
     /// Sines and cosines of the time, `[N]` to `[N, base]`.
     fn embed(&self, t: &Var) -> Result<Var> {
         let half = self.base / 2;
-        let rates: Vec<f32> = (0..half).map(|i| (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32).collect();
-        let rates = Var::constant(Array::from_slice(t.array().device(), &rates, &[1, half], Class::Activations)?);
+        let rates = self.rates.on(t.array().device(), half)?;
         let angle = (&t.cast(binade_tensor::DType::F32)?.unsqueeze(1)? * &rates)?;
         Ok(Var::cat(&[&angle.sin()?, &angle.cos()?], 1)?)
     }

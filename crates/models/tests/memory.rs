@@ -6,12 +6,12 @@ use binade_cpu as _;
 use binade_models::{SmallCnn, SmallCnnConfig};
 use binade_nn::{AdamW, Layer, Optimizer};
 use binade_tensor::op::{CrossEntropy, Distribution};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 /// Bytes at the peak of the second step on `n` images, above those before it: the first one makes the optimiser's
 /// state.
 fn peak(config: &SmallCnnConfig, n: usize) -> usize {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let model = scope::with_key(1, 0, || SmallCnn::new(config)).unwrap();
     let shape = Shape::new(&[n, config.in_channels, config.size, config.size]).unwrap();
     let images = Op::Random { distribution: Distribution::Normal { mean: 0.0, std: 1.0 }, shape, key: Key::new(2, 1) };

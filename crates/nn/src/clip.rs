@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use binade_autograd::{Gradients, LeafId};
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Outcome, Slot, Update};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Outcome, Shape, Slot, Update};
 
 use crate::{Error, Result};
 
@@ -21,7 +21,32 @@ pub fn grad_norm(grads: &Gradients) -> Result<f64> {
 /// # Errors
 /// A gradient is in use.
 pub fn scaled_grad_norm(grads: &Gradients, factor: f64) -> Result<f64> {
-    norm(grads, &ids(grads), factor)
+    queue_norm(grads, &ids(grads), factor)?.wait()
+}
+
+/// [`grad_norm`] without waiting for it: an asynchronous device is still at work when this returns.
+///
+/// # Errors
+/// A gradient is in use.
+pub fn grad_norm_later(grads: &Gradients) -> Result<GradNorm> {
+    queue_norm(grads, &ids(grads), 1.0)
+}
+
+/// A norm that a device may still be computing.
+#[derive(Debug)]
+#[must_use = "a norm is known when it is waited for"]
+pub struct GradNorm(Vec<Outcome>);
+
+impl GradNorm {
+    /// Waits for the norm.
+    ///
+    /// # Errors
+    /// What an asynchronous device reports late.
+    pub fn wait(self) -> Result<f64> {
+        let norms = self.0.into_iter().map(|part| Ok(part.wait()?.norm)).collect::<Result<Vec<f64>>>()?;
+        // Of one norm too: the root of a square is the number itself, to the last bit.
+        Ok(norms.iter().map(|n| n * n).sum::<f64>().sqrt())
+    }
 }
 
 /// What clipping gradients of that norm multiplies them by: min(1, max_norm/(norm + 1e-6)), NaN if the norm is.
@@ -64,16 +89,16 @@ pub fn inverse(scale: f64) -> f64 {
 pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, scale: f64) -> Result<bool> {
     let chosen: Vec<LeafId> = ids(grads).into_iter().filter(|id| leaves.is_none_or(|l| l.contains(id))).collect();
     let mut found_inf = false;
-    for (scale, part) in by_scale(grads, &chosen, scale) {
-        for &id in &part {
+    for Part { scale, leaves, device } in parts(grads, &chosen, scale) {
+        for &id in &leaves {
             let wide =
                 grads.by_id(id).filter(|g| g.dtype() == DType::F16).map(|g| g.cast(DType::F32, Class::Gradients));
             if let Some(wide) = wide.transpose()? {
                 grads.insert(id, wide);
             }
         }
-        found_inf |= in_place(grads, &part, &Update::Unscale, inverse(scale))?.found_inf;
-        part.iter().for_each(|&id| grads.set_scale_of(id, 1.0));
+        found_inf |= in_place(grads, &leaves, &Update::Unscale, &device, inverse(scale))?.wait()?.found_inf;
+        leaves.iter().for_each(|&id| grads.set_scale_of(id, 1.0));
     }
     Ok(found_inf)
 }
@@ -81,10 +106,12 @@ pub fn unscale(grads: &mut Gradients, leaves: Option<&HashSet<LeafId>>, scale: f
 /// As [`clip_grad_norm`], over some of the gradients.
 pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> Result<f64> {
     check_limit("clip_grad_norm", max_norm)?;
-    let norm = norm(grads, of, 1.0)?;
+    let norm = queue_norm(grads, of, 1.0)?.wait()?;
     let factor = clip_factor(norm, max_norm);
     if factor != 1.0 {
-        in_place(grads, of, &Update::Scale, factor)?;
+        for Part { leaves, device, .. } in parts(grads, of, 1.0) {
+            in_place(grads, &leaves, &Update::Scale, &device, factor)?;
+        }
     }
     Ok(norm)
 }
@@ -92,8 +119,8 @@ pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> 
 /// As [`clip_grad_value`], over some of the gradients.
 pub(crate) fn clip_value(grads: &mut Gradients, of: &[LeafId], limit: f64) -> Result<()> {
     check_limit("clip_grad_value", limit)?;
-    for (scale, part) in by_scale(grads, of, 1.0) {
-        in_place(grads, &part, &Update::Clamp, limit * scale)?;
+    for Part { scale, leaves, device } in parts(grads, of, 1.0) {
+        in_place(grads, &leaves, &Update::Clamp, &device, limit * scale)?;
     }
     Ok(())
 }
@@ -103,56 +130,55 @@ fn check_limit(of: &'static str, limit: f64) -> Result<()> {
     Error::unless(limit >= 0.0, of, "limit", "at least 0", limit)
 }
 
-fn norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<f64> {
-    let device = device(grads);
-    let mut norms = Vec::new();
-    for (scale, part) in by_scale(grads, of, 1.0) {
-        let read = part.iter().filter_map(|&id| grads.by_id(id)).map(Grad::Read);
+fn queue_norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<GradNorm> {
+    let norm = |Part { scale, leaves, device }: Part| {
+        let read = leaves.iter().filter_map(|&id| grads.by_id(id)).map(Grad::Read);
         let slot = |grad| Slot { param: None, master: None, grad, state: vec![], first: false };
         let mut slots: Vec<Slot<'_>> = read.map(slot).collect();
-        norms.push(device.update(&Update::Norm, &scalars(&device, &[inverse(scale) * factor])?, &mut slots)?.norm);
-    }
-    // Of one norm too: the root of a square is the number itself, to the last bit.
-    Ok(norms.iter().map(|n| n * n).sum::<f64>().sqrt())
+        Ok(Update::Norm.run(&one(&device, inverse(scale) * factor)?, &mut slots)?)
+    };
+    parts(grads, of, 1.0).into_iter().map(norm).collect::<Result<_>>().map(GradNorm)
 }
 
-/// Runs a pass that changes some gradients in place.
-fn in_place(grads: &mut Gradients, of: &[LeafId], update: &Update, scalar: f64) -> Result<Outcome> {
+/// Runs a pass that changes some gradients of one device in place.
+fn in_place(grads: &mut Gradients, of: &[LeafId], update: &Update, device: &Device, scalar: f64) -> Result<Outcome> {
     for &id in of {
         grads.unshared(id)?;
     }
-    let device = device(grads);
     let mut slots = Vec::new();
     for grad in of.iter().filter_map(|&id| grads.by_id(id)) {
         let grad = Grad::Write(ArrayMut::new(update.name(), grad)?);
         slots.push(Slot { param: None, master: None, grad, state: vec![], first: false });
     }
-    Ok(device.update(update, &scalars(&device, &[scalar])?, &mut slots)?)
+    Ok(update.run(&one(device, scalar)?, &mut slots)?)
 }
 
 fn ids(grads: &Gradients) -> Vec<LeafId> {
     grads.iter().map(|(id, _)| id).collect()
 }
 
-/// Leaves by the scale their gradients carry, `otherwise` where they carry none.
-pub(crate) fn by_scale(grads: &Gradients, of: &[LeafId], otherwise: f64) -> Vec<(f64, Vec<LeafId>)> {
-    let mut parts: Vec<(f64, Vec<LeafId>)> = Vec::new();
+/// Gradients that one pass takes together.
+struct Part {
+    scale: f64,
+    device: Device,
+    leaves: Vec<LeafId>,
+}
+
+/// Leaves by their gradients' device and the scale they carry, `otherwise` where they carry none.
+fn parts(grads: &Gradients, of: &[LeafId], otherwise: f64) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
     for &id in of {
+        let Some(device) = grads.by_id(id).map(|grad| grad.device()) else { continue };
         let scale = grads.scale_of(id).unwrap_or(otherwise);
-        match parts.iter_mut().find(|(of, _)| *of == scale) {
-            Some((_, part)) => part.push(id),
-            None => parts.push((scale, vec![id])),
+        match parts.iter_mut().find(|part| part.scale == scale && part.device == *device) {
+            Some(part) => part.leaves.push(id),
+            None => parts.push(Part { scale, device: device.clone(), leaves: vec![id] }),
         }
     }
     parts
 }
 
-fn device(grads: &Gradients) -> Device {
-    grads.iter().next().map_or_else(Device::cpu, |(_, g)| g.device().clone())
-}
-
-/// Numbers that change from step to step, on the device.
-pub(crate) fn scalars(device: &Device, values: &[f64]) -> Result<Array> {
-    let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-    Ok(Array::from_slice(device, &values, &[values.len()], Class::Optimizer)?)
+/// A pass's only number, made on its device: nothing is uploaded.
+fn one(device: &Device, value: f64) -> Result<Array> {
+    Ok(Array::full(device, DType::F32, Shape::new(&[1])?, value, Class::Optimizer)?)
 }

@@ -31,6 +31,12 @@ pub enum Error {
         /// Value given.
         found: f64,
     },
+    /// A parameter that cannot move to another device now.
+    #[error("{name} cannot be moved: its gradients or a graph are in use; take the step or drop them first")]
+    Held {
+        /// Name of the parameter.
+        name: String,
+    },
     /// Tensors that a state dict lacks, or has too many.
     #[error("the state dict is of another model: {}", difference(.missing, .unexpected))]
     Names {

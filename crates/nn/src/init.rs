@@ -3,7 +3,7 @@
 use binade_autograd::scope;
 use binade_tensor::op::Distribution;
 use binade_tensor::random::normal_pair;
-use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
 
 use crate::{Error, Result};
 
@@ -69,7 +69,7 @@ impl Init {
         Init::Uniform { low: -bound, high: bound }
     }
 
-    /// An f32 array on the CPU, drawn from the scope's stream.
+    /// An f32 array on the scope's device, drawn from its stream.
     ///
     /// # Errors
     /// The shape is too large.
@@ -81,7 +81,9 @@ impl Init {
         let uniform = |bound: f64| Distribution::Uniform { low: -bound, high: bound };
         let normal = |std: f64| Distribution::Normal { mean: 0.0, std };
         let distribution = match self {
-            Init::Constant(value) => return Ok(Array::full(&Device::cpu(), DType::F32, shape, value, Class::Weights)?),
+            Init::Constant(value) => {
+                return Ok(Array::full(&scope::device()?, DType::F32, shape, value, Class::Weights)?);
+            }
             Init::TruncatedNormal { mean, std } => return truncated(&shape, mean, std),
             Init::Uniform { low, high } => Distribution::Uniform { low, high },
             Init::Normal { mean, std } => Distribution::Normal { mean, std },
@@ -91,7 +93,7 @@ impl Init {
             Init::XavierNormal { gain } => normal(gain * (2.0 / (fan_in + fan_out)).sqrt()),
         };
         let op = Op::Random { distribution, shape, key: scope::next_key() };
-        Ok(run_one(&op, &[], &Device::cpu(), DType::F32, Class::Weights)?)
+        Ok(run_one(&op, &[], &scope::device()?, DType::F32, Class::Weights)?)
     }
 }
 
@@ -116,5 +118,5 @@ fn truncated(shape: &Shape, mean: f64, std: f64) -> Result<Array> {
         )
     };
     let values: Vec<f32> = (0..n).map(|i| (mean + std * draw(i).unwrap_or(0.0)) as f32).collect();
-    Ok(Array::from_slice(&Device::cpu(), &values, shape, Class::Weights)?)
+    Ok(Array::from_slice(&scope::device()?, &values, shape, Class::Weights)?)
 }

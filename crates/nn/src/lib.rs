@@ -27,7 +27,10 @@ mod visitor;
 pub use attention::SelfAttention;
 pub use binade_derive::Module;
 pub use checksum::CHECKSUM;
-pub use clip::{clip_factor, clip_grad_norm, clip_grad_value, grad_norm, inverse, scaled_grad_norm, unscale};
+pub use clip::{
+    GradNorm, clip_factor, clip_grad_norm, clip_grad_value, grad_norm, grad_norm_later, inverse, scaled_grad_norm,
+    unscale,
+};
 pub use error::{Error, Result};
 pub use file::{remove_partial_files, replace_file};
 pub use init::Init;

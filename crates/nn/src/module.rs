@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use binade_autograd::Place;
+use binade_tensor::Device;
 
 use crate::structure::{self, Entered, layers};
 use crate::visitor::{Copies, Part};
@@ -97,6 +98,44 @@ pub trait Module: CopyModule + 'static {
     fn parameters(&self) -> Vec<Param> {
         let mut seen = HashSet::new();
         self.named_parameters().into_iter().map(|(_, p)| p).filter(|p| seen.insert(p.id())).collect()
+    }
+
+    /// The device of its first parameter; `None` without parameters.
+    fn device(&self) -> Option<Device> {
+        self.parameters().first().map(Param::device)
+    }
+
+    /// Moves parameters and buffers to a device, in place: clones, tied weights and optimisers see them there. What an
+    /// optimiser or average remembers of them follows at its next step.
+    ///
+    /// ```
+    /// # use binade_cpu as _;
+    /// # fn main() -> binade_nn::Result<()> {
+    /// use binade_nn::{Linear, Module};
+    /// use binade_tensor::{Device, remote::Remote};
+    /// let (layer, device) = (Linear::new(4, 2)?, Device::new(Remote::new()));
+    /// layer.to(&device)?;
+    /// assert!(layer.device() == Some(device));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Held`](crate::Error::Held): gradients, or a graph that would give some, hold a parameter; out of memory;
+    /// what an asynchronous device reports late. Nothing is moved then.
+    fn to(&self, device: &Device) -> Result<()> {
+        let (mut params, mut buffers) = (Vec::new(), Vec::new());
+        let (mut seen, mut known) = (HashSet::new(), HashSet::new());
+        for (name, param) in self.named_parameters().into_iter().filter(|(_, param)| seen.insert(param.id())) {
+            params.extend(param.on(&name, device)?.map(|array| (param, array)));
+        }
+        for (_, buffer) in self.named_buffers().into_iter().filter(|(_, buffer)| known.insert(buffer.key())) {
+            let array = buffer.array().to(device)?;
+            buffers.push((buffer, array));
+        }
+        params.into_iter().for_each(|(param, array)| param.set_memory(array));
+        buffers.into_iter().for_each(|(buffer, array)| buffer.set_memory(array));
+        Ok(())
     }
 
     /// Number of trainable values: those of frozen parameters are none.

@@ -2,7 +2,7 @@
 
 use binade_autograd::{Var, scope};
 use binade_tensor::op::{Binary, NormKind, Unary};
-use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
 
 use crate::{Buffer, Error, Init, Layer, Mode, Module, Param, Result, Visitor};
 
@@ -184,7 +184,7 @@ impl BatchNorm2d {
             running_mean: Buffer::new(Init::Constant(0.0).array(&[channels])?),
             running_var: Buffer::new(Init::Constant(1.0).array(&[channels])?),
             num_batches_tracked: Buffer::new(Array::full(
-                &Device::cpu(),
+                &scope::device()?,
                 DType::I64,
                 Shape::SCALAR,
                 0.0,
@@ -225,12 +225,19 @@ impl BatchNorm2d {
         let (mean, var) = (outs[1].clone(), outs[3].clone());
         let buffers = [&self.running_mean, &self.running_var, &self.num_batches_tracked];
         crate::defer(&y, &[&self.weight, &self.bias], &buffers, move |now| {
-            let count =
-                Array::full(now[2].device(), DType::I64, Shape::SCALAR, now[2].item()? + 1.0, Class::Workspace)?;
-            Ok(vec![mix(&now[0], &mean, momentum, 1.0)?, mix(&now[1], &var, momentum, n / (n - 1.0))?, count])
+            let (mean, var) = (mix(&now[0], &mean, momentum, 1.0)?, mix(&now[1], &var, momentum, n / (n - 1.0))?);
+            Ok(vec![mean, var, next(&now[2])?])
         })?;
         Ok(y)
     }
+}
+
+/// A count and 1, where it is: reading it would wait for the device. f64 holds what can be counted.
+fn next(count: &Array) -> binade_autograd::Result<Array> {
+    let wide = count.cast(DType::F64, Class::Workspace)?;
+    let op = Op::Scalar { op: Binary::Add, value: 1.0, reversed: false };
+    let next = run_one(&op, &[&wide], count.device(), DType::F64, Class::Workspace)?;
+    Ok(next.cast(count.dtype(), Class::Workspace)?)
 }
 
 /// `(1 − momentum)·running + momentum·factor·batch`, in f32.

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use binade_autograd::{Claims, Deferred, Layers, LeafId, Name, Place, StoredAs, Var, scope};
-use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
-use crate::{Init, Result};
+use crate::{Error, Init, Result};
 
 /// A trainable tensor. Cloning shares it: a tied weight is a clone.
 #[derive(Clone, Debug)]
@@ -14,7 +14,8 @@ pub struct Param(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    leaf: Var,
+    /// Replaced where the parameter moves to another device.
+    leaf: RwLock<Var>,
     id: LeafId,
     names: RwLock<Names>,
     trainable: AtomicBool,
@@ -41,7 +42,7 @@ impl Param {
         leaf.claims();
         let stored = StoredAs { leaf: id, dtype: leaf.dtype(), batch_norm };
         let names = RwLock::new(Names { full: Vec::new(), place: Place::new(Vec::new(), Some(stored)) });
-        Param(Arc::new(Inner { leaf, id, names, trainable: AtomicBool::new(true) }))
+        Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names, trainable: AtomicBool::new(true) }))
     }
 
     /// A parameter around an existing leaf; `None` if the tensor is no leaf.
@@ -49,7 +50,7 @@ impl Param {
         Some(Param::around(leaf.clone(), leaf.leaf_id()?, false))
     }
 
-    /// A parameter on the CPU with initial values drawn from the scope's stream: f32, or stored as
+    /// A parameter on the scope's device with initial values drawn from its stream: f32, or stored as
     /// [`scope::with_stored`] says.
     ///
     /// # Errors
@@ -68,23 +69,32 @@ impl Param {
     /// The tensor for use in a computation: a leaf, or a constant when frozen. Operators that take it, or a view of it,
     /// belong to this parameter's layer unless that is outside the layer that runs.
     pub fn var(&self) -> Var {
-        let var = if self.is_trainable() { self.0.leaf.clone() } else { self.0.leaf.detach() };
+        let var = if self.is_trainable() { self.leaf().clone() } else { self.leaf().detach() };
         var.at(Some(self.names().place.clone()))
     }
 
-    /// The values.
-    pub fn array(&self) -> &Array {
-        self.0.leaf.array()
+    fn leaf(&self) -> RwLockReadGuard<'_, Var> {
+        self.0.leaf.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The values. They share memory with the parameter until it moves.
+    pub fn array(&self) -> Array {
+        self.leaf().array().clone()
     }
 
     /// Extents.
-    pub fn shape(&self) -> &Shape {
-        self.array().shape()
+    pub fn shape(&self) -> Shape {
+        *self.leaf().shape()
+    }
+
+    /// The device that it is on.
+    pub fn device(&self) -> Device {
+        self.leaf().array().device().clone()
     }
 
     /// Storage dtype.
     pub fn dtype(&self) -> DType {
-        self.array().dtype()
+        self.leaf().dtype()
     }
 
     /// Identity; gradients are keyed by it.
@@ -99,7 +109,7 @@ impl Param {
 
     /// Who claims it. Optimisers do.
     pub fn claims(&self) -> Claims {
-        self.0.leaf.claims().unwrap_or_default()
+        self.leaf().claims().unwrap_or_default()
     }
 
     /// Freezes or unfreezes it. An optimiser passes over the parameters that are frozen at its step.
@@ -109,13 +119,34 @@ impl Param {
 
     /// A parameter with the same values, names and setting, and memory of its own.
     pub(crate) fn deep(&self) -> Result<Param> {
-        let (leaf, id) = Var::new_leaf(copy(self.array())?);
+        let (leaf, id) = Var::new_leaf(copy(&self.array())?);
         leaf.claims();
         let mut names = self.names().clone();
         names.place =
             Place::new(names.place.names().to_vec(), names.place.stored().map(|s| StoredAs { leaf: id, ..s }));
         let trainable = AtomicBool::new(self.is_trainable());
-        Ok(Param(Arc::new(Inner { leaf, id, names: RwLock::new(names), trainable })))
+        Ok(Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names: RwLock::new(names), trainable })))
+    }
+
+    /// The values on a device; `None` if they are there already.
+    ///
+    /// # Errors
+    /// [`Error::Held`]; out of memory.
+    pub(crate) fn on(&self, name: &str, device: &Device) -> Result<Option<Array>> {
+        let leaf = self.leaf();
+        if leaf.array().device() == device {
+            return Ok(None);
+        }
+        if leaf.is_referred_to() {
+            return Err(Error::Held { name: name.into() });
+        }
+        Ok(Some(leaf.array().to(device)?))
+    }
+
+    /// Takes over values that [`Param::on`] gave.
+    pub(crate) fn set_memory(&self, array: Array) {
+        let mut leaf = self.0.leaf.write().unwrap_or_else(PoisonError::into_inner);
+        *leaf = leaf.with_memory(array);
     }
 
     fn names(&self) -> RwLockReadGuard<'_, Names> {
@@ -135,7 +166,7 @@ impl Param {
         if !names.full.iter().any(|(full, _)| ends_in(full, name)) {
             names.full.retain(|(full, _)| !ends_in(name, full));
             names.full.push((Arc::from(name), layers.clone()));
-            self.0.leaf.set_name(name);
+            self.leaf().set_name(name);
             let layer =
                 |(full, model): &(Arc<str>, Layers)| Name { path: above(full, last(full)), model: model.clone() };
             names.place = Place::new(names.full.iter().map(layer).collect(), names.place.stored());
@@ -181,32 +212,44 @@ fn last(name: &str) -> &str {
 
 /// A tensor that belongs to a module but is not trained: running statistics. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Buffer(Arc<(Array, Claims)>);
+pub struct Buffer(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    /// Replaced where the buffer moves to another device.
+    array: RwLock<Array>,
+    claims: Claims,
+}
 
 impl Buffer {
     /// A buffer with the given values.
     pub fn new(array: Array) -> Buffer {
-        Buffer(Arc::new((array, Claims::default())))
+        Buffer(Arc::new(Owned { array: RwLock::new(array), claims: Claims::default() }))
     }
 
-    /// The values.
-    pub fn array(&self) -> &Array {
-        &self.0.0
+    /// The values. They share memory with the buffer until it moves.
+    pub fn array(&self) -> Array {
+        self.0.array.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over its values on another device.
+    pub(crate) fn set_memory(&self, array: Array) {
+        *self.0.array.write().unwrap_or_else(PoisonError::into_inner) = array;
     }
 
     /// Who claims it. Optimisers that were made from a module do.
     pub fn claims(&self) -> &Claims {
-        &self.0.1
+        &self.0.claims
     }
 
     /// The values as a constant.
     pub fn var(&self) -> Var {
-        Var::constant(self.array().clone())
+        Var::constant(self.array())
     }
 
     /// A buffer with the same values and memory of its own.
     pub(crate) fn deep(&self) -> Result<Buffer> {
-        Ok(Buffer::new(copy(self.array())?))
+        Ok(Buffer::new(copy(&self.array())?))
     }
 
     /// The same for clones, while one of them lives.
@@ -276,6 +319,6 @@ pub fn defer(
     next: impl Fn(&[Array]) -> binade_autograd::Result<Vec<Array>> + Send + Sync + 'static,
 ) -> Result<()> {
     let claims = buffers.iter().map(|b| b.claims().clone()).chain(params.iter().map(|p| p.claims())).collect();
-    let arrays = buffers.iter().map(|b| b.array().clone()).collect();
+    let arrays = buffers.iter().map(|b| b.array()).collect();
     Ok(output.defer(Deferred::new(arrays, claims, next))?)
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use binade_tensor::{Array, Class, DType, Device};
+use binade_autograd::scope;
+use binade_tensor::{Array, Class, DType};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::checksum::{CHECKSUM, seal, verify, with_room};
@@ -15,8 +16,8 @@ pub type StateDict = Vec<(String, Array)>;
 /// Parameters and buffers of a module by dotted name. The arrays share memory with the module.
 pub fn state_dict(module: &impl Module) -> StateDict {
     module.assign_names();
-    let params = module.named_parameters().into_iter().map(|(name, p)| (name, p.array().clone()));
-    params.chain(module.named_buffers().into_iter().map(|(name, b)| (name, b.array().clone()))).collect()
+    let params = module.named_parameters().into_iter().map(|(name, p)| (name, p.array()));
+    params.chain(module.named_buffers().into_iter().map(|(name, b)| (name, b.array()))).collect()
 }
 
 fn to_safetensors(dtype: DType) -> Dtype {
@@ -53,7 +54,7 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: Has
     replace_file(path, |file| file.write_all(&bytes)).map_err(|error| Error::Io { path: path.into(), error })
 }
 
-/// Reads a safetensors file onto the CPU: tensors and metadata. One without a checksum is taken as it is: other
+/// Reads a safetensors file onto the scope's device: tensors and metadata. One without a checksum is taken as it is: other
 /// programs write none.
 ///
 /// # Errors
@@ -73,7 +74,7 @@ pub fn read_safetensors(path: &Path, class: Class) -> Result<(StateDict, HashMap
             .into_iter()
             .find(|&d| to_safetensors(d) == view.dtype())
             .ok_or_else(|| format(format!("{name}: no support for dtype {:?}", view.dtype())))?;
-        out.push((name.to_string(), Array::from_bytes(&Device::cpu(), dtype, view.data(), view.shape(), class)?));
+        out.push((name.to_string(), Array::from_bytes(&scope::device()?, dtype, view.data(), view.shape(), class)?));
     }
     out.sort_by(|a, b| a.0.cmp(&b.0));
     Ok((out, metadata))

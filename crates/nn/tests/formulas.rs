@@ -74,7 +74,7 @@ fn an_improvement_is_one_by_the_threshold_on_either_side_of_zero() {
 fn averages_follow_faster_at_first_and_count_their_updates() {
     let model = Linear::without_bias(1, 1).unwrap();
     let set = |v: f64| {
-        let array = Array::full(&Device::cpu(), DType::F32, *model.weight.shape(), v, Class::Weights).unwrap();
+        let array = Array::full(&Device::cpu(), DType::F32, model.weight.shape(), v, Class::Weights).unwrap();
         model.weight.array().copy_from(&array).unwrap();
     };
     set(0.0);

@@ -1,15 +1,15 @@
 //! Layers against formulas written out, their names, and their gradients.
 
-use binade_autograd::{Var, gradcheck};
+use binade_autograd::{Var, gradcheck, scope};
 use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn values(shape: &[usize], stream: u64) -> Array {
     let n: usize = shape.iter().product();
     let v: Vec<f64> = (0..n).map(|i| (((i as u64 + 1) * 7919 + stream * 104729) % 1013) as f64 / 506.0 - 1.0).collect();
-    Array::from_slice(&Device::cpu(), &v, shape, Class::Activations).unwrap()
+    Array::from_slice(&scope::device().unwrap(), &v, shape, Class::Activations).unwrap()
 }
 
 /// The same layer with f64 parameters of other values.
@@ -84,7 +84,7 @@ fn a_bidirectional_stack_reads_from_both_ends() {
     // The second direction of the first layer, read backwards, is the first direction on the reversed sequence.
     let one = Gru::new(3, 2, Recurrent { bidirectional: true, ..Recurrent::default() }).unwrap();
     let p = one.parameters();
-    (0..4).for_each(|i| p[i + 4].array().copy_from(p[i].array()).unwrap());
+    (0..4).for_each(|i| p[i + 4].array().copy_from(&p[i].array()).unwrap());
     let forward = one.forward(&x, None).unwrap().0.narrow(2, 0, 2).unwrap();
     let reversed = one.forward(&x.flip(&[0]).unwrap(), None).unwrap().0.narrow(2, 2, 2).unwrap().flip(&[0]).unwrap();
     assert_eq!(forward.array().to_f64_vec().unwrap(), reversed.array().to_f64_vec().unwrap());

@@ -6,7 +6,7 @@ use binade_nn::{
     Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd,
     StepOutcome, Visitor, clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -68,7 +68,10 @@ fn a_state_dict_survives_its_file_bit_for_bit() {
     a.layers[0]
         .weight
         .array()
-        .copy_from(&Array::from_slice(&Device::cpu(), &[f32::MIN_POSITIVE / 4.0; 16], &[4, 4], Class::Weights).unwrap())
+        .copy_from(
+            &Array::from_slice(&scope::device().unwrap(), &[f32::MIN_POSITIVE / 4.0; 16], &[4, 4], Class::Weights)
+                .unwrap(),
+        )
         .unwrap();
     write_safetensors(&path, &state_dict(&a), Default::default()).unwrap();
     load_state_dict(&b, &read_safetensors(&path, Class::Workspace).unwrap().0).unwrap();
@@ -85,7 +88,8 @@ fn a_state_dict_of_another_model_changes_nothing() {
     other.retain(|(n, _)| n != "norm.bias");
     assert!(matches!(load_state_dict(&net, &other), Err(Error::Names { missing, .. }) if missing == ["norm.bias"]));
     let mut other = state_dict(&net);
-    other[0].1 = Array::full(&Device::cpu(), DType::F32, [2].try_into().unwrap(), 1.0, Class::Weights).unwrap();
+    other[0].1 =
+        Array::full(&scope::device().unwrap(), DType::F32, [2].try_into().unwrap(), 1.0, Class::Weights).unwrap();
     assert!(matches!(load_state_dict(&net, &other), Err(Error::Shape { name, .. }) if name == "attn.qkv.weight"));
     assert_eq!(net.layers[0].weight.array().to_vec::<f32>().unwrap(), before);
 }
@@ -107,7 +111,7 @@ fn torn_files_are_named() {
 fn a_flipped_bit_anywhere_in_a_file_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let weight = Array::from_slice(&Device::cpu(), &[1.0f32, 2.0, 3.0], &[3], Class::Weights).unwrap();
+    let weight = Array::from_slice(&scope::device().unwrap(), &[1.0f32, 2.0, 3.0], &[3], Class::Weights).unwrap();
     let metadata = [("text".to_string(), r#"it says "binade.crc32":"12345678""#.to_string())].into();
     write_safetensors(&path, &[("weight".into(), weight)], metadata).unwrap();
     let bytes = std::fs::read(&path).unwrap();
@@ -167,7 +171,7 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
     let gradients = [[0.5, -1.0], [0.25, 2.0], [-0.125, 0.5]];
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         for rule in ["sgd", "adam", "adamw"] {
-            let start = Array::from_slice(&Device::cpu(), &[1.0f32, -2.0], &[2], Class::Weights)
+            let start = Array::from_slice(&scope::device().unwrap(), &[1.0f32, -2.0], &[2], Class::Weights)
                 .unwrap()
                 .cast(dtype, Class::Weights)
                 .unwrap();
@@ -182,11 +186,15 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
             for g in gradients {
                 let mut grads = binade_autograd::Gradients::default();
                 let g: Vec<f32> = g.iter().map(|&v| v as f32).collect();
-                grads.insert(param.id(), Array::from_slice(&Device::cpu(), &g, &[2], Class::Gradients).unwrap());
+                grads.insert(
+                    param.id(),
+                    Array::from_slice(&scope::device().unwrap(), &g, &[2], Class::Gradients).unwrap(),
+                );
                 assert_eq!(optimizer.step(&grads).unwrap(), StepOutcome::Applied);
             }
             // A 16-bit weight is its f32 master, rounded once.
-            let expected = Array::from_slice(&Device::cpu(), &by_hand(rule, &gradients), &[2], Class::Weights).unwrap();
+            let expected =
+                Array::from_slice(&scope::device().unwrap(), &by_hand(rule, &gradients), &[2], Class::Weights).unwrap();
             let (ours, exact) = (
                 param.array().to_f64_vec().unwrap(),
                 expected.cast(dtype, Class::Weights).unwrap().to_f64_vec().unwrap(),
@@ -201,15 +209,16 @@ fn optimisers_follow_their_formulas_for_f32_and_16_bit_weights() {
 #[test]
 fn a_zero_gradient_with_tiny_eps_moves_nothing_and_makes_no_nan() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let param =
-            Param::new(Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.75, Class::Weights).unwrap());
+        let param = Param::new(
+            Array::full(&scope::device().unwrap(), dtype, [3].try_into().unwrap(), 0.75, Class::Weights).unwrap(),
+        );
         let mut optimizer = Optimizer::empty()
             .with_group(vec![("w".into(), param.clone())], Adam { eps: 1e-16, ..Adam::default() })
             .unwrap();
         let mut grads = binade_autograd::Gradients::default();
         grads.insert(
             param.id(),
-            Array::full(&Device::cpu(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap(),
+            Array::full(&scope::device().unwrap(), dtype, [3].try_into().unwrap(), 0.0, Class::Gradients).unwrap(),
         );
         assert_eq!(optimizer.step(&grads).unwrap(), StepOutcome::Applied);
         assert_eq!(param.array().to_f64_vec().unwrap(), [0.75; 3]);
@@ -223,13 +232,16 @@ fn clipping_scales_to_the_norm_and_reports_the_one_before() {
         Param::init(&[1], binade_nn::Init::Constant(0.0)).unwrap(),
     );
     let mut grads = binade_autograd::Gradients::default();
-    grads.insert(a.id(), Array::from_slice(&Device::cpu(), &[3.0f32, 0.0], &[2], Class::Gradients).unwrap());
-    grads.insert(b.id(), Array::from_slice(&Device::cpu(), &[4.0f32], &[1], Class::Gradients).unwrap());
+    grads.insert(a.id(), Array::from_slice(&scope::device().unwrap(), &[3.0f32, 0.0], &[2], Class::Gradients).unwrap());
+    grads.insert(b.id(), Array::from_slice(&scope::device().unwrap(), &[4.0f32], &[1], Class::Gradients).unwrap());
     assert_eq!(clip_grad_norm(&mut grads, 10.0).unwrap(), 5.0);
     assert_eq!(clip_grad_norm(&mut grads, 1.0).unwrap(), 5.0);
     let clipped = grads.by_id(b.id()).unwrap().item().unwrap();
     assert!((clipped - 0.8).abs() < 1e-6, "{clipped}");
-    grads.insert(b.id(), Array::from_slice(&Device::cpu(), &[f32::INFINITY], &[1], Class::Gradients).unwrap());
+    grads.insert(
+        b.id(),
+        Array::from_slice(&scope::device().unwrap(), &[f32::INFINITY], &[1], Class::Gradients).unwrap(),
+    );
     assert_eq!(clip_grad_norm(&mut grads, 1.0).unwrap(), f64::INFINITY);
 }
 
@@ -238,7 +250,8 @@ fn an_error_inside_a_model_names_the_layer() {
     let net = net();
     net.assign_names();
     let x = Var::constant(
-        Array::full(&Device::cpu(), DType::F32, [2, 3].try_into().unwrap(), 1.0, Class::Activations).unwrap(),
+        Array::full(&scope::device().unwrap(), DType::F32, [2, 3].try_into().unwrap(), 1.0, Class::Activations)
+            .unwrap(),
     );
     let error = net.layers[0].forward(&x).unwrap_err().to_string();
     assert_eq!(error, "matmul: expected […, m, k] and […, k, n], got [2, 3] and [4, 4] and [4] (in layers.0)");

@@ -1,6 +1,6 @@
 //! Optimisers against their formulas in f64, schedules over groups, averages.
 
-use binade_autograd::Gradients;
+use binade_autograd::{Gradients, scope};
 use binade_cpu as _;
 use binade_nn::*;
 use binade_tensor::{Array, ArrayMut, Class, DType, Device, Grad, Layout, Shape, Slot, Update};
@@ -109,14 +109,19 @@ fn adafactor(p: &mut [f64], grads: &[Vec<f64>], shape: &[usize], o: &Adafactor) 
 fn adafactor_factors_matrices_and_not_vectors() {
     let rule = Adafactor { lr: 0.05, weight_decay: 0.1, ..Adafactor::default() };
     for shape in [&[4usize, 6][..], &[24]] {
-        let start = values(&Device::cpu(), 24, 1).to_f64_vec().unwrap();
-        let grads: Vec<Vec<f64>> = (0..3).map(|k| values(&Device::cpu(), 24, 20 + k).to_f64_vec().unwrap()).collect();
+        let start = values(&scope::device().unwrap(), 24, 1).to_f64_vec().unwrap();
+        let grads: Vec<Vec<f64>> =
+            (0..3).map(|k| values(&scope::device().unwrap(), 24, 20 + k).to_f64_vec().unwrap()).collect();
         let narrow = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        let param = Param::new(Array::from_slice(&Device::cpu(), &narrow(&start), shape, Class::Weights).unwrap());
+        let param =
+            Param::new(Array::from_slice(&scope::device().unwrap(), &narrow(&start), shape, Class::Weights).unwrap());
         let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule).unwrap();
         for g in &grads {
             let mut all = Gradients::default();
-            all.insert(param.id(), Array::from_slice(&Device::cpu(), &narrow(g), shape, Class::Gradients).unwrap());
+            all.insert(
+                param.id(),
+                Array::from_slice(&scope::device().unwrap(), &narrow(g), shape, Class::Gradients).unwrap(),
+            );
             assert_eq!(optimizer.step(&all).unwrap(), StepOutcome::Applied);
         }
         let mut expected = start;
@@ -142,10 +147,11 @@ fn groups_are_chosen_by_name_and_shape() {
 
 #[test]
 fn clipping_by_value_limits_each_element_and_keeps_nan() {
-    let param = Param::new(values(&Device::cpu(), 4, 1));
+    let param = Param::new(values(&scope::device().unwrap(), 4, 1));
     let mut grads = Gradients::default();
     let g =
-        Array::from_slice(&Device::cpu(), &[-3.0f32, 0.5, f32::NAN, f32::INFINITY], &[4], Class::Gradients).unwrap();
+        Array::from_slice(&scope::device().unwrap(), &[-3.0f32, 0.5, f32::NAN, f32::INFINITY], &[4], Class::Gradients)
+            .unwrap();
     grads.insert(param.id(), g);
     clip_grad_value(&mut grads, 1.0).unwrap();
     let clipped = grads.by_id(param.id()).unwrap().to_f64_vec().unwrap();
@@ -157,9 +163,15 @@ fn clipping_by_value_limits_each_element_and_keeps_nan() {
 fn averages_follow_16_bit_parameters_in_f32() {
     let model = Sequential::new().then(Linear::without_bias(1, 1).unwrap());
     let weight = model.parameters().remove(0);
-    weight.array().copy_from(&Array::from_slice(&Device::cpu(), &[1.0f32], &[1, 1], Class::Weights).unwrap()).unwrap();
+    weight
+        .array()
+        .copy_from(&Array::from_slice(&scope::device().unwrap(), &[1.0f32], &[1, 1], Class::Weights).unwrap())
+        .unwrap();
     let mut ema = Ema::new(&model, 0.999).unwrap();
-    weight.array().copy_from(&Array::from_slice(&Device::cpu(), &[2.0f32], &[1, 1], Class::Weights).unwrap()).unwrap();
+    weight
+        .array()
+        .copy_from(&Array::from_slice(&scope::device().unwrap(), &[2.0f32], &[1, 1], Class::Weights).unwrap())
+        .unwrap();
     ema.update().unwrap();
     // The first decay is 1/10: the average moves nine tenths of the way.
     let average = ema.averages().next().unwrap().1.item().unwrap();
@@ -172,7 +184,7 @@ fn averages_follow_16_bit_parameters_in_f32() {
 
 #[test]
 fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let update = Update::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01, decoupled: true };
     let scalars = Array::from_slice(&device, &[0.01f32, 0.1, 0.03, 0.25], &[4], Class::Optimizer).unwrap();
     // Smaller than a block, a block's edge, several tasks; gradients in several dtypes; a 16-bit parameter with its
@@ -213,7 +225,7 @@ fn a_pass_over_many_tensors_has_the_bits_of_passes_over_each() {
 
 #[test]
 fn the_norm_of_scaled_gradients_is_exact_and_finite_only_if_all_products_are() {
-    let device = Device::cpu();
+    let device = scope::device().unwrap();
     let model = Linear::new(4, 3).unwrap();
     let ids: Vec<_> = Optimizer::new(&model, Sgd::default()).unwrap().param_ids().collect();
     let mut grads = Gradients::default();
@@ -242,11 +254,11 @@ fn the_norm_of_scaled_gradients_is_exact_and_finite_only_if_all_products_are() {
 
 /// The parameter after steps with these gradients, all of one value.
 fn trained(rule: impl Into<Rule>, start: f32, grads: &[f32]) -> f64 {
-    let param = Param::new(Array::from_slice(&Device::cpu(), &[start], &[1], Class::Weights).unwrap());
+    let param = Param::new(Array::from_slice(&scope::device().unwrap(), &[start], &[1], Class::Weights).unwrap());
     let mut optimizer = Optimizer::empty().with_group(vec![("w".into(), param.clone())], rule).unwrap();
     for &g in grads {
         let mut all = Gradients::default();
-        all.insert(param.id(), Array::from_slice(&Device::cpu(), &[g], &[1], Class::Gradients).unwrap());
+        all.insert(param.id(), Array::from_slice(&scope::device().unwrap(), &[g], &[1], Class::Gradients).unwrap());
         let _ = optimizer.step(&all).unwrap();
     }
     param.array().item().unwrap()
@@ -293,15 +305,15 @@ fn adafactors_eps_bound_small_gradients_and_small_parameters() {
 
 #[test]
 fn every_group_steps_at_its_own_rate() {
-    let [a, b] =
-        [1.0f32, 1.0].map(|v| Param::new(Array::from_slice(&Device::cpu(), &[v], &[1], Class::Weights).unwrap()));
+    let [a, b] = [1.0f32, 1.0]
+        .map(|v| Param::new(Array::from_slice(&scope::device().unwrap(), &[v], &[1], Class::Weights).unwrap()));
     let group = |name: &str, p: &Param| vec![(name.to_string(), p.clone())];
     let mut optimizer = Optimizer::empty().with_group(group("a", &a), Sgd { lr: 0.5, ..Sgd::default() }).unwrap();
     optimizer = optimizer.with_group(group("b", &b), Sgd { lr: 0.125, ..Sgd::default() }).unwrap();
     optimizer.set_lr_factor(0.5).unwrap();
     let mut grads = Gradients::default();
     for p in [&a, &b] {
-        grads.insert(p.id(), Array::from_slice(&Device::cpu(), &[1.0f32], &[1], Class::Gradients).unwrap());
+        grads.insert(p.id(), Array::from_slice(&scope::device().unwrap(), &[1.0f32], &[1], Class::Gradients).unwrap());
     }
     let _ = optimizer.step(&grads).unwrap();
     assert_eq!((a.array().item().unwrap(), b.array().item().unwrap()), (0.75, 0.9375));

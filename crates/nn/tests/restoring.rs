@@ -12,7 +12,7 @@ fn param(values: &[f32], dtype: DType) -> Param {
 fn step(optimizer: &mut Optimizer, params: &[Param], value: f64) {
     let mut grads = Gradients::default();
     for p in params {
-        grads.insert(p.id(), Array::full(&Device::cpu(), DType::F32, *p.shape(), value, Class::Gradients).unwrap());
+        grads.insert(p.id(), Array::full(&Device::cpu(), DType::F32, p.shape(), value, Class::Gradients).unwrap());
     }
     let _ = optimizer.step(&grads).unwrap();
 }

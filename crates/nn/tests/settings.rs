@@ -1,11 +1,15 @@
 //! Settings outside their domain are refused where they are taken, by name.
 
+use binade_autograd::scope;
 use binade_cpu as _;
 use binade_nn::*;
-use binade_tensor::{Array, Class, Device, Update};
+use binade_tensor::{Array, Class, Update};
 
 fn param() -> Vec<(String, Param)> {
-    vec![("w".into(), Param::new(Array::from_slice(&Device::cpu(), &[1.0f32], &[1], Class::Weights).unwrap()))]
+    vec![(
+        "w".into(),
+        Param::new(Array::from_slice(&scope::device().unwrap(), &[1.0f32], &[1], Class::Weights).unwrap()),
+    )]
 }
 
 fn refused(rule: impl Into<Rule>, setting: &str) {
@@ -189,7 +193,9 @@ fn plateaus_averages_and_probabilities_outside_their_domain_are_refused() {
 fn operators_refuse_numbers_outside_their_domain() {
     use binade_autograd::Var;
     use binade_tensor::op::{Distribution, Reduction};
-    let x = Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 2.0], &[1, 2], Class::Activations).unwrap());
+    let x = Var::constant(
+        Array::from_slice(&scope::device().unwrap(), &[1.0f32, 2.0], &[1, 2], Class::Activations).unwrap(),
+    );
     for eps in [-1e-5, f64::NAN, f64::INFINITY, 1e39] {
         assert!(
             x.layer_norm(1, None, eps).is_err()

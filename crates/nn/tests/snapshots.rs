@@ -24,7 +24,7 @@ fn optimizer(param: &Param, rule: impl Into<Rule>) -> Optimizer {
 /// A step with the gradient `value` at every element.
 fn step(optimizer: &mut Optimizer, param: &Param, value: f64) {
     let mut grads = Gradients::default();
-    grads.insert(param.id(), Array::full(&Device::cpu(), DType::F32, *param.shape(), value, Class::Gradients).unwrap());
+    grads.insert(param.id(), Array::full(&Device::cpu(), DType::F32, param.shape(), value, Class::Gradients).unwrap());
     let _ = optimizer.step(&grads).unwrap();
 }
 
@@ -71,7 +71,7 @@ fn a_snapshot_restores_moments_masters_counts_and_the_factor() {
             }
             (0..3).for_each(|_| step(&mut o, &w, 0.1));
             (
-                values(w.array()),
+                values(&w.array()),
                 o.state_dict().unwrap().tensors.iter().map(|(_, a)| values(a)).collect::<Vec<_>>(),
                 o.lr(),
             )

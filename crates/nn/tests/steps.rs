@@ -8,10 +8,10 @@ use binade_nn::{
     AdamW, BatchNorm2d, Error, Layer, Linear, Module, Optimizer, Param, Sgd, Visitor, clip_grad_norm, clip_grad_value,
     grad_norm, unscale,
 };
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, Class, DType};
 
 fn array(values: &[f32]) -> Array {
-    Array::from_slice(&Device::cpu(), values, &[values.len()], Class::Weights).unwrap()
+    Array::from_slice(&scope::device().unwrap(), values, &[values.len()], Class::Weights).unwrap()
 }
 
 fn param(value: f32) -> Param {
@@ -41,7 +41,9 @@ fn tracked(norm: &BatchNorm2d) -> f64 {
 }
 
 fn batch() -> Var {
-    Var::constant(Array::from_slice(&Device::cpu(), &[1.0f32, 3.0], &[2, 1, 1, 1], Class::Activations).unwrap())
+    Var::constant(
+        Array::from_slice(&scope::device().unwrap(), &[1.0f32, 3.0], &[2, 1, 1, 1], Class::Activations).unwrap(),
+    )
 }
 
 fn loss(norm: &BatchNorm2d) -> Var {
@@ -99,7 +101,7 @@ fn a_step_that_fails_changes_no_weight_no_state_and_no_count() {
     let bad: [fn() -> Array; 3] = [
         || array(&[1.0, 2.0]),
         || array(&[1.0]).cast(DType::F64, Class::Gradients).unwrap(),
-        || Array::from_slice(&Device::cpu(), &[1i64], &[1], Class::Gradients).unwrap(),
+        || Array::from_slice(&scope::device().unwrap(), &[1i64], &[1], Class::Gradients).unwrap(),
     ];
     let mut o = Optimizer::empty().with_group(named(&[("a", &a)]), AdamW::default()).unwrap();
     o = o.with_group(named(&[("b", &b)]), AdamW::default()).unwrap();

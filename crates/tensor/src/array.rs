@@ -60,6 +60,11 @@ impl WeakArray {
 pub type Arrays = SmallVec<[Array; 1]>;
 
 impl Array {
+    /// An array of memory that is there.
+    pub(crate) fn assemble(meta: Meta, stored: DType, storage: Arc<Storage>, device: &Device) -> Array {
+        Array { dtype: meta.dtype, stored, layout: meta.layout, storage, device: device.clone() }
+    }
+
     /// Uninitialised array (arbitrary values) of a layout.
     ///
     /// # Errors
@@ -187,11 +192,10 @@ impl Array {
         &self.storage
     }
 
-    /// Whether the array is all that its memory holds, each element once. False where the memory is not the host's,
-    /// which knows its length.
+    /// Whether the array is all that its memory holds, each element once.
     pub fn is_whole(&self) -> bool {
         let bytes = self.numel() * self.stored.size();
-        self.layout.offset == 0 && self.layout.is_dense() && self.storage.host().is_some_and(|host| host.len() == bytes)
+        self.layout.offset == 0 && self.layout.is_dense() && self.storage.size() == bytes
     }
 
     /// Whether nobody else has a share in the memory, not even a weak one.
@@ -224,10 +228,9 @@ impl Array {
     /// # Errors
     /// The layout reaches past the end of the storage.
     pub fn with_layout(&self, layout: Layout) -> Result<Array> {
-        if let Some(host) = self.storage.host()
-            && layout.end() * self.stored.size() > host.len()
-        {
-            return Err(Error::Length { shape: layout.shape, found: host.len() / self.stored.size() });
+        let room = self.storage.size() / self.stored.size();
+        if layout.end() > room {
+            return Err(Error::Length { shape: layout.shape, found: room });
         }
         let offset = if layout.numel() == 0 { 0 } else { layout.offset };
         Ok(Array { layout: Layout { offset, ..layout }, ..self.clone() })
@@ -282,10 +285,36 @@ impl Array {
         memory.cast(self.dtype, class)
     }
 
-    /// Writes the elements of `from` (same shape and device, any dtype) into this array's storage; the version rises.
+    /// This array on a device, in the same memory order where that has no gaps: itself if it is there, else a copy
+    /// that goes through the host.
     ///
     /// # Errors
-    /// Shapes differ, or a storage is in use.
+    /// Out of memory; the storage is being written; what an asynchronous device reports late.
+    pub fn to(&self, device: &Device) -> Result<Array> {
+        if self.device == *device {
+            return Ok(self.clone());
+        }
+        let class = self.storage.class();
+        let source = self.written(class)?;
+        let source = if source.layout.is_dense() { source } else { source.contiguous(Class::Workspace)? };
+        let (dtype, layout) = (source.dtype, Layout { offset: 0, ..source.layout });
+        let copy = Array::alloc(device, Meta { dtype, layout }, class)?;
+        if source.numel() > 0 {
+            device.upload(&source.device.download(&source.flat()?)?, &mut ArrayMut::new("to", &copy.flat()?)?)?;
+        }
+        Ok(copy)
+    }
+
+    /// The elements of a dense array in one dimension, in the order of memory.
+    fn flat(&self) -> Result<Array> {
+        let line = Layout::contiguous(Shape::new(&[self.numel()])?);
+        self.with_layout(Layout { offset: self.layout.offset, ..line })
+    }
+
+    /// Writes the elements of `from` (same shape, any dtype and device) into this array's storage; the version rises.
+    ///
+    /// # Errors
+    /// Shapes differ, or a storage is in use; between devices as [`Array::to`].
     pub fn copy_from(&self, from: &Array) -> Result<()> {
         if self.shape() != from.shape() {
             return Err(Error::Shape {
@@ -294,7 +323,7 @@ impl Array {
                 shapes: vec![*self.shape(), *from.shape()],
             });
         }
-        let from = from.written(Class::Workspace)?;
+        let from = from.written(Class::Workspace)?.to(&self.device)?;
         let op = if from.dtype == self.dtype { Op::Copy } else { Op::Cast(self.dtype) };
         self.device.run(&op, &[&from], &mut [ArrayMut::new("copy_from", self)?])
     }

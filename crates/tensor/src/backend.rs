@@ -7,6 +7,16 @@ use crate::update::{Outcome, Slot, Update};
 use crate::{Array, Class, DType, MemoryStats, Op, Result, Storage};
 
 /// A device. Object-safe, few methods, none optional.
+///
+/// A device may be asynchronous: [`Backend::upload`], [`Backend::run`] and [`Backend::update`] return when their work is
+/// queued. These rules make that safe, and [`crate::remote::Remote`] is a backend that holds callers to them:
+/// - Commands take effect in the order in which they were given. A borrow of a [`Storage`] therefore ends when the
+///   command is queued, and memory that is dropped may be given out again at once.
+/// - Only [`Backend::download`], [`Backend::sync`] and [`Outcome::wait`] wait.
+/// - What a kernel finds wrong (an index out of range, an illegal access) is reported by the next call that waits,
+///   with the operator's name. Commands that were queued behind it do not run. What shapes, dtypes and devices show is
+///   an error of the call itself, as is memory that cannot be had.
+/// - Its memory is [`crate::Memory::Device`]. Host code sees it only through uploads and downloads.
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Name for messages and reports: `cpu`, `reference`.
     fn name(&self) -> &str;
@@ -17,16 +27,17 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Out of memory.
     fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>>;
 
-    /// Copies host bytes (native endianness) into the elements of `to`, which is contiguous.
+    /// Copies host bytes (native endianness) into the elements of `to`, which is contiguous. They are read before it
+    /// returns.
     ///
     /// # Errors
     /// The storage is in use, or the device fails.
     fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()>;
 
-    /// The bytes of a contiguous array.
+    /// The bytes of a contiguous array, when all that is queued before has run.
     ///
     /// # Errors
-    /// The storage is being written, or the device fails.
+    /// The storage is being written, or the device fails, or has failed since the last wait.
     fn download(&self, from: &Array) -> Result<Vec<u8>>;
 
     /// Runs one operator. Shapes, dtypes and layouts of `outs` are those [`Op::outs`] gave (another dense layout is
@@ -107,7 +118,12 @@ impl<'a> ArrayMut<'a> {
         self.is_over(input) && op.may_overwrite(at) && self.array.meta() == input.meta()
     }
 
-    /// All bytes of a host storage.
+    /// The memory, for a backend that is about to write to it: the version rises.
+    pub fn memory(&mut self) -> &crate::Memory {
+        self.guard.memory()
+    }
+
+    /// All bytes of a host storage, to be written to: the version rises.
     pub fn bytes(&mut self) -> Option<&mut [u8]> {
         self.guard.bytes()
     }

@@ -85,7 +85,7 @@ pub enum Error {
         found: usize,
     },
     /// Tensors of different devices in one operation.
-    #[error("{op}: inputs are on different devices, {first} and {second}: move them to one")]
+    #[error("{op}: tensors on different devices, {first} and {second}: move one with to()")]
     Device {
         /// Operation.
         op: &'static str,
@@ -127,6 +127,22 @@ pub enum Error {
         found: String,
         /// The devices of all linked backends.
         known: Vec<String>,
+    },
+    /// A command of an asynchronous device that was dropped, as one queued before it had failed.
+    #[error("{op}: was not run, as an operator queued before it on {backend} failed")]
+    NotRun {
+        /// Operation.
+        op: &'static str,
+        /// Backend.
+        backend: String,
+    },
+    /// Two uses of a device's memory that overlap: a defect of the code that queued them.
+    #[error("{op}: {what}")]
+    Hazard {
+        /// Operation.
+        op: &'static str,
+        /// Which memory, and how it is used.
+        what: String,
     },
     /// A dtype name that is not known.
     #[error("unknown dtype '{found}': use one of f64, f32, f16, bf16, i64, u32, i8, bool")]

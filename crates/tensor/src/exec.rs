@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Layout, Meta, Op, Result, integers};
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Layout, Meta, Op, Result};
 
 /// An operator to run, and on what.
 #[derive(Clone, Debug)]
@@ -114,9 +114,6 @@ fn launch(op: &Op, ins: &[&Array], device: &Device, outs: &mut [ArrayMut<'_>]) -
     let index = |array: &Array| matches!(array.dtype(), DType::I64 | DType::U32);
     if outs.iter().all(|out| empty(out.array())) && ins.iter().all(|a| empty(a) || !index(a)) {
         return Ok(());
-    }
-    if integers::are_large(op, ins)? {
-        return integers::run_by_rank(op, ins, device, outs);
     }
     crate::profile::timed(op, ins, || device.run(op, ins, outs))
 }

@@ -1,16 +1,16 @@
-//! Integers that f64 does not hold. Kernels that move and compare elements compute in f64, which is exact up to 2⁵³;
-//! larger ones are replaced by their rank among all that are there, which is moved and compared as they are, and put
-//! back afterwards.
+//! Integers that f64 does not hold. Kernels of the host that move and compare elements compute in f64, which is exact
+//! up to 2⁵³; larger ones are replaced by their rank among all that are there, which is moved and compared as they are,
+//! and put back afterwards.
 
 use crate::op::{PadMode, Resample};
-use crate::{Array, ArrayMut, Class, DType, Device, Element, Op, Result, bf16, f16, format::f64_to_f32_odd};
+use crate::{Array, ArrayMut, Class, DType, Element, Op, Result, bf16, f16, format::f64_to_f32_odd};
 
 /// Up to here f64 holds every integer.
 const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
 
 /// Whether f64 would not hold the integers that an operator moves or compares. Beside floats they are compared as
 /// floats.
-pub(crate) fn are_large(op: &Op, ins: &[&Array]) -> Result<bool> {
+fn are_large(op: &Op, ins: &[&Array]) -> Result<bool> {
     let moved = || ins.iter().enumerate().filter(|(i, _)| op.moves(*i)).map(|(_, array)| array);
     if moved().any(|a| a.dtype().is_float()) {
         return Ok(false);
@@ -23,8 +23,16 @@ pub(crate) fn are_large(op: &Op, ins: &[&Array]) -> Result<bool> {
     Ok(false)
 }
 
-/// Runs an operator on ranks in place of integers.
-pub(crate) fn run_by_rank(op: &Op, ins: &[&Array], device: &Device, outs: &mut [ArrayMut<'_>]) -> Result<()> {
+/// Runs an operator on ranks in place of integers, if it moves or compares some that f64 does not hold; false if there
+/// are none, and nothing was run.
+///
+/// # Errors
+/// As the operator.
+pub fn run_by_rank(op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<bool> {
+    if !are_large(op, ins)? {
+        return Ok(false);
+    }
+    let device = ins[0].device();
     let places: Vec<usize> = (0..ins.len()).filter(|&i| op.moves(i)).collect();
     let values = |&i: &usize| ins[i].cast(DType::I64, Class::Workspace)?.to_vec::<i64>();
     let values = places.iter().map(values).collect::<Result<Vec<_>>>()?;
@@ -46,7 +54,7 @@ pub(crate) fn run_by_rank(op: &Op, ins: &[&Array], device: &Device, outs: &mut [
     }
     device.run(&op, &arrays.iter().collect::<Vec<_>>(), outs)?;
     if matches!(op, Op::ArgMax { .. }) || outs[0].array().dtype() != DType::I64 {
-        return Ok(());
+        return Ok(true);
     }
     // Outputs are dense and of their own memory: all of it is ranks.
     let n = outs[0].array().numel();
@@ -62,7 +70,7 @@ pub(crate) fn run_by_rank(op: &Op, ins: &[&Array], device: &Device, outs: &mut [
         }
     };
     ranks.iter_mut().for_each(|v| *v = all[*v as usize]);
-    Ok(())
+    Ok(true)
 }
 
 /// An element type as integers see it.

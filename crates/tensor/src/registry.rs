@@ -45,17 +45,19 @@ impl Device {
             Some((kind, index)) => (kind, index.parse().ok()),
             None => (name, Some(0)),
         };
-        let kinds = inventory::iter::<BackendKind>;
-        match kinds.into_iter().find(|k| k.name == kind).zip(index).filter(|(kind, index)| *index < (kind.count)()) {
+        match Device::kinds().find(|k| k.name == kind).zip(index).filter(|(kind, index)| *index < (kind.count)()) {
             Some((kind, index)) => (kind.open)(index),
             None => Err(Error::UnknownDevice { found: name.into(), known: Device::names() }),
         }
     }
 
+    pub(crate) fn kinds() -> impl Iterator<Item = &'static BackendKind> {
+        inventory::iter::<BackendKind>.into_iter()
+    }
+
     /// The names of all devices that can be opened, sorted.
     pub fn names() -> Vec<String> {
-        let kinds = inventory::iter::<BackendKind>;
-        let mut names: Vec<String> = kinds.into_iter().flat_map(|kind| names_of(kind.name, (kind.count)())).collect();
+        let mut names: Vec<String> = Device::kinds().flat_map(|kind| names_of(kind.name, (kind.count)())).collect();
         names.sort();
         names
     }
@@ -97,7 +99,10 @@ mod tests {
     fn any_other_name_is_an_error_with_those_that_there_are() {
         for name in ["", "tpu", "pair:2", "pair:", "pair:one", "pair:-1", "reference:1", "Reference"] {
             let error = Device::open(name).unwrap_err().to_string();
-            assert!(error.contains(&format!("'{name}'")) && error.ends_with("pair:0, pair:1, reference"), "{error}");
+            assert!(
+                error.contains(&format!("'{name}'")) && error.ends_with("pair:0, pair:1, reference, remote"),
+                "{error}"
+            );
         }
     }
 

@@ -173,13 +173,8 @@ fn layouts(array: &Array) -> Vec<Array> {
     if rank >= 2 {
         let order: Vec<usize> = if rank == 4 { vec![0, 2, 3, 1] } else { (0..rank).rev().collect() };
         for layout in [Layout::with_order(*array.shape(), &order), gaps(array.shape())] {
-            let view = Array::alloc(
-                array.device(),
-                crate::Meta { dtype: array.dtype(), layout: Layout { offset: 0, ..layout } },
-                Class::Activations,
-            )
-            .and_then(|storage| fill_view(&storage, array).map(|()| storage));
-            out.extend(view);
+            let dense = array.contiguous(Class::Workspace).and_then(|dense| array.device().download(&dense));
+            out.extend(dense.and_then(|bytes| laid_out(array.device(), array.dtype(), layout, &bytes)));
         }
     }
     out
@@ -193,23 +188,17 @@ fn gaps(shape: &Shape) -> Layout {
     Layout { shape: *shape, strides: wide.row_major(), offset: 0 }
 }
 
-/// Writes through a view of any strides: element by element over host memory.
-fn fill_view(to: &Array, from: &Array) -> crate::Result<()> {
-    let size = from.dtype().size();
-    let bytes = from.device().download(&from.contiguous(Class::Workspace)?)?;
-    let mut target = crate::ArrayMut::new("fill", to)?;
-    let layout = *to.layout();
-    let Some(memory) = target.bytes() else { return Ok(()) };
+/// An array of any strides with the elements whose bytes are given in row-major order; gaps are zeros.
+pub(crate) fn laid_out(device: &Device, dtype: DType, layout: Layout, bytes: &[u8]) -> crate::Result<Array> {
+    let (size, shape) = (dtype.size(), layout.shape);
+    let mut memory = vec![0; layout.end() * size];
     for (flat, value) in bytes.chunks(size).enumerate() {
-        let mut rest = flat;
-        let mut at = 0;
-        for d in (0..layout.shape.rank()).rev() {
-            at += rest % layout.shape[d] * layout.strides[d];
-            rest /= layout.shape[d];
-        }
+        let step = |(at, rest): (usize, usize), d: usize| (at + rest % shape[d] * layout.strides[d], rest / shape[d]);
+        let (at, _) = (0..shape.rank()).rev().fold((layout.offset, flat), step);
         memory[at * size..(at + 1) * size].copy_from_slice(value);
     }
-    Ok(())
+    let whole = Array::from_bytes(device, dtype, &memory, &[layout.end()], Class::Activations)?;
+    whole.with_layout(layout)
 }
 
 impl Op {

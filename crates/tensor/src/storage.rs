@@ -36,6 +36,9 @@ pub enum Memory {
 pub trait DeviceMemory: Any + Send + Sync + std::fmt::Debug {
     /// For the backend to get its own type back.
     fn as_any(&self) -> &dyn Any;
+
+    /// Length in bytes, as it was asked for.
+    fn size(&self) -> usize;
 }
 
 /// A value computed from a storage and valid for one version of it: a cast, a packed panel.
@@ -90,6 +93,14 @@ impl Storage {
         &self.memory
     }
 
+    /// Length in bytes.
+    pub fn size(&self) -> usize {
+        match &self.memory {
+            Memory::Host(buffer) => buffer.len(),
+            Memory::Device(memory) => memory.size(),
+        }
+    }
+
     /// Borrows for reading.
     ///
     /// # Errors
@@ -108,7 +119,7 @@ impl Storage {
     /// [`Error::InUse`] while the storage is read or written elsewhere.
     pub fn write(&self, op: &'static str) -> Result<WriteGuard<'_>> {
         match self.borrows.compare_exchange(0, -1, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(WriteGuard { storage: self, written: matches!(self.memory, Memory::Device(_)) }),
+            Ok(_) => Ok(WriteGuard { storage: self, written: false }),
             Err(_) => Err(Error::InUse { op }),
         }
     }
@@ -171,15 +182,20 @@ impl Drop for ReadGuard<'_> {
     }
 }
 
-/// The write borrow of a [`Storage`]. The version rises when it ends, unless nobody asked for the bytes.
+/// The write borrow of a [`Storage`]. The version rises when it ends, unless nobody asked for the memory.
 #[derive(Debug)]
 pub struct WriteGuard<'a> {
     storage: &'a Storage,
-    /// What a device does with its memory is not seen here, so that always counts as written.
     written: bool,
 }
 
 impl WriteGuard<'_> {
+    /// The memory, for a backend that is about to write to it.
+    pub fn memory(&mut self) -> &Memory {
+        self.written = true;
+        &self.storage.memory
+    }
+
     /// The bytes of a host storage.
     pub fn bytes(&mut self) -> Option<&mut [u8]> {
         self.written = true;

@@ -1,5 +1,7 @@
 //! [`Update`]: in-place passes over many tensors at once, never recorded by autograd.
 
+use std::fmt;
+
 use crate::{Array, ArrayMut, DType, Error, Result, Shape};
 
 /// A multi-tensor pass. Arithmetic is f32 (f64 for f64 parameters) whatever the storage.
@@ -122,6 +124,27 @@ impl Update {
         }
     }
 
+    /// Runs the pass over `slots`, on the device of `scalars`.
+    ///
+    /// # Errors
+    /// As [`Slot::check`], before anything is written; [`Error::Device`] if a tensor is on another device; as
+    /// [`crate::Backend::update`].
+    pub fn run(&self, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
+        for slot in slots.iter() {
+            slot.check(self)?;
+            self.check_device(scalars, slot.grad.array())?;
+        }
+        scalars.device().update(self, scalars, slots)
+    }
+
+    fn check_device(&self, a: &Array, b: &Array) -> Result<()> {
+        if a.device() == b.device() {
+            return Ok(());
+        }
+        let [first, second] = [a, b].map(|array| array.device().name().to_string());
+        Err(Error::Device { op: self.name(), first, second })
+    }
+
     /// Shapes of the state tensors of a parameter.
     pub fn states(&self, param: &Shape) -> Vec<Shape> {
         let count = match self {
@@ -163,14 +186,15 @@ impl Slot<'_> {
     /// tensor meanwhile.
     ///
     /// # Errors
-    /// Arrays of other shapes than the gradient's, not in row-major order, of a dtype that is not computed in, or too
-    /// few of them; a gradient that is being written.
+    /// Arrays of other shapes than the gradient's, not in row-major order, of a dtype that is not computed in, on
+    /// another device, or too few of them; a gradient that is being written.
     pub fn check(&self, update: &Update) -> Result<()> {
         let grad = self.grad.array();
         let shapes = update.states(grad.shape());
         let states = self.state.iter().zip(&shapes).map(|(s, shape)| (s.array(), shape));
         let others = self.param.iter().chain(&self.master).map(|a| (a.array(), grad.shape()));
         for (array, shape) in others.chain(states).chain([(grad, grad.shape())]) {
+            update.check_device(array, grad)?;
             if array.shape() != shape || !array.layout().is_contiguous() {
                 return Err(Error::Shape {
                     op: update.name(),
@@ -218,9 +242,49 @@ impl Grad<'_> {
     }
 }
 
+/// What a pass will have found: a device may still be at work on it.
+pub struct Outcome(State);
+
+enum State {
+    Ready(Findings),
+    Later(Box<dyn FnOnce() -> Result<Findings> + Send>),
+}
+
+impl Outcome {
+    /// Of a pass that is over.
+    pub fn ready(findings: Findings) -> Outcome {
+        Outcome(State::Ready(findings))
+    }
+
+    /// Of a pass that is queued; `wait` returns when it has run.
+    pub fn later(wait: impl FnOnce() -> Result<Findings> + Send + 'static) -> Outcome {
+        Outcome(State::Later(Box::new(wait)))
+    }
+
+    /// Waits until the pass has run.
+    ///
+    /// # Errors
+    /// What an asynchronous device reports late, of this pass or of an operator before it.
+    pub fn wait(self) -> Result<Findings> {
+        match self.0 {
+            State::Ready(findings) => Ok(findings),
+            State::Later(wait) => wait(),
+        }
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            State::Ready(findings) => f.debug_tuple("Outcome").field(findings).finish(),
+            State::Later(_) => f.write_str("Outcome(queued)"),
+        }
+    }
+}
+
 /// What a pass found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct Findings {
     /// A gradient held an infinity or a NaN.
     pub found_inf: bool,
     /// Euclidean norm of all gradients, for [`Update::Norm`].

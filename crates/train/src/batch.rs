@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_tensor::op::Distribution;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 use crate::data::{Sample, SampleResult, Values};
 use crate::{Data, Error, Result};
@@ -153,7 +153,7 @@ pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Result<Vec<usize>> {
         shape,
         key: Key { seed, iteration: epoch, op: u32::MAX },
     };
-    let order = run_one(&op, &[], &Device::cpu(), DType::I64, Class::Workspace)?;
+    let order = run_one(&op, &[], &scope::device()?, DType::I64, Class::Workspace)?;
     Ok(order.to_vec::<i64>()?.into_iter().map(|i| i as usize).collect())
 }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use binade_tensor::{Array, Class, DType, Device, Key, bf16, f16};
+use binade_autograd::scope;
+use binade_tensor::{Array, Class, DType, Key, bf16, f16};
 
 use crate::{Error, Result};
 
@@ -45,10 +46,10 @@ macro_rules! numbers {
                 match self { $(Numbers::$variant(v) => Numbers::$variant(v[range].to_vec()),)* }
             }
 
-            /// A tensor of them on the CPU.
+            /// A tensor of them on the scope's device.
             pub(crate) fn array(&self, shape: &[usize]) -> Result<Array> {
                 Ok(match self {
-                    $(Numbers::$variant(v) => Array::from_slice(&Device::cpu(), v, shape, Class::$class)?,)*
+                    $(Numbers::$variant(v) => Array::from_slice(&scope::device()?, v, shape, Class::$class)?,)*
                 })
             }
         }

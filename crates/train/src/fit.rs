@@ -48,12 +48,24 @@ pub fn fit<M: Module>(
     model: &M,
     task: &dyn Task<M>,
     data: &Splits,
-    mut training: Training,
+    training: Training,
     config: &Config,
     output: &mut Output<'_>,
 ) -> Result<(Summary, Vec<Made>)> {
     config.check(data)?;
-    let device = Device::cpu();
+    let device = model.device().map_or_else(scope::device, Ok)?;
+    scope::with_device(&device, || fit_on(&device, model, task, data, training, config, output))
+}
+
+fn fit_on<M: Module>(
+    device: &Device,
+    model: &M,
+    task: &dyn Task<M>,
+    data: &Splits,
+    mut training: Training,
+    config: &Config,
+    output: &mut Output<'_>,
+) -> Result<(Summary, Vec<Made>)> {
     device.reset_peak_memory();
     let recipe = Recipe::new(config, &task.name(), data)?;
     let path = checkpoint::path(&output.folder, config.precision);

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use binade_autograd::Var;
+use binade_autograd::{Var, scope};
 use binade_nn::Layer;
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class, DType, Device, Key};
+use binade_tensor::{Array, Class, DType, Key};
 
 use crate::data::{Sample, SampleResult};
 use crate::{Batch, Data, Error, Made, Result, Splits, Task};
@@ -197,7 +197,8 @@ impl Language {
     pub fn write(&self, model: &impl Layer, mut tokens: Vec<i64>, n: usize) -> Result<Vec<i64>> {
         for _ in 0..n {
             let seen = &tokens[tokens.len().saturating_sub(self.context)..];
-            let seen = Array::from_slice(&Device::cpu(), seen, &[1, seen.len()], Class::Indices)?;
+            let device = model.device().map_or_else(scope::device, Ok)?;
+            let seen = Array::from_slice(&device, seen, &[1, seen.len()], Class::Indices)?;
             let logits = model.forward(&Var::constant(seen))?; // (1, T, vocabulary)
             let last = logits.narrow(1, logits.shape()[1] - 1, 1)?.reshape(&[1, -1])?;
             tokens.push(last.cast(DType::F32)?.softmax(-1)?.multinomial(1, false)?.item()? as i64);

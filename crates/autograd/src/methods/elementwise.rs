@@ -283,7 +283,7 @@ impl Var {
         apply(Op::Unary(row), &[self])
     }
 
-    /// `start, start + 1, …` (i64).
+    /// `start, start + 1, …` (i64), on the scope's device.
     ///
     /// # Errors
     /// Out of memory.

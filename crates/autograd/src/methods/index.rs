@@ -5,7 +5,7 @@ use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
 use super::composed;
 use super::loss::reduced;
-use crate::{Result, Var, apply, apply_all};
+use crate::{Result, Var, apply, apply_all, scope};
 
 /// Selection by index (i64) and by mask. Indices that are out of range are errors; where gradients meet, they add in
 /// f32 in order.
@@ -205,7 +205,7 @@ impl Var {
             }
             .into());
         }
-        let hit = self.unsqueeze(self.shape().rank())?.compare(Compare::Eq, &Var::arange(0, classes)?)?;
+        let hit = self.unsqueeze(self.shape().rank())?.compare(Compare::Eq, &self.range(0, classes)?)?;
         hit.cast(DType::I64)
     }
 
@@ -225,6 +225,11 @@ impl Var {
         self.masked_fill(&self.above("triu", diagonal - 1)?.logical_not()?, 0.0)
     }
 
+    /// [`Var::arange`], where this tensor is.
+    pub(super) fn range(&self, start: i64, length: usize) -> Result<Var> {
+        scope::with_device(self.array().device(), || Var::arange(start, length))
+    }
+
     /// Where the column lies beyond the row by more than `diagonal`.
     fn above(&self, op: &'static str, diagonal: isize) -> Result<Var> {
         let rank = self.shape().rank();
@@ -233,8 +238,8 @@ impl Var {
             return Err(TensorError::Argument { op, message }.into());
         }
         let (rows, columns) = (self.shape()[rank - 2], self.shape()[rank - 1]);
-        let rows = Var::arange(diagonal as i64, rows)?.reshape(&[-1, 1])?;
-        Var::arange(0, columns)?.compare(Compare::Gt, &rows)
+        let rows = self.range(diagonal as i64, rows)?.reshape(&[-1, 1])?;
+        self.range(0, columns)?.compare(Compare::Gt, &rows)
     }
 
     /// Likelihood of classes (i64 `[N, …]`) under log-probabilities (self, `[N, C, …]`): `−weight[t]·x[t]`, the mean

@@ -7,7 +7,7 @@ use crate::{Result, Var, apply, scope};
 
 /// Random values: the same for the same key, whatever the number of threads.
 impl Var {
-    /// Random values from the scope's stream, f32 on the CPU unless a cast rule says otherwise.
+    /// Random values from the scope's stream on the scope's device, f32 unless a cast rule says otherwise.
     ///
     /// # Errors
     /// The shape is too large.
@@ -65,7 +65,7 @@ impl Var {
             let message = format!("probabilities must lie in 0 to 1, got {bad}");
             return Err(TensorError::Argument { op: "bernoulli", message }.into());
         }
-        let draw = Var::uniform(0.0, 1.0, self.shape())?;
+        let draw = self.draw(self.shape())?;
         draw.compare(Compare::Lt, &self.detach())?.cast(self.dtype())
     }
 
@@ -90,7 +90,7 @@ impl Var {
         let x = self.detach().cast(DType::F64)?;
         let mut shape = self.shape().to_vec();
         if !replacement {
-            let u = Var::uniform(0.0, 1.0, &shape)?.cast(DType::F64)?.scalar(Binary::Maximum, 1e-12, false)?;
+            let u = self.draw(&shape)?.cast(DType::F64)?.scalar(Binary::Maximum, 1e-12, false)?;
             let gumbel = u.log()?.neg()?.log()?.neg()?;
             return Ok(x.log()?.add(&gumbel)?.topk(samples, -1, true)?.1);
         }
@@ -100,9 +100,14 @@ impl Var {
         }
         let rank = shape.len();
         let share = x.cumsum(-1)?.div(&x.sum(&[-1], true)?)?.unsqueeze(rank - 1)?;
-        let draw = Var::uniform(0.0, 1.0, &shape)?.cast(DType::F64)?.unsqueeze(rank)?;
+        let draw = self.draw(&shape)?.cast(DType::F64)?.unsqueeze(rank)?;
         let below = share.compare(Compare::Le, &draw)?.cast(DType::F64)?.sum(&[-1], false)?;
         below.scalar(Binary::Minimum, classes as f64 - 1.0, false)?.cast(DType::I64)
+    }
+
+    /// Uniform in 0 to 1, where this tensor is.
+    fn draw(&self, shape: &[usize]) -> Result<Var> {
+        scope::with_device(self.array().device(), || Var::uniform(0.0, 1.0, shape))
     }
 
     /// Dropout in training mode, the identity in evaluation. Draws from the scope's stream.

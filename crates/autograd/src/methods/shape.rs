@@ -1,8 +1,9 @@
 //! Dtypes and shapes, joining and splitting.
 
 use binade_tensor::op::View;
-use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
+use binade_tensor::{DType, Device, Error as TensorError, Op, Shape};
 
+use crate::tape::moved;
 use crate::{Result, Var, apply};
 
 /// Dtypes and shapes.
@@ -13,6 +14,15 @@ impl Var {
     /// Out of memory.
     pub fn cast(&self, dtype: DType) -> Result<Var> {
         if self.dtype() == dtype { Ok(self.clone()) } else { apply(Op::Cast(dtype), &[self]) }
+    }
+
+    /// This tensor on a device: itself if it is there, else a copy that goes through the host. The gradient comes back to
+    /// where this tensor is.
+    ///
+    /// # Errors
+    /// Out of memory; what an asynchronous device reports late.
+    pub fn to(&self, device: &Device) -> Result<Var> {
+        if self.array().device() == device { Ok(self.clone()) } else { moved(self, device) }
     }
 
     /// Dimensions in another order, a view.
@@ -109,9 +119,10 @@ impl Var {
         if step == 1 || length == 0 {
             return self.narrow(dim, start, length);
         }
-        let places: Vec<i64> = (start..end).step_by(step).map(|i| i as i64).collect();
-        let index = Array::from_slice(self.array().device(), &places, &[places.len()], Class::Indices)?;
-        self.index_select(dim, &Var::constant(index))
+        let every = self.range(start as i64, length)?;
+        let mut layout = *every.array().layout();
+        (layout.shape[0], layout.strides[0]) = (length.div_ceil(step), step);
+        self.index_select(dim, &Var::constant(every.array().with_layout(layout)?))
     }
 
     /// Broadcast to a shape, a view.

@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use binade_tensor::{Array, DType, Key, Op, Storage};
+use binade_tensor::{Array, DType, Device, Key, Op, Storage};
 
 pub use layer::{in_model, operand, path, place, within, within_model};
 pub(crate) use layer::{show_path, with_operand};
 
+use crate::device::default_device;
 use crate::outline::Outline;
-use crate::{CastRule, Deferred, Place, StoredAs, Structure};
+use crate::{CastRule, Deferred, Place, Result, StoredAs, Structure};
 
 /// Whether an operator ran forward or for a gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +76,8 @@ pub struct Scope {
     /// The parameter among the operands of the operator that is applied.
     operand: Option<StoredAs>,
     stored: Stored,
+    /// Where operators without inputs run, and new tensors and parameters are made.
+    device: Option<Device>,
     /// What the loss of the step will be multiplied by.
     loss_scale: f64,
     /// Nothing that is deferred counts: a step is run again to look at it.
@@ -101,6 +104,7 @@ impl Default for Scope {
             model: None,
             operand: None,
             stored: Stored::F32,
+            device: None,
             loss_scale: 1.0,
             rehearsal: false,
             collector: None,
@@ -281,6 +285,32 @@ pub fn next_key() -> Key {
         s.key.op = s.key.op.wrapping_add(1);
         key
     })
+}
+
+/// Runs `f` on a device: new tensors and parameters are made there, and operators without inputs run there. Others run
+/// where their inputs are.
+///
+/// ```
+/// use binade_autograd::{Var, scope};
+/// use binade_tensor::{Device, remote::Remote};
+/// let device = Device::new(Remote::new());
+/// let x = scope::with_device(&device, || Var::uniform(0.0, 1.0, &[2, 3]))?;
+/// assert!(*x.array().device() == device);
+/// # Ok::<(), binade_autograd::Error>(())
+/// ```
+pub fn with_device<T>(device: &Device, f: impl FnOnce() -> T) -> T {
+    let mut before = Some(with(|s| s.device.replace(device.clone())));
+    let _restore = Restore(move |s| s.device = before.take().flatten());
+    f()
+}
+
+/// The device that new tensors are made on: that of [`with_device`], else the one that the environment variable
+/// `BINADE_DEVICE` names ([`Device::open`]), else the CPU.
+///
+/// # Errors
+/// There is no device of that name.
+pub fn device() -> Result<Device> {
+    with(|s| s.device.clone()).map_or_else(default_device, Ok)
 }
 
 /// Runs `f` with new parameters stored in these dtypes.

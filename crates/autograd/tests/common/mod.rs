@@ -3,7 +3,7 @@
 
 use binade_autograd::{Result, Var, grad, gradcheck, scope};
 use binade_tensor::op::Distribution;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
 /// Normal values.
 pub fn values(shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
@@ -12,7 +12,7 @@ pub fn values(shape: &[usize], stream: u64, mean: f64, std: f64) -> Array {
         shape: Shape::new(shape).unwrap(),
         key: Key::new(7, stream),
     };
-    run_one(&op, &[], &Device::cpu(), DType::F64, Class::Activations).unwrap()
+    run_one(&op, &[], &scope::device().unwrap(), DType::F64, Class::Activations).unwrap()
 }
 
 /// Compares the gradient of `f` with its central differences.

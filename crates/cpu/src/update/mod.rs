@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::operand::{BLOCK, Compute, TASK, elements};
 use super::tasks::Tasks as _;
 use crate::simd::{Isa, Kernel, Lanes, dispatch};
-use binade_tensor::update::{Grad, Outcome, Slot, Update};
+use binade_tensor::update::{Findings, Grad, Outcome, Slot, Update};
 use binade_tensor::{Array, DType, Error, ReadGuard, Result};
 
 pub(super) fn update(isa: Isa, update: &Update, scalars: &[f32], slots: &mut [Slot<'_>]) -> Result<Outcome> {
@@ -23,7 +23,8 @@ pub(super) fn update(isa: Isa, update: &Update, scalars: &[f32], slots: &mut [Sl
     let (wide, others): (Vec<_>, Vec<_>) = slots.iter_mut().partition(is_wide);
     let parts = [pass::<f32>(isa, update, scalars, others)?, pass::<f64>(isa, update, scalars, wide)?];
     let squares = parts[0].squares + parts[1].squares;
-    Ok(Outcome { found_inf: parts[0].found_inf || parts[1].found_inf, norm: squares.sqrt() })
+    let found_inf = parts[0].found_inf || parts[1].found_inf;
+    Ok(Outcome::ready(Findings { found_inf, norm: squares.sqrt() }))
 }
 
 /// What a pass over some of the slots found.

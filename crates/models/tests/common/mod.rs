@@ -1,11 +1,11 @@
-//! Every model in small, with a loss over a fixed batch.
+//! Every model in small, with a loss over a fixed batch, on the scope's device.
 
 use binade_amp::Result;
 use binade_autograd::Var;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
 use binade_nn::{Layer, Module};
+use binade_tensor::Array;
 use binade_tensor::op::{CrossEntropy, Reduction};
-use binade_tensor::{Array, Class, Device};
 
 /// A model and its loss.
 pub struct Subject {
@@ -15,12 +15,12 @@ pub struct Subject {
 
 fn values(dims: &[usize]) -> Result<Var> {
     let x: Vec<f32> = (0..dims.iter().product()).map(|i: usize| (i as f32 * 0.7).sin()).collect();
-    Ok(Var::constant(Array::from_slice(&Device::cpu(), &x, dims, Class::Activations)?))
+    Ok(Var::from_slice(&x, dims)?)
 }
 
 fn indices(dims: &[usize], below: i64) -> Result<Var> {
     let x: Vec<i64> = (0..dims.iter().product::<usize>() as i64).map(|i| i * 7 % below).collect();
-    Ok(Var::constant(Array::from_slice(&Device::cpu(), &x, dims, Class::Indices)?))
+    Ok(Var::from_slice(&x, dims)?)
 }
 
 fn classifier<M: Layer + Module + Clone + 'static>(model: M, channels: usize, size: usize) -> Subject {

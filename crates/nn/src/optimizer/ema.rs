@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
 use serde::{Deserialize, Serialize};
 
+use super::scalars::Scalars;
 use super::state::unshare;
-use crate::clip::scalars;
 use crate::{Error, LoadReport, Mismatch, Module, Param, Result, StateDict};
 
 /// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an
@@ -17,6 +17,7 @@ pub struct Ema {
     warm_up: bool,
     steps: u64,
     averages: Vec<(String, Param, Array)>,
+    scalars: Scalars,
     /// The parameters' own values, while the averages are in their place.
     kept: Option<Vec<Array>>,
 }
@@ -46,13 +47,13 @@ impl Ema {
         let mut seen = std::collections::HashSet::new();
         let mut averages = Vec::new();
         for (name, param) in module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())) {
-            let array = param.array();
+            let array = &param.array();
             let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
             let copy = Array::full(array.device(), dtype, *array.shape(), 0.0, Class::Optimizer)?;
             copy.copy_from(array)?;
             averages.push((name, param, copy));
         }
-        Ok(Ema { decay, warm_up: true, steps: 0, averages, kept: None })
+        Ok(Ema { decay, warm_up: true, steps: 0, averages, scalars: Scalars::default(), kept: None })
     }
 
     /// With the plain rule, d = decay from the first update on: PyTorch's `get_ema_multi_avg_fn`.
@@ -73,23 +74,26 @@ impl Ema {
         }
         let early = (1.0 + self.steps as f64) / (10.0 + self.steps as f64);
         let decay = if self.warm_up { self.decay.min(early) } else { self.decay };
-        for (_, _, average) in &mut self.averages {
-            unshare(average)?;
+        let mut followed = Vec::with_capacity(self.averages.len());
+        for (_, param, average) in &mut self.averages {
+            let array = param.array();
+            unshare(average, array.device())?;
+            followed.push(array);
         }
-        if let Some((_, first, _)) = self.averages.first() {
-            let device = first.array().device().clone();
-            let mut slots = Vec::with_capacity(self.averages.len());
-            for (_, param, average) in &self.averages {
-                slots.push(Slot {
-                    param: Some(ArrayMut::new("ema", average)?),
-                    master: None,
-                    grad: Grad::Read(param.array()),
-                    state: vec![],
-                    first: false,
-                });
+        // Each device's in one pass, all of which can be run before the first is.
+        let mut passes: Vec<(Array, Vec<Slot<'_>>)> = Vec::new();
+        for ((_, _, average), array) in self.averages.iter().zip(&followed) {
+            let written = Some(ArrayMut::new("ema", average)?);
+            let slot = Slot { param: written, master: None, grad: Grad::Read(array), state: vec![], first: false };
+            match passes.iter_mut().find(|(scalars, _)| scalars.device() == array.device()) {
+                Some((_, slots)) => slots.push(slot),
+                None => passes.push((self.scalars.on(array.device(), &[1.0 - decay, 1.0])?, vec![slot])),
             }
-            device.update(&Update::Ema, &scalars(&device, &[1.0 - decay, 1.0])?, &mut slots)?;
         }
+        for (scalars, slots) in &mut passes {
+            Update::Ema.run(scalars, slots)?;
+        }
+        drop(passes);
         self.steps += 1;
         Ok(())
     }
@@ -129,7 +133,7 @@ impl Ema {
         if self.kept.is_some() {
             return Err(swapped());
         }
-        let kept = self.averages.iter().map(|(_, param, _)| crate::copy(param.array())).collect::<Result<_>>()?;
+        let kept = self.averages.iter().map(|(_, param, _)| crate::copy(&param.array())).collect::<Result<_>>()?;
         self.write(self.averages.iter().map(|(_, _, average)| average))?;
         self.kept = Some(kept);
         Ok(())
@@ -144,7 +148,7 @@ impl Ema {
 
     fn write<'a>(&self, values: impl IntoIterator<Item = &'a Array>) -> Result<()> {
         // What is in use shows here, before anything is written.
-        self.averages.iter().try_for_each(|(_, param, _)| ArrayMut::new("ema", param.array()).map(drop))?;
+        self.averages.iter().try_for_each(|(_, param, _)| ArrayMut::new("ema", &param.array()).map(drop))?;
         self.averages.iter().zip(values).try_for_each(|((_, param, _), value)| Ok(param.array().copy_from(value)?))
     }
 

@@ -2,21 +2,24 @@
 
 mod ema;
 mod rules;
+mod scalars;
 mod state;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use binade_autograd::{Gradients, LeafId, Owner};
 use binade_tensor::{Array, ArrayMut, Device, Grad, Slot, Update};
 
-use crate::clip::{clip_norm, clip_value, grad_norm, inverse, scalars};
+use crate::clip::{clip_norm, clip_value, grad_norm, inverse};
 use crate::{Error, Module, Param, Result};
 
 pub use ema::{Ema, EmaState};
 pub use rules::{Adafactor, Adagrad, Adam, AdamW, Lion, RmsProp, Rule, Sgd};
 pub use state::{OptimizerState, ParamState};
 
+use scalars::Scalars;
 use state::State;
 
 /// Parameters that share settings.
@@ -38,6 +41,7 @@ pub struct Optimizer {
     groups: Vec<Group>,
     state: HashMap<LeafId, State>,
     lr_factor: f64,
+    scalars: Scalars,
     /// The parameters, and the buffers of the modules it was made from, whose deferred changes follow its steps.
     owner: Owner,
     id: Token,
@@ -267,17 +271,24 @@ impl Optimizer {
             }
             fresh.push((trained, optimizer.missing_states(grads)?));
         }
-        let mut passes = Vec::new();
+        let params = fresh.iter().flat_map(|(trained, _)| trained);
+        let arrays: HashMap<LeafId, Array> = params.map(|param| (param.id(), param.array())).collect();
+        // The numbers of all optimisers' passes are one array, which the first one keeps.
+        let mut numbers = optimizers.first_mut().map(|first| std::mem::take(&mut first.scalars)).unwrap_or_default();
+        let (mut passes, mut values) = (Vec::new(), Vec::new());
         for (optimizer, (_, fresh)) in optimizers.iter().zip(&fresh) {
             for group in &optimizer.groups {
-                optimizer.passes(group, grads, fresh, factor, &mut passes)?;
+                optimizer.passes(group, (grads, &arrays), fresh, factor, (&mut passes, &mut values))?;
             }
         }
+        let scalars = passes.iter().map(|pass| pass.scalars(&mut numbers, &values)).collect::<Result<Vec<_>>>()?;
         passes.iter().try_for_each(|pass| pass.slots.iter().try_for_each(|slot| slot.check(pass.update)))?;
-        for Pass { device, update, scalars, slots } in &mut passes {
-            device.update(update, scalars, slots)?;
+        for (pass, scalars) in passes.iter_mut().zip(&scalars) {
+            // Nothing is asked of it: what goes wrong late shows at the next wait.
+            pass.update.run(scalars, &mut pass.slots)?;
         }
         drop(passes);
+        optimizers.iter_mut().take(1).for_each(|first| first.scalars = std::mem::take(&mut numbers));
         changes.write()?;
         for (optimizer, (trained, fresh)) in optimizers.iter_mut().zip(fresh) {
             optimizer.state.extend(fresh);
@@ -300,46 +311,47 @@ impl Optimizer {
         new.map(|(group, param, _)| Ok((param.id(), State::new(param, &group.update)?))).collect()
     }
 
-    /// The passes of a group. Bias corrections depend on each parameter's own number of steps, and gradients may carry
-    /// scales of their own; parameters are passed together by both.
+    /// The passes of a group, and the numbers they read. Bias corrections depend on each parameter's own number of
+    /// steps, and gradients may carry scales of their own; parameters of a device are passed together by both.
     fn passes<'a>(
         &'a self,
         group: &'a Group,
-        grads: &'a Gradients,
+        (grads, arrays): (&'a Gradients, &'a HashMap<LeafId, Array>),
         fresh: &'a HashMap<LeafId, State>,
         factor: f64,
-        passes: &mut Vec<Pass<'a>>,
+        (passes, values): (&mut Vec<Pass<'a>>, &mut Vec<f64>),
     ) -> Result<()> {
         let first = passes.len();
         let mut keys = Vec::new();
         for (name, param) in group.params.iter().filter(|(_, p)| p.is_trainable()) {
-            let Some(grad) = grads.by_id(param.id()) else { continue };
-            if grad.shape() != param.shape() {
+            let (Some(grad), Some(array)) = (grads.by_id(param.id()), arrays.get(&param.id())) else { continue };
+            if grad.shape() != array.shape() {
                 return Err(Error::Shape {
                     name: name.clone(),
                     found: grad.shape().to_vec(),
-                    expected: param.shape().to_vec(),
+                    expected: array.shape().to_vec(),
                 });
             }
             let Some(state) = self.state.get(&param.id()).or_else(|| fresh.get(&param.id())) else { continue };
             let (steps, scale) = (state.steps + 1, grads.scale_of(param.id()).unwrap_or(1.0));
             let op = group.update.name();
-            let written = Some(ArrayMut::new(op, param.array())?);
+            let written = Some(ArrayMut::new(op, array)?);
             let mut slot =
                 Slot { param: written, master: None, grad: Grad::Read(grad), state: vec![], first: steps == 1 };
             state.lend(op, &mut slot)?;
-            let key = (steps, scale.to_bits());
+            let key = (steps, scale.to_bits(), array.device());
             let at = keys.iter().position(|k| *k == key).unwrap_or(keys.len());
             if at == keys.len() {
-                keys.push(key);
-                let device = param.array().device().clone();
-                let scalars = scalars(&device, &group.scalars(steps, self.lr_factor, inverse(scale) * factor))?;
+                let first = values.len();
+                values.extend(group.scalars(steps, self.lr_factor, inverse(scale) * factor));
+                let (device, scalars) = (key.2, first..values.len());
                 passes.push(Pass {
                     device,
                     update: &group.update,
                     scalars,
                     slots: Vec::with_capacity(group.params.len()),
                 });
+                keys.push(key);
             }
             passes[first + at].slots.push(slot);
         }
@@ -355,10 +367,19 @@ impl Optimizer {
 
 /// Parameters of one group that are updated together.
 struct Pass<'a> {
-    device: Device,
+    device: &'a Device,
     update: &'a Update,
-    scalars: Array,
+    /// Where its numbers are among those of all passes.
+    scalars: Range<usize>,
     slots: Vec<Slot<'a>>,
+}
+
+impl Pass<'_> {
+    /// Its numbers, of the array of all.
+    fn scalars(&self, numbers: &mut Scalars, values: &[f64]) -> Result<Array> {
+        let all = numbers.on(self.device, values)?;
+        Ok(all.with_layout(all.layout().narrow(0, self.scalars.start, self.scalars.len()))?)
+    }
 }
 
 impl Group {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use binade_autograd::LeafId;
 use binade_tensor::op::Compare;
-use binade_tensor::{Array, ArrayMut, Class, DType, Op, Slot, Update, run_one};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Op, Slot, Update, run_one};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;
@@ -22,27 +22,29 @@ pub(super) struct State {
 #[derive(Clone, Debug)]
 struct Master {
     array: Array,
-    /// Version of the parameter's memory when it was last this copy's rounding; `None` if that is not known.
-    version: Option<u64>,
+    /// The parameter's memory and its version when it was last this copy's rounding; `None` if that is not known.
+    version: Option<(u64, u64)>,
 }
 
 impl State {
     pub(super) fn new(param: &Param, update: &Update) -> Result<State> {
-        let array = param.array();
+        let array = &param.array();
         let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
         let zeros = |shape| Array::full(array.device(), dtype, shape, 0.0, Class::Optimizer);
         let buffers = update.states(array.shape()).into_iter().map(zeros).collect::<Result<_, _>>()?;
         let master = array.dtype().is_half().then(|| array.cast(dtype, Class::Optimizer)).transpose()?;
-        let version = Some(array.storage().version());
+        let version = Some(version(array));
         Ok(State { master: master.map(|array| Master { array, version }), buffers, steps: 0 })
     }
 
-    /// Gives every array memory of its own, and the master what was written to the parameter since.
+    /// Gives every array memory of its own where the parameter is, and the master what was written to the parameter
+    /// since.
     pub(super) fn unshare(&mut self, param: &Param) -> Result<()> {
+        let values = param.array();
         for array in self.buffers.iter_mut().chain(self.master.iter_mut().map(|m| &mut m.array)) {
-            unshare(array)?;
+            unshare(array, values.device())?;
         }
-        self.master.as_mut().map_or(Ok(()), |master| master.follow(param.array()))
+        self.master.as_mut().map_or(Ok(()), |master| master.follow(&values))
     }
 
     /// The arrays for a pass, borrowed for writing: into the fields of a slot.
@@ -55,7 +57,7 @@ impl State {
     /// Notes a step, which has written the parameter from the master.
     pub(super) fn stepped(&mut self, param: &Param) {
         self.steps += 1;
-        self.master.iter_mut().for_each(|m| m.version = Some(param.array().storage().version()));
+        self.master.iter_mut().for_each(|m| m.version = Some(version(&param.array())));
     }
 
     /// The arrays with their names under the parameter's.
@@ -69,7 +71,7 @@ impl Master {
     /// Takes over what was loaded, clipped or swapped into the parameter. Where the parameter still is this copy's
     /// rounding, the copy's further digits stay.
     fn follow(&mut self, param: &Array) -> Result<()> {
-        if self.version == Some(param.storage().version()) {
+        if self.version == Some(version(param)) {
             return Ok(());
         }
         let (device, dtype) = (param.device(), self.array.dtype());
@@ -77,13 +79,19 @@ impl Master {
         let same = run_one(&Op::Compare(Compare::Eq), &[&rounded, param], device, DType::Bool, Class::Workspace)?;
         let value = run_one(&Op::Where, &[&same, &self.array, param], device, dtype, Class::Workspace)?;
         self.array.copy_from(&value)?;
-        self.version = Some(param.storage().version());
+        self.version = Some(version(param));
         Ok(())
     }
 }
 
-/// Replaces an array that shares its memory by a copy.
-pub(super) fn unshare(array: &mut Array) -> Result<()> {
+/// What tells an array's values from later ones.
+fn version(array: &Array) -> (u64, u64) {
+    (array.storage().id(), array.storage().version())
+}
+
+/// Replaces an array that shares its memory, or is on another device, by a copy.
+pub(super) fn unshare(array: &mut Array, device: &Device) -> Result<()> {
+    *array = array.to(device)?;
     if !array.is_sole() {
         *array = crate::copy(array)?;
     }

@@ -16,12 +16,12 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::format::Format;
-use crate::integers::Integer as _;
+use crate::integers::{Integer as _, run_by_rank};
 use crate::memory::Pool;
 use crate::update::Update;
 use crate::{
-    Array, ArrayMut, Backend, Class, DType, Element, Error, Layout, Memory, MemoryStats, Op, Outcome, Result, Slot,
-    Storage, bf16, f16,
+    Array, ArrayMut, Backend, Class, DType, Element, Error, Findings, Layout, Memory, MemoryStats, Op, Outcome, Result,
+    Slot, Storage, bf16, f16,
 };
 
 /// The reference backend.
@@ -210,6 +210,9 @@ impl Backend for Reference {
     }
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        if run_by_rank(op, ins, outs)? {
+            return Ok(());
+        }
         if let Some(values) = integers(op, ins)? {
             write_integers(&values, &mut outs[0]);
             return Ok(());
@@ -241,14 +244,14 @@ impl Backend for Reference {
 
     fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
         let scalars = scalars.to_f64_vec()?;
-        let mut outcome = Outcome::default();
+        let mut found = Findings::default();
         let mut squares = 0.0;
         for slot in slots {
-            update::one(update, &scalars, slot, &mut outcome, &mut squares)?;
+            update::one(update, &scalars, slot, &mut found, &mut squares)?;
         }
-        outcome.norm = squares.sqrt();
-        outcome.found_inf |= matches!(update, Update::Norm) && !squares.is_finite();
-        Ok(outcome)
+        found.norm = squares.sqrt();
+        found.found_inf |= matches!(update, Update::Norm) && !squares.is_finite();
+        Ok(Outcome::ready(found))
     }
 
     fn memory(&self) -> MemoryStats {

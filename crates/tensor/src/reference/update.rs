@@ -2,14 +2,14 @@
 
 use super::{Dense, load, read, unflatten, write};
 use crate::Result;
-use crate::update::{Grad, Outcome, Slot, Update};
+use crate::update::{Findings, Grad, Slot, Update};
 
 /// One parameter's part of a pass.
 pub(super) fn one(
     update: &Update,
     scalars: &[f64],
     slot: &mut Slot<'_>,
-    outcome: &mut Outcome,
+    found: &mut Findings,
     squares: &mut f64,
 ) -> Result<()> {
     let grad = match &mut slot.grad {
@@ -22,7 +22,7 @@ pub(super) fn one(
             if matches!(update, Update::Unscale | Update::Scale) {
                 values.v.iter_mut().for_each(|g| *g *= scalars[0]);
                 write(&values, grad);
-                outcome.found_inf |=
+                found.found_inf |=
                     matches!(update, Update::Unscale) && values.v.iter().any(|&g| !(g as f32).is_finite());
             }
             values

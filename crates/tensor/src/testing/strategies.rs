@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use crate::format::Format;
-use crate::{Array, ArrayMut, Class, DType, Device, Layout, Meta, Shape};
+use crate::samples::laid_out;
+use crate::{Array, Class, DType, Device, Layout, Shape};
 
 /// Shapes of rank 0 to `rank`, extents 0 to `extent`; 0 and 1 often.
 pub fn shapes(rank: usize, extent: usize) -> impl Strategy<Value = Vec<usize>> {
@@ -87,19 +88,5 @@ fn with_layout(dtype: DType, layout: Layout, values: &[f64]) -> Option<Array> {
         .cast(dtype, Class::Activations)
         .ok()?;
     let bytes = device.download(&dense).ok()?;
-    let array = Array::alloc(&device, Meta { dtype, layout }, Class::Activations).ok()?;
-    let size = dtype.size();
-    {
-        let mut target = ArrayMut::new("testing", &array).ok()?;
-        let memory = target.bytes()?;
-        for (flat, value) in bytes.chunks(size).enumerate() {
-            let (mut rest, mut at) = (flat, 0);
-            for d in (0..layout.shape.rank()).rev() {
-                at += rest % layout.shape[d] * layout.strides[d];
-                rest /= layout.shape[d];
-            }
-            memory[at * size..(at + 1) * size].copy_from_slice(value);
-        }
-    }
-    Some(array)
+    laid_out(&device, dtype, layout, &bytes).ok()
 }
