@@ -25,7 +25,8 @@ type Operand<'a> = (&'a [usize], &'a [f64]);
 fn each(op: &Op, dtype: DType, ins: &[Operand<'_>], check: impl Fn(&Device, Vec<f64>)) {
     for device in devices().into_iter().chain([Device::reference()]) {
         let ins: Vec<Array> = ins.iter().map(|(shape, values)| array(&device, dtype, shape, values)).collect();
-        let outs = run(Request::new(op, &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)).unwrap();
+        let ins: Vec<&Array> = ins.iter().collect();
+        let outs = run(Request::new(op, &ins, &device, dtype, Class::Activations)).unwrap();
         check(&device, outs[0].to_f64_vec().unwrap());
     }
 }
@@ -87,6 +88,14 @@ fn the_gradient_of_a_power_is_rounded_once() {
     let op = Op::Backward(Backward::Binary { op: Binary::Pow, rhs: true });
     each(&op, DType::F32, &[(&[1], &[g]), (&[1], &[a]), (&[1], &[b])], |device, y| {
         assert_eq!(y[0], f64::from((g * a.powf(b) * a.ln()) as f32), "{device:?}");
+    });
+}
+
+#[test]
+fn the_inverse_hyperbolic_cosine_of_what_is_below_one_is_nan() {
+    let x = [0.5, -0.5, -1.0, -6540.0, -1e30];
+    each(&Op::Unary(Unary::Acosh), DType::F32, &[(&[5], &x)], |device, y| {
+        assert!(y.iter().all(|y| y.is_nan()), "{device:?}: {y:?}");
     });
 }
 
@@ -205,9 +214,8 @@ fn the_bound_of_attentions_gradient_knows_that_wrong_weights_multiply_what_cance
         };
         let attention = Attention::default();
         let [g, q, k, v] = [of(1, 1.0), of(2, 4e3), of(3, 4e3), of(4, 1.0)];
-        let forward =
-            run(Request::new(&Op::Attention(attention), &[&q, &k, &v], &device, DType::F32, Class::Activations))
-                .unwrap();
+        let (op, ins) = (Op::Attention(attention), [&q, &k, &v]);
+        let forward = run(Request::new(&op, &ins, &device, DType::F32, Class::Activations)).unwrap();
         let ins = [vec![g, q, k, v], forward.to_vec()].concat();
         let op = Op::Backward(Backward::Attention { attention, joined: false });
         assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None, "{device:?}");

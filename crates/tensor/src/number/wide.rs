@@ -61,6 +61,8 @@ impl Wide {
             Wide::Sinh => libm::sinh(x),
             Wide::Cosh => libm::cosh(x),
             Wide::Asinh => libm::asinh(x),
+            // libm's takes no look at large negative numbers.
+            Wide::Acosh if x < 1.0 => f64::NAN,
             Wide::Acosh => libm::acosh(x),
             Wide::Atanh => libm::atanh(x),
             Wide::Erfinv => erfinv(x),

@@ -1,6 +1,6 @@
 //! The error that each operator may have beside the one rounding of its result.
 
-use super::{Backward, Binary, Distribution, Op, Reduce, Reduction, Unary};
+use super::{Backward, Binary, Distribution, Norm, NormKind, Op, Reduce, Reduction, Unary};
 use crate::Array;
 
 /// How far the computed result may lie from the exact one, before it is rounded to the output's dtype (which adds half
@@ -33,6 +33,18 @@ fn in_f64(ins: &[&Array]) -> Bound {
     }
 }
 
+/// Roundings of a norm: of the elements that share statistics up to 256 in one chain, then of those sums, and of what
+/// is done with them. Sums by weight have no longer chains.
+fn norm_terms(norm: &Norm, ins: &[&Array]) -> f64 {
+    let shape = ins[0].shape();
+    let members = match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => shape[shape.rank() - dims..].iter().product(),
+        NormKind::Group { groups } => shape.numel() / (shape[0] * groups).max(1),
+        NormKind::Batch | NormKind::Fixed => shape.numel() / shape[1].max(1),
+    } as f64;
+    16.0 + members.min(256.0) + members / 256.0
+}
+
 impl Op {
     /// The stated error bound for these inputs.
     pub fn bound(&self, ins: &[&Array]) -> Bound {
@@ -49,8 +61,8 @@ impl Op {
             Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) => Bound::Ulps(0.0),
             // A product with the rounded 1/(1 − p).
             Op::Dropout { .. } => Bound::Ulps(1.0),
-            // Drawn in f64, where logarithm, root, cosine and product round.
-            Op::Random { distribution: Distribution::Normal { .. }, .. } => Bound::Ulps(0.5),
+            // Drawn in f64, where logarithm, root, cosine and product round before the mean is added.
+            Op::Random { distribution: Distribution::Normal { .. }, .. } => Bound::Scale(1.0),
             Op::Random { distribution: Distribution::Uniform { .. } | Distribution::Permutation, .. } => {
                 Bound::Ulps(0.0)
             }
@@ -83,8 +95,7 @@ impl Op {
             Op::Pool(pool) => Bound::Gamma((pool.kernel[0] * pool.kernel[1]) as f64 + 2.0),
             // x − max is exact to half an ulp, which exp turns into a relative error of |x − max|·u.
             Op::Softmax { .. } => Bound::Scale(32.0),
-            // Sums of up to 256 elements in one chain, then of those; and what is done with them.
-            Op::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) + numel(0) / 256.0),
+            Op::Norm(norm) => Bound::Terms(norm_terms(norm, ins)),
             Op::CrossEntropy(_) => Bound::Scale(16.0),
             // Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
             Op::Loss { reduction: Reduction::None, .. } => Bound::Scale(8.0),
@@ -139,7 +150,7 @@ impl Op {
                 Backward::MatMulOf { act: None, .. } => Bound::Gamma(extent(0, ins[0].shape().rank() - 1) + 2.0),
                 // f(x) is rounded to x's dtype.
                 Backward::MatMulOf { act: Some(_), .. } => Bound::Terms(extent(0, ins[0].shape().rank() - 1) + 2.0),
-                Backward::Norm(_) => Bound::Terms(16.0 + numel(0).min(256.0) + numel(0) / 256.0),
+                Backward::Norm(norm) => Bound::Terms(norm_terms(norm, ins)),
                 Backward::Renormalise(_) => Bound::Terms(8.0),
                 Backward::CrossEntropy(_) => Bound::Scale(6.0),
                 Backward::Loss { .. } => Bound::Scale(6.0),
