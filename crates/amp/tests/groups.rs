@@ -393,9 +393,8 @@ fn gradients_in_a_loss_are_taken_at_the_scale_and_divided_by_it() {
     assert!(!near(of_penalty(f16(), LossScale::Off, 2f64.powi(-27), small)));
     // Too large at the first scale: it is lowered until the slope fits.
     assert!(near(of_penalty(f16(), LossScale::dynamic(), 16.0, 1.0)));
-    // By hand.
     let mut scaler = GradScaler::new(LossScale::Static(4096.0)).unwrap();
     let x = Var::leaf(Var::from_slice(&[3.0f32], &[1]).unwrap().array().clone());
-    let slope = scaler.grad(&x.square().unwrap().sum(&[], false).unwrap(), &[&x]).unwrap().remove(0).unwrap();
-    assert_eq!(slope.item().unwrap(), 6.0);
+    let sum = x.square().unwrap().sum(&[], false).unwrap();
+    assert_eq!(scaler.grad(&sum, &[&x]).unwrap().remove(0).unwrap().item().unwrap(), 6.0);
 }

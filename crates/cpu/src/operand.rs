@@ -395,7 +395,9 @@ macro_rules! in_storage {
             binade_tensor::DType::F16 => $f::<$c, binade_tensor::f16>($($arg),*),
             binade_tensor::DType::BF16 => $f::<$c, binade_tensor::bf16>($($arg),*),
             dtype if dtype == <$c as binade_tensor::Element>::DTYPE => $f::<$c, $c>($($arg),*),
-            binade_tensor::DType::F32 | binade_tensor::DType::F64 | binade_tensor::DType::I64 | binade_tensor::DType::U32 | binade_tensor::DType::I8 | binade_tensor::DType::Bool => None,
+            binade_tensor::DType::F32 | binade_tensor::DType::F64 => None,
+            binade_tensor::DType::I64 | binade_tensor::DType::U32 => None,
+            binade_tensor::DType::I8 | binade_tensor::DType::Bool => None,
         }
     };
 }

@@ -121,8 +121,8 @@ pub trait Module: CopyModule + 'static {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Held`](crate::Error::Held): gradients, or a graph that would give some, hold a parameter; out of memory;
-    /// what an asynchronous device reports late. Nothing is moved then.
+    /// [`Error::Held`](crate::Error::Held): gradients, or a graph that would give some, hold a parameter; out of
+    /// memory; what an asynchronous device reports late. Nothing is moved then.
     fn to(&self, device: &Device) -> Result<()> {
         let (mut params, mut buffers) = (Vec::new(), Vec::new());
         let (mut seen, mut known) = (HashSet::new(), HashSet::new());

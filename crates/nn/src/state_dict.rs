@@ -54,8 +54,8 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: Has
     replace_file(path, |file| file.write_all(&bytes)).map_err(|error| Error::Io { path: path.into(), error })
 }
 
-/// Reads a safetensors file onto the scope's device: tensors and metadata. One without a checksum is taken as it is: other
-/// programs write none.
+/// Reads a safetensors file onto the scope's device: tensors and metadata. One without a checksum is taken as it is:
+/// other programs write none.
 ///
 /// # Errors
 /// The file cannot be read, is torn, is not what its checksum says, or holds a dtype this library lacks.

@@ -8,8 +8,8 @@ use crate::{Array, Class, DType, MemoryStats, Op, Result, Storage};
 
 /// A device. Object-safe, few methods, none optional.
 ///
-/// A device may be asynchronous: [`Backend::upload`], [`Backend::run`] and [`Backend::update`] return when their work is
-/// queued. These rules make that safe, and [`crate::remote::Remote`] is a backend that holds callers to them:
+/// A device may be asynchronous: [`Backend::upload`], [`Backend::run`] and [`Backend::update`] return when their work
+/// is queued. These rules make that safe, and [`crate::remote::Remote`] is a backend that holds callers to them:
 /// - Commands take effect in the order in which they were given. A borrow of a [`Storage`] therefore ends when the
 ///   command is queued, and memory that is dropped may be given out again at once.
 /// - Only [`Backend::download`], [`Backend::sync`] and [`Outcome::wait`] wait.

@@ -16,8 +16,8 @@ impl Var {
         if self.dtype() == dtype { Ok(self.clone()) } else { apply(Op::Cast(dtype), &[self]) }
     }
 
-    /// This tensor on a device: itself if it is there, else a copy that goes through the host. The gradient comes back to
-    /// where this tensor is.
+    /// This tensor on a device: itself if it is there, else a copy that goes through the host. The gradient comes back
+    /// to where this tensor is.
     ///
     /// # Errors
     /// Out of memory; what an asynchronous device reports late.

@@ -34,7 +34,8 @@ use crate::{
 use memory::RemoteMemory;
 use queue::{Command, Operand, Passed, Queue};
 
-/// The backend. By name it is `remote`, and `remote-cpu` with the CPU's arithmetic. Clones are one device, so that a test keeps a hold of it: see [`Remote::counts`].
+/// The backend. By name it is `remote`, and `remote-cpu` with the CPU's arithmetic. Clones are one device, so that a
+/// test keeps a hold of it: see [`Remote::counts`].
 ///
 /// - A command runs when somebody waits for it, in order; what nobody waits for does not run (until very many wait).
 /// - An error of a kernel is reported by the next wait and names the operator. Commands behind it are dropped.

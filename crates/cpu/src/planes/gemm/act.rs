@@ -25,7 +25,8 @@ impl Act {
         match x.dtype() {
             _ if !x.is_written() => None,
             DType::F32 => Some(Act::Computed(row)),
-            dtype => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
+            dtype @ (DType::F16 | DType::BF16) => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
+            DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => None,
         }
     }
 
