@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use binade_amp::{Blame, Dynamic, LossScale, Operand, Origin, Policy, Result, StepOutcome, Training, blame};
 use binade_autograd::Var;
+use binade_cpu as _;
 use binade_nn::{Optimizer, Param, Sgd};
 use binade_tensor::{Array, Class, DType, Device};
 

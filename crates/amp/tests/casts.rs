@@ -2,6 +2,7 @@
 
 use binade_amp::autocast;
 use binade_autograd::{Var, no_grad};
+use binade_cpu as _;
 use binade_tensor::{Array, Class, DType, Device};
 
 fn square(class: Class) -> Array {

@@ -3,6 +3,7 @@
 
 use binade_amp::{Class, Error, Hardware, Policy, Table};
 use binade_autograd::{Var, apply};
+use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Layer};
 use binade_tensor::op::{
     Bound, Builder, CrossEntropy, Custom, CustomOp, CustomView, Numerics, PadMode, Reduction, Value,

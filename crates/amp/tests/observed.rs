@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use binade_amp::preflight::{Loss, Preflight, Range, Role, preflight};
 use binade_amp::{Dynamic, Fault, LossScale, Policy, Result, census};
 use binade_autograd::Var;
+use binade_cpu as _;
 use binade_nn::{Linear, Module, Param, Visitor};
 use binade_tensor::{Array, Class, DType, Device};
 

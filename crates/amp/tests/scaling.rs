@@ -2,6 +2,7 @@
 
 use binade_amp::{Error, GradScaler, LossScale, Policy, Result, StepOutcome, Training};
 use binade_autograd::{Gradients, Var};
+use binade_cpu as _;
 use binade_nn::{Optimizer, Param, Sgd};
 use binade_tensor::{Array, Class, Device};
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use binade_autograd::{Backward, Error, Gradients, Var, checkpoint, grad, no_grad};
+use binade_cpu as _;
 use binade_tensor::op::NormKind;
 use binade_tensor::{Array, Class, DType, Device, Layout, Shape};
 

@@ -1,6 +1,7 @@
 //! Schedules, averages and norms have the values of their formulas, also where two parts of a formula meet.
 
 use binade_autograd::{Gradients, Var};
+use binade_cpu as _;
 use binade_nn::{
     BatchNorm2d, Ema, Embedding, Error, Layer, Linear, Module, Optimizer, Param, Plateau, Schedule, Sgd, StepOutcome,
     clip_grad_norm, grad_norm, scaled_grad_norm,

@@ -1,6 +1,7 @@
 //! What fits of a snapshot is restored whatever else is in it, and the report tells each thing once.
 
 use binade_autograd::Gradients;
+use binade_cpu as _;
 use binade_nn::{AdamW, LoadReport, Optimizer, OptimizerState, Param, Rule, Sgd};
 use binade_tensor::{Array, Class, DType, Device};
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use binade_cpu as _;
 use binade_nn::{Linear, Sequential};
 use binade_tensor::Key;
 use binade_train::{
