@@ -196,7 +196,9 @@ impl Pool {
     /// A buffer of at least `bytes` bytes, 64-byte aligned, initialised (to zero or to old data); `None` when the
     /// system has no memory left.
     pub fn alloc(&self, bytes: usize, class: Class) -> Option<HostBuffer> {
-        if self.0.failing.load(Relaxed) > 0 && self.0.failing.fetch_sub(1, Relaxed) == 1 {
+        // Several threads may ask at once, and one of them is the last.
+        let counted = || self.0.failing.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+        if self.0.failing.load(Relaxed) > 0 && counted() == Ok(1) {
             return None;
         }
         let block =
