@@ -144,7 +144,7 @@ impl Var {
         Some(self.leaf_data()?.param.get_or_init(Default::default).0.clone())
     }
 
-    /// Names a parameter in [`Gradients::unclaimed`].
+    /// Names a parameter in [`crate::Gradients::unclaimed`].
     pub fn set_name(&self, name: &str) {
         if let Some((_, known)) = self.leaf_data().map(|leaf| leaf.param.get_or_init(Default::default)) {
             *known.write().unwrap_or_else(|e| e.into_inner()) = Arc::from(name);

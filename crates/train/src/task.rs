@@ -10,7 +10,7 @@ use crate::batch::Check;
 use crate::data::{Numbers, Sample};
 use crate::{Batch, Result};
 
-/// What a model is trained to do. [`Classify`], [`Regress`] and [`Language`] are three; one of your own says at least
+/// What a model is trained to do. [`Classify`], [`Regress`] and [`crate::Language`] are three; yours says at least
 /// its name and its loss.
 pub trait Task<M: Module> {
     /// What it is, with all that decides what the loss means: a run is not resumed as another task.

@@ -33,7 +33,7 @@ pub fn line(text: impl Display) -> Result<(), Unwritten> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Unwritten)
 }
 
-/// As [`line`], in commands whose exit code is a result too: they go on where nobody reads any more.
+/// As [`line()`], in commands whose exit code is a result too: they go on where nobody reads any more.
 pub fn verdict_line(text: impl Display) -> Result<(), Unwritten> {
     line(text).or_else(|error| if error.is_unread() { Ok(()) } else { Err(error) })
 }

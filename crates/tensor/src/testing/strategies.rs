@@ -66,7 +66,7 @@ pub fn array(dtype: DType, shapes: impl Strategy<Value = Vec<usize>>) -> impl St
     array_of(dtype, shapes, values(dtype))
 }
 
-/// As [`array`], with given values.
+/// As [`array()`], with given values.
 pub fn array_of(
     dtype: DType,
     shapes: impl Strategy<Value = Vec<usize>>,
