@@ -185,8 +185,8 @@ mod tests {
             assert!(stochastic(dtype, f64::NAN, 0).is_nan());
         }
         // Below the smallest of f16 all of 32 bits count.
-        let tiny = 2f64.powi(-24) * 0.75;
-        assert_eq!(stochastic(DType::F16, tiny, 3 << 30), 0.0);
-        assert_eq!(stochastic(DType::F16, tiny, (3 << 30) - 1), 2f64.powi(-24));
+        let tiny = 2f64.powi(-32) * 0.75;
+        assert_eq!(stochastic(DType::F16, tiny, 3 << 22), 0.0);
+        assert_eq!(stochastic(DType::F16, tiny, (3 << 22) - 1), 2f64.powi(-24));
     }
 }
