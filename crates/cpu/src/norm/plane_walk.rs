@@ -313,7 +313,7 @@ pub(super) fn zeros<C: num_traits::Zero + Clone>(buffer: &mut Vec<C>, n: usize) 
     buffer.resize(n, C::zero());
 }
 
-/// [`Channelwise::per_channel`] into the bytes of elements of type T.
+/// [`per_channel`] into the bytes of elements of type T.
 fn per_channel_into<C: Compute, T: Stored<C>>(
     isa: Isa,
     f: impl PerChannel,

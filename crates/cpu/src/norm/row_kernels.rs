@@ -21,7 +21,7 @@ pub struct RowForward<'a, C, X, Y> {
 }
 
 /// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and
-/// `db[i] += g` of this one, and what slope and shift of the one ahead follow from, as [`RowNorms::row_sums`] has it,
+/// `db[i] += g` of this one, and what slope and shift of the one ahead follow from, as [`RowSums`] has it,
 /// which is returned.
 pub struct RowBackward<'a, C, G, X, Y> {
     /// Gradient and input of the row ahead.
