@@ -14,7 +14,7 @@ const CRATES: &[&[&str]] = &[
     &["crates/cpu"],
     &["crates/autograd"],
     &["crates/nn"],
-    &["crates/amp"],
+    &["crates/amp", "crates/weights"],
     &["crates/models", "crates/train"],
     &["crates/binade"],
     &["crates/lab"],
