@@ -4,8 +4,8 @@ use super::extremes::{self, has_extreme_partials, has_extreme_slopes, has_partia
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
-use super::settle::{needs_settling, settle_ties};
 use super::table::{SLOPES, Table, VALUES, look_up};
+use super::ties::{break_ties, may_tie};
 use crate::kernel::{In, Out};
 use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Real, Stored};
 use binade_tensor::integers::Integer;
@@ -93,7 +93,7 @@ impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
         let Forward(isa, x, out, _) = self;
-        if const { !needs_settling::<R>() } {
+        if const { !may_tie::<R>() } {
             return map1::<C, _>(isa, F::<R>(R2::default()), x, out);
         }
         let dtype = out.array().dtype();
@@ -107,15 +107,15 @@ impl<C: Compute> UnaryVisitor for Forward<'_, '_, C> {
 }
 
 /// Results that round correctly to a 16-bit format.
-fn settled<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
+fn rounded<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
     f32::map1(isa, F::<R>(R2::default()), x, y);
-    settle_ties::<R>(isa, dtype, x, y);
+    break_ties::<R>(isa, dtype, x, y);
 }
 
-fn settled_table<R: UnaryRow>(isa: Isa, dtype: DType, n: usize) -> Option<&'static Table<u16>> {
+fn rounded_table<R: UnaryRow>(isa: Isa, dtype: DType, n: usize) -> Option<&'static Table<u16>> {
     VALUES.get(isa, R::ROW, dtype, n, |x, codes| {
         let mut y = [0.0; BLOCK];
-        settled::<R>(isa, dtype, x, &mut y[..x.len()]);
+        rounded::<R>(isa, dtype, x, &mut y[..x.len()]);
         f32::store(isa, &y[..x.len()], bytemuck::cast_slice_mut(codes), dtype);
     })
 }
@@ -126,20 +126,20 @@ pub(super) fn value_table(isa: Isa, row: Unary, dtype: DType, n: usize) -> Optio
     impl UnaryVisitor for Find {
         type Output = Option<&'static Table<u16>>;
         fn visit<R: UnaryRow>(self) -> Self::Output {
-            if needs_settling::<R>() { settled_table::<R>(self.0, self.1, self.2) } else { None }
+            if may_tie::<R>() { rounded_table::<R>(self.0, self.1, self.2) } else { None }
         }
     }
     row.visit(Find(isa, dtype, n))
 }
 
-/// A 16-bit output correctly rounded: looked up where the input has its format, else computed and settled block by
+/// A 16-bit output correctly rounded: looked up where the input has its format, else computed and rounded block by
 /// block.
 fn half<R: UnaryRow>(isa: Isa, x: &Operand<'_>, out: &mut Out<'_>) {
     let (dtype, n) = (out.array().dtype(), out.array().numel());
-    let compute = |x: &[f32], y: &mut [f32]| settled::<R>(isa, dtype, x, y);
+    let compute = |x: &[f32], y: &mut [f32]| rounded::<R>(isa, dtype, x, y);
     if x.dtype() == dtype
         && let Some(codes) = x.codes()
-        && let Some(table) = settled_table::<R>(isa, dtype, n)
+        && let Some(table) = rounded_table::<R>(isa, dtype, n)
     {
         return fill_as::<u16>(out, |start, y| look_up(table, &codes[start..start + y.len()], y, None));
     }
@@ -206,18 +206,24 @@ impl<R: UnaryRow> Map1 for SlopeOf<R> {
 
 /// Whether the derivative costs more than looking it up: those written in the output are a few operations.
 const fn has_costly_slope<R: UnaryRow>() -> bool {
-    needs_settling::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
+    may_tie::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
 }
 
 /// `f(g, x)` block by block, where an element may need f64, or all do.
-fn map2_settled<C: Compute, F: Map2 + Sync>(isa: Isa, f: F, all: bool, [g, x]: [&Operand<'_>; 2], out: &mut Out<'_>) {
+fn map2_recomputed<C: Compute, F: Map2 + Sync>(
+    isa: Isa,
+    f: F,
+    all: bool,
+    [g, x]: [&Operand<'_>; 2],
+    out: &mut Out<'_>,
+) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, g.is_over() || x.is_over(), scratch, |(pg, px), start, old, y| {
         let n = y.len();
         let (g, x) = (g.block_in(isa, start, n, old, pg), x.block_in(isa, start, n, old, px));
         C::map2(isa, f, g, x, y);
         let again = |i: usize| f.eval(g[i].as_f64(), x[i].as_f64());
-        if all { extremes::settle_all(y, again) } else { extremes::settle([x], y, again) }
+        if all { extremes::recompute_all(y, again) } else { extremes::recompute([x], y, again) }
     });
 }
 
@@ -226,7 +232,7 @@ impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     fn visit<R: UnaryRow>(self) {
         let Gradient(isa, g, saved, out, _) = self;
         if const { has_extreme_slopes(R::ROW) } {
-            return map2_settled::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
+            return map2_recomputed::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
         }
         if const { !has_costly_slope::<R>() } {
             return map2::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
@@ -361,7 +367,7 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                 // Also in f64 of the number as forward rounds it.
                 let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
                 if may_be_extreme {
-                    map2_settled::<C, _>(isa, f, all, [g, x], out);
+                    map2_recomputed::<C, _>(isa, f, all, [g, x], out);
                 } else {
                     map2::<C, _>(isa, f, g, x, out);
                 }
@@ -381,9 +387,9 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                     let partial = if rhs { R::db::<f64> } else { R::da::<f64> };
                     let again = |i: usize| g[i].as_f64() * partial(a[i].as_f64(), b[i].as_f64());
                     if all {
-                        extremes::settle_all(y, again);
+                        extremes::recompute_all(y, again);
                     } else if may_be_extreme {
-                        extremes::settle([a, b], y, again);
+                        extremes::recompute([a, b], y, again);
                     }
                 });
             }

@@ -37,7 +37,7 @@ pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
 
 /// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
 /// do if f64 is what kernels compute in.
-pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
+pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
     if C::DTYPE != DType::F32 {
         return;
     }
@@ -58,8 +58,8 @@ pub(super) fn settle<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C
     }
 }
 
-/// As [`settle`], every element.
-pub(super) fn settle_all<C: Compute>(y: &mut [C], again: impl Fn(usize) -> f64) {
+/// As [`recompute`], every element.
+pub(super) fn recompute_all<C: Compute>(y: &mut [C], again: impl Fn(usize) -> f64) {
     if C::DTYPE == DType::F32 {
         y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(again(i)));
     }

@@ -42,7 +42,7 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
             let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
             let (x, t) = (x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt));
             C::map2(isa, formula, x, t, y);
-            extremes::settle([], y, |i| formula.eval(x[i].as_f64(), t[i].as_f64()));
+            extremes::recompute([], y, |i| formula.eval(x[i].as_f64(), t[i].as_f64()));
         };
         if reduction == Reduction::None {
             return fill::<C>(isa, out, each);
@@ -109,7 +109,7 @@ impl<C: Compute> LossVisitor for Backward<'_, '_, C> {
             }
             let g = ins[0].block(isa, start, n, &mut pg);
             C::map2(isa, Product, g, &slope[..n], y);
-            extremes::settle([], y, |i| {
+            extremes::recompute([], y, |i| {
                 let (x, t) = (x[i].as_f64(), t[i].as_f64());
                 g[i].as_f64() * factor * if target { R::dt(x, t, parameter) } else { R::dx(x, t, parameter) }
             });

@@ -111,7 +111,7 @@ impl<C: Copy + Default> Kernel<C> for WindowBackward<'_, C> {
 }
 
 /// Means whose sums are not finite once more in f64, which holds those of numbers that are.
-fn settle_means<C: Compute>(x: &[C], taps: &[usize], factor: f64, y: &mut [C]) {
+fn recompute_means<C: Compute>(x: &[C], taps: &[usize], factor: f64, y: &mut [C]) {
     if y.iter().all(|y| y.is_finite()) {
         return;
     }
@@ -147,7 +147,7 @@ pub(super) fn forward<C: Compute>(cx: Context<'_>, pool: &Pool, x: In<'_>, out: 
             };
             C::dispatch(isa, Window { x: image, taps: &places, kind: pool.kind, factor, y });
             if pool.kind == PoolKind::Avg {
-                settle_means(image, &places, factor, y);
+                recompute_means(image, &places, factor, y);
             }
         }
     })?;

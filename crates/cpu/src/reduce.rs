@@ -235,12 +235,12 @@ pub(super) fn column_sums<C: Compute>(
             parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(total, part)| *total += part.as_f64()));
         });
     }
-    settle_columns(isa, x, rows, columns, &mut total);
+    recompute_columns(isa, x, rows, columns, &mut total);
     total
 }
 
 /// Sums that are not finite once more in f64, which holds those of numbers that are.
-fn settle_columns(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize, total: &mut [f64]) {
+fn recompute_columns(isa: Isa, x: &Operand<'_>, rows: usize, columns: usize, total: &mut [f64]) {
     if total.iter().all(|sum| sum.is_finite()) {
         return;
     }

@@ -57,14 +57,14 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
             }
             let at = |i: usize| [x, a, b].map(|operand| operand[i].as_f64());
             let Some(by) = by else {
-                return extremes::settle([x, a, b], y, |i| {
+                return extremes::recompute([x, a, b], y, |i| {
                     let [x, a, b] = at(i);
                     R::f(x, a, b, value)
                 });
             };
             let g = ins[0].block_in(isa, start, n, old, pg);
             y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
-            extremes::settle([x, a, b], y, |i| {
+            extremes::recompute([x, a, b], y, |i| {
                 let [x, a, b] = at(i);
                 g[i].as_f64() * R::d(by, x, a, b, value)
             });

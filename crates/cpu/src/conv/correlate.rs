@@ -8,9 +8,9 @@ use super::geometry::{Correlation, FEW, Phase, Piece, RUN, SLAB, Tap};
 use super::image::Source;
 use super::in_chains;
 use super::weight::Weight;
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
+use crate::few_outputs::{self, FewOutputs};
 use crate::gemm::{DEPTH, elements_of, workspace};
-use crate::narrow::{self, Narrow};
 use crate::operand::Compute;
 use crate::operand::elements_mut;
 use crate::simd::Isa;
@@ -62,7 +62,7 @@ impl Correlate<'_> {
     fn by_columns<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { cx, g, x, ref weight } = *self;
         let Context { isa, pool } = cx;
-        let Target { finish, dtype, out, pre } = to;
+        let Target { epilogue, dtype, out, pre } = to;
         let (width, o, pixels) = (tile::width::<C>(isa), weight.columns(), x.n * g.h * g.w);
         let pieces = g.pieces(0, x.n * g.h);
         let each = g.slab_pixels(&pieces[..1]) * x.c;
@@ -101,7 +101,7 @@ impl Correlate<'_> {
                     to.copy_from_slice(&sums[(panel * pixels + i * TOGETHER + j) * width..][..to.len()]);
                 }
             }
-            finish.rows(rows, o, 0, o, o, out, pre, dtype);
+            epilogue.rows(rows, o, 0, o, o, out, pre, dtype);
             Ok(())
         })
     }
@@ -110,19 +110,20 @@ impl Correlate<'_> {
     fn by_pixels<C: Compute>(&self, to: Target<'_, C>) -> Result<()> {
         let Correlate { cx, g, x, ref weight } = *self;
         let Context { isa, pool } = cx;
-        let Target { finish, dtype, out, pre } = to;
+        let Target { epilogue, dtype, out, pre } = to;
         let (width, inner, columns) = (tile::width::<C>(isa), weight.inner(), weight.columns());
         let Weight { groups, taps, .. } = *weight;
         let packed = weight.packed::<C>(cx)?;
         let packed = elements_of::<C>(&packed);
         // Lanes sum chains of at most DEPTH products too.
-        let narrow = columns <= narrow::COLUMNS && groups == 1 && inner >= FEW && inner * taps <= DEPTH * C::lanes(isa);
-        let padded = if narrow { columns } else { columns.next_multiple_of(width) };
+        let few =
+            columns <= few_outputs::COLUMNS && groups == 1 && inner >= FEW && inner * taps <= DEPTH * C::lanes(isa);
+        let padded = if few { columns } else { columns.next_multiple_of(width) };
         let (o, copies) = (groups * columns, g.copies(inner, groups));
         let patch = (inner * taps).next_multiple_of(16);
         let per_block = g.rows(x.n, x.c);
         // Rows [column][tap][c] of the one panel there is.
-        let mut turned = vec![C::zero(); if narrow { narrow::COLUMNS * inner * taps } else { 0 }];
+        let mut turned = vec![C::zero(); if few { few_outputs::COLUMNS * inner * taps } else { 0 }];
         for (j, row) in turned.chunks_exact_mut((inner * taps).max(1)).enumerate() {
             row.iter_mut().zip(packed[j..].iter().step_by(width)).for_each(|(to, &v)| *to = v);
         }
@@ -142,7 +143,7 @@ impl Correlate<'_> {
             }
             let ld = groups * padded;
             // Where nothing is left to do after the sums they stand where they belong.
-            let direct = finish.is_plain() && dtype == C::DTYPE && ld == o;
+            let direct = epilogue.is_plain() && dtype == C::DTYPE && ld == o;
             let mut scratch = workspace::<C>(pool, if direct { 0 } else { pixels * ld })?;
             let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<C>()[..pixels * ld] };
             let mut rows: Vec<Row> = Vec::with_capacity(pixels);
@@ -153,11 +154,11 @@ impl Correlate<'_> {
                         let a = if copies { pixel * patch } else { from * x.c + group * inner };
                         rows.push(Row { a, acc: pixel * ld + group * padded });
                     });
-                    if narrow {
+                    if few {
                         let segments: SmallVec<[Segment; 9]> =
                             chains.iter().flatten().map(|s| Segment { b: s.b / width, ..*s }).collect();
                         let (w, ld) = (&turned[..], inner * taps);
-                        C::dispatch(isa, Narrow { a: slab, rows: &rows, w, ld, segments: &segments, columns, acc });
+                        C::dispatch(isa, FewOutputs { a: slab, rows: &rows, w, ld, segments: &segments, columns, acc });
                         continue;
                     }
                     let b = &packed[group * padded * inner * taps..];
@@ -171,7 +172,7 @@ impl Correlate<'_> {
                 }
             }
             if !direct {
-                finish.rows(&mut scratch.as_mut_slice::<C>()[..pixels * ld], ld, 0, o, o, out, pre, dtype);
+                epilogue.rows(&mut scratch.as_mut_slice::<C>()[..pixels * ld], ld, 0, o, o, out, pre, dtype);
             }
             Ok(())
         })

@@ -20,7 +20,7 @@ use correlate::Correlate;
 use weight::{Weight, by_taps};
 
 use super::depthwise;
-use super::finish::{Finish, Target};
+use super::epilogue::{KernelEpilogue, Target};
 use super::gemm::{DEPTH, elements_of};
 use super::operand::Compute;
 use super::reduce::reduce;
@@ -41,14 +41,14 @@ pub fn forward<C: Compute>(
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::new(isa, epilogue, ins);
+    let epilogue = KernelEpilogue::<C>::new(isa, epilogue, ins);
     let (first, rest) = outs.split_at_mut(1);
     let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
     let (out, pre) = (&mut out[..total], pre.map(|p| &mut p[..total]).unwrap_or_default());
     let x = Source::new(ins[0]);
     let g = Correlation::forward(conv, kernel(&ins[1]), shape[2], shape[3]);
-    any(cx, &g, &x, ins[1], conv.groups, false, Target { finish: &finish, dtype, out, pre })
+    any(cx, &g, &x, ins[1], conv.groups, false, Target { epilogue: &epilogue, dtype, out, pre })
 }
 
 /// Inputs g, w, and a bias for a transposed convolution.
@@ -64,11 +64,11 @@ pub fn input_backward<C: Compute>(
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::with_bias(isa, bias);
+    let epilogue = KernelEpilogue::<C>::with_bias(isa, bias);
     let to = &mut out.bytes()[..shape.numel() * dtype.size()];
     let x = Source::new(ins[0]);
     let g = Correlation::backward(conv, kernel(&ins[1]), shape[2], shape[3]);
-    any(cx, &g, &x, ins[1], conv.groups, true, Target { finish: &finish, dtype, out: to, pre: &mut [] })
+    any(cx, &g, &x, ins[1], conv.groups, true, Target { epilogue: &epilogue, dtype, out: to, pre: &mut [] })
 }
 
 /// Segments as chains of at most [`DEPTH`] products; steps are the distances of neighbours along the inner dimension.

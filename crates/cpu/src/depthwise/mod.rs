@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::conv::{Correlation, Phase, Piece, Source, Tap};
-use super::finish::{Target, output_parts};
+use super::epilogue::{Target, output_parts};
 use super::gemm::workspace;
 use super::operand::Compute;
 use crate::simd::{Kernel, Lanes, prefetch};
@@ -319,7 +319,7 @@ pub(super) fn correlate<C: Compute>(
     if let Some(work) = same::Work::new(cx, g, x, w, to.dtype) {
         return work.correlate(x, to);
     }
-    let Target { finish, dtype, out, pre } = to;
+    let Target { epilogue, dtype, out, pre } = to;
     let (work, c) = (Depthwise::new(cx, g, x), x.c);
     let per_block = g.rows(x.n, c);
     let (row, together) = (g.w * c, (TOGETHER / (g.w * c)).max(1));
@@ -341,7 +341,7 @@ pub(super) fn correlate<C: Compute>(
                     });
                 }
                 let pre = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
-                finish.rows(acc, c, 0, c, c, &mut out[bytes], pre, dtype);
+                epilogue.rows(acc, c, 0, c, c, &mut out[bytes], pre, dtype);
             }
         }
         Ok(())

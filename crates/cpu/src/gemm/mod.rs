@@ -1,5 +1,5 @@
 //! Matrix products. Operands are widened to f32 while they are packed (cost n², not n³) and multiplied by
-//! [`super::tile`]; [`super::finish`] does the rest for each block of rows. Tall products are cut into blocks of rows,
+//! [`super::tile`]; [`super::epilogue`] does the rest for each block of rows. Tall products are cut into blocks of rows,
 //! wide ones into blocks of columns; of those with very few rows the right operand is not packed.
 
 mod batch;
@@ -17,7 +17,7 @@ pub(super) use batch::Batch;
 pub(super) use operand::Matrix;
 pub(super) use scratch::{Panel, elements_of, workspace};
 
-use super::finish::{Finish, Target, output_parts};
+use super::epilogue::{KernelEpilogue, Target, output_parts};
 use super::operand::Compute;
 use super::tasks::Tasks as _;
 use super::tile;
@@ -90,7 +90,7 @@ fn multiply<C: Compute>(
     if shape.numel() == 0 {
         return Ok(());
     }
-    let finish = Finish::<C>::new(isa, fused.epilogue, ins);
+    let epilogue = KernelEpilogue::<C>::new(isa, fused.epilogue, ins);
     let batch = Batch::new(&shape, ins);
     let [m, k, n] = batch.extents;
     let (first, rest) = outs.split_at_mut(1);
@@ -107,7 +107,7 @@ fn multiply<C: Compute>(
         let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(cx, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
-            let to = Target { finish: &finish, dtype, out, pre };
+            let to = Target { epilogue: &epilogue, dtype, out, pre };
             // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
             if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
                 product.wide(pool, &a, &b, to, sums_of_a)?;
@@ -129,7 +129,7 @@ fn multiply<C: Compute>(
         for (p, panel) in packed.as_mut_slice::<C>()[..len].chunks_mut((tile::width::<C>(isa) * k).max(1)).enumerate() {
             b.pack(isa, k, p * tile::width::<C>(isa), tile::width::<C>(isa).min(n - p * tile::width::<C>(isa)), panel);
         }
-        product.tall(pool, &a, elements_of(&packed), Target { finish: &finish, dtype, out, pre }, &mut [], false)
+        product.tall(pool, &a, elements_of(&packed), Target { epilogue: &epilogue, dtype, out, pre }, &mut [], false)
     };
     if shape.numel() * k < 32 * 1024 {
         parts.into_iter().enumerate().try_for_each(work)

@@ -7,7 +7,7 @@ use super::operand::Matrix;
 use super::product::Product;
 use super::scratch::workspace;
 use super::{COLUMNS, DEPTH, ROWS};
-use crate::finish::{Results, Target, output_parts};
+use crate::epilogue::{Results, Target, output_parts};
 use crate::operand::Compute;
 use crate::operand::elements_mut;
 use crate::row_sums;
@@ -31,7 +31,7 @@ impl Product {
         parallel: bool,
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
-        let Target { finish, dtype, out, pre } = to;
+        let Target { epilogue, dtype, out, pre } = to;
         let width = tile::width::<C>(isa);
         // The split depends on the extents alone.
         let block =
@@ -60,7 +60,7 @@ impl Product {
                     acc.fill(C::zero());
                 }
             };
-            if finish.is_plain() && dtype == C::DTYPE && n.is_multiple_of(width) {
+            if epilogue.is_plain() && dtype == C::DTYPE && n.is_multiple_of(width) {
                 // Nothing is left to do after the sums: they may stand where they belong.
                 let out = elements_mut(out);
                 (0..n).step_by(pass).for_each(|first| sums(first, &mut out[first..], n));
@@ -71,7 +71,7 @@ impl Product {
             let acc = &mut acc.as_mut_slice::<C>()[..rows * ld];
             for first in (0..n).step_by(pass) {
                 sums(first, acc, ld);
-                finish.rows(acc, ld, first, pass.min(n - first), n, out, pre, dtype);
+                epilogue.rows(acc, ld, first, pass.min(n - first), n, out, pre, dtype);
             }
             Ok(())
         };

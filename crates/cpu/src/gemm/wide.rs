@@ -8,7 +8,7 @@ use super::operand::{Matrix, Right};
 use super::product::Product;
 use super::scratch::workspace;
 use super::{COLUMNS, DEPTH, SKINNY};
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
 use crate::operand::BLOCK;
 use crate::operand::Compute;
 use crate::row_sums;
@@ -28,7 +28,7 @@ impl Product {
         sums_of_a: &mut [f64],
     ) -> Result<()> {
         let Product { isa, m, k, n, .. } = *self;
-        let Target { finish, dtype, out, pre } = to;
+        let Target { epilogue, dtype, out, pre } = to;
         let width = tile::width::<C>(isa);
         let chunk =
             n.div_ceil(8).next_multiple_of(width).clamp(2 * width, if m > SKINNY { COLUMNS / 2 } else { COLUMNS });
@@ -61,7 +61,7 @@ impl Product {
                     let columns = chunk.min(n - first);
                     let mut row: SmallVec<[C; COLUMNS]> =
                         SmallVec::from_slice(&acc[(first / chunk * m + i) * chunk..][..columns]);
-                    finish.rows(&mut row, columns, first, columns, n, out, pre, dtype);
+                    epilogue.rows(&mut row, columns, first, columns, n, out, pre, dtype);
                 }
             });
         Ok(())

@@ -2,8 +2,8 @@
 //! 1979), so that memory is read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and
 //! group norm.
 
-mod plane_walk;
-mod planes;
+mod feature_map_walk;
+mod feature_maps;
 mod row_kernels;
 mod rows;
 mod wide_rows;
@@ -26,11 +26,11 @@ pub(super) fn forward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], 
     let isa = cx.isa;
     match norm.kind {
         NormKind::Layer { dims } | NormKind::Rms { dims } => rows::forward::<C>(cx, norm, dims, None, ins, outs),
-        NormKind::Group { .. } | NormKind::Batch => planes::forward::<C>(cx, norm, None, ins, outs),
+        NormKind::Group { .. } | NormKind::Batch => feature_maps::forward::<C>(cx, norm, None, ins, outs),
         NormKind::Fixed => {
             let at = 1 + norm.weights();
             let given = [vector(isa, ins[at]), rstd_of(isa, norm, ins[at + 1])];
-            planes::forward::<C>(cx, norm, Some(given), ins, outs)
+            feature_maps::forward::<C>(cx, norm, Some(given), ins, outs)
         }
     }
 }
@@ -41,7 +41,9 @@ pub(super) fn again<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], ou
     let given = Some([1, 2].map(|i| vector(isa, ins[norm.weights() + i])));
     match norm.kind {
         NormKind::Layer { dims } | NormKind::Rms { dims } => rows::forward::<C>(cx, norm, dims, given, ins, outs),
-        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::forward::<C>(cx, norm, given, ins, outs),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => {
+            feature_maps::forward::<C>(cx, norm, given, ins, outs)
+        }
     }
 }
 
@@ -49,7 +51,7 @@ pub(super) fn again<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], ou
 pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>], outs: &mut [Out<'_>]) -> Result<()> {
     match norm.kind {
         NormKind::Layer { dims } | NormKind::Rms { dims } => rows::backward::<C>(cx, norm, dims, ins, outs),
-        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => planes::backward::<C>(cx, norm, ins, outs),
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => feature_maps::backward::<C>(cx, norm, ins, outs),
     }
 }
 

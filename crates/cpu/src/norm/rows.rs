@@ -106,7 +106,7 @@ fn layer_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
         });
     }
     if past {
-        prefetch::settle();
+        prefetch::fence();
     }
 }
 
@@ -281,7 +281,7 @@ impl<C: Compute> LayerRows<'_, C> {
             sums.count(isa, 1);
         }
         if past {
-            prefetch::settle();
+            prefetch::fence();
         }
     }
 }

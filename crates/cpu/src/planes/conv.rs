@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::weight::Weight;
 use super::{Work, apart, halves_of, planes_of};
 use crate::conv::{Correlation, Phase, Piece, Source, Tap};
-use crate::finish::{Finish, Target, output_parts};
+use crate::epilogue::{KernelEpilogue, Target, output_parts};
 use crate::gemm::workspace;
 use crate::operand::elements_mut;
 use crate::simd::amx::{self, DEEP, SIDE, TileBlock};
@@ -131,7 +131,7 @@ impl<'a> Image<'a> {
 
 /// Correlates an image with a packed weight.
 fn correlate(work: &Work<'_>, g: &Correlation, x: &Image<'_>, weight: &Weight<'_>, to: Target<'_, f32>) -> Result<()> {
-    let Target { finish, dtype, out, pre } = to;
+    let Target { epilogue, dtype, out, pre } = to;
     let (inner, columns, taps) = (weight.inner(), weight.columns(), weight.taps);
     // 16 pixels of a phase must lie in one output row to be equally far apart.
     let copies = inner < FEW || !g.w.is_multiple_of(SIDE * g.step[1]);
@@ -158,14 +158,14 @@ fn correlate(work: &Work<'_>, g: &Correlation, x: &Image<'_>, weight: &Weight<'_
         let slab = &mut slab.as_mut_slice::<u16>()[..x.planes * distance];
         x.slab(work, g, &pieces, [0, x.source.c, channels], distance, slab);
         let ld = columns.next_multiple_of(SIDE);
-        let direct = finish.is_plain() && dtype == DType::F32 && ld == columns;
+        let direct = epilogue.is_plain() && dtype == DType::F32 && ld == columns;
         let mut scratch = workspace::<f32>(work.cx.pool, if direct { 0 } else { pixels * ld })?;
         let acc = if direct { elements_mut(out) } else { &mut scratch.as_mut_slice::<f32>()[..pixels * ld] };
         for phase in &g.phases {
             panels.phase(work, g, phase, &pieces, (slab, x.planes, distance), acc, ld)?;
         }
         if !direct {
-            finish.rows(&mut scratch.as_mut_slice::<f32>()[..pixels * ld], ld, 0, columns, columns, out, pre, dtype);
+            epilogue.rows(&mut scratch.as_mut_slice::<f32>()[..pixels * ld], ld, 0, columns, columns, out, pre, dtype);
         }
         Ok(())
     })
@@ -328,7 +328,7 @@ pub(super) fn forward(
     if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) || shallow {
         return Ok(false);
     }
-    let finish = Finish::<f32>::new(work.cx.isa, epilogue, ins);
+    let epilogue = KernelEpilogue::<f32>::new(work.cx.isa, epilogue, ins);
     let (first, rest) = outs.split_at_mut(1);
     let (out, pre) = (first[0].bytes(), rest.first_mut().map(Out::bytes));
     let total = shape.numel() * dtype.size();
@@ -336,7 +336,7 @@ pub(super) fn forward(
     let x = Source::new(ins[0]);
     let g = Correlation::forward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], false);
-    correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out, pre })?;
+    correlate(work, &g, &Image::new(0, &x), &weight, Target { epilogue: &epilogue, dtype, out, pre })?;
     Ok(work.holds(0, 1))
 }
 
@@ -355,11 +355,11 @@ pub(super) fn input_backward(
     if !serves(conv, &ws, shape[0] * shape[2] * shape[3]) || ragged || ws[1] < FEW {
         return Ok(false);
     }
-    let finish = Finish::<f32>::with_bias(work.cx.isa, bias);
+    let epilogue = KernelEpilogue::<f32>::with_bias(work.cx.isa, bias);
     let to = &mut out.bytes()[..shape.numel() * dtype.size()];
     let x = Source::new(ins[0]);
     let g = Correlation::backward(conv, [ws[2], ws[3]], shape[2], shape[3]);
     let weight = Weight::new(ins[1], true);
-    correlate(work, &g, &Image::new(0, &x), &weight, Target { finish: &finish, dtype, out: to, pre: &mut [] })?;
+    correlate(work, &g, &Image::new(0, &x), &weight, Target { epilogue: &epilogue, dtype, out: to, pre: &mut [] })?;
     Ok(work.holds(0, 1))
 }

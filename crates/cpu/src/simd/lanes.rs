@@ -28,10 +28,10 @@ pub trait Lanes: Number {
     fn load(from: &[Self::Elem]) -> Self;
     /// Writes the first `N` elements.
     fn store(self, to: &mut [Self::Elem]);
-    /// As [`Lanes::store`], past the caches where a whole vector can be written so. [`prefetch::settle`] must follow
+    /// As [`Lanes::store`], past the caches where a whole vector can be written so. [`prefetch::fence`] must follow
     /// before anyone else reads what was written.
     ///
-    /// [`prefetch::settle`]: super::prefetch::settle
+    /// [`prefetch::fence`]: super::prefetch::fence
     #[inline(always)]
     fn store_past(self, to: &mut [Self::Elem]) {
         self.store(to);

@@ -81,7 +81,7 @@ pub fn is_past(bytes: usize) -> bool {
 }
 
 /// Makes what this thread wrote past the caches visible to others, before anything it writes from now on.
-pub fn settle() {
+pub fn fence() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has the instruction, which only waits.
     unsafe {

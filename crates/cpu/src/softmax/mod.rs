@@ -100,7 +100,7 @@ fn softmax_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
         (max, inverse) = (most, C::one() / sum);
     }
     if past {
-        prefetch::settle();
+        prefetch::fence();
     }
     C::map1(isa, Times(inverse.as_f64()), scratch, &mut y[(rows - 1) * n..]);
 }
@@ -174,7 +174,7 @@ fn backward_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
         dot = C::dispatch(isa, TurnBack { ahead, here, dot, to, past });
     }
     if past {
-        prefetch::settle();
+        prefetch::fence();
     }
 }
 

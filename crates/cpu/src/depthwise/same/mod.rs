@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::TOGETHER;
 use crate::conv::{Correlation, Source};
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
 use crate::gemm::{elements_of, workspace};
 use crate::operand::Compute;
 use crate::operand::{elements_mut, in_storage};
@@ -73,12 +73,12 @@ impl<'a, C: Compute> Work<'a, C> {
 
     /// The image in memory is `image`.
     fn correlate_of<T: Stored<C>>(&self, x: &Source<'_>, image: &[T], to: &mut Target<'_, C>) -> Result<()> {
-        let Target { finish, out, pre, .. } = to;
+        let Target { epilogue, out, pre, .. } = to;
         let Work { cx, g, ref w, dtype, .. } = *self;
         let Context { isa, pool } = cx;
         let (extents, row, size) = ([x.h, x.w, x.c], x.w * x.c, dtype.size());
-        let direct = dtype == T::DTYPE && !finish.activates();
-        let (bias, finish) = finish.apart(x.c);
+        let direct = dtype == T::DTYPE && !epilogue.activates();
+        let (bias, epilogue) = epilogue.apart(x.c);
         let per_block = g.rows(x.n, x.c);
         let together = (TOGETHER / row).max(1);
         output_parts(out, pre, per_block * row * size).into_par_iter().enumerate().try_each(|(i, (out, pre))| {
@@ -97,7 +97,7 @@ impl<'a, C: Compute> Work<'a, C> {
                     let acc = &mut scratch.as_mut_slice::<C>()[..rows.len() * row];
                     C::dispatch(isa, Same { extents, rows, image, w, bias: &bias, out: &mut *acc });
                     let pre = if pre.is_empty() { &mut [][..] } else { &mut pre[bytes.clone()] };
-                    finish.rows(acc, x.c, 0, x.c, x.c, &mut out[bytes], pre, dtype);
+                    epilogue.rows(acc, x.c, 0, x.c, x.c, &mut out[bytes], pre, dtype);
                 }
             }
             Ok(())

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::{PANELS, Product, ROWS};
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
 use crate::gemm::workspace;
 use crate::operand::BLOCK;
 use crate::planes::{Work, apart};
@@ -35,7 +35,7 @@ impl Product<'_> {
     /// A deep product: operands are read once, a stretch of the inner dimension at a time, and added to results that
     /// stay in the second-level cache. Adds up the rows of the left one if there is room for the sums.
     pub(super) fn deep(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
-        let (&Product { m, k, n, a, b }, Target { finish, dtype, out, pre }) = (self, target);
+        let (&Product { m, k, n, a, b }, Target { epilogue, dtype, out, pre }) = (self, target);
         let half = |x: usize| (x / 2).next_multiple_of(2 * SIDE);
         let halve = |[r, c]: [usize; 2]| if r >= c { [half(r), c] } else { [r, half(c)] };
         let blocks = |[r, c]: [usize; 2]| m.div_ceil(r) * n.div_ceil(c);
@@ -136,7 +136,7 @@ impl Product<'_> {
                         for part in 1..parts {
                             sums.iter_mut().zip(&row(part)[first..]).for_each(|(sum, &x)| *sum += x);
                         }
-                        finish.rows(sums, count, at + first, count, n, out, pre, dtype);
+                        epilogue.rows(sums, count, at + first, count, n, out, pre, dtype);
                     }
                 }
             });

@@ -11,7 +11,7 @@ use crate::kernel::{In, Out};
 use rayon::prelude::*;
 
 use super::{Work, halves_of};
-use crate::finish::{Finish, Target, output_parts};
+use crate::epilogue::{KernelEpilogue, Target, output_parts};
 use crate::gemm::{Batch, Fused};
 use crate::simd::amx::{DEEP, SIDE};
 use crate::tasks::Tasks as _;
@@ -76,7 +76,7 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[In<'_>], outs: &mut [
     if acts.iter().any(|act| act.is_some_and(|act| act.is_none())) {
         return Ok(false);
     }
-    let finish = Finish::<f32>::new(work.cx.isa, fused.epilogue, ins);
+    let epilogue = KernelEpilogue::<f32>::new(work.cx.isa, fused.epilogue, ins);
     let packs = fused.sums_rows(ins, outs);
     let (outs, sums) = outs.split_at_mut(outs.len() - fused.sums as usize);
     let (first, rest) = outs.split_at_mut(1);
@@ -87,7 +87,7 @@ pub(super) fn matmul(work: &Work<'_>, fused: Fused, ins: &[In<'_>], outs: &mut [
         let (a, b) = batch.operands(i);
         Product { m, k, n, a: Planes::new(0, a, acts[0].flatten()), b: Planes::new(1, b, acts[1].flatten()) }
     };
-    let target = |(out, pre)| Target { finish: &finish, dtype, out, pre };
+    let target = |(out, pre)| Target { epilogue: &epilogue, dtype, out, pre };
     if parts.len() > 1 && m * n * k < 1 << 24 && !batch.shares_b {
         parts.into_par_iter().enumerate().try_each(|(i, part)| {
             let product = product(i);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::{Product, ROWS};
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
 use crate::gemm::workspace;
 use crate::operand::elements_mut;
 use crate::planes::{Work, apart};
@@ -30,7 +30,7 @@ const MOST_COLUMNS: usize = 4096;
 impl Product<'_> {
     /// A product with many rows, in blocks of rows.
     pub(super) fn tall(&self, work: &Work<'_>, packed: &[u16], target: Target<'_, f32>, parallel: bool) -> Result<()> {
-        let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
+        let (&Product { m, k, n, .. }, Target { epilogue, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         // A right operand that does not stay in the second-level cache is read once a block: larger ones then.
         let most = if size_of::<u16>() * self.panel() * n.div_ceil(SIDE) <= NEAR { FEW_ROWS } else { ROWS };
@@ -48,7 +48,7 @@ impl Product<'_> {
             let mut slab = work.halves(self.a.count * distance)?;
             let slab = &mut slab.as_mut_slice::<u16>()[..self.a.count * distance];
             // Where nothing is left to do after the sums they stand where they belong.
-            let direct = finish.is_plain() && dtype == DType::F32 && n.is_multiple_of(SIDE);
+            let direct = epilogue.is_plain() && dtype == DType::F32 && n.is_multiple_of(SIDE);
             let ld = if direct { n } else { pass.next_multiple_of(SIDE) };
             let mut acc = workspace::<f32>(work.cx.pool, if direct { 0 } else { rows * ld })?;
             let places: SmallVec<[Row; ROWS]> = (0..rows).map(|i| Row { a: i * lda, acc: i * ld }).collect();
@@ -111,7 +111,7 @@ impl Product<'_> {
                     amx::run_asking(work.cx.isa, block, &mut ahead);
                 }
                 if !direct {
-                    finish.rows(&mut acc.as_mut_slice::<f32>()[..rows * ld], ld, at, columns, n, out, pre, dtype);
+                    epilogue.rows(&mut acc.as_mut_slice::<f32>()[..rows * ld], ld, at, columns, n, out, pre, dtype);
                 }
             }
             Ok(())

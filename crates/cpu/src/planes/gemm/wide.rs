@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::{LONG, PANELS, Product};
-use crate::finish::{Target, output_parts};
+use crate::epilogue::{Target, output_parts};
 use crate::gemm::workspace;
 use crate::operand::BLOCK;
 use crate::planes::{Work, apart, halves_of};
@@ -22,7 +22,7 @@ impl Product<'_> {
     /// A product with more columns than rows, in blocks of columns, each of which packs its own; all read the rows,
     /// packed before and added up if there is room for their sums.
     pub(super) fn wide(&self, work: &Work<'_>, target: Target<'_, f32>, sums: &mut [f64]) -> Result<()> {
-        let (&Product { m, k, n, .. }, Target { finish, dtype, out, pre }) = (self, target);
+        let (&Product { m, k, n, .. }, Target { epilogue, dtype, out, pre }) = (self, target);
         // How the work is split does not change bits: a result's sum over the inner dimension is the same in any block.
         let columns = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(2 * SIDE).min(3 * PANELS * SIDE);
         let deep = self.padded().div_ceil(self.padded().div_ceil(LONG)).next_multiple_of(DEEP);
@@ -100,7 +100,7 @@ impl Product<'_> {
                     let count = columns.min(n - first);
                     let mut row: SmallVec<[f32; 3 * PANELS * SIDE]> =
                         SmallVec::from_slice(&acc[(first / columns * m + i) * columns..][..count]);
-                    finish.rows(&mut row, count, first, count, n, out, pre, dtype);
+                    epilogue.rows(&mut row, count, first, count, n, out, pre, dtype);
                 }
             });
         Ok(())

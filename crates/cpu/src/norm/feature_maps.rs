@@ -3,7 +3,7 @@
 use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
-use super::plane_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
+use super::feature_map_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
 use super::wide_rows::{is_wide, is_wide_backward};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::channels::{PerChannel, Terms};

@@ -8,22 +8,26 @@ use binade_tensor::op::UnaryRow;
 
 /// Whether the f32 result, rounded to 16 bit, need not be the correctly rounded one. One correctly rounded f32
 /// operation rounds correctly to 16 bit as well (Figueroa 1995: 24 ≥ 2·11 + 2).
-pub(super) const fn needs_settling<R: UnaryRow>() -> bool {
+pub(super) const fn may_tie<R: UnaryRow>() -> bool {
     R::ROW.ulp() != 0.0 && R::ROW.ulp() != 0.5
 }
 
 /// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own
 /// error is computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's
 /// strategy). About one element in a thousand for f16, in ten thousand for bf16.
-pub(super) fn settle_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
+pub(super) fn break_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
     let window = (R::ROW.ulp() + 0.5).ceil() as u32;
-    if dtype == DType::BF16 { settle::<R, true>(isa, window, x, y) } else { settle::<R, false>(isa, window, x, y) }
+    if dtype == DType::BF16 {
+        break_near_ties::<R, true>(isa, window, x, y)
+    } else {
+        break_near_ties::<R, false>(isa, window, x, y)
+    }
 }
 
 /// Elements whose nearness is searched for together: the bits of a word.
 const GROUP: usize = 32;
 
-fn settle<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
+fn break_near_ties<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
     let mut groups = [0u32; BLOCK / GROUP];
     dispatch(isa, Candidates::<BF16>(window, y, &mut groups));
     for ((&group, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {

@@ -21,28 +21,28 @@ impl Map2 for Add {
 }
 
 /// The epilogue of a contraction on whole rows of the output.
-pub(super) struct Finish<C> {
+pub(super) struct KernelEpilogue<C> {
     isa: Isa,
     epilogue: Epilogue,
     bias: Vec<C>,
 }
 
-impl<C: Compute> Finish<C> {
-    pub(super) fn new(isa: Isa, epilogue: Epilogue, ins: &[In<'_>]) -> Finish<C> {
+impl<C: Compute> KernelEpilogue<C> {
+    pub(super) fn new(isa: Isa, epilogue: Epilogue, ins: &[In<'_>]) -> KernelEpilogue<C> {
         let mut bias = vec![C::zero(); if epilogue.bias { ins[2].numel() } else { 0 }];
         if epilogue.bias {
             Operand::new(ins[2], ins[2].shape(), &[0]).load(isa, 0, &mut bias);
         }
-        Finish { isa, epilogue, bias }
+        KernelEpilogue { isa, epilogue, bias }
     }
 
     /// A bias alone, or nothing.
-    pub(super) fn with_bias(isa: Isa, bias: Option<In<'_>>) -> Finish<C> {
+    pub(super) fn with_bias(isa: Isa, bias: Option<In<'_>>) -> KernelEpilogue<C> {
         let mut values = vec![C::zero(); bias.map_or(0, |bias| bias.numel())];
         if let Some(array) = bias {
             Operand::new(array, array.shape(), &[0]).load(isa, 0, &mut values);
         }
-        Finish { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
+        KernelEpilogue { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
     }
 
     /// Adds the bias to the columns `first..first + columns` of rows of length `n`, stores the value before the
@@ -131,10 +131,10 @@ impl<C: Compute> Finish<C> {
     }
 
     /// The bias of each of `n` columns, for sums that begin with it, and what is then left to do.
-    pub(super) fn apart(&self, n: usize) -> (Vec<C>, Finish<C>) {
+    pub(super) fn apart(&self, n: usize) -> (Vec<C>, KernelEpilogue<C>) {
         let bias = if self.bias.is_empty() { vec![C::zero(); n] } else { self.bias.clone() };
         let epilogue = Epilogue { bias: false, ..self.epilogue };
-        (bias, Finish { isa: self.isa, epilogue, bias: Vec::new() })
+        (bias, KernelEpilogue { isa: self.isa, epilogue, bias: Vec::new() })
     }
 
     /// Whether results are stored as they are.
@@ -145,7 +145,7 @@ impl<C: Compute> Finish<C> {
 
 /// Where the results of a contraction go.
 pub(super) struct Target<'a, C> {
-    pub(super) finish: &'a Finish<C>,
+    pub(super) epilogue: &'a KernelEpilogue<C>,
     pub(super) dtype: DType,
     pub(super) out: &'a mut [u8],
     /// For the values before the activation; empty if nobody asks for them.

@@ -8,7 +8,7 @@ use crate::simd::{Kernel, Lanes};
 pub const COLUMNS: usize = 4;
 
 /// `acc[row.acc + j] = Σ_segments Σ_l a[row.a + segment.a + l]·w[j·ld + segment.b + l]` for `j < columns`.
-pub struct Narrow<'a, C> {
+pub struct FewOutputs<'a, C> {
     /// Image.
     pub a: &'a [C],
     /// Pixels.
@@ -25,7 +25,7 @@ pub struct Narrow<'a, C> {
     pub acc: &'a mut [C],
 }
 
-impl<C: Copy + Default> Kernel<C> for Narrow<'_, C> {
+impl<C: Copy + Default> Kernel<C> for FewOutputs<'_, C> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = C>>(mut self) {
@@ -38,7 +38,7 @@ impl<C: Copy + Default> Kernel<C> for Narrow<'_, C> {
     }
 }
 
-impl<C: Copy + Default> Narrow<'_, C> {
+impl<C: Copy + Default> FewOutputs<'_, C> {
     /// Adds the products of `n` inner places of `M` pixels.
     #[inline(always)]
     unsafe fn step<L: Lanes<Elem = C>, const M: usize>(
