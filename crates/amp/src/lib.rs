@@ -25,7 +25,7 @@ pub use fault::{Fault, Hit};
 pub use grad::grad;
 pub use group::Group;
 pub use loss_scale::{Dynamic, LossScale, Refill, ScalerState};
-pub use policy::{Class, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
+pub use policy::{CastPolicy, Exception, Policy, Table, autocast, autocast_with, with_cast_inputs};
 pub use recommend::{Hardware, Purpose, Recommendation};
 pub use scaler::GradScaler;
 pub use state::TrainingState;

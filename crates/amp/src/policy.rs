@@ -43,7 +43,7 @@ pub enum Table {
 /// What a policy does with an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+pub enum CastPolicy {
     /// 16-bit inputs and result.
     Lower,
     /// f32 result from f32 arithmetic on what is there.
@@ -58,15 +58,15 @@ pub enum Class {
     Banned,
 }
 
-impl From<Numerics> for Class {
-    fn from(numerics: Numerics) -> Class {
+impl From<Numerics> for CastPolicy {
+    fn from(numerics: Numerics) -> CastPolicy {
         match numerics {
-            Numerics::Lower => Class::Lower,
-            Numerics::F32 => Class::F32,
-            Numerics::F32Out => Class::F32Out,
-            Numerics::Promote => Class::Promote,
-            Numerics::Neutral => Class::Neutral,
-            Numerics::Banned => Class::Banned,
+            Numerics::Lower => CastPolicy::Lower,
+            Numerics::F32 => CastPolicy::F32,
+            Numerics::F32Out => CastPolicy::F32Out,
+            Numerics::Promote => CastPolicy::Promote,
+            Numerics::Neutral => CastPolicy::Neutral,
+            Numerics::Banned => CastPolicy::Banned,
         }
     }
 }
@@ -75,10 +75,10 @@ impl From<Numerics> for Class {
 ///
 /// ```
 /// # fn main() -> binade_amp::Result<()> {
-/// use binade_amp::{Class, Policy};
+/// use binade_amp::{CastPolicy, Policy};
 /// use binade_tensor::DType;
 /// // PyTorch's autocast, with the last layer in f32.
-/// let policy = Policy::autocast(DType::F16).except("*", "head", Class::F32)?;
+/// let policy = Policy::autocast(DType::F16).except("*", "head", CastPolicy::F32)?;
 /// # let _ = policy;
 /// // jmp's grammar.
 /// assert_eq!(Policy::parse("p=f32,c=bf16,o=f32")?.compute(), Some(DType::BF16));
@@ -174,7 +174,7 @@ impl Policy {
     /// # Errors
     /// [`Error::Policy`]: a malformed glob, or one that no operator matches. A layer that no model has is an error of
     /// [`crate::Training::step`] and of [`Policy::check_layers`].
-    pub fn except(self, op: &str, layer: &str, class: Class) -> Result<Policy> {
+    pub fn except(self, op: &str, layer: &str, class: CastPolicy) -> Result<Policy> {
         exceptions::check(op, layer)?;
         Ok(self.excepting(op, layer, class))
     }
@@ -183,12 +183,12 @@ impl Policy {
     ///
     /// # Errors
     /// [`Error::Policy`]: a malformed glob.
-    pub fn except_custom(self, op: &Custom, layer: &str, class: Class) -> Result<Policy> {
+    pub fn except_custom(self, op: &Custom, layer: &str, class: CastPolicy) -> Result<Policy> {
         exceptions::check("*", layer)?;
         Ok(self.excepting(&glob::Pattern::escape(op.name()), layer, class))
     }
 
-    fn excepting(mut self, op: &str, layer: &str, class: Class) -> Policy {
+    fn excepting(mut self, op: &str, layer: &str, class: CastPolicy) -> Policy {
         self.exceptions.push(Exception { op: op.into(), layer: layer.into(), class });
         Policy { met: Met::fresh(), ..self }
     }

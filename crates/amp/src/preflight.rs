@@ -10,7 +10,7 @@ use binade_nn::Module;
 use binade_tensor::{Array, DType};
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Dynamic, LossScale, Policy, Result, Table};
+use crate::{CastPolicy, Dynamic, LossScale, Policy, Result, Table};
 
 /// What a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -228,11 +228,11 @@ impl Seen {
         let dtypes: Vec<DType> = event.ins.iter().map(would_be).collect();
         let class = Table::Torch.class(event.op, DType::F16);
         let dtype = match class {
-            Class::Lower => DType::F16,
-            Class::F32 | Class::F32Out | Class::Banned => DType::F32,
-            Class::Promote | Class::Neutral => event.op.natural_dtype(&dtypes),
+            CastPolicy::Lower => DType::F16,
+            CastPolicy::F32 | CastPolicy::F32Out | CastPolicy::Banned => DType::F32,
+            CastPolicy::Promote | CastPolicy::Neutral => event.op.natural_dtype(&dtypes),
         };
-        if class == Class::Lower {
+        if class == CastPolicy::Lower {
             let rows = event.ins.iter().filter_map(|a| self.would_be.get(&a.storage().id()));
             rows.for_each(|&(_, row)| self.rows[row].in_f16 = true);
         }

@@ -1,6 +1,6 @@
 //! Autocast's dtypes and regions, and the scaler with a real optimiser.
 
-use binade_amp::{Class as PolicyClass, GradScaler, LossScale, Policy, StepOutcome, autocast, autocast_with};
+use binade_amp::{CastPolicy, GradScaler, LossScale, Policy, StepOutcome, autocast, autocast_with};
 use binade_autograd::{Var, no_grad, scope};
 use binade_cpu as _;
 use binade_nn::{AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer};
@@ -111,7 +111,7 @@ fn a_low_residual_stream_rounds_sums_with_a_16_bit_operand_and_no_others() {
             // Losses and embeddings: no operand is 16-bit. Other operators promote as before.
             assert_eq!(policy.run(|| &wide + &wide).unwrap().dtype(), DType::F32);
             assert_eq!(policy.run(|| &wide - &half).unwrap().dtype(), DType::F32);
-            let kept = policy.except("add", "*", PolicyClass::Promote).unwrap();
+            let kept = policy.except("add", "*", CastPolicy::Promote).unwrap();
             assert_eq!(kept.run(|| &wide + &half).unwrap().dtype(), DType::F32, "an exception decides first");
         }
         assert_eq!(Policy::autocast(low).run(|| &wide + &half).unwrap().dtype(), DType::F32);

@@ -1,7 +1,7 @@
 //! What policies decide where their rules meet: operators that one table judges otherwise, operators of one's own,
 //! mixtures of dtypes, and policies as text.
 
-use binade_amp::{Class, Error, Hardware, Policy, Table};
+use binade_amp::{CastPolicy, Error, Hardware, Policy, Table};
 use binade_autograd::{Var, apply};
 use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Layer};
@@ -9,7 +9,7 @@ use binade_tensor::op::{
     Bound, Builder, CrossEntropy, Custom, CustomOp, CustomView, Numerics, PadMode, Reduction, Value,
 };
 use binade_tensor::samples::Inputs;
-use binade_tensor::{Array, Class as Bytes, DType, Device, Op, Shape};
+use binade_tensor::{Array, Class, DType, Device, Op, Shape};
 
 const F16: DType = DType::F16;
 const F32: DType = DType::F32;
@@ -17,8 +17,8 @@ const F32: DType = DType::F32;
 fn tensor(dims: &[usize], dtype: DType) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
-    let array = Array::from_slice(&Device::cpu(), &values, dims, Bytes::Weights).unwrap();
-    Var::leaf(array.cast(dtype, Bytes::Weights).unwrap())
+    let array = Array::from_slice(&Device::cpu(), &values, dims, Class::Weights).unwrap();
+    Var::leaf(array.cast(dtype, Class::Weights).unwrap())
 }
 
 /// The dtype of what `f` makes of a 4 × 4 tensor under a policy.
@@ -49,7 +49,7 @@ fn paddles_black_list_is_f32_in_f16_in_each_of_its_levels() {
 #[test]
 fn pytorchs_cpu_lists_have_losses_and_reflected_padding_in_f32_and_prelu_in_16_bit() {
     let cpu = table(Table::TorchCpu);
-    let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64; 4], &[4], Bytes::Indices).unwrap());
+    let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64; 4], &[4], Class::Indices).unwrap());
     assert_eq!(gives(&cpu, F16, |x| Ok(x.cross_entropy(&target, CrossEntropy::default())?)), F32);
     assert_eq!(gives(&cpu, F16, |x| Ok(x.mse_loss(x, Reduction::Mean)?)), F32);
     assert_eq!(gives(&cpu, F16, |x| Ok(x.bce(x, None, Reduction::Mean)?)), F32);
@@ -97,13 +97,13 @@ fn a_result_is_cast_only_from_the_floats_that_autocast_changes() {
     for (from, to) in [(F16, F32), (F32, F32), (DType::F64, DType::F64)] {
         assert_eq!(policy.cast_output(&tensor(&[2], from)).unwrap().dtype(), to);
     }
-    let index = Var::constant(Array::from_slice(&Device::cpu(), &[1i64], &[1], Bytes::Indices).unwrap());
+    let index = Var::constant(Array::from_slice(&Device::cpu(), &[1i64], &[1], Class::Indices).unwrap());
     assert_eq!(policy.cast_output(&index).unwrap().dtype(), DType::I64);
 }
 
 #[test]
 fn only_losses_follow_the_dtype_of_the_result() {
-    let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64; 4], &[4], Bytes::Indices).unwrap());
+    let target = Var::constant(Array::from_slice(&Device::cpu(), &[0i64; 4], &[4], Class::Indices).unwrap());
     for (text, loss) in [("p=f32,c=f16,o=f32", F32), ("p=f32,c=f16,o=f16", F16)] {
         let policy = Policy::parse(text).unwrap();
         assert_eq!(gives(&policy, F32, |x| Ok(x.cross_entropy(&target, CrossEntropy::default())?)), loss, "{text}");
@@ -156,17 +156,17 @@ fn an_operator_of_ones_own_has_the_class_it_says_and_can_be_excepted() {
         assert_eq!(run(&policy, &same(Numerics::Lower), F32), F16);
         assert_eq!(run(&policy, &same(Numerics::Neutral), F16), F16);
     }
-    let excepted = Policy::autocast(F16).except_custom(&same(Numerics::Lower), "*", Class::F32).unwrap();
+    let excepted = Policy::autocast(F16).except_custom(&same(Numerics::Lower), "*", CastPolicy::F32).unwrap();
     assert_eq!(run(&excepted, &same(Numerics::Lower), F16), F32);
     assert_eq!(gives(&excepted, F32, |x| Ok(x.matmul(x)?)), F16);
-    assert!(matches!(Policy::OFF.except_custom(&same(Numerics::Lower), "[", Class::F32), Err(Error::Policy(_))));
+    assert!(matches!(Policy::OFF.except_custom(&same(Numerics::Lower), "[", CastPolicy::F32), Err(Error::Policy(_))));
 }
 
 // ---- names that no operator has
 
 /// What an exception for an operator of that name is told.
 fn told(op: &str) -> String {
-    Policy::autocast(F16).except(op, "*", Class::F32).unwrap_err().to_string()
+    Policy::autocast(F16).except(op, "*", CastPolicy::F32).unwrap_err().to_string()
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn settings_follow_the_shortest_name_of_a_policy() {
         (f16(), "torch:f16"),
         (f16().with_low_residual(), "torch:f16,residual=low"),
         (f16().with_f32_weight_gradients(), "torch:f16,wgrad=f32"),
-        (f16().except("softmax", "*", Class::F32Out).unwrap(), "torch:f16,except=softmax@*=f32_out"),
+        (f16().except("softmax", "*", CastPolicy::F32Out).unwrap(), "torch:f16,except=softmax@*=f32_out"),
         (Policy::parse("p=f32,c=f16,o=f32").unwrap(), "p=f32,c=f16,o=f32"),
         (Policy::parse("p=f32,c=f16,o=f32,table=torch").unwrap(), "p=f32,c=f16,o=f32,table=torch"),
         (Policy::parse("p=f32,c=f16,o=f32,table=paddle-o1").unwrap(), "p=f32,c=f16,o=f32,table=paddle-o1"),

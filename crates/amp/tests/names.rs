@@ -1,11 +1,11 @@
 //! Exceptions by layer hold whatever was made of the model or of its parts, and names of operators and layers that do
 //! not exist are told.
 
-use binade_amp::{Class, Error, LossScale, Policy, Training};
+use binade_amp::{CastPolicy, Error, LossScale, Policy, Training};
 use binade_autograd::{Var, checkpoint, scope};
 use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, MultiHeadAttention, Optimizer, Param, Sequential, Sgd, Visitor, state_dict};
-use binade_tensor::{Array, Class as Bytes, DType};
+use binade_tensor::{Array, Class, DType};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -26,11 +26,11 @@ impl Net {
 fn data(dims: &[usize]) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin()).collect();
-    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, dims, Bytes::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, dims, Class::Activations).unwrap())
 }
 
 fn f32_head() -> Policy {
-    Policy::autocast(DType::F16).except("*", "head", Class::F32).unwrap()
+    Policy::autocast(DType::F16).except("*", "head", CastPolicy::F32).unwrap()
 }
 
 /// Dtypes of (body, head) under `policy`.
@@ -84,7 +84,7 @@ fn a_layer_without_name_is_refused_where_the_policy_names_layers_and_only_there(
     let error = f32_head().run(|| net.back.forward(&data(&[1, 4]))).unwrap_err().to_string();
     assert!(error.contains("assign_names"), "{error}");
     assert_eq!(dtypes(&net, &Policy::autocast(DType::F16)), [DType::F16; 2]);
-    let everywhere = Policy::autocast(DType::F16).except("matmul", "*", Class::F32).unwrap();
+    let everywhere = Policy::autocast(DType::F16).except("matmul", "*", CastPolicy::F32).unwrap();
     assert_eq!(dtypes(&net, &everywhere), [DType::F32; 2]);
 }
 
@@ -93,9 +93,9 @@ fn an_exception_for_a_layer_holds_for_all_that_it_holds() {
     let net =
         Sequential::new().then(Sequential::new().then(Linear::new(4, 4).unwrap())).then(Linear::new(4, 4).unwrap());
     net.assign_names();
-    let policy = Policy::autocast(DType::F16).except("*", "0", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "0", CastPolicy::F32).unwrap();
     assert_eq!(policy.run(|| net.forward(&data(&[1, 4]))).unwrap().dtype(), DType::F16);
-    let policy = Policy::autocast(DType::F16).except("*", "1", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "1", CastPolicy::F32).unwrap();
     assert_eq!(policy.run(|| net.forward(&data(&[1, 4]))).unwrap().dtype(), DType::F32);
 }
 
@@ -111,7 +111,7 @@ fn a_layer_of_two_models_has_a_name_in_each() {
     net.assign_names();
     other.assign_names();
     for name in ["back", "body"] {
-        let policy = Policy::autocast(DType::F16).except("*", name, Class::F32).unwrap();
+        let policy = Policy::autocast(DType::F16).except("*", name, CastPolicy::F32).unwrap();
         assert_eq!(dtypes(&net, &policy), [DType::F32, DType::F16], "{name}");
         let last = policy.run(|| other.last.forward(&other.body.forward(&data(&[1, 4])).unwrap()));
         assert_eq!(last.unwrap().dtype(), DType::F16);
@@ -127,21 +127,21 @@ fn an_operator_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
         ("layernorm", "layer_norm"),
         ("linear", "matmul"),
     ] {
-        match base.clone().except(typo, "*", Class::F32) {
+        match base.clone().except(typo, "*", CastPolicy::F32) {
             Err(Error::Policy(message)) => assert!(message.contains(&format!("did you mean {meant:?}?")), "{message}"),
             other => panic!("{typo}: {other:?}"),
         }
     }
     // Views and casts are no policy's business, gradients follow their operators.
     for never in ["reshape", "cast", "softmax_backward", "xyz*"] {
-        assert!(base.clone().except(never, "*", Class::F32).is_err(), "{never}");
+        assert!(base.clone().except(never, "*", CastPolicy::F32).is_err(), "{never}");
     }
 }
 
 #[test]
 fn a_layer_that_no_model_of_the_step_has_is_told_before_anything_changes() {
     let net = Net::new();
-    let policy = Policy::autocast(DType::F16).except("*", "haed", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "haed", CastPolicy::F32).unwrap();
     let mut training =
         Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy.clone(), LossScale::Off).unwrap();
     let before = net.head.weight.array().to_vec::<f32>().unwrap();
@@ -163,7 +163,7 @@ fn an_operator_after_a_layer_does_not_belong_to_it() {
     let net = Net::new();
     net.assign_names();
     let (x, w) = (data(&[2, 4]), data(&[2, 2]));
-    let policy = Policy::autocast(DType::BF16).except("*", "head", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::BF16).except("*", "head", CastPolicy::F32).unwrap();
     let product = || w.matmul(&w).unwrap().dtype();
     for step in 0..2 {
         let (before, after) = policy.run(|| {
@@ -225,10 +225,11 @@ fn attention_belongs_to_the_module_that_runs_it_and_is_left_with_it() {
     };
     model.assign_names();
     let x = data(&[1, 3, 4]);
-    let policy = Policy::autocast(DType::F16).except("scaled_dot_product_attention", "attend", Class::Banned).unwrap();
+    let policy =
+        Policy::autocast(DType::F16).except("scaled_dot_product_attention", "attend", CastPolicy::Banned).unwrap();
     assert!(policy.run(|| model.attend.forward(&x, &x, None, false)).is_err());
     // A parameter of the model itself belongs to no layer of it.
-    let policy = Policy::autocast(DType::F16).except("*", "attend", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "attend", CastPolicy::F32).unwrap();
     let y = policy.run(|| {
         let y = model.attend.forward(&x, &x, None, false).unwrap().cast(DType::F16).unwrap();
         y.mul(&model.scale.var().cast(DType::F16).unwrap()).unwrap()

@@ -1,16 +1,16 @@
 //! Policies as values: tables, exceptions, strings, recommendations, weight gradients.
 
-use binade_amp::{Class, Error, Hardware, LossScale, Policy, Purpose, Table, autocast};
+use binade_amp::{CastPolicy, Error, Hardware, LossScale, Policy, Purpose, Table, autocast};
 use binade_autograd::{Var, no_grad, scope};
 use binade_cpu as _;
 use binade_nn::{Layer, Linear, Module, Sequential};
 use binade_tensor::op::Reduction;
-use binade_tensor::{Array, Class as Bytes, DType};
+use binade_tensor::{Array, Class, DType};
 
 fn leaf(dims: &[usize]) -> Var {
     let n: usize = dims.iter().product();
     let values: Vec<f32> = (0..n).map(|i| 0.1 + (i as f32 * 0.61).sin().abs()).collect();
-    Var::leaf(Array::from_slice(&scope::device().unwrap(), &values, dims, Bytes::Weights).unwrap())
+    Var::leaf(Array::from_slice(&scope::device().unwrap(), &values, dims, Class::Weights).unwrap())
 }
 
 fn bits(a: &Array) -> Vec<u64> {
@@ -73,11 +73,12 @@ fn exceptions_go_by_operator_and_layer_and_the_last_wins() {
     };
     let base = Policy::autocast(DType::F16);
     assert_eq!(run(&base), (DType::F16, DType::F16));
-    let head = base.clone().except("*", "head", Class::F32).unwrap();
+    let head = base.clone().except("*", "head", CastPolicy::F32).unwrap();
     assert_eq!(run(&head), (DType::F16, DType::F32));
-    let all = base.clone().except("mat*", "*", Class::F32).unwrap().except("matmul", "b?dy", Class::Lower).unwrap();
+    let all =
+        base.clone().except("mat*", "*", CastPolicy::F32).unwrap().except("matmul", "b?dy", CastPolicy::Lower).unwrap();
     assert_eq!(run(&all), (DType::F16, DType::F32));
-    assert!(matches!(base.except("[", "*", Class::F32), Err(Error::Policy(_))));
+    assert!(matches!(base.except("[", "*", CastPolicy::F32), Err(Error::Policy(_))));
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn weight_gradients_are_rounded_as_pytorchs_are_or_kept_in_f32() {
     let wide = gradient(&Policy::autocast(DType::BF16).with_f32_weight_gradients());
     assert_eq!((torch.dtype(), wide.dtype()), (DType::F32, DType::F32));
     let rounded =
-        |a: &Array| a.cast(DType::BF16, Bytes::Workspace).unwrap().cast(DType::F32, Bytes::Workspace).unwrap();
+        |a: &Array| a.cast(DType::BF16, Class::Workspace).unwrap().cast(DType::F32, Class::Workspace).unwrap();
     assert_ne!(bits(&wide), bits(&rounded(&wide)));
     assert_eq!(bits(&torch), bits(&rounded(&wide)));
 }
@@ -190,7 +191,7 @@ fn an_activation_changed_inside_a_region_is_cast_anew() {
         let before = bits(x.matmul(&w).unwrap().array());
         x.array()
             .copy_from(
-                &Array::from_slice(&scope::device().unwrap(), &[9.0f32; 4], &[2, 2], Bytes::Activations).unwrap(),
+                &Array::from_slice(&scope::device().unwrap(), &[9.0f32; 4], &[2, 2], Class::Activations).unwrap(),
             )
             .unwrap();
         assert_ne!(bits(x.matmul(&w).unwrap().array()), before);
@@ -247,14 +248,14 @@ fn the_census_names_contractions_that_stay_in_f32() {
     assert_eq!(plain.operators["matmul"][&DType::F16.to_string()], 2 + 1);
     assert_eq!(plain.operators["matmul_with_sums"][&DType::F16.to_string()], 2);
     assert!(plain.cast_bytes() > 0);
-    let wide = census(&Policy::autocast(DType::F16).except("matmul", "1", Class::F32).unwrap(), loss).unwrap();
+    let wide = census(&Policy::autocast(DType::F16).except("matmul", "1", CastPolicy::F32).unwrap(), loss).unwrap();
     assert_eq!(wide.wide_contractions[0], ("1".to_string(), "matmul".to_string()));
     assert_eq!(census(&Policy::OFF, loss).unwrap().cast_bytes(), 0);
 }
 
 #[test]
 fn test_autocast_custom_cast_inputs() {
-    let (x, double) = (leaf(&[2, 2]), Var::constant(leaf(&[2, 2]).array().cast(DType::F64, Bytes::Workspace).unwrap()));
+    let (x, double) = (leaf(&[2, 2]), Var::constant(leaf(&[2, 2]).array().cast(DType::F64, Class::Workspace).unwrap()));
     let run = || {
         binade_amp::with_cast_inputs(DType::F32, &[&x.cast(DType::F16).unwrap(), &double], |ins| {
             (ins[0].dtype(), ins[1].dtype(), ins[0].matmul(&ins[0]).unwrap().dtype())

@@ -1,12 +1,12 @@
 //! Settings of policies are carried out: parameters in 16 bit with f32 masters, results in f32; and each is written as
 //! it is read.
 
-use binade_amp::{Class, LossScale, Policy, StepOutcome, Table, Training};
+use binade_amp::{CastPolicy, LossScale, Policy, StepOutcome, Table, Training};
 use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_nn::{BatchNorm2d, Conv2d, Layer, LayerNorm, Module, Optimizer, Sgd, Visitor};
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class as Bytes, DType};
+use binade_tensor::{Array, Class, DType};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -32,12 +32,12 @@ impl Net {
 
 fn images() -> Var {
     let values: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
-    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, &[4, 1, 2, 2], Bytes::Activations).unwrap())
+    Var::constant(Array::from_slice(&scope::device().unwrap(), &values, &[4, 1, 2, 2], Class::Activations).unwrap())
 }
 
 fn loss(net: &Net) -> binade_amp::Result<Var> {
     let labels =
-        Var::constant(Array::from_slice(&scope::device().unwrap(), &[0i64, 1, 2, 0], &[4], Bytes::Indices).unwrap());
+        Var::constant(Array::from_slice(&scope::device().unwrap(), &[0i64, 1, 2, 0], &[4], Class::Indices).unwrap());
     Ok(net.forward(&images())?.cross_entropy(&labels, CrossEntropy::default())?)
 }
 
@@ -88,8 +88,8 @@ fn parameters_in_16_bit_train_from_f32_masters() {
 }
 
 fn half(v: f64) -> f64 {
-    let array = Array::from_slice(&scope::device().unwrap(), &[v as f32], &[1], Bytes::Workspace).unwrap();
-    array.cast(DType::BF16, Bytes::Workspace).unwrap().item().unwrap()
+    let array = Array::from_slice(&scope::device().unwrap(), &[v as f32], &[1], Class::Workspace).unwrap();
+    array.cast(DType::BF16, Class::Workspace).unwrap().item().unwrap()
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn every_policy_is_written_as_it_is_read() {
         assert_eq!(Policy::parse(name).unwrap().to_string(), *name);
     }
     assert_eq!(Policy::apex(1).unwrap().to_string(), "torch:f16");
-    let built = Policy::autocast(DType::F16).with_table(Table::Uniform).except("*", "head", Class::F32).unwrap();
+    let built = Policy::autocast(DType::F16).with_table(Table::Uniform).except("*", "head", CastPolicy::F32).unwrap();
     assert_eq!(Policy::parse(&built.to_string()).unwrap(), built);
     for bad in [
         "torch:f16,p=f32",

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use binade_amp::{Class, Policy};
+use binade_amp::{CastPolicy, Policy};
 use binade_autograd::scope::{self, Event, Phase};
 use binade_autograd::{Var, checkpoint};
 use binade_cpu as _;
@@ -258,13 +258,13 @@ fn a_layer_is_left_when_it_fails_and_after_a_panic() {
 #[test]
 fn exceptions_name_layers_without_parameters_and_a_fresh_model_needs_no_names() {
     let net = Sequential::new().then(linear()).then(Activation(Tanh)).then(Dropout::new(0.0).unwrap());
-    let policy = Policy::autocast(DType::F16).except("*", "1", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "1", CastPolicy::F32).unwrap();
     assert_eq!(policy.run(|| net.forward(&data())).unwrap().dtype(), DType::F32);
     policy.check_layers().unwrap();
-    let policy = Policy::autocast(DType::F16).except("tanh", "0", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("tanh", "0", CastPolicy::F32).unwrap();
     assert_eq!(policy.run(|| net.forward(&data())).unwrap().dtype(), DType::F16);
     // Layers without parameters are known too.
-    let policy = Policy::autocast(DType::F16).except("*", "encoder", Class::F32).unwrap();
+    let policy = Policy::autocast(DType::F16).except("*", "encoder", CastPolicy::F32).unwrap();
     policy.run(|| net.forward(&data())).unwrap();
     assert!(policy.check_layers().unwrap_err().to_string().contains(r#"there are ["0", "1", "2"]"#));
 }

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use binade_amp::{Class, LossScale, Policy, Training};
+use binade_amp::{CastPolicy, LossScale, Policy, Training};
 use binade_autograd::scope::{self, Event, Phase};
 use binade_cpu as _;
 use binade_nn::{AdamW, Optimizer, Sgd, state_dict};
@@ -72,7 +72,7 @@ fn an_exception_for_a_layer_holds_for_its_operators_without_parameters() {
     for (model, op, layer, other) in CASES {
         let Subject { loss, .. } = fresh(model);
         let refused = |layer: &str| {
-            let policy = Policy::autocast(DType::F16).except(op, layer, Class::Banned).unwrap();
+            let policy = Policy::autocast(DType::F16).except(op, layer, CastPolicy::Banned).unwrap();
             policy.run(&loss).map_err(|e| e.to_string())
         };
         let error = refused(layer).err().unwrap_or_else(|| panic!("{model}: {op} ran in {layer}"));
@@ -108,7 +108,7 @@ fn the_layers_of_operators_are_the_same_whatever_was_made_of_the_model() {
 fn six_steps_in_one_go_are_three_and_three_on_another_thread() {
     let policy = |layer: &str| {
         let half = Policy::autocast(DType::F16);
-        half.except("add", layer, Class::F32).unwrap().except("*", "blocks.1", Class::F32).unwrap()
+        half.except("add", layer, CastPolicy::F32).unwrap().except("*", "blocks.1", CastPolicy::F32).unwrap()
     };
     for name in ["resnet", "vit", "gpt"] {
         let run = |cut: usize| {

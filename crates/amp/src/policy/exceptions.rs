@@ -7,7 +7,7 @@ use binade_tensor::Op;
 use binade_tensor::samples::catalogue;
 use serde::{Deserialize, Serialize};
 
-use super::Class;
+use super::CastPolicy;
 use crate::{Error, Result};
 
 /// An exception to the table.
@@ -18,7 +18,7 @@ pub struct Exception {
     /// Layers by dotted path, a glob: `head`, `blocks.*.norm`, `*`. What a layer holds is part of it.
     pub layer: String,
     /// Their class.
-    pub class: Class,
+    pub class: CastPolicy,
 }
 
 /// The operators that policies decide about.
@@ -78,7 +78,7 @@ fn edits(a: &str, b: &str) -> usize {
 pub(super) struct Compiled {
     op: glob::Pattern,
     layer: glob::Pattern,
-    pub class: Class,
+    pub class: CastPolicy,
 }
 
 impl Compiled {

@@ -5,7 +5,7 @@ use binade_tensor::op::{Binary, NormKind, PadMode, Reduce, Resample, Unary};
 use binade_tensor::{DType, Error as TensorError, Op};
 
 use super::exceptions::{Compiled, Met};
-use super::{Class, Policy, Table, eligible};
+use super::{CastPolicy, Policy, Table, eligible};
 
 /// A policy with its globs compiled.
 #[derive(Debug)]
@@ -62,23 +62,23 @@ impl Rule {
 
 impl Table {
     /// The class of an operator.
-    pub fn class(self, op: &Op, low: DType) -> Class {
-        let torch = Class::from(op.numerics());
+    pub fn class(self, op: &Op, low: DType) -> CastPolicy {
+        let torch = CastPolicy::from(op.numerics());
         let contraction =
             matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
         // Paddle's bf16 black list is empty.
-        let black =
-            low == DType::F16 && (matches!(torch, Class::F32 | Class::F32Out | Class::Banned) || black_in_paddle(op));
+        let black = low == DType::F16
+            && (matches!(torch, CastPolicy::F32 | CastPolicy::F32Out | CastPolicy::Banned) || black_in_paddle(op));
         match self {
             Table::Torch => torch,
             Table::TorchCpu => torch_cpu(op, torch),
-            Table::PaddleO1 | Table::PaddleO2 | Table::PaddleOd if contraction => Class::Lower,
-            Table::PaddleO1 if black => Class::F32,
-            Table::PaddleO1 => Class::Neutral,
-            Table::PaddleO2 if black => Class::F32,
-            Table::PaddleOd => Class::F32,
-            Table::PaddleO2 | Table::Uniform if keeps_its_dtype(op) => Class::Neutral,
-            Table::PaddleO2 | Table::Uniform => Class::Lower,
+            Table::PaddleO1 | Table::PaddleO2 | Table::PaddleOd if contraction => CastPolicy::Lower,
+            Table::PaddleO1 if black => CastPolicy::F32,
+            Table::PaddleO1 => CastPolicy::Neutral,
+            Table::PaddleO2 if black => CastPolicy::F32,
+            Table::PaddleOd => CastPolicy::F32,
+            Table::PaddleO2 | Table::Uniform if keeps_its_dtype(op) => CastPolicy::Neutral,
+            Table::PaddleO2 | Table::Uniform => CastPolicy::Lower,
         }
     }
 }
@@ -94,25 +94,27 @@ fn keeps_its_dtype(op: &Op) -> bool {
 }
 
 /// PyTorch's CPU lists, by the class in its CUDA lists.
-fn torch_cpu(op: &Op, cuda: Class) -> Class {
+fn torch_cpu(op: &Op, cuda: CastPolicy) -> CastPolicy {
     match op {
         Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
-            Class::Lower
+            CastPolicy::Lower
         }
-        Op::Binary(Binary::Prelu) | Op::Scalar { op: Binary::Prelu, .. } => Class::Lower,
-        Op::Cat { .. } => Class::Promote,
-        Op::Loss { .. } | Op::CrossEntropy(_) => Class::F32,
+        Op::Binary(Binary::Prelu) | Op::Scalar { op: Binary::Prelu, .. } => CastPolicy::Lower,
+        Op::Cat { .. } => CastPolicy::Promote,
+        Op::Loss { .. } | Op::CrossEntropy(_) => CastPolicy::F32,
         Op::Custom(_) => cuda,
-        Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => Class::F32,
+        Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => CastPolicy::F32,
         Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {
-            Class::Neutral
+            CastPolicy::Neutral
         }
         Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => {
-            Class::Neutral
+            CastPolicy::Neutral
         }
-        Op::ArgMax { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::Embedding => Class::Neutral,
-        Op::Resample(_) | Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => Class::Neutral,
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => Class::Neutral,
+        Op::ArgMax { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::Embedding => CastPolicy::Neutral,
+        Op::Resample(_) | Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {
+            CastPolicy::Neutral
+        }
+        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => CastPolicy::Neutral,
     }
 }
 
@@ -130,15 +132,15 @@ impl CastRule for Rule {
         }
         // A loss takes the model's result.
         let loss = self.f32_output && matches!(op, Op::Loss { .. } | Op::CrossEntropy(_));
-        let class = exception.unwrap_or_else(|| if loss { Class::F32 } else { self.table.class(op, low) });
+        let class = exception.unwrap_or_else(|| if loss { CastPolicy::F32 } else { self.table.class(op, low) });
         Ok(match class {
-            Class::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
+            CastPolicy::Lower if any && !ins.contains(&DType::F64) => CastPlan { inputs: Some(low), output: Some(low) },
             // Widening is exact: the kernel reads 16 bit, and only the result says f32.
-            Class::F32 if any && !ins.contains(&DType::F64) => CastPlan { inputs: None, output: Some(DType::F32) },
-            Class::F32Out if ins.first().copied().is_some_and(eligible) => {
+            CastPolicy::F32 if any && !ins.contains(&DType::F64) => CastPlan { inputs: None, output: Some(DType::F32) },
+            CastPolicy::F32Out if ins.first().copied().is_some_and(eligible) => {
                 CastPlan { inputs: None, output: Some(DType::F32) }
             }
-            Class::Promote => {
+            CastPolicy::Promote => {
                 if let Some(&odd) = ins.iter().find(|&&d| eligible(d) && d != low && d != DType::F32) {
                     return Err(TensorError::DType {
                         op: op.name(),
@@ -151,7 +153,7 @@ impl CastRule for Rule {
                 let wide = ins.contains(&DType::F32);
                 CastPlan { inputs: None, output: any.then_some(if wide { DType::F32 } else { low }) }
             }
-            Class::Banned if any => {
+            CastPolicy::Banned if any => {
                 return Err(TensorError::Argument {
                     op: op.name(),
                     message: format!(
@@ -160,7 +162,9 @@ impl CastRule for Rule {
                     ),
                 });
             }
-            Class::Lower | Class::F32 | Class::F32Out | Class::Neutral | Class::Banned => CastPlan::default(),
+            CastPolicy::Lower | CastPolicy::F32 | CastPolicy::F32Out | CastPolicy::Neutral | CastPolicy::Banned => {
+                CastPlan::default()
+            }
         })
     }
 
