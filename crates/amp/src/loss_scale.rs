@@ -146,9 +146,8 @@ impl LossScale {
 
     /// The state before the first step.
     ///
-    /// # Errors
-    /// [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1), a scale that is not a normal
-    /// f32 above 0 or not between the smallest and the largest, an interval or hysteresis of 0.
+    /// # Errors [`Error::Setting`]: a growth factor of at most 1, a backoff factor outside (0, 1); a scale that is not
+    /// a normal f32 above 0, or not between the smallest and the largest; an interval or hysteresis of 0.
     pub fn start(&self) -> Result<ScalerState> {
         let check =
             |ok: bool, what, allowed, found| if ok { Ok(()) } else { Err(Error::Setting { what, allowed, found }) };

@@ -167,8 +167,8 @@ impl Policy {
     ///
     /// An operator belongs to the layer that runs it, by the structure of the model: the outermost module that runs
     /// ([`Layer::forward`](binade_nn::Layer::forward), [`within`](binade_nn::Module::within)). A part that runs by
-    /// itself is known by the names of its parameters, which they have once an optimiser, a state dict or a list of
-    /// parameters was made of the model, or after [`assign_names`](binade_nn::Module::assign_names). A lone layer
+    /// itself is known by the names of its parameters. They have names once an optimiser, a state dict or a list of
+    /// parameters was made of the model. [`assign_names`](binade_nn::Module::assign_names) gives them too. A lone layer
     /// without names is refused.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub trait CastRule: Send + Sync + std::fmt::Debug {
     /// The operator is banned, or the dtypes cannot be mixed.
     fn plan(&self, op: &Op, ins: &[DType]) -> binade_tensor::Result<CastPlan>;
 
-    /// Whether the gradient of a leaf that is cast for an operator stays in the leaf's dtype from the operator on,
-    /// instead of being rounded to 16 bit first.
+    /// Whether the gradient of a leaf that is cast for an operator is in the leaf's dtype from the operator on.
+    /// Otherwise it is rounded to 16 bit first.
     fn wide_weight_gradients(&self) -> bool;
 }

@@ -22,10 +22,10 @@ pub(crate) trait Value: Clone {
     /// On a device.
     fn on(&self, device: &Device) -> Result<Self>;
 
-    /// Runs an operator on `given`, which nobody needs any more if the caller was the last to have it, and `kept`, in
-    /// this order, with floats in dtype `want` whatever the cast rule. Where operators are not recorded, the first
-    /// output may take the memory of what was given, and lies in memory as `layout` says; where they are, only the
-    /// first has a history.
+    /// Runs an operator on `given` and `kept`, in this order, with floats in dtype `want` whatever the cast rule. Of
+    /// `given` nobody needs what the caller was the last to have. Where operators are not recorded, the first output
+    /// may take the memory of what was given, and lies in memory as `layout` says; where they are, only the first has a
+    /// history.
     fn perform(
         op: Op,
         given: SmallVec<[Self; 2]>,

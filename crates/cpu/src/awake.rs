@@ -12,8 +12,8 @@ const ARRIVAL: Duration = Duration::from_micros(300);
 /// What an [`Awake`] shares with the threads.
 #[derive(Default)]
 struct Call {
-    /// Whether the step has begun. A thread that comes later may come out of the middle of one of the step's own tasks,
-    /// which the step would wait for while the thread waits for the step.
+    /// Whether the step has begun. A thread that comes later may come out of the middle of one of the step's own tasks.
+    /// The step would wait for that task while the thread waits for the step.
     begun: AtomicBool,
     done: AtomicBool,
     arrived: AtomicUsize,

@@ -45,7 +45,7 @@ impl<C: Compute> KernelEpilogue<C> {
         KernelEpilogue { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
     }
 
-    /// Adds the bias to the columns `first..first + columns` of rows of length `n`, stores the value before the
+    /// Adds the bias to the columns `first..first + columns` of rows of length `n`. Then it stores the value before the
     /// activation if asked, applies the activation and stores the result. Row `i` of `acc` is at `i·ld`; `out` and
     /// `pre` are the bytes of whole rows.
     pub(super) fn rows(

@@ -1,6 +1,6 @@
 //! Elements whose operands are so large or small that a factor of the result leaves f32's range, though the result need
-//! not (x/b where 1/b is infinite, a/(a² + b²) where squares vanish): they are computed again in f64, where products of
-//! several fit, and rounded once.
+//! not. Examples are x/b where 1/b is infinite, and a/(a² + b²) where squares vanish. They are computed again in f64,
+//! where products of several fit, and rounded once.
 
 use super::operand::Compute;
 use binade_tensor::DType;
@@ -30,7 +30,7 @@ pub(super) const fn has_extreme_partials(row: Binary) -> bool {
 }
 
 /// Whether every element of a binary row's derivatives is computed in f64: the logarithm of a power's base magnifies
-/// the rounding of the exponent less 1, and a power may leave the range that its product with the logarithm does not.
+/// the rounding of the exponent less 1. A power may also leave the range that its product with the logarithm does not.
 pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
     matches!(row, Binary::Pow)
 }

@@ -34,8 +34,8 @@ fn indices(op: &'static str, index: In<'_>, size: usize) -> Result<Vec<usize>> {
     }
 }
 
-/// Flat positions, in a row-major tensor of `shape`, of row `row` (all but the last dimension) of an index tensor of
-/// extents `outer` and with the dimension `dim` left out; and the strides of the last dimension and of `dim`.
+/// Where row `row` of an index tensor begins in a row-major tensor of `shape`, the dimension `dim` left out; and the
+/// strides of the last dimension and of `dim`.
 fn row_base(shape: &Shape, index: &Shape, dim: usize, row: usize) -> usize {
     let strides = shape.row_major();
     let mut rest = row;

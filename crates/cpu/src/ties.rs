@@ -12,8 +12,8 @@ pub(super) const fn may_tie<R: UnaryRow>() -> bool {
     R::ROW.ulp() != 0.0 && R::ROW.ulp() != 0.5
 }
 
-/// Makes 16-bit results correctly rounded: an f32 result closer to the middle between two 16-bit numbers than its own
-/// error is computed again in f64 and rounded to odd, so that the rounding to come sees which side it lies on (Ziv's
+/// Makes 16-bit results correctly rounded. An f32 result closer to the middle between two 16-bit numbers than its own
+/// error is computed again in f64. It is rounded to odd, so that the rounding to come sees which side it lies on (Ziv's
 /// strategy). About one element in a thousand for f16, in ten thousand for bf16.
 pub(super) fn break_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
     let window = (R::ROW.ulp() + 0.5).ceil() as u32;

@@ -1,5 +1,5 @@
-//! The one kernel under matrix products and convolutions: register tiles of `rows × columns` accumulated along an inner
-//! dimension that is walked in [`Segment`]s, so that the taps of a convolution need no copies of their patches.
+//! The one kernel under matrix products and convolutions: register tiles of `rows × columns`, accumulated along an
+//! inner dimension. That is walked in [`Segment`]s, so that the taps of a convolution need no copies of their patches.
 //!
 //! Each element of the result is one chain of products along the segments in order, added to the accumulator at the
 //! end: its bits depend neither on the tile's extents nor on the number of threads.

@@ -39,11 +39,10 @@ pub type Callback<'a> = Box<dyn FnMut(&Metrics, &mut Training) -> Result<Control
 /// the run folder, and returns the summary and what the model made ([`Task::samples`]). With `resume` it continues bit
 /// for bit where the checkpoint stands.
 ///
-/// # Errors
-/// A checkpoint of another model, of another task, other data or other settings than these (but for epochs), in any of
-/// which cases nothing is written. Bad settings, shapes that do not fit the model, a sample that cannot be had or is
-/// not what the task wants, more skipped steps in a row than [`binade_amp::LossScale::patience`] allows or a run of
-/// nothing else, files that cannot be written, an interrupt.
+/// # Errors A checkpoint of another model, of another task, other data or other settings than these (but for epochs),
+/// in any of which cases nothing is written. Bad settings, and shapes that do not fit the model. A sample that cannot
+/// be had or is not what the task wants. More skipped steps in a row than [`binade_amp::LossScale::patience`] allows,
+/// or a run of nothing else. Files that cannot be written, an interrupt.
 pub fn fit<M: Module>(
     model: &M,
     task: &dyn Task<M>,

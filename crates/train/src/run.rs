@@ -26,8 +26,8 @@ pub struct RunConfig {
     pub precisions: Vec<Precision>,
     /// Settings common to all; its precision is ignored.
     pub fit: Config,
-    /// What the model and the task were made from, as far as whoever makes them wants to know it again, and to have the
-    /// run resumed with nothing else.
+    /// What the model and the task were made from, as far as their maker wants to read it again. A run is resumed with
+    /// nothing else.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub made_from: serde_json::Value,
     /// Run folder; by default a new `runs/NAME-N`.

@@ -53,8 +53,7 @@ impl Row for Attention {
     }
 }
 
-/// The layout of three tensors of one shape that are cut from one as a tensor of them, `[3, …]`, if they are all of it
-/// and lie in it evenly.
+/// The layout `[3, …]` of the tensor that three of one shape were cut from, if they are all of it and lie in it evenly.
 fn parts_of_one(q: &Layout, k: &Layout, v: &Layout) -> Option<Layout> {
     let step = k.offset.checked_sub(q.offset)?;
     let even = v.offset.checked_sub(k.offset) == Some(step);

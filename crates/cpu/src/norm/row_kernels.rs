@@ -20,9 +20,8 @@ pub struct RowForward<'a, C, X, Y> {
     pub past: bool,
 }
 
-/// Two rows of a layer norm's gradient at once: `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x − m)·r` and
-/// `db[i] += g` of this one, and what slope and shift of the one ahead follow from, as [`RowSums`] has it,
-/// which is returned.
+/// Two rows of a layer norm's gradient at once. Of this one, `dx[i] = g·w·r − (x − m)·slope − shift`, `dw[i] += g·(x −
+/// m)·r` and `db[i] += g`. Of the one ahead, the sums that slope and shift follow from ([`RowSums`]) are returned.
 pub struct RowBackward<'a, C, G, X, Y> {
     /// Gradient and input of the row ahead.
     pub ahead: (&'a [G], &'a [X]),

@@ -174,8 +174,8 @@ impl<'a> Work<'a> {
         self.met.iter().all(Met::is_exact)
     }
 
-    /// Whether the sums of products of two inputs hold: nothing was refused, no such sum can be below f32's normal
-    /// range, where it would be flushed, and none can overflow, where planes of different signs would make NaN of an
+    /// Whether the sums of products of two inputs hold: nothing was refused, and no such sum can be below f32's normal
+    /// range, where it would be flushed. None can overflow either, where planes of different signs would make NaN of an
     /// infinity.
     fn holds(&self, a: usize, b: usize) -> bool {
         // Sums are multiples of the product of the last bits.

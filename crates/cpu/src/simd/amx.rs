@@ -6,8 +6,8 @@
 //! such numbers away from here.
 
 /// `acc[row.acc + j] (+)= Σ_terms Σ_segments Σ_l a[i][row.a + segment.a + l] · b[j][panel + segment.b + …]`, where the
-/// operands are sums of bf16 planes, the [`terms`] say which planes meet, and B is stored in pairs of neighbours along
-/// the inner dimension.
+/// operands are sums of bf16 planes. The [`terms`] say which planes meet. B is stored in pairs of neighbours along the
+/// inner dimension.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct TileBlock<'a> {
     /// Left operand: planes, each row of which has its inner dimension densely.

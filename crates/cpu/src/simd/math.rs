@@ -66,8 +66,8 @@ fn exp_normal<L: F>(x: L) -> L {
     (p + L::splat(1.0)) * n.pow2()
 }
 
-/// `eˣ − 1`, ≤ 1.5 ulp: twice `(s − ½) + s·r + s·(eʳ − 1 − r)` with s = 2ⁿ⁻¹, where the rounding errors of r and of the
-/// first sum are added to the last term. Half of 2ⁿ, because 2¹²⁸ is not a float.
+/// `eˣ − 1`, ≤ 1.5 ulp: twice `(s − ½) + s·r + s·(eʳ − 1 − r)` with s = 2ⁿ⁻¹. The rounding errors of r and of the first
+/// sum are added to the last term. Half of 2ⁿ, because 2¹²⁸ is not a float.
 #[inline(always)]
 pub fn exp_m1<L: F>(x: L) -> L {
     // From −18 down the result is −1 rounded.
@@ -159,7 +159,7 @@ pub fn both<L: F>(x: L, y: L) -> (L, L) {
 /// `1/(1 + e⁻ˣ)`, ≤ 1.5 ulp, from E = e^−|x| as 1/(1 + E) or E/(1 + E), so that the left tail keeps its relative
 /// accuracy.
 ///
-/// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors), and one Newton
+/// Numerator and denominator are kept as two floats each (their rounded values and the rounding errors). One Newton
 /// step corrects the quotient, which is scaled by E's power of two at the end.
 #[inline(always)]
 pub fn sigmoid<L: F>(x: L) -> L {

@@ -29,8 +29,8 @@ pub fn ask_line<T>(address: *const T) {
 }
 
 /// Asks for the cache line of an address: for the second-level cache where it will be read, for the first where it will
-/// be written, with leave to write if the code is compiled for a processor with that instruction. There need be nothing
-/// at the address.
+/// be written. It asks for leave to write if the code is compiled for a processor with that instruction. There need be
+/// nothing at the address.
 #[inline(always)]
 pub fn ask_later(address: usize, written: bool) {
     #[cfg(target_arch = "x86_64")]

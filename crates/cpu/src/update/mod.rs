@@ -1,6 +1,7 @@
-//! Multi-tensor passes. The blocks of all tensors are one list of tasks, cut by size alone, so that many small tensors
-//! cost no more than a large one and results do not depend on the number of threads. Here are those over gradients, and
-//! what all share; the optimisers are in [`steps`] and, where a step depends on whole rows, [`adafactor`].
+//! Multi-tensor passes. The blocks of all tensors are one list of tasks, so that many small tensors cost no more than a
+//! large one. It is cut by size alone, so that results do not depend on the number of threads. Here are those over
+//! gradients, and what all share; the optimisers are in [`steps`] and, where a step depends on whole rows,
+//! [`adafactor`].
 
 mod adafactor;
 mod steps;

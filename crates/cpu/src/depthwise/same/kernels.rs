@@ -1,8 +1,8 @@
 //! The kernels along rows. A number of the image is read once for an output row, where it meets three columns of
-//! weights, so that it can be widened as it is read. The gradient by the input is the same with the weight turned
-//! round; the gradients by weight and bias are summed beside it, from one reading of all operands. Rows to come are
-//! asked for a line at a time beside the work, in the order of memory: vectors of channels, pixel after pixel, are not
-//! foreseen by the processor.
+//! weights. So it can be widened as it is read. The gradient by the input is the same with the weight turned round; the
+//! gradients by weight and bias are summed beside it, from one reading of all operands. Rows to come are asked for a
+//! line at a time beside the work, in the order of memory: vectors of channels, pixel after pixel, are not foreseen by
+//! the processor.
 
 use std::ops::Range;
 
