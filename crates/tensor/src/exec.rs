@@ -10,7 +10,7 @@ pub struct Request<'a> {
     /// The operator.
     pub op: &'a Op,
     /// Its first inputs, which the caller has no more use for. The first output is written over one of them if the
-    /// operator can do that ([`Op::may_overwrite`]), the input is all of its memory and in the output's layout, dtype
+    /// operator can do that ([`Op::may_overwrite`]). Such an input is all of its memory, in the output's layout, dtype
     /// and class, and nobody else has a share in it. The bits are the same.
     pub given: SmallVec<[Array; 2]>,
     /// The inputs after those.

@@ -13,8 +13,8 @@ use crate::{Array, ArrayMut, DType, Error, Result, Shape};
 pub enum Update {
     /// `grad ← grad · scalars[0]`; the outcome says whether any product is not finite.
     Unscale,
-    /// The outcome gives the Euclidean norm over all `grad · scalars[0]` (products in the computing type, their squares
-    /// and the sum in f64) and whether it is finite, which it is if every product is; nothing is written.
+    /// The outcome gives the Euclidean norm over all `grad · scalars[0]`, and whether it is finite, which it is if
+    /// every product is. Products are in the computing type, their squares and the sum in f64. Nothing is written.
     Norm,
     /// `grad ← grad · scalars[0]`, without a check.
     Scale,

@@ -1,6 +1,6 @@
 //! Matrix products. Operands are widened to f32 while they are packed (cost n², not n³) and multiplied by
-//! [`super::tile`]; [`super::epilogue`] does the rest for each block of rows. Tall products are cut into blocks of rows,
-//! wide ones into blocks of columns; of those with very few rows the right operand is not packed.
+//! [`super::tile`]; [`super::epilogue`] does the rest for each block of rows. Tall products are cut into blocks of
+//! rows, wide ones into blocks of columns; of those with very few rows the right operand is not packed.
 
 mod batch;
 mod operand;

@@ -93,8 +93,8 @@ impl Wide2 {
     }
 }
 
-/// Inverse error function by Halley's iteration on erf (below ½) or erfc (above, where 1 − |x| is exact), from
-/// Winitzki's approximation (relative error 2·10⁻³, which three cubic steps bring below 2⁻⁵⁰).
+/// Inverse error function by Halley's iteration on erf (below ½) or erfc (above, where 1 − |x| is exact). It begins
+/// with Winitzki's approximation, whose relative error of 2·10⁻³ three cubic steps bring below 2⁻⁵⁰.
 fn erfinv(x: f64) -> f64 {
     let a = x.abs();
     if x.is_nan() || a > 1.0 {

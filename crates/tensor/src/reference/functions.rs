@@ -108,8 +108,8 @@ pub(super) fn atanh(x: f64) -> f64 {
 }
 
 /// `x` in f32 rounded to one of its neighbours in a 16-bit format: away from zero with the probability of its distance
-/// from the inner one. That many of noise's last bits are a fraction as the format has fewer than f32, at most 32, and
-/// the outer one is taken where the fraction is below the distance, of which no more bits count.
+/// from the inner one. As many of noise's last bits are a fraction as the format has fewer than f32, at most 32. The
+/// outer one is taken where the fraction is below the distance, of which no more bits count.
 pub(super) fn stochastic(dtype: DType, x: f64, noise: u32) -> f64 {
     let (format, x) = (if dtype == DType::BF16 { Format::BF16 } else { Format::F16 }, x as f32 as f64);
     if !x.is_finite() {

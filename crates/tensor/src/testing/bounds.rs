@@ -6,8 +6,8 @@ use crate::format::Format;
 use crate::op::{Backward, Bound};
 use crate::{Array, Arrays, Class, DType, Device, Op, Request, Result, reference, run};
 
-/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format, or where one is NaN
-/// or infinite and the other not what rounding gives.
+/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format. It fails too where
+/// one is NaN or infinite and the other not what rounding gives.
 ///
 /// # Errors
 /// The distance and both values.
