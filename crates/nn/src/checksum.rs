@@ -1,8 +1,11 @@
 //! A CRC-32 in the metadata of a safetensors file, over all of the file but its own digits.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crc32fast::Hasher;
+
+use crate::Result;
 
 /// The metadata entry of the checksum that [`crate::write_safetensors`] writes and [`crate::read_safetensors`] checks.
 pub const CHECKSUM: &str = "binade.crc32";
@@ -16,12 +19,16 @@ pub(crate) fn with_room(mut metadata: HashMap<String, String>) -> HashMap<String
     metadata
 }
 
-/// Fills in the checksum of a file that was made with [`with_room`].
-pub(crate) fn seal(bytes: &mut [u8]) {
-    if let Some(at) = position(bytes) {
-        let sum = sum(bytes, at);
-        bytes[at..at + BLANK.len()].copy_from_slice(sum.as_bytes());
+/// Fills in the checksum of a file whose header, with its length before it, was made with [`with_room`], and which has
+/// these bytes after it.
+pub(crate) fn seal<'a>(header: &mut [u8], rest: impl Iterator<Item = Result<Cow<'a, [u8]>>>) -> Result<()> {
+    let Some(at) = position(header) else { return Ok(()) };
+    let mut hasher = begun(header, at);
+    for bytes in rest {
+        hasher.update(&bytes?);
     }
+    header[at..at + BLANK.len()].copy_from_slice(digits(hasher).as_bytes());
+    Ok(())
 }
 
 /// What is wrong with a whole file that says it has a checksum.
@@ -29,7 +36,7 @@ pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
     let Some(at) = position(bytes) else {
         return Err(format!("damaged: the metadata's {CHECKSUM} has not the form of one"));
     };
-    let (written, found) = (&bytes[at..at + BLANK.len()], sum(bytes, at));
+    let (written, found) = (&bytes[at..at + BLANK.len()], digits(begun(bytes, at)));
     // Text against text: a damaged digit may still be a digit, or the same one in capitals.
     if written == found.as_bytes() {
         return Ok(());
@@ -47,10 +54,15 @@ fn position(bytes: &[u8]) -> Option<usize> {
     (header.get(at + BLANK.len()) == Some(&b'"')).then_some(8 + at)
 }
 
-fn sum(bytes: &[u8], at: usize) -> String {
+/// Of bytes whose checksum is at `at`.
+fn begun(bytes: &[u8], at: usize) -> Hasher {
     let mut hasher = Hasher::new();
     hasher.update(&bytes[..at]);
     hasher.update(BLANK);
     hasher.update(&bytes[at + BLANK.len()..]);
+    hasher
+}
+
+fn digits(hasher: Hasher) -> String {
     format!("{:08x}", hasher.finalize())
 }

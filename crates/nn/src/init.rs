@@ -3,7 +3,7 @@
 use binade_autograd::scope;
 use binade_tensor::op::Distribution;
 use binade_tensor::random::normal_pair;
-use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Layout, Meta, Op, Shape, run_one};
 
 use crate::{Error, Result};
 
@@ -67,6 +67,18 @@ impl Init {
     pub fn default_bias(fan_in: usize) -> Init {
         let bound = if fan_in == 0 { 0.0 } else { 1.0 / (fan_in as f64).sqrt() };
         Init::Uniform { low: -bound, high: bound }
+    }
+
+    /// An array for a parameter that is stored in `dtype`: [`Init::array`], or inside [`scope::without_initial_values`]
+    /// arbitrary values in memory that was not touched. Constants are written all the same.
+    pub(crate) fn stored(self, shape: &[usize], dtype: DType) -> Result<Array> {
+        if scope::is_drawn() || matches!(self, Init::Constant(_)) {
+            return Ok(self.array(shape)?.cast(dtype, Class::Weights)?);
+        }
+        // What is drawn later is the same with and without these values.
+        scope::next_key();
+        let meta = Meta { dtype, layout: Layout::contiguous(Shape::new(shape)?) };
+        Ok(Array::alloc(&scope::device()?, meta, Class::Weights)?)
     }
 
     /// An f32 array on the scope's device, drawn from its stream.

@@ -25,6 +25,7 @@ mod transformer;
 mod visitor;
 
 pub use attention::SelfAttention;
+pub use binade_autograd::scope::without_initial_values;
 pub use binade_derive::Module;
 pub use checksum::CHECKSUM;
 pub use clip::{
@@ -49,6 +50,6 @@ pub use optimizer::{
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};
-pub use state_dict::{StateDict, read_safetensors, state_dict, write_safetensors};
+pub use state_dict::{StateDict, TensorFile, read_safetensors, state_dict, write_safetensors};
 pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};
 pub use visitor::Visitor;

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use binade_tensor::{Array, ArrayMut};
+use binade_tensor::{Array, ArrayMut, DType};
 
-use crate::{Error, Module, Result, state_dict};
+use crate::{Error, Module, Result, StateDict, state_dict};
 
 /// What a load found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub struct Mismatch {
 
 impl Mismatch {
     /// Of an array's dtype or shape.
-    pub(crate) fn of(name: String, found: &Array, expected: &Array) -> Mismatch {
-        let text = |a: &Array| format!("{} {:?}", a.dtype(), a.shape());
-        Mismatch { name, found: text(found), expected: text(expected) }
+    pub(crate) fn of(name: String, found: &Array, dtype: DType, shape: &[usize]) -> Mismatch {
+        let text = |dtype: DType, shape: &[usize]| format!("{dtype} {shape:?}");
+        Mismatch { name, found: text(found.dtype(), found.shape()), expected: text(dtype, shape) }
     }
 }
 
@@ -116,10 +116,31 @@ pub fn load_matching(
 ) -> Result<LoadReport> {
     let (pairs, mut report) = pairs(module, from, rename);
     let (fitting, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(_, to, from)| to.shape() == from.shape());
-    report.mismatched = others.into_iter().map(|(name, to, from)| Mismatch::of(name, &from, &to)).collect();
+    report.mismatched =
+        others.into_iter().map(|(name, to, from)| Mismatch::of(name, &from, to.dtype(), to.shape())).collect();
     report.loaded = fitting.iter().map(|(name, _, _)| name.clone()).collect();
     write(fitting)?;
     Ok(report)
+}
+
+/// Whether names and shapes are those of a module's tensors, each once.
+pub(crate) fn check<'a>(own: &StateDict, found: impl Iterator<Item = (&'a str, &'a [usize])>) -> Result<()> {
+    let found: HashMap<&str, &[usize]> = found.collect();
+    let known: HashSet<&str> = own.iter().map(|(name, _)| name.as_str()).collect();
+    let missing: Vec<String> =
+        own.iter().filter(|(name, _)| !found.contains_key(name.as_str())).map(|(name, _)| name.clone()).collect();
+    let mut unexpected: Vec<String> = found.keys().filter(|n| !known.contains(*n)).map(|n| n.to_string()).collect();
+    unexpected.sort();
+    if !missing.is_empty() || !unexpected.is_empty() {
+        return Err(Error::Names { missing, unexpected });
+    }
+    for (name, array) in own {
+        let (found, expected) = (found[name.as_str()], array.shape().to_vec());
+        if found != expected {
+            return Err(Error::Shape { name: name.clone(), found: found.to_vec(), expected });
+        }
+    }
+    Ok(())
 }
 
 /// A name, the module's tensor and the one for it.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use binade_autograd::{Claims, Deferred, Layers, LeafId, Name, Place, StoredAs, Var, scope};
-use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
+use binade_tensor::{Array, DType, Device, Op, Shape, run_one};
 
 use crate::{Error, Init, Result};
 
@@ -56,12 +56,12 @@ impl Param {
     /// # Errors
     /// The shape is too large.
     pub fn init(shape: &[usize], init: Init) -> Result<Param> {
-        Ok(Param::new(init.array(shape)?.cast(scope::stored().params, Class::Weights)?))
+        Ok(Param::new(init.stored(shape, scope::stored().params)?))
     }
 
     /// One of batch norm's, which some policies store in f32 where they store others in 16 bit.
     pub(crate) fn init_batch_norm(channels: usize, value: f64) -> Result<Param> {
-        let array = Init::Constant(value).array(&[channels])?.cast(scope::stored().batch_norm, Class::Weights)?;
+        let array = Init::Constant(value).stored(&[channels], scope::stored().batch_norm)?;
         let (leaf, id) = Var::new_leaf(array);
         Ok(Param::around(leaf, id, true))
     }

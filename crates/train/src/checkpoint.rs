@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use binade_amp::{Step, StepOutcome, Training, TrainingState};
-use binade_nn::{CHECKSUM, Module, load_state_dict, read_safetensors, state_dict, write_safetensors};
+use binade_nn::{CHECKSUM, Module, TensorFile, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
@@ -130,10 +130,11 @@ pub(crate) fn load(path: &Path, recipe: &Recipe, model: &impl Module, training: 
 
 fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<(String, Array)>, Header)> {
     let bad = |message: String| Error::Checkpoint { path: path.into(), message };
-    let (tensors, metadata) = read_safetensors(path, Class::Workspace).map_err(|e| match e {
+    let file = TensorFile::open(path).map_err(|e| match e {
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),
         other => other.into(),
     })?;
+    let metadata = file.metadata();
     let text =
         metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
     if !metadata.contains_key(CHECKSUM) {
@@ -146,8 +147,8 @@ fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<
     if !finished && asked <= done {
         return Err(bad(format!("epochs = {asked} asked for, but {done} are trained already; ask for more")));
     }
-    let (own, others): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| name.starts_with(MODEL));
-    let own: Vec<_> = own.into_iter().map(|(name, array)| (name[MODEL.len()..].to_string(), array)).collect();
-    load_state_dict(model, &own).map_err(|e| bad(e.to_string()))?;
-    Ok((others, header))
+    file.load(model, MODEL).map_err(|e| bad(e.to_string()))?;
+    let others = file.names().iter().filter(|name| !name.starts_with(MODEL));
+    // The optimiser and the averages take these arrays over.
+    Ok((file.arrays(others, Class::Optimizer)?, header))
 }

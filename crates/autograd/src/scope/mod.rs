@@ -2,15 +2,17 @@
 //! worker threads and recomputation run under the same one.
 
 mod layer;
+mod parameters;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use binade_tensor::{Array, DType, Device, Key, Op, Storage};
+use binade_tensor::{Array, Device, Key, Op, Storage};
 
 pub use layer::{in_model, operand, path, place, within, within_model};
 pub(crate) use layer::{show_path, with_operand};
+pub use parameters::{Stored, is_drawn, stored, with_stored, without_initial_values};
 
 use crate::device::default_device;
 use crate::outline::Outline;
@@ -44,20 +46,6 @@ pub struct Event<'a> {
 /// Sees every operator that runs.
 pub type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
-/// Dtypes that new parameters are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Of all but batch norm's.
-    pub params: DType,
-    /// Of batch norm's.
-    pub batch_norm: DType,
-}
-
-impl Stored {
-    /// As models are made by default.
-    pub const F32: Stored = Stored { params: DType::F32, batch_norm: DType::F32 };
-}
-
 /// What surrounds an operator.
 #[derive(Clone)]
 pub struct Scope {
@@ -76,6 +64,8 @@ pub struct Scope {
     /// The parameter among the operands of the operator that is applied.
     operand: Option<StoredAs>,
     stored: Stored,
+    /// Whether initial values of new parameters are drawn.
+    drawn: bool,
     /// Where operators without inputs run, and new tensors and parameters are made.
     device: Option<Device>,
     /// What the loss of the step will be multiplied by.
@@ -104,6 +94,7 @@ impl Default for Scope {
             model: None,
             operand: None,
             stored: Stored::F32,
+            drawn: true,
             device: None,
             loss_scale: 1.0,
             rehearsal: false,
@@ -311,18 +302,6 @@ pub fn with_device<T>(device: &Device, f: impl FnOnce() -> T) -> T {
 /// There is no device of that name.
 pub fn device() -> Result<Device> {
     with(|s| s.device.clone()).map_or_else(default_device, Ok)
-}
-
-/// Runs `f` with new parameters stored in these dtypes.
-pub fn with_stored<T>(stored: Stored, f: impl FnOnce() -> T) -> T {
-    let before = with(|s| std::mem::replace(&mut s.stored, stored));
-    let _restore = Restore(move |s| s.stored = before);
-    f()
-}
-
-/// The dtypes that new parameters are stored in.
-pub fn stored() -> Stored {
-    with(|s| s.stored)
 }
 
 /// Runs `f`, which makes a loss that will be multiplied by a scale before its gradients are taken. Gradients that the

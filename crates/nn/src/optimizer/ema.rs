@@ -6,7 +6,7 @@ use binade_tensor::{Array, ArrayMut, Class, DType, Grad, Slot, Update};
 use serde::{Deserialize, Serialize};
 
 use super::scalars::Scalars;
-use super::state::unshare;
+use super::state::{taken_over, unshare};
 use crate::{Error, LoadReport, Mismatch, Module, Param, Result, StateDict};
 
 /// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an
@@ -187,11 +187,11 @@ impl Ema {
             match given.remove(name.as_str()) {
                 None => report.missing.push(name.clone()),
                 Some(found) if (found.shape(), found.dtype()) == (average.shape(), average.dtype()) => {
-                    let copy = Array::full(average.device(), average.dtype(), *average.shape(), 0.0, Class::Optimizer)?;
-                    copy.copy_from(found)?;
-                    averages.push((name.clone(), param.clone(), copy));
+                    averages.push((name.clone(), param.clone(), taken_over(found, average.device())?));
                 }
-                Some(found) => report.mismatched.push(Mismatch::of(name.clone(), found, average)),
+                Some(found) => {
+                    report.mismatched.push(Mismatch::of(name.clone(), found, average.dtype(), average.shape()))
+                }
             }
         }
         report

@@ -29,7 +29,7 @@ struct Master {
 impl State {
     pub(super) fn new(param: &Param, update: &Update) -> Result<State> {
         let array = &param.array();
-        let dtype = if array.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let dtype = state_dtype(array.dtype());
         let zeros = |shape| Array::full(array.device(), dtype, shape, 0.0, Class::Optimizer);
         let buffers = update.states(array.shape()).into_iter().map(zeros).collect::<Result<_, _>>()?;
         let master = array.dtype().is_half().then(|| array.cast(dtype, Class::Optimizer)).transpose()?;
@@ -87,6 +87,23 @@ impl Master {
 /// What tells an array's values from later ones.
 fn version(array: &Array) -> (u64, u64) {
     (array.storage().id(), array.storage().version())
+}
+
+/// The dtype of state of a parameter of this dtype.
+fn state_dtype(param: DType) -> DType {
+    if param == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// A snapshot's array as state on a device: itself where its memory can become the state's, else a copy. It is shared
+/// until a step would change it ([`unshare`]); where the snapshot is dropped before, it is never copied.
+pub(super) fn taken_over(array: &Array, device: &Device) -> Result<Array> {
+    let fits = array.is_whole() && array.is_written() && array.layout().is_contiguous();
+    if fits && array.device() == device && array.storage().class() == Class::Optimizer {
+        return Ok(array.clone());
+    }
+    let copy = Array::full(device, array.dtype(), *array.shape(), 0.0, Class::Optimizer)?;
+    copy.copy_from(array)?;
+    Ok(copy)
 }
 
 /// Replaces an array that shares its memory, or is on another device, by a copy.
@@ -178,7 +195,7 @@ impl Optimizer {
         self.groups.iter().flat_map(|g| g.params.iter().map(|(name, p)| (&g.update, name.as_str(), p)))
     }
 
-    /// The state that a snapshot gives, in memory of its own, of those parameters all of whose buffers are there.
+    /// The state that a snapshot gives, of those parameters all of whose buffers are there.
     fn restored(&self, from: &OptimizerState) -> Result<(HashMap<LeafId, State>, LoadReport)> {
         let (mut restored, mut report) = (HashMap::new(), LoadReport::default());
         let mut params: HashMap<&str, &ParamState> = HashMap::new();
@@ -205,17 +222,32 @@ impl Optimizer {
                 report.loaded.push(name.into());
                 continue;
             }
-            let mut state = State { steps: saved.steps, ..State::new(param, update)? };
-            state.master.iter_mut().for_each(|m| m.version = None);
+            let values = param.array();
+            let (dtype, wide) = (state_dtype(values.dtype()), values.dtype().is_half());
+            let mut state = State { master: None, buffers: vec![], steps: saved.steps };
             let wrong = report.missing.len() + report.mismatched.len();
-            for (tensor, array) in state.named(name) {
-                match tensors.remove(tensor.as_str()) {
-                    None => report.missing.push(tensor),
-                    Some(found) if (found.shape(), found.dtype()) == (array.shape(), array.dtype()) => {
-                        array.copy_from(found)?
-                    }
-                    Some(found) => report.mismatched.push(Mismatch::of(tensor, found, array)),
+            let mut take = |tensor: String, shape: &[usize]| match tensors.remove(tensor.as_str()) {
+                None => {
+                    report.missing.push(tensor);
+                    Ok(None)
                 }
+                Some(found) if found.shape()[..] == *shape && found.dtype() == dtype => {
+                    taken_over(found, values.device()).map(Some)
+                }
+                Some(found) => {
+                    report.mismatched.push(Mismatch::of(tensor, found, dtype, shape));
+                    Ok(None)
+                }
+            };
+            for (i, shape) in update.states(values.shape()).into_iter().enumerate() {
+                state.buffers.extend(take(format!("{name}.{i}"), &shape)?);
+            }
+            if wide {
+                let array = match take(format!("{name}.master"), values.shape())? {
+                    Some(found) => found,
+                    None => values.cast(dtype, Class::Optimizer)?,
+                };
+                state.master = Some(Master { array, version: None });
             }
             let only_master =
                 state.master.is_some() && report.missing.last().is_some_and(|m| *m == format!("{name}.master"));
