@@ -2,22 +2,29 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod clip;
 mod error;
 mod gpt;
 mod keys;
+mod library;
+mod preparation;
 mod pretrained;
 mod resnet;
 mod small_cnn;
+mod timm;
 mod transformer;
 mod unet;
 mod vit;
 
+pub use clip::{ClipText, ClipTextConfig};
 pub use error::{Error, Result};
-pub use gpt::{Gpt, GptConfig};
+pub use gpt::{Gpt, GptCache, GptConfig, Sampling, Writer};
 pub use keys::Keys;
+pub use library::Library;
+pub use preparation::{Filter, Preparation};
 pub use pretrained::Pretrained;
-pub use resnet::{ResNet, ResNetConfig};
+pub use resnet::{ResNet, ResNetConfig, Stem};
 pub use small_cnn::{SmallCnn, SmallCnnConfig};
-pub use transformer::Block;
+pub use transformer::Act;
 pub use unet::{UNet, UNetConfig};
-pub use vit::{Vit, VitConfig};
+pub use vit::{Pool, Vit, VitConfig};

@@ -17,15 +17,15 @@ const MODELS: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 /// Operators without parameters, or in front of a layer's first one, with the layer that runs them and one that does
 /// not.
 const CASES: [(&str, &str, &str, &str); 13] = [
-    ("resnet", "add", "blocks.0", "blocks.0.b2"),
-    ("resnet", "relu", "blocks.1", "blocks.1.shortcut"),
-    ("resnet", "conv2d", "blocks.1.shortcut", "blocks.1.b2"),
-    ("vit", "add", "blocks.1", "blocks.0.down"),
-    ("vit", "scaled_dot_product_attention", "blocks.0.attention", "blocks.0.attention.qkv"),
-    ("vit", "layer_norm", "blocks.1.norm1", "blocks.1.up"),
-    ("gpt", "add", "blocks.0", "positions"),
-    ("gpt", "scaled_dot_product_attention", "blocks.1.attention", "blocks.1.norm1"),
-    ("gpt", "embedding", "positions", "blocks"),
+    ("resnet", "add", "layer1.0", "layer1.0.bn2"),
+    ("resnet", "relu", "layer2.0", "layer2.0.downsample"),
+    ("resnet", "conv2d", "layer2.0.downsample", "layer2.0.bn2"),
+    ("vit", "add", "blocks.1", "blocks.0.mlp"),
+    ("vit", "scaled_dot_product_attention", "blocks.0.attn", "blocks.0.attn.qkv"),
+    ("vit", "layer_norm", "blocks.1.norm1", "blocks.1.mlp"),
+    ("gpt", "add", "transformer.h.0", "transformer.wpe"),
+    ("gpt", "scaled_dot_product_attention", "transformer.h.1.attn", "transformer.h.1.ln_1"),
+    ("gpt", "embedding", "transformer.wpe", "transformer.h"),
     ("unet", "add", "down.0.stages.0.block", "down.0.stages.0.block.c2"),
     ("unet", "scaled_dot_product_attention", "down.1.stages.0.attention", "down.1.stages.0.block"),
     ("unet", "add", "middle_attention", "middle1.n1"),
@@ -106,15 +106,20 @@ fn the_layers_of_operators_are_the_same_whatever_was_made_of_the_model() {
 
 #[test]
 fn six_steps_in_one_go_are_three_and_three_on_another_thread() {
-    let policy = |layer: &str| {
+    let policy = |first: &str, second: &str| {
         let half = Policy::autocast(DType::F16);
-        half.except("add", layer, CastPolicy::F32).unwrap().except("*", "blocks.1", CastPolicy::F32).unwrap()
+        half.except("add", first, CastPolicy::F32).unwrap().except("*", second, CastPolicy::F32).unwrap()
     };
-    for name in ["resnet", "vit", "gpt"] {
+    let blocks = [
+        ("resnet", "layer1.0", "layer2.0"),
+        ("vit", "blocks.0", "blocks.1"),
+        ("gpt", "transformer.h.0", "transformer.h.1"),
+    ];
+    for (name, first, second) in blocks {
         let run = |cut: usize| {
             let made = fresh(name);
             let optimizer = Optimizer::new(&made.model, AdamW::default()).unwrap();
-            let mut training = Training::new(optimizer, policy("blocks.0"), LossScale::dynamic()).unwrap();
+            let mut training = Training::new(optimizer, policy(first, second), LossScale::dynamic()).unwrap();
             let steps = |training: &mut Training, n: usize| {
                 for _ in 0..n {
                     let _outcome = training.step(&made.loss).unwrap();

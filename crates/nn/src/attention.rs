@@ -39,19 +39,27 @@ impl SelfAttention {
 
 impl Layer for SelfAttention {
     fn run(&self, x: &Var) -> Result<Var> {
-        let (b, t, d) = match **x.shape() {
-            [b, t, d] => (b as isize, t as isize, d as isize),
-            _ => {
-                let message = format!("expected [B, T, D], got {:?}", x.shape());
-                return Err(crate::Error::Config { layer: "SelfAttention", message });
-            }
-        };
-        let heads = self.heads as isize;
-        let qkv = self.qkv.forward(x)?.reshape(&[b, t, 3, heads, d / heads])?; // (B, T, 3, H, D/H)
-        let qkv = qkv.permute(&[2, 0, 3, 1, 4])?; // (3, B, H, T, D/H)
-        let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
         let attention = Attention { causal: self.causal, ..Attention::default() };
-        let y = part(0)?.attention(&part(1)?, &part(2)?, attention)?; // (B, H, T, D/H)
-        self.proj.forward(&y.transpose(1, 2)?.reshape(&[b, t, d])?)
+        self.proj.forward(&attend_packed(&self.qkv.forward(x)?, self.heads, 0.0, attention)?)
     }
+}
+
+/// Attention of several heads to queries, keys and values that one product gave, `[B, T, 3·D]` to `[B, T, D]`. Its
+/// weights drop out with probability `dropout` in training.
+///
+/// # Errors
+/// The shape is another, the heads do not divide it, `dropout` is no probability.
+pub fn attend_packed(qkv: &Var, heads: usize, dropout: f64, attention: Attention) -> Result<Var> {
+    let (b, t, d) = match **qkv.shape() {
+        [b, t, d] if heads > 0 && d.is_multiple_of(3 * heads) => (b as isize, t as isize, d as isize / 3),
+        _ => {
+            let message = format!("expected [B, T, 3·D] for {heads} heads, got {:?}", qkv.shape());
+            return Err(crate::Error::Config { layer: "attention", message });
+        }
+    };
+    let heads = heads as isize;
+    let qkv = qkv.reshape(&[b, t, 3, heads, d / heads])?.permute(&[2, 0, 3, 1, 4])?; // (3, B, H, T, D/H)
+    let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0);
+    let y = part(0)?.attention_dropout(&part(1)?, &part(2)?, None, dropout, attention)?; // (B, H, T, D/H)
+    Ok(y.transpose(1, 2)?.reshape(&[b, t, d])?)
 }

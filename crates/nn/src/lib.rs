@@ -24,7 +24,7 @@ mod structure;
 mod transformer;
 mod visitor;
 
-pub use attention::SelfAttention;
+pub use attention::{SelfAttention, attend_packed};
 pub use binade_autograd::scope::without_initial_values;
 pub use binade_derive::Module;
 pub use checksum::CHECKSUM;
@@ -38,7 +38,7 @@ pub use init::Init;
 pub use layers::{
     Activation, Celu, Checkpointed, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, CopyLayer, Dropout,
     DropoutChannels, Elu, Embedding, Flatten, Glu, Gru, Hardtanh, Identity, Layer, LeakyRelu, Linear, Lstm, MaxPool2d,
-    PRelu, Recurrent, Sequential, Softmax, Softplus, SwiGlu,
+    PRelu, Recurrent, Sequential, Softmax, Softplus, SwiGlu, recomputed,
 };
 pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
 pub use module::{CopyModule, Module};

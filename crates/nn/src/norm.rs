@@ -17,7 +17,7 @@ pub struct LayerNorm {
     /// `[features]`
     pub weight: Param,
     /// `[features]`
-    pub bias: Param,
+    pub bias: Option<Param>,
     /// Added to the variance.
     pub eps: f64,
 }
@@ -29,24 +29,43 @@ impl LayerNorm {
     /// The shape is too large.
     pub fn new(features: usize) -> Result<LayerNorm> {
         let (weight, bias) = affine(&[features])?;
-        Ok(LayerNorm { weight, bias, eps: 1e-5 })
+        Ok(LayerNorm { weight, bias: Some(bias), eps: 1e-5 })
     }
-}
 
-impl LayerNorm {
+    /// With a weight alone; eps 1e-5.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn without_bias(features: usize) -> Result<LayerNorm> {
+        Ok(LayerNorm { bias: None, ..LayerNorm::new(features)? })
+    }
+
     /// With an activation in the same pass: what the activation reads is never stored.
     ///
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        let affine = (&self.weight.var(), &self.bias.var());
-        self.within(|| Ok(x.norm(NormKind::Layer { dims: 1 }, Some(affine), None, self.eps, Some(act))?.0))
+        self.within(|| self.pass(x, Some(act)))
+    }
+
+    fn pass(&self, x: &Var, act: Option<Unary>) -> Result<Var> {
+        let weight = self.weight.var();
+        // The operator takes both or none.
+        let bias = self.bias.as_ref().map_or_else(
+            || {
+                let array = weight.array();
+                let zeros = Array::full(array.device(), array.dtype(), *array.shape(), 0.0, Class::Workspace);
+                zeros.map(Var::constant)
+            },
+            |bias| Ok(bias.var()),
+        )?;
+        Ok(x.norm(NormKind::Layer { dims: 1 }, Some((&weight, &bias)), None, self.eps, act)?.0)
     }
 }
 
 impl Layer for LayerNorm {
     fn run(&self, x: &Var) -> Result<Var> {
-        Ok(x.layer_norm(1, Some((&self.weight.var(), &self.bias.var())), self.eps)?)
+        self.pass(x, None)
     }
 }
 
@@ -194,6 +213,14 @@ impl BatchNorm2d {
             eps: 1e-5,
             mode: Mode::default(),
         })
+    }
+
+    /// As [`BatchNorm2d::new`], with an initial weight: 0 for the last norm of a branch, which then begins as nothing.
+    ///
+    /// # Errors
+    /// The shape is too large.
+    pub fn with_weight(channels: usize, weight: f64) -> Result<BatchNorm2d> {
+        Ok(BatchNorm2d { weight: Param::init_batch_norm(channels, weight)?, ..BatchNorm2d::new(channels)? })
     }
 }
 

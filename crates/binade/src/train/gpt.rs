@@ -46,7 +46,7 @@ pub fn job<U: Use>(options: &Options, used: U) -> Result<U::Out> {
     let corpus = options.text.as_deref().map_or_else(Corpus::shakespeare, Corpus::read)?;
     let (data, vocabulary) = (corpus.splits(context, WINDOWS, 256)?, corpus.vocabulary());
     used.say(&format!("text: {} characters, {vocabulary} different ones, windows of {context}", corpus.len()));
-    let config = GptConfig { vocabulary, context, features: width, depth: layers, heads };
+    let config = GptConfig { vocabulary, context, features: width, depth: layers, heads, ..GptConfig::default() };
     let task = Language { corpus, context, written: 400 };
     let trainer = Trainer::new(|| Gpt::new(&config), &task, &data).with_training(|model, config: &Config| {
         // As GPT-2 is trained: matrices decay, biases and norms do not.

@@ -27,8 +27,8 @@ pub fn job<U: Use>(model: ModelName, dataset: Dataset, data: &Splits, shape: [us
             used.with(Trainer::new(|| ResNet::new(&config), &task, data))
         }
         ModelName::Vit => {
-            let whole = VitConfig { in_channels, size, classes, ..VitConfig::default() };
-            let small = VitConfig { patch: 2, features: 64, depth: 4, heads: 4, ..whole.clone() };
+            let whole = VitConfig { in_channels, size: [size; 2], classes, ..VitConfig::default() };
+            let small = VitConfig { patch: [2; 2], depth: 4, ..whole.clone() }.with_width(64, 4);
             let config = if size <= 8 { small } else { whole };
             used.with(Trainer::new(|| Vit::new(&config), &task, data))
         }

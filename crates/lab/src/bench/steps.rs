@@ -70,12 +70,12 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
             }
             "resnet18" => {
                 let (x, t) = images(64)?;
-                let config = ResNetConfig { width, ..ResNetConfig::default() };
+                let config = ResNetConfig::default().with_width(width);
                 loss(ResNet::new(&config)?, move |m| classify(&m.forward(&x)?, &t))
             }
             "vit" => {
                 let (x, t) = images(32)?;
-                let config = VitConfig { features: width, heads, ..VitConfig::default() };
+                let config = VitConfig::default().with_width(width, heads);
                 loss(Vit::new(&config)?, move |m| classify(&m.forward(&x)?, &t))
             }
             "gpt" => {

@@ -40,15 +40,17 @@ pub fn subject(name: &str) -> Subject {
             classifier(SmallCnn::new(&config).unwrap(), 1, 8)
         }
         "resnet" => {
-            let config = ResNetConfig { width: 4, blocks: vec![1, 1], classes: 3, ..ResNetConfig::default() };
+            let config = ResNetConfig { blocks: vec![1, 1], classes: 3, ..ResNetConfig::default() }.with_width(4);
             classifier(ResNet::new(&config).unwrap(), 3, 8)
         }
         "vit" => {
-            let config = VitConfig { size: 8, features: 16, depth: 2, heads: 2, classes: 3, ..VitConfig::default() };
+            let config = VitConfig { size: [8; 2], depth: 2, classes: 3, ..VitConfig::default() }.with_width(16, 2);
             classifier(Vit::new(&config).unwrap(), 3, 8)
         }
         "gpt" => {
-            let model = Gpt::new(&GptConfig { vocabulary: 11, context: 8, features: 16, depth: 2, heads: 2 }).unwrap();
+            let small =
+                GptConfig { vocabulary: 11, context: 8, features: 16, depth: 2, heads: 2, ..GptConfig::default() };
+            let model = Gpt::new(&small).unwrap();
             let own = model.clone();
             let loss = move || {
                 let y = own.forward(&indices(&[2, 8], 11)?)?.reshape(&[16, 11])?;

@@ -258,15 +258,24 @@ impl<L: Layer> Checkpointed<L> {
 
 impl<L: Layer> Layer for Checkpointed<L> {
     fn run(&self, x: &Var) -> Result<Var> {
-        let layer = self.layer.clone();
-        let run = move |x: &[Var]| {
-            layer.forward(&x[0]).map_err(|error| match error {
-                crate::Error::Autograd(error) => error,
-                other => binade_autograd::Error::Recompute { message: other.to_string() },
-            })
-        };
-        Ok(binade_autograd::checkpoint(run, &[x])?)
+        recomputed(&self.layer, x)
     }
+}
+
+/// The output of a layer whose inner values are not kept for backward but computed again: [`Checkpointed`] for who
+/// decides it at each run.
+///
+/// # Errors
+/// Shapes do not fit.
+pub fn recomputed<L: Layer>(layer: &Arc<L>, x: &Var) -> Result<Var> {
+    let layer = layer.clone();
+    let run = move |x: &[Var]| {
+        layer.forward(&x[0]).map_err(|error| match error {
+            crate::Error::Autograd(error) => error,
+            other => binade_autograd::Error::Recompute { message: other.to_string() },
+        })
+    };
+    Ok(binade_autograd::checkpoint(run, &[x])?)
 }
 
 /// Zeroes whole channels (dimension 1) with probability `p` in training and scales the rest by 1/(1 − p).
