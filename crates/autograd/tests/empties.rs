@@ -4,6 +4,7 @@ use binade_cpu as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use binade_autograd::{Result, Var, apply, grad, scope};
+use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::samples::catalogue;
 use binade_tensor::testing::empties;
 use binade_tensor::{Array, Class, DType, Device, Op};
@@ -89,4 +90,38 @@ fn every_operator_with_any_extent_0_has_gradients_of_both_orders() {
     }
     assert!(failures.is_empty(), "{} of them: {failures:#?}", failures.len());
     assert!(checked > 500, "{checked} checked");
+}
+
+#[test]
+fn cross_entropy_of_no_classes_has_a_loss_and_gradients_of_both_orders() {
+    // Every target is one that does not count.
+    for device in [scope::device().unwrap(), Device::reference()] {
+        for (reduction, wanted) in
+            [(Reduction::None, vec![0.0, 0.0]), (Reduction::Sum, vec![0.0]), (Reduction::Mean, vec![f64::NAN])]
+        {
+            for smoothing in [0.0, 0.1] {
+                let op = Op::CrossEntropy(CrossEntropy { smoothing, ignore_index: 0, reduction });
+                let x = Array::from_slice::<f32>(&device, &[], &[2, 0], Class::Activations).unwrap();
+                let targets = Array::from_slice::<i64>(&device, &[0, 0], &[2], Class::Indices).unwrap();
+                let (x, targets) = (Var::leaf(x), Var::constant(targets));
+                let y = scope::recording(|| apply(op.clone(), &[&x, &targets])).unwrap();
+                let found = y.array().to_f64_vec().unwrap();
+                let same = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan();
+                assert!(found.len() == wanted.len() && found.iter().zip(&wanted).all(same), "{reduction:?}: {found:?}");
+                for recorded in [false, true] {
+                    let gradient = scope::recording(|| {
+                        let first = grad(&y.sum(&[], false)?, &[&x], None, recorded)?.swap_remove(0).unwrap();
+                        if !recorded {
+                            return Ok(Some(first));
+                        }
+                        Ok::<_, binade_autograd::Error>(
+                            grad(&first.square()?.sum(&[], false)?, &[&x], None, false)?.swap_remove(0),
+                        )
+                    });
+                    let gradient = gradient.unwrap().unwrap();
+                    assert_eq!(gradient.shape().to_vec(), [2, 0], "{reduction:?}, {smoothing}");
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Elementwise kernels and casts.
 
-use super::extremes::{self, has_extreme_partials, has_extreme_slopes, has_partials_in_f64};
+use super::extremes::{self, has_extreme_partials, has_extreme_slopes, has_extreme_values, has_partials_in_f64};
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
@@ -227,6 +227,28 @@ fn map2_recomputed<C: Compute, F: Map2 + Sync>(
     });
 }
 
+/// A binary row block by block, where an element may need f64.
+fn values_recomputed<C: Compute, R: BinaryRow>(isa: Isa, [a, b]: [&Operand<'_>; 2], out: &mut Out<'_>) {
+    let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
+    fill_with::<C, _>(isa, out, a.is_over() || b.is_over(), scratch, |(pa, pb), start, old, y| {
+        let n = y.len();
+        let (a, b) = (a.block_in(isa, start, n, old, pa), b.block_in(isa, start, n, old, pb));
+        C::map2(isa, F2::<R>(R2::default()), a, b, y);
+        extremes::recompute_small([a, b], y, |i| R::f(a[i].as_f64(), b[i].as_f64()));
+    });
+}
+
+/// As [`values_recomputed`], with one operand fixed.
+fn scalar_recomputed<C: Compute, R: BinaryRow>(isa: Isa, f: WithScalar<R>, x: &Operand<'_>, out: &mut Out<'_>) {
+    let all = extremes::is_extreme(f.value as f32);
+    fill_with::<C, _>(isa, out, x.is_over(), Buffer::<C>::new, |buffer, start, old, y| {
+        let x = x.block_in(isa, start, y.len(), old, buffer);
+        C::map1(isa, f, x, y);
+        let again = |i: usize| Map1::eval(f, x[i].as_f64());
+        if all { extremes::recompute_all(y, again) } else { extremes::recompute_small([x], y, again) }
+    });
+}
+
 impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
@@ -359,7 +381,12 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
         let RunBinary(isa, row, kernel, out, _) = self;
         let (may_be_extreme, all) = (has_extreme_partials(row), has_partials_in_f64(row));
         match kernel {
+            BinaryKernel::Forward(a, b) if has_extreme_values(row) => values_recomputed::<C, R>(isa, [a, b], out),
             BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
+            BinaryKernel::Scalar(x, value, reversed) if has_extreme_values(row) => {
+                let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
+                scalar_recomputed::<C, R>(isa, f, x, out);
+            }
             BinaryKernel::Scalar(x, value, reversed) => {
                 map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
             }

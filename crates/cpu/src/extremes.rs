@@ -13,7 +13,7 @@ const SMALLEST: u32 = (127 - 40) << 23;
 /// Elements that are looked at together.
 const GROUP: usize = 64;
 
-fn is_extreme(x: f32) -> bool {
+pub(super) fn is_extreme(x: f32) -> bool {
     let bits = x.to_bits() & 0x7fff_ffff;
     bits != 0 && bits.wrapping_sub(SMALLEST) > LARGEST - SMALLEST
 }
@@ -29,6 +29,12 @@ pub(super) const fn has_extreme_partials(row: Binary) -> bool {
     matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
 }
 
+/// Whether a factor of a binary row's result may leave the range though the result does not: left of 0 the exponential
+/// that softplus divides by b is subnormal; of a parameter below 0 e^(a/b) − 1 grows without limit.
+pub(super) const fn has_extreme_values(row: Binary) -> bool {
+    matches!(row, Binary::Celu | Binary::Softplus)
+}
+
 /// Whether every element of a binary row's derivatives is computed in f64: the logarithm of a power's base magnifies
 /// the rounding of the exponent less 1. A power may also leave the range that its product with the logarithm does not.
 pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
@@ -38,19 +44,40 @@ pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
 /// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
 /// do if f64 is what kernels compute in.
 pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
+    recompute_where(operands, y, |y| !y.is_finite(), again);
+}
+
+/// As [`recompute`], also where the result is small: no factor of another is subnormal if no operand is extreme.
+pub(super) fn recompute_small<C: Compute, const N: usize>(
+    operands: [&[C]; N],
+    y: &mut [C],
+    again: impl Fn(usize) -> f64,
+) {
+    /// 2⁻⁶⁰.
+    const SMALL: u32 = (127 - 60) << 23;
+    let is_off = |y: f32| y.to_bits() & 0x7fff_ffff < SMALL || !y.is_finite();
+    recompute_where(operands, y, is_off, again);
+}
+
+fn recompute_where<C: Compute, const N: usize>(
+    operands: [&[C]; N],
+    y: &mut [C],
+    is_off: impl Fn(f32) -> bool,
+    again: impl Fn(usize) -> f64,
+) {
     if C::DTYPE != DType::F32 {
         return;
     }
     let (operands, y) = (operands.map(bytemuck::cast_slice::<C, f32>), bytemuck::cast_slice_mut::<C, f32>(y));
     for (group, y) in y.chunks_mut(GROUP).enumerate() {
         let (start, n) = (group * GROUP, y.len());
-        let mut seen = y.iter().any(|y| !y.is_finite());
+        let mut seen = y.iter().any(|y| is_off(*y));
         for x in operands {
             seen |= x[start..start + n].iter().fold(false, |seen, &x| seen | is_extreme(x));
         }
         if seen {
             for (i, y) in y.iter_mut().enumerate() {
-                if !y.is_finite() || operands.iter().any(|x| is_extreme(x[start + i])) {
+                if is_off(*y) || operands.iter().any(|x| is_extreme(x[start + i])) {
                     *y = again(start + i) as f32;
                 }
             }

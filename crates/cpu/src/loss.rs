@@ -47,6 +47,12 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
         if reduction == Reduction::None {
             return fill::<C>(isa, out, each);
         }
+        // Losses beyond the computing type may have a mean that is not, or another's sign.
+        let in_f64 = |start: usize, n: usize| -> f64 {
+            let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
+            let (x, t) = (x.block(isa, start, n, &mut px), t.block(isa, start, n, &mut pt));
+            x.iter().zip(t).map(|(x, t)| formula.eval(x.as_f64(), t.as_f64())).sum()
+        };
         // Blocks in the computing type, added in f64 in order within a fixed task, and the tasks in order.
         let parts: Vec<f64> = (0..n.div_ceil(TASK)).into_par_iter().list(|task| {
             let mut block = [C::zero(); BLOCK];
@@ -54,7 +60,8 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
             for start in (task * TASK..n.min((task + 1) * TASK)).step_by(BLOCK) {
                 let part = &mut block[..BLOCK.min(n - start)];
                 each(start, part);
-                total += C::sum(isa, First, part, C::zero()).as_f64();
+                let sum = C::sum(isa, First, part, C::zero()).as_f64();
+                total += if sum.is_finite() { sum } else { in_f64(start, part.len()) };
             }
             total
         });

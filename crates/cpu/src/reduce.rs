@@ -338,7 +338,9 @@ pub(super) fn backward<C: Compute>(
                 let y = norm(isa, p, &x, row * n, n);
                 x.load(isa, row * n, to);
                 let g = g.as_f64();
-                let hits = to.iter().filter(|v| v.as_f64().abs() == y).count() as f64;
+                // NaN is what the norm of a row with one is.
+                let hit = |x: f64| x.abs() == y || x.is_nan() && y.is_nan();
+                let hits = to.iter().filter(|v| hit(v.as_f64())).count() as f64;
                 to.iter_mut().for_each(|v| {
                     let x = v.as_f64();
                     let sign = if x == 0.0 { 0.0 } else { x.signum() };
@@ -357,7 +359,7 @@ pub(super) fn backward<C: Compute>(
                     };
                     // Elements that the largest or smallest magnitude is not have no part in it, whatever arrives; a
                     // count has no slope at all.
-                    let apart = p == 0.0 || p.is_infinite() && x.abs() != y;
+                    let apart = p == 0.0 || p.is_infinite() && !hit(x);
                     *v = C::from_f64(if apart { 0.0 } else { g * slope });
                 });
             }

@@ -1,7 +1,9 @@
 //! Values at the ends of the range, singular points and NaN: what is finite stays right, what is not is not lost.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Backward, Binary, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary};
+use binade_tensor::op::{
+    Backward, Binary, CrossEntropy, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary,
+};
 use binade_tensor::testing::check_op;
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
 
@@ -292,4 +294,80 @@ fn a_norm_with_an_infinite_element_says_so() {
     close(&rms, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN, 0.0, 0.0, 0.0]);
     let layer = Op::Norm(norm(NormKind::Layer { dims: 1 }));
     close(&layer, DType::F32, &[(&[1, 4], &[f64::INFINITY, 1.0, 2.0, 0.0])], &[f64::NAN; 4]);
+}
+
+#[test]
+fn celu_with_a_parameter_below_zero_is_finite_where_its_exponential_is_not() {
+    // e^92 leaves f32's range, a thousandth of it does not.
+    let (a, b) = (-0.092f32 as f64, -0.001f32 as f64);
+    let expected = b * (a / b).exp_m1();
+    assert!((a / b).exp() > f32::MAX as f64 && expected.abs() < f32::MAX as f64);
+    close(&Op::Binary(Binary::Celu), DType::F32, &[(&[1], &[a]), (&[1], &[b])], &[expected]);
+    close(&Op::Scalar { op: Binary::Celu, value: b, reversed: false }, DType::F32, &[(&[1], &[a])], &[expected]);
+}
+
+#[test]
+fn a_smoothed_cross_entropy_of_the_largest_numbers_is_finite() {
+    // The distance of the logits is beyond f32, the mean of the classes' losses is not.
+    let large = 2f64.powi(127);
+    for device in devices().into_iter().chain([Device::reference()]) {
+        let x = array(&device, DType::F32, &[1, 4], &[large, -large, large, large]);
+        let target = Array::from_slice::<i64>(&device, &[1], &[1], Class::Indices).unwrap();
+        let loss = CrossEntropy { smoothing: 1.0, ..CrossEntropy::default() };
+        let y = run(Request::new(&Op::CrossEntropy(loss), &[&x, &target], &device, DType::F32, Class::Activations));
+        let y = y.unwrap()[0].to_f64_vec().unwrap();
+        // Its own part is 0 times a loss that is only as large as f64 holds.
+        assert_eq!(y, [large / 2.0], "{device:?}");
+    }
+}
+
+#[test]
+fn the_gradient_of_a_running_product_with_an_infinite_factor_is_infinite_or_nan() {
+    let op = Op::Backward(Backward::CumProd { dim: 0 });
+    for device in devices() {
+        let ins = [[1.0, 2.0, 0.0, 4.0], [2.0, 3.0, f64::INFINITY, 0.5]].map(|v| array(&device, DType::F32, &[4], &v));
+        assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+        let finite = [[1.0, 2.0, 0.0, 4.0], [2.0, 3.0, 0.0, 0.5]].map(|v| array(&device, DType::F32, &[4], &v));
+        let y = run(Request::new(&op, &[&finite[0], &finite[1]], &device, DType::F32, Class::Activations)).unwrap();
+        assert_eq!(y[0].to_f64_vec().unwrap(), [7.0, 4.0, 12.0, 0.0], "{device:?}");
+    }
+}
+
+#[test]
+fn softplus_of_a_small_sharpness_keeps_what_its_exponential_would_lose() {
+    // e^−110 vanishes in f32, divided by a sharpness of 10⁻¹¹ it does not.
+    for b in [1e-11f32 as f64, 1e-20f32 as f64] {
+        let a = (-110.0 / b) as f32 as f64;
+        let expected = (a * b).exp().ln_1p() / b;
+        assert!(expected > 1e-37);
+        close(&Op::Binary(Binary::Softplus), DType::F32, &[(&[1], &[a]), (&[1], &[b])], &[expected]);
+        close(
+            &Op::Scalar { op: Binary::Softplus, value: b, reversed: false },
+            DType::F32,
+            &[(&[1], &[a])],
+            &[expected],
+        );
+    }
+}
+
+#[test]
+fn a_mean_of_losses_comes_back_into_the_range() {
+    let mean = |loss| Op::Loss { loss, parameter: 1.0, reduction: Reduction::Mean };
+    // Squares of 2⁶⁴ are 2¹²⁸: beyond f32, and half of it is not.
+    let size = 2f64.powi(64);
+    close(&mean(Loss::Mse), DType::F32, &[(&[2], &[size, 0.0]), (&[2], &[0.0, 0.0])], &[2f64.powi(127)]);
+    // e¹⁰⁰ of either sign.
+    let (x, t) = ([0.0, 200.0], [100.0, 100.0]);
+    close(&mean(Loss::KlDivLog), DType::F32, &[(&[2], &x), (&[2], &t)], &[0.0]);
+}
+
+#[test]
+fn the_gradient_of_the_largest_or_smallest_magnitude_is_that_of_nan_where_there_is_one() {
+    let nan = f64::NAN;
+    for p in [f64::INFINITY, f64::NEG_INFINITY] {
+        let (norm, slope) = spread(Reduce::Norm { p });
+        let x = [1.0, nan, -3.0];
+        close(&norm, DType::F32, &[(&[3], &x)], &[nan]);
+        close(&slope, DType::F32, &[(&[1], &[2.0]), (&[1], &[nan]), (&[3], &x)], &[0.0, nan, 0.0]);
+    }
 }

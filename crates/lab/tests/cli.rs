@@ -291,3 +291,18 @@ fn errors_are_told_once() {
         assert_eq!(told.matches("(os error").count(), 1, "{told}");
     }
 }
+
+#[test]
+fn the_fuzzer_says_which_operators_its_cases_reach() {
+    let folder = Path::new(".");
+    let few = lab(&["fuzz-ops", "--coverage", "--cases", "5"], folder);
+    assert_eq!(few.status.code(), Some(1), "five cases cannot have every operator");
+    let said = text(&few.stdout);
+    assert!(said.starts_with("5 cases drawn\n") && said.contains("operators drawn; never: "), "{said}");
+    let run = lab(&["fuzz-ops", "--seed", "1", "--cases", "20", "--seconds", "300"], folder);
+    let said = text(&run.stdout);
+    assert_eq!(run.status.code(), Some(0), "{said}");
+    for part in ["operators drawn", "with second order", "kernels of gradients run", "20 cases, ", " 0 faults"] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+}

@@ -7,7 +7,7 @@ use super::feature_map_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read
 use super::wide_rows::{is_wide, is_wide_backward};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::channels::{PerChannel, Terms};
-use crate::moments::{self, is_held, is_in_range, larger, scale_of};
+use crate::moments::{self, is_held, is_in_range, is_spread, larger, scale_of};
 use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
 use crate::simd::{Isa, Lanes, Stored};
@@ -179,9 +179,14 @@ fn forward_from<C: Compute, R: Read<C>>(
         }
         let mut var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
         let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
-        if !var.iter().all(|v| is_in_range::<C>(v + norm.eps)) {
-            let wanted: Vec<bool> = var.iter().map(|v| !is_in_range::<C>(v + norm.eps)).collect();
-            let exact = in_f64(isa, p, from, [samples, groups, per_group]);
+        // The means of parts are rounded to f64. Beside a large mean that matters to a variance in f64.
+        let is_off = |t: &Moments, v: f64| C::DTYPE == DType::F64 && !is_spread(t.mean, v);
+        let known: Vec<Option<f64>> =
+            total.iter().zip(&var).map(|(t, v)| is_in_range::<C>(v + norm.eps).then_some(t.mean)).collect();
+        let wanted: Vec<bool> =
+            total.iter().zip(&var).zip(&known).map(|((t, v), mean)| mean.is_none() || is_off(t, *v)).collect();
+        if wanted.contains(&true) {
+            let exact = in_f64(isa, p, from, [samples, groups, per_group], &known);
             for (i, moments) in exact.iter().enumerate().filter(|(i, _)| wanted[*i]) {
                 rstd[i] = C::from_f64(1.0 / moments.deviation(total[i].n).hypot(norm.eps.sqrt()));
                 var[i] = moments.variance(total[i].n);
@@ -205,12 +210,13 @@ fn forward_from<C: Compute, R: Read<C>>(
     Ok(None)
 }
 
-/// The moments of every group of every sample, whatever the size of its elements.
+/// The moments of every group of every sample, whatever the size of its elements, around the mean where that is known.
 fn in_f64<C: Compute, R: Read<C>>(
     isa: Isa,
     p: &Planes,
     from: &R,
     [samples, groups, per_group]: [usize; 3],
+    known: &[Option<f64>],
 ) -> Vec<moments::Moments> {
     // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
     let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
@@ -229,7 +235,8 @@ fn in_f64<C: Compute, R: Read<C>>(
     let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
     let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
     let add = |a: f64, b: f64| a + b;
-    let means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
+    let mut means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
+    means.iter_mut().zip(known).zip(&scales).for_each(|((m, known), scale)| *m = known.map_or(*m, |k| k / scale));
     let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
     (0..means.len()).map(|i| moments::Moments::from_sums(means[i] * scales[i], squares[i], scales[i])).collect()
 }

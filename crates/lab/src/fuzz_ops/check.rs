@@ -11,6 +11,7 @@ use binade::tensor::{Array, Class, DType, Device, Op, Request, Result, run};
 use rayon::ThreadPool;
 
 use super::cases::Case;
+use super::coverage::Coverage;
 use super::draw::{Draw, Values, floats};
 
 /// What is wrong with a case.
@@ -54,18 +55,25 @@ impl Machine {
     }
 
     /// Runs case `number` of a seed; the number of comparisons.
-    pub fn check(&self, seed: u64, number: u64) -> std::result::Result<usize, Fault> {
+    pub fn check(&self, seed: u64, number: u64, coverage: &mut Coverage) -> std::result::Result<usize, Fault> {
         self.devices.iter().try_fold(0, |sum, (isa, device)| {
-            let checked = catch_unwind(AssertUnwindSafe(|| self.check_on(seed, number, device)));
+            let checked = catch_unwind(AssertUnwindSafe(|| self.check_on(seed, number, device, coverage)));
             let checked = checked.unwrap_or_else(|p| Err(Fault { kind: "panic".into(), text: message(&*p).into() }));
             Ok(sum + checked.map_err(|f| Fault { text: format!("{}: {}", isa.name(), f.text), ..f })?)
         })
     }
 
-    fn check_on(&self, seed: u64, number: u64, device: &Device) -> std::result::Result<usize, Fault> {
+    fn check_on(
+        &self,
+        seed: u64,
+        number: u64,
+        device: &Device,
+        coverage: &mut Coverage,
+    ) -> std::result::Result<usize, Fault> {
         let mut draw = Draw::new(seed, number);
         let case =
             Case::draw(&mut draw, device).map_err(|e| Fault { kind: "the case itself".into(), text: e.to_string() })?;
+        coverage.drawn(&case.op, case.twice);
         let mut all: Option<Vec<Ran>> = None;
         for pool in &self.pools {
             let (ran, ended) = self.record(&case, device, pool, draw.clone());
@@ -83,6 +91,7 @@ impl Machine {
             }
         }
         let ran = all.unwrap_or_default();
+        ran.iter().for_each(|step| coverage.ran(&step.op));
         // Views run no kernel: what reads them is compared. Nor is a number compared that was rounded for f32 operands,
         // and is not for f64 results.
         let widens = |step: &Ran| {
@@ -115,7 +124,8 @@ impl Machine {
             note.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
         });
         let ended = pool.install(|| {
-            catch_unwind(AssertUnwindSafe(|| scope::with_observer(observer, || differentiate(case, device, draw))))
+            let differentiate = || scope::with_device(device, || differentiate(case, device, draw));
+            catch_unwind(AssertUnwindSafe(|| scope::with_observer(observer, differentiate)))
         });
         let ran = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = ended.unwrap_or_else(|panic| Err(fault(&case.op, "panic", message(&*panic))));

@@ -134,7 +134,7 @@ pub enum Range {
     /// Products of them are added in f32, and a sum that overflows on the way has no right value: below 2⁶⁰, or
     /// infinite.
     Products,
-    /// As above, and not infinite: padding is zeros, and whether a kernel multiplies them is its own affair.
+    /// As above, and not infinite: what an infinity times a factor that vanished gives is the kernel's own affair.
     Finite,
 }
 

@@ -3,6 +3,7 @@
 
 mod cases;
 mod check;
+mod coverage;
 mod draw;
 
 use std::collections::BTreeMap;
@@ -36,9 +37,15 @@ pub struct Args {
     /// Run this case of the seed alone, and say what it is
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     case: Option<u64>,
+    /// Only draw the cases, and fail if they leave an operator out
+    #[arg(long, conflicts_with = "case")]
+    coverage: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.coverage {
+        return cover(args);
+    }
     let machine = check::Machine::new()?;
     let last_panic = quiet_panics();
     if let Some(number) = args.case {
@@ -48,10 +55,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(args.seconds)?);
     let now = watch(args.seed);
     let (mut cases, mut compared, mut faults) = (0u64, 0, BTreeMap::<String, usize>::new());
+    let mut coverage = coverage::Coverage::default();
     for number in args.case.unwrap_or(0).. {
         now.0.store(number, Ordering::Relaxed);
         now.1.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
-        match machine.check(args.seed, number) {
+        match machine.check(args.seed, number, &mut coverage) {
             Ok(n) => compared += n,
             Err(fault) => {
                 let panic = last_panic.lock().ok().and_then(|mut p| p.take()).filter(|_| fault.kind.ends_with("panic"));
@@ -69,10 +77,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             break;
         }
     }
+    if args.case.is_none() {
+        coverage.lines().iter().try_for_each(|line| verdict_line(format_args!("{line}")))?;
+    }
     let total: usize = faults.values().sum();
     verdict_line(format_args!("{cases} cases, {compared} operators compared with the reference, {total} faults"))?;
     faults.iter().try_for_each(|(kind, n)| verdict_line(format_args!("{n:6} {kind}")))?;
     Ok(if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Draws cases until every operator had one, with second order too.
+fn cover(args: &Args) -> Result<ExitCode> {
+    let device = binade::tensor::Device::cpu();
+    let (start, limit) = (Instant::now(), Duration::try_from_secs_f64(args.seconds)?);
+    let mut coverage = coverage::Coverage::default();
+    let mut cases = 0;
+    while start.elapsed() < limit && args.cases.is_none_or(|most| cases < most) {
+        let case = cases::Case::draw(&mut draw::Draw::new(args.seed, cases), &device)?;
+        coverage.drawn(&case.op, case.twice);
+        cases += 1;
+        // What is missing is looked up seldom.
+        if cases % 1000 == 0 && coverage.is_whole() {
+            break;
+        }
+    }
+    verdict_line(format_args!("{cases} cases drawn"))?;
+    coverage.lines().iter().try_for_each(|line| verdict_line(format_args!("{line}")))?;
+    Ok(if coverage.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Panics are faults that are reported with their case; where the last one was is kept.

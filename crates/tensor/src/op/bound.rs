@@ -124,7 +124,12 @@ impl Op {
                     Binary::Pow if wide => Bound::Ulps(2.0),
                     Binary::Pow => Bound::Ulps(0.51),
                     // By the parameter the terms cancel.
-                    Binary::Atan2 | Binary::Elu | Binary::Celu | Binary::Softplus => Bound::Scale(16.0),
+                    Binary::Atan2 | Binary::Elu => Bound::Scale(16.0),
+                    // Of a parameter below 0 the quotient is up to 89, where its rounding is 2⁻¹⁸: 64 u of e to it.
+                    Binary::Celu => Bound::Scale(72.0),
+                    // Neither operand is below 2⁻⁴⁰, so that where the gradient is larger than both their product is
+                    // above −28: the exponential magnifies its rounding by that.
+                    Binary::Softplus => Bound::Scale(36.0),
                 },
                 Backward::Reduce { kind: Reduce::Var { .. } | Reduce::Std { .. }, .. } => Bound::Terms(4.0),
                 Backward::Reduce { .. } => Bound::Scale(16.0),

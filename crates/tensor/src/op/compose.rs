@@ -101,6 +101,10 @@ fn finish(
 /// `exp(x − max)/Σ`, or its logarithm.
 fn softmax(b: &mut Builder, x: Value, dim: usize, log: bool) -> Result<Value> {
     let dims = if b.shape(x).rank() == 0 { Dims::all(0) } else { Dims::one(dim) };
+    if dims.count(&b.shape(x)) == 0 {
+        // No largest element exists, nor is one needed.
+        return b.op(Op::Copy, &[x]);
+    }
     let max = b.reduce(Reduce::Max, x, dims)?;
     let shifted = b.binary(Binary::Sub, x, max)?;
     let e = b.unary(Unary::Exp, shifted)?;

@@ -49,10 +49,11 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
                     }
                     Reduce::Norm { p: 0.0 } => 0.0,
                     Reduce::Norm { p } if p.is_infinite() => {
-                        let pick = |a: f64, b: f64| if *p > 0.0 { a.max(b) } else { a.min(b) };
-                        let y = m.iter().map(|v| v.abs()).fold(if *p > 0.0 { 0.0 } else { f64::INFINITY }, pick);
-                        let hits = m.iter().filter(|v| v.abs() == y).count() as f64;
-                        if v.abs() == y { up * unary(Unary::Sign, v) / hits } else { 0.0 }
+                        // NaN is what a norm with one is; it gets the gradient, as the largest element does.
+                        let y = reduce(*kind, m);
+                        let hit = |v: f64| v.abs() == y || v.is_nan();
+                        let hits = m.iter().filter(|v| hit(**v)).count() as f64;
+                        if hit(v) { up * unary(Unary::Sign, v) / hits } else { 0.0 }
                     }
                     Reduce::Norm { p } => {
                         let y = m.iter().map(|v| v.abs().powf(*p)).sum::<f64>().powf(1.0 / p);
@@ -155,7 +156,12 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             let rstd: Vec<f64> =
                 x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
             let n = (x[1].v.len() / mean.len().max(1)) as f64;
-            let (mut sums, mut dots) = (vec![Sum::default(); mean.len()], vec![Sum::default(); mean.len()]);
+            // A channel has one weight, which its sums are multiplied by, as in PyTorch: what an infinite one gives depends
+            // on that. Group norm adds the channels of a group.
+            let by_channel = !matches!(norm.kind, NormKind::Layer { .. } | NormKind::Rms { .. });
+            let channels = if matches!(norm.kind, NormKind::Group { .. }) { shape[1] } else { 0 };
+            let parts = if channels > 0 { shape[0] * channels } else { mean.len() };
+            let (mut sums, mut dots) = (vec![Sum::default(); parts], vec![Sum::default(); parts]);
             let count = if norm.affine { x[2].v.len() } else { 0 };
             let (mut dw, mut db) = (vec![Sum::default(); count], vec![Sum::default(); count]);
             let term = |i: &[usize]| {
@@ -173,15 +179,25 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             for flat in 0..g.v.len() {
                 let i = unflatten(flat, shape);
                 let (group, w, hat, before, up) = term(&i);
-                sums[group].add(up);
-                dots[group].add(up * hat);
+                let part = if channels > 0 { i[0] * channels + i[1] } else { group };
+                let summed = if by_channel { before } else { up };
+                sums[part].add(summed);
+                dots[part].add(summed * hat);
                 if norm.affine {
                     dw[w].add(before * hat);
                     db[w].add(before);
                 }
             }
             let values = |sums: Vec<Sum>| sums.into_iter().map(Sum::value).collect::<Vec<f64>>();
-            let [sums, dots, dw, db] = [sums, dots, dw, db].map(values);
+            let of_groups = |parts: Vec<f64>| {
+                let (mut of, per_group) = (vec![Sum::default(); mean.len()], parts.len() / mean.len().max(1));
+                for (at, v) in parts.into_iter().enumerate() {
+                    of[at / per_group].add(v * if by_channel && norm.affine { x[2].v[at % count] } else { 1.0 });
+                }
+                values(of)
+            };
+            let [sums, dots] = [sums, dots].map(|parts| of_groups(values(parts)));
+            let [dw, db] = [dw, db].map(values);
             let dx = each(&|i| {
                 let (group, _, hat, _, up) = term(i);
                 let mean_up = match norm.kind {

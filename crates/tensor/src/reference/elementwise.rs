@@ -234,7 +234,11 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
         (Binary::Celu, true) => f64::exp_m1(a / b) - a / b * f64::exp(a / b),
         (Binary::Softplus, rhs) if a * b > 20.0 => when(!rhs),
         (Binary::Softplus, false) => sigmoid(a * b),
-        (Binary::Softplus, true) => (a * b * sigmoid(a * b) - f64::ln_1p(f64::exp(a * b))) / (b * b),
+        // Even in a·b.
+        (Binary::Softplus, true) => {
+            let t = (a * b).abs();
+            -(t * sigmoid(-t) + f64::ln_1p(f64::exp(-t))) / (b * b)
+        }
     }
 }
 

@@ -242,7 +242,7 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -
         let error = weight.abs() * (off[g] + hat.abs() * (e + off[g] * off[g])) + e * bias.abs();
         // Of the mean, of x̂ or the coefficient rstd·w, and of their product.
         let error = sound(error + e * least * (weight.abs() * (1.0 + of.rstd[g]) + distance.abs() + 1.0));
-        norm.act.map_or(error, |act| through(act, hat * weight + bias, error, u))
+        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
     });
     let each = |f: &dyn Fn(usize) -> f64| (0..of.mean.len()).map(f).collect::<Vec<f64>>();
     let rest = [
@@ -251,6 +251,15 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -
         each(&|g| sound(e * of.var[g] + (e * of.magnitude[g]).powi(2))),
     ];
     [y.v].into_iter().chain(rest).take(shapes.len()).collect()
+}
+
+/// [`through`] an activation behind a norm, whose argument may leave the range.
+fn after(act: Unary, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
+    let argument = (hat * weight).abs() + bias.abs();
+    if leaves_range(argument.max(hat.abs()).max(distance.abs()), u) {
+        return f64::INFINITY;
+    }
+    through(act, hat * weight + bias, error, u)
 }
 
 fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], e: f64, u: f64) -> Vec<Vec<f64>> {
@@ -263,14 +272,15 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], e: f64, u: f64) -> Ve
         let hat = distance * x[at + 1].v[g];
         let below = least * (weight.abs() + distance.abs() + 1.0);
         let error = sound(e * ((hat * weight).abs() + bias.abs() + below));
-        norm.act.map_or(error, |act| through(act, hat * weight + bias, error, u))
+        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
     });
     vec![y.v]
 }
 
 /// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))`, all terms with their magnitudes. Behind an activation g has its slope as
 /// a factor, which changes with its argument by less than that. Each product counts as the smallest normal number at
-/// least, of which what it loses below the normal range is a rounding.
+/// least, of which what it loses below the normal range is a rounding. Sums that leave the range may do so before they
+/// are multiplied by 1/deviation, or after.
 fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64) -> Vec<Vec<f64>> {
     let least = computing(u).min_normal();
     let (shape, at, fixed) = (&shapes[0], 2 + norm.weights_of_gradient(), norm.kind == NormKind::Fixed);
@@ -280,32 +290,43 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], e: f64, u: f64
     let count = if norm.affine { x[2].v.len() } else { 0 };
     let (mut sums, mut dots, mut dw, mut db) =
         (vec![0.0; mean.len()], vec![0.0; mean.len()], vec![0.0; count], vec![0.0; count]);
+    let (mut reach, mut dots_reach) = (vec![0.0; count], vec![0.0; mean.len()]);
     let term = |i: &[usize]| {
         let (group, w) = places(norm, shape, i);
         let hat = ((x[1].at(i) - mean[group]) * rstd[group]).abs();
         let weight = if norm.affine { x[2].v[w].abs() } else { 1.0 };
         let bias = if norm.weights_of_gradient() == 2 { x[3].v[w].abs() } else { 0.0 };
-        let before = x[0].at(i).abs() * norm.act.map_or(1.0, |_| 2.0 + hat * weight + bias) + least;
+        // An infinite argument is exact, and so is the slope there.
+        let argument = Some(hat * weight + bias).filter(|z| z.is_finite()).unwrap_or(0.0);
+        let before = x[0].at(i).abs() * norm.act.map_or(1.0, |_| 2.0 + argument) + least;
         (group, w, hat, before, before * weight + least)
     };
     for flat in 0..x[0].v.len() {
         let i = super::unflatten(flat, shape);
         let (group, w, hat, before, up) = term(&i);
         sums[group] += if is_centred(norm) { up } else { 0.0 };
-        dots[group] += if fixed { 0.0 } else { up * hat };
+        // A product with x − mean that is below the normal range is multiplied by 1/deviation.
+        dots[group] += if fixed { 0.0 } else { up * hat + least * rstd[group] };
         if norm.affine {
             dw[w] += before * hat + least * ((x[1].at(&i) - mean[group]).abs() + rstd[group] + 1.0);
             db[w] += before;
+            reach[w] += before * hat.max((x[1].at(&i) - mean[group]).abs()).max(1.0);
         }
+        dots_reach[group] += if fixed { 0.0 } else { up * hat.max((x[1].at(&i) - mean[group]).abs()) };
     }
     let dx = Dense::from_fn(shape, |i| {
         let (group, w, hat, before, up) = term(i);
+        let r = rstd[group].max(1.0);
+        if leaves_range((before + up + sums[group] + hat.max(r) * dots[group]) * r + dots_reach[group], u) {
+            return f64::INFINITY;
+        }
         // Of g·rstd or rstd·w, of the slope of x − mean and the shift, and of the sum.
         let weight = if norm.affine { x[2].v[w].abs() } else { 1.0 };
         let below = least * (weight + before + (x[1].at(i) - mean[group]).abs() + 2.0);
         sound(e * (rstd[group] * (up + sums[group] / n + hat * dots[group] / n) + below))
     });
-    let scale = |v: Vec<f64>| v.into_iter().map(|v| sound(e * v)).collect();
+    let error = |v: (f64, &f64)| if leaves_range(*v.1, u) { f64::INFINITY } else { sound(e * v.0) };
+    let scale = |v: Vec<f64>| v.into_iter().zip(&reach).map(error).collect();
     [dx.v, scale(dw), scale(db)].into_iter().take(shapes.len()).collect()
 }
 

@@ -7,10 +7,14 @@ mod elementwise;
 mod errors;
 mod forward;
 mod functions;
+#[cfg(feature = "testing")]
+mod padding;
 mod update;
 
 #[cfg(feature = "testing")]
 pub(crate) use errors::errors;
+#[cfg(feature = "testing")]
+pub(crate) use padding::padding_meets_infinity;
 
 use std::any::Any;
 use std::sync::Arc;

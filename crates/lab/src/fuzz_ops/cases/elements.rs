@@ -1,7 +1,7 @@
 //! Operators by element, and those that move elements.
 
 use binade::tensor::op::*;
-use binade::tensor::{DType, Dims, Op, Result};
+use binade::tensor::{Class, DType, Dims, Op, Result};
 
 use super::{NUMEL, Operands, reduction, with_dim};
 use crate::fuzz_ops::draw::{Range, Values, shape};
@@ -84,9 +84,29 @@ pub(super) fn losses(o: &mut Operands<'_>) -> Result<Op> {
     Ok(Op::Loss { loss, parameter: o.draw.pick(&[0.7, 1.0, 0.1]), reduction: reduction(o) })
 }
 
-/// What moves elements: concatenation, embeddings, views, resampling.
+/// What has no operands.
+pub(super) fn creation(o: &mut Operands<'_>) -> Result<Op> {
+    let (dims, key) = (o.draw.shape(3, NUMEL), o.draw.key());
+    let flat = [dims.iter().product()];
+    let (low, mean) = (o.draw.pick(&[-1.0, 0.0, 1e3]), o.draw.pick(&[0.0, -0.5, 1e4]));
+    Ok(match o.draw.below(5) {
+        0 => Op::Fill { value: o.draw.pick(&[0.0, 1.0, 0.1, -1e30, f64::INFINITY]), shape: shape(&dims)? },
+        1 => Op::Range { start: o.draw.below(7) as i64 - 3, length: flat[0] },
+        2 => {
+            let distribution = Distribution::Uniform { low, high: low + o.draw.pick(&[1.0, 4.0, 0.01]) };
+            Op::Random { distribution, shape: shape(&dims)?, key }
+        }
+        3 => {
+            let distribution = Distribution::Normal { mean, std: o.draw.pick(&[1.0, 0.02, 3.0]) };
+            Op::Random { distribution, shape: shape(&dims)?, key }
+        }
+        _ => Op::Random { distribution: Distribution::Permutation, shape: shape(&flat)?, key },
+    })
+}
+
+/// What moves elements: concatenation, embeddings, copies, views, resampling.
 pub(super) fn movement(o: &mut Operands<'_>) -> Result<Op> {
-    match o.draw.below(4) {
+    match o.draw.below(6) {
         0 => {
             let (rows, features) = (o.draw.extent(60), o.draw.extent(40));
             o.any(&[rows, features])?;
@@ -114,6 +134,18 @@ pub(super) fn movement(o: &mut Operands<'_>) -> Result<Op> {
                 [View::Narrow { dim, start, length }, View::Permute(shape(&axes)?), View::Expand(shape(&wide)?)];
             Ok(Op::View(o.draw.pick(&views)))
         }
+        3 => {
+            let dims = o.draw.shape(4, NUMEL);
+            o.any(&dims)?;
+            if o.draw.flip() {
+                return Ok(Op::Copy);
+            }
+            // Of dense memory, as a view must be.
+            let dense = o.ins[0].contiguous(Class::Activations)?;
+            o.ins = vec![dense];
+            let merged = [&[dims.iter().take(2).product(), 1][..], &dims[dims.len().min(2)..]].concat();
+            Ok(Op::View(View::Reshape(shape(&merged)?)))
+        }
         _ => resample(o),
     }
 }
@@ -128,10 +160,15 @@ fn resample(o: &mut Operands<'_>) -> Result<Op> {
     for n in &mut size[..rank - 2] {
         *n = o.draw.within(1, 12);
     }
+    let (mut scaled, scale) = ([1; 3], [(); 3].map(|()| o.draw.pick(&[0.5, 0.7, 1.0, 1.6, 2.0])));
+    for (d, n) in scaled[..rank - 2].iter_mut().enumerate() {
+        *n = ((dims[d + 2] as f64 * scale[d]) as usize).max(1);
+    }
     let mode = o.draw.pick(&[PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular]);
     let align_corners = o.draw.flip();
     let interpolation = o.draw.pick(&[
         Interpolation::Nearest,
+        Interpolation::NearestExact,
         Interpolation::Linear { align_corners },
         Interpolation::Cubic { align_corners },
     ]);
@@ -146,6 +183,7 @@ fn resample(o: &mut Operands<'_>) -> Result<Op> {
         Resample::Roll(before),
         Resample::Pad { before, after, mode },
         Resample::Interpolate { size, mode: interpolation, scale: None },
+        Resample::Interpolate { size: scaled, mode: interpolation, scale: Some(scale) },
         Resample::AdaptiveAvg { size },
     ])))
 }

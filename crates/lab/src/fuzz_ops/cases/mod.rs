@@ -8,7 +8,7 @@ use binade::tensor::op::{Reduction, Unary};
 use binade::tensor::{Array, DType, Device, Op, Result};
 
 use super::draw::{Draw, Range, Values, bools, floats, indices};
-use elements::{binary, compare, losses, movement, scalar, selection, ternary, unary};
+use elements::{binary, compare, creation, losses, movement, scalar, selection, ternary, unary};
 use products::{attention, conv_transpose2d, conv2d, matmul, pool};
 use rows::{gather, norm, reduce, scan, softmax, sort};
 
@@ -84,7 +84,7 @@ impl Case {
 type Family = fn(&mut Operands<'_>) -> Result<Op>;
 
 /// Families with much code below them stand here more than once.
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 27] = [
     unary,
     binary,
     binary,
@@ -111,6 +111,7 @@ const FAMILIES: [Family; 26] = [
     attention,
     attention,
     movement,
+    creation,
 ];
 
 /// An operand of at least one dimension, and one of its dimensions.

@@ -1,5 +1,7 @@
 //! Contractions, pooling and attention.
 
+use std::num::NonZeroUsize;
+
 use binade::tensor::op::*;
 use binade::tensor::{Op, Result};
 
@@ -68,7 +70,7 @@ fn channels(o: &mut Operands<'_>) -> [usize; 3] {
 }
 
 pub(super) fn conv2d(o: &mut Operands<'_>) -> Result<Op> {
-    o.range = Range::Finite;
+    o.range = Range::Products;
     let [inputs, outputs, groups] = channels(o);
     let (conv, kernel, size) = geometry(o, groups);
     let batch = o.draw.pick(&[0, 1, 1, 2, 3]);
@@ -82,7 +84,7 @@ pub(super) fn conv2d(o: &mut Operands<'_>) -> Result<Op> {
 }
 
 pub(super) fn conv_transpose2d(o: &mut Operands<'_>) -> Result<Op> {
-    o.range = Range::Finite;
+    o.range = Range::Products;
     let [inputs, outputs, groups] = channels(o);
     let (conv, kernel, _) = geometry(o, groups);
     let size = [o.draw.within(1, 9), o.draw.within(1, 9)];
@@ -106,7 +108,8 @@ pub(super) fn pool(o: &mut Operands<'_>) -> Result<Op> {
     let padding = [0, 1].map(|d| conv.padding[d].min(kernel[d] / 2));
     let dilation = if kind == PoolKind::Max { conv.dilation } else { [1, 1] };
     let (ceil, count_padding) = (o.draw.flip(), o.draw.flip());
-    Ok(Op::Pool(Pool { dilation, ceil, count_padding, ..Pool::new(kind, kernel, conv.stride, padding) }))
+    let divisor = NonZeroUsize::new(if kind == PoolKind::Avg && o.draw.one_in(4) { o.draw.within(1, 7) } else { 0 });
+    Ok(Op::Pool(Pool { dilation, ceil, count_padding, divisor, ..Pool::new(kind, kernel, conv.stride, padding) }))
 }
 
 pub(super) fn attention(o: &mut Operands<'_>) -> Result<Op> {

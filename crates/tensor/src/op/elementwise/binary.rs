@@ -104,7 +104,7 @@ binary! {
     Celu, "celu", celu, Neutral, 64.0, |a, b| celu(a, b),
         N::select(N::splat(0.0).lt(a), N::splat(1.0), (left(a) / b).exp()), celu_parameter(a, b);
     /// `ln(1 + e^(b·a))/b` with b > 0, and a itself where b·a > 20. Left of 0 the rounding of b·a, up to 104, is
-    /// magnified by it; where the exponential is subnormal its rounding adds 2⁻¹⁵⁰/b.
+    /// magnified by it; where the exponential may be subnormal, kernels compute in f64.
     Softplus, "softplus", softplus, F32, 64.0, |a, b| softplus(a, b),
         N::select(N::splat(20.0).lt(a * b), N::splat(1.0), (a * b).sigmoid()), softplus_parameter(a, b);
 }
@@ -174,7 +174,8 @@ fn softplus<N: Number>(a: N, b: N) -> N {
 #[inline(always)]
 fn softplus_parameter<N: Number>(a: N, b: N) -> N {
     let linear = N::splat(20.0).lt(a * b);
-    let t = (a * b).unless(linear, 0.0);
+    // t·σ(t) − ln(1 + eᵗ) is the same for t and −t; of a negative one both terms have one sign.
+    let t = -(a * b).unless(linear, 0.0).abs();
     N::select(linear, N::splat(0.0), (t * t.sigmoid() - t.exp().ln_1p()) / (b * b))
 }
 

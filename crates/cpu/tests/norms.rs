@@ -1,0 +1,109 @@
+//! Norms with weights, gradients and means that are infinite, or large against what is left of them.
+
+use binade_cpu::{Cpu, Isa};
+use binade_tensor::op::{Backward, Norm, NormKind, Unary};
+use binade_tensor::testing::check_op;
+use binade_tensor::{Array, Class, DType, Device, Op, Request, run};
+
+fn devices() -> Vec<Device> {
+    Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))).collect()
+}
+
+fn array(device: &Device, dtype: DType, shape: &[usize], values: &[f64]) -> Array {
+    Array::from_slice(device, values, shape, Class::Activations).unwrap().cast(dtype, Class::Activations).unwrap()
+}
+
+fn norm(kind: NormKind) -> Norm {
+    Norm { kind, eps: 1e-5, affine: false, act: None }
+}
+
+#[test]
+fn a_norm_with_an_infinite_bias_has_the_gradient_of_its_activation_at_infinity() {
+    // There silu has slope 1: of equal gradients what is left is the rounding of terms that cancel, and is within the
+    // bound, to which an infinite argument adds nothing.
+    let x = [0.3, -1.2, 0.7, 2.1, -0.4, 0.9, -2.2, 0.1];
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let rstd = 1.0 / (x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+    for (kind, shape) in [(NormKind::Layer { dims: 1 }, &[1, 8][..]), (NormKind::Batch, &[1, 1, 8])] {
+        let weights = if matches!(kind, NormKind::Batch) { 1 } else { 8 };
+        for (act, slope) in [(Unary::Silu, 1.0), (Unary::Gelu, 1.0), (Unary::Relu, 1.0), (Unary::Tanh, 0.0)] {
+            let op = Op::Backward(Backward::Norm(Norm { affine: true, act: Some(act), ..norm(kind) }));
+            for device in devices() {
+                let of = |shape: &[usize], values: &[f64]| array(&device, DType::F32, shape, values);
+                let mut ins = vec![of(shape, &[1.0; 8]), of(shape, &x), of(&[weights], &[1.0; 8][..weights])];
+                ins.extend([of(&[weights], &[f64::INFINITY; 8][..weights]), of(&[1], &[mean]), of(&[1], &[rstd])]);
+                let refs = ins.iter().collect::<Vec<_>>();
+                let found = run(Request::new(&op, &refs, &device, DType::F32, Class::Activations)).unwrap();
+                let dx = found[0].to_f64_vec().unwrap();
+                assert!(dx.iter().all(|v| v.abs() < 1e-6), "{kind:?} {act:?} {device:?}: {dx:?}, not 0");
+                let by_bias = found[2].to_f64_vec().unwrap();
+                let each = slope * n / weights as f64;
+                assert_eq!(by_bias, vec![each; weights], "{kind:?} {act:?} {device:?}");
+                assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn group_norm_in_f64_of_a_large_mean_has_the_deviation_of_f64() {
+    // The means of the channels differ, and are rounded to 2⁻³³ beside a million.
+    let x: Vec<f64> = (0..4 * 9).map(|i| 1e6 + ((i * 37 % 101) as f64 - 50.0) / 64.0).collect();
+    for device in devices() {
+        let ins = [array(&device, DType::F64, &[1, 4, 3, 3], &x)];
+        for kind in [NormKind::Group { groups: 2 }, NormKind::Group { groups: 1 }, NormKind::Batch] {
+            assert_eq!(check_op(&Op::Norm(norm(kind)), &ins, &device, DType::F64).unwrap().1, None, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_a_norm_whose_channels_weight_is_infinite_is_not_finite_in_its_group_alone() {
+    let (g, x) = ([1.0, -2.0, 0.5, 3.0, 1.5, -1.0, 2.0, 0.25], [0.3, -1.2, 0.7, 2.1, -0.4, 0.9, -2.2, 0.1]);
+    for (kind, infinite, groups) in [(NormKind::Batch, 2, 4), (NormKind::Group { groups: 2 }, 4, 2)] {
+        let op = Op::Backward(Backward::Norm(Norm { affine: true, ..norm(kind) }));
+        for device in devices() {
+            let of = |shape: &[usize], values: &[f64]| array(&device, DType::F32, shape, values);
+            let image = [1, 4, 2];
+            let weight = of(&[4], &[f64::INFINITY, 1.0, 1.0, 1.0]);
+            let stats = [of(&[groups], &vec![0.1; groups]), of(&[groups], &vec![0.9; groups])];
+            let [mean, rstd] = stats;
+            let ins = vec![of(&image, &g), of(&image, &x), weight, mean, rstd];
+            let refs = ins.iter().collect::<Vec<_>>();
+            let found = run(Request::new(&op, &refs, &device, DType::F32, Class::Activations)).unwrap();
+            let dx = found[0].to_f64_vec().unwrap();
+            assert!(
+                dx.iter().enumerate().all(|(i, v)| v.is_finite() == (i >= infinite)),
+                "{kind:?} {device:?}: {dx:?}"
+            );
+            assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+        }
+    }
+}
+
+#[test]
+fn sums_of_a_norms_gradient_that_leave_the_range_are_not_finite_or_right() {
+    // Σ g·w·x leaves f32's range, and with 1/deviation it would not.
+    let (g, x) = ([3.0, -2.0, 1.0, 2.5], [1e4, 1.1e4, 0.9e4, 1e4]);
+    for device in devices() {
+        let of = |shape: &[usize], values: &[f64]| array(&device, DType::F32, shape, values);
+        let mut ins = vec![of(&[1, 4], &g), of(&[1, 4], &x), of(&[4], &[4e36, -3e36, 2e36, 1e36])];
+        ins.extend([of(&[1], &[0.0]), of(&[1], &[1e-4])]);
+        let op = Op::Backward(Backward::Norm(Norm { affine: true, ..norm(NormKind::Rms { dims: 1 }) }));
+        assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+    }
+}
+
+#[test]
+fn a_norms_gradient_with_subnormal_weights_is_within_its_bound() {
+    // Products g·w·x round to a few of the smallest numbers, and are then multiplied by 1/deviation twice.
+    let (g, x, w) = ([3.1, -1.7, 2.3], [2.1e-3, -3.3e-3, 1.4e-3], [1.2e-42, 4.6e-44, 7e-43]);
+    let rstd = 1.0 / (x.iter().map(|v| v * v).sum::<f64>() / 3.0 + 1e-5).sqrt();
+    for device in devices() {
+        let of = |shape: &[usize], values: &[f64]| array(&device, DType::F32, shape, values);
+        let ins = vec![of(&[1, 3], &g), of(&[1, 3], &x), of(&[3], &w), of(&[1], &[0.0]), of(&[1], &[rstd])];
+        let op = Op::Backward(Backward::Norm(Norm { affine: true, ..norm(NormKind::Rms { dims: 1 }) }));
+        assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Which operators of the registry the cases reach: by themselves, with second order, and on the way back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use binade::tensor::Op;
+use binade::tensor::op::Backward;
+use binade::tensor::samples::catalogue;
+
+/// What an operator is counted under: its name, and that of the function where one kernel has many.
+fn label(op: &Op) -> String {
+    let name = op.name();
+    if matches!(op, Op::Scalar { .. }) {
+        return format!("{name} with a number");
+    }
+    if matches!(op, Op::MatMulOf { .. }) {
+        return format!("{name} of an activation");
+    }
+    let Op::Backward(backward) = op else { return name.into() };
+    let function = if let Backward::Unary(row) = backward {
+        row.name()
+    } else if let Backward::Binary { op, .. } | Backward::Scalar { op, .. } = backward {
+        op.name()
+    } else if let Backward::Ternary { op, .. } = backward {
+        op.name()
+    } else if let Backward::Loss { loss, .. } = backward {
+        loss.name()
+    } else if let Backward::Reduce { kind, dims } = backward {
+        Op::Reduce { kind: *kind, dims: *dims, keepdim: false }.name()
+    } else {
+        return name.into();
+    };
+    format!("{name} of {function}")
+}
+
+/// Counts by operator.
+#[derive(Default)]
+pub struct Coverage {
+    /// Cases of an operator, and those whose second order is taken.
+    cases: BTreeMap<String, [u64; 2]>,
+    /// Operators that ran, whatever the case.
+    ran: BTreeSet<String>,
+}
+
+impl Coverage {
+    /// A case was drawn.
+    pub fn drawn(&mut self, op: &Op, twice: bool) {
+        let count = self.cases.entry(label(op)).or_default();
+        count[0] += 1;
+        count[1] += twice as u64;
+    }
+
+    /// An operator ran.
+    pub fn ran(&mut self, op: &Op) {
+        self.ran.insert(label(op));
+    }
+
+    /// Operators of the registry of which there was no case, and those of which none went to second order.
+    fn not_drawn(&self) -> [Vec<String>; 2] {
+        let all: BTreeSet<String> =
+            catalogue().iter().filter(|op| !matches!(op, Op::Backward(_) | Op::Custom(_))).map(label).collect();
+        [0, 1].map(|i| all.iter().filter(|l| self.cases.get(*l).is_none_or(|c| c[i] == 0)).cloned().collect())
+    }
+
+    /// Kernels of the backward pass that never ran.
+    fn not_run(&self) -> Vec<String> {
+        let all: BTreeSet<String> = catalogue().iter().filter(|op| matches!(op, Op::Backward(_))).map(label).collect();
+        all.into_iter().filter(|label| !self.ran.contains(label)).collect()
+    }
+
+    /// Whether every operator was drawn, with second order too.
+    pub fn is_whole(&self) -> bool {
+        self.not_drawn().iter().all(Vec::is_empty)
+    }
+
+    /// One line on each: what was reached, and what was not.
+    pub fn lines(&self) -> Vec<String> {
+        let [never, once] = self.not_drawn();
+        let mut lines = vec![
+            line("operators drawn", self.cases.len(), &never),
+            line("with second order", self.cases.values().filter(|c| c[1] > 0).count(), &once),
+        ];
+        if !self.ran.is_empty() {
+            let all = self.ran.len();
+            lines.push(line("operators and kernels of gradients run", all, &self.not_run()));
+        }
+        lines
+    }
+}
+
+fn line(what: &str, reached: usize, missing: &[String]) -> String {
+    let missing = if missing.is_empty() { String::new() } else { format!("; never: {}", missing.join(", ")) };
+    format!("{reached} {what}{missing}")
+}
