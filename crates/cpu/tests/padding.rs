@@ -39,7 +39,7 @@ fn an_infinity_beside_padding_gives_what_is_left_or_nan_and_elsewhere_the_sum() 
             assert!(v == left || v.is_nan() && left != inf, "{device:?}, output {flat}: {v}, not {left}");
         }
         // The gradient of the first output meets padding at the taps of the first row and column.
-        let op = Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::from_slice(&[1, 1, 3, 3]) });
+        let op = Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[1, 1, 3, 3]).unwrap() });
         let dw = result(&op, &device, &[(&four, &g), (&four, &[1.0; 16])]);
         for (flat, &v) in dw.iter().enumerate() {
             let meets = flat < 3 || flat % 3 == 0;
@@ -66,7 +66,7 @@ fn convolutions_of_infinities_are_the_references_beside_padding() {
                 DType::F32,
             );
             let y = y.unwrap()[0].shape().to_vec();
-            let shape = Shape::from_slice;
+            let shape = |dims: &[usize]| Shape::new(dims).unwrap();
             let with_bias = |bias| Epilogue { bias, act: Some(Unary::Sigmoid) };
             let mut ops = vec![
                 (Op::Conv2d(conv, Epilogue::default()), x.to_vec(), w.to_vec()),

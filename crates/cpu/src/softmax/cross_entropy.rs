@@ -47,8 +47,8 @@ pub(crate) fn cross_entropy<C: Compute>(
         }
         let mut buffer = Buffer::<C>::new(classes);
         let x = operand.block(isa, row * classes, classes, buffer.get());
-        // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max. In f64 the
-        // distance of the largest numbers is finite.
+        // ln Σ exp(x − max) and x − max are kept apart: their difference does not cancel against a large max.
+        // In f64 the distance of the largest numbers is finite.
         let max = row_max(isa, x);
         let rest = ln(C::sum(isa, ExpDistance, x, max)).as_f64();
         let nll = |v: C| rest - (v.as_f64() - max.as_f64());

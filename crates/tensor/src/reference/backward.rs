@@ -156,8 +156,8 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
             let rstd: Vec<f64> =
                 x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
             let n = (x[1].v.len() / mean.len().max(1)) as f64;
-            // A channel has one weight, which its sums are multiplied by, as in PyTorch: what an infinite one gives depends
-            // on that. Group norm adds the channels of a group.
+            // A channel has one weight, which its sums are multiplied by, as in PyTorch.
+            // What an infinite one gives depends on that. Group norm adds the channels of a group.
             let by_channel = !matches!(norm.kind, NormKind::Layer { .. } | NormKind::Rms { .. });
             let channels = if matches!(norm.kind, NormKind::Group { .. }) { shape[1] } else { 0 };
             let parts = if channels > 0 { shape[0] * channels } else { mean.len() };
