@@ -8,6 +8,7 @@
 pub use binade_amp as amp;
 pub use binade_autograd as autograd;
 pub use binade_cpu as cpu;
+pub use binade_diffusion as diffusion;
 pub use binade_models as models;
 pub use binade_nn as nn;
 pub use binade_tensor as tensor;

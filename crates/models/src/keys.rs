@@ -96,6 +96,19 @@ impl Keys {
         self.optional(key).unwrap_or(default)
     }
 
+    /// The value of a key where null has a meaning of its own: the default where it is absent, `None` where it is null.
+    pub fn nullable<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Option<T> {
+        if self.left.contains_key(key) { self.optional(key) } else { Some(default) }
+    }
+
+    /// The value of a key, or what the library takes where it is absent. What null would mean is not built.
+    pub fn not_null<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
+        if self.left.get(key).is_some_and(Value::is_null) {
+            self.problem(format!("{key} is null, which is not built"));
+        }
+        self.or(key, default)
+    }
+
     /// The value of a key that must be there. Where it is not, the problem is noted and a default stands for it until
     /// [`Keys::finish`].
     pub fn required<T: DeserializeOwned + Default>(&mut self, key: &str) -> T {

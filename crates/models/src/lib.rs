@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod clip;
+mod diffusion;
 mod error;
 mod gpt;
 mod keys;
@@ -17,6 +18,10 @@ mod unet;
 mod vit;
 
 pub use clip::{ClipText, ClipTextConfig};
+pub use diffusion::{
+    AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian, OneOrEach, UNet2DConditionConfig, UNet2DConditionModel,
+    UNet2DConfig, UNet2DModel,
+};
 pub use error::{Error, Result};
 pub use gpt::{Gpt, GptCache, GptConfig, Sampling, Writer};
 pub use keys::Keys;

@@ -1,4 +1,4 @@
-//! Image data sets: the embedded digits, CIFAR-10's binary layout, MNIST's idx files.
+//! Image data sets: the embedded digits and icons, CIFAR-10's binary layout, MNIST's idx files.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl Data for Images {
         }
         // Training images of things that may stand either way round are mirrored at random.
         if let Some(key) = key
-            && self.set == Dataset::Cifar10
+            && matches!(self.set, Dataset::Cifar10 | Dataset::Icons)
             && key.bits(index) & 1 == 1
         {
             image.chunks_mut(w).for_each(<[f32]>::reverse);
@@ -52,6 +52,8 @@ impl Data for Images {
 pub enum Dataset {
     /// 1,797 digits of 8×8, embedded: 1,437 for training.
     Digits,
+    /// 214 Tango icons of 32×32 in colour and opacity, 9 categories, embedded: 190 for training.
+    Icons,
     /// CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin`, or the first of them, and `test_batch.bin`.
     Cifar10,
     /// MNIST: four idx files, plain or `.gz`.
@@ -62,12 +64,14 @@ pub enum Dataset {
 
 impl Dataset {
     /// All data sets.
-    pub const ALL: [Dataset; 4] = [Dataset::Digits, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist];
+    pub const ALL: [Dataset; 5] =
+        [Dataset::Digits, Dataset::Icons, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist];
 
     /// Name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Dataset::Digits => "digits",
+            Dataset::Icons => "icons",
             Dataset::Cifar10 => "cifar10",
             Dataset::Mnist => "mnist",
             Dataset::FashionMnist => "fashion-mnist",
@@ -78,6 +82,7 @@ impl Dataset {
     pub const fn sizes(self) -> (usize, usize) {
         match self {
             Dataset::Digits => (1_437, 360),
+            Dataset::Icons => (190, 24),
             Dataset::Cifar10 => (50_000, 10_000),
             Dataset::Mnist | Dataset::FashionMnist => (60_000, 10_000),
         }
@@ -88,6 +93,8 @@ impl Dataset {
     pub const fn normalization(self) -> (&'static [f32], &'static [f32]) {
         match self {
             Dataset::Digits => (&[0.3053], &[0.3760]),
+            // From −1 to 1, which half of the pixels are, being transparent.
+            Dataset::Icons => (&[0.5; 4], &[0.5; 4]),
             Dataset::Cifar10 => (&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
             Dataset::Mnist => (&[0.1307], &[0.3081]),
             Dataset::FashionMnist => (&[0.2860], &[0.3530]),
@@ -96,10 +103,13 @@ impl Dataset {
 
     /// Number of classes.
     pub const fn classes(self) -> usize {
-        10
+        match self {
+            Dataset::Digits | Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => 10,
+            Dataset::Icons => 9,
+        }
     }
 
-    /// Loads it, from a folder for all but the digits.
+    /// Loads it, from a folder for all that are not embedded.
     ///
     /// # Errors
     /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was
@@ -112,6 +122,7 @@ impl Dataset {
         };
         match self {
             Dataset::Digits => digits(),
+            Dataset::Icons => icons(),
             Dataset::Cifar10 => cifar10(needed()?),
             Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?),
         }
@@ -124,12 +135,9 @@ impl Dataset {
 /// Out of memory.
 pub fn digits() -> Result<Splits> {
     const PACKED: &[u8] = include_bytes!("../data/digits.bin.gz");
-    let path = PathBuf::from("embedded digits");
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(PACKED).read_to_end(&mut bytes).map_err(Error::io(&path))?;
-    let order = crate::batch::epoch_order(bytes.len() / 65, 0, 0)?;
+    let images = unpacked("embedded digits", PACKED, 65)?;
     let part = |range: std::ops::Range<usize>| {
-        let images = order[range].iter().map(|&i| &bytes[i * 65..(i + 1) * 65]);
+        let images = images[range].iter();
         Images {
             pixels: images.clone().flat_map(|i| &i[..64]).copied().collect(),
             labels: images.map(|i| i[64]).collect(),
@@ -138,7 +146,35 @@ pub fn digits() -> Result<Splits> {
             set: Dataset::Digits,
         }
     };
-    Ok(Splits::new(part(0..1437), part(1437..order.len())))
+    Ok(Splits::new(part(0..1437), part(1437..images.len())))
+}
+
+/// The embedded icons, split by a fixed permutation into 190 and 24.
+///
+/// # Errors
+/// Out of memory.
+pub fn icons() -> Result<Splits> {
+    const PACKED: &[u8] = include_bytes!("../data/icons.bin.gz");
+    let images = unpacked("embedded icons", PACKED, 4097)?;
+    let part = |range: std::ops::Range<usize>| {
+        let images = images[range].iter();
+        Images {
+            pixels: images.clone().flat_map(|i| &i[1..]).copied().collect(),
+            labels: images.map(|i| i[0]).collect(),
+            shape: [4, 32, 32],
+            white: 255.0,
+            set: Dataset::Icons,
+        }
+    };
+    Ok(Splits::new(part(24..images.len()), part(0..24)))
+}
+
+/// Records of so many bytes, in the order of a fixed permutation.
+fn unpacked(name: &str, packed: &[u8], record: usize) -> Result<Vec<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).map_err(Error::io(&PathBuf::from(name)))?;
+    let order = crate::batch::epoch_order(bytes.len() / record, 0, 0)?;
+    Ok(order.into_iter().map(|i| bytes[i * record..(i + 1) * record].to_vec()).collect())
 }
 
 /// Bytes of pixels in one file at most: far above any set of these forms, and told before memory is taken for them.

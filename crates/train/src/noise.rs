@@ -1,4 +1,4 @@
-//! [`Noised`]: images with noise in them, and [`Diffusion`]: how much at which time (Ho et al., 2020).
+//! [`Noised`]: images with noise for them, and the times of a diffusion at which they get it (Ho et al., 2020).
 
 use std::sync::Arc;
 
@@ -6,70 +6,62 @@ use binade_tensor::Key;
 use binade_tensor::random::{below, normal_pair};
 
 use crate::Data;
-use crate::data::{Numbers, Sample, SampleResult};
+use crate::data::{Numbers, SampleResult};
 
-/// A variance-preserving noise schedule: `x_t = √ᾱ_t·x + √(1 − ᾱ_t)·noise`. Computed in f64.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Diffusion {
-    /// ᾱ of every time step.
-    pub kept: Vec<f64>,
-}
-
-impl Diffusion {
-    /// β from 1e-4 to 0.02 in a straight line over 1,000 steps, as in the paper.
-    pub fn linear() -> Diffusion {
-        let beta = |t: usize| 1e-4 + (0.02 - 1e-4) * t as f64 / 999.0;
-        let kept = (0..1000).scan(1.0, |kept, t| {
-            *kept *= 1.0 - beta(t);
-            Some(*kept)
-        });
-        Diffusion { kept: kept.collect() }
-    }
-
-    /// √ᾱ and √(1 − ᾱ): what the image and the noise are multiplied by at a time.
-    pub fn weights(&self, t: usize) -> (f64, f64) {
-        (self.kept[t].sqrt(), (1.0 - self.kept[t]).sqrt())
-    }
-}
-
-/// The images of a data set at random times of a diffusion: arrays `noisy` and `noise` of the image's shape, and
-/// `time`, i64.
+/// The images of a data set with times of a diffusion: arrays `image` and `noise` of one shape, `time`, i64, and what
+/// else a sample has.
 ///
-/// The first array of each sample is the image. Times and noise come from the key in training, and in evaluation from
-/// the sample's number alone, so that every evaluation sees the same.
+/// The first array of each sample is the image. In training times and noise are drawn from the key. In evaluation every
+/// time has its share: they are spread evenly from the first to the last, and noise depends on the sample's number
+/// alone, so that every evaluation sees the same.
 pub struct Noised {
     /// Where the images are from.
     pub images: Arc<dyn Data>,
-    /// How much noise there is at each time.
-    pub diffusion: Diffusion,
+    /// The number of times.
+    pub times: usize,
     /// The images are multiplied by the first and the second is added: values from −1 to 1.
     pub range: (f32, f32),
+    /// How often each image is in an epoch, each time with a time and noise of its own.
+    pub repeats: usize,
+}
+
+impl Noised {
+    /// The time of a sample in evaluation.
+    fn spread(&self, index: usize) -> usize {
+        let (last, samples) = (self.times.saturating_sub(1), self.len().saturating_sub(1).max(1));
+        index * last / samples
+    }
 }
 
 impl Data for Noised {
     fn len(&self) -> usize {
-        self.images.len()
+        self.images.len() * self.repeats
     }
 
     fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
-        let sample = self.images.sample(index, key)?;
-        let image = sample.0.first().ok_or("a sample without arrays")?;
-        let Numbers::F32(pixels) = &image.numbers else { return Err("the image is not f32".into()) };
-        let key = key.unwrap_or_else(|| Key::new(0, 0).stream("evaluation")).stream("noise");
-        let key = Key { op: index as u32, ..key };
+        let count = self.images.len().max(1);
+        // What is drawn of an image is drawn again each time that it comes.
+        let (which, again) = (index % count, (index / count) as u32);
+        let mut sample = self.images.sample(which, key.map(|key| Key { op: key.op + again, ..key }))?;
+        let image = sample.0.first_mut().ok_or("a sample without arrays")?;
+        let Numbers::F32(pixels) = &mut image.numbers else { return Err("the image is not f32".into()) };
+        image.name = "image".into();
+        let (scale, shift) = self.range;
+        pixels.iter_mut().for_each(|x| *x = *x * scale + shift);
+        let (size, shape) = (pixels.len(), image.shape.clone());
+        let of = key.unwrap_or_else(|| Key::new(0, 0).stream("evaluation")).stream("noise");
+        let of = Key { op: index as u32, ..of };
         // The first block draws the time, the others the noise.
-        let [high, low, ..] = key.block(0);
-        let time = below(high, low, self.diffusion.kept.len() as u64) as usize;
-        let (keep, add) = self.diffusion.weights(time);
+        let [high, low, ..] = of.block(0);
+        let time = match key {
+            Some(_) => below(high, low, self.times as u64) as usize,
+            None => self.spread(index),
+        };
         let normals = (1u32..).flat_map(|block| {
-            let [a, b, c, d] = key.block(block);
+            let [a, b, c, d] = of.block(block);
             [normal_pair(a, b), normal_pair(c, d)].concat()
         });
-        let noise: Vec<f32> = normals.take(pixels.len()).map(|n| n as f32).collect();
-        let (scale, shift) = self.range;
-        let mixed = |(&x, &n): (&f32, &f32)| (keep as f32) * (x * scale + shift) + add as f32 * n;
-        let noisy: Vec<f32> = pixels.iter().zip(&noise).map(mixed).collect();
-        let shape = &image.shape;
-        Ok(Sample::new().with("noisy", noisy, shape).with("time", [time as i64], &[]).with("noise", noise, shape))
+        let noise: Vec<f32> = normals.take(size).map(|n| n as f32).collect();
+        Ok(sample.with("time", [time as i64], &[]).with("noise", noise, &shape))
     }
 }

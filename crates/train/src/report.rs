@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use base64::Engine;
 use binade_amp::preflight::{Preflight, Role};
 
 use crate::Made;
 use crate::metrics::{Metrics, Record};
+use crate::picture::png;
 use crate::summary::{Summary, bytes, result};
 
 /// Colours of the precisions, apart for the colour-blind (Okabe and Ito), and of the byte classes.
@@ -23,7 +25,7 @@ h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .3rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
 .axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
-.wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
+img.made{width:100%;height:auto;image-rendering:pixelated}.wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}";
 
@@ -163,20 +165,21 @@ fn exponents(numbers: &Preflight) -> String {
     svg + "</svg>"
 }
 
-/// Text as it is, an image as an SVG of its pixels.
+/// Text as it is, an image as a PNG in the page.
 fn shown(made: &Made) -> String {
     match made {
         Made::Text(text) => format!("<pre>{}</pre>", escape(text)),
-        Made::Image { width, pixels } => {
-            let (width, height) = (*width.max(&1), pixels.len() / width.max(&1));
-            let mut svg = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" shape-rendering=\"crispEdges\">");
-            for (i, p) in pixels.iter().enumerate() {
-                let (x, y) = (i % width, i / width);
-                let _ =
-                    write!(svg, "<rect x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill=\"#{p:02x}{p:02x}{p:02x}\"/>");
+        Made::Image { width, channels, pixels } => match png(*width, *channels, pixels) {
+            Ok(bytes) => {
+                let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+                let height = pixels.len() / (width * channels).max(1);
+                format!(
+                    "<img class=\"made\" width=\"{width}\" height=\"{height}\" alt=\"\" \
+                     src=\"data:image/png;base64,{data}\">"
+                )
             }
-            svg + "</svg>"
-        }
+            Err(error) => format!("<pre>{}</pre>", escape(&error.to_string())),
+        },
     }
 }
 

@@ -72,10 +72,12 @@ pub struct Score {
 pub enum Made {
     /// Text.
     Text(String),
-    /// A grey image, row by row, black 0.
+    /// An image, row by row, black 0.
     Image {
         /// Pixels of a row.
         width: usize,
+        /// Bytes of a pixel: 1 for grey, 3 for RGB, 4 for RGBA.
+        channels: usize,
         /// All pixels.
         pixels: Vec<u8>,
     },

@@ -22,6 +22,28 @@ fn message(dataset: Dataset, folder: &Path) -> String {
 }
 
 #[test]
+fn embedded_icons_are_whole_and_split_without_overlap() {
+    let icons = Dataset::Icons.load(None).unwrap();
+    assert_eq!((icons.train.len(), icons.test.len()), Dataset::Icons.sizes());
+    let mut seen = std::collections::HashSet::new();
+    let mut classes = [0; 9];
+    for data in [&icons.train, &icons.test] {
+        for i in 0..data.len() {
+            let sample = data.sample(i, None).unwrap();
+            let (Numbers::F32(image), Numbers::I64(class)) = (&sample.0[0].numbers, &sample.0[1].numbers) else {
+                panic!("{sample:?}");
+            };
+            assert_eq!(sample.0[0].shape, [4, 32, 32]);
+            assert!(image.iter().all(|x| (-1.0..=1.0).contains(x)) && image.contains(&-1.0));
+            assert!(seen.insert(image.iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
+            classes[class[0] as usize] += 1;
+        }
+    }
+    // As many as the package has in each category.
+    assert_eq!(classes, [69, 28, 12, 20, 7, 13, 21, 9, 35]);
+}
+
+#[test]
 fn digits_are_1797_images_split_1437_to_360() {
     let digits = Dataset::Digits.load(None).unwrap();
     assert_eq!((digits.train.len(), digits.test.len(), shape(&*digits.train)), (1437, 360, vec![1, 8, 8]));

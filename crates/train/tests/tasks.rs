@@ -10,8 +10,8 @@ use binade_nn::{Dropout, Embedding, Layer, Linear, Module, Optimizer, Sgd, Visit
 use binade_tensor::Class;
 use binade_tensor::op::Reduction;
 use binade_train::{
-    Batch, Classify, Config, Corpus, Data, Diffusion, Error, InMemory, Language, Made, Metrics, Noised, Numbers,
-    Precision, Result, Run, RunConfig, Splits, Task, Trainer, train,
+    Batch, Classify, Config, Corpus, Data, Error, InMemory, Language, Made, Metrics, Noised, Numbers, Precision,
+    Result, Run, RunConfig, Splits, Task, Trainer, train,
 };
 
 /// One character after the other, with dropout.
@@ -260,19 +260,22 @@ impl Task<Denoiser> for Denoise {
     }
 
     fn loss(&self, model: &Denoiser, batch: &Batch) -> Result<(Var, f64)> {
+        // As much noise as image, whatever the time.
+        let (image, noise) = (batch.get("image")?, batch.get("noise")?);
+        let noisy = (&(&image * 0.7)? + &(&noise * 0.7)?)?;
         let time = (&batch.get("time")?.cast(binade_tensor::DType::F32)?.unsqueeze(1)? * 1e-3)?;
-        let found = model.layer.forward(&Var::cat(&[&batch.get("noisy")?, &time], 1)?)?;
-        Ok((found.mse_loss(&batch.get("noise")?, Reduction::Mean)?, batch.len() as f64))
+        let found = model.layer.forward(&Var::cat(&[&noisy, &time], 1)?)?;
+        Ok((found.mse_loss(&noise, Reduction::Mean)?, batch.len() as f64))
     }
 
     fn samples(&self, _: &Denoiser) -> Result<Vec<Made>> {
-        Ok(vec![Made::Image { width: 2, pixels: vec![0, 255, 128, 1] }])
+        Ok(vec![Made::Image { width: 2, channels: 1, pixels: vec![0, 255, 128, 1] }])
     }
 }
 
 fn noised(n: usize) -> Noised {
-    let images = InMemory::new().with("image", vec![0.25f32; n * 4], &[4]).unwrap();
-    Noised { images: Arc::new(images), diffusion: Diffusion::linear(), range: (2.0, -1.0) }
+    let images = InMemory::new().with("pixels", vec![0.25f32; n * 4], &[4]).unwrap();
+    Noised { images: Arc::new(images), times: 1000, range: (2.0, -1.0), repeats: 1 }
 }
 
 #[test]
@@ -285,30 +288,33 @@ fn a_denoiser_trains_on_images_times_and_noise_and_shows_its_images() {
     // 1 is what the mean guesses.
     assert!(run.summaries.iter().all(|s| s.test_loss < Some(0.7)), "{:?}", run.summaries);
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
-    assert!(page.contains("What the model makes") && page.contains("#808080") && page.contains("Test loss by step"));
+    assert!(
+        page.contains("What the model makes")
+            && page.contains("data:image/png;base64,")
+            && page.contains("Test loss by step")
+    );
 }
 
 #[test]
-fn noise_is_that_of_the_time_and_the_same_in_every_evaluation() {
-    let diffusion = Diffusion::linear();
-    // The paper's last ᾱ.
-    assert!((diffusion.kept[0] - 0.9999).abs() < 1e-12 && (diffusion.kept[999] / 4.0358e-5 - 1.0).abs() < 1e-4);
+fn noise_is_drawn_for_each_image_and_the_same_in_every_evaluation() {
     let data = noised(400);
     let f32s = |sample: &binade_train::Sample, name: &str| match &sample.get(name).unwrap().numbers {
         Numbers::F32(values) => values.clone(),
+        other => panic!("{other:?}"),
+    };
+    let time = |sample: &binade_train::Sample| match &sample.get("time").unwrap().numbers {
+        Numbers::I64(time) => time[0],
         other => panic!("{other:?}"),
     };
     let (mut sum, mut squares, mut times) = (0.0, 0.0, Vec::new());
     let key = binade_tensor::Key::new(1, 0);
     for i in 0..400 {
         let sample = data.sample(i, Some(key)).unwrap();
-        let Numbers::I64(time) = sample.get("time").unwrap().numbers.clone() else { panic!() };
-        let (keep, add) = diffusion.weights(time[0] as usize);
-        for (x, n) in f32s(&sample, "noisy").iter().zip(f32s(&sample, "noise")) {
-            assert!((*x as f64 - (keep * -0.5 + add * n as f64)).abs() < 1e-6);
+        assert_eq!(f32s(&sample, "image"), [-0.5; 4]);
+        for n in f32s(&sample, "noise") {
             (sum, squares) = (sum + n as f64, squares + (n as f64).powi(2));
         }
-        times.push(time[0]);
+        times.push(time(&sample));
     }
     assert!((sum / 1600.0).abs() < 0.1 && (squares / 1600.0 - 1.0).abs() < 0.1, "{sum} {squares}");
     assert!(times.iter().all(|t| (0..1000).contains(t)) && times.iter().any(|t| *t > 900));
@@ -316,6 +322,15 @@ fn noise_is_that_of_the_time_and_the_same_in_every_evaluation() {
     assert_ne!(data.sample(7, None).unwrap(), data.sample(8, None).unwrap());
     let other = Some(binade_tensor::Key::new(1, 1));
     assert_ne!(data.sample(7, Some(key)).unwrap(), data.sample(7, other).unwrap());
+    // In evaluation from the first time to the last, evenly.
+    let spread: Vec<i64> = [0, 100, 399].map(|i| time(&data.sample(i, None).unwrap())).to_vec();
+    assert_eq!(spread, [0, 250, 999]);
+    // What is repeated is another sample of the same image.
+    let twice = Noised { repeats: 2, ..noised(400) };
+    assert_eq!(twice.len(), 800);
+    let (once, again) = (twice.sample(3, Some(key)).unwrap(), twice.sample(403, Some(key)).unwrap());
+    assert_eq!(f32s(&once, "image"), f32s(&again, "image"));
+    assert_ne!(f32s(&once, "noise"), f32s(&again, "noise"));
 }
 
 // ---- text

@@ -9,7 +9,7 @@ use binade::train::{Config, Splits, Trainer};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{gpt, unet, vision};
+use super::{diffusion, gpt, vae, vision};
 
 /// The models that `--model` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub enum ModelName {
     Vit,
     Gpt,
     Unet,
+    Vae,
 }
 
 impl ModelName {
@@ -30,6 +31,7 @@ impl ModelName {
             ModelName::Vit => "vit",
             ModelName::Gpt => "gpt",
             ModelName::Unet => "unet",
+            ModelName::Vae => "vae",
         }
     }
 }
@@ -92,7 +94,8 @@ impl Job {
     pub fn defaults(&self) -> Result<Config> {
         Ok(match self.model {
             ModelName::Gpt => gpt::defaults(),
-            ModelName::Unet => unet::defaults(),
+            ModelName::Unet => diffusion::defaults(self.dataset()?),
+            ModelName::Vae => vae::defaults(self.dataset()?),
             ModelName::SmallCnn | ModelName::Resnet18 | ModelName::Vit => vision::defaults(self.model, self.dataset()?),
         })
     }
@@ -109,7 +112,8 @@ impl Job {
         let shape = shape(&data)?;
         used.say(&what_was_read(dataset, &data, shape));
         match self.model {
-            ModelName::Unet => unet::job(dataset, &data, shape, used),
+            ModelName::Unet => diffusion::job(dataset, &data, shape, used),
+            ModelName::Vae => vae::job(dataset, &data, shape, used),
             model => vision::job(model, dataset, &data, shape, used),
         }
     }

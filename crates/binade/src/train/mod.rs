@@ -1,8 +1,9 @@
 //! `binade train`: a thin client of [`binade::train::Trainer`]; each kind of model has a screen of its own.
 
+mod diffusion;
 mod gpt;
 pub mod job;
-mod unet;
+mod vae;
 mod vision;
 
 use std::path::PathBuf;
@@ -22,13 +23,16 @@ use job::{Job, ModelName, Use};
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// What to train: diffusion is --model unet, and vae --model vae, each with --dataset icons
+    #[arg(value_enum, conflicts_with = "model")]
+    what: Option<What>,
     /// Model [default: small-cnn]
     #[arg(long, value_enum)]
     model: Option<ModelName>,
     /// Data set, of images [default: digits]
     #[arg(long, value_enum)]
     dataset: Option<DatasetName>,
-    /// Folder with the data set's files; digits needs none. For gpt: a text file [default: embedded plays of
+    /// Folder with the data set's files; digits and icons need none. For gpt: a text file [default: embedded plays of
     /// Shakespeare]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -109,9 +113,36 @@ struct GptArgs {
     width: Option<usize>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    Vision,
+    Gpt,
+    Diffusion,
+    Vae,
+}
+
+impl What {
+    fn model(self) -> ModelName {
+        match self {
+            What::Vision => ModelName::SmallCnn,
+            What::Gpt => ModelName::Gpt,
+            What::Diffusion => ModelName::Unet,
+            What::Vae => ModelName::Vae,
+        }
+    }
+
+    fn dataset(self) -> Dataset {
+        match self {
+            What::Vision | What::Gpt => Dataset::Digits,
+            What::Diffusion | What::Vae => Dataset::Icons,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum DatasetName {
     Digits,
+    Icons,
     Cifar10,
     Mnist,
     FashionMnist,
@@ -129,6 +160,7 @@ impl From<DatasetName> for Dataset {
     fn from(name: DatasetName) -> Dataset {
         match name {
             DatasetName::Digits => Dataset::Digits,
+            DatasetName::Icons => Dataset::Icons,
             DatasetName::Cifar10 => Dataset::Cifar10,
             DatasetName::Mnist => Dataset::Mnist,
             DatasetName::FashionMnist => Dataset::FashionMnist,
@@ -232,14 +264,17 @@ fn settings(args: &Args) -> Result<(Job, RunConfig)> {
 
 /// The job that the flags name; what they leave open is as it was, or as it is by default.
 fn asked(args: &Args, was: Option<&Job>) -> Result<Job> {
-    let model = args.model.or(was.map(|job| job.model)).unwrap_or(ModelName::SmallCnn);
+    let named = args.model.or(args.what.map(What::model));
+    let model = named.or(was.map(|job| job.model)).unwrap_or(ModelName::SmallCnn);
     if model != ModelName::Gpt {
         // What a run that is resumed is of is not known at first.
         if args.gpt.any() && (args.resume.is_none() || was.is_some()) {
             bail!("--block-size, --layers, --heads and --width are options of --model gpt");
         }
         let asked = args.dataset.map(|name| Dataset::from(name).name().to_string());
-        let dataset = asked.or(was.and_then(|job| job.dataset.clone())).unwrap_or(Dataset::Digits.name().into());
+        let dataset = asked
+            .or(was.and_then(|job| job.dataset.clone()))
+            .unwrap_or_else(|| args.what.map_or(Dataset::Digits, What::dataset).name().into());
         return Ok(Job { model, dataset: Some(dataset), gpt: None });
     }
     if args.dataset.is_some() {

@@ -13,6 +13,7 @@ pub fn defaults(model: ModelName, dataset: Dataset) -> Config {
         (ModelName::Resnet18, Dataset::Digits) => (3, 64, 1e-3),
         (ModelName::Vit, Dataset::Digits) => (20, 64, 2e-3),
         (_, Dataset::Digits) => (12, 64, 2e-3),
+        (_, Dataset::Icons) => (40, 32, 1e-3),
         (_, Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist) => (10, 128, 1e-3),
     };
     Config { epochs, batch_size, lr, ..Config::default() }
@@ -32,7 +33,7 @@ pub fn job<U: Use>(model: ModelName, dataset: Dataset, data: &Splits, shape: [us
             let config = if size <= 8 { small } else { whole };
             used.with(Trainer::new(|| Vit::new(&config), &task, data))
         }
-        ModelName::SmallCnn | ModelName::Gpt | ModelName::Unet => {
+        ModelName::SmallCnn | ModelName::Gpt | ModelName::Unet | ModelName::Vae => {
             let config = SmallCnnConfig { in_channels, size, classes, ..SmallCnnConfig::default() };
             used.with(Trainer::new(|| SmallCnn::new(&config), &task, data))
         }
