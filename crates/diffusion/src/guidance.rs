@@ -13,9 +13,9 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// `unconditional + scale·(conditional − unconditional)`: 1 is the conditional output and 0 the unconditional one, to
-    /// the bit. With `rescale` from 0 to 1, so much of the result has the deviation of the conditional output (Lin et
-    /// al., 2024, equation 16).
+    /// `unconditional + scale·(conditional − unconditional)`: 1 is the conditional output and 0 the unconditional one,
+    /// to the bit. With `rescale` from 0 to 1, so much of the result has the deviation of the conditional output (Lin
+    /// et al., 2024, equation 16).
     ///
     /// # Errors
     /// Numbers that are not finite; a rescaling outside 0 to 1.

@@ -37,8 +37,8 @@ impl Sampler {
         })
     }
 
-    /// Runs all steps from `noise`. `network` gets what it sees and the time; `each` sees the number of evaluations done
-    /// and the image after each.
+    /// Runs all steps from `noise`. `network` gets what it sees and the time; `each` sees the number of evaluations
+    /// done and the image after each.
     ///
     /// # Errors
     /// Those of the network.

@@ -34,7 +34,8 @@ const END: &str = "<|endoftext|>";
 const LAST: &str = "</w>";
 
 impl Tokenizer {
-    /// Of a folder with `vocab.json` and `merges.txt`, and perhaps `tokenizer_config.json` and `special_tokens_map.json`.
+    /// Of a folder with `vocab.json` and `merges.txt`, and perhaps `tokenizer_config.json` and
+    /// `special_tokens_map.json`.
     ///
     /// # Errors
     /// A file that is missing or is not what it should be.

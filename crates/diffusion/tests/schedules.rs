@@ -216,7 +216,8 @@ proptest! {
     /// Song et al. (2021), equation 12, written from the paper.
     #[test]
     fn a_step_of_ddim_is_that_of_the_paper(
-        t in 1usize..1000, back in 1usize..500, x in -3.0f64..3.0, noise in -3.0f64..3.0, eta in 0.0f64..1.0, which in 0usize..3,
+        (t, back) in (1usize..1000, 1usize..500), (x, noise) in (-3.0f64..3.0, -3.0f64..3.0), eta in 0.0f64..1.0,
+        which in 0usize..3,
     ) {
         let schedule = scaled_linear();
         let (a, b) = (schedule.kept()[t], t.checked_sub(back).map_or(1.0, |t| schedule.kept()[t]));
@@ -245,7 +246,9 @@ proptest! {
     }
 
     #[test]
-    fn configurations_are_read_as_they_are_written(kind in 0usize..5, beta in 0usize..4, which in 0usize..3, spacing in 0usize..3, clip: bool) {
+    fn configurations_are_read_as_they_are_written(
+        kind in 0usize..5, beta in 0usize..4, which in 0usize..3, spacing in 0usize..3, clip: bool,
+    ) {
         let kind = Kind::ALL[kind];
         let config = SchedulerConfig {
             beta_schedule: SCHEDULES[beta],

@@ -1,5 +1,5 @@
-//! Diffusion models without files of others: names, shapes and counts at full size, what configurations are refused, and
-//! what times are told apart by.
+//! Diffusion models without files of others: names, shapes and counts at full size, what configurations are refused,
+//! and what times are told apart by.
 
 use std::collections::BTreeMap;
 

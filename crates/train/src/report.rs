@@ -25,7 +25,8 @@ h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1rem;margin:0 0 .3rem}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
 .axis{stroke:var(--line);stroke-width:1}.legend span{margin-right:1.2em;white-space:nowrap}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em;vertical-align:-1px}
-img.made{width:100%;height:auto;image-rendering:pixelated}.wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
+img.made{width:100%;height:auto;image-rendering:pixelated}
+.wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}";
 

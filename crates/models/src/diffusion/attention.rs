@@ -50,8 +50,8 @@ impl Attention {
 }
 
 impl Attention {
-    /// Keys without their bias: it adds the same to all scores of a query, which softmax takes out again. So its gradient
-    /// is 0, which rounded scores would make some small number.
+    /// Keys without their bias: it adds the same to all scores of a query, which softmax takes out again. So its
+    /// gradient is 0, which rounded scores would make some small number.
     fn keys(&self, context: &Var) -> Result<Var> {
         let nothing = self.to_k.bias.as_ref().map(|bias| &bias.var() * 0.0).transpose()?;
         self.to_k.within(|| Ok(context.linear(&self.to_k.weight.var(), nothing.as_ref(), None)?))

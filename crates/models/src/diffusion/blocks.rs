@@ -211,8 +211,9 @@ impl Resize {
     }
 }
 
-/// Sines and cosines of a time (Vaswani et al., 2017). Frequencies are computed on the host in f64, and uploaded once to
-/// the device that is used; angles and embeddings are f32 in every policy, so that 1,000 times are as many embeddings.
+/// Sines and cosines of a time (Vaswani et al., 2017). Frequencies are computed on the host in f64, and uploaded once
+/// to the device that is used; angles and embeddings are f32 in every policy, so that 1,000 times are as many
+/// embeddings.
 #[derive(Clone)]
 pub(crate) struct Timesteps {
     features: usize,
