@@ -91,7 +91,7 @@ impl Layer for PixelAttention {
     fn run(&self, x: &Var) -> Result<Var> {
         let h = self.attention.group_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(x))?;
         let h = tokens(&h)?;
-        let sum = (x + &pixels(&self.attention.attend(&h, &h)?, x)?)?;
+        let sum = (&x.cast(DType::F32)? + &pixels(&self.attention.attend(&h, &h)?, x)?)?;
         if self.scale == 1.0 { Ok(sum) } else { Ok((&sum * (1.0 / self.scale))?) }
     }
 }
@@ -232,12 +232,12 @@ impl Transformer2DModel {
 
     fn block(&self, x: &Var, context: &Var) -> Result<Var> {
         self.within(|| {
-            // Sums of many blocks are kept in f32, as those of other transformers are.
+            // Sums of many blocks are kept in f32.
             let mut h = self.proj_in.forward(&tokens(&self.norm.forward(x)?)?)?.cast(DType::F32)?;
             for block in &self.transformer_blocks {
                 h = block.block(&h, context)?;
             }
-            Ok((x + &pixels(&self.proj_out.forward(&h)?, x)?)?)
+            Ok((&x.cast(DType::F32)? + &pixels(&self.proj_out.forward(&h)?, x)?)?)
         })
     }
 }

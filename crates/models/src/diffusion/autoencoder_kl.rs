@@ -179,7 +179,7 @@ impl Encoder {
 
 impl Layer for Encoder {
     fn run(&self, x: &Var) -> binade_nn::Result<Var> {
-        let mut h = self.conv_in.forward(x)?;
+        let mut h = wide(&self.conv_in, x)?;
         for block in &self.down_blocks {
             h = block.run_down(&h, given(self.recompute), &mut Vec::new())?;
         }
@@ -228,7 +228,7 @@ impl Decoder {
 
 impl Layer for Decoder {
     fn run(&self, z: &Var) -> binade_nn::Result<Var> {
-        let mut h = self.mid_block.run_middle(&self.conv_in.forward(z)?, given(self.recompute))?;
+        let mut h = self.mid_block.run_middle(&wide(&self.conv_in, z)?, given(self.recompute))?;
         for block in &self.up_blocks {
             h = block.run_up(&h, given(self.recompute), &mut Vec::new())?;
         }

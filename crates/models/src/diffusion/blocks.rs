@@ -147,7 +147,8 @@ impl ResnetBlock2D {
             let h = self.conv2.forward(&self.dropout.forward(&h)?)?;
             let x = self.size.of(x)?;
             let x = self.conv_shortcut.as_ref().map_or(Ok(x.clone()), |conv| conv.forward(&x))?;
-            let sum = (&x + &h)?;
+            // Sums of many blocks are kept in f32, as those of transformers are.
+            let sum = (&x.cast(DType::F32)? + &h)?;
             if self.scale == 1.0 { Ok(sum) } else { Ok((&sum * (1.0 / self.scale))?) }
         })
     }

@@ -2,7 +2,6 @@
 
 use binade_autograd::Var;
 use binade_nn::{Conv2d, Embedding, Error, GroupNorm, Layer, Linear, Module, Result, Visitor};
-use binade_tensor::DType;
 
 use super::attention::{Mixer, PixelAttention, Transformer2DModel, TransformerPlan};
 use super::blocks::{Given, Resize, ResnetBlock2D, Size, Style, TimestepEmbedding, Timesteps, group_norm, wide};
@@ -309,7 +308,7 @@ impl UNet {
         let time = self.embed(t, labels)?;
         let given = Given { time: Some(&time), context, recompute };
         let x = if self.center { (&(x * 2.0)? - 1.0)? } else { x.clone() };
-        let mut h = self.conv_in.forward(&x.cast(if x.dtype().is_half() { x.dtype() } else { DType::F32 })?)?;
+        let mut h = wide(&self.conv_in, &x)?;
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
             h = block.run_down(&h, given, &mut skips)?;
