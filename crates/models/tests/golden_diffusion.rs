@@ -1,16 +1,17 @@
 //! Folders that diffusers wrote, with what PyTorch and f64 computed: outputs, losses and gradients of every parameter,
 //! in three precisions. They are where `BINADE_GOLDEN` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use binade_amp::Policy;
 use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_models::{AutoencoderKL, Pretrained, UNet2DConditionModel, UNet2DModel};
-use binade_nn::{Module, load_state_dict, read_safetensors};
+use binade_nn::{Module, read_safetensors};
 use binade_tensor::op::Reduction;
 use binade_tensor::{Array, Class, DType};
+use binade_weights::{LoadOptions, Sources, Weights, load};
 use serde_json::Value;
 
 /// A model of any of the three kinds, with the loss of its cases.
@@ -88,12 +89,16 @@ impl Case {
 
 impl Model {
     fn load(&self, folder: &Path) {
-        let path = folder.join("diffusion_pytorch_model.safetensors");
-        let (stored, _) = read_safetensors(&path, Class::Workspace).unwrap();
+        let weights = Weights::open(folder).unwrap();
+        let sources = self.sources(&weights.names());
+        load(self.module(), &weights, &sources, &LoadOptions::default()).unwrap();
+    }
+
+    fn sources(&self, stored: &BTreeSet<String>) -> Sources {
         match self {
-            Model::UNet(model) => load_state_dict(model, &stored).unwrap(),
-            Model::Condition(model) => load_state_dict(model, &stored).unwrap(),
-            Model::Autoencoder(model) => load_state_dict(model, &stored).unwrap(),
+            Model::UNet(model) => model.sources(stored),
+            Model::Condition(model) => model.sources(stored),
+            Model::Autoencoder(model) => model.sources(stored),
         }
     }
 
@@ -140,10 +145,13 @@ impl Model {
             let (out, loss) = self.out_and_loss(case);
             let gradients = loss.backward().unwrap();
             let of = |p: &binade_nn::Param| gradients.by_id(p.id()).unwrap().to_f64_vec().unwrap();
+            // Under the names of the file.
+            let sources = self.sources(&Weights::open(&case.folder).unwrap().names());
+            let stored = |name: &str| sources.of(name).names()[0].clone();
             Computed {
                 out: out.array().to_f64_vec().unwrap(),
                 loss: loss.item().unwrap(),
-                gradients: self.module().named_parameters().iter().map(|(name, p)| (name.clone(), of(p))).collect(),
+                gradients: self.module().named_parameters().iter().map(|(name, p)| (stored(name), of(p))).collect(),
             }
         })
     }
@@ -197,9 +205,6 @@ fn outputs_losses_and_gradients_are_those_of_the_library() {
         [("f32", Policy::OFF), ("bf16", Policy::autocast(DType::BF16)), ("f16", Policy::autocast(DType::F16))];
     let mut failed = Vec::new();
     for folder in folders() {
-        if !folder.join("diffusion_pytorch_model.safetensors").exists() {
-            continue;
-        }
         let (model, case) = (loaded(&folder), Case::read(&folder));
         for (region, policy) in &regions {
             let found = failures(&case, &model.compute(&case, policy), region);
@@ -213,9 +218,6 @@ fn outputs_losses_and_gradients_are_those_of_the_library() {
 #[test]
 fn bits_are_the_same_for_any_number_of_threads_and_with_blocks_computed_again() {
     for folder in folders() {
-        if !folder.join("diffusion_pytorch_model.safetensors").exists() {
-            continue;
-        }
         let case = Case::read(&folder);
         let compute = |threads: usize, again: bool| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
