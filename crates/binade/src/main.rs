@@ -1,4 +1,5 @@
-//! The command line: `binade train`, `binade formats`, `binade inspect`, `binade doctor`, `binade ops`.
+//! The command line: `binade train`, `binade sample`, `binade formats`, `binade inspect`, `binade doctor`,
+//! `binade ops`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -6,6 +7,7 @@ mod doctor;
 mod formats;
 mod inspect;
 mod ops;
+mod sample;
 mod train;
 
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ struct Cli {
 enum Command {
     /// Train a model in fp32, fp16 and bf16 and compare them
     Train(Box<train::Args>),
+    /// Draw images with a diffusion pipeline
+    Sample(Box<sample::Args>),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),
     /// Show a run's weights, activations and gradients against the range of each format
@@ -37,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),

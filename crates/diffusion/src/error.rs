@@ -12,6 +12,9 @@ pub enum Error {
     /// A model or its configuration.
     #[error(transparent)]
     Models(#[from] binade_models::Error),
+    /// Weights.
+    #[error(transparent)]
+    Weights(#[from] binade_weights::Error),
     /// A file that is not what it should be.
     #[error("{}: {message}", .path.display())]
     File {

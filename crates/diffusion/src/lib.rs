@@ -5,6 +5,7 @@
 mod config;
 mod error;
 mod guidance;
+mod pipeline;
 mod sampler;
 mod schedule;
 mod step;
@@ -13,6 +14,7 @@ mod tokenizer;
 pub use config::{Kind, SchedulerConfig, Spacing};
 pub use error::{Error, Result};
 pub use guidance::Guidance;
+pub use pipeline::Pipeline;
 pub use sampler::Sampler;
 pub use schedule::{BetaSchedule, NoiseSchedule, Objective, Prediction, Weighting};
 pub use step::{Next, Step};

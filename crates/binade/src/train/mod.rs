@@ -149,7 +149,7 @@ enum DatasetName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum PrecisionName {
+pub enum PrecisionName {
     Fp32,
     Fp16,
     Bf16,

@@ -58,8 +58,8 @@ impl Check<'_> {
         let counts = [channels.len(), down.len(), up.len()];
         if counts[0] == 0 || counts.iter().any(|&n| n != counts[0]) {
             self.0.problem(format!(
-                "block_out_channels, down_block_types and up_block_types have {counts:?} entries: there must be as many \
-                 of each, and at least one"
+                "block_out_channels, down_block_types and up_block_types have {counts:?} entries: there must be as \
+                 many of each, and at least one"
             ));
         }
     }

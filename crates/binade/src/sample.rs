@@ -1,0 +1,180 @@
+//! `binade sample`: images from a pipeline's folder.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use binade::autograd::{Var, eval, no_grad, scope};
+use binade::cli::flags::{positive, whole};
+use binade::cli::output::{line, note};
+use binade::cli::threads;
+use binade::diffusion::{Guidance, Kind, Pipeline, Sampler};
+use binade::nn::read_safetensors;
+use binade::tensor::{Class, Key};
+use binade::train::Precision;
+
+use super::train::PrecisionName;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of a Stable Diffusion pipeline: model_index.json, unet, vae, text_encoder, tokenizer, scheduler
+    folder: PathBuf,
+    /// What the image shall show
+    #[arg(long, default_value = "")]
+    prompt: String,
+    /// What it shall not show
+    #[arg(long, default_value = "")]
+    negative: String,
+    /// Tokens instead of the prompt, for folders without a tokenizer
+    #[arg(long, value_delimiter = ',', value_name = "ID", conflicts_with = "prompt")]
+    prompt_ids: Option<Vec<i64>>,
+    /// Tokens instead of what it shall not show
+    #[arg(long, value_delimiter = ',', value_name = "ID", conflicts_with = "negative")]
+    negative_ids: Option<Vec<i64>>,
+    /// Steps, from 1 to as many as the schedule has times
+    #[arg(long, default_value_t = 50, value_parser = positive::<usize>, allow_negative_numbers = true)]
+    steps: usize,
+    /// How far the prompt leads: 1 is without guidance
+    #[arg(long, default_value_t = 7.5, allow_hyphen_values = true)]
+    guidance: f64,
+    /// How much of the guided noise gets the deviation of the conditional one, from 0 to 1
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
+    rescale: f64,
+    /// Share of new noise in DDIM's steps, from 0 to 1
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
+    eta: f64,
+    /// Sampler: ddpm, ddim, euler-a, heun or dpm++2m [default: the folder's]
+    #[arg(long, value_parser = sampler)]
+    sampler: Option<Kind>,
+    /// Noise to start from: a safetensors file with one tensor [N, C, h, w], or one named latents or in.latents
+    #[arg(long, value_name = "FILE")]
+    latents: Option<PathBuf>,
+    /// Height and width of the image in pixels, where noise is drawn [default: what the U-Net was made for]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
+    size: Option<usize>,
+    /// Images
+    #[arg(long, default_value_t = 1, value_parser = positive::<usize>, allow_negative_numbers = true)]
+    images: usize,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 0, value_parser = whole, allow_negative_numbers = true)]
+    seed: u64,
+    /// Precision of text encoder and U-Net; images are decoded in f32
+    #[arg(long, value_enum, default_value = "fp32")]
+    precision: PrecisionName,
+    /// Image file; several images get numbers
+    #[arg(long, value_name = "FILE", default_value = "sample.png")]
+    out: PathBuf,
+    /// Threads, at most one per core [default: one per core]
+    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
+    threads: Option<usize>,
+}
+
+fn sampler(name: &str) -> Result<Kind, String> {
+    let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(args.threads)?;
+    if !args.folder.join("model_index.json").exists() {
+        bail!("{} has no model_index.json: it is no folder of a pipeline", args.folder.display());
+    }
+    let guidance = Guidance::new(args.guidance, args.rescale)?;
+    let pipeline = Pipeline::open(&args.folder)?;
+    let config = args.sampler.map_or(pipeline.scheduler.clone(), |kind| pipeline.scheduler.with_kind(kind));
+    let sampler = Sampler::new(&config, args.steps, args.eta)?;
+    let tokens = |ids: &Option<Vec<i64>>, text: &str, what: &str| tokens(&pipeline, ids.as_deref(), text, what);
+    let (wanted, unwanted) =
+        (tokens(&args.prompt_ids, &args.prompt, "prompt")?, tokens(&args.negative_ids, &args.negative, "negative")?);
+    let key = Key::new(args.seed, 0).stream("noise");
+    let images = no_grad(|| {
+        eval(|| {
+            scope::with_key(key.seed, key.iteration, || -> Result<Var> {
+                let noise = noise(args, &pipeline)?;
+                let policy = precision(args.precision)?.policy();
+                let latents = policy.run(|| -> Result<Var> {
+                    let (text, without) = (pipeline.encode(&wanted)?, pipeline.encode(&unwanted)?);
+                    Ok(pipeline.denoise(&noise, [&text, &without], &sampler, guidance, |_, _| Ok(()))?)
+                })?;
+                Ok(pipeline.decode(&latents)?)
+            })
+        })
+    })?;
+    for (i, path) in write(&images, &args.out)?.iter().enumerate() {
+        line(format_args!("image {}: {}", i + 1, path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn precision(name: PrecisionName) -> Result<Precision> {
+    match name {
+        PrecisionName::Fp32 => Ok(Precision::Fp32),
+        PrecisionName::Fp16 => Ok(Precision::Fp16),
+        PrecisionName::Bf16 => Ok(Precision::Bf16),
+        PrecisionName::All => bail!("--precision all is for training: an image is drawn in one"),
+    }
+}
+
+/// The tokens of a text, or those given.
+fn tokens(pipeline: &Pipeline, ids: Option<&[i64]>, text: &str, what: &str) -> Result<Vec<i64>> {
+    if let Some(ids) = ids {
+        return Ok(ids.to_vec());
+    }
+    let Some(tokenizer) = &pipeline.tokenizer else {
+        bail!("the folder has no tokenizer: give --{what}-ids instead of --{what}");
+    };
+    let tokens = tokenizer.encode(text)?;
+    if !tokens.cut.is_empty() {
+        note(format_args!("{what}: longer than {} tokens, cut before {:?}", tokenizer.length, tokens.cut));
+    }
+    Ok(tokens.ids)
+}
+
+/// The noise of the file, or new noise.
+fn noise(args: &Args, pipeline: &Pipeline) -> Result<Var> {
+    let channels = pipeline.unet.config().in_channels;
+    if let Some(path) = &args.latents {
+        let (tensors, _) = read_safetensors(path, Class::Activations)?;
+        let named = tensors.iter().find(|(name, _)| name == "latents" || name == "in.latents");
+        let found = named.or(tensors.first().filter(|_| tensors.len() == 1));
+        let Some((_, array)) = found.filter(|(_, a)| a.shape().rank() == 4 && a.shape()[1] == channels) else {
+            bail!("{}: expected one tensor [N, {channels}, h, w], or one named latents", path.display());
+        };
+        return Ok(Var::constant(array.clone()));
+    }
+    let halvings = pipeline.vae.config().block_out_channels.len() - 1;
+    let own = pipeline.unet.config().sample_size.as_u64().map(|n| n as usize);
+    let extent = match args.size {
+        Some(size) => {
+            ensure!(size.is_multiple_of(1 << halvings), "--size {size} is no multiple of {}", 1 << halvings);
+            size >> halvings
+        }
+        None => own.context("the U-Net does not say what size it was made for: give --size")?,
+    };
+    Ok(Var::normal(0.0, 1.0, &[args.images, channels, extent, extent])?)
+}
+
+/// Writes images `[N, 3, H, W]` from −1 to 1 as PNG, and returns their paths.
+fn write(images: &Var, out: &Path) -> Result<Vec<PathBuf>> {
+    let [n, c, h, w] = std::array::from_fn(|d| images.shape()[d]);
+    let values = images.array().to_f64_vec()?;
+    ensure!(c == 3, "images have three channels, and these have {c}");
+    let pixel = |image: usize, at: usize, channel: usize| {
+        let value = values[(image * c + channel) * h * w + at];
+        ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+    };
+    let mut paths = Vec::new();
+    for image in 0..n {
+        let path = if n == 1 { out.to_path_buf() } else { numbered(out, image + 1) };
+        let pixels: Vec<u8> = (0..h * w).flat_map(|at| (0..c).map(move |channel| pixel(image, at, channel))).collect();
+        binade::train::write_png(&path, w, c, &pixels)?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+fn numbered(out: &Path, number: usize) -> PathBuf {
+    let stem = out.file_stem().map_or_else(|| "sample".into(), |stem| stem.to_string_lossy().into_owned());
+    out.with_file_name(format!("{stem}-{number}.png"))
+}
