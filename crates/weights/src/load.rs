@@ -97,6 +97,19 @@ fn plan<'a>(module: &(impl Module + ?Sized), weights: &'a Weights, sources: &Sou
     }
     for entry in weights.entries().filter(|entry| !used.contains(&entry.name)) {
         let name = &entry.name;
+        // A tied tensor once more, under a name that the model does not list.
+        if let Some(Source::Tensor(twin)) = sources.sources.get(name)
+            && let Some(twin) = weights.get(twin)
+            && let (Ok(own), Ok(other)) = (weights.view(twin), weights.view(entry))
+        {
+            let dtype = twin.dtype.dtype().unwrap_or(DType::F32);
+            if twin.shape == entry.shape && same(&[own], &[other], dtype) {
+                report.ignored.push(name.clone());
+            } else {
+                report.untied.push([twin.name.clone(), name.clone()]);
+            }
+            continue;
+        }
         let is_buffer =
             BUFFERS.iter().any(|end| name.strip_suffix(end).is_some_and(|at| at.is_empty() || at.ends_with('.')));
         if is_buffer || sources.ignored.contains(name) {

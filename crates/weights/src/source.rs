@@ -53,7 +53,8 @@ impl Source {
 /// How a file names what a model has. What is not listed has the model's own name and shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// By the model's name.
+    /// By the model's name. Under a name that the model does not have, a file may have the values of the place given
+    /// once more: those of a tied head, which must be the same.
     pub sources: BTreeMap<String, Source>,
     /// Names of the file that are no part of the model and are left out without a word: masks, position ids.
     pub ignored: Vec<String>,

@@ -215,8 +215,13 @@ impl Pretrained for Gpt {
         };
         let names = self.named_parameters().into_iter().map(|(name, _)| name);
         let masks = |i: usize| ["bias", "masked_bias"].map(|mask| stored_as(&format!("{PREFIX}h.{i}.attn.{mask}")));
+        // The head may be in a file although it is the embedding.
+        let head = self
+            .lm_head
+            .is_none()
+            .then(|| ("lm_head.weight".to_string(), Source::Tensor(stored_as("transformer.wte.weight"))));
         Sources {
-            sources: names.map(|name| (name.clone(), source(&name))).collect(),
+            sources: names.map(|name| (name.clone(), source(&name))).chain(head).collect(),
             ignored: (0..self.config.depth).flat_map(masks).collect(),
         }
     }
