@@ -213,6 +213,10 @@ impl<'t, E: From<Error>> Group<'t, E> {
         grads.divide(parts.iter().map(|part| part.weight).sum())?;
         let grad_norm = grads.norm();
         training.clip.map_or(Ok(0.0), |max| grads.clip_norm(max))?;
+        if let Some(ema) = training.ema.as_mut().filter(|_| grads.are_finite()) {
+            // After the first write nothing may fail.
+            ema.prepare().map_err(Error::from)?;
+        }
         let outcome = grads.apply(&mut training.scaler, &mut training.optimizers)?;
         let blame = match outcome {
             StepOutcome::Applied => training.applied().map(|()| None)?,

@@ -114,6 +114,11 @@ impl UnscaledGradients {
         self.norm
     }
 
+    /// Whether a step with them is applied.
+    pub(crate) fn are_finite(&self) -> bool {
+        !self.found_inf
+    }
+
     /// Divides them: sums over parts of a batch by the sum of the parts' weights.
     ///
     /// # Errors

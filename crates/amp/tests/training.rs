@@ -6,10 +6,11 @@ use binade_amp::{Fault, Hit, LossScale, Origin, Policy, Result, StepOutcome, Tra
 use binade_autograd::{Var, eval, scope};
 use binade_cpu as _;
 use binade_nn::{
-    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Layer, LayerNorm, Module, Optimizer, Schedule, Visitor,
+    AdamW, BatchNorm2d, Checkpointed, Conv2d, Dropout, Ema, Layer, LayerNorm, Linear, Module, Optimizer, Schedule,
+    Visitor,
 };
 use binade_tensor::op::{CrossEntropy, Unary};
-use binade_tensor::{Array, Class, DType, Device};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device};
 use net::{Net, full_training, state, training};
 
 #[test]
@@ -134,6 +135,46 @@ fn evaluation_between_steps_changes_nothing() {
         state(&net, &t)
     };
     assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn a_step_whose_averages_are_in_the_place_of_the_parameters_changes_nothing() {
+    for scale in [LossScale::Off, LossScale::Static(8.0)] {
+        let net = Net::new();
+        let mut t = training(&net, scale);
+        let _ = t.step(|| net.loss()).unwrap();
+        t.ema.as_mut().unwrap().swap().unwrap();
+        let before = (state(&net, &t), t.scaler.state().unwrap(), t.iteration);
+        let error = t.step(|| net.loss()).unwrap_err().to_string();
+        assert!(error.contains("the averages are in the place of the parameters"), "{error}");
+        assert_eq!((state(&net, &t), t.scaler.state().unwrap(), t.iteration), before);
+        t.ema.as_mut().unwrap().swap().unwrap();
+        assert_eq!(t.step(|| net.loss()).unwrap().outcome, StepOutcome::Applied);
+        assert_eq!(t.ema.as_ref().unwrap().steps(), 2);
+    }
+}
+
+#[test]
+fn a_step_whose_averages_cannot_read_a_parameter_changes_nothing() {
+    #[derive(Clone, Module)]
+    struct Pair {
+        used: Linear,
+        idle: Linear,
+    }
+    let net = Pair { used: Linear::new(2, 1).unwrap(), idle: Linear::new(2, 1).unwrap() };
+    let x = Var::from_slice(&[1.0f32, 2.0], &[1, 2]).unwrap();
+    let loss = || -> Result<Var> { Ok(net.used.forward(&x)?.sum(&[], false)?) };
+    let mut t = Training::new(Optimizer::new(&net, AdamW::default()).unwrap(), Policy::OFF, LossScale::Off).unwrap();
+    t.ema = Some(Ema::new(&net, 0.9).unwrap());
+    let weight = || net.used.weight.array().to_vec::<f32>().unwrap();
+    let (before, idle) = (weight(), net.idle.weight.array());
+    let written = ArrayMut::new("test", &idle).unwrap();
+    let error = t.step(loss).unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
+    assert_eq!((weight(), t.step, t.iteration, t.optimizers[0].steps().len()), (before.clone(), 0, 0, 0));
+    drop(written);
+    assert_eq!(t.step(loss).unwrap().outcome, StepOutcome::Applied);
+    assert_ne!(weight(), before);
 }
 
 #[path = "typestate/in_order.rs"]

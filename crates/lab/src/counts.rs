@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Output};
 
 use anyhow::{Context, Result, bail, ensure};
 use binade::cli::output::verdict_line;
+use binade::nn::replace_file;
 
 /// Largest change of a count that passes.
 const TOLERANCE: f64 = 0.03;
@@ -36,7 +37,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.txt");
     let compiler = compiler()?;
     if args.bless {
-        std::fs::write(&file, format(&counts, &compiler)).with_context(|| file.display().to_string())?;
+        let text = format(&counts, &compiler);
+        replace_file(&file, |file| file.write_all(text.as_bytes())).with_context(|| file.display().to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;

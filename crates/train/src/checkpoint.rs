@@ -9,6 +9,7 @@ use binade_nn::{CHECKSUM, Module, TensorFile, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::{self, Written};
 use crate::recipe::{Recipe, check_same};
 use crate::{Error, Precision, Result, Summary};
 
@@ -37,6 +38,8 @@ pub(crate) struct Progress {
     pub best: Option<f64>,
     pub saved_activation_bytes: usize,
     pub peak: crate::PeakBytes,
+    /// The lines of `metrics.jsonl` that tell of all this.
+    pub metrics: Written,
     /// Set when training is complete.
     pub summary: Option<Summary>,
 }
@@ -120,11 +123,14 @@ pub(crate) fn keep(path: &Path, epoch: u64, last: usize) -> Result<()> {
     }
 }
 
-/// Restores model and training; returns what the loop counted. The model may be overwritten on an error.
-pub(crate) fn load(path: &Path, recipe: &Recipe, model: &impl Module, training: &mut Training) -> Result<Progress> {
+/// Restores model and training; returns what the loop counted. The metrics beside the checkpoint must be those that it
+/// knows. The model may be overwritten on an error.
+pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &impl Module, training: &mut Training) -> Result<Progress> {
+    let (path, precision) = (&path(folder, recipe.config.precision), recipe.config.precision.name());
     let (tensors, header) = load_model(path, recipe, model)?;
     let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.into(), message: error.to_string() };
     training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
+    metrics::verify(&folder.join("metrics.jsonl"), precision, training.iteration, header.progress.metrics)?;
     Ok(header.progress)
 }
 

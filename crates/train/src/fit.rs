@@ -70,7 +70,7 @@ fn fit_on<M: Module>(
     let path = checkpoint::path(&output.folder, config.precision);
     let mut at = Progress::default();
     if output.resume && path.exists() {
-        at = checkpoint::load(&path, &recipe, model, &mut training)?;
+        at = checkpoint::load(&output.folder, &recipe, model, &mut training)?;
         // A summary of fewer epochs than are asked for is no longer the end.
         if let Some(summary) = at.summary.take().filter(|s| s.epochs == config.epochs) {
             return Ok((summary, made(model, task, &mut training, config)?));
@@ -106,7 +106,7 @@ fn fit_on<M: Module>(
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
             if stop || interrupt::requested() {
-                at.peak = device.memory().into();
+                (at.peak, at.metrics) = (device.memory().into(), log.written()?);
                 checkpoint::save(&path, &recipe, model, &training, &at)?;
                 let folder = output.folder.clone();
                 return Err(if stop { Error::Stopped { folder } } else { Error::Interrupted { folder } });
@@ -130,7 +130,7 @@ fn fit_on<M: Module>(
         at.next_epoch();
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
-        at.peak = device.memory().into();
+        (at.peak, at.metrics) = (device.memory().into(), log.written()?);
         if config.keep_best && score.loss < at.best.unwrap_or(f64::INFINITY) {
             at.best = Some(score.loss);
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;

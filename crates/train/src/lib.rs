@@ -20,6 +20,7 @@ mod progress;
 mod recipe;
 mod report;
 mod run;
+mod sealed;
 mod summary;
 mod task;
 

@@ -2,10 +2,11 @@
 //! numbers that are not finite are `null` in the file.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use binade_amp::Blame;
 use binade_nn::replace_file;
+use crc32fast::Hasher;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, Result, Score};
@@ -122,38 +123,84 @@ impl Metrics {
     }
 }
 
+/// What a checkpoint knows of its precision's lines: how many were written before it, and a CRC-32 over them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    lines: u64,
+    crc32: u32,
+}
+
+/// Adds lines up to a [`Written`].
+#[derive(Clone, Default)]
+struct Sum {
+    lines: u64,
+    hasher: Hasher,
+}
+
+impl Sum {
+    fn add(&mut self, line: &str) {
+        self.lines += 1;
+        self.hasher.update(line.as_bytes());
+        self.hasher.update(b"\n");
+    }
+
+    fn written(&self) -> Written {
+        Written { lines: self.lines, crc32: self.hasher.clone().finalize() }
+    }
+}
+
 /// Appends records to the file.
 pub(crate) struct Writer {
     file: std::fs::File,
-    path: std::path::PathBuf,
+    path: PathBuf,
+    sum: Sum,
 }
 
 impl Writer {
     /// Opens the file for a precision that continues at `iteration`: later lines of that precision, and a torn last
-    /// line, are dropped.
+    /// line, are dropped. All others stay as they are.
     pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
-        let kept: Vec<Record> = match read(path) {
-            Ok(all) => {
-                all.into_iter().filter(|r| r.precision != precision || r.metrics.iteration() < iteration).collect()
-            }
-            Err(Error::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e),
-        };
-        let write = |file: &mut dyn Write| kept.iter().try_for_each(|record| file.write_all(&line(record)?));
+        let mut kept = lines(path)?;
+        kept.retain(|(_, record)| record.precision != precision || record.metrics.iteration() < iteration);
+        let write = |file: &mut dyn Write| kept.iter().try_for_each(|(line, _)| writeln!(file, "{line}"));
         replace_file(path, write).map_err(Error::io(path))?;
         let file = std::fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
-        Ok(Writer { file, path: path.into() })
+        let mut sum = Sum::default();
+        kept.iter().filter(|(_, record)| record.precision == precision).for_each(|(line, _)| sum.add(line));
+        Ok(Writer { file, path: path.into(), sum })
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<()> {
-        line(record).and_then(|line| self.file.write_all(&line)).map_err(Error::io(&self.path))
+        let line = serde_json::to_string(record).map_err(|e| Error::io(&self.path)(e.into()))?;
+        self.sum.add(&line);
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&self.path))
+    }
+
+    /// What was written of this precision, which is on the disk then: before the checkpoint that knows of it.
+    pub(crate) fn written(&self) -> Result<Written> {
+        self.file.sync_data().map_err(Error::io(&self.path))?;
+        Ok(self.sum.written())
     }
 }
 
-fn line(record: &Record) -> std::io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(record)?;
-    line.push(b'\n');
-    Ok(line)
+/// Fails unless the file has, of this precision before `iteration`, the lines that its checkpoint knows.
+pub(crate) fn verify(path: &Path, precision: &str, iteration: u64, expected: Written) -> Result<()> {
+    let mut sum = Sum::default();
+    for (line, record) in lines(path)? {
+        if record.precision == precision && record.metrics.iteration() < iteration {
+            sum.add(&line);
+        }
+    }
+    let found = sum.written();
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "damaged, or changed since it was written: the checkpoint of {precision} at step {iteration} knows {} lines \
+         with the checksum {:08x}, here are {} with {:08x}",
+        expected.lines, expected.crc32, found.lines, found.crc32
+    );
+    Err(Error::Checkpoint { path: path.into(), message })
 }
 
 /// All records of a file. A last line that does not parse was cut off by a kill and is left out; any other is an error.
@@ -162,6 +209,19 @@ fn line(record: &Record) -> std::io::Result<Vec<u8>> {
 /// The file cannot be read; a line in the middle is no record.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    Ok(parse(file, path)?.into_iter().map(|(_, record)| record).collect())
+}
+
+/// All lines that are records, beside what they say; none of a file that is not there.
+fn lines(path: &Path) -> Result<Vec<(String, Record)>> {
+    match std::fs::File::open(path) {
+        Ok(file) => parse(file, path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+fn parse(file: std::fs::File, path: &Path) -> Result<Vec<(String, Record)>> {
     let mut out = Vec::new();
     let mut torn: Option<usize> = None;
     for (i, line) in BufReader::new(file).lines().enumerate() {
@@ -174,7 +234,7 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
             });
         }
         match serde_json::from_str(&line) {
-            Ok(record) => out.push(record),
+            Ok(record) => out.push((line, record)),
             Err(_) => torn = Some(i + 1),
         }
     }

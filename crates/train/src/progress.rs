@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint::Progress;
 use crate::fit::Output;
-use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer};
+use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer, Written};
 use crate::{Config, Result};
 
 const BAR: &str = "{prefix} {bar:30} step {pos}/{len}  {msg}  {eta} left";
@@ -56,6 +56,11 @@ impl Log {
             Metrics::Epoch(epoch) => self.epoch(epoch),
         }
         self.writer.write(&Record { precision: self.precision.into(), metrics })
+    }
+
+    /// As [`Writer::written`].
+    pub(crate) fn written(&self) -> Result<Written> {
+        self.writer.written()
     }
 
     fn step(&self, at: &Progress, step: &StepMetrics) {

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::fit::{Callback, Output};
 use crate::lock::Lock;
+use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
 use crate::{
-    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, interrupt, report, table,
+    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, interrupt, report, sealed,
+    table,
 };
 
 /// Settings of [`train`].
@@ -61,14 +63,16 @@ impl RunConfig {
     ///
     /// # Errors
     /// The folder holds no run, or its settings are not whole, or have one that is unknown, twice there or out of
-    /// range.
+    /// range, or are not as [`train`] wrote them: the file has a checksum.
     pub fn read(folder: &Path) -> Result<RunConfig> {
         let path = folder.join("config.json");
         let bad = |message: String| Error::Checkpoint { path: folder.into(), message };
         let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("not a run folder: config.json: {e}")))?;
+        let (object, whole) = sealed::open(&text);
         let config: RunConfig =
-            serde_json::from_str(&text).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))?;
+            serde_json::from_str(&object).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))?;
         config.check().map_err(|e| bad(format!("config.json: {e}")))?;
+        whole.map_err(|e| bad(format!("config.json: {e}")))?;
         Ok(config)
     }
 
@@ -220,16 +224,16 @@ impl<'a, M: Module> Trainer<'a, M> {
             config.check_resumed(&folder)?;
             let lock = Lock::acquire(&folder)?;
             let model = build()?;
-            check_resumed(&folder, config, |path, config| {
+            check_resumed(&folder, config, |config| {
                 let mut training = (self.start)(&model, config)?;
-                checkpoint::load(path, &Recipe::new(config, &task.name(), data)?, &model, &mut training).map(drop)
+                checkpoint::load(&folder, &Recipe::new(config, &task.name(), data)?, &model, &mut training).map(drop)
             })?;
             (folder, lock)
         } else {
             start(config)?
         };
         remove_partial_files(&folder).map_err(Error::io(&folder))?;
-        write_json(&folder.join("config.json"), config)?;
+        sealed::write(&folder.join("config.json"), config)?;
         let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
         let (resume, quiet, callbacks) = (config.resume, config.quiet, self.callbacks);
         let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
@@ -291,19 +295,23 @@ fn numbered(config: &RunConfig) -> Result<PathBuf> {
 }
 
 /// Whether the run in the folder, and every checkpoint in it, is one of these settings and passes `check`.
-fn check_resumed(folder: &Path, config: &RunConfig, check: impl Fn(&Path, &Config) -> Result<()>) -> Result<()> {
+fn check_resumed(folder: &Path, config: &RunConfig, check: impl Fn(&Config) -> Result<()>) -> Result<()> {
     config.check_resumed(folder)?;
     for &precision in &config.precisions {
-        let path = checkpoint::path(folder, precision);
-        if path.exists() {
-            check(&path, &Config { precision, ..config.fit.clone() })?;
+        if checkpoint::path(folder, precision).exists() {
+            check(&Config { precision, ..config.fit.clone() })?;
         }
     }
     let metrics = folder.join("metrics.jsonl");
-    if metrics.exists() {
-        crate::metrics::read(&metrics)?;
+    let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };
+    let of_this_run = |record: &&Record| config.precisions.iter().any(|p| p.name() == record.precision);
+    match records.iter().find(|record| !of_this_run(record)) {
+        Some(Record { precision, .. }) => {
+            let message = format!("damaged, or of another run: a line is of {precision:?}, in which none is trained");
+            Err(Error::Checkpoint { path: metrics, message })
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

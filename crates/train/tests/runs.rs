@@ -113,6 +113,84 @@ fn a_damaged_checkpoint_is_refused_and_nothing_is_written() {
     assert!(train(linear(4), &THREE, &splits(1.0, 1.0), &longer).is_ok());
 }
 
+/// Settings and metrics have checksums too, the latter in each precision's checkpoint.
+#[test]
+fn a_changed_bit_of_the_settings_or_the_metrics_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let started = config(path, &[Precision::Fp32, Precision::Fp16], 1);
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
+    let longer = RunConfig { fit: Config { epochs: 2, ..started.fit.clone() }, resume: true, ..started };
+    for name in ["config.json", "metrics.jsonl"] {
+        let file = path.join(name);
+        let whole = std::fs::read(&file).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&file, bytes).unwrap();
+            let before = if at % 100 == 0 { files(path) } else { BTreeMap::new() };
+            let error = message(train(linear(4), &THREE, &splits(1.0, 1.0), &longer));
+            assert!(error.contains(name), "byte {at} of {name}: {error}");
+            assert!(before.is_empty() || files(path) == before, "byte {at} of {name}");
+        }
+        std::fs::write(&file, &whole).unwrap();
+    }
+    assert!(train(linear(4), &THREE, &splits(1.0, 1.0), &longer).is_ok());
+}
+
+#[test]
+fn metrics_whose_lines_are_not_those_that_were_written_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let started = config(path, &[Precision::Fp32, Precision::Fp16], 1);
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
+    let longer = RunConfig { fit: Config { epochs: 2, ..started.fit.clone() }, resume: true, ..started };
+    let file = path.join("metrics.jsonl");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<String>), told: &str| {
+        let mut lines: Vec<String> = whole.lines().map(|line| format!("{line}\n")).collect();
+        change(&mut lines);
+        std::fs::write(&file, lines.concat()).unwrap();
+        let error = message(train(linear(4), &THREE, &splits(1.0, 1.0), &longer));
+        assert!(error.contains("metrics.jsonl") && error.contains(told), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), lines.concat());
+    };
+    refused(&|lines| drop(lines.remove(3)), "the checkpoint of fp32 at step 6 knows 7 lines");
+    refused(&|lines| drop(lines.pop()), "the checkpoint of fp16 at step 6 knows 7 lines");
+    refused(&|lines| lines.swap(1, 2), "changed since it was written");
+    refused(&|lines| lines.insert(1, lines[1].clone()), "here are 8 with");
+    refused(&|lines| lines[2] = lines[2].replace("\"lr\":", "\"lr\":1"), "changed since it was written");
+    refused(&|lines| lines.push(lines[0].replace("fp32", "bf16")), "a line is of \"bf16\"");
+    std::fs::remove_file(&file).unwrap();
+    assert!(message(train(linear(4), &THREE, &splits(1.0, 1.0), &longer)).contains("here are 0 with"));
+    assert!(!file.exists());
+    // What came after the last checkpoint is no part of the run.
+    let later = whole.lines().nth(5).unwrap().replace("\"iteration\":5", "\"iteration\":6");
+    std::fs::write(&file, format!("{whole}{later}\n{{\"precision\":\"fp3")).unwrap();
+    assert!(train(linear(4), &THREE, &splits(1.0, 1.0), &longer).is_ok());
+    assert!(std::fs::read_to_string(&file).unwrap().starts_with(&whole));
+}
+
+/// Whoever wants other settings resumes with them.
+#[test]
+fn settings_that_were_edited_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = config(folder.path(), &[Precision::Fp32], 1);
+    train(linear(4), &THREE, &splits(1.0, 1.0), &started).unwrap();
+    let file = folder.path().join("config.json");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let resumed = RunConfig { resume: true, ..started };
+    let edited = written.replace("\"epochs\": 1", "\"epochs\": 7");
+    let bare: String = written.lines().filter(|line| !line.contains("crc32")).collect::<Vec<_>>().join("\n");
+    for (text, told) in [(edited, "its checksum is "), (bare, "does not begin with a checksum")] {
+        assert_ne!(text, written);
+        std::fs::write(&file, &text).unwrap();
+        let error = message(train(linear(4), &THREE, &splits(1.0, 1.0), &resumed));
+        assert!(error.contains("config.json") && error.contains(told), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+}
+
 #[test]
 fn a_resumed_run_may_go_on_for_more_epochs() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,8 +67,24 @@ impl Ema {
     /// d = min(decay, (1 + steps)/(10 + steps)), which lets the average follow at first (TensorFlow's warm-up).
     ///
     /// # Errors
-    /// The averages are in the place of the parameters; a tensor is in use.
+    /// The averages are in the place of the parameters; a tensor is in use; out of memory. Nothing is changed then.
     pub fn update(&mut self) -> Result<()> {
+        self.pass(true)?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Whether the next [`Ema::update`] can be made: fails as it would. What must not be done without it comes after
+    /// this.
+    ///
+    /// # Errors
+    /// As [`Ema::update`].
+    pub fn prepare(&mut self) -> Result<()> {
+        self.pass(false)
+    }
+
+    /// An update, or all of it that can fail.
+    fn pass(&mut self, write: bool) -> Result<()> {
         if self.kept.is_some() {
             return Err(swapped());
         }
@@ -85,16 +101,15 @@ impl Ema {
         for ((_, _, average), array) in self.averages.iter().zip(&followed) {
             let written = Some(ArrayMut::new("ema", average)?);
             let slot = Slot { param: written, master: None, grad: Grad::Read(array), state: vec![], first: false };
+            slot.check(&Update::Ema)?;
             match passes.iter_mut().find(|(scalars, _)| scalars.device() == array.device()) {
                 Some((_, slots)) => slots.push(slot),
                 None => passes.push((self.scalars.on(array.device(), &[1.0 - decay, 1.0])?, vec![slot])),
             }
         }
-        for (scalars, slots) in &mut passes {
+        for (scalars, slots) in passes.iter_mut().filter(|_| write) {
             Update::Ema.run(scalars, slots)?;
         }
-        drop(passes);
-        self.steps += 1;
         Ok(())
     }
 
