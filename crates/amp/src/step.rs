@@ -180,7 +180,26 @@ impl UnscaledGradients {
         &self.unclaimed
     }
 
-    /// Steps the optimiser, or skips, and adapts the scale.
+    /// Steps the optimiser, or skips, and adapts the scale. Whoever ignores which of both happened is warned:
+    ///
+    /// ```compile_fail
+    /// #![deny(unused_must_use)]
+    /// # use binade_amp::{GradScaler, Result, UnscaledGradients};
+    /// # use binade_nn::Optimizer;
+    /// # fn f(grads: UnscaledGradients, scaler: &mut GradScaler, optimizer: &mut Optimizer) -> Result<()> {
+    /// grads.step(scaler, optimizer)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// ```
+    /// #![deny(unused_must_use)]
+    /// # use binade_amp::{GradScaler, Result, UnscaledGradients};
+    /// # use binade_nn::Optimizer;
+    /// # fn f(grads: UnscaledGradients, scaler: &mut GradScaler, optimizer: &mut Optimizer) -> Result<()> {
+    /// let _outcome = grads.step(scaler, optimizer)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`GradScaler::step`] and [`GradScaler::update`].

@@ -1,4 +1,5 @@
-//! A library whose manifest has `test = false`, so that it is not compiled a second time for no test, has none.
+//! Tests that nobody runs: in a library whose manifest has `test = false`, so that it is not compiled a second time for
+//! no test, and in a file beside the `main.rs` of a program of tests that does not name it.
 
 use crate::source::{Finding, Tree};
 
@@ -22,6 +23,22 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
     }
+    found.extend(unnamed(tree));
+    found
+}
+
+fn unnamed(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mains = tree.with_extension("rs").filter_map(|file| Some((file.path.strip_suffix("main.rs")?, &file.text)));
+    for (folder, main) in mains.filter(|(folder, _)| folder.contains("/tests/")) {
+        for file in tree.with_extension("rs") {
+            let module = file.path.strip_prefix(folder).and_then(|name| name.strip_suffix(".rs"));
+            let named = |module: &str| main.lines().any(|line| line == format!("mod {module};"));
+            if module.is_some_and(|m| m != "main" && !m.contains('/') && !named(m)) {
+                found.push(file.finding(1, "never runs: the main.rs beside it does not name it"));
+            }
+        }
+    }
     found
 }
 
@@ -40,5 +57,20 @@ mod tests {
         };
         assert_eq!(found("[package]\n\n[lib]\ntest = false\n\n[dependencies]\n"), [3, 5]);
         assert!(found("[lib]\nproc-macro = true\n\n[[bin]]\ntest = false\n").is_empty());
+    }
+
+    #[test]
+    fn a_file_of_tests_that_no_program_names_is_found() {
+        let of = |main: &str| {
+            let files = [
+                ("crates/a/tests/all/main.rs", main),
+                ("crates/a/tests/all/b.rs", ""),
+                ("crates/a/tests/all/c/d.rs", ""),
+                ("crates/a/tests/e.rs", ""),
+            ];
+            check(&Tree::of(&files)).into_iter().map(|f| f.path).collect::<Vec<_>>()
+        };
+        assert_eq!(of("mod bb;\n// mod b;\n"), ["crates/a/tests/all/b.rs"]);
+        assert!(of("mod b;\n").is_empty());
     }
 }

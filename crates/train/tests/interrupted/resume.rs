@@ -79,6 +79,7 @@ fn config(folder: &Path, resume: bool) -> RunConfig {
 
 #[test]
 fn a_resumed_run_has_the_bits_of_an_uninterrupted_one_in_every_precision() {
+    let _alone = crate::alone();
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     train(build, &THREE, &splits(usize::MAX), &config(&whole, false)).unwrap();

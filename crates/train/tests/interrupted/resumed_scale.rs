@@ -51,6 +51,7 @@ fn history(folder: &Path) -> (Vec<(f64, bool)>, serde_json::Value) {
 
 #[test]
 fn the_scale_and_its_counts_go_on_where_they_were() {
+    let _alone = crate::alone();
     let folder = tempfile::tempdir().unwrap();
     let run = |name: &str, stop_after: usize, resume: bool| {
         let fit = Config { epochs: 3, batch_size: 8, ..Config::default() };

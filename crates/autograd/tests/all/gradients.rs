@@ -1,16 +1,14 @@
 //! Every differentiable operator against central differences in f64; contractions in `gradients_of_contractions.rs`.
 
-mod common;
-
+use crate::common::check;
 use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Attention, Binary, Conv2d, CrossEntropy, NormKind, Reduction, Unary};
 use binade_tensor::{Array, Class, DType, Op, run_one};
-use common::check;
 
 /// Normal f64 values, `offset` added.
 fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
-    common::values(shape, stream, offset, 1.0)
+    crate::common::values(shape, stream, offset, 1.0)
 }
 
 fn classes(values: &[i64], shape: &[usize]) -> Array {

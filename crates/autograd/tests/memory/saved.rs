@@ -1,19 +1,12 @@
 //! What is not saved for the backward pass because saved values determine it: the bits, the memory and the errors are
 //! as if it were.
 
-use binade_cpu as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use binade_autograd::{Backward, Error, Result, Var, scope};
+use binade_cpu as _;
 use binade_tensor::op::{Conv2d, Distribution, NormKind, Unary};
 use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
-static MEMORY: Mutex<()> = Mutex::new(());
-
-/// Holds the others up, as all count the same memory.
-fn alone() -> MutexGuard<'static, ()> {
-    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::alone;
 
 fn live() -> usize {
     let stats = scope::device().unwrap().memory();

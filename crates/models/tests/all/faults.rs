@@ -1,14 +1,12 @@
 //! An infinity planted at every operator of a training step of every model: no bit of the state changes, and the blame
 //! is right.
 
-mod common;
-
+use crate::common::{Subject, bits, subject};
 use binade_amp::{Fault, Hit, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;
 use binade_cpu as _;
 use binade_nn::{AdamW, Optimizer, state_dict};
 use binade_tensor::DType;
-use common::{Subject, bits, subject};
 
 /// Plants an infinity at every `stride`-th operator in turn. Returns how many spoilt the step, and how many an operator
 /// after them absorbed.

@@ -1,11 +1,9 @@
 //! Every fused form with every activation: first and second order against central differences.
 
-mod common;
-
+use crate::common::{check_second_order, values};
 use binade_autograd::{Result, Var, checkpoint, gradcheck};
 use binade_cpu as _;
 use binade_tensor::op::{Conv2d, NormKind, Unary};
-use common::{check_second_order, values};
 
 /// A number around which the row and its first derivatives are smooth.
 fn centre(row: Unary) -> f64 {

@@ -1,16 +1,14 @@
 //! Operators belong to the layer that runs them, by the model's structure, whatever was made of the model before.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use crate::common::{Subject, bits, subject};
 use binade_amp::{CastPolicy, LossScale, Policy, Training};
 use binade_autograd::scope::{self, Event, Phase};
 use binade_cpu as _;
 use binade_nn::{AdamW, Optimizer, Sgd, state_dict};
 use binade_tensor::DType;
-use common::{Subject, bits, subject};
 
 const MODELS: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 

@@ -1,12 +1,10 @@
 //! Snapshots of a training: it goes on bit for bit, or nothing changes.
 
-mod net;
-
+use crate::net::{Net, full_training, state, training};
 use binade_amp::{Dynamic, Error, LossScale, Result, Training, TrainingState};
 use binade_autograd::Var;
 use binade_cpu as _;
 use binade_nn::{Ema, Module as _, Schedule, load_state_dict, state_dict};
-use net::{Net, full_training, state, training};
 
 /// Six steps, the second of them with a gradient that overflows f16 at the present scale but not at a lower one, and a
 /// measurement after each.

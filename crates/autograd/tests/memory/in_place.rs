@@ -1,18 +1,13 @@
 //! Gradients take the memory of gradients that nobody else keeps: never of one that somebody does.
 
 use binade_cpu as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use binade_autograd::{Var, grad, scope};
 use binade_tensor::op::{Conv2d, Distribution, Unary};
 use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
 
-static MEMORY: Mutex<()> = Mutex::new(());
-
-/// Holds the others up, as all count the same memory.
-fn alone() -> MutexGuard<'static, ()> {
-    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::alone;
 
 fn normal(shape: &[usize], seed: u64, dtype: DType) -> Array {
     let distribution = Distribution::Normal { mean: 0.0, std: 1.0 };

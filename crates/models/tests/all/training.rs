@@ -1,15 +1,13 @@
 //! Every model trains: the same bits for any number of threads, losses that fall, and the number of weights of the
 //! originals.
 
-mod common;
-
+use crate::common::{Subject, bits, subject};
 use binade_amp::{LossScale, Policy, Training};
 use binade_autograd::scope;
 use binade_cpu as _;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
 use binade_nn::{AdamW, Module, Optimizer, state_dict};
 use binade_tensor::DType;
-use common::{Subject, bits, subject};
 
 const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 

@@ -1,15 +1,13 @@
 //! Whole training steps on a device that runs late behind memory the host cannot see: the same bits as where its
 //! arithmetic comes from, one wait per step, and no upload but the batch and the numbers of the update.
 
-mod common;
-
+use crate::common::{Subject, bits, subject};
 use binade_amp::{Dynamic, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;
 use binade_cpu as _;
 use binade_nn::{AdamW, Ema, Module, Optimizer, Schedule, state_dict};
 use binade_tensor::remote::{Counts, Remote};
 use binade_tensor::{DType, Device};
-use common::{Subject, bits, subject};
 
 const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 

@@ -1,12 +1,10 @@
 //! Products, convolutions, pooling, attention and alignments against central differences in f64.
 
-mod common;
-
+use crate::common::check;
 use binade_autograd::Var;
 use binade_cpu as _;
 use binade_tensor::op::{Attention, Conv2d, Reduction};
 use binade_tensor::{Array, Class, Device, Key};
-use common::check;
 
 fn classes(values: &[i64], shape: &[usize]) -> Array {
     Array::from_slice(&Device::cpu(), values, shape, Class::Indices).unwrap()
@@ -14,7 +12,7 @@ fn classes(values: &[i64], shape: &[usize]) -> Array {
 
 /// Normal f64 values, `offset` added.
 fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
-    common::values(shape, stream, offset, 1.0)
+    crate::common::values(shape, stream, offset, 1.0)
 }
 
 #[test]

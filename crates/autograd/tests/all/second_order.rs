@@ -1,15 +1,13 @@
 //! Gradients of gradients: every operator's recorded gradient against central differences of its first-order gradient.
 
-mod common;
-
+use crate::common::penalty;
 use binade_autograd::{Result, Var, grad, gradcheck, scope};
 use binade_cpu as _;
 use binade_tensor::op::*;
 use binade_tensor::{Array, Class, Op};
-use common::penalty;
 
 fn values(shape: &[usize], stream: u64, offset: f64) -> Array {
-    common::values(shape, stream, offset, 1.0)
+    crate::common::values(shape, stream, offset, 1.0)
 }
 
 fn check(name: &str, inputs: &[Array], f: impl Fn(&[Var]) -> Result<Var>) {

@@ -1,7 +1,5 @@
 //! The registry's checks of gradients: every differentiable operator at its f64 samples against central differences.
 
-mod common;
-
 use binade_autograd::{Var, apply, gradcheck, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Binary, Ternary};
@@ -13,8 +11,8 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
     let device = scope::device().unwrap();
     let mut checked = std::collections::BTreeSet::new();
     for op in catalogue() {
-        // Gradients of backward kernels are second order (tests/second_order.rs); views need inputs of their own.
-        // Unary functions are checked inside their domains in tests/gradients.rs.
+        // Gradients of backward kernels are second order (tests/all/second_order.rs); views need inputs of their own.
+        // Unary functions are checked inside their domains in tests/all/gradients.rs.
         if matches!(op, Op::Backward(_) | Op::View(_) | Op::Unary(_)) || rounds(&op) || has_poles(&op) {
             continue;
         }
@@ -98,7 +96,7 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
                 apply(op.clone(), &all.iter().collect::<Vec<_>>())
             };
             let inputs: Vec<Array> = floats.iter().map(|&i| ins[i].clone()).collect();
-            if let Err(error) = common::check_second_order(&f, &inputs) {
+            if let Err(error) = crate::common::check_second_order(&f, &inputs) {
                 let shapes: Vec<_> = ins.iter().map(|a| *a.shape()).collect();
                 panic!("{op:?} {shapes:?}: {error}");
             }
@@ -108,7 +106,7 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
     assert!(checked.len() > 55, "only {} operators have small samples: {checked:?}", checked.len());
 }
 
-/// Binary functions that are checked inside their domains in tests/gradients.rs: a power of a negative base is NaN
+/// Binary functions that are checked inside their domains in tests/all/gradients.rs: a power of a negative base is NaN
 /// beside the exponents where it is a number, a remainder has steps everywhere near a small divisor, a quotient and an
 /// angle poles.
 fn has_poles(op: &Op) -> bool {

@@ -1,0 +1,15 @@
+//! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
+
+mod attention;
+mod cast_when_read;
+mod empties;
+mod extents;
+mod extremes;
+mod integers;
+mod joins;
+mod overwriting;
+mod product_bits;
+mod products;
+mod properties;
+mod ranges;
+mod registry;
