@@ -1,6 +1,8 @@
 //! Products and convolutions at extents where kernels change their way: few rows, long sums, many columns, blocks that
 //! end inside an image. At every instruction set, in both layouts, against the naive f64 reference.
 
+use std::rc::Rc;
+
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
 use binade_tensor::testing::{Exact, assert_op};
@@ -31,7 +33,14 @@ fn each_device(f: impl Fn(&Device, &str)) {
 /// Every instruction set against the reference, which is slow and runs once. `cases` makes operators and their inputs
 /// on a device.
 fn assert_at_every_isa(cases: impl Fn(&Device) -> Vec<(Op, Vec<Array>, DType)>) {
-    let exact: Vec<Exact> = cases(&Device::cpu()).iter().map(|(op, ins, _)| Exact::of(op, ins).unwrap()).collect();
+    let here = cases(&Device::cpu());
+    let mut exact: Vec<Rc<Exact>> = Vec::new();
+    for (i, (op, ins, _)) in here.iter().enumerate() {
+        let memory = |ins: &[Array]| ins.iter().map(|a| (a.storage().id(), *a.layout())).collect::<Vec<_>>();
+        // One after the other, they differ in the dtype of the result alone.
+        let same = i.checked_sub(1).filter(|&j| here[j].0 == *op && memory(&here[j].1) == memory(ins));
+        exact.push(same.map_or_else(|| Rc::new(Exact::of(op, ins).unwrap()), |j| exact[j].clone()));
+    }
     each_device(|device, isa| {
         for ((op, ins, dtype), exact) in cases(device).iter().zip(&exact) {
             let (_, failure) = exact.check(op, ins, device, *dtype).unwrap();
