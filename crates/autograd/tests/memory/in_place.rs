@@ -1,7 +1,7 @@
 //! Gradients take the memory of gradients that nobody else keeps: never of one that somebody does.
 
 use binade_cpu as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use binade_autograd::{Var, grad, scope};
 use binade_tensor::op::{Conv2d, Distribution, Unary};
