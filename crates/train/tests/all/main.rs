@@ -1,7 +1,0 @@
-//! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
-
-mod counting;
-mod data;
-mod runs;
-mod samples;
-mod tasks;
