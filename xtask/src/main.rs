@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// Commands of `crates/lab`, as its own help lists them.
-const LAB: [(&str, &str); 6] = [
+const LAB: [(&str, &str); 7] = [
     ("bench", "Measure kernels and training steps, beside PyTorch if asked"),
     ("classics", "Show in miniature what the papers on mixed precision showed"),
     ("conform", "Run recorded cases of operators and report which disagree"),
     ("counts", "Count the instructions of hot kernels and compare them with those on file"),
+    ("fuzz-files", "Read damaged files of weights: none may crash, hang or fill the memory"),
     ("fuzz-ops", "Run random operators on random operands and compare them with the reference"),
     ("replay", "Train again what PyTorch trained and compare; or loss scales against recorded ones"),
 ];

@@ -13,6 +13,7 @@ pub use binade_models as models;
 pub use binade_nn as nn;
 pub use binade_tensor as tensor;
 pub use binade_train as train;
+pub use binade_weights as weights;
 
 pub use binade_amp::preflight::preflight;
 

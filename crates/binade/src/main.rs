@@ -1,5 +1,5 @@
 //! The command line: `binade train`, `binade sample`, `binade formats`, `binade inspect`, `binade doctor`,
-//! `binade ops`.
+//! `binade ops`, `binade weights`, `binade convert`, `binade parity`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -9,6 +9,7 @@ mod inspect;
 mod ops;
 mod sample;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Describe this machine and the recommended precisions
     Doctor(doctor::Args),
+    /// List the tensors of a file or folder, how large they are, and what formats would lose of them
+    Weights(weights::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Formats(args) => formats::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Weights(args) => weights::run(&args),
         Command::Ops(args) => ops::run(&args),
     })
 }

@@ -285,3 +285,25 @@ fn the_environment_chooses_the_kernels() {
         "{warning}"
     );
 }
+
+#[test]
+fn weights_are_listed_with_what_formats_lose() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = binade::tensor::Device::cpu();
+    let values = [0.0f32, 1e5, -2.0, 1e-9];
+    let array = binade::tensor::Array::from_slice(&device, &values, &[2, 2], binade::tensor::Class::Weights).unwrap();
+    let path = folder.path().join("model.safetensors");
+    binade::nn::write_safetensors(&path, &[("layer.weight".into(), array)], Default::default()).unwrap();
+    let out = text(&binade(&["weights", "."], folder.path()).stdout);
+    for part in ["layer.weight", "F32", "[2, 2]", "-2.000e0", "1.000e5", "1, 1, 0", "1 tensors, 4 values, 1 file"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let out = text(&binade(&["weights", "model.safetensors", "--json"], folder.path()).stdout);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let lost = &told["tensors"][0]["range"]["losses"];
+    let found =
+        lost.as_array().unwrap().iter().map(|l| (l["dtype"].as_str().unwrap(), l["overflow"].as_u64().unwrap()));
+    assert!(found.eq([("f32", 0), ("f16", 1), ("bf16", 0)]), "{out}");
+    let out = binade(&["weights", "nowhere"], folder.path());
+    assert!(out.status.code() == Some(1) && text(&out.stderr).contains("nowhere"));
+}

@@ -7,6 +7,7 @@ mod classics;
 mod conform;
 mod counted;
 mod counts;
+mod fuzz_files;
 mod fuzz_ops;
 mod replay;
 
@@ -35,6 +36,8 @@ enum Command {
     Counted(counted::Args),
     /// Count the instructions of hot kernels and compare them with those on file
     Counts(counts::Args),
+    /// Read damaged files of weights: none may crash, hang or fill the memory
+    FuzzFiles(fuzz_files::Args),
     /// Run random operators on random operands and compare them with the reference
     FuzzOps(fuzz_ops::Args),
     /// Train again what PyTorch trained and compare; or loss scales against recorded ones
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Conform(args) => conform::run(&args),
         Command::Counted(args) => counted::run(&args),
         Command::Counts(args) => counts::run(&args),
+        Command::FuzzFiles(args) => fuzz_files::run(&args),
         Command::FuzzOps(args) => fuzz_ops::run(&args),
         Command::Replay(args) => replay::run(&args),
     })

@@ -306,3 +306,12 @@ fn the_fuzzer_says_which_operators_its_cases_reach() {
         assert!(said.contains(part), "{part:?} in {said}");
     }
 }
+
+#[test]
+fn damaged_files_of_weights_are_read_or_refused() {
+    let out = lab(&["fuzz-files", "--seconds", "2", "--seed", "3"], Path::new("."));
+    let told = text(&out.stdout);
+    assert!(out.status.success(), "{told}{}", text(&out.stderr));
+    let counts = told.lines().last().unwrap();
+    assert!(counts.ends_with(" 0 faults") && !counts.contains(" 0 read") && !counts.contains(" 0 refused"), "{told}");
+}

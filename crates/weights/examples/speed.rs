@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use binade_cpu as _;
 use binade_nn::{Init, Module, Param, Visitor, without_initial_values};
 use binade_weights::{LoadOptions, SaveOptions, Source, Sources, Weights, load, save};
 
