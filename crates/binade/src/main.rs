@@ -3,10 +3,12 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod convert;
 mod doctor;
 mod formats;
 mod inspect;
 mod ops;
+mod parity;
 mod sample;
 mod train;
 mod weights;
@@ -37,6 +39,10 @@ enum Command {
     Doctor(doctor::Args),
     /// List the tensors of a file or folder, how large they are, and what formats would lose of them
     Weights(weights::Args),
+    /// Write a model's folder in another dtype, under other names or in other shards
+    Convert(convert::Args),
+    /// Compute again what a library computed, and compare output, loss and every gradient
+    Parity(parity::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
 }
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Weights(args) => weights::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Parity(args) => parity::run(&args),
         Command::Ops(args) => ops::run(&args),
     })
 }

@@ -15,6 +15,9 @@ pub enum Error {
         /// All that is wrong.
         problems: Vec<String>,
     },
+    /// Weights that cannot be read, or are of another model.
+    #[error(transparent)]
+    Weights(#[from] binade_weights::Error),
 }
 
 impl From<binade_autograd::Error> for Error {

@@ -2,11 +2,13 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod any;
 mod clip;
 mod diffusion;
 mod error;
 mod gpt;
 mod keys;
+mod ldm;
 mod library;
 mod preparation;
 mod pretrained;
@@ -17,6 +19,7 @@ mod transformer;
 mod unet;
 mod vit;
 
+pub use any::{AnyModel, Names, read_config};
 pub use clip::{ClipText, ClipTextConfig};
 pub use diffusion::{
     AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian, OneOrEach, UNet2DConditionConfig, UNet2DConditionModel,
@@ -25,6 +28,7 @@ pub use diffusion::{
 pub use error::{Error, Result};
 pub use gpt::{Gpt, GptCache, GptConfig, Sampling, Writer};
 pub use keys::Keys;
+pub use ldm::is_ldm;
 pub use library::Library;
 pub use preparation::{Filter, Preparation};
 pub use pretrained::Pretrained;

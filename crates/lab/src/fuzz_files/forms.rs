@@ -76,7 +76,9 @@ fn legacy() -> Vec<u8> {
 }
 
 fn safetensors() -> Vec<u8> {
-    let header = r#"{"__metadata__":{"format":"pt"},"bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"weight":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]}}"#;
+    let bias = r#""bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+    let weight = r#""weight":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]}"#;
+    let header = format!(r#"{{"__metadata__":{{"format":"pt"}},{bias},{weight}}}"#);
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes(8)].concat()
 }
 

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz-files`: damaged files of weights, each of which is to be read or refused: no panic, no hang, and no
-//! more memory than a file of its size can need.
+//! `cargo xtask fuzz-files`: damaged files of weights, each of which is to be read or refused: no panic, no hang, and
+//! no more memory than a file of its size can need.
 
 mod forms;
 

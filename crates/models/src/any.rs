@@ -1,0 +1,202 @@
+//! [`AnyModel`]: the model that a folder of another library holds, whichever it is.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use binade_nn::{Module, without_initial_values};
+use binade_weights::{LoadOptions, Report, Sources, Weights, load};
+use serde_json::Value;
+
+use crate::ldm::{self, is_ldm};
+use crate::{
+    AutoencoderKL, ClipText, Error, Gpt, Library, Pretrained, ResNet, ResNetConfig, Result, UNet2DConditionModel,
+    UNet2DModel, Vit, VitConfig,
+};
+
+/// A model that some library's `config.json` describes.
+pub enum AnyModel {
+    /// torchvision's, timm's or transformers'.
+    ResNet(ResNet),
+    /// timm's or transformers'.
+    Vit(Vit),
+    /// transformers'.
+    Gpt(Gpt),
+    /// transformers'.
+    ClipText(ClipText),
+    /// diffusers'.
+    UNet2DCondition(UNet2DConditionModel),
+    /// diffusers'.
+    UNet2D(UNet2DModel),
+    /// diffusers'.
+    AutoencoderKL(AutoencoderKL),
+}
+
+/// Whose names a model's files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// transformers.
+    Transformers,
+    /// timm; torchvision has the same.
+    Timm,
+    /// diffusers.
+    Diffusers,
+    /// Single files of Stable Diffusion.
+    Ldm,
+}
+
+impl Names {
+    fn library(self) -> &'static str {
+        match self {
+            Names::Transformers => "transformers",
+            Names::Timm => "timm",
+            Names::Diffusers => "diffusers",
+            Names::Ldm => "a single file of Stable Diffusion",
+        }
+    }
+}
+
+/// Runs an expression with the model inside, whichever it is.
+macro_rules! each {
+    ($any:expr, $model:ident => $value:expr) => {
+        match $any {
+            AnyModel::ResNet($model) => $value,
+            AnyModel::Vit($model) => $value,
+            AnyModel::Gpt($model) => $value,
+            AnyModel::ClipText($model) => $value,
+            AnyModel::UNet2DCondition($model) => $value,
+            AnyModel::UNet2D($model) => $value,
+            AnyModel::AutoencoderKL($model) => $value,
+        }
+    };
+}
+
+impl AnyModel {
+    /// The model of a `config.json`: `_class_name` of diffusers, `model_type` or `architectures` of transformers,
+    /// `architecture` of timm say which.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: a model that is not built, by the name that it has there; as [`Pretrained::from_config`].
+    pub fn from_config(config: &Value) -> Result<AnyModel> {
+        let text = |key: &str| config.get(key).and_then(Value::as_str);
+        if let Some(class) = text("_class_name") {
+            return match class {
+                "UNet2DConditionModel" => Ok(AnyModel::UNet2DCondition(Pretrained::from_config(config)?)),
+                "UNet2DModel" => Ok(AnyModel::UNet2D(Pretrained::from_config(config)?)),
+                "AutoencoderKL" => Ok(AnyModel::AutoencoderKL(Pretrained::from_config(config)?)),
+                other => Err(not_built("_class_name", other)),
+            };
+        }
+        if let Some(architecture) = text("architecture") {
+            return match architecture {
+                name if name.starts_with("resnet") => Ok(AnyModel::ResNet(Pretrained::from_config(config)?)),
+                name if ["vit", "deit", "eva_", "dino"].iter().any(|family| name.starts_with(family)) => {
+                    Ok(AnyModel::Vit(Pretrained::from_config(config)?))
+                }
+                other => Err(not_built("architecture", other)),
+            };
+        }
+        let class = config.get("architectures").and_then(|classes| classes.get(0)?.as_str());
+        match text("model_type").or(class) {
+            Some("resnet" | "ResNetForImageClassification") => Ok(AnyModel::ResNet(Pretrained::from_config(config)?)),
+            Some("vit" | "ViTForImageClassification") => Ok(AnyModel::Vit(Pretrained::from_config(config)?)),
+            Some("gpt2" | "GPT2LMHeadModel") => Ok(AnyModel::Gpt(Pretrained::from_config(config)?)),
+            Some("clip_text_model" | "CLIPTextModel") => Ok(AnyModel::ClipText(Pretrained::from_config(config)?)),
+            Some(other) => Err(not_built("model_type", other)),
+            None => Err(Error::Config {
+                of: "config.json".into(),
+                problems: vec!["it has no _class_name, architecture, model_type or architectures".into()],
+            }),
+        }
+    }
+
+    /// The model of a folder with its weights, in f32: `config.json`, and files as [`Weights::open`] finds them.
+    ///
+    /// # Errors
+    /// The configuration cannot be read, as [`AnyModel::from_config`], or the weights do not fit, as [`load`].
+    pub fn open(folder: &Path, options: &LoadOptions) -> Result<(AnyModel, Report)> {
+        let model = without_initial_values(|| AnyModel::from_config(&read_config(folder)?))?;
+        let weights = Weights::open(folder)?;
+        let report = load(model.module(), &weights, &model.sources(&weights.names()), options)?;
+        Ok((model, report))
+    }
+
+    /// The model for everything that asks for a module.
+    pub fn module(&self) -> &dyn Module {
+        each!(self, model => model)
+    }
+
+    /// Its `config.json`.
+    pub fn to_config(&self) -> Value {
+        each!(self, model => model.to_config())
+    }
+
+    /// Where its tensors are in a file that stores these names: [`Pretrained::sources`], or those of a single file of
+    /// Stable Diffusion ([`is_ldm`]).
+    pub fn sources(&self, stored: &BTreeSet<String>) -> Sources {
+        let ldm = is_ldm(stored).then(|| ldm::sources(self, stored)).flatten();
+        ldm.unwrap_or_else(|| each!(self, model => model.sources(stored)))
+    }
+
+    /// The `config.json` and the names of a library for this model.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: that library has no such model.
+    pub fn named(&self, names: Names) -> Result<(Value, Sources)> {
+        let own = |hints: &[&str]| self.sources(&hints.iter().map(|hint| hint.to_string()).collect());
+        let library = match names {
+            Names::Timm => Library::Timm,
+            Names::Transformers | Names::Diffusers | Names::Ldm => Library::Transformers,
+        };
+        match (self, names) {
+            // Names that begin as transformers' do, or some that do not.
+            (AnyModel::ResNet(model), Names::Timm | Names::Transformers) => {
+                let hint = if names == Names::Timm { "conv1" } else { "resnet." };
+                Ok((ResNetConfig { library, ..model.config().clone() }.write(), own(&[hint])))
+            }
+            (AnyModel::Vit(model), Names::Timm | Names::Transformers) => {
+                let hint = if names == Names::Timm { "blocks" } else { "vit." };
+                Ok((VitConfig { library, ..model.config().clone() }.write(), own(&[hint])))
+            }
+            (AnyModel::Gpt(_) | AnyModel::ClipText(_), Names::Transformers)
+            | (AnyModel::UNet2DCondition(_) | AnyModel::UNet2D(_) | AnyModel::AutoencoderKL(_), Names::Diffusers) => {
+                Ok((self.to_config(), own(&[])))
+            }
+            (AnyModel::UNet2DCondition(_) | AnyModel::AutoencoderKL(_) | AnyModel::ClipText(_), Names::Ldm) => {
+                Ok((self.to_config(), ldm::sources(self, &BTreeSet::new()).unwrap_or_default()))
+            }
+            _ => Err(Error::Config {
+                of: "config.json".into(),
+                problems: vec![format!("{} has no model of this kind", names.library())],
+            }),
+        }
+    }
+
+    /// With every block computed again for backward, or not.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> AnyModel {
+        match self {
+            AnyModel::ResNet(model) => AnyModel::ResNet(model.recomputing(recompute)),
+            AnyModel::Vit(model) => AnyModel::Vit(model.recomputing(recompute)),
+            AnyModel::Gpt(model) => AnyModel::Gpt(model.recomputing(recompute)),
+            AnyModel::ClipText(model) => AnyModel::ClipText(model.recomputing(recompute)),
+            AnyModel::UNet2DCondition(model) => AnyModel::UNet2DCondition(model.recomputing(recompute)),
+            AnyModel::UNet2D(model) => AnyModel::UNet2D(model.recomputing(recompute)),
+            AnyModel::AutoencoderKL(model) => AnyModel::AutoencoderKL(model.recomputing(recompute)),
+        }
+    }
+}
+
+/// The `config.json` of a folder.
+///
+/// # Errors
+/// It is not there, or no JSON.
+pub fn read_config(folder: &Path) -> Result<Value> {
+    let path = folder.join("config.json");
+    let fail = |message: String| Error::Config { of: path.display().to_string(), problems: vec![message] };
+    let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
+}
+
+fn not_built(key: &str, found: &str) -> Error {
+    Error::Config { of: "config.json".into(), problems: vec![format!("{key} is {found:?}, which is not built")] }
+}
