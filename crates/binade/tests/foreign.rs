@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use binade::autograd::{Var, scope};
 use binade::models::AnyModel;
-use binade::nn::{Layer, Module, write_safetensors};
+use binade::nn::{Layer, write_safetensors};
 use binade::tensor::op::CrossEntropy;
 use binade::tensor::{Array, Class, DType};
 use binade::weights::{SaveOptions, Weights, save};
