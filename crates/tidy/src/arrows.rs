@@ -16,6 +16,7 @@ const CRATES: &[&[&str]] = &[
     &["crates/nn"],
     &["crates/amp", "crates/weights"],
     &["crates/models", "crates/train"],
+    &["crates/diffusion"],
     &["crates/binade"],
     &["crates/lab"],
     &["crates/tidy", "xtask"],

@@ -36,18 +36,26 @@ pub(crate) fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.into()).collect()
 }
 
+/// Names of activations in configurations.
+const ACTIVATIONS: [(&str, Unary); 5] = [
+    ("silu", Unary::Silu),
+    ("swish", Unary::Silu),
+    ("gelu", Unary::Gelu),
+    ("mish", Unary::Mish),
+    ("relu", Unary::Relu),
+];
+
 /// The function of a name.
 pub(crate) fn activation(key: &str, name: &str, keys: &mut Keys) -> Unary {
-    match name {
-        "silu" | "swish" => Unary::Silu,
-        "gelu" => Unary::Gelu,
-        "mish" => Unary::Mish,
-        "relu" => Unary::Relu,
-        other => {
-            keys.problem(format!("{key} is {other:?}, and only silu, swish, gelu, mish and relu are built"));
+    let found = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+    found.map_or_else(
+        || {
+            let built = ACTIVATIONS.map(|(known, _)| known).join(" or ");
+            keys.problem(format!("{key} is {name:?}, and only {built} is built"));
             Unary::Silu
-        }
-    }
+        },
+        |(_, act)| *act,
+    )
 }
 
 /// Notes what does not fit in a configuration, and returns something to go on with.
