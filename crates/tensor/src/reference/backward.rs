@@ -56,7 +56,7 @@ pub(super) fn backward(op: &Backward, x: &[Dense], shapes: &[Vec<usize>]) -> Res
                         if hit(v) { up * unary(Unary::Sign, v) / hits } else { 0.0 }
                     }
                     Reduce::Norm { p } => {
-                        let y = m.iter().map(|v| v.abs().powf(*p)).sum::<f64>().powf(1.0 / p);
+                        let y = reduce(*kind, m);
                         // At 0 the slope is 0, and an upstream infinity times it NaN.
                         let power = if v == 0.0 && !y.is_nan() { 0.0 } else { v.abs().powf(p - 1.0) * y.powf(1.0 - p) };
                         up * unary(Unary::Sign, v) * power

@@ -321,7 +321,12 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
                 reduce(Reduce::Min, &magnitudes)
             }
         }
-        Reduce::Norm { p } => g.iter().map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
+        Reduce::Norm { p } => {
+            // Of the largest: a root of what is far from 1 would magnify the rounding of 1/p.
+            let largest = g.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+            let scale = if p > 0.0 && largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
+            scale * g.iter().map(|v| (v.abs() / scale).powf(p)).sum::<f64>().powf(1.0 / p)
+        }
         Reduce::Var { correction } => {
             let mean = mean(g);
             // NaN of no elements.
