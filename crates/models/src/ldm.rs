@@ -1,5 +1,5 @@
-//! Names of single-file checkpoints of Stable Diffusion, as CompVis' code has them: `model.diffusion_model.input_blocks…`,
-//! `first_stage_model…`, `cond_stage_model…`.
+//! Names of single-file checkpoints of Stable Diffusion, as CompVis' code has them:
+//! `model.diffusion_model.input_blocks…`, `first_stage_model…`, `cond_stage_model…`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
