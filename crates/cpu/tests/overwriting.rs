@@ -1,9 +1,9 @@
 //! Results that take the memory of an operand.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Backward, Binary, Distribution, Unary};
+use binade_tensor::op::{Backward, Binary, Distribution, Unary, View};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, Request, run, run_one};
+use binade_tensor::{Array, Arrays, Class, DType, Device, Error, Key, Op, Request, Shape, run, run_one};
 
 fn apply(op: &Op, ins: &[Array], device: &Device, want: DType) -> binade_tensor::Result<Arrays> {
     run(Request::new(op, &ins.iter().collect::<Vec<_>>(), device, want, Class::Activations))
@@ -109,4 +109,29 @@ fn memory_that_somebody_shares_is_not_written_over() {
         vec![twice.clone(), twice],
     );
     assert!(sum.to_f64_vec().unwrap().iter().all(|v| *v == 3.0), "one array as both operands");
+}
+
+#[test]
+fn dense_views_of_any_order_are_written_and_views_with_gaps_are_refused() {
+    for device in [Device::new(Cpu::with_isa(Isa::Portable)), Device::reference()] {
+        let zeros = || Array::full(&device, DType::F32, Shape::new(&[4, 6]).unwrap(), 0.0, Class::Weights).unwrap();
+        let view = |a: &Array, op: View| run_one(&Op::View(op), &[a], &device, DType::F32, Class::Weights).unwrap();
+        let range = |shape: &[usize]| {
+            let n = shape.iter().product::<usize>();
+            let values: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            Array::from_slice(&device, &values, shape, Class::Weights).unwrap()
+        };
+        let whole = zeros();
+        let turned = view(&whole, View::Permute(Shape::new(&[1, 0]).unwrap()));
+        turned.copy_from(&range(&[6, 4])).unwrap();
+        assert_eq!(turned.to_f64_vec().unwrap(), range(&[6, 4]).to_f64_vec().unwrap());
+        let whole = zeros();
+        view(&whole, View::Narrow { dim: 0, start: 1, length: 2 }).copy_from(&range(&[2, 6])).unwrap();
+        let expected: Vec<f64> = (0..24).map(|i| if (6..18).contains(&i) { i as f64 - 5.0 } else { 0.0 }).collect();
+        assert_eq!(whole.to_f64_vec().unwrap(), expected);
+        let whole = zeros();
+        let refused = view(&whole, View::Narrow { dim: 1, start: 1, length: 2 }).copy_from(&range(&[4, 2]));
+        assert!(matches!(refused, Err(Error::Argument { .. })), "{refused:?}");
+        assert_eq!(whole.to_f64_vec().unwrap(), [0.0; 24]);
+    }
 }

@@ -93,11 +93,17 @@ impl<'a> ArrayMut<'a> {
     ///
     /// # Errors
     /// [`crate::Error::InUse`] while others use the storage; [`crate::Error::DType`] if the elements in memory are of
-    /// another type.
+    /// another type; [`crate::Error::Argument`] if they do not fill a stretch of it, each place once, as kernels write.
     pub fn new(op: &'static str, array: &'a Array) -> Result<ArrayMut<'a>> {
         if !array.is_written() {
             let expected = "an output that is no cast of another array".into();
             return Err(crate::Error::DType { op, expected, dtypes: vec![array.dtype(), array.stored()] });
+        }
+        if !array.layout().is_dense() {
+            let (shape, strides) = (array.shape(), array.layout().strides);
+            let message =
+                format!("a view of shape {shape:?} and strides {strides:?} has gaps and cannot be written to");
+            return Err(crate::Error::Argument { op, message });
         }
         Ok(ArrayMut { array, guard: array.storage().write(op)? })
     }
