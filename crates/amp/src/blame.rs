@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::scope::{self, Event, Phase};
 use binade_autograd::{Backward, Var};
-use binade_tensor::format::Format;
 use binade_tensor::op::Reduce;
 use binade_tensor::{Array, Class, DType, Dims, Op};
 use serde::{Deserialize, Serialize};
@@ -326,13 +325,7 @@ fn fitting_scale<E: From<crate::Error>>(
 
 /// What the largest element may be multiplied by without overflowing.
 fn headroom(array: &Array) -> Option<f64> {
-    let limit = match array.dtype() {
-        DType::F64 => f64::MAX,
-        DType::F32 => f32::MAX as f64,
-        DType::F16 => Format::F16.max_finite(),
-        DType::BF16 => Format::BF16.max_finite(),
-        DType::I64 | DType::U32 | DType::I8 | DType::Bool => return None,
-    };
+    let limit = array.dtype().format()?.max_finite();
     // A hundredth less: 16-bit values at another scale are rounded otherwise.
     let room = if array.numel() == 0 { f64::INFINITY } else { 0.99 * limit / largest(array) };
     (room > 0.0 && room.is_finite()).then_some(room)

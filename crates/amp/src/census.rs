@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use binade_autograd::Var;
 use binade_autograd::scope::{self, Event};
-use binade_tensor::op::Backward;
 use binade_tensor::{DType, Op};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +57,7 @@ pub fn census<E: From<crate::Error>>(policy: &Policy, loss: impl Fn() -> Result<
         }
         let by = census.operators.entry(op.name().into()).or_default();
         *by.entry(out.dtype().to_string()).or_default() += 1;
-        let product = matches!(op, Op::MatMul(_) | Op::MatMulOf { .. } | Op::Backward(Backward::MatMulOf { .. }));
+        let product = matches!(op, Op::MatMul(_));
         let contraction = product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_));
         // A 16-bit operand with an f32 result is accumulation, not a wide product.
         let wide = event.ins.iter().take(2).any(|a| a.dtype() == DType::F32);

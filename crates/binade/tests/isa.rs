@@ -4,7 +4,7 @@ use std::process::Command;
 
 use binade::cpu::Cpu;
 use binade::cpu::simd::{Isa, vector_length};
-use binade::tensor::op::{Epilogue, Norm, NormKind, Unary};
+use binade::tensor::op::{MatMul, Norm, NormKind, Unary};
 use binade::tensor::{Array, Class, DType, Device, Op, Result, run_one};
 
 /// Set in the child process, which prints its bits instead of starting children.
@@ -23,7 +23,7 @@ fn bits(device: &Device) -> Result<String> {
         let (a, b) = (array(&[33, 70], dtype)?, array(&[70, 41], dtype)?);
         let ops = [Op::Unary(Unary::Gelu), Op::Softmax { dim: 1, log: false }, Op::Norm(norm)];
         let single = ops.iter().map(|op| run_one(op, &[&a], device, DType::F32, Class::Activations));
-        let product = run_one(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations);
+        let product = run_one(&Op::MatMul(MatMul::default()), &[&a, &b], device, DType::F32, Class::Activations);
         for result in single.chain([product]) {
             let sum = result?
                 .to_vec::<f32>()?

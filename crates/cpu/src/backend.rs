@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use binade_tensor::memory::Pool;
-use binade_tensor::op::{Backward, Epilogue, PoolKind, Scatter, Unary};
+use binade_tensor::op::{Backward, MatMul, PoolKind, Prologue, Scatter, Unary};
 use binade_tensor::{
     Array, ArrayMut, Backend, Class, DType, Error, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage, Update,
 };
@@ -195,15 +195,14 @@ impl Cpu {
             }
             Op::Sort { dim, descending, .. } => gather::sort::<C>(cx, *dim, *descending, ins[0], outs)?,
             Op::ArgMax { dim, .. } => reduce::argmax(isa, *dim, ins[0], &mut outs[0]),
-            Op::MatMul(epilogue) => {
-                gemm::matmul::<C>(cx, Fused { epilogue: *epilogue, ..Fused::default() }, ins, outs)?;
-            }
-            Op::MatMulOf { act, bias } => {
-                let epilogue = Epilogue { bias: *bias, act: None };
-                if !gemm::packs_of::<C>(ins, 0) {
-                    return self.activate_and::<C>(&Op::MatMul(epilogue), *act, 0, ins, outs);
+            Op::MatMul(product) => {
+                if let Some(Prologue { operand, act }) = product.prologue
+                    && !gemm::packs_of::<C>(ins, operand)
+                {
+                    let plain = Op::MatMul(MatMul { prologue: None, ..*product });
+                    return self.activate_and::<C>(&plain, act, operand, ins, outs);
                 }
-                gemm::matmul::<C>(cx, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, outs)?;
+                gemm::matmul::<C>(cx, Fused::from(product), ins, outs)?;
             }
             Op::Conv2d(conv, _) if empty(0) => self.convolve_nothing(op, conv.groups, false, ins, outs)?,
             Op::ConvTranspose2d { conv, .. } if empty(0) => self.convolve_nothing(op, conv.groups, true, ins, outs)?,
@@ -310,13 +309,6 @@ impl Cpu {
             }
             Backward::PoolSelect { pool, .. } => pool::select::<C>(cx, pool, ins, &mut outs[0])?,
             Backward::Softmax { dim, log } => softmax::backward::<C>(cx, *dim, *log, ins, &mut outs[0])?,
-            Backward::MatMulOf { act: Some(act), sums } if !gemm::packs_of::<C>(ins, 1) => {
-                let product = Op::Backward(Backward::MatMulOf { act: None, sums: *sums });
-                self.activate_and::<C>(&product, *act, 1, ins, outs)?;
-            }
-            Backward::MatMulOf { act, sums } => {
-                gemm::matmul::<C>(cx, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, outs)?;
-            }
             Backward::Norm(norm) => norm::backward::<C>(cx, norm, ins, outs)?,
             Backward::Renormalise(norm) => norm::again::<C>(cx, norm, ins, outs)?,
             Backward::CrossEntropy(loss) => softmax::cross_entropy_backward::<C>(cx, loss, ins, &mut outs[0])?,

@@ -10,43 +10,11 @@ use binade_tensor::{DType, Op, bf16, f16};
 /// Whether kernels round operands whose cast was left to whoever reads ([`Array::cast_when_read`]): those
 /// that pack what they read, once.
 pub(crate) fn rounds_as_it_reads(op: &Op) -> bool {
-    match op {
-        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } => true,
-        // Moves nothing.
-        Op::View(_) => true,
-        Op::Backward(backward) => match backward {
-            Backward::Conv2dInput { .. } | Backward::Depthwise { .. } => true,
-            Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. } | Backward::Ternary { .. } => false,
-            Backward::Reduce { .. }
-            | Backward::CumProd { .. }
-            | Backward::Gather { .. }
-            | Backward::Conv2dWeight { .. }
-            | Backward::Pool { .. }
-            | Backward::PoolSelect { .. }
-            | Backward::Softmax { .. }
-            | Backward::MatMulOf { .. }
-            | Backward::Norm(_)
-            | Backward::Renormalise(_)
-            | Backward::CrossEntropy(_)
-            | Backward::Loss { .. }
-            | Backward::Resample { .. }
-            | Backward::Attention { .. }
-            | Backward::Embedding { .. }
-            | Backward::Narrow { .. } => false,
-        },
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => false,
-        Op::Reduce { .. }
-        | Op::Scan { .. }
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Sort { .. }
-        | Op::ArgMax { .. } => false,
-        Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Resample(_) => {
-            false
-        }
-        Op::Attention(_) | Op::Embedding | Op::Cat { .. } | Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy => false,
-        Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } | Op::Custom(_) => false,
-    }
+    let product = matches!(op, Op::MatMul(product) if !product.is_gradient());
+    let packs = product || matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. });
+    let backward = matches!(op, Op::Backward(Backward::Conv2dInput { .. } | Backward::Depthwise { .. }));
+    // A view reads nothing.
+    packs || backward || matches!(op, Op::View(_))
 }
 
 /// All elements of a storage.

@@ -1,7 +1,7 @@
 //! Casts that are left to whoever reads have the bits of casts, at every level.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue};
+use binade_tensor::op::{Backward, Binary, Conv2d, Distribution, Epilogue, MatMul};
 use binade_tensor::{Array, ArrayMut, Class, DType, Device, Key, Op, Request, Shape, run, run_one};
 
 fn normal(device: &Device, shape: &[usize], seed: u64) -> Array {
@@ -21,7 +21,7 @@ fn check(w: &Array, dtype: DType, run: &dyn Fn(&Array) -> Array) {
 fn products(device: &Device, dtype: DType, extents: &[[usize; 3]]) {
     let half = |shape: &[usize], seed| normal(device, shape, seed).cast(dtype, Class::Activations).unwrap();
     let product = |a: &Array, b: &Array| {
-        run_one(&Op::MatMul(Epilogue::default()), &[a, b], device, dtype, Class::Activations).unwrap()
+        run_one(&Op::MatMul(MatMul::default()), &[a, b], device, dtype, Class::Activations).unwrap()
     };
     for &[m, k, n] in extents {
         let (x, y) = (half(&[m, k], 1), half(&[k, n], 2));
@@ -30,7 +30,7 @@ fn products(device: &Device, dtype: DType, extents: &[[usize; 3]]) {
         check(&transposed(normal(device, &[n, k], 3)), dtype, &|w| product(&x, w));
         check(&normal(device, &[m, k], 4), dtype, &|w| product(w, &y));
         check(&transposed(normal(device, &[k, m], 4)), dtype, &|w| product(w, &y));
-        let bias = Op::MatMul(Epilogue { bias: true, act: None });
+        let bias = Op::MatMul(MatMul::plain(Epilogue { bias: true, act: None }));
         check(&normal(device, &[n], 5), dtype, &|b| {
             run_one(&bias, &[&x, &y, b], device, dtype, Class::Activations).unwrap()
         });

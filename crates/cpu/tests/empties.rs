@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, View};
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, MatMul, Reduce, View};
 use binade_tensor::samples::catalogue;
 use binade_tensor::testing::{check_op, empties};
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, run_one};
@@ -136,7 +136,7 @@ fn attention_of_no_keys_is_zeros_and_vectors_without_elements_weigh_equally() {
 #[test]
 fn products_over_nothing_are_the_bias() {
     let biased = Epilogue { bias: true, act: None };
-    assert_eq!(result(&Op::MatMul(biased), &[&[2, 0], &[0, 3], &[3]], 1.5), [1.5; 6]);
+    assert_eq!(result(&Op::MatMul(MatMul::plain(biased)), &[&[2, 0], &[0, 3], &[3]], 1.5), [1.5; 6]);
     let conv = Conv2d { padding: [1, 1], groups: 2, ..Conv2d::default() };
     assert_eq!(result(&Op::Conv2d(conv, biased), &[&[1, 0, 2, 2], &[4, 0, 3, 3], &[4]], 1.5), [1.5; 16]);
     let transposed = Op::ConvTranspose2d { conv, output_padding: [0, 0], bias: true };

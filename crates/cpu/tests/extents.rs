@@ -1,7 +1,7 @@
 //! Extents and attributes whose sizes cannot be counted are errors, and wrap nowhere.
 
 use binade_cpu as _;
-use binade_tensor::op::{Conv2d, Epilogue, PadMode, Pool, PoolKind, Resample, View};
+use binade_tensor::op::{Conv2d, Epilogue, MatMul, PadMode, Pool, PoolKind, Resample, View};
 use binade_tensor::{Array, Class, DType, Device, Op, Shape, run_one};
 
 const HUGE: usize = 1 << 40;
@@ -30,7 +30,7 @@ fn results_of_too_many_elements_are_refused() {
     let (rows, columns) = (expanded(&[1, 1], &[HUGE, 1]), expanded(&[1, 1], &[1, HUGE]));
     let add = Op::Binary(binade_tensor::op::Binary::Add);
     assert!(run(&add, &[&rows, &columns]).is_err());
-    assert!(run(&Op::MatMul(Epilogue::default()), &[&rows, &columns]).is_err());
+    assert!(run(&Op::MatMul(MatMul::default()), &[&rows, &columns]).is_err());
     let long = expanded(&[1], &[1 << 59]);
     assert!(run(&Op::Cat { dim: 0 }, &[&long, &long]).is_err());
 }

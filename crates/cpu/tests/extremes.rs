@@ -2,7 +2,7 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_tensor::op::{
-    Backward, Binary, CrossEntropy, Epilogue, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary,
+    Backward, Binary, CrossEntropy, Epilogue, Loss, MatMul, Norm, NormKind, Reduce, Reduction, Ternary, Unary,
 };
 use binade_tensor::testing::check_op;
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
@@ -232,7 +232,7 @@ fn a_product_with_an_activation_is_within_its_bound_whatever_cancels() {
     for device in devices() {
         for act in [Unary::GeluTanh, Unary::Relu, Unary::Selu, Unary::Exp] {
             let ins = [array(&device, DType::F32, &[1, k], &a), array(&device, DType::F32, &[k, 1], &vec![0.731; k])];
-            let op = Op::MatMul(Epilogue { bias: false, act: Some(act) });
+            let op = Op::MatMul(MatMul::plain(Epilogue { bias: false, act: Some(act) }));
             assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
         }
     }

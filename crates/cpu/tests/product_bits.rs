@@ -1,7 +1,7 @@
 //! Products and convolutions have the same bits however their work is divided.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Backward, Conv2d, Epilogue};
+use binade_tensor::op::{Backward, Conv2d, Epilogue, MatMul};
 use binade_tensor::{Array, Class, DType, Device, Op, Request, Shape, run};
 
 fn array(device: &Device, dims: &[usize], dtype: DType) -> Array {
@@ -36,7 +36,7 @@ fn a_row_of_a_product_has_the_same_bits_in_a_full_tile_and_in_a_part_of_one() {
             let rows = permuted(device, &[50, k], &order, dtype);
             let product = |m: usize| {
                 let a = rows.with_layout(rows.layout().narrow(0, 0, m)).unwrap();
-                run(Request::new(&Op::MatMul(Epilogue::default()), &[&a, &b], device, DType::F32, Class::Activations))
+                run(Request::new(&Op::MatMul(MatMul::default()), &[&a, &b], device, DType::F32, Class::Activations))
                     .unwrap()[0]
                     .to_f64_vec()
                     .unwrap()
@@ -63,7 +63,7 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                     };
                     let product = |m, k, n| {
                         one(
-                            &Op::MatMul(Epilogue::default()),
+                            &Op::MatMul(MatMul::default()),
                             &[&array(device, &[m, k], dtype), &array(device, &[k, n], dtype)],
                         )
                     };
@@ -74,7 +74,7 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                         Op::Backward(Backward::Conv2dWeight { conv, shape: Shape::new(&[40, 24, 3, 3]).unwrap() });
                     // The gradient of a linear layer's weight.
                     let turned = permuted(device, &[260, 1100], &[1, 0], dtype);
-                    let linear = one(&Op::MatMul(Epilogue::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
+                    let linear = one(&Op::MatMul(MatMul::default()), &[&turned, &array(device, &[1100, 90], dtype)]);
                     let conv = Conv2d { groups: 24, ..conv };
                     let depthwise = Op::Backward(Backward::Depthwise { conv, bias: true });
                     let channels = array(device, &[24, 1, 3, 3], dtype);
@@ -83,7 +83,7 @@ fn products_and_convolutions_have_the_same_bits_for_any_number_of_threads() {
                         let outs = run(Request::new(op, ins, device, DType::F32, Class::Activations)).unwrap();
                         outs.iter().flat_map(|out| out.to_f64_vec().unwrap()).collect::<Vec<_>>()
                     };
-                    let sums = Op::Backward(Backward::MatMulOf { act: None, sums: true });
+                    let sums = Op::MatMul(MatMul::of_right(None, true));
                     let with_sums =
                         [90, 400].map(|n| all(&sums, &[&turned, &array(device, &[1100, n], dtype)])).concat();
                     let products = [product(700, 300, 90), product(90, 1100, 700), linear, with_sums].concat();

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, Reduce, Unary};
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, MatMul, Reduce, Unary};
 use binade_tensor::testing::{Exact, assert_op};
 use binade_tensor::{Array, Class, DType, Device, Dims, Error, Key, Layout, Op, Request, Shape, run};
 
@@ -79,7 +79,7 @@ fn products_at_every_turn_of_the_kernels() {
         (300, 5, 7),
         (130, 2090, 70),
     ];
-    let plain = || Op::MatMul(Epilogue::default());
+    let plain = || Op::MatMul(MatMul::default());
     for (m, k, n) in shapes {
         assert_at_every_isa(|device| {
             let mut cases = Vec::new();
@@ -103,7 +103,7 @@ fn products_at_every_turn_of_the_kernels() {
             }
             let bias = array(device, &[n], DType::F32);
             let ins = vec![array(device, &[m, k], DType::F16), array(device, &[k, n], DType::F32), bias];
-            cases.push((Op::MatMul(Epilogue { bias: true, act: Some(Unary::Relu) }), ins, DType::F32));
+            cases.push((Op::MatMul(MatMul::plain(Epilogue { bias: true, act: Some(Unary::Relu) })), ins, DType::F32));
             cases
         });
     }
@@ -142,7 +142,7 @@ fn sums_of_a_gradients_rows_come_with_the_weights_gradient() {
             {
                 let ins = vec![permuted(device, &[m, k], &order, dtype), array(device, &[k, n], dtype)];
                 for act in [None, Some(Unary::Gelu)] {
-                    cases.push((Op::Backward(Backward::MatMulOf { act, sums: true }), ins.clone(), DType::F32));
+                    cases.push((Op::MatMul(MatMul::of_right(act, true)), ins.clone(), DType::F32));
                 }
             }
             cases
@@ -164,8 +164,9 @@ fn an_activation_read_by_a_product_has_the_bits_of_one_that_was_written() {
                 };
                 for act in [Unary::Gelu, Unary::Square] {
                     let written = one(Op::Unary(act), &[&x]);
-                    let written = one(Op::MatMul(Epilogue { bias: true, act: None }), &[&written, &weight, &bias]);
-                    let read = one(Op::MatMulOf { act, bias: true }, &[&x, &weight, &bias]);
+                    let written =
+                        one(Op::MatMul(MatMul::plain(Epilogue { bias: true, act: None })), &[&written, &weight, &bias]);
+                    let read = one(Op::MatMul(MatMul::of_left(act, true)), &[&x, &weight, &bias]);
                     let same = read.to_f64_vec().unwrap() == written.to_f64_vec().unwrap();
                     assert!(same, "{isa} {dtype} {act:?} {:?} {order:?}", (m, k, n));
                 }
@@ -340,7 +341,7 @@ fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
         let large = |dims: &[usize]| {
             Array::full(device, DType::F32, Shape::new(dims).unwrap(), 2.3e19, Class::Activations).unwrap()
         };
-        let op = Op::MatMul(Epilogue::default());
+        let op = Op::MatMul(MatMul::default());
         assert_op(&op, &[large(&[m, k]), large(&[k, n])], device, DType::F32)
             .unwrap_or_else(|e| panic!("{isa}, overflow: {e}"));
         for (dtype, value) in
@@ -360,7 +361,7 @@ fn numbers_no_instruction_may_flush_or_lose_are_multiplied_like_any_other() {
                         .unwrap()
                 };
                 let ins = [tensor(0, [m, k]), tensor(1, [k, n])];
-                let op = Op::MatMul(Epilogue::default());
+                let op = Op::MatMul(MatMul::default());
                 assert_op(&op, &ins, device, DType::F32)
                     .unwrap_or_else(|e| panic!("{isa} {dtype} with {value:e} in {place}: {e}"));
             }

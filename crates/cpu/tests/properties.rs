@@ -1,7 +1,7 @@
 //! Properties over random shapes, layouts and values.
 
 use binade_cpu as _;
-use binade_tensor::op::{Binary, Epilogue, Reduce, Scan, Unary};
+use binade_tensor::op::{Binary, MatMul, Reduce, Scan, Unary};
 use binade_tensor::testing::{array, array_of, shapes, values};
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, run_one};
 use proptest::prelude::*;
@@ -80,7 +80,7 @@ proptest! {
             (array_of(DType::F32, Just(vec![m, k]), ordinary.clone()), array_of(DType::F32, Just(vec![k, n]), ordinary))
         })
     ) {
-        let op = Op::MatMul(Epilogue::default());
+        let op = Op::MatMul(MatMul::default());
         prop_assert_eq!(apply(&op, &[&a, &b], DType::F32), apply(&op, &[&dense(&a), &dense(&b)], DType::F32));
     }
 

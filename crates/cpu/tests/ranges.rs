@@ -2,7 +2,7 @@
 //! that the stated bounds know of it.
 
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::op::{Attention, Backward, Binary, Epilogue, Norm, NormKind, Pool, PoolKind, Reduce, Unary};
+use binade_tensor::op::{Attention, Backward, Binary, Epilogue, MatMul, Norm, NormKind, Pool, PoolKind, Reduce, Unary};
 use binade_tensor::testing::check_op;
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
 
@@ -190,7 +190,7 @@ fn the_bound_of_an_activation_knows_where_its_domain_ends() {
     for device in devices() {
         for act in [Unary::Log2, Unary::Sqrt, Unary::Rsqrt] {
             let ins = [array(&device, DType::F32, &[1, 3], &a), array(&device, DType::F32, &[3, 1], &[0.1; 3])];
-            let op = Op::MatMul(Epilogue { bias: false, act: Some(act) });
+            let op = Op::MatMul(MatMul::plain(Epilogue { bias: false, act: Some(act) }));
             assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None, "{device:?}");
         }
     }
@@ -198,7 +198,7 @@ fn the_bound_of_an_activation_knows_where_its_domain_ends() {
 
 #[test]
 fn the_bound_of_a_product_knows_that_an_f32_operand_is_activated_in_f32() {
-    let op = Op::MatMulOf { act: Unary::GeluTanh, bias: false };
+    let op = Op::MatMul(MatMul::of_left(Unary::GeluTanh, false));
     let ins: [Operand<'_>; 2] = [(&[9, 9], &numbers(81, 1)), (&[9, 8], &numbers(72, 2))];
     within_bound(&op, DType::F64, &[(DType::F32, ins[0]), (DType::F64, ins[1])]);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use binade::cli::output::line;
-use binade::tensor::op::{Backward, Conv2d, Epilogue, Norm, NormKind};
+use binade::tensor::op::{Backward, Conv2d, Epilogue, MatMul, Norm, NormKind};
 use binade::tensor::{Array, ArrayMut, Class, DType, Device, Grad, Op, Result, Slot, Update, run_one};
 
 #[derive(clap::Args)]
@@ -80,8 +80,8 @@ fn kernels() -> Result<Vec<Named>> {
         let mut add = |name: &str, op: Op, ins: &'static [&'static [usize]]| {
             all.push((format!("{name} {dtype}"), Box::new(move || operator(&op, dtype, ins))));
         };
-        add("matmul", Op::MatMul(Epilogue::default()), &[&[100, 150], &[150, 130]]);
-        add("matmul of 2 rows", Op::MatMul(Epilogue::default()), &[&[2, 300], &[300, 400]]);
+        add("matmul", Op::MatMul(MatMul::default()), &[&[100, 150], &[150, 130]]);
+        add("matmul of 2 rows", Op::MatMul(MatMul::default()), &[&[2, 300], &[300, 400]]);
         add("conv2d", Op::Conv2d(conv, Epilogue::default()), &[&[2, 32, 12, 12], &[40, 32, 3, 3]]);
         add("conv2d weight gradient", Op::Backward(weight.clone()), &[&[2, 40, 12, 12], &[2, 32, 12, 12]]);
         add("softmax", Op::Softmax { dim: 1, log: false }, &[&[40, 500]]);

@@ -43,10 +43,8 @@ pub use layers::{
 pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
 pub use module::{CopyModule, Module};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
-pub use optimizer::{
-    Adafactor, Adagrad, Adam, AdamW, Ema, EmaState, Group, Lion, Optimizer, OptimizerState, ParamState, RmsProp, Rule,
-    Sgd, StepOutcome,
-};
+pub use optimizer::rules::*;
+pub use optimizer::{Ema, EmaState, Group, Optimizer, OptimizerState, ParamState, StepOutcome};
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};

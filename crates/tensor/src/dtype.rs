@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::format::Format;
+
 /// The type of a tensor's elements, known at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
@@ -103,15 +105,20 @@ impl DType {
         }
     }
 
-    /// The unit roundoff (half an ulp of 1) of a float dtype, `None` for integers.
-    pub const fn unit_roundoff(self) -> Option<f64> {
+    /// The format of a float dtype, `None` for integers.
+    pub const fn format(self) -> Option<Format> {
         match self {
-            DType::F64 => Some(1.0 / (1u64 << 53) as f64),
-            DType::F32 => Some(1.0 / (1u64 << 24) as f64),
-            DType::F16 => Some(1.0 / (1u64 << 11) as f64),
-            DType::BF16 => Some(1.0 / (1u64 << 8) as f64),
+            DType::F64 => Some(Format::F64),
+            DType::F32 => Some(Format::F32),
+            DType::F16 => Some(Format::F16),
+            DType::BF16 => Some(Format::BF16),
             DType::I64 | DType::U32 | DType::I8 | DType::Bool => None,
         }
+    }
+
+    /// The unit roundoff (half an ulp of 1) of a float dtype, `None` for integers.
+    pub fn unit_roundoff(self) -> Option<f64> {
+        self.format().map(|format| format.epsilon() / 2.0)
     }
 }
 
@@ -176,8 +183,8 @@ macro_rules! elements {
 elements! {
     f64, F64, |v| v, |v| v;
     f32, F32, |v: f32| v as f64, |v: f64| v as f32;
-    f16, F16, |v: f16| v.to_f64(), |v: f64| f16::from_bits(crate::format::Format::F16.encode(v) as u16);
-    bf16, BF16, |v: bf16| v.to_f64(), |v: f64| bf16::from_bits(crate::format::Format::BF16.encode(v) as u16);
+    f16, F16, |v: f16| v.to_f64(), |v: f64| f16::from_bits(Format::F16.encode(v) as u16);
+    bf16, BF16, |v: bf16| v.to_f64(), |v: f64| bf16::from_bits(Format::BF16.encode(v) as u16);
     i64, I64, |v: i64| v as f64, |v: f64| v as i64;
     u32, U32, |v: u32| v as f64, |v: f64| v as u32;
     i8, I8, |v: i8| v as f64, |v: f64| v as i8;

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::op::{Binary, Epilogue, Reduce, Unary, View};
+use crate::op::{Binary, MatMul, Reduce, Unary, View};
 use crate::{Array, Class, Device, Dims, Error, Float, Op, Result, Shape, run_one};
 
 /// A tensor of `T`. Mixing element types does not compile:
@@ -100,7 +100,7 @@ impl<T: Float> Tensor<T> {
     /// # Errors
     /// Shapes do not fit.
     pub fn matmul(&self, other: &Tensor<T>) -> Result<Tensor<T>> {
-        self.run(Op::MatMul(Epilogue::default()), &[&self.array, &other.array])
+        self.run(Op::MatMul(MatMul::default()), &[&self.array, &other.array])
     }
 
     /// Softmax along `dim`.

@@ -4,6 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arrows;
+mod counts;
 mod exceptions;
 mod host;
 mod markdown;
@@ -22,7 +23,7 @@ use source::{Finding, Tree};
 /// A check: its name in the list of exceptions, and what it finds.
 type Check = (&'static str, fn(&Tree) -> Vec<Finding>);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("size", size::check),
     ("wildcards", wildcards::check),
     ("names", names::check),
@@ -31,6 +32,7 @@ const CHECKS: [Check; 8] = [
     ("host", host::check),
     ("markdown", markdown::check),
     ("unrun", unrun::check),
+    ("counts", counts::check),
 ];
 
 fn main() -> ExitCode {

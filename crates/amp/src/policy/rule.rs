@@ -64,8 +64,7 @@ impl Table {
     /// The class of an operator.
     pub fn class(self, op: &Op, low: DType) -> CastPolicy {
         let torch = CastPolicy::from(op.numerics());
-        let contraction =
-            matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_) | Op::MatMulOf { .. });
+        let contraction = matches!(op, Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::MatMul(_));
         // Paddle's bf16 black list is empty.
         let black = low == DType::F16
             && (matches!(torch, CastPolicy::F32 | CastPolicy::F32Out | CastPolicy::Banned) || black_in_paddle(op));
@@ -93,28 +92,17 @@ fn keeps_its_dtype(op: &Op) -> bool {
     matches!(op, Op::Norm(norm) if matches!(norm.kind, NormKind::Batch | NormKind::Fixed))
 }
 
-/// PyTorch's CPU lists, by the class in its CUDA lists.
+/// PyTorch's CPU lists, by the class in its CUDA lists: contractions are in both.
 fn torch_cpu(op: &Op, cuda: CastPolicy) -> CastPolicy {
-    match op {
-        Op::MatMul(_) | Op::MatMulOf { .. } | Op::Conv2d(..) | Op::ConvTranspose2d { .. } | Op::Attention(_) => {
-            CastPolicy::Lower
-        }
-        Op::Binary(Binary::Prelu) | Op::Scalar { op: Binary::Prelu, .. } => CastPolicy::Lower,
-        Op::Cat { .. } => CastPolicy::Promote,
-        Op::Loss { .. } | Op::CrossEntropy(_) => CastPolicy::F32,
-        Op::Custom(_) => cuda,
-        Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }) => CastPolicy::F32,
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {
-            CastPolicy::Neutral
-        }
-        Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => {
-            CastPolicy::Neutral
-        }
-        Op::ArgMax { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) | Op::Embedding => CastPolicy::Neutral,
-        Op::Resample(_) | Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {
-            CastPolicy::Neutral
-        }
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Backward(_) => CastPolicy::Neutral,
+    let mirrors = matches!(op, Op::Resample(Resample::Pad { mode: PadMode::Reflect | PadMode::Replicate, .. }));
+    if matches!(op, Op::Loss { .. } | Op::CrossEntropy(_)) || mirrors {
+        CastPolicy::F32
+    } else if matches!(op, Op::Cat { .. }) {
+        CastPolicy::Promote
+    } else if cuda == CastPolicy::Lower || matches!(op, Op::Custom(_)) {
+        cuda
+    } else {
+        CastPolicy::Neutral
     }
 }
 

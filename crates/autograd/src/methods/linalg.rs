@@ -1,6 +1,6 @@
 //! Products of matrices and vectors.
 
-use binade_tensor::op::{Epilogue, Unary};
+use binade_tensor::op::{Epilogue, MatMul, Unary};
 use binade_tensor::{DType, Error as TensorError, Op};
 
 use crate::{Result, Var, apply};
@@ -14,7 +14,7 @@ impl Var {
     pub fn matmul(&self, other: &Var) -> Result<Var> {
         let a = if self.shape().rank() == 1 { self.unsqueeze(0)? } else { self.clone() };
         let b = if other.shape().rank() == 1 { other.unsqueeze(1)? } else { other.clone() };
-        let mut out = apply(Op::MatMul(Epilogue::default()), &[&a, &b])?;
+        let mut out = apply(Op::MatMul(MatMul::default()), &[&a, &b])?;
         if other.shape().rank() == 1 {
             out = out.squeeze(-1)?;
         }
@@ -31,7 +31,7 @@ impl Var {
     pub fn linear(&self, weight: &Var, bias: Option<&Var>, act: Option<Unary>) -> Result<Var> {
         let x = if self.shape().rank() == 1 { self.unsqueeze(0)? } else { self.clone() };
         let w = weight.transpose(0, 1)?;
-        let op = Op::MatMul(Epilogue { bias: bias.is_some(), act });
+        let op = Op::MatMul(MatMul::plain(Epilogue { bias: bias.is_some(), act }));
         let y = match bias {
             Some(bias) => apply(op, &[&x, &w, bias])?,
             None => apply(op, &[&x, &w])?,
@@ -49,7 +49,7 @@ impl Var {
         if self.shape().rank() == 1 {
             return self.unsqueeze(0)?.linear_of(act, weight, bias)?.squeeze(0);
         }
-        let (w, op) = (weight.transpose(0, 1)?, Op::MatMulOf { act, bias: bias.is_some() });
+        let (w, op) = (weight.transpose(0, 1)?, Op::MatMul(MatMul::of_left(act, bias.is_some())));
         match bias {
             Some(bias) => apply(op, &[self, &w, bias]),
             None => apply(op, &[self, &w]),
@@ -100,7 +100,7 @@ impl Var {
     /// Shapes do not fit.
     pub fn addmm(&self, a: &Var, b: &Var) -> Result<Var> {
         if self.shape().rank() == 1 {
-            return apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a, b, self]);
+            return apply(Op::MatMul(MatMul::plain(Epilogue { bias: true, act: None })), &[a, b, self]);
         }
         let product = a.matmul(b)?;
         // One operator as far as autocast is concerned: all three operands are narrowed.

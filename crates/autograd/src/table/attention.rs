@@ -1,9 +1,10 @@
 //! Attention.
 
-use binade_tensor::op::{Attention, Backward, View};
+use binade_tensor::op::{Attention, AttentionBackward, Backward, View};
 use binade_tensor::{Layout, Meta, Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
 use super::{Context, Grads};
 use crate::value::Value;
@@ -64,3 +65,5 @@ fn parts_of_one(q: &Layout, k: &Layout, v: &Layout) -> Option<Layout> {
     let layout = Layout { shape: with(3, &q.shape)?, strides: with(step, &q.strides)?, offset: 0 };
     layout.is_dense().then_some(layout)
 }
+
+impl Derivative for AttentionBackward {}

@@ -1,32 +1,29 @@
-//! Convolutions and pooling.
+//! Convolutions.
 
-use binade_tensor::op::{Backward, Conv2d as Geometry, Epilogue, Pool, PoolKind, Reduce, View};
+use binade_tensor::op::{
+    Backward, Conv2d, Conv2dInput, Conv2dWeight, ConvTranspose2d, Convolution, Depthwise, Epilogue, Reduce, View,
+};
 use binade_tensor::{Dims, Op};
 use smallvec::smallvec;
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
-use super::{Context, Grads, products};
+use super::{Context, Grads, product};
 use crate::Result;
 use crate::saved::Recipe;
 use crate::value::Value;
 
-/// [`Op::Conv2d`].
-pub(super) struct Conv2d {
-    pub(super) conv: Geometry,
-    pub(super) epilogue: Epilogue,
-}
-
-impl Row for Conv2d {
+impl Row for Convolution {
     fn saves(&self, needs: &[bool]) -> Saves {
-        products::saves(&self.epilogue, needs)
+        product::saves(&self.epilogue, needs)
     }
 
     fn again(&self, inputs: usize) -> Option<Recipe> {
-        products::again(&self.epilogue, inputs)
+        product::again(&self.epilogue, inputs)
     }
 
     fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        let Conv2d { conv, epilogue } = *self;
+        let Convolution { conv, epilogue } = *self;
         let g = c.before_act(&epilogue, g)?;
         // Recorded, each is an operator of its own, which has a gradient.
         let alike = c.metas[1..].iter().all(|w| w.dtype == c.dtype(1));
@@ -55,12 +52,6 @@ impl Row for Conv2d {
 fn bias<V: Value>(c: &Context<'_, V>, g: &V) -> Result<Option<V>> {
     let pixels = Dims::one(0).with(2).with(3);
     c.when(2, || c.run(Op::Reduce { kind: Reduce::Sum, dims: pixels, keepdim: false }, &[g], c.dtype(2)))
-}
-
-/// [`Op::ConvTranspose2d`].
-pub(super) struct ConvTranspose2d {
-    pub(super) conv: Geometry,
-    pub(super) bias: bool,
 }
 
 impl Row for ConvTranspose2d {
@@ -101,17 +92,32 @@ impl Row for ConvTranspose2d {
     }
 }
 
-impl Row for Pool {
-    /// The gradient finds the largest again: an output that was only copied or flattened need not wait for it.
-    fn saves(&self, _needs: &[bool]) -> Saves {
-        if self.kind == PoolKind::Max { Saves::inputs(&[0]) } else { Saves::NONE }
-    }
+/// Without bias and activation.
+fn plain(conv: &Conv2d) -> Op {
+    Op::Conv2d(*conv, Epilogue::default())
+}
 
-    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        let op = Op::Backward(Backward::Pool { pool: *self, shape: *c.shape(0) });
-        Ok(smallvec![Some(match self.kind {
-            PoolKind::Max => c.run(op, &[&g, c.input(0)?], c.dtype(0))?,
-            PoolKind::Avg => c.run(op, &[&g], c.dtype(0))?,
-        })])
+impl Derivative for Conv2dInput {
+    fn adjoint<V: Value>(&self, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
+        let conv = &self.conv;
+        let weight = Op::Backward(Backward::Conv2dWeight { conv: *conv, shape: *c.shape(1) });
+        Ok(smallvec![
+            c.when(0, || c.run(plain(conv), &[g, c.input(1)?], c.dtype(0)))?,
+            c.when(1, || c.run(weight, &[c.input(0)?, g], c.dtype(1)))?
+        ])
     }
 }
+
+impl Derivative for Conv2dWeight {
+    fn adjoint<V: Value>(&self, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
+        let conv = &self.conv;
+        let input = Op::Backward(Backward::Conv2dInput { conv: *conv, shape: *c.shape(1) });
+        Ok(smallvec![
+            c.when(0, || c.run(plain(conv), &[c.input(1)?, g], c.dtype(0)))?,
+            c.when(1, || c.run(input, &[c.input(0)?, g], c.dtype(1)))?
+        ])
+    }
+}
+
+/// Never recorded: a recorded gradient is made of the two above.
+impl Derivative for Depthwise {}

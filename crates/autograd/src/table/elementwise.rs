@@ -1,9 +1,13 @@
 //! Elementwise operators, and selection by a condition.
 
-use binade_tensor::op::{Backward, Binary, Compare, Saved, Ternary as Function, Unary};
+use binade_tensor::op::{
+    Backward, Binary, BinaryBackward, Compare, Saved, Scalar, ScalarBackward, TernaryBackward, TernaryOp, Unary,
+    UnaryBackward, Where,
+};
 use binade_tensor::{Op, Shape};
 use smallvec::smallvec;
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
 use super::{Context, Grads, none};
 use crate::Result;
@@ -76,13 +80,6 @@ impl Row for Binary {
     }
 }
 
-/// [`Op::Scalar`].
-pub(super) struct Scalar {
-    pub(super) op: Binary,
-    pub(super) value: f64,
-    pub(super) reversed: bool,
-}
-
 impl Row for Scalar {
     fn saves(&self, _needs: &[bool]) -> Saves {
         match (self.op, self.reversed) {
@@ -105,13 +102,7 @@ impl Row for Scalar {
     }
 }
 
-/// [`Op::Ternary`].
-pub(super) struct Ternary {
-    pub(super) op: Function,
-    pub(super) value: f64,
-}
-
-impl Row for Ternary {
+impl Row for TernaryOp {
     fn saves(&self, _needs: &[bool]) -> Saves {
         Saves::inputs(&[0, 1, 2])
     }
@@ -125,9 +116,6 @@ impl Row for Ternary {
         Ok(smallvec![c.when(0, || partial(0))?, c.when(1, || partial(1))?, c.when(2, || partial(2))?])
     }
 }
-
-/// [`Op::Where`].
-pub(super) struct Where;
 
 impl Row for Where {
     fn saves(&self, _needs: &[bool]) -> Saves {
@@ -157,3 +145,11 @@ impl Row for Compare {
         none(self, c)
     }
 }
+
+impl Derivative for UnaryBackward {}
+
+impl Derivative for BinaryBackward {}
+
+impl Derivative for ScalarBackward {}
+
+impl Derivative for TernaryBackward {}

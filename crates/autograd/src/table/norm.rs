@@ -1,9 +1,10 @@
 //! Normalisation.
 
 use binade_tensor::Op;
-use binade_tensor::op::{Backward, Norm, NormKind};
+use binade_tensor::op::{Backward, Norm, NormBackward, NormKind, Renormalise};
 use smallvec::{SmallVec, smallvec};
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
 use super::{Context, Grads};
 use crate::Result;
@@ -51,3 +52,7 @@ impl Row for Norm {
         recorded
     }
 }
+
+impl Derivative for NormBackward {}
+
+impl Derivative for Renormalise {}

@@ -1,19 +1,13 @@
 //! Random values, and values without inputs.
 
-use binade_tensor::op::Distribution;
-use binade_tensor::{Key, Op};
+use binade_tensor::Op;
+use binade_tensor::op::{Dropout, Fill, Random, Range};
 use smallvec::smallvec;
 
 use super::row::{Row, Saves};
 use super::{Context, Grads, none};
 use crate::Result;
 use crate::value::Value;
-
-/// [`Op::Dropout`].
-pub(super) struct Dropout {
-    pub(super) p: f64,
-    pub(super) key: Key,
-}
 
 impl Row for Dropout {
     fn saves(&self, _needs: &[bool]) -> Saves {
@@ -25,7 +19,7 @@ impl Row for Dropout {
     }
 }
 
-impl Row for Distribution {
+impl Row for Random {
     fn no_gradient(&self) -> Option<&'static str> {
         Some("random values depend on no input")
     }
@@ -39,10 +33,21 @@ impl Row for Distribution {
     }
 }
 
-/// [`Op::Fill`] and [`Op::Range`].
-pub(super) struct Constant;
+impl Row for Fill {
+    fn no_gradient(&self) -> Option<&'static str> {
+        Some("a constant depends on no input")
+    }
 
-impl Row for Constant {
+    fn saves(&self, _needs: &[bool]) -> Saves {
+        Saves::NONE
+    }
+
+    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, _g: V) -> Result<Grads<V>> {
+        none(self, c)
+    }
+}
+
+impl Row for Range {
     fn no_gradient(&self) -> Option<&'static str> {
         Some("a constant depends on no input")
     }

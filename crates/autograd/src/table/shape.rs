@@ -1,9 +1,10 @@
 //! What only moves elements, or rounds them.
 
-use binade_tensor::op::{Backward, Resample, View};
-use binade_tensor::{DType, Op, Shape};
+use binade_tensor::op::{Backward, Cast, Cat, Copied, NarrowBackward, StochasticCast, View};
+use binade_tensor::{Op, Shape};
 use smallvec::smallvec;
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
 use super::{Context, Grads};
 use crate::Result;
@@ -57,41 +58,53 @@ pub(crate) fn inverse(axes: &Shape) -> Shape {
     inverse
 }
 
-/// [`Op::Cast`], [`Op::StochasticCast`] and [`Op::Copy`].
-pub(super) enum Same {
-    Cast(DType),
-    Stochastic,
-    Copy,
+/// Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs, once, after
+/// it has added the gradients of all uses.
+fn passed_on<V: Value>(c: &Context<'_, V>, g: V) -> Result<Grads<V>> {
+    let widens = g.dtype().is_half() && !c.dtype(0).is_half();
+    Ok(smallvec![Some(if widens { g } else { c.cast(g, c.dtype(0))? })])
 }
 
-impl Row for Same {
+impl Row for Cast {
     fn saves(&self, _needs: &[bool]) -> Saves {
         Saves::NONE
     }
 
     fn again(&self, _inputs: usize) -> Option<Recipe> {
-        match self {
-            Same::Cast(dtype) => Some(Recipe::new(Op::Cast(*dtype), smallvec![0], Made::Cast(*dtype))),
-            Same::Copy => Some(Recipe::new(Op::Copy, smallvec![0], Made::Pass)),
-            Same::Stochastic => None,
-        }
+        Some(Recipe::new(Op::Cast(self.0), smallvec![0], Made::Cast(self.0)))
     }
 
-    /// Rounding has slope 1 on average: the gradient passes through. The walk widens what a wider tensor needs, once,
-    /// after it has added the gradients of all uses.
     fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        let widens = g.dtype().is_half() && !c.dtype(0).is_half();
-        Ok(smallvec![Some(if widens { g } else { c.cast(g, c.dtype(0))? })])
+        passed_on(c, g)
     }
 
     fn is_cast(&self) -> bool {
-        matches!(self, Same::Cast(_))
+        true
     }
 }
 
-/// [`Op::Cat`].
-pub(super) struct Cat {
-    pub(super) dim: usize,
+impl Row for StochasticCast {
+    fn saves(&self, _needs: &[bool]) -> Saves {
+        Saves::NONE
+    }
+
+    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
+        passed_on(c, g)
+    }
+}
+
+impl Row for Copied {
+    fn saves(&self, _needs: &[bool]) -> Saves {
+        Saves::NONE
+    }
+
+    fn again(&self, _inputs: usize) -> Option<Recipe> {
+        Some(Recipe::new(Op::Copy, smallvec![0], Made::Pass))
+    }
+
+    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
+        passed_on(c, g)
+    }
 }
 
 impl Row for Cat {
@@ -112,13 +125,9 @@ impl Row for Cat {
     }
 }
 
-impl Row for Resample {
-    fn saves(&self, _needs: &[bool]) -> Saves {
-        Saves::NONE
-    }
-
-    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        let op = Op::Backward(Backward::Resample { map: *self, shape: *c.shape(0) });
-        Ok(smallvec![Some(c.run(op, &[&g], c.dtype(0))?)])
+impl Derivative for NarrowBackward {
+    fn adjoint<V: Value>(&self, c: &Context<'_, V>, g: &V) -> Result<Grads<V>> {
+        let NarrowBackward { dim, start, .. } = self;
+        Ok(smallvec![Some(c.view(g, View::Narrow { dim: *dim, start: *start, length: c.shape(0)[*dim] })?)])
     }
 }

@@ -20,9 +20,7 @@ pub fn defaults(dataset: Dataset) -> Config {
     let icons = Config { batch_size: 16, lr: 1e-3, weight_decay: 1e-6, schedule, ema: Some(0.99), ..Config::default() };
     match dataset {
         Dataset::Icons => Config { epochs: 5, ..icons },
-        Dataset::Digits | Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => {
-            Config { epochs: 15, batch_size: 64, ..icons }
-        }
+        _ => Config { epochs: 15, batch_size: 64, ..icons },
     }
 }
 

@@ -14,7 +14,7 @@ pub fn defaults(model: ModelName, dataset: Dataset) -> Config {
         (ModelName::Vit, Dataset::Digits) => (20, 64, 2e-3),
         (_, Dataset::Digits) => (12, 64, 2e-3),
         (_, Dataset::Icons) => (40, 32, 1e-3),
-        (_, Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist) => (10, 128, 1e-3),
+        (_, _) => (10, 128, 1e-3),
     };
     Config { epochs, batch_size, lr, ..Config::default() }
 }

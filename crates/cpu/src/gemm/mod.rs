@@ -22,7 +22,7 @@ use super::operand::Compute;
 use super::tasks::Tasks as _;
 use super::tile;
 use super::{reduce, rows};
-use binade_tensor::op::{Epilogue, Reduce, Unary};
+use binade_tensor::op::{Epilogue, MatMul, Reduce, Unary};
 use binade_tensor::{Dims, Result};
 use operand::{Right, pack};
 use product::Product;
@@ -46,6 +46,13 @@ pub(super) struct Fused {
     pub(super) right: Option<Unary>,
     /// The sums of the left operand's rows are a second output.
     pub(super) sums: bool,
+}
+
+impl From<&MatMul> for Fused {
+    fn from(product: &MatMul) -> Fused {
+        let MatMul { epilogue, sums, .. } = *product;
+        Fused { epilogue, left: product.act_of(0), right: product.act_of(1), sums }
+    }
 }
 
 impl Fused {

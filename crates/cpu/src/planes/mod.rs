@@ -22,7 +22,7 @@ use crate::simd::amx::{DEEP, SIDE};
 use crate::simd::planes::{Magnitudes, Seen};
 use crate::simd::{Isa, planes};
 use binade_tensor::memory::HostBuffer;
-use binade_tensor::op::{Backward, Epilogue};
+use binade_tensor::op::Backward;
 use binade_tensor::{Class, DType, Error, Op, Result};
 
 /// Planes of a dtype's numbers; `None` if tiles do not serve it.
@@ -50,76 +50,30 @@ pub(super) fn run(cx: Context<'_>, op: &Op, ins: &[In<'_>], outs: &mut [Out<'_>]
         return Ok(false);
     }
     let work = Work::new(cx, ins);
-    match op {
-        Op::MatMul(epilogue) => gemm::matmul(&work, Fused { epilogue: *epilogue, ..Fused::default() }, ins, outs),
-        Op::MatMulOf { act, bias } => {
-            let epilogue = Epilogue { bias: *bias, act: None };
-            gemm::matmul(&work, Fused { epilogue, left: Some(*act), ..Fused::default() }, ins, outs)
-        }
-        Op::Backward(Backward::MatMulOf { act, sums }) => {
-            gemm::matmul(&work, Fused { right: *act, sums: *sums, ..Fused::default() }, ins, outs)
-        }
-        Op::Conv2d(conv, epilogue) => conv::forward(&work, conv, *epilogue, ins, outs),
-        Op::ConvTranspose2d { conv, bias, .. } => {
-            let bias = bias.then(|| ins[2]);
-            conv::input_backward(&work, conv, &ins[..2], bias, &mut outs[0])
-        }
-        Op::Backward(Backward::Conv2dInput { conv, .. }) => conv::input_backward(&work, conv, ins, None, &mut outs[0]),
-        Op::Backward(Backward::Conv2dWeight { conv, .. }) => {
-            over_pixels::weight_backward(&work, conv, ins, &mut outs[0])
-        }
-        Op::Attention(attention) => attention::forward(&work, attention, ins, outs),
-        Op::Backward(Backward::Attention { attention, .. }) => attention::backward(&work, attention, ins, outs),
-        Op::Backward(
-            Backward::Unary(_)
-            | Backward::Binary { .. }
-            | Backward::Scalar { .. }
-            | Backward::Reduce { .. }
-            | Backward::CumProd { .. }
-            | Backward::Gather { .. }
-            | Backward::Depthwise { .. }
-            | Backward::Pool { .. }
-            | Backward::PoolSelect { .. }
-            | Backward::Softmax { .. }
-            | Backward::Norm(_)
-            | Backward::Renormalise(_)
-            | Backward::CrossEntropy(_)
-            | Backward::Loss { .. }
-            | Backward::Ternary { .. }
-            | Backward::Resample { .. }
-            | Backward::Embedding { .. }
-            | Backward::Narrow { .. },
-        )
-        | Op::Unary(_)
-        | Op::Binary(_)
-        | Op::Scalar { .. }
-        | Op::Compare(_)
-        | Op::Where
-        | Op::Reduce { .. }
-        | Op::Scan { .. }
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Sort { .. }
-        | Op::ArgMax { .. }
-        | Op::Pool(_)
-        | Op::Softmax { .. }
-        | Op::Norm(_)
-        | Op::CrossEntropy(_)
-        | Op::Loss { .. }
-        | Op::Ternary { .. }
-        | Op::Resample(_)
-        | Op::Embedding
-        | Op::Cat { .. }
-        | Op::Dropout { .. }
-        | Op::Random { .. }
-        | Op::Fill { .. }
-        | Op::Range { .. }
-        | Op::Cast(_)
-        | Op::StochasticCast { .. }
-        | Op::Copy
-        | Op::View(_)
-        | Op::Custom(_) => Ok(false),
+    // Tiles are for contractions.
+    if let Op::MatMul(product) = op {
+        return gemm::matmul(&work, Fused::from(product), ins, outs);
     }
+    if let Op::Conv2d(conv, epilogue) = op {
+        return conv::forward(&work, conv, *epilogue, ins, outs);
+    }
+    if let Op::ConvTranspose2d { conv, bias, .. } = op {
+        let bias = bias.then(|| ins[2]);
+        return conv::input_backward(&work, conv, &ins[..2], bias, &mut outs[0]);
+    }
+    if let Op::Backward(Backward::Conv2dInput { conv, .. }) = op {
+        return conv::input_backward(&work, conv, ins, None, &mut outs[0]);
+    }
+    if let Op::Backward(Backward::Conv2dWeight { conv, .. }) = op {
+        return over_pixels::weight_backward(&work, conv, ins, &mut outs[0]);
+    }
+    if let Op::Attention(attention) = op {
+        return attention::forward(&work, attention, ins, outs);
+    }
+    if let Op::Backward(Backward::Attention { attention, .. }) = op {
+        return attention::backward(&work, attention, ins, outs);
+    }
+    Ok(false)
 }
 
 /// What was met of one input so far.

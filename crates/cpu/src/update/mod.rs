@@ -43,24 +43,20 @@ fn pass<C: Compute>(isa: Isa, update: &Update, scalars: &[f32], slots: Vec<&mut 
     let Some((&last, _)) = scalars.split_last() else {
         return Err(Error::Argument { op: update.name(), message: "needs its scalars".into() });
     };
-    match update {
-        Update::Unscale | Update::Scale | Update::Clamp => in_place(isa, update, C::from_f64(last as f64), slots),
-        Update::Norm => norm(isa, C::from_f64(last as f64), slots),
-        Update::Adafactor { .. } => {
-            slots.into_iter().try_for_each(|slot| adafactor::step::<C>(isa, update, scalars, slot))?;
-            Ok(Found::default())
-        }
-        Update::Ema
-        | Update::Adagrad { .. }
-        | Update::RmsProp { .. }
-        | Update::Lion { .. }
-        | Update::Sgd { .. }
-        | Update::Adam { .. } => {
-            let scalars: Vec<C> = scalars.iter().map(|&s| C::from_f64(s as f64)).collect();
-            steps::steps(isa, update, &scalars, slots)?;
-            Ok(Found::default())
-        }
+    let factor = C::from_f64(last as f64);
+    if matches!(update, Update::Unscale | Update::Scale | Update::Clamp) {
+        return in_place(isa, update, factor, slots);
     }
+    if matches!(update, Update::Norm) {
+        return norm(isa, factor, slots);
+    }
+    if matches!(update, Update::Adafactor { .. }) {
+        slots.into_iter().try_for_each(|slot| adafactor::step::<C>(isa, update, scalars, slot))?;
+    } else {
+        let scalars: Vec<C> = scalars.iter().map(|&s| C::from_f64(s as f64)).collect();
+        steps::steps(isa, update, &scalars, slots)?;
+    }
+    Ok(Found::default())
 }
 
 fn host(update: &Update, dtype: DType) -> Error {

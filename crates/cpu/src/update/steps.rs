@@ -3,7 +3,7 @@
 use super::{each, host, read, values, window, window_mut};
 use crate::operand::{BLOCK, Compute, TASK, elements_mut};
 use crate::simd::{Isa, Kernel, Lanes, dispatch};
-use binade_tensor::update::{Slot, Update};
+use binade_tensor::update::{Slot, Step, StepVisitor, Update};
 use binade_tensor::{ArrayMut, DType, Error, Result};
 
 /// A stretch of a parameter with what belongs to it; slices that the rule does not need are empty.
@@ -100,91 +100,37 @@ impl<C: Compute> Kernel<f32> for Rule<'_, C> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = f32>>(self) {
-        let Rule { update, scalars, first, p, g, state: [m, v, w] } = self;
-        let n = p.len();
-        let scalar = |i: usize| scalars[i];
+        let Rule { update, scalars, first, p, g, state } = self;
         // Gradients come scaled and not yet clipped: the last scalar makes up for both.
-        let (g, factor) = (&g[..n], scalar(scalars.len() - 1));
-        let g = |i: usize| g[i] * factor;
-        match update {
-            Update::Ema => {
-                let rate = scalar(0);
-                p.iter_mut().enumerate().for_each(|(i, p)| *p = *p + rate * (g(i) - *p));
+        let factor = scalars[scalars.len() - 1];
+        update.visit(scalars, Block { first, factor, p, g, state });
+    }
+}
+
+/// What a step runs on.
+struct Block<'a, C> {
+    first: bool,
+    factor: C,
+    p: &'a mut [C],
+    g: &'a [C],
+    state: [&'a mut [C]; 3],
+}
+
+impl<C: Compute> StepVisitor<C> for Block<'_, C> {
+    type Output = ();
+    #[inline(always)]
+    fn visit<const STATES: usize>(self, step: impl Step<C, STATES>) {
+        let Block { first, factor, p, g, state } = self;
+        let n = p.len();
+        let g = &g[..n];
+        let mut rest = state.into_iter();
+        let state: [&mut [C]; STATES] = std::array::from_fn(|_| rest.next().map_or(&mut [][..], |s| &mut s[..n]));
+        for i in 0..n {
+            let (after, states) = step.step(first, p[i], g[i] * factor, std::array::from_fn(|k| state[k][i]));
+            for k in 0..STATES {
+                state[k][i] = states[k];
             }
-            Update::Adagrad { weight_decay, eps, initial } => {
-                let [decay, eps, initial] = [*weight_decay, *eps, *initial].map(C::from_f64);
-                for i in 0..n {
-                    let d = g(i) + decay * p[i];
-                    m[i] = if first { initial } else { m[i] } + d * d;
-                    p[i] = p[i] - scalar(0) * d / (m[i].sqrt() + eps);
-                }
-            }
-            Update::RmsProp { alpha, eps, weight_decay, momentum, centered } => {
-                let [a, b, eps, decay, mu] = [*alpha, 1.0 - *alpha, *eps, *weight_decay, *momentum].map(C::from_f64);
-                let before = |v: C| if first { C::zero() } else { v };
-                for i in 0..n {
-                    let d = g(i) + decay * p[i];
-                    m[i] = a * before(m[i]) + b * d * d;
-                    let mut square = m[i];
-                    if *centered {
-                        w[i] = a * before(w[i]) + b * d;
-                        square = square - w[i] * w[i];
-                    }
-                    let mut u = d / (square.sqrt() + eps);
-                    if let Some(v) = v.get_mut(i).filter(|_| *momentum != 0.0) {
-                        *v = mu * before(*v) + u;
-                        u = *v;
-                    }
-                    p[i] = p[i] - scalar(0) * u;
-                }
-            }
-            Update::Lion { betas, weight_decay } => {
-                let [b1, c1, b2, c2] = [betas[0], 1.0 - betas[0], betas[1], 1.0 - betas[1]].map(C::from_f64);
-                let shrink = C::one() - scalar(0) * C::from_f64(*weight_decay);
-                for i in 0..n {
-                    let m0 = if first { C::zero() } else { m[i] };
-                    let u = b1 * m0 + c1 * g(i);
-                    let sign = if u > C::zero() {
-                        C::one()
-                    } else if u < C::zero() {
-                        -C::one()
-                    } else {
-                        u
-                    };
-                    p[i] = p[i] * shrink - scalar(0) * sign;
-                    m[i] = b2 * m0 + c2 * g(i);
-                }
-            }
-            Update::Sgd { momentum, dampening, weight_decay, nesterov } => {
-                let lr = scalar(0);
-                let [mu, damp, decay] = [*momentum, 1.0 - *dampening, *weight_decay].map(C::from_f64);
-                for i in 0..n {
-                    let mut d = g(i) + decay * p[i];
-                    if *momentum != 0.0 {
-                        m[i] = if first { d } else { mu * m[i] + damp * d };
-                        d = if *nesterov { d + mu * m[i] } else { m[i] };
-                    }
-                    p[i] = p[i] - lr * d;
-                }
-            }
-            Update::Adam { betas, eps, weight_decay, decoupled } => {
-                let (lr, c1, root) = (scalar(0), scalar(1), scalar(2));
-                let [one_minus_b1, b2, one_minus_b2, eps, decay] =
-                    [1.0 - betas[0], betas[1], 1.0 - betas[1], *eps, *weight_decay].map(C::from_f64);
-                let step = lr / c1;
-                let shrink = if *decoupled { C::one() - lr * decay } else { C::one() };
-                let l2 = if *decoupled { C::zero() } else { decay };
-                let (m, v) = (&mut m[..n], &mut v[..n]);
-                for i in 0..n {
-                    let (m0, v0) = if first { (C::zero(), C::zero()) } else { (m[i], v[i]) };
-                    let w = p[i] * shrink;
-                    let d = g(i) + l2 * w;
-                    m[i] = m0 + one_minus_b1 * (d - m0);
-                    v[i] = b2 * v0 + one_minus_b2 * d * d;
-                    p[i] = w - step * m[i] / (v[i].sqrt() / root + eps);
-                }
-            }
-            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Adafactor { .. } => {}
+            p[i] = after;
         }
     }
 }

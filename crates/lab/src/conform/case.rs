@@ -116,12 +116,7 @@ impl Case {
         // Buffers have no float64 reference: PyTorch's value stands in.
         let reference = self.tensors.get(&format!("ref.{name}")).unwrap_or(theirs);
         let (ours, theirs, reference) = (ours.to_f64_vec()?, theirs.to_f64_vec()?, reference.to_f64_vec()?);
-        let format = match self.tensor(name)?.dtype() {
-            DType::F16 => Format::F16,
-            DType::BF16 => Format::BF16,
-            DType::F64 => Format::F64,
-            DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
-        };
+        let format = self.tensor(name)?.dtype().format().unwrap_or(Format::F32);
         let special = |x: f64| if x.is_finite() { None } else { Some((x.is_nan(), x > 0.0)) };
         if let Some(i) = (0..ours.len()).find(|&i| special(ours[i]) != special(theirs[i])) {
             failures.push(format!("{name}: element {i} is {}, PyTorch has {}", ours[i], theirs[i]));

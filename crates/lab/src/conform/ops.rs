@@ -3,7 +3,9 @@
 use anyhow::{Result, anyhow};
 use binade::autograd::{Conv3d, KlReduction, Var, scope};
 use binade::nn::{BatchNorm2d, Buffer, Layer as _, Mode, Param};
-use binade::tensor::op::{Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, PadMode, Pool, PoolKind};
+use binade::tensor::op::{
+    Attention, Compare, Conv2d, CrossEntropy, Epilogue, Interpolation, MatMul, PadMode, Pool, PoolKind,
+};
 use binade::tensor::{Array, Class, DType, Op, Shape};
 use serde_json::Value;
 
@@ -161,9 +163,10 @@ pub fn apply(op: &str, i: &Inputs<'_>) -> Result<Option<Var>> {
             x()?.nll_loss(target()?, i.tensors.get("weight"), i.number("ignore_index", -100.0) as i64, i.reduction())?
         }
         "matmul" | "bmm" => a()?.matmul(b()?)?,
-        "addmm" => {
-            binade::autograd::apply(Op::MatMul(Epilogue { bias: true, act: None }), &[a()?, b()?, i.get("bias")?])?
-        }
+        "addmm" => binade::autograd::apply(
+            Op::MatMul(MatMul::plain(Epilogue { bias: true, act: None })),
+            &[a()?, b()?, i.get("bias")?],
+        )?,
         "linear" => x()?.linear(i.get("weight")?, i.tensors.get("bias"), None)?,
         "conv2d" => {
             let conv = Conv2d {

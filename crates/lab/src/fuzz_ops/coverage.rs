@@ -12,7 +12,7 @@ fn label(op: &Op) -> String {
     if matches!(op, Op::Scalar { .. }) {
         return format!("{name} with a number");
     }
-    if matches!(op, Op::MatMulOf { .. }) {
+    if matches!(op, Op::MatMul(product) if product.act_of(0).is_some()) {
         return format!("{name} of an activation");
     }
     let Op::Backward(backward) = op else { return name.into() };
@@ -30,6 +30,11 @@ fn label(op: &Op) -> String {
         return name.into();
     };
     format!("{name} of {function}")
+}
+
+/// Whether the backward pass alone has it.
+fn of_backward(op: &Op) -> bool {
+    matches!(op, Op::Backward(_)) || matches!(op, Op::MatMul(product) if product.is_gradient())
 }
 
 /// Counts by operator.
@@ -57,13 +62,13 @@ impl Coverage {
     /// Operators of the registry of which there was no case, and those of which none went to second order.
     fn not_drawn(&self) -> [Vec<String>; 2] {
         let all: BTreeSet<String> =
-            catalogue().iter().filter(|op| !matches!(op, Op::Backward(_) | Op::Custom(_))).map(label).collect();
+            catalogue().iter().filter(|op| !of_backward(op) && !matches!(op, Op::Custom(_))).map(label).collect();
         [0, 1].map(|i| all.iter().filter(|l| self.cases.get(*l).is_none_or(|c| c[i] == 0)).cloned().collect())
     }
 
     /// Kernels of the backward pass that never ran.
     fn not_run(&self) -> Vec<String> {
-        let all: BTreeSet<String> = catalogue().iter().filter(|op| matches!(op, Op::Backward(_))).map(label).collect();
+        let all: BTreeSet<String> = catalogue().iter().filter(|op| of_backward(op)).map(label).collect();
         all.into_iter().filter(|label| !self.ran.contains(label)).collect()
     }
 

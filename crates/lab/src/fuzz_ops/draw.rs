@@ -173,11 +173,10 @@ impl Values {
                 if !draw.one_in(8) {
                     return normal;
                 }
-                let (max, small, least) = match dtype {
-                    DType::F16 => (65504.0, 2f64.powi(-14), 2f64.powi(-24)),
-                    DType::F64 | DType::F32 | DType::BF16 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
-                        (1.5 * 2f64.powi(127), 2f64.powi(-126), 2f64.powi(-133))
-                    }
+                let (max, small, least) = if dtype == DType::F16 {
+                    (65504.0, 2f64.powi(-14), 2f64.powi(-24))
+                } else {
+                    (1.5 * 2f64.powi(127), 2f64.powi(-126), 2f64.powi(-133))
                 };
                 draw.pick(&[
                     0.0,

@@ -1,7 +1,7 @@
 //! [`Optimizer`]: one fused pass over all parameters; f32 state, f32 master copies of 16-bit parameters.
 
 mod ema;
-mod rules;
+pub mod rules;
 mod scalars;
 mod state;
 
@@ -16,7 +16,7 @@ use crate::clip::{clip_norm, clip_value, grad_norm, inverse};
 use crate::{Error, Module, Param, Result};
 
 pub use ema::{Ema, EmaState};
-pub use rules::{Adafactor, Adagrad, Adam, AdamW, Lion, RmsProp, Rule, Sgd};
+pub use rules::*;
 pub use state::{OptimizerState, ParamState};
 
 use scalars::Scalars;
@@ -343,7 +343,8 @@ impl Optimizer {
             let at = keys.iter().position(|k| *k == key).unwrap_or(keys.len());
             if at == keys.len() {
                 let first = values.len();
-                values.extend(group.scalars(steps, self.lr_factor, inverse(scale) * factor));
+                let lr = group.lr * self.lr_factor / (1.0 + steps.saturating_sub(1) as f64 * group.lr_decay);
+                values.extend(group.update.scalars(lr, steps, inverse(scale) * factor));
                 let (device, scalars) = (key.2, first..values.len());
                 passes.push(Pass {
                     device,
@@ -379,23 +380,6 @@ impl Pass<'_> {
     fn scalars(&self, numbers: &mut Scalars, values: &[f64]) -> Result<Array> {
         let all = numbers.on(self.device, values)?;
         Ok(all.with_layout(all.layout().narrow(0, self.scalars.start, self.scalars.len()))?)
-    }
-}
-
-impl Group {
-    /// The numbers of a step, of which the last is the factor of the gradients.
-    fn scalars(&self, steps: u64, lr_factor: f64, grad_factor: f64) -> Vec<f64> {
-        let lr = self.lr * lr_factor;
-        match &self.update {
-            Update::Adam { betas, .. } => {
-                let correction = |b: f64| 1.0 - b.powf(steps as f64);
-                vec![lr, correction(betas[0]), correction(betas[1]).sqrt(), grad_factor]
-            }
-            Update::Adafactor { .. } => vec![lr, steps as f64, grad_factor],
-            Update::Adagrad { .. } => vec![lr / (1.0 + (steps - 1) as f64 * self.lr_decay), grad_factor],
-            Update::Sgd { .. } | Update::RmsProp { .. } | Update::Lion { .. } => vec![lr, grad_factor],
-            Update::Unscale | Update::Norm | Update::Scale | Update::Clamp | Update::Ema => vec![lr, grad_factor],
-        }
     }
 }
 

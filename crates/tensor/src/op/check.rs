@@ -1,15 +1,52 @@
 //! Checks of an operator's inputs, each with its error, and the shapes and layouts that follow from them.
 
-use super::{Conv2d, CrossEntropy, Norm, NormKind, Pool, View};
-use crate::{DType, Dims, Error, Layout, Meta, Result, Shape};
+use smallvec::SmallVec;
 
-/// The inputs of one operator, and the checks on them.
-pub(super) struct Check<'a> {
-    pub(super) op: &'static str,
-    pub(super) ins: &'a [Meta],
+use crate::{DType, Error, Layout, Meta, Result, Shape};
+
+/// Shape, dtype and layout of every output.
+pub type Outs = SmallVec<[Meta; 1]>;
+
+/// The inputs of one operator and the dtype wanted of its results; the checks on them, and outputs made of them.
+pub(crate) struct Check<'a> {
+    pub(crate) op: &'static str,
+    pub(crate) ins: &'a [Meta],
+    pub(crate) want: DType,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    /// Of other inputs.
+    pub(super) fn of<'b>(&self, ins: &'b [Meta]) -> Check<'b> {
+        Check { op: self.op, ins, want: self.want }
+    }
+
+    /// A float output.
+    pub(super) fn float(&self, layout: Layout) -> Meta {
+        Meta { dtype: self.want, layout }
+    }
+
+    /// A float output in row-major order.
+    pub(super) fn dense(&self, shape: Shape) -> Meta {
+        self.float(Layout::contiguous(shape))
+    }
+
+    /// A float output of the shape and memory order of input `i`.
+    pub(super) fn like(&self, i: usize) -> Meta {
+        self.float(self.ins[i].layout.like(*self.ins[i].shape()))
+    }
+
+    /// Statistics are f32, or f64 where the input is.
+    pub(super) fn stats(&self, shape: Shape) -> Meta {
+        let dtype = if self.ins[0].dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        Meta { dtype, layout: Layout::contiguous(shape) }
+    }
+
+    /// Fails unless an operator's number lies in its domain: PyTorch's where it has one, so that no number makes a
+    /// result NaN without a word.
+    pub(super) fn domain(&self, ok: bool, what: &str, allowed: &str, found: f64) -> Result<()> {
+        if ok { Ok(()) } else { self.argument(format!("{what} must be {allowed}, got {found}")) }
+    }
+
     fn shapes(&self) -> Vec<Shape> {
         self.ins.iter().map(|m| *m.shape()).collect()
     }
@@ -48,13 +85,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The dtype of elements that are moved as they are: floats become `want`, any others must be alike and keep
-    /// theirs.
-    pub(super) fn moved(&self, inputs: impl Iterator<Item = usize>, want: DType) -> Result<DType> {
-        let mut dtypes = inputs.map(|i| self.ins[i].dtype).map(|dtype| if dtype.is_float() { want } else { dtype });
-        let first = dtypes.next().unwrap_or(want);
-        if dtypes.all(|dtype| dtype == first) {
-            return Ok(first);
+    /// An output of the elements of inputs that are moved as they are: floats become the wanted dtype, any others must
+    /// be alike and keep theirs.
+    pub(super) fn moved(&self, moves: impl Fn(usize) -> bool, layout: Layout) -> Result<Meta> {
+        let kept = |dtype: DType| if dtype.is_float() { self.want } else { dtype };
+        let mut dtypes = (0..self.ins.len()).filter(|&i| moves(i)).map(|i| kept(self.ins[i].dtype));
+        let dtype = dtypes.next().unwrap_or(self.want);
+        if dtypes.all(|other| other == dtype) {
+            return Ok(Meta { dtype, layout });
         }
         let expected = "elements that are all floats, or all of one other dtype".into();
         Err(Error::DType { op: self.op, expected, dtypes: self.ins.iter().map(|m| m.dtype).collect() })
@@ -94,219 +132,4 @@ impl Check<'_> {
         let whole = self.ins[range].iter().find(|m| *m.shape() == shape);
         Ok(whole.map_or(Layout::contiguous(shape), |m| m.layout.like(shape)))
     }
-
-    pub(super) fn matmul(&self, bias: bool) -> Result<Shape> {
-        let (a, b) = (self.ins[0].shape(), self.ins[1].shape());
-        let (ra, rb) = (a.rank(), b.rank());
-        if ra < 2 || rb < 2 || a[ra - 1] != b[rb - 2] {
-            return self.shape("[…, m, k] and […, k, n]");
-        }
-        let batch = Shape::from_slice(&a[..ra - 2]).broadcast(&Shape::from_slice(&b[..rb - 2]));
-        let Some(mut shape) = batch else {
-            return self.shape("batch dimensions that broadcast");
-        };
-        shape.push(a[ra - 2]);
-        shape.push(b[rb - 1]);
-        if bias && **self.ins[2].shape() != [b[rb - 1]] {
-            return self.shape("a bias [n]");
-        }
-        Ok(shape)
-    }
-
-    pub(super) fn conv2d(&self, conv: &Conv2d, bias: bool) -> Result<Shape> {
-        let (x, w) = (self.ins[0].shape(), self.ins[1].shape());
-        if conv.stride.contains(&0) || conv.dilation.contains(&0) || conv.groups == 0 {
-            return self.argument("stride, dilation and groups must be at least 1".into());
-        }
-        if x.rank() != 4 || w.rank() != 4 || Some(x[1]) != w[1].checked_mul(conv.groups) || w[0] % conv.groups != 0 {
-            return self.shape(&format!(
-                "an image [N, C, H, W] and a weight [O, C/groups, KH, KW] with groups = {} dividing C and O",
-                conv.groups
-            ));
-        }
-        if bias && **self.ins[2].shape() != [w[0]] {
-            return self.shape("a bias [O]");
-        }
-        let extent = |d: usize| window(x[d + 2], w[d + 2], conv.stride[d], conv.padding[d], conv.dilation[d]);
-        match (extent(0), extent(1)) {
-            (Some(h), Some(w_out)) => Ok(Shape::from_slice(&[x[0], w[0], h, w_out])),
-            (None, _) | (_, None) => self.shape("a kernel no larger than the padded image, which has pixels"),
-        }
-    }
-
-    pub(super) fn conv_transpose2d(&self, conv: &Conv2d, output_padding: &[usize; 2], bias: bool) -> Result<Shape> {
-        let (x, w) = (self.ins[0].shape(), self.ins[1].shape());
-        if conv.stride.contains(&0) || conv.dilation.contains(&0) || conv.groups == 0 {
-            return self.argument("stride, dilation and groups must be at least 1".into());
-        }
-        if (0..2).any(|d| output_padding[d] >= conv.stride[d].max(conv.dilation[d])) {
-            return self.argument(format!("output padding {output_padding:?} must be below stride or dilation"));
-        }
-        if x.rank() != 4 || w.rank() != 4 || x[1] != w[0] || x[1] % conv.groups != 0 {
-            return self
-                .shape(&format!("an image [N, C, H, W] and a weight [C, O/groups, KH, KW], groups = {}", conv.groups));
-        }
-        let Some(o) = w[1].checked_mul(conv.groups) else {
-            return self.shape(&format!("a number of channels that groups = {} times O/groups is", conv.groups));
-        };
-        if bias && **self.ins[2].shape() != [o] {
-            return self.shape("a bias [O]");
-        }
-        let extent = |d: usize| {
-            let span = conv.dilation[d]
-                .checked_mul(w[d + 2].checked_sub(1)?)?
-                .checked_add(output_padding[d])?
-                .checked_add(1)?;
-            let whole = x[d + 2].checked_sub(1)?.checked_mul(conv.stride[d])?.checked_add(span)?;
-            whole.checked_sub(conv.padding[d].checked_mul(2)?).filter(|n| *n > 0)
-        };
-        match (extent(0), extent(1)) {
-            (Some(h), Some(w_out)) => Ok(Shape::from_slice(&[x[0], o, h, w_out])),
-            (None, _) | (_, None) => self.shape("an image that padding does not cut away"),
-        }
-    }
-
-    pub(super) fn pool(&self, pool: &Pool) -> Result<Shape> {
-        let x = self.ins[0].shape();
-        if x.rank() != 4 {
-            return self.shape("an image [N, C, H, W]");
-        }
-        if pool.stride.contains(&0) || pool.kernel.contains(&0) || pool.dilation.contains(&0) {
-            return self.argument("kernel and stride must be at least 1".into());
-        }
-        // Windows are walked element by element, padding included.
-        if pool.kernel.iter().any(|&n| n > i32::MAX as usize) {
-            return self.argument(format!("kernel {:?} is larger than any image", pool.kernel));
-        }
-        if (0..2).any(|d| pool.padding[d] > pool.kernel[d] / 2) {
-            return self
-                .argument(format!("padding {:?} must be at most half the kernel {:?}", pool.padding, pool.kernel));
-        }
-        let extent = |d: usize| pool.windows(d, x[d + 2]);
-        match (extent(0), extent(1)) {
-            (Some(h), Some(w)) => Ok(Shape::from_slice(&[x[0], x[1], h, w])),
-            (None, _) | (_, None) => {
-                self.shape(&format!("an image no smaller than the kernel {:?}, with pixels", pool.kernel))
-            }
-        }
-    }
-
-    /// Number of groups that have statistics.
-    pub(super) fn norm(&self, norm: &Norm, rest: &[Meta]) -> Result<usize> {
-        let x = self.ins[0].shape();
-        let (groups, weight) = match norm.kind {
-            NormKind::Layer { dims } | NormKind::Rms { dims } => {
-                if dims == 0 || dims > x.rank() {
-                    return self.shape(&format!("at least {} dimensions", dims.max(1)));
-                }
-                let lead = x.rank() - dims;
-                (x[..lead].iter().product(), Shape::from_slice(&x[lead..]))
-            }
-            NormKind::Group { groups } => {
-                if x.rank() < 2 || groups == 0 || !x[1].is_multiple_of(groups) {
-                    return self.shape(&format!("[N, C, …] with C a multiple of the {groups} groups"));
-                }
-                (x[0] * groups, Shape::from_slice(&x[1..2]))
-            }
-            NormKind::Batch | NormKind::Fixed => {
-                if x.rank() < 2 {
-                    return self.shape("[N, C, …]");
-                }
-                if matches!(norm.kind, NormKind::Batch) && x[1] > 0 && x.numel() / x[1] == 1 {
-                    return self.argument(format!("training needs more than one value per channel, got {x:?}"));
-                }
-                (x[1], Shape::from_slice(&x[1..2]))
-            }
-        };
-        if x.numel() == 0 && groups > 0 && norm.kind != NormKind::Fixed {
-            return self.shape("at least one element per group");
-        }
-        if rest.iter().any(|m| *m.shape() != weight) {
-            return self.shape(&format!("weights and statistics of shape {weight:?}"));
-        }
-        Ok(groups)
-    }
-
-    pub(super) fn cross_entropy(&self, loss: &CrossEntropy) -> Result<Shape> {
-        let (logits, target) = (self.ins[0].shape(), self.ins[1].shape());
-        self.dtype(1, &[DType::I64])?;
-        if !(0.0..=1.0).contains(&loss.smoothing) {
-            return self.argument(format!("label smoothing must lie in 0 to 1, got {}", loss.smoothing));
-        }
-        if logits.rank() < 2 || *target != Dims::one(1).reduce(logits, false) {
-            return self.shape("logits [N, C, …] and class indices [N, …]");
-        }
-        Ok(*target)
-    }
-
-    /// Shapes of the result and of the log-sum-exp.
-    pub(super) fn attention(&self, mask: Option<&Meta>) -> Result<(Shape, Shape)> {
-        let [q, k, v] = [0, 1, 2].map(|i| self.ins[i].shape());
-        let r = q.rank();
-        // Batches are equal; heads of q are a multiple of those of k and v.
-        let batches = |a: &Shape| a[..r.saturating_sub(3)] == q[..r.saturating_sub(3)];
-        let shared = |q: usize, k: usize| q == k || k > 0 && q.is_multiple_of(k);
-        let heads = || r < 3 || k[r - 3] == v[r - 3] && shared(q[r - 3], k[r - 3]);
-        let fits = r >= 2 && k.rank() == r && v.rank() == r && batches(k) && batches(v) && heads();
-        if !fits || q[r - 1] != k[r - 1] || k[r - 2] != v[r - 2] {
-            return self.shape("q […, T, D], k […, S, D], v […, S, E], heads of q a multiple of those of k and v");
-        }
-        if let Some(mask) = mask {
-            let mut scores = Shape::from_slice(&q[..r - 1]);
-            scores.push(k[r - 2]);
-            if scores.broadcast(mask.shape()) != Some(scores) || !(mask.dtype.is_float() || mask.dtype == DType::Bool) {
-                return self.shape(&format!("a bool or float mask that broadcasts to {scores:?}"));
-            }
-        }
-        let mut lse = Shape::from_slice(&q[..r - 1]);
-        let rows = lse;
-        lse.push(v[r - 1]);
-        Ok((lse, rows))
-    }
-
-    pub(super) fn view(&self, view: &View) -> Result<Layout> {
-        let layout = &self.ins[0].layout;
-        let rank = layout.shape.rank();
-        match view {
-            View::Permute(axes) => {
-                let mut seen = axes.to_vec();
-                seen.sort_unstable();
-                if !seen.iter().copied().eq(0..rank) {
-                    return self.argument(format!("axes {axes:?} are not a permutation of {rank} dimensions"));
-                }
-                Ok(layout.permute(axes))
-            }
-            View::Reshape(shape) => {
-                if shape.numel() != layout.numel() {
-                    return self.shape(&format!("as many elements as {shape:?} has"));
-                }
-                match layout.reshape(shape) {
-                    Some(layout) => Ok(layout),
-                    None => self.argument("the strides do not allow this view; copy first".into()),
-                }
-            }
-            View::Narrow { dim, start, length } => {
-                let dim = self.dim(0, *dim)?;
-                let n = layout.shape.get(dim).copied().unwrap_or(1);
-                if rank == 0 || start.checked_add(*length).is_none_or(|end| end > n) {
-                    return self
-                        .argument(format!("{length} elements from {start} on are out of range for {n} elements"));
-                }
-                Ok(layout.narrow(dim, *start, *length))
-            }
-            View::Expand(shape) => match layout.expand(shape) {
-                Some(layout) => Ok(layout),
-                None => self.shape(&format!("a shape that broadcasts to {shape:?}")),
-            },
-        }
-    }
-}
-
-/// The extent of a sliding window's output; `None` when the window does not fit.
-fn window(input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<usize> {
-    let span = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
-    // Of padding alone nothing can be learned.
-    input.checked_sub(1)?;
-    let whole = padding.checked_mul(2)?.checked_add(input)?;
-    Some(whole.checked_sub(span)? / stride.max(1) + 1)
 }

@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::bound::Bound;
+use super::check::{Check, Outs};
+use super::family::{Family, Numerics};
 use super::program::{Builder, Value};
-use super::{Bound, Numerics};
-use crate::samples::Inputs;
+use crate::samples::{Inputs, Sampler};
 use crate::{Array, DType, Device, Result, Shape};
 
 /// A tensor's elements in row-major order.
@@ -85,5 +87,28 @@ impl std::ops::Deref for Custom {
 impl PartialEq for Custom {
     fn eq(&self, other: &Custom) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Family for Custom {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.0.numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        let shapes: Vec<Shape> = check.ins.iter().map(|m| *m.shape()).collect();
+        Ok(self.0.shapes(&shapes)?.into_iter().map(|shape| check.dense(shape)).collect())
+    }
+
+    fn bound(&self, ins: &[&Array]) -> Bound {
+        self.0.bound(ins)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        self.0.samples(s.device, s.dtype).expect("samples fit in memory")
     }
 }

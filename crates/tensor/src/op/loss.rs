@@ -1,7 +1,26 @@
 //! Elementwise losses of a prediction x, a target t and a parameter p: one row each, reduced in the same pass.
 
-use super::Numerics;
+use smallvec::smallvec;
+
+use super::bound::Bound;
+use super::check::{Check, Outs};
+use super::family::{Family, Numerics};
+use super::program::{Builder, Value};
+use super::{Backward, Binary, Op, Reduce, Unary, View, trace};
 use crate::number::Number;
+use crate::samples::{Inputs, Sampler};
+use crate::{Array, Dims, Result, Shape};
+
+/// How a loss is reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// One loss per element.
+    None,
+    /// Mean.
+    Mean,
+    /// Sum.
+    Sum,
+}
 
 /// A loss row as a type.
 pub trait LossRow: Copy + Send + Sync + 'static {
@@ -162,4 +181,145 @@ fn hinge_slope<N: Number>(x: N, p: N) -> N {
 #[inline(always)]
 fn soft_margin<N: Number>(m: N) -> N {
     (-m).max(N::splat(0.0)) + (-m.abs()).exp().ln_1p()
+}
+
+/// [`Op::Loss`].
+#[derive(Clone, Copy, Debug)]
+pub struct LossOp {
+    /// The formula.
+    pub loss: Loss,
+    /// Its parameter (β, δ, a margin); unused by some.
+    pub parameter: f64,
+    /// Mean over all elements, sum, or none.
+    pub reduction: Reduction,
+}
+
+impl Family for LossOp {
+    fn name(&self) -> &'static str {
+        self.loss.name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.loss.numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        let (p, ins) = (self.parameter, check.ins);
+        check.domain(!p.is_nan(), "the loss's number", "a number", p)?;
+        check.domain(self.loss != Loss::Huber || p > 0.0, "delta", "above 0", p)?;
+        check.domain(self.loss != Loss::SmoothL1 || p >= 0.0, "beta", "at least 0", p)?;
+        check.domain(self.loss != Loss::PoissonNllRate || p >= 0.0, "eps", "at least 0", p)?;
+        check.count(2)?;
+        check.floats(0..2)?;
+        check.same_shape(0, 1)?;
+        Ok(smallvec![check.dense(self.reduction.shape(*ins[0].shape()))])
+    }
+
+    /// Terms may cancel (x·t against max(x, 0)); then a mean in blocks of 16 interleaved sums.
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        if self.reduction == Reduction::None { Bound::Scale(8.0) } else { Bound::Scale(32.0) }
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let sizes: [&[usize]; 3] = [&[5, 7], &[3000], &[]];
+        sizes.iter().flat_map(|size| s.vary(inputs(self.loss, s, size))).collect()
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let each = trace::loss(b, self.loss, self.parameter, None, b.input(0), b.input(1))?;
+        Ok(Some(reduce_loss(b, self.reduction, each)?))
+    }
+}
+
+/// Predictions and targets in the domain of a loss.
+fn inputs(loss: Loss, s: &Sampler<'_>, size: &[usize]) -> Inputs {
+    let (x, t) = (s.x(size, 1), s.x(size, 2));
+    let run = |row: Unary, x: &Array| s.one(&Op::Unary(row), &[x]);
+    let unit = |x: &Array| run(Unary::Sigmoid, x);
+    match loss {
+        Loss::Mse | Loss::L1 | Loss::SmoothL1 | Loss::Huber | Loss::KlDivLog => vec![x, t],
+        Loss::BceWithLogits | Loss::KlDiv => vec![x, unit(&t)],
+        Loss::Bce => vec![unit(&x), unit(&t)],
+        Loss::PoissonNll => vec![x, run(Unary::Square, &t)],
+        Loss::PoissonNllRate => vec![run(Unary::Square, &x), run(Unary::Square, &t)],
+        Loss::HingeEmbedding | Loss::SoftMargin => vec![x, run(Unary::Sign, &t)],
+    }
+}
+
+impl Reduction {
+    /// Shape of a loss, of which each element has one.
+    pub(super) fn shape(self, each: Shape) -> Shape {
+        if self == Reduction::None { each } else { Shape::SCALAR }
+    }
+}
+
+/// A loss per element, reduced.
+pub(super) fn reduce_loss(b: &mut Builder, reduction: Reduction, each: Value) -> Result<Value> {
+    let kind = match reduction {
+        Reduction::None => return Ok(each),
+        Reduction::Mean => Reduce::Mean,
+        Reduction::Sum => Reduce::Sum,
+    };
+    let all = Dims::all(b.shape(each).rank());
+    let total = b.reduce(kind, each, all)?;
+    b.reshape(total, Shape::SCALAR)
+}
+
+/// [`Backward::Loss`].
+#[derive(Clone, Copy, Debug)]
+pub struct LossBackward {
+    /// The loss.
+    pub of: LossOp,
+    /// By the target.
+    pub target: bool,
+}
+
+impl Family for LossBackward {
+    fn name(&self) -> &'static str {
+        "loss_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        let ins = check.ins;
+        check.count(3)?;
+        check.same_shape(1, 2)?;
+        if ins[1].shape().broadcast(ins[0].shape()) != Some(*ins[1].shape()) {
+            return check.shape("the gradient of the loss, predictions and targets");
+        }
+        Ok(smallvec![check.like(1)])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Scale(6.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let g = s.x(&self.of.reduction.shape(Shape::from_slice(&[5, 7])), 9);
+        vec![[vec![g], inputs(self.of.loss, s, &[5, 7])].concat()]
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let (g, LossOp { loss, parameter, reduction }, target) = (b.input(0), &self.of, &self.target);
+        let (x, t) = (b.input(1), b.input(2));
+        let slope = trace::loss(b, *loss, *parameter, Some(*target as usize), x, t)?;
+        let n = if *reduction == Reduction::Mean { b.shape(x).numel() as f64 } else { 1.0 };
+        let share = b.scalar(Binary::Mul, slope, 1.0 / n)?;
+        let product = b.binary(Binary::Mul, share, g)?;
+        // A constant slope has no shape of its own.
+        let shape = b.shape(x);
+        let whole = b.shape(product) == shape;
+        Ok(Some(if whole { product } else { b.op(Op::View(View::Expand(shape)), &[product])? }))
+    }
+}
+
+pub(super) fn catalogue() -> Vec<Op> {
+    let mut ops: Vec<Op> = Vec::new();
+    for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+        for &loss in Loss::ALL {
+            let parameter = 0.7;
+            ops.push(Op::Loss { loss, parameter, reduction });
+            ops.extend([false, true].map(|target| Op::Backward(Backward::Loss { loss, parameter, reduction, target })));
+        }
+    }
+    ops
 }

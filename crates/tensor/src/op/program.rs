@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Binary, Compare, Epilogue, Op, Reduce, Unary, View};
+use super::{Binary, Compare, MatMul, Op, Reduce, Unary, View};
 use crate::{DType, Dims, Layout, Meta, Result, Shape};
 
 /// A straight-line program over tensors: the definition of a fused operator in primitives (see [`Op::compose`]).
@@ -159,7 +159,7 @@ impl Builder {
     /// # Errors
     /// Shapes do not fit.
     pub fn matmul(&mut self, a: Value, b: Value) -> Result<Value> {
-        self.op(Op::MatMul(Epilogue::default()), &[a, b])
+        self.op(Op::MatMul(MatMul::default()), &[a, b])
     }
 
     /// Another shape.

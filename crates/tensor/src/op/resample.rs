@@ -4,8 +4,12 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::Numerics;
-use crate::{Dims, Error, Result, Shape};
+use super::bound::Bound;
+use super::check::{Check, Outs};
+use super::family::{Family, Numerics};
+use super::{Backward, Op};
+use crate::samples::{Inputs, Sampler};
+use crate::{Array, Dims, Error, Result, Shape};
 
 /// A separable linear map. Spatial dimensions are those from 2 on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -256,4 +260,122 @@ pub fn transposed(taps: &[Taps], n: usize) -> Vec<Taps> {
         taps.iter().for_each(|&(j, w)| out[j].push((i, w)));
     }
     out
+}
+
+impl Family for Resample {
+    fn name(&self) -> &'static str {
+        self.name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        let (map, ins) = (self, check.ins);
+        check.count(1)?;
+        if !map.is_exact() {
+            check.floats(0..1)?;
+        }
+        Ok(smallvec![check.moved(|i| self.moves(i), ins[0].layout.like(map.shape(ins[0].shape())?))?])
+    }
+
+    /// Weights rounded to f32 and their product, then a sum in order; cubic weights have both signs.
+    fn bound(&self, ins: &[&Array]) -> Bound {
+        if self.is_exact() { Bound::Ulps(0.0) } else { Bound::Scale(self.most_taps(ins[0].shape()) as f64 + 6.0) }
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        s.vary(vec![s.x(&[2, 3, 9, 8], 1)])
+    }
+
+    fn moves(&self, _input: usize) -> bool {
+        self.is_exact()
+    }
+
+    fn with_extents(&self, change: &mut dyn FnMut(&Shape) -> Shape) -> Option<Op> {
+        let mut map = *self;
+        match &mut map {
+            Resample::Interpolate { size, .. } | Resample::AdaptiveAvg { size } => {
+                let changed = change(&Shape::from_slice(size));
+                size.copy_from_slice(&changed);
+                Some(Op::Resample(map))
+            }
+            Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. } => None,
+        }
+    }
+}
+
+/// [`Backward::Resample`].
+#[derive(Clone, Copy, Debug)]
+pub struct ResampleBackward {
+    /// The map.
+    pub map: Resample,
+    /// Shape of x.
+    pub shape: Shape,
+}
+
+impl Family for ResampleBackward {
+    fn name(&self) -> &'static str {
+        "resample_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        let (ResampleBackward { map, shape }, ins) = (self, check.ins);
+        check.count(1)?;
+        if map.shape(shape)? != *ins[0].shape() {
+            return check.shape("the gradient of the map's output");
+        }
+        Ok(smallvec![check.float(ins[0].layout.like(*shape))])
+    }
+
+    /// As many terms as outputs show one input: at most the whole output of a dimension.
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Scale(64.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let ResampleBackward { map, shape } = self;
+        let y = map.shape(shape).expect("the catalogue's maps fit");
+        vec![vec![s.x(&y, 9)]]
+    }
+
+    fn with_extents(&self, change: &mut dyn FnMut(&Shape) -> Shape) -> Option<Op> {
+        Some(Op::Backward(Backward::Resample { map: self.map, shape: change(&self.shape) }))
+    }
+}
+
+/// The maps of the catalogue, for [2, 3, 9, 8].
+fn maps() -> Vec<Resample> {
+    let shape = |dims: [usize; 4]| Shape::from_slice(&dims);
+    let interpolate = |size: [usize; 3], mode| Resample::Interpolate { size, mode, scale: None };
+    let mut maps = vec![
+        Resample::Flip(Dims::one(1).with(3)),
+        Resample::Roll(shape([1, 0, 2, 5])),
+        Resample::AdaptiveAvg { size: [1, 1, 1] },
+        Resample::AdaptiveAvg { size: [4, 3, 1] },
+        Resample::AdaptiveAvg { size: [11, 8, 1] },
+        interpolate([18, 16, 1], Interpolation::Nearest),
+        interpolate([5, 13, 1], Interpolation::Nearest),
+        interpolate([5, 13, 1], Interpolation::NearestExact),
+    ];
+    maps.extend(
+        [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular].map(|mode| Resample::Pad {
+            before: shape([0, 1, 0, 2]),
+            after: shape([0, 0, 3, 1]),
+            mode,
+        }),
+    );
+    for align_corners in [false, true] {
+        for size in [[18, 16, 1], [4, 11, 1], [1, 1, 1]] {
+            maps.push(interpolate(size, Interpolation::Linear { align_corners }));
+            maps.push(interpolate(size, Interpolation::Cubic { align_corners }));
+        }
+    }
+    maps
+}
+
+pub(super) fn catalogue() -> Vec<Op> {
+    let shape = Shape::from_slice(&[2, 3, 9, 8]);
+    maps().into_iter().flat_map(|map| [Op::Resample(map), Op::Backward(Backward::Resample { map, shape })]).collect()
 }

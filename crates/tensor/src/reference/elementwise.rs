@@ -2,16 +2,22 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
+use super::Dense;
+use super::definition::{Definition, each};
 use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss};
-use crate::op::{Binary, Compare, Loss, Ternary, Unary};
+use crate::Result;
+use crate::op::{
+    Binary, BinaryBackward, Compare, Scalar, ScalarBackward, Ternary, TernaryBackward, TernaryOp, Unary, UnaryBackward,
+    Where,
+};
 
-fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     // Two forms, so that neither overflows.
     if x < 0.0 { f64::exp(x) / (1.0 + f64::exp(x)) } else { 1.0 / (1.0 + f64::exp(-x)) }
 }
 
 /// `(condition) as 0 or 1`; NaN in `x` stays.
-fn when(condition: bool) -> f64 {
+pub(super) fn when(condition: bool) -> f64 {
     condition as u8 as f64
 }
 
@@ -279,68 +285,76 @@ pub(super) fn ternary_slope(row: Ternary, operand: usize, x: f64, a: f64, b: f64
     }
 }
 
-/// `ln(1 + eᵐ)` without overflow.
-fn softplus(m: f64) -> f64 {
-    binary(Binary::Maximum, m, 0.0) + f64::ln_1p(f64::exp(-m.abs()))
-}
-
-/// Logarithms of probabilities are limited from below (as in PyTorch); NaN stays.
-fn limited(log: f64) -> f64 {
-    binary(Binary::Maximum, log, -100.0)
-}
-
-pub(super) fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
-    let d = (x - t).abs();
-    match row {
-        Loss::Mse => d * d,
-        Loss::L1 => d,
-        Loss::SmoothL1 if d < p => d * d / (2.0 * p),
-        Loss::SmoothL1 => d - p / 2.0,
-        Loss::Huber if d <= p => d * d / 2.0,
-        Loss::Huber => p * (d - p / 2.0),
-        Loss::BceWithLogits => binary(Binary::Maximum, x, 0.0) - x * t + f64::ln_1p(f64::exp(-x.abs())),
-        Loss::Bce => -(t * limited(f64::ln(x)) + (1.0 - t) * limited(f64::ln_1p(-x))),
-        Loss::KlDiv if t == 0.0 => unless_nan(x, 0.0),
-        Loss::KlDiv => t * (f64::ln(t) - x),
-        Loss::KlDivLog => f64::exp(t) * (t - x),
-        Loss::PoissonNll => f64::exp(x) - t * x,
-        Loss::PoissonNllRate => x - t * f64::ln(x + p),
-        Loss::HingeEmbedding if t > 0.0 => x,
-        Loss::HingeEmbedding => unless_nan(t, binary(Binary::Maximum, p - x, 0.0)),
-        Loss::SoftMargin => softplus(-(t * x)),
+impl Definition for Unary {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| unary(*self, x[0].at(i)))])
     }
 }
 
-/// `y`, or x where that is NaN.
-fn unless_nan(x: f64, y: f64) -> f64 {
-    if x.is_nan() { x } else { y }
+impl Definition for UnaryBackward {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| x[0].at(i) * derivative(self.0, x[1].at(i)))])
+    }
 }
 
-/// The derivative by the prediction, or by the target.
-pub(super) fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64 {
-    let d = x - t;
-    let sign = if target { -1.0 } else { 1.0 };
-    match row {
-        Loss::Mse => sign * 2.0 * d,
-        Loss::L1 => sign * unary(Unary::Sign, d),
-        Loss::SmoothL1 => sign * if d.abs() < p { d / p } else { unary(Unary::Sign, d) },
-        Loss::Huber => sign * binary(Binary::Minimum, binary(Binary::Maximum, d, -p), p),
-        Loss::BceWithLogits if target => -x,
-        Loss::BceWithLogits => sigmoid(x) - t,
-        Loss::Bce if target => limited(f64::ln_1p(-x)) - limited(f64::ln(x)),
-        Loss::Bce => d / binary(Binary::Maximum, x * (1.0 - x), 1e-12),
-        Loss::KlDiv if target && t == 0.0 => unless_nan(x, 0.0),
-        Loss::KlDiv if target => f64::ln(t) - x + 1.0,
-        Loss::KlDiv => -t,
-        Loss::KlDivLog if target => f64::exp(t) * (t - x + 1.0),
-        Loss::KlDivLog => -f64::exp(t),
-        Loss::PoissonNll if target => -x,
-        Loss::PoissonNll => f64::exp(x) - t,
-        Loss::PoissonNllRate if target => -f64::ln(x + p),
-        Loss::PoissonNllRate => 1.0 - t / (x + p),
-        Loss::HingeEmbedding if target => 0.0,
-        Loss::HingeEmbedding if t > 0.0 => 1.0,
-        Loss::HingeEmbedding => unless_nan(t, unless_nan(x, -when(x < p))),
-        Loss::SoftMargin => -(if target { x } else { t }) * sigmoid(-(t * x)),
+impl Definition for Binary {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| binary(*self, x[0].at(i), x[1].at(i)))])
+    }
+}
+
+impl Definition for BinaryBackward {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| x[0].at(i) * partial(self.op, self.rhs, x[1].at(i), x[2].at(i)))])
+    }
+}
+
+impl Scalar {
+    /// Both operands.
+    fn operands(&self, x: f64) -> (f64, f64) {
+        if self.reversed { (self.value, x) } else { (x, self.value) }
+    }
+}
+
+impl Definition for Scalar {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| {
+            let (a, b) = self.operands(x[0].at(i));
+            binary(self.op, a, b)
+        })])
+    }
+}
+
+impl Definition for ScalarBackward {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| {
+            let (a, b) = self.0.operands(x[1].at(i));
+            x[0].at(i) * partial(self.0.op, self.0.reversed, a, b)
+        })])
+    }
+}
+
+impl Definition for Compare {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| compare(*self, x[0].at(i), x[1].at(i)) as u8 as f64)])
+    }
+}
+
+impl Definition for Where {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| if x[0].at(i) != 0.0 { x[1].at(i) } else { x[2].at(i) })])
+    }
+}
+
+impl Definition for TernaryOp {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(vec![each(shapes, &|i| ternary(self.op, x[0].at(i), x[1].at(i), x[2].at(i), self.value))])
+    }
+}
+
+impl Definition for TernaryBackward {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        let TernaryBackward { op, value, operand } = *self;
+        Ok(vec![each(shapes, &|i| x[0].at(i) * ternary_slope(op, operand, x[1].at(i), x[2].at(i), x[3].at(i), value))])
     }
 }

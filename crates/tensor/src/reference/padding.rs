@@ -14,51 +14,19 @@ pub(crate) fn padding_meets_infinity(op: &Op, x: &[Dense], shapes: &[Vec<usize>]
     if x.iter().all(finite) {
         return Vec::new();
     }
-    match op {
-        Op::Conv2d(conv, _) => {
-            let (image, kernel) = (&x[0].shape, &x[1]);
-            outside(conv, image, &kernel.shape, &shapes[0], |o, w| marks[0][o] |= !kernel.v[w].is_finite());
-            // The value before the activation, where that is an output.
-            let first = marks[0].clone();
-            marks.iter_mut().skip(1).for_each(|m| m.clone_from(&first));
-        }
-        Op::Backward(Backward::Conv2dWeight { conv, .. }) => {
-            weight(conv, &x[0], &x[1].shape, &shapes[0], &mut marks[0]);
-        }
-        Op::ConvTranspose2d { conv, .. } | Op::Backward(Backward::Conv2dInput { conv, .. }) => {
-            input(conv, &x[1], &shapes[0], &mut marks[0]);
-        }
-        Op::Backward(Backward::Depthwise { conv, .. }) => {
-            input(conv, &x[2], &shapes[0], &mut marks[0]);
-            weight(conv, &x[0], &x[1].shape, &shapes[1], &mut marks[1]);
-        }
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {}
-        Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } => {}
-        Op::ArgMax { .. } | Op::MatMul(_) | Op::MatMulOf { .. } | Op::Pool(_) | Op::Softmax { .. } | Op::Norm(_) => {}
-        Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => {}
-        Op::Resample(_) | Op::Dropout { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. } => {}
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Custom(_) => {}
-        Op::Backward(
-            Backward::Unary(_)
-            | Backward::Binary { .. }
-            | Backward::Scalar { .. }
-            | Backward::Reduce { .. }
-            | Backward::CumProd { .. }
-            | Backward::Gather { .. }
-            | Backward::Pool { .. }
-            | Backward::PoolSelect { .. }
-            | Backward::Softmax { .. }
-            | Backward::MatMulOf { .. }
-            | Backward::Norm(_)
-            | Backward::Renormalise(_)
-            | Backward::CrossEntropy(_)
-            | Backward::Loss { .. }
-            | Backward::Ternary { .. }
-            | Backward::Resample { .. }
-            | Backward::Attention { .. }
-            | Backward::Embedding { .. }
-            | Backward::Narrow { .. },
-        ) => {}
+    if let Op::Conv2d(conv, _) = op {
+        let (image, kernel) = (&x[0].shape, &x[1]);
+        outside(conv, image, &kernel.shape, &shapes[0], |o, w| marks[0][o] |= !kernel.v[w].is_finite());
+        // The value before the activation, where that is an output.
+        let first = marks[0].clone();
+        marks.iter_mut().skip(1).for_each(|m| m.clone_from(&first));
+    } else if let Op::Backward(Backward::Conv2dWeight { conv, .. }) = op {
+        weight(conv, &x[0], &x[1].shape, &shapes[0], &mut marks[0]);
+    } else if let Op::ConvTranspose2d { conv, .. } | Op::Backward(Backward::Conv2dInput { conv, .. }) = op {
+        input(conv, &x[1], &shapes[0], &mut marks[0]);
+    } else if let Op::Backward(Backward::Depthwise { conv, .. }) = op {
+        input(conv, &x[2], &shapes[0], &mut marks[0]);
+        weight(conv, &x[0], &x[1].shape, &shapes[1], &mut marks[1]);
     }
     marks
 }

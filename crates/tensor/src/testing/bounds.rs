@@ -41,12 +41,7 @@ pub struct Check {
 
 /// The format of a dtype.
 fn format(dtype: DType) -> Format {
-    match dtype {
-        DType::F64 => Format::F64,
-        DType::F16 => Format::F16,
-        DType::BF16 => Format::BF16,
-        DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
-    }
+    dtype.format().unwrap_or(Format::F32)
 }
 
 /// What `f` makes of the values in f64, on another device in row-major order; indices as they are. In f64, because

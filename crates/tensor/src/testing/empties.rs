@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::op::{Backward, Resample};
 use crate::samples::Inputs;
 use crate::{Array, Op, Result, Shape};
 
@@ -44,65 +43,16 @@ fn reshaped(array: &Array, shape: &[usize]) -> Result<Array> {
 /// The extents among an operator's attributes.
 fn own_extents(op: &Op) -> Vec<usize> {
     let mut found = Vec::new();
-    with_own_extents(op, &mut |shape| {
-        found = shape.to_vec();
-        *shape
+    op.family(|family| {
+        family.with_extents(&mut |shape| {
+            found = shape.to_vec();
+            *shape
+        })
     });
     found
 }
 
 /// The operator with other extents among its attributes.
 fn with_extents(op: &Op, extents: &[usize]) -> Op {
-    with_own_extents(op, &mut |_| Shape::from_slice(extents))
-}
-
-fn with_own_extents(op: &Op, change: &mut dyn FnMut(&Shape) -> Shape) -> Op {
-    let mut op = op.clone();
-    match &mut op {
-        Op::Sort { length: n, .. } | Op::Range { length: n, .. } | Op::Backward(Backward::Embedding { rows: n }) => {
-            *n = change(&Shape::from_slice(&[*n]))[0];
-        }
-        Op::Resample(Resample::Interpolate { size, .. } | Resample::AdaptiveAvg { size }) => {
-            let changed = change(&Shape::from_slice(size));
-            size.copy_from_slice(&changed);
-        }
-        Op::Random { shape, .. } | Op::Fill { shape, .. } => *shape = change(shape),
-        Op::Backward(
-            Backward::Gather { shape, .. }
-            | Backward::Conv2dInput { shape, .. }
-            | Backward::Conv2dWeight { shape, .. }
-            | Backward::Pool { shape, .. }
-            | Backward::PoolSelect { shape, .. }
-            | Backward::Resample { shape, .. }
-            | Backward::Narrow { shape, .. },
-        ) => *shape = change(shape),
-        Op::Unary(_) | Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where => {}
-        Op::Reduce { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::ArgMax { .. } => {}
-        Op::MatMul(_)
-        | Op::MatMulOf { .. }
-        | Op::Conv2d(..)
-        | Op::ConvTranspose2d { .. }
-        | Op::Pool(_)
-        | Op::Softmax { .. } => {}
-        Op::Norm(_) | Op::CrossEntropy(_) | Op::Loss { .. } | Op::Attention(_) | Op::Embedding | Op::Cat { .. } => {}
-        Op::Resample(Resample::Flip(_) | Resample::Roll(_) | Resample::Pad { .. }) | Op::Dropout { .. } => {}
-        Op::Cast(_) | Op::StochasticCast { .. } | Op::Copy | Op::View(_) | Op::Custom(_) => {}
-        Op::Backward(
-            Backward::Unary(_)
-            | Backward::Binary { .. }
-            | Backward::Scalar { .. }
-            | Backward::Reduce { .. }
-            | Backward::CumProd { .. }
-            | Backward::Depthwise { .. }
-            | Backward::Softmax { .. }
-            | Backward::MatMulOf { .. }
-            | Backward::Norm(_)
-            | Backward::Renormalise(_)
-            | Backward::CrossEntropy(_)
-            | Backward::Loss { .. }
-            | Backward::Ternary { .. }
-            | Backward::Attention { .. },
-        ) => {}
-    }
-    op
+    op.family(|family| family.with_extents(&mut |_| Shape::from_slice(extents))).unwrap_or_else(|| op.clone())
 }

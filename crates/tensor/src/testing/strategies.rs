@@ -15,12 +15,7 @@ pub fn shapes(rank: usize, extent: usize) -> impl Strategy<Value = Vec<usize>> {
 /// Values of a dtype as f64: ordinary ones mostly; zeros of both signs, infinities, NaN, subnormals, the largest and
 /// the smallest numbers and their neighbours.
 pub fn values(dtype: DType) -> impl Strategy<Value = f64> + Clone {
-    let format = match dtype {
-        DType::F64 => Format::F64,
-        DType::F16 => Format::F16,
-        DType::BF16 => Format::BF16,
-        DType::F32 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => Format::F32,
-    };
+    let format = dtype.format().unwrap_or(Format::F32);
     let (max, normal, subnormal) = (format.max_finite(), format.min_normal(), format.min_subnormal());
     let specials = vec![
         0.0,

@@ -22,11 +22,15 @@ pub(super) enum Act {
 impl Act {
     /// `None` where there is no such way with the bits of [`binade_tensor::Op::Unary`].
     pub(super) fn new(isa: Isa, row: Unary, x: &Array) -> Option<Act> {
-        match x.dtype() {
-            _ if !x.is_written() => None,
-            DType::F32 => Some(Act::Computed(row)),
-            dtype @ (DType::F16 | DType::BF16) => value_table(isa, row, dtype, x.numel()).map(Act::LookedUp),
-            DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => None,
+        let dtype = x.dtype();
+        if !x.is_written() {
+            None
+        } else if dtype == DType::F32 {
+            Some(Act::Computed(row))
+        } else if dtype.is_half() {
+            value_table(isa, row, dtype, x.numel()).map(Act::LookedUp)
+        } else {
+            None
         }
     }
 

@@ -142,13 +142,14 @@ impl<'a> Planes<'a> {
     fn add_up(&self, work: &Work<'_>, first: usize, [from, places]: [usize; 2], sums: &mut [f64]) {
         let Matrix { values, offset, strides: [_, ld] } = self.matrix;
         let start = offset + first + from * ld;
-        match values.dtype {
-            DType::F16 => row_sums::add::<f32, f16>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums),
-            DType::BF16 => row_sums::add::<f32, bf16>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums),
+        let isa = work.cx.isa;
+        if values.dtype == DType::F16 {
+            row_sums::add::<f32, f16>(isa, &elements(values.bytes)[start..], ld, places, sums);
+        } else if values.dtype == DType::BF16 {
+            row_sums::add::<f32, bf16>(isa, &elements(values.bytes)[start..], ld, places, sums);
+        } else {
             // Tiles serve no other dtype.
-            DType::F32 | DType::F64 | DType::I64 | DType::U32 | DType::I8 | DType::Bool => {
-                row_sums::add::<f32, f32>(work.cx.isa, &elements(values.bytes)[start..], ld, places, sums)
-            }
+            row_sums::add::<f32, f32>(isa, &elements(values.bytes)[start..], ld, places, sums);
         }
     }
 

@@ -35,8 +35,8 @@ pub(super) fn matmul(o: &mut Operands<'_>) -> Result<Op> {
         o.other(&[n])?;
     }
     match epilogue.act {
-        Some(act) if o.draw.flip() => Ok(Op::MatMulOf { act, bias: epilogue.bias }),
-        Some(_) | None => Ok(Op::MatMul(epilogue)),
+        Some(act) if o.draw.flip() => Ok(Op::MatMul(MatMul::of_left(act, epilogue.bias))),
+        Some(_) | None => Ok(Op::MatMul(MatMul::plain(epilogue))),
     }
 }
 

@@ -1,8 +1,16 @@
 //! Functions of two tensors, or of one and a number.
 
+use smallvec::smallvec;
+
 use super::step;
 use crate::number::{Number, Wide2};
-use crate::op::Numerics;
+use crate::op::bound::Bound;
+use crate::op::check::{Check, Outs};
+use crate::op::family::{Family, Numerics};
+use crate::op::program::{Builder, Value};
+use crate::op::trace::{self, Trace};
+use crate::samples::{Inputs, Sampler};
+use crate::{Array, DType, Result};
 
 /// A binary row as a type.
 pub trait BinaryRow: Copy + Send + Sync + 'static {
@@ -183,4 +191,176 @@ fn softplus_parameter<N: Number>(a: N, b: N) -> N {
 #[inline(always)]
 fn preference<N: Number>(low: N, high: N) -> N {
     N::select(low.lt(high), N::splat(1.0), N::select(low.eq(high), N::splat(0.5), N::splat(0.0)))
+}
+
+/// Shapes that broadcast, for functions of two tensors.
+pub(super) fn pairs(s: &Sampler<'_>) -> Vec<Inputs> {
+    let pairs: [[&[usize]; 2]; 5] =
+        [[&[17], &[17]], [&[4, 1, 9], &[3, 1]], [&[0, 3], &[3]], [&[], &[]], [&[2, 3, 130], &[130]]];
+    pairs.iter().flat_map(|[a, b]| s.vary(vec![s.x(a, 1), s.x(b, 2)])).collect()
+}
+
+impl Family for Binary {
+    fn name(&self) -> &'static str {
+        (*self).name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        (*self).numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(2)?;
+        check.floats(0..2)?;
+        Ok(smallvec![check.float(check.broadcast(0..2)?)])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Ulps(self.ulp())
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        pairs(s)
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
+}
+
+/// [`Op::Scalar`](crate::Op::Scalar).
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar {
+    /// The function.
+    pub op: Binary,
+    /// The other operand, rounded to the computation's dtype.
+    pub value: f64,
+    /// Whether the scalar is the left operand.
+    pub reversed: bool,
+}
+
+impl Family for Scalar {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.op.numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        if let Scalar { op: Binary::Celu, value, reversed: false } = self {
+            check.domain(*value != 0.0 && !value.is_nan(), "alpha", "a number other than 0", *value)?;
+        }
+        check.count(1)?;
+        check.floats(0..1)?;
+        Ok(smallvec![check.like(0)])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Ulps(self.op.ulp())
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        s.sizes()
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
+}
+
+/// Of a function's slope and its product with the gradient.
+fn slope_bound(op: Binary, ins: &[&Array]) -> Bound {
+    let wide = ins.iter().any(|a| a.dtype() == DType::F64);
+    match op {
+        Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
+        Binary::ClampMin | Binary::ClampMax | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
+        // By the divisor a − fmod(a, b), its quotient and the product.
+        Binary::Fmod => Bound::Ulps(3.0),
+        // In f64, rounded once; of f64 itself every step rounds.
+        Binary::Pow if wide => Bound::Ulps(2.0),
+        Binary::Pow => Bound::Ulps(0.51),
+        // By the parameter the terms cancel.
+        Binary::Atan2 | Binary::Elu => Bound::Scale(16.0),
+        // Of a parameter below 0 the quotient is up to 89, where its rounding is 2⁻¹⁸: 64 u of e to it.
+        Binary::Celu => Bound::Scale(72.0),
+        // Neither operand is below 2⁻⁴⁰, so that where the gradient is larger than both their product is above −28: the
+        // exponential magnifies its rounding by that.
+        Binary::Softplus => Bound::Scale(36.0),
+    }
+}
+
+/// [`Backward::Binary`](crate::op::Backward::Binary).
+#[derive(Clone, Copy, Debug)]
+pub struct BinaryBackward {
+    /// The function.
+    pub op: Binary,
+    /// For the right operand.
+    pub rhs: bool,
+}
+
+impl Family for BinaryBackward {
+    fn name(&self) -> &'static str {
+        "binary_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(3)?;
+        Ok(smallvec![check.float(check.broadcast(0..3)?)])
+    }
+
+    fn bound(&self, ins: &[&Array]) -> Bound {
+        slope_bound(self.op, ins)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        vec![vec![s.x(&[4, 3, 9], 9), s.x(&[4, 1, 9], 1), s.x(&[3, 1], 2)]]
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let (g, x, y) = (b.input(0), Trace::Value(b.input(1)), Trace::Value(b.input(2)));
+        let slope = trace::binary_derivative(b, self.op, self.rhs, x, y)?;
+        Ok(Some(b.binary(Binary::Mul, g, slope)?))
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
+}
+
+/// [`Backward::Scalar`](crate::op::Backward::Scalar).
+#[derive(Clone, Copy, Debug)]
+pub struct ScalarBackward(pub Scalar);
+
+impl Family for ScalarBackward {
+    fn name(&self) -> &'static str {
+        "scalar_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(2)?;
+        check.same_shape(0, 1)?;
+        Ok(smallvec![check.like(1)])
+    }
+
+    fn bound(&self, ins: &[&Array]) -> Bound {
+        slope_bound(self.0.op, ins)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        vec![vec![s.x(&[130], 9), s.x(&[130], 1)]]
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let Scalar { op, value, reversed } = self.0;
+        let (g, x, number) = (b.input(0), Trace::Value(b.input(1)), Trace::Number(value));
+        let (x, y) = if reversed { (number, x) } else { (x, number) };
+        let slope = trace::binary_derivative(b, op, reversed, x, y)?;
+        Ok(Some(b.binary(Binary::Mul, g, slope)?))
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
 }

@@ -1,4 +1,14 @@
-//! Comparisons and logic.
+//! Comparisons, logic, and selection by a condition.
+
+use smallvec::smallvec;
+
+use super::binary::pairs;
+use crate::op::Op;
+use crate::op::bound::Bound;
+use crate::op::check::{Check, Outs};
+use crate::op::family::Family;
+use crate::samples::{Inputs, Sampler};
+use crate::{Array, DType, Meta, Result};
 
 /// Comparisons; NaN compares as in IEEE 754 (only `Ne` holds). Logic: what is not 0 is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,5 +84,61 @@ impl Compare {
             Compare::Or => a != 0.0 || b != 0.0,
             Compare::Xor => (a != 0.0) != (b != 0.0),
         }
+    }
+}
+
+impl Family for Compare {
+    fn name(&self) -> &'static str {
+        (*self).name()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(2)?;
+        Ok(smallvec![Meta { dtype: DType::Bool, layout: check.broadcast(0..2)? }])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Ulps(0.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        pairs(s)
+    }
+
+    fn moves(&self, _input: usize) -> bool {
+        self.orders()
+    }
+}
+
+/// [`Op::Where`].
+#[derive(Clone, Copy, Debug)]
+pub struct Where;
+
+impl Family for Where {
+    fn name(&self) -> &'static str {
+        "where"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(3)?;
+        check.dtype(0, &[DType::Bool])?;
+        Ok(smallvec![check.moved(|i| self.moves(i), check.broadcast(0..3)?)?])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Ulps(0.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let mask = s.one(&Op::Compare(Compare::Gt), &[&s.x(&[5, 7], 3), &s.x(&[5, 7], 4)]);
+        vec![vec![mask, s.x(&[5, 7], 1), s.x(&[7], 2)]]
+    }
+
+    fn may_overwrite(&self, operand: usize) -> bool {
+        operand > 0
+    }
+
+    fn moves(&self, input: usize) -> bool {
+        input > 0
     }
 }

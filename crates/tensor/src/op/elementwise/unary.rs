@@ -2,9 +2,17 @@
 
 use std::f64::consts::{FRAC_2_SQRT_PI, LN_2, LN_10};
 
+use smallvec::smallvec;
+
 use super::step;
 use crate::number::{Number, Wide, mish_factor, times_factor};
-use crate::op::Numerics;
+use crate::op::bound::Bound;
+use crate::op::check::{Check, Outs};
+use crate::op::family::{Family, Numerics};
+use crate::op::program::{Builder, Value};
+use crate::op::{Binary, Op, trace};
+use crate::samples::{Inputs, SIZES, Sampler};
+use crate::{Array, Result};
 
 /// Which value the derivative is written in, and so which one is kept for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,4 +262,85 @@ fn hardswish_derivative<N: Number>(x: N) -> N {
         N::splat(0.0),
         N::select(x.lt(N::splat(3.0)), inner, N::select(x.eq(x), N::splat(1.0), x)),
     )
+}
+
+/// Whether a function wants positive arguments (arcosh: mostly above 1).
+fn positive_domain(row: Unary) -> bool {
+    matches!(row, Unary::Sqrt | Unary::Rsqrt | Unary::Log | Unary::Log2 | Unary::Log10 | Unary::Log1p | Unary::Acosh)
+}
+
+impl Family for Unary {
+    fn name(&self) -> &'static str {
+        (*self).name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        (*self).numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(1)?;
+        check.floats(0..1)?;
+        Ok(smallvec![check.like(0)])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Ulps(self.ulp())
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        if positive_domain(*self) { SIZES.iter().map(|size| vec![s.positive(size, 1)]).collect() } else { s.sizes() }
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
+}
+
+/// [`Backward::Unary`](crate::op::Backward::Unary).
+#[derive(Clone, Copy, Debug)]
+pub struct UnaryBackward(pub Unary);
+
+impl Family for UnaryBackward {
+    fn name(&self) -> &'static str {
+        "unary_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(2)?;
+        check.same_shape(0, 1)?;
+        Ok(smallvec![check.like(1)])
+    }
+
+    /// The derivative as stated for its function, and the product with g; near zeros of f′ only relative to 1.
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        match self.0 {
+            Unary::Hardsigmoid => Bound::Ulps(2.0),
+            _ => Bound::Operand(16.0),
+        }
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let UnaryBackward(row) = self;
+        let normal = s.x(&[1031], 1);
+        let input = match row {
+            row if positive_domain(*row) => s.run(Op::Unary(Unary::Square), &[&normal]).remove(0),
+            Unary::Asin | Unary::Acos | Unary::Atanh | Unary::Erfinv => {
+                s.run(Op::Unary(Unary::Sin), &[&normal]).remove(0)
+            }
+            _ => normal,
+        };
+        let saved = if row.saved() == Saved::Output { s.run(Op::Unary(*row), &[&input]).remove(0) } else { input };
+        vec![vec![s.x(&[1031], 9), saved]]
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let g = b.input(0);
+        let slope = trace::unary_derivative(b, self.0, b.input(1))?;
+        Ok(Some(b.binary(Binary::Mul, g, slope)?))
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
 }

@@ -1,7 +1,15 @@
 //! Elementwise functions of three tensors and a number: one row each.
 
-use super::Numerics;
+use smallvec::smallvec;
+
 use crate::number::Number;
+use crate::op::bound::Bound;
+use crate::op::check::{Check, Outs};
+use crate::op::family::{Family, Numerics};
+use crate::op::program::{Builder, Value};
+use crate::op::{Binary, trace};
+use crate::samples::{Inputs, Sampler};
+use crate::{Array, Result};
 
 /// A ternary row as a type.
 pub trait TernaryRow: Copy + Send + Sync + 'static {
@@ -68,4 +76,89 @@ ternary! {
 fn lerp<N: Number>(x: N, a: N, b: N) -> N {
     let d = a - x;
     N::select(b.abs().lt(N::splat(0.5)), x + b * d, a - d * (N::splat(1.0) - b))
+}
+
+/// [`Op::Ternary`](crate::Op::Ternary).
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryOp {
+    /// The function.
+    pub op: Ternary,
+    /// Its number.
+    pub value: f64,
+}
+
+impl Family for TernaryOp {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn numerics(&self) -> Numerics {
+        self.op.numerics()
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(3)?;
+        check.floats(0..3)?;
+        Ok(smallvec![check.float(check.broadcast(0..3)?)])
+    }
+
+    /// Two products and a sum, which may cancel against x.
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Scale(3.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        let same = [1, 2, 3].map(|stream| s.x(&[1031], stream));
+        let broadcast = vec![s.x(&[4, 1, 9], 1), s.x(&[3, 9], 2), s.x(&[1], 3)];
+        [broadcast, same.into()].into_iter().flat_map(|ins| s.vary(ins)).collect()
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let ins = [0, 1, 2].map(|i| b.input(i));
+        Ok(Some(trace::ternary(b, self.op, self.value, None, ins)?))
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
+}
+
+/// [`Backward::Ternary`](crate::op::Backward::Ternary).
+#[derive(Clone, Copy, Debug)]
+pub struct TernaryBackward {
+    /// The function.
+    pub op: Ternary,
+    /// Its number.
+    pub value: f64,
+    /// By which operand: 0, 1 or 2.
+    pub operand: usize,
+}
+
+impl Family for TernaryBackward {
+    fn name(&self) -> &'static str {
+        "ternary_backward"
+    }
+
+    fn outs(&self, check: &Check<'_>) -> Result<Outs> {
+        check.count(4)?;
+        Ok(smallvec![check.float(check.broadcast(0..4)?)])
+    }
+
+    fn bound(&self, _ins: &[&Array]) -> Bound {
+        Bound::Scale(8.0)
+    }
+
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        vec![vec![s.x(&[4, 3, 9], 9), s.x(&[4, 1, 9], 1), s.x(&[3, 9], 2), s.x(&[1], 3)]]
+    }
+
+    fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
+        let (g, ins) = (b.input(0), [1, 2, 3].map(|i| b.input(i)));
+        let slope = trace::ternary(b, self.op, self.value, Some(self.operand), ins)?;
+        Ok(Some(b.binary(Binary::Mul, slope, g)?))
+    }
+
+    fn may_overwrite(&self, _operand: usize) -> bool {
+        true
+    }
 }

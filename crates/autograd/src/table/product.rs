@@ -1,56 +1,61 @@
 //! Products, and what convolutions share with them.
 
-use binade_tensor::op::{Backward, Epilogue, Saved, Unary, View};
+use binade_tensor::op::{Epilogue, MatMul, Saved, Unary, View};
 use binade_tensor::{Op, Shape};
 use smallvec::{SmallVec, smallvec};
 
+use super::derivative::Derivative;
 use super::row::{Row, Saves};
 use super::{Context, Grads};
 use crate::Result;
 use crate::saved::{Made, Recipe};
 use crate::value::Value;
 
-/// `a·b` with an epilogue.
-impl Row for Epilogue {
+impl Row for MatMul {
     fn saves(&self, needs: &[bool]) -> Saves {
-        saves(self, needs)
+        match self.prologue {
+            // The definition needs all inputs.
+            _ if self.is_gradient() => Saves::ALL_INPUTS,
+            // The slope needs the argument too.
+            Some(_) if needs[0] => saves(&self.epilogue, &[true, true]),
+            Some(_) | None => saves(&self.epilogue, needs),
+        }
     }
 
     fn again(&self, inputs: usize) -> Option<Recipe> {
-        again(self, inputs)
+        again(&self.epilogue, inputs)
     }
 
     fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        let g = c.before_act(self, g)?;
-        linear(c, &g, None, self.bias)
+        if self.is_gradient() {
+            return Derived.adjoint(c, &g);
+        }
+        let g = c.before_act(&self.epilogue, g)?;
+        linear(c, &g, self.prologue.map(|p| p.act), self.epilogue.bias)
     }
 
     /// The gradient by the right operand computes an activation of the left one as it packs it.
     fn takes_argument_of(&self, input: usize) -> bool {
-        input == 0
+        input == 0 && self.prologue.is_none() && !self.is_gradient()
     }
 
     fn before_activation(&self) -> Option<Op> {
-        Some(Op::MatMul(Epilogue { act: None, ..*self }))
+        Some(Op::MatMul(MatMul { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self }))
+    }
+
+    fn through_definition(&self, _recorded: bool) -> bool {
+        self.is_gradient()
+    }
+
+    fn is_derivative(&self) -> bool {
+        self.is_gradient()
     }
 }
 
-/// [`Op::MatMulOf`].
-pub(super) struct MatMulOf {
-    pub(super) act: Unary,
-    pub(super) bias: bool,
-}
+/// A product that only the backward pass has.
+struct Derived;
 
-impl Row for MatMulOf {
-    /// The slope needs the argument too.
-    fn saves(&self, needs: &[bool]) -> Saves {
-        if needs[0] { Saves::inputs(&[0, 1]) } else { Saves::product(needs) }
-    }
-
-    fn gradients<V: Value>(&self, c: &mut Context<'_, V>, g: V) -> Result<Grads<V>> {
-        linear(c, &g, Some(self.act), self.bias)
-    }
-}
+impl Derivative for Derived {}
 
 /// Of a contraction: its operands, and what its activation's slope is written in.
 pub(super) fn saves(epilogue: &Epilogue, needs: &[bool]) -> Saves {
@@ -112,7 +117,7 @@ fn transposed<V: Value>(c: &Context<'_, V>, array: &V) -> Result<V> {
 fn matmul_lhs<V: Value>(c: &Context<'_, V>, g: &V) -> Result<V> {
     let b = transposed(c, c.input(1)?)?;
     let want = if g.shape().rank() == c.shape(0).rank() { c.dtype(0) } else { c.dtype(0).accum() };
-    let product = c.run(Op::MatMul(Epilogue::default()), &[g, &b], want)?;
+    let product = c.run(Op::MatMul(MatMul::default()), &[g, &b], want)?;
     c.fit(product, 0)
 }
 
@@ -168,17 +173,13 @@ fn matmul_rhs<V: Value>(c: &Context<'_, V>, g: &V, of: Option<Unary>, sums: bool
     if c.shape(1).rank() == 2 && g.numel() > 0 && a.numel() > 0 {
         let (a, g) = (flat(a)?, flat(g)?);
         if turned {
-            let op = if act.is_some() || sums {
-                Op::Backward(Backward::MatMulOf { act, sums })
-            } else {
-                Op::MatMul(Epilogue::default())
-            };
+            let op = Op::MatMul(MatMul::of_right(act, sums));
             let mut outs = V::run_all(op, &[&transposed(c, &g)?, &a], c.device, c.dtype(1))?;
             let sums = if outs.len() > 1 { outs.pop() } else { None };
             return Ok((transposed(c, &outs[0])?, sums));
         }
-        return Ok((c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, &a)?, &g], c.dtype(1))?, None));
+        return Ok((c.run(Op::MatMul(MatMul::default()), &[&transposed(c, &a)?, &g], c.dtype(1))?, None));
     }
-    let product = c.run(Op::MatMul(Epilogue::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
+    let product = c.run(Op::MatMul(MatMul::default()), &[&transposed(c, a)?, g], c.dtype(1).accum())?;
     Ok((c.fit(product, 1)?, None))
 }

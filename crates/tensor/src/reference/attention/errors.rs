@@ -1,8 +1,9 @@
 //! The errors of attention and its gradient.
 
+use super::{attend, is_bool, kept, key_head, probabilities, scores};
 use crate::Dims;
 use crate::op::{Attention, Reduce};
-use crate::reference::forward::{attend, groups, is_bool, kept, key_head, probabilities, reduce, scores};
+use crate::reference::reduce::{groups, reduce};
 use crate::reference::{Dense, unflatten};
 
 /// Below this tiles take products for 0.

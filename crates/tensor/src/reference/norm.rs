@@ -1,0 +1,310 @@
+//! Normalisation.
+
+use super::definition::{Definition, each};
+use super::elementwise::{derivative, unary};
+#[cfg(feature = "testing")]
+use super::errors::{Roundings, computing, leaves_range, sound, through};
+use super::functions::{Sum, sum_of};
+use super::reduce::{mean, reduce};
+use super::{Dense, unflatten};
+use crate::Result;
+use crate::op::{Norm, NormBackward, NormKind, Reduce, Renormalise, Saved};
+
+impl Definition for Norm {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        Ok(normalise(self, x, shapes))
+    }
+
+    #[cfg(feature = "testing")]
+    fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
+        Ok(normalised(self, x, shapes, by))
+    }
+}
+
+/// (statistics group, weight) of an element.
+fn places(norm: &Norm, shape: &[usize], i: &[usize]) -> (usize, usize) {
+    let flat = |dims: std::ops::Range<usize>| dims.fold(0, |at, d| at * shape[d] + i[d]);
+    match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            (flat(0..shape.len() - dims), flat(shape.len() - dims..shape.len()))
+        }
+        NormKind::Group { groups } => (i[0] * groups + i[1] / (shape[1] / groups), i[1]),
+        NormKind::Batch | NormKind::Fixed => (i[1], i[1]),
+    }
+}
+
+fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
+    let given = 1 + norm.weights();
+    let shape = &x[0].shape;
+    let (mean, var): (Vec<f64>, Vec<f64>) = match norm.kind {
+        NormKind::Fixed => (x[given].v.clone(), x[given + 1].v.clone()),
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } | NormKind::Batch => {
+            let mut members = vec![Vec::new(); shapes[1][0]];
+            for (flat, &v) in x[0].v.iter().enumerate() {
+                members[places(norm, shape, &unflatten(flat, shape)).0].push(v);
+            }
+            let square = |m: &Vec<f64>| sum_of(m.iter().map(|v| v * v)) / m.len() as f64;
+            match norm.kind {
+                NormKind::Rms { .. } => members.iter().map(|m| (0.0, square(m))).unzip(),
+                _ => members.iter().map(|m| (mean(m), reduce(Reduce::Var { correction: 0.0 }, m))).unzip(),
+            }
+        }
+    };
+    let rstd: Vec<f64> = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+    let y = Dense::from_fn(shape, |i| {
+        let (g, w) = places(norm, shape, i);
+        let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+        let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+        let y = (x[0].at(i) - mean[g]) * rstd[g] * weight + bias;
+        norm.act.map_or(y, |act| unary(act, y))
+    });
+    [y.clone()]
+        .into_iter()
+        .chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v }))
+        .take(shapes.len())
+        .collect()
+}
+
+impl Definition for NormBackward {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        let (norm, g, shape) = (&self.0, &x[0], &shapes[0]);
+        let at = 2 + norm.weights_of_gradient();
+        let fixed = norm.kind == NormKind::Fixed;
+        let mean = &x[at].v;
+        let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+        let n = (x[1].v.len() / mean.len().max(1)) as f64;
+        // A channel has one weight, which its sums are multiplied by, as in PyTorch.
+        // What an infinite one gives depends on that. Group norm adds the channels of a group.
+        let by_channel = !matches!(norm.kind, NormKind::Layer { .. } | NormKind::Rms { .. });
+        let channels = if matches!(norm.kind, NormKind::Group { .. }) { shape[1] } else { 0 };
+        let parts = if channels > 0 { shape[0] * channels } else { mean.len() };
+        let (mut sums, mut dots) = (vec![Sum::default(); parts], vec![Sum::default(); parts]);
+        let count = if norm.affine { x[2].v.len() } else { 0 };
+        let (mut dw, mut db) = (vec![Sum::default(); count], vec![Sum::default(); count]);
+        let term = |i: &[usize]| {
+            let (group, w) = places(norm, shape, i);
+            let hat = (x[1].at(i) - mean[group]) * rstd[group];
+            let weight = if norm.affine { x[2].v[w] } else { 1.0 };
+            let before = norm.act.map_or(g.at(i), |act| {
+                let bias = if norm.weights() == 2 { x[3].v[w] } else { 0.0 };
+                let argument = hat * weight + bias;
+                let saved = if act.saved() == Saved::Output { unary(act, argument) } else { argument };
+                g.at(i) * derivative(act, saved)
+            });
+            (group, w, hat, before, before * weight)
+        };
+        for flat in 0..g.v.len() {
+            let i = unflatten(flat, shape);
+            let (group, w, hat, before, up) = term(&i);
+            let part = if channels > 0 { i[0] * channels + i[1] } else { group };
+            let summed = if by_channel { before } else { up };
+            sums[part].add(summed);
+            dots[part].add(summed * hat);
+            if norm.affine {
+                dw[w].add(before * hat);
+                db[w].add(before);
+            }
+        }
+        let values = |sums: Vec<Sum>| sums.into_iter().map(Sum::value).collect::<Vec<f64>>();
+        let of_groups = |parts: Vec<f64>| {
+            let (mut of, per_group) = (vec![Sum::default(); mean.len()], parts.len() / mean.len().max(1));
+            for (at, v) in parts.into_iter().enumerate() {
+                of[at / per_group].add(v * if by_channel && norm.affine { x[2].v[at % count] } else { 1.0 });
+            }
+            values(of)
+        };
+        let [sums, dots] = [sums, dots].map(|parts| of_groups(values(parts)));
+        let [dw, db] = [dw, db].map(values);
+        let dx = each(shapes, &|i| {
+            let (group, _, hat, _, up) = term(i);
+            let mean_up = match norm.kind {
+                NormKind::Fixed | NormKind::Rms { .. } => 0.0,
+                NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => sums[group] / n,
+            };
+            (up - mean_up - if fixed { 0.0 } else { hat * dots[group] / n }) * rstd[group]
+        });
+        Ok([dx]
+            .into_iter()
+            .chain([dw, db].map(|v| Dense { shape: shapes.get(1).cloned().unwrap_or_default(), v }))
+            .take(shapes.len())
+            .collect())
+    }
+
+    #[cfg(feature = "testing")]
+    fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
+        Ok(norm_gradient(&self.0, x, shapes, by))
+    }
+}
+
+impl Definition for Renormalise {
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        let (norm, shape) = (&self.0, &shapes[0]);
+        let at = 1 + norm.weights();
+        Ok(vec![each(shapes, &|i| {
+            let (group, w) = places(norm, shape, i);
+            let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+            let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+            let y = (x[0].at(i) - x[at].v[group]) * x[at + 1].v[group] * weight + bias;
+            norm.act.map_or(y, |act| unary(act, y))
+        })])
+    }
+
+    #[cfg(feature = "testing")]
+    fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
+        Ok(renormalised(&self.0, x, &shapes[0], by))
+    }
+}
+
+/// Mean and mean magnitude, and 1/deviation, of the groups of a norm.
+#[cfg(feature = "testing")]
+struct Groups {
+    mean: Vec<f64>,
+    magnitude: Vec<f64>,
+    rstd: Vec<f64>,
+    var: Vec<f64>,
+}
+
+#[cfg(feature = "testing")]
+fn is_centred(norm: &Norm) -> bool {
+    match norm.kind {
+        NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => true,
+        NormKind::Rms { .. } | NormKind::Fixed => false,
+    }
+}
+
+#[cfg(feature = "testing")]
+fn groups_of(norm: &Norm, x: &[Dense]) -> Groups {
+    let (shape, given) = (&x[0].shape, 1 + norm.weights());
+    if norm.kind == NormKind::Fixed {
+        let var = x[given + 1].v.clone();
+        let rstd = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+        return Groups { mean: x[given].v.clone(), magnitude: vec![0.0; var.len()], rstd, var };
+    }
+    let mut members: Vec<Vec<f64>> = Vec::new();
+    for (flat, &v) in x[0].v.iter().enumerate() {
+        let group = places(norm, shape, &unflatten(flat, shape)).0;
+        members.resize(members.len().max(group + 1), Vec::new());
+        members[group].push(v);
+    }
+    let average = |f: &dyn Fn(&[f64]) -> f64| members.iter().map(|m| f(m)).collect::<Vec<f64>>();
+    let magnitude =
+        average(&|m| if is_centred(norm) { m.iter().map(|v| v.abs()).sum::<f64>() / m.len() as f64 } else { 0.0 });
+    let means = average(&|m| if is_centred(norm) { mean(m) } else { 0.0 });
+    let var: Vec<f64> = members
+        .iter()
+        .zip(&means)
+        .map(|(m, mean)| m.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / m.len() as f64)
+        .collect();
+    let rstd = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+    Groups { mean: means, magnitude, rstd, var }
+}
+
+/// The mean is off by `e` of the mean magnitude: in deviations, by a. So is x̂, and squares of distances by a². A
+/// product below the normal range is off by half the smallest number, which is a rounding of the smallest normal one,
+/// and so is a mean there.
+#[cfg(feature = "testing")]
+fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Vec<Vec<f64>> {
+    let Roundings { e, u, .. } = by;
+    let (of, shape, least) = (groups_of(norm, x), &x[0].shape, computing(u).min_normal());
+    let off: Vec<f64> = of.magnitude.iter().zip(&of.rstd).map(|(m, r)| e * m * r).collect();
+    let y = Dense::from_fn(shape, |i| {
+        let (g, w) = places(norm, shape, i);
+        let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+        let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+        let distance = x[0].at(i) - of.mean[g];
+        let hat = distance * of.rstd[g];
+        let error = weight.abs() * (off[g] + hat.abs() * (e + off[g] * off[g])) + e * bias.abs();
+        // Of the mean, of x̂ or the coefficient rstd·w, and of their product.
+        let error = sound(error + e * least * (weight.abs() * (1.0 + of.rstd[g]) + distance.abs() + 1.0));
+        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
+    });
+    let each = |f: &dyn Fn(usize) -> f64| (0..of.mean.len()).map(f).collect::<Vec<f64>>();
+    let rest = [
+        each(&|g| sound(e * of.magnitude[g])),
+        each(&|g| sound(of.rstd[g] * (e + off[g] * off[g]))),
+        each(&|g| sound(e * of.var[g] + (e * of.magnitude[g]).powi(2))),
+    ];
+    [y.v].into_iter().chain(rest).take(shapes.len()).collect()
+}
+
+/// [`through`] an activation behind a norm, whose argument may leave the range.
+#[cfg(feature = "testing")]
+fn after(act: crate::op::Unary, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
+    let argument = (hat * weight).abs() + bias.abs();
+    if leaves_range(argument.max(hat.abs()).max(distance.abs()), u) {
+        return f64::INFINITY;
+    }
+    through(act, hat * weight + bias, error, u)
+}
+
+#[cfg(feature = "testing")]
+fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) -> Vec<Vec<f64>> {
+    let Roundings { e, u, .. } = by;
+    let (at, least) = (1 + norm.weights(), computing(u).min_normal());
+    let y = Dense::from_fn(shape, |i| {
+        let (g, w) = places(norm, shape, i);
+        let weight = if norm.affine { x[1].v[w] } else { 1.0 };
+        let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
+        let distance = x[0].at(i) - x[at].v[g];
+        let hat = distance * x[at + 1].v[g];
+        let below = least * (weight.abs() + distance.abs() + 1.0);
+        let error = sound(e * ((hat * weight).abs() + bias.abs() + below));
+        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
+    });
+    vec![y.v]
+}
+
+/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))`, all terms with their magnitudes. Behind an activation g has its slope as
+/// a factor, which changes with its argument by less than that. Each product counts as the smallest normal number at
+/// least, of which what it loses below the normal range is a rounding. Sums that leave the range may do so before they
+/// are multiplied by 1/deviation, or after.
+#[cfg(feature = "testing")]
+fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Vec<Vec<f64>> {
+    let Roundings { e, u, .. } = by;
+    let least = computing(u).min_normal();
+    let (shape, at, fixed) = (&shapes[0], 2 + norm.weights_of_gradient(), norm.kind == NormKind::Fixed);
+    let mean = &x[at].v;
+    let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+    let n = (x[1].v.len() / mean.len().max(1)) as f64;
+    let count = if norm.affine { x[2].v.len() } else { 0 };
+    let (mut sums, mut dots, mut dw, mut db) =
+        (vec![0.0; mean.len()], vec![0.0; mean.len()], vec![0.0; count], vec![0.0; count]);
+    let (mut reach, mut dots_reach) = (vec![0.0; count], vec![0.0; mean.len()]);
+    let term = |i: &[usize]| {
+        let (group, w) = places(norm, shape, i);
+        let hat = ((x[1].at(i) - mean[group]) * rstd[group]).abs();
+        let weight = if norm.affine { x[2].v[w].abs() } else { 1.0 };
+        let bias = if norm.weights_of_gradient() == 2 { x[3].v[w].abs() } else { 0.0 };
+        // An infinite argument is exact, and so is the slope there.
+        let argument = Some(hat * weight + bias).filter(|z| z.is_finite()).unwrap_or(0.0);
+        let before = x[0].at(i).abs() * norm.act.map_or(1.0, |_| 2.0 + argument) + least;
+        (group, w, hat, before, before * weight + least)
+    };
+    for flat in 0..x[0].v.len() {
+        let i = unflatten(flat, shape);
+        let (group, w, hat, before, up) = term(&i);
+        sums[group] += if is_centred(norm) { up } else { 0.0 };
+        // A product with x − mean that is below the normal range is multiplied by 1/deviation.
+        dots[group] += if fixed { 0.0 } else { up * hat + least * rstd[group] };
+        if norm.affine {
+            dw[w] += before * hat + least * ((x[1].at(&i) - mean[group]).abs() + rstd[group] + 1.0);
+            db[w] += before;
+            reach[w] += before * hat.max((x[1].at(&i) - mean[group]).abs()).max(1.0);
+        }
+        dots_reach[group] += if fixed { 0.0 } else { up * hat.max((x[1].at(&i) - mean[group]).abs()) };
+    }
+    let dx = Dense::from_fn(shape, |i| {
+        let (group, w, hat, before, up) = term(i);
+        let r = rstd[group].max(1.0);
+        if leaves_range((before + up + sums[group] + hat.max(r) * dots[group]) * r + dots_reach[group], u) {
+            return f64::INFINITY;
+        }
+        // Of g·rstd or rstd·w, of the slope of x − mean and the shift, and of the sum.
+        let weight = if norm.affine { x[2].v[w].abs() } else { 1.0 };
+        let below = least * (weight + before + (x[1].at(i) - mean[group]).abs() + 2.0);
+        sound(e * (rstd[group] * (up + sums[group] / n + hat * dots[group] / n) + below))
+    });
+    let error = |v: (f64, &f64)| if leaves_range(*v.1, u) { f64::INFINITY } else { sound(e * v.0) };
+    let scale = |v: Vec<f64>| v.into_iter().zip(&reach).map(error).collect();
+    [dx.v, scale(dw), scale(db)].into_iter().take(shapes.len()).collect()
+}
