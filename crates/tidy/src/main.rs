@@ -5,6 +5,7 @@
 
 mod arrows;
 mod counts;
+mod comments;
 mod exceptions;
 mod host;
 mod markdown;
@@ -23,7 +24,7 @@ use source::{Finding, Tree};
 /// A check: its name in the list of exceptions, and what it finds.
 type Check = (&'static str, fn(&Tree) -> Vec<Finding>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("size", size::check),
     ("wildcards", wildcards::check),
     ("names", names::check),
@@ -31,6 +32,7 @@ const CHECKS: [Check; 9] = [
     ("layers", arrows::check_layers),
     ("host", host::check),
     ("markdown", markdown::check),
+    ("comments", comments::check),
     ("unrun", unrun::check),
     ("counts", counts::check),
 ];
