@@ -4,8 +4,8 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arrows;
-mod counts;
 mod comments;
+mod counts;
 mod exceptions;
 mod host;
 mod markdown;
