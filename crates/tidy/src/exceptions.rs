@@ -24,7 +24,6 @@ pub const ALL: &[Exception] = &[
     except("size", "crates/cpu/src/simd/convert.rs", "all conversions, scalar and in vectors, side by side"),
     except("size", "crates/cpu/src/simd/math.rs", "functions with their constants and their errors"),
     except("size", "crates/cpu/src/simd/x86.rs", "the vectors of two instruction sets, row by row the same"),
-    except("size", "crates/nn/src/optimizer/mod.rs", "one step, its checks before it and its state after it"),
     except("names", "crates/binade/src/parity/model.rs", "recorded cases name their losses as PyTorch does"),
     except("names", "crates/lab/src/bench/kernels.rs", "names of measurements"),
     except("names", "crates/lab/src/conform/case.rs", "a key of the recorded cases"),

@@ -1,5 +1,5 @@
-//! Tests that nobody runs: in a library whose manifest has `test = false`, so that it is not compiled a second time for
-//! no test, and in a file beside the `main.rs` of a program of tests that does not name it.
+//! Tests that nobody runs. Some are in a library whose manifest has `test = false`, which spares a second compilation.
+//! Others are in a file that the `main.rs` of a program of tests beside it does not name.
 
 use crate::source::{Finding, Tree};
 

@@ -61,9 +61,8 @@ impl Default for RunConfig {
 impl RunConfig {
     /// The settings of the run in a folder, as its `config.json` has them.
     ///
-    /// # Errors
-    /// The folder holds no run, or its settings are not whole, or have one that is unknown, twice there or out of
-    /// range, or are not as [`train`] wrote them: the file has a checksum.
+    /// # Errors The folder holds no run. Its settings are not whole, or have one that is unknown, twice there or out of
+    /// range. They are not as [`train`] wrote them: the file has a checksum.
     pub fn read(folder: &Path) -> Result<RunConfig> {
         let path = folder.join("config.json");
         let bad = |message: String| Error::Checkpoint { path: folder.into(), message };

@@ -1,6 +1,6 @@
 //! The backward table: for every operator, what is saved and the gradient of each input, and what the tape and the walk
-//! must know of it besides. A family of operators is a file, named as the core's, and [`with_family!`] is the core's one
-//! match: an operator without a row does not compile.
+//! must know of it besides. A family of operators is a file, named as the core's, and [`with_family!`] is the core's
+//! one match: an operator without a row does not compile.
 
 mod attention;
 mod context;

@@ -17,7 +17,7 @@ pub enum Bound {
     /// `factor · u` times the largest magnitude of the output and of the float inputs: operators whose elements depend
     /// on a whole row through a sum that does not vanish.
     Scale(f64),
-    /// Per element, to first order, what `factor` roundings of u change: terms count with their magnitudes, an
+    /// Per element, to first order, what `factor` roundings of u change: terms count with their magnitudes. An
     /// activation passes on the error of its argument, softmax that of its scores, a norm that of its mean as a part of
     /// the deviation. `reference/errors.rs` has the analysis.
     Terms(f64),

@@ -203,15 +203,21 @@ macro_rules! with_family {
         match $op {
             Op::Unary($f) => $answer,
             Op::Binary($f) => $answer,
-            &Op::Scalar { op, value, reversed } => $crate::with_family!(@ Scalar { op, value, reversed }, $f => $answer),
+            &Op::Scalar { op, value, reversed } => {
+                $crate::with_family!(@ Scalar { op, value, reversed }, $f => $answer)
+            }
             &Op::Ternary { op, value } => $crate::with_family!(@ TernaryOp { op, value }, $f => $answer),
             Op::Compare($f) => $answer,
             Op::Where => $crate::with_family!(@ Where, $f => $answer),
-            &Op::Reduce { kind, dims, keepdim } => $crate::with_family!(@ ReduceOp { kind, dims, keepdim }, $f => $answer),
+            &Op::Reduce { kind, dims, keepdim } => {
+                $crate::with_family!(@ ReduceOp { kind, dims, keepdim }, $f => $answer)
+            }
             &Op::Scan { kind, dim, reverse } => $crate::with_family!(@ ScanOp { kind, dim, reverse }, $f => $answer),
             &Op::Gather { dim } => $crate::with_family!(@ Gather { dim }, $f => $answer),
             &Op::Scatter { kind, dim } => $crate::with_family!(@ ScatterOp { kind, dim }, $f => $answer),
-            &Op::Sort { dim, descending, length } => $crate::with_family!(@ Sort { dim, descending, length }, $f => $answer),
+            &Op::Sort { dim, descending, length } => {
+                $crate::with_family!(@ Sort { dim, descending, length }, $f => $answer)
+            }
             &Op::ArgMax { dim, keepdim } => $crate::with_family!(@ ArgMax { dim, keepdim }, $f => $answer),
             Op::MatMul($f) => $answer,
             &Op::Conv2d(conv, epilogue) => $crate::with_family!(@ Convolution { conv, epilogue }, $f => $answer),
@@ -246,14 +252,24 @@ macro_rules! with_family {
                 &Backward::Scalar { op, value, reversed } => {
                     $crate::with_family!(@ ScalarBackward(Scalar { op, value, reversed }), $f => $answer)
                 }
-                &Backward::Reduce { kind, dims } => $crate::with_family!(@ ReduceBackward { kind, dims }, $f => $answer),
+                &Backward::Reduce { kind, dims } => {
+                    $crate::with_family!(@ ReduceBackward { kind, dims }, $f => $answer)
+                }
                 &Backward::CumProd { dim } => $crate::with_family!(@ CumProdBackward { dim }, $f => $answer),
-                &Backward::Gather { dim, shape } => $crate::with_family!(@ GatherBackward { dim, shape }, $f => $answer),
-                &Backward::Conv2dInput { conv, shape } => $crate::with_family!(@ Conv2dInput { conv, shape }, $f => $answer),
-                &Backward::Conv2dWeight { conv, shape } => $crate::with_family!(@ Conv2dWeight { conv, shape }, $f => $answer),
+                &Backward::Gather { dim, shape } => {
+                    $crate::with_family!(@ GatherBackward { dim, shape }, $f => $answer)
+                }
+                &Backward::Conv2dInput { conv, shape } => {
+                    $crate::with_family!(@ Conv2dInput { conv, shape }, $f => $answer)
+                }
+                &Backward::Conv2dWeight { conv, shape } => {
+                    $crate::with_family!(@ Conv2dWeight { conv, shape }, $f => $answer)
+                }
                 &Backward::Depthwise { conv, bias } => $crate::with_family!(@ Depthwise { conv, bias }, $f => $answer),
                 &Backward::Pool { pool, shape } => $crate::with_family!(@ PoolBackward { pool, shape }, $f => $answer),
-                &Backward::PoolSelect { pool, shape } => $crate::with_family!(@ PoolSelect { pool, shape }, $f => $answer),
+                &Backward::PoolSelect { pool, shape } => {
+                    $crate::with_family!(@ PoolSelect { pool, shape }, $f => $answer)
+                }
                 &Backward::Softmax { dim, log } => $crate::with_family!(@ SoftmaxBackward { dim, log }, $f => $answer),
                 &Backward::Norm(norm) => $crate::with_family!(@ NormBackward(norm), $f => $answer),
                 &Backward::Renormalise(norm) => $crate::with_family!(@ Renormalise(norm), $f => $answer),
@@ -262,9 +278,13 @@ macro_rules! with_family {
                     $crate::with_family!(@ TernaryBackward { op, value, operand }, $f => $answer)
                 }
                 &Backward::Loss { loss, parameter, reduction, target } => {
-                    $crate::with_family!(@ LossBackward { of: LossOp { loss, parameter, reduction }, target }, $f => $answer)
+                    $crate::with_family!(
+                        @ LossBackward { of: LossOp { loss, parameter, reduction }, target }, $f => $answer
+                    )
                 }
-                &Backward::Resample { map, shape } => $crate::with_family!(@ ResampleBackward { map, shape }, $f => $answer),
+                &Backward::Resample { map, shape } => {
+                    $crate::with_family!(@ ResampleBackward { map, shape }, $f => $answer)
+                }
                 &Backward::Attention { attention, joined } => {
                     $crate::with_family!(@ AttentionBackward { attention, joined }, $f => $answer)
                 }

@@ -1,5 +1,5 @@
-//! First-order error analysis: how far a result may lie from the exact one where that is no multiple of the result,
-//! because terms cancel, an activation follows, or a saved value was rounded. What
+//! First-order error analysis: how far a result may lie from the exact one where that is no multiple of the result.
+//! That is so where terms cancel, an activation follows, or a saved value was rounded. What
 //! [`Bound::Terms`](crate::op::Bound::Terms) refers to. Families whose operators need more than that all terms count
 //! with their magnitudes have it beside their definitions.
 

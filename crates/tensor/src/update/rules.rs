@@ -1,5 +1,5 @@
-//! The passes: what they do, what they need, and the step of an optimiser on one element. A rule is all here, but for its
-//! settings (`binade-nn`) and the reference's.
+//! The passes: what they do, what they need, and the step of an optimiser on one element. A rule is all here, but for
+//! its settings (`binade-nn`) and the reference's.
 
 use crate::{Float, Shape};
 
