@@ -371,3 +371,21 @@ fn the_gradient_of_the_largest_or_smallest_magnitude_is_that_of_nan_where_there_
         close(&slope, DType::F32, &[(&[1], &[2.0]), (&[1], &[nan]), (&[3], &x)], &[0.0, nan, 0.0]);
     }
 }
+
+#[test]
+fn slopes_of_silu_and_mish_far_left_are_rounded_once_also_below_the_normal_range() {
+    // Both are eˣ·(1 + x) there, but for a part of e⁻⁶⁰.
+    let x = [-120.0, -106.0, -103.0, -100.0, -95.5, -91.25, -88.0, -87.0, -80.5, -80.0, -79.5, -70.0].map(f64::from);
+    let ones = [1.0; 12];
+    for row in [Unary::Silu, Unary::Mish] {
+        for device in devices().into_iter().chain([Device::reference()]) {
+            let op = Op::Backward(Backward::Unary(row));
+            let found = outs(&op, &device, DType::F32, &[(&[12], &ones), (&[12], &x)]).swap_remove(0);
+            for (found, x) in found.into_iter().zip(x) {
+                let exact = x.exp() * (1.0 + x);
+                let unit = f64::from(f32::from_bits(1)).max(exact.abs() * f64::from(f32::EPSILON));
+                assert!((found - exact).abs() <= 4.0 * unit, "{row:?} at {x} on {device:?}: {found:e}, not {exact:e}");
+            }
+        }
+    }
+}

@@ -14,6 +14,10 @@ pub enum Kind {
     Ddpm,
     /// Implicit models (Song et al., 2021).
     Ddim,
+    /// Linear multistep over pseudo numerical steps (Liu et al., 2022), as Stable Diffusion's files ask for.
+    Pndm,
+    /// Euler's method (Karras et al., 2022).
+    Euler,
     /// Euler's method with new noise at each step.
     EulerAncestral,
     /// Heun's method: two evaluations per step (Karras et al., 2022).
@@ -24,13 +28,16 @@ pub enum Kind {
 
 impl Kind {
     /// All samplers.
-    pub const ALL: [Kind; 5] = [Kind::Ddpm, Kind::Ddim, Kind::EulerAncestral, Kind::Heun, Kind::DpmMultistep];
+    pub const ALL: [Kind; 7] =
+        [Kind::Ddpm, Kind::Ddim, Kind::Pndm, Kind::Euler, Kind::EulerAncestral, Kind::Heun, Kind::DpmMultistep];
 
     /// Its class in diffusers.
     pub const fn class(self) -> &'static str {
         match self {
             Kind::Ddpm => "DDPMScheduler",
             Kind::Ddim => "DDIMScheduler",
+            Kind::Pndm => "PNDMScheduler",
+            Kind::Euler => "EulerDiscreteScheduler",
             Kind::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Kind::Heun => "HeunDiscreteScheduler",
             Kind::DpmMultistep => "DPMSolverMultistepScheduler",
@@ -42,6 +49,8 @@ impl Kind {
         match self {
             Kind::Ddpm => "ddpm",
             Kind::Ddim => "ddim",
+            Kind::Pndm => "pndm",
+            Kind::Euler => "euler",
             Kind::EulerAncestral => "euler-a",
             Kind::Heun => "heun",
             Kind::DpmMultistep => "dpm++2m",
@@ -86,7 +95,7 @@ pub struct SchedulerConfig {
     pub steps_offset: usize,
     /// The image that is predicted is kept within ± this; `None` for latents.
     pub clip_sample: Option<f64>,
-    /// DDIM: whether ᾱ before the first time is 1, and not that of the first time.
+    /// DDIM and PNDM: whether ᾱ before the first time is 1, and not that of the first time.
     pub set_alpha_to_one: bool,
     /// DDPM: whether the variance is the larger one of the two that are fixed.
     pub fixed_large: bool,
@@ -109,6 +118,7 @@ impl SchedulerConfig {
     pub fn new(kind: Kind) -> SchedulerConfig {
         let (beta_start, beta_end) = if kind == Kind::Heun { (0.00085, 0.012) } else { (1e-4, 0.02) };
         let is_ancestor = matches!(kind, Kind::Ddpm | Kind::Ddim);
+        let is_leading = is_ancestor || kind == Kind::Pndm;
         SchedulerConfig {
             kind,
             num_train_timesteps: 1000,
@@ -118,10 +128,10 @@ impl SchedulerConfig {
             trained_betas: None,
             prediction_type: Prediction::Epsilon,
             rescale_betas_zero_snr: false,
-            timestep_spacing: if is_ancestor { Spacing::Leading } else { Spacing::Linspace },
+            timestep_spacing: if is_leading { Spacing::Leading } else { Spacing::Linspace },
             steps_offset: 0,
             clip_sample: is_ancestor.then_some(1.0),
-            set_alpha_to_one: true,
+            set_alpha_to_one: kind != Kind::Pndm,
             fixed_large: false,
             solver_order: 2,
             solver_heun: false,
@@ -179,7 +189,7 @@ impl SchedulerConfig {
         let clip: bool = keys.or("clip_sample", d.clip_sample.is_some());
         let range: f64 = keys.or("clip_sample_range", 1.0);
         all.clip_sample = clip.then_some(range);
-        all.set_alpha_to_one = keys.or("set_alpha_to_one", true);
+        all.set_alpha_to_one = keys.or("set_alpha_to_one", d.set_alpha_to_one);
         all.fixed_large = match keys.or("variance_type", "fixed_small".to_string()).as_str() {
             "fixed_small" | "fixed_small_log" => false,
             "fixed_large" => true,
@@ -212,6 +222,15 @@ impl SchedulerConfig {
         };
         all.lambda_min_clipped = keys.or("lambda_min_clipped", f64::NEG_INFINITY);
         keys.only("algorithm_type", &[json!("dpmsolver++")]);
+        // Absent means false to PNDM, and nothing to the others.
+        let skips: bool = keys.or("skip_prk_steps", kind != Some(Kind::Pndm));
+        if kind == Some(Kind::Pndm) && !skips {
+            keys.problem("skip_prk_steps is false, and only true is built");
+        }
+        keys.only("interpolation_type", &[json!("linear")]);
+        keys.only("timestep_type", &[json!("discrete")]);
+        keys.only("sigma_min", &[]);
+        keys.only("sigma_max", &[]);
         for key in ["thresholding", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"]
         {
             keys.only(key, &[json!(false)]);
@@ -241,7 +260,7 @@ impl SchedulerConfig {
             "steps_offset": self.steps_offset,
         });
         let mut set = |key: &str, value: Value| config[key] = value;
-        if self.kind != Kind::Heun {
+        if !matches!(self.kind, Kind::Heun | Kind::Pndm) {
             set("rescale_betas_zero_snr", json!(self.rescale_betas_zero_snr));
         }
         if matches!(self.kind, Kind::Ddpm | Kind::Ddim | Kind::Heun) {
@@ -251,6 +270,10 @@ impl SchedulerConfig {
         match self.kind {
             Kind::Ddpm => set("variance_type", json!(if self.fixed_large { "fixed_large" } else { "fixed_small" })),
             Kind::Ddim => set("set_alpha_to_one", json!(self.set_alpha_to_one)),
+            Kind::Pndm => {
+                set("set_alpha_to_one", json!(self.set_alpha_to_one));
+                set("skip_prk_steps", json!(true));
+            }
             Kind::DpmMultistep => {
                 set("algorithm_type", json!("dpmsolver++"));
                 set("solver_order", json!(self.solver_order));
@@ -262,7 +285,7 @@ impl SchedulerConfig {
                     set("lambda_min_clipped", json!(self.lambda_min_clipped));
                 }
             }
-            Kind::EulerAncestral | Kind::Heun => {}
+            Kind::Euler | Kind::EulerAncestral | Kind::Heun => {}
         }
         format!("{config:#}\n")
     }
@@ -290,6 +313,12 @@ impl SchedulerConfig {
     /// They do not.
     pub fn check(&self) -> Result<()> {
         check_prediction(&self.schedule()?, self.prediction_type)?;
+        if self.kind == Kind::Pndm && self.prediction_type == Prediction::Sample {
+            return Err(Error::Setting("PNDM takes networks that predict epsilon or v_prediction, not sample".into()));
+        }
+        if self.kind == Kind::Pndm && self.rescale_betas_zero_snr {
+            return Err(Error::Setting("PNDM begins where the image is noise alone, which it cannot".into()));
+        }
         if let Some(range) = self.clip_sample
             && !(range > 0.0 && range.is_finite())
         {

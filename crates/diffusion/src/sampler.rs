@@ -5,7 +5,8 @@ use binade_autograd::Var;
 use crate::step::Next;
 use crate::{Error, Kind, NoiseSchedule, Prediction, Result, SchedulerConfig, Spacing, Step};
 
-/// A sampler and its steps. Heun's method evaluates the network twice per step but the last, so it has more of them.
+/// A sampler and its steps. Heun's method evaluates the network twice per step but the last, and PNDM twice in the first
+/// of several, so they have more of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     /// What noise is multiplied by at the start.
@@ -31,7 +32,8 @@ impl Sampler {
         }
         Ok(match config.kind {
             Kind::Ddim | Kind::Ddpm => ancestors(config, &schedule, steps, eta),
-            Kind::EulerAncestral => euler_ancestral(config, &schedule, steps),
+            Kind::Pndm => pndm(config, &schedule, steps),
+            Kind::Euler | Kind::EulerAncestral => euler(config, &schedule, steps),
             Kind::Heun => heun(config, &schedule, steps),
             Kind::DpmMultistep => dpm_multistep(config, &schedule, steps),
         })
@@ -49,7 +51,7 @@ impl Sampler {
         mut each: impl FnMut(usize, &Var) -> Result<(), E>,
     ) -> Result<Var, E> {
         let mut x = if self.start == 1.0 { noise.clone() } else { (noise * self.start).map_err(Error::from)? };
-        let mut memory = None;
+        let mut memory = Vec::new();
         for (i, step) in self.steps.iter().enumerate() {
             let output = network(&step.input(&x)?, step.time)?;
             x = step.next(&x, &output, &mut memory)?;
@@ -59,7 +61,7 @@ impl Sampler {
     }
 }
 
-/// The times that DDPM and DDIM visit, largest first: whole numbers.
+/// The times that DDPM, DDIM and PNDM visit, largest first: whole numbers.
 fn times(config: &SchedulerConfig, steps: usize) -> Vec<usize> {
     let all = config.num_train_timesteps;
     let time = |i: usize| match config.timestep_spacing {
@@ -95,6 +97,31 @@ fn ancestors(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize, e
         }
     };
     Sampler { start: 1.0, steps: times(config, steps).into_iter().map(step).collect() }
+}
+
+/// Without Runge-Kutta steps: slopes are those of the last four outputs (Adams-Bashforth), of fewer at the start.
+fn pndm(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Sampler {
+    let stride = config.num_train_timesteps / steps;
+    let end = if config.set_alpha_to_one { 1.0 } else { schedule.kept()[0] };
+    let kept = |t: Option<usize>| t.map_or(end, |t| schedule.kept()[t]);
+    let (prediction, times) = (config.prediction_type, times(config, steps));
+    let first = Step::pndm(schedule, prediction, times[0], kept(times[0].checked_sub(stride)), [1.0, 0.0, 0.0, 0.0]);
+    let mut all = vec![first];
+    for (i, &t) in times.iter().enumerate().skip(1) {
+        if i == 1 {
+            // The network sees what the first step made, at the time that it led to.
+            let from = (t + stride).min(config.num_train_timesteps - 1);
+            let again = Step::pndm_again(schedule, prediction, &first, from, kept(Some(t)));
+            all.push(Step { time: t as f64, ..again });
+        }
+        let slope = match i {
+            1 => [3.0 / 2.0, -1.0 / 2.0, 0.0, 0.0],
+            2 => [23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0, 0.0],
+            _ => [55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+        };
+        all.push(Step::pndm(schedule, prediction, t, kept(t.checked_sub(stride)), slope));
+    }
+    Sampler { start: 1.0, steps: all }
 }
 
 /// σ = √((1 − ᾱ)/ᾱ) of every time. The last of a schedule that ends in noise alone is large instead of infinite.
@@ -140,12 +167,15 @@ fn first(config: &SchedulerConfig, sigmas: &[f64]) -> f64 {
     if config.timestep_spacing == Spacing::Leading { (largest * largest + 1.0).sqrt() } else { largest }
 }
 
-fn euler_ancestral(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Sampler {
+fn euler(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Sampler {
     let (times, sigmas) = levels(config, schedule, steps);
     let step = |i: usize| {
         let (from, to) = (sigmas[i], sigmas[i + 1]);
         // Of the variance at the end, what is new, and what is left of the old.
-        let up = (to * to * (from * from - to * to) / (from * from)).max(0.0).sqrt();
+        let up = match config.kind {
+            Kind::EulerAncestral => (to * to * (from * from - to * to) / (from * from)).max(0.0).sqrt(),
+            _ => 0.0,
+        };
         let change = ((to * to - up * up).max(0.0).sqrt() - from) / from;
         Step {
             time: times[i],
@@ -153,7 +183,7 @@ fn euler_ancestral(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: us
             image: image(config.prediction_type, from),
             clip: None,
             next: Next { x: 1.0 + change, x0: -change, noise: up, ..Next::default() },
-            memory: [0.0; 2],
+            memory: [0.0; 3],
         }
     };
     Sampler { start: first(config, &sigmas), steps: (0..steps).map(step).collect() }
@@ -162,7 +192,7 @@ fn euler_ancestral(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: us
 fn heun(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Sampler {
     let (times, sigmas) = levels(config, schedule, steps);
     let mut all = Vec::new();
-    let step = |time: f64, sigma: f64, next: Next, memory: [f64; 2]| Step {
+    let step = |time: f64, sigma: f64, next: Next, memory: [f64; 3]| Step {
         time,
         input: 1.0 / (sigma * sigma + 1.0).sqrt(),
         image: image(config.prediction_type, sigma),
@@ -175,12 +205,12 @@ fn heun(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Sam
         // Euler's step along (x − x0)/σ; half of it is remembered.
         let change = (to - from) / from;
         let next = Next { x: 1.0 + change, x0: -change, ..Next::default() };
-        all.push(step(times[i], from, next, [1.0 + change / 2.0, -change / 2.0]));
+        all.push(step(times[i], from, next, [1.0 + change / 2.0, -change / 2.0, 0.0]));
         if to > 0.0 {
             // The other half along the slope at its end.
             let slope = (to - from) / (2.0 * to);
-            let next = Next { x: slope, x0: -slope, memory: 1.0, ..Next::default() };
-            all.push(step(times[i + 1], to, next, [0.0; 2]));
+            let next = Next { x: slope, x0: -slope, memory: [1.0, 0.0, 0.0], ..Next::default() };
+            all.push(step(times[i + 1], to, next, [0.0; 3]));
         }
     }
     Sampler { start: first(config, &sigmas), steps: all }
@@ -221,14 +251,14 @@ fn dpm_multistep(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usiz
             0.5 * grown * h / before
         };
         let ratio = to * alpha(to) / (from * alpha(from));
-        let next = Next { x: ratio, x0: grown + second, memory: -second, ..Next::default() };
+        let next = Next { x: ratio, x0: grown + second, memory: [-second, 0.0, 0.0], ..Next::default() };
         Step {
             time: times[i] as f64,
             input: 1.0,
             image: config.prediction_type.image(alpha(from), from * alpha(from)),
             clip: None,
             next,
-            memory: [0.0, 1.0],
+            memory: [0.0, 1.0, 0.0],
         }
     };
     Sampler { start: 1.0, steps: (0..steps).map(step).collect() }

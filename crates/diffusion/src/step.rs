@@ -5,13 +5,13 @@ use binade_tensor::DType;
 
 use crate::{NoiseSchedule, Prediction, Result};
 
-/// One evaluation of a network and the next image. With x the present image, o the network's output, m what the step
-/// before remembered and n new noise:
+/// One evaluation of a network and the next image. With x the present image, o the network's output, m what was
+/// remembered, the last first, and n new noise:
 ///
 /// - the network sees `input·x` at `time`,
 /// - the image without noise is `x0 = image[0]·x + image[1]·o`, kept within ± `clip`,
-/// - the next image is `next.x·x + next.x0·x0 + next.output·o + next.memory·m + next.noise·n`,
-/// - `memory[0]·x + memory[1]·x0` is remembered.
+/// - the next image is `next.x·x + next.x0·x0 + next.output·o + Σ next.memory[i]·m[i] + next.noise·n`,
+/// - `memory[0]·x + memory[1]·x0 + memory[2]·o` is remembered before the others, unless all its factors are 0.
 ///
 /// Factors are rounded to f32 and all sums are f32, under every policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +26,8 @@ pub struct Step {
     pub clip: Option<f64>,
     /// Factors of the next image.
     pub next: Next,
-    /// Factors of x and x0 in what is remembered.
-    pub memory: [f64; 2],
+    /// Factors of x, x0 and o in what is remembered.
+    pub memory: [f64; 3],
 }
 
 /// Factors of the next image.
@@ -39,8 +39,8 @@ pub struct Next {
     pub x0: f64,
     /// Of the network's output.
     pub output: f64,
-    /// Of what is remembered.
-    pub memory: f64,
+    /// Of what is remembered, the last first.
+    pub memory: [f64; 3],
     /// Of new noise.
     pub noise: f64,
 }
@@ -69,7 +69,7 @@ impl Step {
             noise: sigma,
             ..Next::default()
         };
-        Step { time: t as f64, input: 1.0, image: prediction.image(keep, add), clip, next, memory: [0.0; 2] }
+        Step { time: t as f64, input: 1.0, image: prediction.image(keep, add), clip, next, memory: [0.0; 3] }
     }
 
     /// The reverse process (Ho et al., 2020, equation 7) from time `t` to ᾱ = `to`.
@@ -96,7 +96,36 @@ impl Step {
             noise: variance.max(0.0).sqrt(),
             ..Next::default()
         };
-        Step { time: t as f64, input: 1.0, image: prediction.image(keep, add), clip, next, memory: [0.0; 2] }
+        Step { time: t as f64, input: 1.0, image: prediction.image(keep, add), clip, next, memory: [0.0; 3] }
+    }
+
+    /// A step of PNDM (Liu et al., 2022, equation 11) from time `t` to ᾱ = `to`, along `Σ slope[i]·o[i]` of this output
+    /// and those remembered, the last first. This output is remembered.
+    pub fn pndm(schedule: &NoiseSchedule, prediction: Prediction, t: usize, to: f64, slope: [f64; 4]) -> Step {
+        let (x, output) = Step::transfer(schedule, prediction, t, to);
+        let [first, rest @ ..] = slope.map(|share| output * share);
+        let next = Next { x, output: first, memory: rest, ..Next::default() };
+        let memory = [0.0, 0.0, 1.0];
+        Step { time: t as f64, input: 1.0, image: [1.0, 0.0], clip: None, next, memory }
+    }
+
+    /// PNDM's second step, which makes the first one again: from time `t` to ᾱ = `to` along the mean of both outputs. x is
+    /// what `first`, the step before, made of the image that this one begins with.
+    pub fn pndm_again(schedule: &NoiseSchedule, prediction: Prediction, first: &Step, t: usize, to: f64) -> Step {
+        let (x, output) = Step::transfer(schedule, prediction, t, to);
+        let kept = x / first.next.x;
+        let memory = [output / 2.0 - kept * first.next.output, 0.0, 0.0];
+        let next = Next { x: kept, output: output / 2.0, memory, ..Next::default() };
+        Step { time: first.time, input: 1.0, image: [1.0, 0.0], clip: None, next, memory: [0.0; 3] }
+    }
+
+    /// Factors of the image and of the network's output in the image at ᾱ = `to`.
+    fn transfer(schedule: &NoiseSchedule, prediction: Prediction, t: usize, to: f64) -> (f64, f64) {
+        let (keep, add) = schedule.weights(t);
+        let kept = schedule.kept()[t];
+        let by = (kept - to) / (kept * (1.0 - to).sqrt() + (kept * (1.0 - kept) * to).sqrt());
+        let [x, output] = prediction.noise(keep, add);
+        ((to / kept).sqrt() + by * x, by * output)
     }
 
     /// What the network sees of `x`, in f32.
@@ -112,7 +141,7 @@ impl Step {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn next(&self, x: &Var, output: &Var, memory: &mut Option<Var>) -> Result<Var> {
+    pub fn next(&self, x: &Var, output: &Var, memory: &mut Vec<Var>) -> Result<Var> {
         let (x, output) = (x.cast(DType::F32)?, output.cast(DType::F32)?);
         let mut x0 = sum(&[(self.image[0], &x), (self.image[1], &output)])?;
         if let Some(range) = self.clip {
@@ -120,12 +149,14 @@ impl Step {
         }
         let Next { noise, .. } = self.next;
         let drawn = if noise == 0.0 { None } else { Some(Var::normal(0.0, 1.0, x.shape())?) };
-        let before = memory.take();
         let mut terms = vec![(self.next.x, &x), (self.next.x0, &x0), (self.next.output, &output)];
-        terms.extend(before.as_ref().map(|before| (self.next.memory, before)));
+        terms.extend(self.next.memory.into_iter().zip(memory.iter()));
         terms.extend(drawn.as_ref().map(|drawn| (noise, drawn)));
         let next = sum(&terms)?;
-        *memory = Some(sum(&[(self.memory[0], &x), (self.memory[1], &x0)])?);
+        if self.memory != [0.0; 3] {
+            memory.insert(0, sum(&[(self.memory[0], &x), (self.memory[1], &x0), (self.memory[2], &output)])?);
+            memory.truncate(self.next.memory.len());
+        }
         Ok(next)
     }
 }

@@ -67,7 +67,7 @@ fn schedules_times_and_steps_are_those_of_the_library() {
             let t = times[10] as usize;
             for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
                 let step = Step::ddim(&schedule, prediction, t, schedule.kept()[t - 20], 0.0, None);
-                let next = step.next(&var("x"), &var("eps"), &mut None).unwrap();
+                let next = step.next(&var("x"), &var("eps"), &mut Vec::new()).unwrap();
                 let far = far(
                     &next.array().to_f64_vec().unwrap(),
                     &values(&format!("ddim_prev.{key}.{}", prediction.name())),

@@ -1,5 +1,5 @@
 //! [`Op`]: operators as data. A closed list: an operator without outputs, kernel, reference, gradient, bound or samples
-//! does not compile. What an operator is stands in the file of its family; [`with_family!`] is the one match.
+//! does not compile. What an operator is stands in the file of its family; `with_family!` is the one match.
 
 #[macro_use]
 mod elementwise;

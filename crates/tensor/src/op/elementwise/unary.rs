@@ -226,16 +226,28 @@ fn gelu_tanh_derivative<N: Number>(x: N) -> N {
     settle(x, 40.0, s + near * s * rest * slope, s)
 }
 
+/// Where a function is computed that is a multiple of eˣ far left, and by what the result is multiplied. Left of −80 that
+/// is 32 further right, a sum without rounding: results below f32's normal range are so rounded once.
+#[inline(always)]
+fn in_range<N: Number>(x: N) -> (N, N) {
+    const E_TO_MINUS_32: f64 = 1.266_416_554_909_417_6e-14;
+    let far = x.lt(N::splat(-80.0));
+    (N::select(far, x + N::splat(32.0), x), N::select(far, N::splat(E_TO_MINUS_32), N::splat(1.0)))
+}
+
 #[inline(always)]
 fn silu_derivative<N: Number>(x: N) -> N {
-    let (s, rest) = x.sigmoids();
-    settle(x, 1e4, s * (x * rest + N::splat(1.0)), s)
+    let (at, scale) = in_range(x);
+    let (s, rest) = at.sigmoids();
+    settle(x, 1e4, s * (x * rest + N::splat(1.0)) * scale, s)
 }
 
 #[inline(always)]
 fn mish_derivative<N: Number>(x: N) -> N {
-    let (factor, slope) = mish_factor(x);
-    settle(x, 1e4, factor + x * N::select(x.lt(N::splat(20.0)), slope, N::splat(0.0)), factor)
+    let (at, scale) = in_range(x);
+    let (factor, slope) = mish_factor(at);
+    let slope = N::select(x.lt(N::splat(20.0)), slope, N::splat(0.0));
+    settle(x, 1e4, (factor + x * slope) * scale, factor)
 }
 
 #[inline(always)]
