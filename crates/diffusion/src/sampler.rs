@@ -5,8 +5,8 @@ use binade_autograd::Var;
 use crate::step::Next;
 use crate::{Error, Kind, NoiseSchedule, Prediction, Result, SchedulerConfig, Spacing, Step};
 
-/// A sampler and its steps. Heun's method evaluates the network twice per step but the last, and PNDM twice in the first
-/// of several, so they have more of them.
+/// A sampler and its steps. Heun's method evaluates the network twice per step but the last, and PNDM twice in the
+/// first of several, so they have more of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     /// What noise is multiplied by at the start.

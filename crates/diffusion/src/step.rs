@@ -109,8 +109,8 @@ impl Step {
         Step { time: t as f64, input: 1.0, image: [1.0, 0.0], clip: None, next, memory }
     }
 
-    /// PNDM's second step, which makes the first one again: from time `t` to ᾱ = `to` along the mean of both outputs. x is
-    /// what `first`, the step before, made of the image that this one begins with.
+    /// PNDM's second step, which makes the first one again: from time `t` to ᾱ = `to` along the mean of both outputs. x
+    /// is what `first`, the step before, made of the image that this one begins with.
     pub fn pndm_again(schedule: &NoiseSchedule, prediction: Prediction, first: &Step, t: usize, to: f64) -> Step {
         let (x, output) = Step::transfer(schedule, prediction, t, to);
         let kept = x / first.next.x;

@@ -66,7 +66,8 @@ fn tail(x: f64) -> f64 {
     gauss(x) / PI.sqrt() / (x + fraction)
 }
 
-/// The y with erf(y) = x: halving the numbers it may be until there is one. Above ½ by erfc, since 1 − x is exact.
+/// The y with erf(y) = x: halving the numbers it may be until there is one. Above 0.6 by erfc, since 1 − x is exact
+/// from ½ up.
 pub(super) fn erfinv(x: f64) -> f64 {
     let a = x.abs();
     if x.is_nan() || a > 1.0 {
@@ -75,7 +76,7 @@ pub(super) fn erfinv(x: f64) -> f64 {
     if a == 1.0 || a == 0.0 {
         return if a == 0.0 { x } else { f64::INFINITY.copysign(x) };
     }
-    let is_below = |y: f64| if a < 0.5 { erf(y) < a } else { tail(y.max(0.4)) > 1.0 - a };
+    let is_below = |y: f64| if a < 0.6 { erf(y) < a } else { tail(y.max(0.5)) > 1.0 - a };
     // Bits of positive numbers are in their order.
     let (mut low, mut high) = (0, 6f64.to_bits());
     while low < high {

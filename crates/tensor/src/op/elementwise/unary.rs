@@ -226,8 +226,8 @@ fn gelu_tanh_derivative<N: Number>(x: N) -> N {
     settle(x, 40.0, s + near * s * rest * slope, s)
 }
 
-/// Where a function is computed that is a multiple of eˣ far left, and by what the result is multiplied. Left of −80 that
-/// is 32 further right, a sum without rounding: results below f32's normal range are so rounded once.
+/// Where a function is computed that is a multiple of eˣ far left, and by what the result is multiplied. Left of −80
+/// that is 32 further right, a sum without rounding: results below f32's normal range are so rounded once.
 #[inline(always)]
 fn in_range<N: Number>(x: N) -> (N, N) {
     const E_TO_MINUS_32: f64 = 1.266_416_554_909_417_6e-14;
