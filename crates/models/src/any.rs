@@ -55,6 +55,19 @@ impl Names {
     }
 }
 
+/// Whether a configuration is what the library makes of what was written of it.
+fn same<C: PartialEq + std::fmt::Debug>(names: Names, config: &C, read: &C) -> Result<()> {
+    if config == read {
+        return Ok(());
+    }
+    let lines = |config: &C| format!("{config:#?}").lines().map(|l| l.trim().trim_end_matches(',').into()).collect();
+    let (wanted, found): (Vec<String>, Vec<String>) = (lines(config), lines(read));
+    let differs = wanted.iter().zip(&found).filter(|(wanted, found)| wanted != found);
+    let problem =
+        |(wanted, found): (&String, &String)| format!("{} has {found} where this model has {wanted}", names.library());
+    Err(Error::Config { of: "config.json".into(), problems: differs.map(problem).collect() })
+}
+
 /// Runs an expression with the model inside, whichever it is.
 macro_rules! each {
     ($any:expr, $model:ident => $value:expr) => {
@@ -137,10 +150,11 @@ impl AnyModel {
         ldm.unwrap_or_else(|| each!(self, model => model.sources(stored)))
     }
 
-    /// The `config.json` and the names of a library for this model.
+    /// The `config.json` and the names of a library for this model. What norms of timm's vision transformers add to the
+    /// variance is 1e-6, whatever it is here.
     ///
     /// # Errors
-    /// [`Error::Config`]: that library has no such model.
+    /// [`Error::Config`]: that library has no such model, or its configuration cannot say all that this one does.
     pub fn named(&self, names: Names) -> Result<(Value, Sources)> {
         let own = |hints: &[&str]| self.sources(&hints.iter().map(|hint| hint.to_string()).collect());
         let library = match names {
@@ -151,11 +165,23 @@ impl AnyModel {
             // Names that begin as transformers' do, or some that do not.
             (AnyModel::ResNet(model), Names::Timm | Names::Transformers) => {
                 let hint = if names == Names::Timm { "conv1" } else { "resnet." };
-                Ok((ResNetConfig { library, ..model.config().clone() }.write(), own(&[hint])))
+                let config = ResNetConfig { library, ..model.config().clone() };
+                let written = config.write();
+                let ResNetConfig { architecture, pretrained_cfg, zero_init, recompute, .. } = config.clone();
+                let read = ResNetConfig::read(&written)?;
+                let read = ResNetConfig { architecture, pretrained_cfg, zero_init, recompute, ..read };
+                same(names, &config, &read)?;
+                Ok((written, own(&[hint])))
             }
             (AnyModel::Vit(model), Names::Timm | Names::Transformers) => {
                 let hint = if names == Names::Timm { "blocks" } else { "vit." };
-                Ok((VitConfig { library, ..model.config().clone() }.write(), own(&[hint])))
+                let config = VitConfig { library, ..model.config().clone() };
+                let written = config.write();
+                let VitConfig { architecture, pretrained_cfg, deviation, recompute, eps, .. } = config.clone();
+                let read = VitConfig::read(&written)?;
+                let read = VitConfig { architecture, pretrained_cfg, deviation, recompute, eps, ..read };
+                same(names, &config, &read)?;
+                Ok((written, own(&[hint])))
             }
             (AnyModel::Gpt(_) | AnyModel::ClipText(_), Names::Transformers)
             | (AnyModel::UNet2DCondition(_) | AnyModel::UNet2D(_) | AnyModel::AutoencoderKL(_), Names::Diffusers) => {

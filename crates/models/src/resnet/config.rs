@@ -188,7 +188,8 @@ impl ResNetConfig {
             classes: keys.labels(),
             zero_init: false,
             library: Library::Transformers,
-            architecture: String::new(),
+            // As timm's model it is this one with all arguments given.
+            architecture: if bottleneck { "resnet50" } else { "resnet18" }.into(),
             ..ResNetConfig::resnet18()
         };
         Ok((config, keys))

@@ -239,7 +239,8 @@ impl VitConfig {
             residual_dropout: dropout,
             deviation: keys.or("initializer_range", 0.02),
             library: Library::Transformers,
-            architecture: String::new(),
+            // As timm's model it is this one with all arguments given.
+            architecture: "vit_base_patch16_224".into(),
             ..VitConfig::tiny()
         };
         Ok((config, keys))
