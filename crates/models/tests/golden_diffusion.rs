@@ -171,7 +171,9 @@ fn failures(case: &Case, ours: &Computed, region: &str) -> Vec<String> {
     let mut failures = Vec::new();
     let mut check = |what: &str, ours: &[f64], wanted: &[f64], theirs: f64, floor: f64| {
         let size = norm(wanted.iter().copied());
-        let allowed = if region == "f32" { 1e-5 } else { 1.5 * theirs + 1e-5 } * size + floor;
+        // In 16 bit the error of a few numbers is that of a few draws: theirs may be the luckier ones.
+        let times = if wanted.len() > 64 { 1.5 } else { 3.0 };
+        let allowed = if region == "f32" { 1e-5 } else { times * theirs + 1e-5 } * size + floor;
         let found = difference(ours, wanted);
         if found.is_nan() || found > allowed {
             failures.push(format!("{what}: {:.3e} of {:.3e}, theirs {theirs:.3e}", found / size, allowed / size));
