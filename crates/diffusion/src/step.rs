@@ -99,8 +99,8 @@ impl Step {
         Step { time: t as f64, input: 1.0, image: prediction.image(keep, add), clip, next, memory: [0.0; 3] }
     }
 
-    /// A step of PNDM (Liu et al., 2022, equation 11) from time `t` to ᾱ = `to`, along `Σ slope[i]·o[i]` of this output
-    /// and those remembered, the last first. This output is remembered.
+    /// A step of PNDM (Liu et al., 2022, equation 11) from time `t` to ᾱ = `to`, along `Σ slope[i]·o[i]`. The outputs
+    /// are this one, which is remembered, and those remembered before, the last first.
     pub fn pndm(schedule: &NoiseSchedule, prediction: Prediction, t: usize, to: f64, slope: [f64; 4]) -> Step {
         let (x, output) = Step::transfer(schedule, prediction, t, to);
         let [first, rest @ ..] = slope.map(|share| output * share);

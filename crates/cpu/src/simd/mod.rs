@@ -365,6 +365,3 @@ pub fn halves<T: Copy + std::ops::AddAssign>(sums: &mut [T; 16]) -> T {
     sums[0] += sums[1];
     sums[0]
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Functions: their errors in ulp, their values at the edges, and the same bits wherever an element stands.
 
-use crate::simd::*;
+use binade_cpu::simd::*;
 
 /// Distance of `found` from `exact` in ulp of f32 at `exact`.
 fn ulps(found: f32, exact: f64) -> f64 {
@@ -57,7 +57,7 @@ macro_rules! functions {
             }
         })*
 
-        /// All 2³² arguments: `cargo test --release -p binade-tensor functions_meet -- --ignored --nocapture`.
+        /// All 2³² arguments: `cargo test --release -p binade-cpu --test simd functions_meet -- --ignored --nocapture`.
         #[test]
         #[ignore = "a sweep of every function over 2^32 values takes a quarter of an hour"]
         fn functions_meet_their_bounds_for_every_f32() {

@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 
-use crate::simd::convert::{self, Convert};
-use crate::simd::*;
+use binade_cpu::simd::convert::{self, Convert};
+use binade_cpu::simd::*;
 use binade_tensor::format::Format;
 
 #[test]

@@ -1,0 +1,4 @@
+//! Functions and conversions in vectors.
+
+mod functions;
+mod rounding;
