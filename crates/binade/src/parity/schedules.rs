@@ -100,7 +100,7 @@ impl Recorded {
         for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
             let to = schedule.kept().get(time.wrapping_sub(20)).copied().unwrap_or(1.0);
             let step = Step::ddim(schedule, prediction, time, to, 0.0, None);
-            let next = step.next(&self.var("x")?, &self.var("eps")?, &mut None)?.array().to_f64_vec()?;
+            let next = step.next(&self.var("x")?, &self.var("eps")?, &mut Vec::new())?.array().to_f64_vec()?;
             self.compare(&format!("ddim_prev.{key}.{}", prediction.name()), &next, TABLE)?;
         }
         Ok(())
