@@ -207,7 +207,9 @@ fn every_sampler_finds_the_one_image_there_is() {
                     let exact = kind != Kind::Pndm && (!matches!(kind, Kind::Ddim | Kind::Ddpm) || last < stride);
                     let far = found.iter().map(|x| (x - x0).abs()).fold(0.0, f64::max);
                     assert!(!exact || far < 2e-3, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
-                    assert!(far < 4.0, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
+                    // PNDM's own steps are as long as those of leading times, whatever the spacing is.
+                    let ends = kind != Kind::Pndm || spacing == Spacing::Leading;
+                    assert!(!ends || far < 4.0, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
                 }
             }
         }
@@ -347,8 +349,8 @@ fn what_a_configuration_asks_for_and_is_not_built_is_named_with_its_value() {
     ] {
         assert!(read(more).contains(told), "{}", read(more));
     }
-    let other = SchedulerConfig::read(r#"{"_class_name": "PNDMScheduler"}"#).unwrap_err().to_string();
-    assert!(other.contains("PNDMScheduler") && other.contains("DDIMScheduler"), "{other}");
+    let other = SchedulerConfig::read(r#"{"_class_name": "LMSDiscreteScheduler"}"#).unwrap_err().to_string();
+    assert!(other.contains("LMSDiscreteScheduler") && other.contains("DDIMScheduler"), "{other}");
     // Python's spelling of a clipping that is off.
     assert!(SchedulerConfig::read(r#"{"_class_name": "DDIMScheduler", "lambda_min_clipped": -Infinity}"#).is_ok());
 }
