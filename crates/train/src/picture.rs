@@ -35,7 +35,7 @@ pub fn png(width: usize, channels: usize, pixels: &[u8]) -> Result<Vec<u8>> {
 /// Writes a PNG file, which is replaced as a whole.
 ///
 /// # Errors
-/// As [`png`]; the file cannot be written.
+/// As [`png()`]; the file cannot be written.
 pub fn write_png(path: &Path, width: usize, channels: usize, pixels: &[u8]) -> Result<()> {
     let bytes = png(width, channels, pixels)?;
     replace_file(path, |file| file.write_all(&bytes)).map_err(Error::io(path))

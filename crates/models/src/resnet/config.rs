@@ -14,7 +14,7 @@ pub enum Stem {
     Keeping,
 }
 
-/// Extents of a [`ResNet`].
+/// Extents of a [`ResNet`](crate::ResNet).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResNetConfig {
     /// Channels of the image.
