@@ -165,8 +165,9 @@ fn knows(config: &SchedulerConfig, x0: f64, seen: &Var, time: f64) -> Var {
 
 #[test]
 fn every_sampler_finds_the_one_image_there_is() {
-    for kind in Kind::ALL {
-        for prediction in PREDICTIONS.into_iter().filter(|p| kind != Kind::Pndm || *p != Prediction::Sample) {
+    // PNDM's steps of higher order are right only where there are many; a test of their own compares them.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pndm) {
+        for prediction in PREDICTIONS {
             for spacing in SPACINGS {
                 for steps in [1, 2, 3, 7, 20, 50, 333, 600, 999, 1000] {
                     let config = SchedulerConfig {
@@ -182,7 +183,6 @@ fn every_sampler_finds_the_one_image_there_is() {
                     let sampler = Sampler::new(&config, steps, 0.0).unwrap();
                     let evaluations = match kind {
                         Kind::Heun => 2 * steps - 1,
-                        Kind::Pndm if steps > 1 => steps + 1,
                         _ => steps,
                     };
                     assert_eq!(sampler.steps.len(), evaluations, "{config:?}");
@@ -201,15 +201,13 @@ fn every_sampler_finds_the_one_image_there_is() {
                         )
                     });
                     let found = values(&found.unwrap());
-                    // DDIM and DDPM end where the schedule's stride ends, not always at the image; PNDM at the first ᾱ.
+                    // DDIM and DDPM end where the schedule's stride ends, not always at the image.
                     let last = sampler.steps.last().unwrap().time;
                     let stride = (1000 / steps) as f64;
-                    let exact = kind != Kind::Pndm && (!matches!(kind, Kind::Ddim | Kind::Ddpm) || last < stride);
+                    let exact = !matches!(kind, Kind::Ddim | Kind::Ddpm) || last < stride;
                     let far = found.iter().map(|x| (x - x0).abs()).fold(0.0, f64::max);
                     assert!(!exact || far < 2e-3, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
-                    // PNDM's own steps are as long as those of leading times, whatever the spacing is.
-                    let ends = kind != Kind::Pndm || spacing == Spacing::Leading;
-                    assert!(!ends || far < 4.0, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
+                    assert!(far < 4.0, "{kind:?} {prediction:?} {spacing:?} {steps}: {far}");
                 }
             }
         }
