@@ -147,10 +147,17 @@ fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
+/// The nearest number. Written out, a 16-bit type's own function would be called, which drops bits of an f64 before it
+/// rounds.
+fn rounded<T: Element>(v: f64) -> T {
+    T::from_f64(v)
+}
+
 fn read(array: &Array, bytes: &[u8]) -> Dense {
     let stored = |at: usize| crate::with_element!(array.stored(), T => element::<T>(bytes, at).as_f64());
-    let rounded =
-        |v: f64| if array.is_written() { v } else { crate::with_element!(array.dtype(), T => T::from_f64(v).as_f64()) };
+    let rounded = |v: f64| {
+        if array.is_written() { v } else { crate::with_element!(array.dtype(), T => rounded::<T>(v).as_f64()) }
+    };
     let v = positions(array.layout()).map(|at| rounded(stored(at))).collect();
     Dense { shape: array.shape().to_vec(), v }
 }
@@ -197,7 +204,7 @@ fn write(values: &Dense, out: &mut ArrayMut<'_>) {
     let (dtype, layout) = (array.dtype(), *array.layout());
     let Some(bytes) = out.bytes() else { return };
     for (at, &v) in positions(&layout).zip(&values.v) {
-        crate::with_element!(dtype, T => set(bytes, at, T::from_f64(v)));
+        crate::with_element!(dtype, T => set(bytes, at, rounded::<T>(v)));
     }
 }
 

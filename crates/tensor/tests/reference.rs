@@ -1,0 +1,20 @@
+//! The oracle rounds once.
+
+use binade_tensor::{Array, Class, DType, Device, Op, run_one};
+
+#[test]
+fn casts_to_16_bit_look_at_every_bit_of_what_they_round() {
+    let device = Device::reference();
+    // Beyond the middle between two numbers by less than 2⁻²⁰ of it.
+    for (dtype, value, expected) in [
+        (DType::BF16, -87.250_03_f32, -87.5),
+        (DType::F16, 1.0 + 2f32.powi(-11) + 2f32.powi(-23), 1.0 + 2f64.powi(-10)),
+    ] {
+        let x = Array::from_slice(&device, &[value], &[1], Class::Workspace).unwrap();
+        assert_eq!(x.cast(dtype, Class::Workspace).unwrap().to_f64_vec().unwrap(), [expected], "{dtype}");
+        // As an operator reads an operand that it rounds.
+        let read = x.cast_when_read(dtype, Class::Workspace).unwrap();
+        let wide = run_one(&Op::Cast(DType::F64), &[&read], &device, DType::F64, Class::Workspace).unwrap();
+        assert_eq!(wide.to_f64_vec().unwrap(), [expected], "{dtype} as it is read");
+    }
+}
