@@ -1,24 +1,65 @@
-//! Image data sets: the embedded digits and icons, CIFAR-10's binary layout, MNIST's idx files.
+//! Image data sets: the embedded digits and icons, CIFAR-10's binary layout, MNIST's idx files, any folder of images.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use binade_tensor::Key;
 
 use crate::data::{Sample, SampleResult};
+use crate::folder;
 use crate::idx::Idx;
 use crate::{Data, Error, Result, Splits};
+
+/// The images of a data set, and what is known of them.
+#[derive(Debug)]
+pub struct ImageSet {
+    /// For training.
+    pub train: Images,
+    /// For evaluation.
+    pub test: Images,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Images that were left out, each with the reason.
+    pub skipped: Vec<Error>,
+}
+
+impl ImageSet {
+    /// Channels, height and width.
+    pub fn shape(&self) -> [usize; 3] {
+        self.train.shape
+    }
+
+    /// As training and test samples.
+    pub fn splits(self) -> Splits {
+        Splits::new(self.train, self.test)
+    }
+}
+
+/// Where images are read from, and what they become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source<'a> {
+    /// The folder with the files, for all that are not embedded.
+    pub folder: Option<&'a Path>,
+    /// Of a folder of images: what the shorter side becomes before the middle square is cut out. Without it all must
+    /// be squares of one size.
+    pub size: Option<usize>,
+    /// Of a folder of images: 1 for grey, 3 for RGB, 4 for RGB with opacity; 0 for 3.
+    pub channels: usize,
+    /// Of a folder of images: whether files that cannot be read are left out and told, in place of an error.
+    pub skip_broken: bool,
+}
 
 /// 8-bit images with classes, normalised per channel on the way out.
 #[derive(Clone, Debug)]
 pub struct Images {
-    pixels: Vec<u8>,
-    labels: Vec<u8>,
+    pub(crate) pixels: Arc<Vec<u8>>,
+    pub(crate) labels: Arc<Vec<u32>>,
     /// Channels, height, width.
-    shape: [usize; 3],
+    pub(crate) shape: [usize; 3],
     /// Value that means 1.
-    white: f32,
-    set: Dataset,
+    pub(crate) white: f32,
+    pub(crate) set: Dataset,
 }
 
 impl Data for Images {
@@ -60,12 +101,14 @@ pub enum Dataset {
     Mnist,
     /// Fashion-MNIST: as MNIST.
     FashionMnist,
+    /// PNG and JPEG files in a folder for each class.
+    Folder,
 }
 
 impl Dataset {
     /// All data sets.
-    pub const ALL: [Dataset; 5] =
-        [Dataset::Digits, Dataset::Icons, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist];
+    pub const ALL: [Dataset; 6] =
+        [Dataset::Digits, Dataset::Icons, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist, Dataset::Folder];
 
     /// Name on the command line.
     pub const fn name(self) -> &'static str {
@@ -75,16 +118,18 @@ impl Dataset {
             Dataset::Cifar10 => "cifar10",
             Dataset::Mnist => "mnist",
             Dataset::FashionMnist => "fashion-mnist",
+            Dataset::Folder => "folder",
         }
     }
 
-    /// Training and test images of the whole set.
-    pub const fn sizes(self) -> (usize, usize) {
+    /// Training and test images of the whole set, of which files may hold a part; `None` for a folder.
+    pub const fn sizes(self) -> Option<(usize, usize)> {
         match self {
-            Dataset::Digits => (1_437, 360),
-            Dataset::Icons => (190, 24),
-            Dataset::Cifar10 => (50_000, 10_000),
-            Dataset::Mnist | Dataset::FashionMnist => (60_000, 10_000),
+            Dataset::Digits => Some((1_437, 360)),
+            Dataset::Icons => Some((190, 24)),
+            Dataset::Cifar10 => Some((50_000, 10_000)),
+            Dataset::Mnist | Dataset::FashionMnist => Some((60_000, 10_000)),
+            Dataset::Folder => None,
         }
     }
 
@@ -93,80 +138,91 @@ impl Dataset {
     pub const fn normalization(self) -> (&'static [f32], &'static [f32]) {
         match self {
             Dataset::Digits => (&[0.3053], &[0.3760]),
-            // From −1 to 1, which half of the pixels are, being transparent.
-            Dataset::Icons => (&[0.5; 4], &[0.5; 4]),
+            // From −1 to 1, which half of the icons' pixels are, being transparent.
+            Dataset::Icons | Dataset::Folder => (&[0.5; 4], &[0.5; 4]),
             Dataset::Cifar10 => (&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
             Dataset::Mnist => (&[0.1307], &[0.3081]),
             Dataset::FashionMnist => (&[0.2860], &[0.3530]),
         }
     }
 
-    /// Number of classes.
-    pub const fn classes(self) -> usize {
+    /// Names of the classes; those of a folder are its folders'.
+    pub const fn classes(self) -> &'static [&'static str] {
         match self {
-            Dataset::Digits | Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => 10,
-            Dataset::Icons => 9,
+            Dataset::Digits | Dataset::Mnist => &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+            Dataset::Icons => {
+                &["actions", "apps", "categories", "devices", "emblems", "emotes", "mimetypes", "places", "status"]
+            }
+            Dataset::Cifar10 => {
+                &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+            }
+            Dataset::FashionMnist => {
+                &["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+            }
+            Dataset::Folder => &[],
         }
     }
 
     /// Loads it, from a folder for all that are not embedded.
     ///
     /// # Errors
-    /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was
-    /// found.
+    /// As [`Dataset::open`].
     pub fn load(self, folder: Option<&Path>) -> Result<Splits> {
+        Ok(self.open(&Source { folder, ..Source::default() })?.splits())
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// No folder given; a file missing, torn, of another kind or beyond 1 GiB: which, what was expected, what was
+    /// found. Of a folder of images: one without images, images beside the classes' folders, a class that is only
+    /// tested, images of several sizes where none is given, or beyond 4 GiB together.
+    pub fn open(self, source: &Source<'_>) -> Result<ImageSet> {
         let needed = || {
-            folder.ok_or_else(|| {
+            source.folder.ok_or_else(|| {
                 Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name()))
             })
         };
-        match self {
-            Dataset::Digits => digits(),
-            Dataset::Icons => icons(),
-            Dataset::Cifar10 => cifar10(needed()?),
-            Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?),
-        }
+        let (train, test) = match self {
+            Dataset::Digits => digits()?,
+            Dataset::Icons => icons()?,
+            Dataset::Cifar10 => cifar10(needed()?)?,
+            Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?)?,
+            Dataset::Folder => return folder::open(needed()?, source),
+        };
+        let classes = self.classes().iter().map(|name| name.to_string()).collect();
+        Ok(ImageSet { train, test, classes, skipped: Vec::new() })
+    }
+}
+
+impl Images {
+    pub(crate) fn new(set: Dataset, pixels: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], white: f32) -> Images {
+        Images { pixels: Arc::new(pixels), labels: Arc::new(labels), shape, white, set }
     }
 }
 
 /// The embedded digits, split by a fixed permutation into 1,437 and 360.
-///
-/// # Errors
-/// Out of memory.
-pub fn digits() -> Result<Splits> {
+fn digits() -> Result<(Images, Images)> {
     const PACKED: &[u8] = include_bytes!("../data/digits.bin.gz");
     let images = unpacked("embedded digits", PACKED, 65)?;
     let part = |range: std::ops::Range<usize>| {
         let images = images[range].iter();
-        Images {
-            pixels: images.clone().flat_map(|i| &i[..64]).copied().collect(),
-            labels: images.map(|i| i[64]).collect(),
-            shape: [1, 8, 8],
-            white: 16.0,
-            set: Dataset::Digits,
-        }
+        let pixels = images.clone().flat_map(|i| &i[..64]).copied().collect();
+        Images::new(Dataset::Digits, pixels, images.map(|i| i[64] as u32).collect(), [1, 8, 8], 16.0)
     };
-    Ok(Splits::new(part(0..1437), part(1437..images.len())))
+    Ok((part(0..1437), part(1437..images.len())))
 }
 
 /// The embedded icons, split by a fixed permutation into 190 and 24.
-///
-/// # Errors
-/// Out of memory.
-pub fn icons() -> Result<Splits> {
+fn icons() -> Result<(Images, Images)> {
     const PACKED: &[u8] = include_bytes!("../data/icons.bin.gz");
     let images = unpacked("embedded icons", PACKED, 4097)?;
     let part = |range: std::ops::Range<usize>| {
         let images = images[range].iter();
-        Images {
-            pixels: images.clone().flat_map(|i| &i[1..]).copied().collect(),
-            labels: images.map(|i| i[0]).collect(),
-            shape: [4, 32, 32],
-            white: 255.0,
-            set: Dataset::Icons,
-        }
+        let pixels = images.clone().flat_map(|i| &i[1..]).copied().collect();
+        Images::new(Dataset::Icons, pixels, images.map(|i| i[0] as u32).collect(), [4, 32, 32], 255.0)
     };
-    Ok(Splits::new(part(24..images.len()), part(0..24)))
+    Ok((part(24..images.len()), part(0..24)))
 }
 
 /// Records of so many bytes, in the order of a fixed permutation.
@@ -181,7 +237,7 @@ fn unpacked(name: &str, packed: &[u8], record: usize) -> Result<Vec<Vec<u8>>> {
 pub(crate) const MOST: u64 = 1 << 30;
 
 /// CIFAR-10 in its binary layout: per image a label byte and 3,072 bytes, planes R, G, B.
-fn cifar10(folder: &Path) -> Result<Splits> {
+fn cifar10(folder: &Path) -> Result<(Images, Images)> {
     let number = |name: &str| name.strip_prefix("data_batch_")?.strip_suffix(".bin")?.parse::<usize>().ok();
     let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
     let numbers = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?));
@@ -210,17 +266,17 @@ fn cifar10(folder: &Path) -> Result<Splits> {
                 if image[0] > 9 {
                     return Err(bad(format!("label {} at image {i}", image[0])));
                 }
-                labels.push(image[0]);
+                labels.push(image[0] as u32);
                 pixels.extend_from_slice(&image[1..]);
             }
         }
-        Ok(Images { pixels, labels, shape: [3, 32, 32], white: 255.0, set: Dataset::Cifar10 })
+        Ok(Images::new(Dataset::Cifar10, pixels, labels, [3, 32, 32], 255.0))
     };
-    Ok(Splits::new(load(&batches)?, load(&[folder.join("test_batch.bin")])?))
+    Ok((load(&batches)?, load(&[folder.join("test_batch.bin")])?))
 }
 
 /// The four idx files of MNIST and its kin.
-fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
+fn mnist(set: Dataset, folder: &Path) -> Result<(Images, Images)> {
     let part = |prefix: &str| -> Result<Images> {
         let images = Idx::open(folder, &format!("{prefix}-images"), 3)?;
         let labels = Idx::open(folder, &format!("{prefix}-labels"), 1)?;
@@ -242,7 +298,8 @@ fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
         if let Some(label) = labels.iter().find(|&&l| l > 9) {
             return bad(&path, "labels 0 to 9".into(), format!("label {label}"));
         }
-        Ok(Images { pixels, labels, shape: [1, h, w], white: 255.0, set })
+        let labels = labels.into_iter().map(u32::from).collect();
+        Ok(Images::new(set, pixels, labels, [1, h, w], 255.0))
     };
     let (train, test) = (part("train")?, part("t10k")?);
     if train.shape != test.shape {
@@ -250,5 +307,5 @@ fn mnist(set: Dataset, folder: &Path) -> Result<Splits> {
         let (expected, found) = (size(train.shape) + ", as for training", size(test.shape));
         return Err(Error::Data { path: folder.join("t10k-images-idx3-ubyte"), expected, found });
     }
-    Ok(Splits::new(train, test))
+    Ok((train, test))
 }

@@ -127,8 +127,12 @@ fn shape(data: &Splits) -> Result<[usize; 3]> {
 
 /// How much of the data set the files hold: a part of it is a data set too, but not without a word.
 fn what_was_read(dataset: Dataset, data: &Splits, [c, h, w]: [usize; 3]) -> String {
-    let (train, test) = dataset.sizes();
-    let of = |n: usize, all: usize| if n == all { n.to_string() } else { format!("{n} of {all}") };
-    let (train, test) = (of(data.train.len(), train), of(data.test.len(), test));
+    let whole = dataset.sizes();
+    let of = |n: usize, all: Option<usize>| match all {
+        Some(all) if n != all => format!("{n} of {all}"),
+        _ => n.to_string(),
+    };
+    let (train, test) =
+        (of(data.train.len(), whole.map(|(train, _)| train)), of(data.test.len(), whole.map(|(_, test)| test)));
     format!("{}: {train} training images, {test} test images, {c}×{h}×{w}", dataset.name())
 }

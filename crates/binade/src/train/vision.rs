@@ -21,7 +21,8 @@ pub fn defaults(model: ModelName, dataset: Dataset) -> Config {
 
 /// Gives the model of a name for these images to who uses it.
 pub fn job<U: Use>(model: ModelName, dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) -> Result<U::Out> {
-    let (task, [in_channels, size, _], classes) = (Classify { classes: dataset.classes() }, shape, dataset.classes());
+    let (task, [in_channels, size, _], classes) =
+        (Classify { classes: dataset.classes().len() }, shape, dataset.classes().len());
     match model {
         ModelName::Resnet18 => {
             let config = ResNetConfig { in_channels, classes, ..ResNetConfig::default() };

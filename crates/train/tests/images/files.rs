@@ -24,7 +24,7 @@ fn message(dataset: Dataset, folder: &Path) -> String {
 #[test]
 fn embedded_icons_are_whole_and_split_without_overlap() {
     let icons = Dataset::Icons.load(None).unwrap();
-    assert_eq!((icons.train.len(), icons.test.len()), Dataset::Icons.sizes());
+    assert_eq!((icons.train.len(), icons.test.len()), Dataset::Icons.sizes().unwrap());
     let mut seen = std::collections::HashSet::new();
     let mut classes = [0; 9];
     for data in [&icons.train, &icons.test] {
