@@ -35,9 +35,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(precision) = config.precisions.iter().copied().find(|&p| file(p).exists()) else {
         bail!("{}: no checkpoint yet", args.run.display());
     };
-    let job = Job::of(&config.name, &config.made_from).with_context(|| args.run.display().to_string())?;
+    let job = Job::of(&config.name, &config.made_from)
+        .with_context(|| args.run.display().to_string())?
+        .with_data(args.data.clone());
     let samples = config.fit.batch_size;
-    let (found, counted) = job.run(args.data.as_deref(), Look { checkpoint: file(precision), samples })?;
+    let (found, counted) = job.run(Look { checkpoint: file(precision), samples })?;
     if args.json {
         line(serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?)?;
     } else {

@@ -19,7 +19,8 @@ use clap::{Parser, Subcommand};
 
 /// Mixed precision deep learning.
 #[derive(Parser)]
-#[command(name = "binade", version, arg_required_else_help = true)]
+// A flag given twice has its last value: those of a file come first.
+#[command(name = "binade", version, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

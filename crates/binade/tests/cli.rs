@@ -109,7 +109,7 @@ fn a_termination_signal_saves_the_run_which_then_continues() {
 #[cfg(unix)]
 fn stopped_and_whole(model: &[&str]) -> [(Vec<u8>, Vec<String>); 2] {
     let folder = tempfile::tempdir().unwrap();
-    let args = |out: &'static str| [&["train", "--precision", "bf16", "--quiet", "--out", out], model].concat();
+    let args = |out: &'static str| [&["train"], model, &["--precision", "bf16", "--quiet", "--out", out]].concat();
     let whole = binade(&args("whole"), folder.path());
     assert!(whole.status.success(), "{}", text(&whole.stderr));
     let metrics = folder.path().join("parts/metrics.jsonl");
@@ -144,11 +144,11 @@ fn stopped_and_whole(model: &[&str]) -> [(Vec<u8>, Vec<String>); 2] {
 #[cfg(unix)]
 #[test]
 fn models_that_are_stopped_and_resumed_have_the_bits_of_those_that_are_not() {
-    let gpt = ["--model", "gpt", "--block-size", "8", "--layers", "1", "--heads", "2", "--width", "16"];
+    let gpt = ["gpt", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "16"];
     let cases: [&[&str]; 3] = [
         &[&gpt[..], &["--batch-size", "50", "--epochs", "1", "--accumulate", "2", "--ema", "0.9"]].concat(),
-        &["--model", "vit", "--batch-size", "300", "--epochs", "2", "--evaluate-every", "3"],
-        &["--model", "unet", "--batch-size", "200", "--epochs", "1"],
+        &["vision", "--model", "vit", "--batch-size", "300", "--epochs", "2", "--evaluate-every", "3"],
+        &["diffusion", "--dataset", "digits", "--batch-size", "200", "--epochs", "1"],
     ];
     for model in cases {
         let [whole, parts] = stopped_and_whole(model);
@@ -158,34 +158,72 @@ fn models_that_are_stopped_and_resumed_have_the_bits_of_those_that_are_not() {
 }
 
 #[test]
-fn every_model_trains_by_its_name_and_is_inspected() {
+fn every_training_runs_by_its_name_and_is_inspected() {
     let folder = tempfile::tempdir().unwrap();
     let text_file = folder.path().join("verse.txt");
     std::fs::write(&text_file, "A rose is a rose is a rose.\n".repeat(60)).unwrap();
-    let small = ["--block-size", "8", "--layers", "1", "--heads", "1", "--width", "8", "--batch-size", "1000"];
+    let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--batch-size", "1000"];
     let cases: [(&str, &[&str], &str); 3] = [
-        ("resnet18", &["--batch-size", "800"], "test accuracy"),
-        ("unet", &["--batch-size", "800"], "test loss"),
+        ("vision", &["--model", "resnet18", "--batch-size", "800"], "test accuracy"),
+        ("diffusion", &["--dataset", "digits", "--batch-size", "800"], "test loss"),
         ("gpt", &[&small[..], &["--data", "verse.txt"]].concat(), "test perplexity"),
     ];
-    for (model, more, result) in cases {
-        let args =
-            [&["train", "--model", model, "--epochs", "1", "--precision", "fp16", "--out", model], more].concat();
+    for (what, more, result) in cases {
+        let args = [&["train", what, "--epochs", "1", "--precision", "fp16", "--out", what], more].concat();
         let out = binade(&args, folder.path());
-        assert!(out.status.success(), "{model}: {}", text(&out.stderr));
-        assert!(text(&out.stdout).contains(result), "{model}: {}", text(&out.stdout));
-        let seen = binade(&["inspect", model], folder.path());
-        assert!(text(&seen.stdout).contains("recommended"), "{model}: {}", text(&seen.stderr));
+        assert!(out.status.success(), "{what}: {}", text(&out.stderr));
+        assert!(text(&out.stdout).contains(result), "{what}: {}", text(&out.stdout));
+        let seen = binade(&["inspect", what], folder.path());
+        assert!(text(&seen.stdout).contains("recommended"), "{what}: {}", text(&seen.stderr));
     }
-    let page = std::fs::read_to_string(folder.path().join("unet/report.html")).unwrap();
+    let page = std::fs::read_to_string(folder.path().join("diffusion/report.html")).unwrap();
     assert!(page.contains("What the model makes, fp16"));
-    // Flags of one model are not those of another.
+    // Flags of one training are not those of another.
     let error = |args: &[&str]| text(&binade(args, folder.path()).stderr);
-    assert!(error(&["train", "--model", "vit", "--layers", "2"]).contains("options of --model gpt"));
-    assert!(error(&["train", "--model", "gpt", "--dataset", "digits"]).contains("--data FILE"));
-    assert!(error(&["train", "--model", "gpt", "--data", "none.txt"]).contains("none.txt"));
-    assert!(error(&["train", "--resume", "gpt", "--model", "vit"]).contains("not"));
-    assert!(error(&["train", "--resume", "gpt", "--width", "16"]).contains("width = 8, not 16"));
+    assert!(error(&["train", "vision", "--n-layer", "2"]).contains("unexpected argument '--n-layer'"));
+    assert!(error(&["train", "gpt", "--dataset", "digits"]).contains("unexpected argument '--dataset'"));
+    assert!(error(&["train", "gpt", "--data", "none.txt"]).contains("none.txt"));
+    assert!(error(&["train", "--resume", "gpt", "--model", "vit"]).contains("--model is an option of `train vision`"));
+    assert!(error(&["train", "vae", "--resume", "gpt"]).contains("the run is one of `train gpt`"));
+    assert!(error(&["train", "gpt", "--resume", "gpt", "--n-embd", "16"]).contains("n_embd = 8, not 16"));
+}
+
+#[test]
+fn settings_come_from_a_file_and_the_command_line_has_the_last_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "epochs = 3\nbatch_size = 400\nprecision = \"bf16\"\noptimizer = \"sgd\"\nlr = 0.05\nquiet = true\n\
+                    schedule = \"one-cycle\"\nclip = \"inf\"\nkeep_best = false\nmomentum = 0.8\n";
+    std::fs::write(folder.path().join("run.toml"), settings).unwrap();
+    let out = binade(&["train", "--config", "run.toml", "--epochs", "1", "--out", "run"], folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let written = std::fs::read_to_string(folder.path().join("run/config.json")).unwrap();
+    for part in ["\"epochs\": 1,", "\"batch_size\": 400", "\"momentum\": 0.8", "one_cycle", "\"lr\": 0.05", "bf16"] {
+        assert!(written.contains(part), "{part} in {written}");
+    }
+    let error = |text_of_file: &str| {
+        std::fs::write(folder.path().join("bad.toml"), text_of_file).unwrap();
+        text(&binade(&["train", "--config=bad.toml", "--out", "bad"], folder.path()).stderr)
+    };
+    assert!(error("batchsize = 3").contains("did you mean batch_size?"));
+    assert!(error("epochs = ").contains("bad.toml"));
+    assert!(error("epochs = 0").contains("at least 1"));
+    assert!(error("keep_best = 3").contains("expected true or false"));
+    assert!(error("[epochs]\nn = 1").contains("is no value of a flag"));
+    let absent = text(&binade(&["train", "--config", "none.toml"], folder.path()).stderr);
+    assert!(absent.contains("none.toml"), "{absent}");
+}
+
+#[test]
+fn settings_that_do_not_fit_each_other_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |args: &[&str]| text(&binade(&[&["train"], args].concat(), folder.path()).stderr);
+    assert!(error(&["--betas", "0.9", "0.99", "--optimizer", "sgd"]).contains("sgd has none"));
+    assert!(error(&["--momentum", "0.9"]).contains("adamw has none"));
+    assert!(error(&["--nesterov", "true"]).contains("is of sgd"));
+    assert!(error(&["--min-lr", "1"]).contains("above the learning rate"));
+    assert!(error(&["--schedule", "one-cycle", "--warmup", "5"]).contains("rise and an end of its own"));
+    assert!(error(&["--schedule", "constant", "--min-lr", "1e-4"]).contains("ends where it begins"));
+    assert!(!folder.path().join("runs").exists());
 }
 
 #[test]

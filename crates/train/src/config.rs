@@ -1,11 +1,11 @@
 //! [`Config`]: the settings of a training, with defaults; [`Precision`].
 
 use binade_amp::{LossScale, Policy, Training};
-use binade_nn::{AdamW, Ema, Module, Optimizer, Schedule};
+use binade_nn::{Ema, Module, Optimizer, Schedule};
 use binade_tensor::DType;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Splits};
+use crate::{Error, OptimizerChoice, Result, Splits};
 
 /// A precision to train in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,13 +68,19 @@ pub struct Config {
     /// so do the samples left out.
     #[serde(default)]
     pub drop_last: bool,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: OptimizerChoice,
     /// Learning rate before the schedule.
     pub lr: f64,
-    /// Learning rate over applied steps. A [`Schedule::Cosine`] of 0 steps has as many as the run.
+    /// Learning rate over applied steps. A schedule of 0 steps has as many as the run, after its warm-up.
     #[serde(default = "cosine")]
     pub schedule: Schedule,
-    /// Decoupled weight decay of AdamW.
+    /// Weight decay: decoupled, or an L2 penalty, as the optimiser has it.
     pub weight_decay: f64,
+    /// Whether biases, norms and whatever else has fewer than two dimensions do not decay, as GPT-2 is trained.
+    #[serde(default)]
+    pub decay_matrices_only: bool,
     /// Largest gradient norm; `f64::MAX` clips nothing.
     pub clip: f64,
     /// Decay of averages of the parameters, with which the model is evaluated then.
@@ -117,9 +123,11 @@ impl Default for Config {
             batch_size: 64,
             accumulate: 1,
             drop_last: false,
+            optimizer: OptimizerChoice::default(),
             lr: 2e-3,
             schedule: cosine(),
             weight_decay: 1e-2,
+            decay_matrices_only: false,
             clip: 1.0,
             ema: None,
             seed: 0,
@@ -132,13 +140,16 @@ impl Default for Config {
 }
 
 impl Config {
-    /// A training before its first step, with AdamW for all parameters.
+    /// A training before its first step, with the optimiser chosen for all parameters.
     ///
     /// # Errors
     /// Settings outside their domain.
     pub fn training(&self, model: &impl Module) -> Result<Training> {
-        let rule = AdamW { lr: self.lr, weight_decay: self.weight_decay, ..AdamW::default() };
-        self.training_with(model, Optimizer::new(model, rule)?)
+        let optimizer = Optimizer::grouped(model, |_, param| {
+            let decays = !self.decay_matrices_only || param.array().shape().rank() >= 2;
+            self.optimizer.rule(self.lr, if decays { self.weight_decay } else { 0.0 })
+        })?;
+        self.training_with(model, optimizer)
     }
 
     /// As [`Config::training`], with an optimiser of one's own.
@@ -154,10 +165,7 @@ impl Config {
 
     /// The schedule of a run of so many steps.
     pub(crate) fn schedule_over(&self, steps: u64) -> Schedule {
-        match self.schedule.clone() {
-            Schedule::Cosine { warmup, total: 0, floor } => Schedule::Cosine { warmup, total: steps, floor },
-            other => other,
-        }
+        lasting(self.schedule.clone(), steps)
     }
 
     pub(crate) fn check(&self, data: &Splits) -> Result<()> {
@@ -217,5 +225,22 @@ impl Config {
     /// Batches per epoch.
     pub(crate) fn batches(&self, samples: usize) -> usize {
         if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) }
+    }
+}
+
+/// A schedule with so many steps where it has none.
+fn lasting(schedule: Schedule, steps: u64) -> Schedule {
+    match schedule {
+        Schedule::Cosine { warmup, total: 0, floor } => Schedule::Cosine { warmup, total: steps, floor },
+        Schedule::Linear { start, end, total: 0 } => Schedule::Linear { start, end, total: steps },
+        Schedule::Polynomial { total: 0, power } => Schedule::Polynomial { total: steps, power },
+        Schedule::OneCycle { total: 0, rising, div, final_div, cosine } => {
+            Schedule::OneCycle { total: steps, rising, div, final_div, cosine }
+        }
+        Schedule::WarmUp { steps: first, start, then } => {
+            let then = Box::new(lasting(*then, steps.saturating_sub(first).max(1)));
+            Schedule::WarmUp { steps: first, start, then }
+        }
+        other => other,
     }
 }

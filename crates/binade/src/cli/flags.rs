@@ -18,3 +18,9 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite());
     number.ok_or_else(|| "expected a finite number above 0".into())
 }
+
+/// A finite number from 0.
+pub fn at_least_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite());
+    number.ok_or_else(|| "expected a finite number of at least 0".into())
+}

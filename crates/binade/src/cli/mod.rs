@@ -1,5 +1,6 @@
 //! What Binade's programs share: how they begin and end, values of flags, threads, output. Feature `cli`.
 
+pub mod config_file;
 pub mod flags;
 pub mod output;
 pub mod threads;
@@ -26,7 +27,7 @@ pub fn main<C: Parser>(run: impl FnOnce(C) -> Result<ExitCode>) -> ExitCode {
 }
 
 fn parsed<C: Parser>(run: impl FnOnce(C) -> Result<ExitCode>) -> Result<ExitCode> {
-    match C::try_parse() {
+    match C::try_parse_from(config_file::expand(std::env::args_os(), &C::command())?) {
         Ok(cli) => run(cli),
         Err(message) => {
             let printed = message.print().and_then(|()| io::stdout().flush());

@@ -1,26 +1,64 @@
 //! `train diffusion`: denoising diffusion of images (Ho et al., 2020): the noise in an image, from the image and the
 //! time.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
 use binade::autograd::Var;
 use binade::diffusion::{Error, Kind, NoiseSchedule, Objective, Prediction, Sampler, SchedulerConfig};
 use binade::models::{UNet2DConfig, UNet2DModel};
-use binade::nn::{AdamW, Optimizer, Schedule};
+use binade::nn::Schedule;
 use binade::tensor::DType;
 use binade::train::images::Dataset;
-use binade::train::{self, Batch, Config, Data, Made, Noised, Splits, Task, Trainer, grid};
+use binade::train::{self, Batch, Config, Data, Made, Noised, OptimizerChoice, Splits, Task, Trainer, grid};
+use serde::{Deserialize, Serialize};
 
-use super::job::Use;
+use super::job::{Screen, Use, shape, what_was_read};
+use super::vision::DatasetName;
 
-/// Two minutes on the icons, one on the digits, in each precision; images are drawn from averages of the weights.
-pub fn defaults(dataset: Dataset) -> Config {
-    let schedule = Schedule::Cosine { warmup: 50, total: 0, floor: 0.0 };
-    let icons = Config { batch_size: 16, lr: 1e-3, weight_decay: 1e-6, schedule, ema: Some(0.99), ..Config::default() };
-    match dataset {
-        Dataset::Icons => Config { epochs: 5, ..icons },
-        _ => Config { epochs: 15, batch_size: 64, ..icons },
+/// What is asked for beside the settings of every training.
+#[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Data set of images
+    #[arg(long, value_enum, default_value_t = DatasetName::Icons)]
+    dataset: DatasetName,
+    /// Folder with the data set's files; digits and icons need none
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Screen for Options {
+    fn name(&self) -> String {
+        format!("{}-diffusion", Dataset::from(self.dataset).name())
+    }
+
+    /// Two minutes on the icons, one on the digits, in each precision; images are drawn from averages of the weights.
+    fn defaults(&self) -> Config {
+        let (epochs, batch_size) = if self.dataset == DatasetName::Icons { (5, 16) } else { (15, 64) };
+        Config {
+            epochs,
+            batch_size,
+            optimizer: OptimizerChoice::AdamW { betas: [0.95, 0.999] },
+            lr: 1e-3,
+            weight_decay: 1e-6,
+            schedule: Schedule::Cosine { warmup: 50, total: 0, floor: 0.0 },
+            ema: Some(0.99),
+            ..Config::default()
+        }
+    }
+
+    fn data(&mut self) -> &mut Option<PathBuf> {
+        &mut self.data
+    }
+
+    fn run<U: Use>(&self, used: U) -> Result<U::Out> {
+        let dataset = Dataset::from(self.dataset);
+        let data = dataset.load(self.data.as_deref())?;
+        let shape = shape(&data)?;
+        used.say(&what_was_read(dataset, &data, shape));
+        train(dataset, &data, shape, used)
     }
 }
 
@@ -121,7 +159,7 @@ pub fn range(dataset: Dataset) -> (f32, f32) {
 }
 
 /// Gives the model, its task and the images with noise for them to who uses them.
-pub fn job<U: Use>(dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) -> Result<U::Out> {
+fn train<U: Use>(dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) -> Result<U::Out> {
     let objective = Objective::new(NoiseSchedule::linear(), Prediction::Epsilon)?;
     // An epoch of few images is many passes over them: evaluations and checkpoints take time.
     let repeats = (1_330 / data.train.len().max(1)).max(1);
@@ -145,9 +183,5 @@ pub fn job<U: Use>(dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) 
     };
     let task = Denoise { objective, shape, held_out: data.test.clone() };
     let build = || UNet2DModel::new(&config).map_err(|e| Error::from(e).into());
-    let trainer = Trainer::new(build, &task, &data).with_training(|model, config: &Config| {
-        let rule = AdamW { lr: config.lr, betas: [0.95, 0.999], weight_decay: config.weight_decay, ..AdamW::default() };
-        config.training_with(model, Optimizer::new(model, rule)?)
-    });
-    used.with(trainer)
+    used.with(Trainer::new(build, &task, &data))
 }

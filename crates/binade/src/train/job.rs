@@ -1,51 +1,28 @@
 //! [`Job`]: what a run trains, as its `config.json` remembers it.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use binade::nn::Module;
 use binade::train::images::Dataset;
 use binade::train::{Config, Splits, Trainer};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{diffusion, gpt, vae, vision};
 
-/// The models that `--model` names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelName {
-    SmallCnn,
-    Resnet18,
-    Vit,
-    Gpt,
-    Unet,
-    Vae,
-}
+/// What a screen has: the options of one kind of training, which are its flags too.
+pub trait Screen {
+    /// Name of a run: its folder is numbered after it.
+    fn name(&self) -> String;
 
-impl ModelName {
-    fn name(self) -> &'static str {
-        match self {
-            ModelName::SmallCnn => "small-cnn",
-            ModelName::Resnet18 => "resnet18",
-            ModelName::Vit => "vit",
-            ModelName::Gpt => "gpt",
-            ModelName::Unet => "unet",
-            ModelName::Vae => "vae",
-        }
-    }
-}
+    /// The settings it has where nothing else is asked for.
+    fn defaults(&self) -> Config;
 
-/// A model and what it is trained on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    pub model: ModelName,
-    /// Name of the data set, of images.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<String>,
-    /// Of a language model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpt: Option<gpt::Options>,
+    /// Where the data lie, which may change between a run and its resumption.
+    fn data(&mut self) -> &mut Option<PathBuf>;
+
+    /// Loads the data and gives model, task and data to who uses them.
+    fn run<U: Use>(&self, used: U) -> Result<U::Out>;
 }
 
 /// Uses a model, its task and its data, of whatever type the model is.
@@ -58,11 +35,36 @@ pub trait Use: Sized {
     fn say(&self, _line: &str) {}
 }
 
+/// A kind of training with its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Job {
+    Vision(vision::Options),
+    Gpt(gpt::Options),
+    Diffusion(diffusion::Options),
+    Vae(vae::Options),
+}
+
+/// Does the same with the options of every kind.
+macro_rules! each {
+    ($job:expr, $options:ident => $body:expr) => {
+        match $job {
+            Job::Vision($options) => $body,
+            Job::Gpt($options) => $body,
+            Job::Diffusion($options) => $body,
+            Job::Vae($options) => $body,
+        }
+    };
+}
+
 impl Job {
     /// The job of a run. One that does not say is of the small CNN, on the data set of its name.
     pub fn of(name: &str, made_from: &serde_json::Value) -> Result<Job> {
         if made_from.is_null() {
-            return Ok(Job { model: ModelName::SmallCnn, dataset: Some(name.into()), gpt: None });
+            let Some(dataset) = Dataset::ALL.into_iter().find(|d| d.name() == name) else {
+                bail!("a run of {name:?}, whose data this command does not know");
+            };
+            return Ok(Job::Vision(vision::Options::on(dataset)));
         }
         match serde_json::from_value(made_from.clone()) {
             Ok(job) => Ok(job),
@@ -70,63 +72,48 @@ impl Job {
         }
     }
 
-    /// Name of the run.
+    /// The word after `train`.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Job::Vision(_) => "vision",
+            Job::Gpt(_) => "gpt",
+            Job::Diffusion(_) => "diffusion",
+            Job::Vae(_) => "vae",
+        }
+    }
+
+    /// As [`Screen::name`].
     pub fn name(&self) -> String {
-        let data = match (&self.dataset, &self.gpt) {
-            (Some(dataset), _) => dataset.clone(),
-            (None, Some(gpt::Options { text: Some(text), .. })) => {
-                text.file_stem().map_or("text".into(), |stem| stem.to_string_lossy().into_owned())
-            }
-            (None, _) => "shakespeare".into(),
-        };
-        if self.model == ModelName::SmallCnn { data } else { format!("{data}-{}", self.model.name()) }
+        each!(self, options => options.name())
     }
 
-    fn dataset(&self) -> Result<Dataset> {
-        let name = self.dataset.as_deref().unwrap_or_default();
-        match Dataset::ALL.into_iter().find(|d| d.name() == name) {
-            Some(dataset) => Ok(dataset),
-            None => bail!("a run of {name:?}, whose data this command does not know"),
-        }
+    /// As [`Screen::defaults`].
+    pub fn defaults(&self) -> Config {
+        each!(self, options => options.defaults())
     }
 
-    /// The settings it has where nothing else is asked for.
-    pub fn defaults(&self) -> Result<Config> {
-        Ok(match self.model {
-            ModelName::Gpt => gpt::defaults(),
-            ModelName::Unet => diffusion::defaults(self.dataset()?),
-            ModelName::Vae => vae::defaults(self.dataset()?),
-            ModelName::SmallCnn | ModelName::Resnet18 | ModelName::Vit => vision::defaults(self.model, self.dataset()?),
-        })
+    /// With its data at another place, if one is given.
+    #[must_use]
+    pub fn with_data(mut self, data: Option<PathBuf>) -> Job {
+        let own = each!(&mut self, options => options.data());
+        *own = data.or(own.take());
+        self
     }
 
-    /// Loads the data, from `from` where that is given, and gives all to who uses it.
-    pub fn run<U: Use>(&self, from: Option<&Path>, used: U) -> Result<U::Out> {
-        if self.model == ModelName::Gpt {
-            let mut options = self.gpt.clone().unwrap_or_default();
-            options.text = from.map(Path::to_path_buf).or(options.text);
-            return gpt::job(&options, used);
-        }
-        let dataset = self.dataset()?;
-        let data = dataset.load(from)?;
-        let shape = shape(&data)?;
-        used.say(&what_was_read(dataset, &data, shape));
-        match self.model {
-            ModelName::Unet => diffusion::job(dataset, &data, shape, used),
-            ModelName::Vae => vae::job(dataset, &data, shape, used),
-            model => vision::job(model, dataset, &data, shape, used),
-        }
+    /// As [`Screen::run`].
+    pub fn run<U: Use>(&self, used: U) -> Result<U::Out> {
+        each!(self, options => options.run(used))
     }
 }
 
 /// Channels, height and width of the images.
-fn shape(data: &Splits) -> Result<[usize; 3]> {
+pub fn shape(data: &Splits) -> Result<[usize; 3]> {
     let first = data.train.sample(0, None).map_err(|error| anyhow::anyhow!("training sample 0: {error}"))?;
     Ok(std::array::from_fn(|d| first.0[0].shape[d]))
 }
 
 /// How much of the data set the files hold: a part of it is a data set too, but not without a word.
-fn what_was_read(dataset: Dataset, data: &Splits, [c, h, w]: [usize; 3]) -> String {
+pub fn what_was_read(dataset: Dataset, data: &Splits, [c, h, w]: [usize; 3]) -> String {
     let whole = dataset.sizes();
     let of = |n: usize, all: Option<usize>| match all {
         Some(all) if n != all => format!("{n} of {all}"),

@@ -1,5 +1,6 @@
 //! `train vae`: images to latents of a quarter as many pixels and back (Kingma and Welling, 2014).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,15 +11,53 @@ use binade::nn::Schedule;
 use binade::tensor::op::Reduction;
 use binade::train::images::Dataset;
 use binade::train::{self, Batch, Config, Data, Made, Noised, Score, Splits, Task, Trainer, grid};
+use serde::{Deserialize, Serialize};
 
 use super::diffusion::range;
-use super::job::Use;
+use super::job::{Screen, Use, shape, what_was_read};
+use super::vision::DatasetName;
 
-/// Two minutes on the icons in each precision.
-pub fn defaults(dataset: Dataset) -> Config {
-    let schedule = Schedule::Cosine { warmup: 50, total: 0, floor: 0.0 };
-    let epochs = if dataset == Dataset::Icons { 5 } else { 10 };
-    Config { epochs, batch_size: 16, lr: 2e-3, weight_decay: 1e-6, schedule, ema: Some(0.99), ..Config::default() }
+/// What is asked for beside the settings of every training.
+#[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Data set of images
+    #[arg(long, value_enum, default_value_t = DatasetName::Icons)]
+    dataset: DatasetName,
+    /// Folder with the data set's files; digits and icons need none
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Screen for Options {
+    fn name(&self) -> String {
+        format!("{}-vae", Dataset::from(self.dataset).name())
+    }
+
+    /// Two minutes on the icons in each precision.
+    fn defaults(&self) -> Config {
+        Config {
+            epochs: if self.dataset == DatasetName::Icons { 5 } else { 10 },
+            batch_size: 16,
+            lr: 2e-3,
+            weight_decay: 1e-6,
+            schedule: Schedule::Cosine { warmup: 50, total: 0, floor: 0.0 },
+            ema: Some(0.99),
+            ..Config::default()
+        }
+    }
+
+    fn data(&mut self) -> &mut Option<PathBuf> {
+        &mut self.data
+    }
+
+    fn run<U: Use>(&self, used: U) -> Result<U::Out> {
+        let dataset = Dataset::from(self.dataset);
+        let data = dataset.load(self.data.as_deref())?;
+        let shape = shape(&data)?;
+        used.say(&what_was_read(dataset, &data, shape));
+        train(dataset, &data, shape, used)
+    }
 }
 
 /// Squared errors, and a little of the latents' divergence from the standard normal distribution.
@@ -78,7 +117,7 @@ impl Task<AutoencoderKL> for Reconstruct {
 }
 
 /// Gives the model, its task and the images to who uses them.
-pub fn job<U: Use>(dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) -> Result<U::Out> {
+fn train<U: Use>(dataset: Dataset, data: &Splits, shape: [usize; 3], used: U) -> Result<U::Out> {
     let repeats = (1_330 / data.train.len().max(1)).max(1);
     let of = |images, repeats| Noised { images, times: 1, range: range(dataset), repeats };
     let data = Splits::new(of(data.train.clone(), repeats), of(data.test.clone(), 1));

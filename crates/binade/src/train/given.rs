@@ -1,0 +1,66 @@
+//! [`Given`]: flags with defaults, and which of them the command line gave.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Flags whose defaults stand beside them. Where a run is resumed, those that are not given are the run's instead.
+#[derive(Clone, Debug)]
+pub struct Given<T> {
+    flags: T,
+    /// Names of the fields.
+    given: BTreeSet<String>,
+}
+
+impl<T: Serialize + DeserializeOwned> Given<T> {
+    /// As the command line has them, defaults where it is silent.
+    pub fn flags(&self) -> &T {
+        &self.flags
+    }
+
+    /// What was given over what `was` has.
+    pub fn over(&self, was: &T) -> Result<T> {
+        let (mut all, flags) = (serde_json::to_value(was)?, serde_json::to_value(&self.flags)?);
+        let (Some(fields), Some(flags)) = (all.as_object_mut(), flags.as_object()) else {
+            return serde_json::from_value(all).context("options without names");
+        };
+        for (name, value) in flags.iter().filter(|(name, _)| self.given.contains(*name)) {
+            fields.insert(name.clone(), value.clone());
+        }
+        Ok(serde_json::from_value(all)?)
+    }
+
+    /// The first of these flags that was given.
+    pub fn first(&self) -> Option<String> {
+        let flags = serde_json::to_value(&self.flags).ok()?;
+        let found = self.given.iter().find(|name| flags.get(name.as_str()).is_some())?;
+        Some(format!("--{}", found.replace('_', "-")))
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Given<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Given<T>, clap::Error> {
+        let by_hand = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let given = matches.ids().map(clap::Id::as_str).filter(by_hand).map(str::to_string).collect();
+        Ok(Given { flags: T::from_arg_matches(matches)?, given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Given::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<T: Args> Args for Given<T> {
+    fn augment_args(command: Command) -> Command {
+        T::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+}
