@@ -11,6 +11,7 @@ pub use binade_cpu as cpu;
 pub use binade_diffusion as diffusion;
 pub use binade_models as models;
 pub use binade_nn as nn;
+pub use binade_plan as plan;
 pub use binade_tensor as tensor;
 pub use binade_train as train;
 pub use binade_weights as weights;

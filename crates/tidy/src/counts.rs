@@ -12,12 +12,12 @@ struct Kind {
     most: usize,
 }
 
-/// The core, its kernels, gradients and policies.
-const CORE: &[&str] = &["tensor", "cpu", "autograd", "amp"];
+/// The core, its kernels, plans, gradients and policies.
+const CORE: &[&str] = &["tensor", "cpu", "plan", "autograd", "amp"];
 
 /// ARCHITECTURE.md has these numbers as a table.
 const KINDS: [Kind; 9] = [
-    Kind { what: "a fused operator with gradient", names: &["Embedding", "embedding"], crates: CORE, most: 7 },
+    Kind { what: "a fused operator with gradient", names: &["Embedding", "embedding"], crates: CORE, most: 8 },
     Kind { what: "an elementwise operator", names: &["Hardswish"], crates: CORE, most: 2 },
     Kind { what: "an elementwise operator of two tensors", names: &["Prelu"], crates: CORE, most: 2 },
     Kind { what: "an elementwise loss", names: &["SoftMargin"], crates: CORE, most: 3 },

@@ -1,7 +1,8 @@
-//! What Binade's programs share: how they begin and end, values of flags, threads, output. Feature `cli`.
+//! What Binade's programs share: how they begin and end, values of flags, threads, memory, output. Feature `cli`.
 
 pub mod config_file;
 pub mod flags;
+pub mod memory;
 pub mod output;
 pub mod threads;
 

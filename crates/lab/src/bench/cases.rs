@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use binade::amp::Policy;
 use binade::autograd::{Var, scope};
 use binade::tensor::op::Distribution;
-use binade::tensor::{Array, Class, DType, Device};
+use binade::tensor::{Array, Class, DType};
 use binade::train::Precision;
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ pub fn normal(dims: &[usize], seed: u64) -> Result<Var> {
 
 pub fn integers(dims: &[usize], below: i64) -> Result<Var> {
     let values: Vec<i64> = (0..dims.iter().product::<usize>() as i64).map(|i| i * 7919 % 104_729 % below).collect();
-    Ok(Var::constant(Array::from_slice(&Device::cpu(), &values, dims, Class::Indices)?))
+    Ok(Var::constant(Array::from_slice(&scope::device()?, &values, dims, Class::Indices)?))
 }
 
 /// Largest difference, as a part of the largest value, that a result in this precision may have.

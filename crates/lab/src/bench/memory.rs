@@ -64,8 +64,17 @@ fn measure(mut command: Command, args: &Args) -> Result<Memory> {
 
 /// Most memory this process ever had resident, in MiB to one digit, where the system tells.
 pub fn peak_rss_mib() -> Option<f64> {
+    status("VmHWM:")
+}
+
+/// What it has resident now.
+pub fn rss_mib() -> Option<f64> {
+    status("VmRSS:")
+}
+
+fn status(key: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(key))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some((kib / 102.4).round() / 10.0)
 }

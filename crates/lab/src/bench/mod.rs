@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: the cases of `torch_bench.py` on this side, one JSON line each; both sides in turn with their
-//! ratios; cost against threads and sizes.
+//! ratios; cost against threads and sizes; steps of models at their true size.
 
 mod against;
 mod cases;
@@ -14,6 +14,7 @@ mod sizes;
 mod steps;
 mod tape;
 mod timing;
+mod true_size;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -91,6 +92,8 @@ pub struct Args {
     /// Where the picture of the ratios goes
     #[arg(long, value_name = "FILE.svg", requires = "source")]
     picture: Option<PathBuf>,
+    #[command(flatten)]
+    true_size: true_size::Flags,
 }
 
 impl Args {
@@ -123,6 +126,9 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         bail!("a debug build measures nothing: cargo xtask bench builds in release mode");
     }
     args.threads = threads::at_most_cores(args.threads);
+    if args.true_size.is_asked_for() {
+        return true_size::run(&args);
+    }
     if args.scaling {
         return scaling::run(&args);
     }
