@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measure kernels and training steps, beside PyTorch if asked
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Show in miniature what the papers on mixed precision showed
     Classics(classics::Args),
     /// Run recorded cases of operators and report which disagree
@@ -46,7 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Classics(args) => classics::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Counted(args) => counted::run(&args),

@@ -1,5 +1,5 @@
-//! [`Plan`]: a device that computes nothing and counts everything. A whole training step runs on it in the time that its
-//! tape takes, of a model of any size: what it would take is known before memory is.
+//! [`Plan`]: a device that computes nothing and counts everything. A whole training step runs on it in the time that
+//! its tape takes, of a model of any size: what it would take is known before memory is.
 //!
 //! The step is the real one, and so are its buffers: what [`Backend::memory`] says of this device is what the device it
 //! stands for would say, class by class. What a kernel needs while it runs is looked up: each operator on operands of

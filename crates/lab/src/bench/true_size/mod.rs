@@ -32,7 +32,7 @@ pub struct Flags {
         num_args = 0..,
         value_delimiter = ',',
         value_enum,
-        conflicts_with_all = ["scaling", "sizes", "from", "profile", "json", "only", "n", "low_residual", "out", "picture"]
+        conflicts_with_all = ["scaling", "sizes", "from", "profile", "json", "only", "n", "low_residual", "out"]
     )]
     true_size: Option<Vec<Model>>,
     /// Memory that a step with --true-size may take; the plan chooses optimiser and recomputation by it

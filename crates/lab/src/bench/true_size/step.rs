@@ -1,5 +1,5 @@
-//! A training step: planned on a device that only counts, or run and checked. Each in a process of its own, with a limit
-//! of its memory.
+//! A training step: planned on a device that only counts, or run and checked. Each in a process of its own, with a
+//! limit of its memory.
 
 use std::time::Instant;
 
@@ -119,7 +119,7 @@ pub fn run(model: Model, precision: Precision, choice: Choice, secs: f64) -> Res
     let (mut times, mut tried, mut spent, mut applied) = (Vec::new(), 0, 0.0, None);
     while times.len() < 2 || spent < secs && times.len() < 20 {
         let start = Instant::now();
-        let step = training.step(|| loss())?;
+        let step = training.step(&loss)?;
         let ms = start.elapsed().as_secs_f64() * 1e3;
         tried += 1;
         if step.outcome == StepOutcome::Applied {

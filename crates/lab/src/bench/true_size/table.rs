@@ -91,10 +91,12 @@ pub fn memory(rows: &[Row]) -> String {
     header.push("of it");
     table.set_header(header);
     let both = |planned: u64, found: u64| {
-        let [planned, found] = [planned, found].map(|bytes| bytes as f64 / MIB);
+        let in_words = |bytes: u64| match bytes as f64 / MIB {
+            mib if mib < 10.0 => format!("{mib:.1}"),
+            mib => format!("{mib:.0}"),
+        };
         // One number where they are the same.
-        let [planned, found] =
-            [planned, found].map(|mib| if mib < 10.0 { format!("{mib:.1}") } else { format!("{mib:.0}") });
+        let (planned, found) = (in_words(planned), in_words(found));
         if planned == found { found } else { format!("{planned} / {found}") }
     };
     for row in rows {
@@ -115,7 +117,7 @@ pub fn memory(rows: &[Row]) -> String {
         ]);
         table.add_row(cells);
     }
-    let heading = "Memory of the steps, MiB at the peak of each class, planned / taken where both differ; resident: of the \
-                   process, and above what it had with the model built";
+    let heading = "Memory of the steps, MiB: of each class at its peak, planned / taken where they differ. Resident: \
+                   the process, and what it has above the level after building the model";
     format!("{heading}\n{table}")
 }
