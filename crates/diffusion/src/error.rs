@@ -37,6 +37,21 @@ impl From<binade_autograd::Error> for Error {
     }
 }
 
+impl From<binade_tensor::Error> for Error {
+    fn from(error: binade_tensor::Error) -> Error {
+        binade_autograd::Error::from(error).into()
+    }
+}
+
+impl From<binade_amp::Error> for Error {
+    fn from(error: binade_amp::Error) -> Error {
+        match error {
+            binade_amp::Error::Nn(error) => error.into(),
+            other => Error::Setting(other.to_string()),
+        }
+    }
+}
+
 impl From<Error> for binade_nn::Error {
     fn from(error: Error) -> binade_nn::Error {
         match error {

@@ -37,6 +37,22 @@ impl Guidance {
         self.scale != 0.0
     }
 
+    /// The guided output for images `[N, …]`, of a network that is given them once or twice in one batch, and for each
+    /// time whether with the condition.
+    ///
+    /// # Errors
+    /// Those of the network; shapes that do not fit.
+    pub fn guided(&self, x: &Var, network: impl FnOnce(&Var, &[bool]) -> Result<Var>) -> Result<Var> {
+        let n = x.shape()[0];
+        let sides = [self.wants_unconditional().then_some(false), self.wants_conditional().then_some(true)];
+        let sides: Vec<bool> = sides.into_iter().flatten().collect();
+        let out = network(&Var::cat(&vec![x; sides.len()], 0)?, &sides)?.cast(DType::F32)?;
+        if sides.len() == 1 {
+            return Ok(out);
+        }
+        self.of(Some(&out.narrow(0, n, n)?), Some(&out.narrow(0, 0, n)?))
+    }
+
     /// The guided output, `[N, …]` in f32, of what was wanted.
     ///
     /// # Errors

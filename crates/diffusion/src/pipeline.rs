@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use binade_autograd::{Var, scope};
 use binade_models::{AutoencoderKL, ClipText, Keys, Pretrained, UNet2DConditionModel};
 use binade_nn::Layer;
-use binade_tensor::DType;
 use binade_weights::{LoadOptions, Weights, load};
 use serde_json::{Value, json};
 
@@ -27,20 +26,28 @@ pub struct Pipeline {
 }
 
 /// The JSON of a file.
-fn json_of(path: PathBuf) -> Result<Value> {
+pub(crate) fn json_of(path: PathBuf) -> Result<Value> {
     let text =
         std::fs::read_to_string(&path).map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
     serde_json::from_str(&text).map_err(|e| Error::File { path, message: e.to_string() })
 }
 
 /// A model with the weights of its folder, in f32.
-fn part<M: Pretrained>(folder: &Path) -> Result<M> {
+pub(crate) fn part<M: Pretrained>(folder: &Path) -> Result<M> {
     let config = json_of(folder.join("config.json"))?;
     let at = |e: binade_models::Error| Error::File { path: folder.into(), message: e.to_string() };
     let model = scope::without_initial_values(|| M::from_config(&config)).map_err(at)?;
     let weights = Weights::open(folder)?;
     load(&model, &weights, &model.sources(&weights.names()), &LoadOptions::default())?;
     Ok(model)
+}
+
+/// The `scheduler_config.json` of a folder.
+pub(crate) fn scheduler_of(folder: &Path) -> Result<SchedulerConfig> {
+    let path = folder.join("scheduler_config.json");
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
+    SchedulerConfig::read(&text).map_err(|e| Error::File { path, message: e.to_string() })
 }
 
 impl Pipeline {
@@ -65,11 +72,8 @@ impl Pipeline {
         keys.harmless(&["_diffusers_version", "_name_or_path", "requires_safety_checker"]);
         keys.harmless(&["safety_checker", "feature_extractor", "image_encoder"]);
         keys.finish()?;
-        let path = folder.join("scheduler/scheduler_config.json");
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
         Ok(Pipeline {
-            scheduler: SchedulerConfig::read(&text).map_err(|e| Error::File { path, message: e.to_string() })?,
+            scheduler: scheduler_of(&folder.join("scheduler"))?,
             tokenizer: tokenizer.map(|_| Tokenizer::open(&folder.join("tokenizer"))).transpose()?,
             text_encoder: part(&folder.join("text_encoder"))?,
             unet: part(&folder.join("unet"))?,
@@ -99,22 +103,14 @@ impl Pipeline {
         each: impl FnMut(usize, &Var) -> Result<()>,
     ) -> Result<Var> {
         let n = noise.shape()[0];
-        let wanted = [guidance.wants_unconditional().then_some(without), guidance.wants_conditional().then_some(text)];
-        let wanted: Vec<&Var> = wanted.into_iter().flatten().collect();
-        let several: Vec<Var> = wanted
-            .iter()
-            .map(|features| features.expand(&[n, features.shape()[1], features.shape()[2]]))
-            .collect::<Result<_, _>>()?;
-        let context = Var::cat(&several.iter().collect::<Vec<_>>(), 0)?;
         let network = |x: &Var, time: f64| -> Result<Var> {
-            // Both in one batch.
-            let x = Var::cat(&vec![x; wanted.len()], 0)?;
-            let out = self.unet.forward(&x, &Var::from_slice(&[time as f32], &[1])?, &context, None)?;
-            let out = out.cast(DType::F32)?;
-            if wanted.len() == 2 {
-                return guidance.of(Some(&out.narrow(0, n, n)?), Some(&out.narrow(0, 0, n)?));
-            }
-            Ok(out)
+            guidance.guided(x, |x, sides| {
+                let features = sides.iter().map(|&with| if with { text } else { without });
+                let several: Vec<Var> =
+                    features.map(|f| f.expand(&[n, f.shape()[1], f.shape()[2]])).collect::<Result<_, _>>()?;
+                let context = Var::cat(&several.iter().collect::<Vec<_>>(), 0)?;
+                Ok(self.unet.forward(x, &Var::from_slice(&[time as f32], &[1])?, &context, None)?)
+            })
         };
         sampler.run(noise, network, each)
     }

@@ -298,6 +298,22 @@ impl Objective {
         Ok((self.schedule.add_noise(x, &shown, times)?, wanted))
     }
 
+    /// The noise that a network's answer says there is in what it was shown at these times, in f32: errors of networks
+    /// that predict other things are compared by it.
+    ///
+    /// # Errors
+    /// A time that there is not; shapes that do not fit.
+    pub fn noise(&self, shown: &Var, found: &Var, times: &[i64]) -> Result<Var> {
+        let factors = |t: usize| {
+            let (keep, add) = self.schedule.weights(t);
+            self.prediction.noise(keep, add)
+        };
+        if self.prediction == Prediction::Epsilon {
+            return Ok(found.cast(DType::F32)?);
+        }
+        self.schedule.mix(times, [(shown, &|t| factors(t)[0]), (found, &|t| factors(t)[1])])
+    }
+
     /// The mean of squared errors, in f32, each image's times the weight of its time.
     ///
     /// # Errors

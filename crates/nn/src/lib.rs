@@ -44,7 +44,7 @@ pub use load::{LoadReport, Mismatch, load_matching, load_state_dict};
 pub use module::{CopyModule, Module};
 pub use norm::{BatchNorm2d, GroupNorm, InstanceNorm, LayerNorm, RmsNorm};
 pub use optimizer::rules::*;
-pub use optimizer::{Ema, EmaState, Group, Optimizer, OptimizerState, ParamState, StepOutcome};
+pub use optimizer::{Ema, EmaState, Group, Optimizer, OptimizerState, ParamState, StepOutcome, WarmUp};
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};

@@ -4,7 +4,7 @@ use binade_autograd::{Gradients, Var};
 use binade_cpu as _;
 use binade_nn::{
     BatchNorm2d, Ema, Embedding, Error, Layer, Linear, Module, Optimizer, Param, Plateau, Schedule, Sgd, StepOutcome,
-    clip_grad_norm, grad_norm, scaled_grad_norm,
+    WarmUp, clip_grad_norm, grad_norm, scaled_grad_norm,
 };
 use binade_tensor::{Array, Class, DType, Device};
 
@@ -91,6 +91,49 @@ fn averages_follow_faster_at_first_and_count_their_updates() {
         assert!((found - expected).abs() < 1e-5, "{found} instead of {expected} after {} updates", steps + 1);
     }
     assert_eq!(ema.steps(), 5);
+}
+
+/// PyTorch's and diffusers' rules, over a parameter that goes from 1 to 1.01 and stays there.
+#[test]
+fn averages_move_by_the_smallest_steps_whatever_the_parameters_are_stored_in() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let full = |v: f32| param(v).array().cast(dtype, Class::Weights).unwrap();
+        let param = Param::new(full(1.0));
+        let mut ema = Ema::new(&param, 0.9999).unwrap().without_warm_up();
+        param.array().copy_from(&full(1.01)).unwrap();
+        let reached = full(1.01).item().unwrap();
+        (0..1000).for_each(|_| ema.update().unwrap());
+        let wanted = reached + (1.0 - reached) * 0.9999f64.powi(1000);
+        let found = ema.averages().next().unwrap().1.item().unwrap();
+        // A thousand roundings of numbers near 1.
+        let bound = 1000.0 * 2f64.powi(-24);
+        assert!((found - wanted).abs() < bound, "{dtype}: {found} instead of {wanted}");
+        assert!(dtype != DType::F32 || (found - 1.000952).abs() < 4e-6, "{found}");
+    }
+}
+
+#[test]
+fn the_power_form_begins_with_the_parameter_and_ends_with_the_decay() {
+    let param = param(5.0);
+    let mut ema = Ema::new(&param, 0.6).unwrap().with_warm_up(WarmUp::POWER).unwrap();
+    let mut expected = 5.0;
+    for (n, value) in [8.0, -4.0, 2.0, 1.0, 16.0, 3.0].into_iter().enumerate() {
+        param.array().copy_from(&self::param(value as f32).array()).unwrap();
+        ema.update().unwrap();
+        // 0, 0.370, 0.519, 0.603, which is above the decay, …: diffusers' `EMAModel.get_decay`.
+        let decay = if n == 0 { 0.0 } else { (1.0 - (1.0 + n as f64).powf(-2.0 / 3.0)).min(0.6) };
+        expected = decay * expected + (1.0 - decay) * value;
+        let found = ema.averages().next().unwrap().1.item().unwrap();
+        assert!((found - expected).abs() < 1e-5, "{found} instead of {expected} after {} updates", n + 1);
+    }
+    let state = ema.state_dict();
+    let mut other = Ema::new(&param, 0.5).unwrap();
+    other.load_state_dict(&state).unwrap();
+    assert_eq!(other.state_dict().warm_up, WarmUp::POWER);
+    for bad in [0.0, -1.0, f64::NAN] {
+        let warm_up = WarmUp::Power { inverse_gamma: 1.0, power: bad };
+        assert!(matches!(other.clone().with_warm_up(warm_up), Err(Error::Setting { what: "power", .. })), "{bad}");
+    }
 }
 
 // ---- norms and rates

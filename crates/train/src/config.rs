@@ -1,7 +1,7 @@
 //! [`Config`]: the settings of a training, with defaults; [`Precision`].
 
 use binade_amp::{LossScale, Policy, Training};
-use binade_nn::{Ema, Module, Optimizer, Schedule};
+use binade_nn::{Ema, Module, Optimizer, Schedule, WarmUp};
 use binade_tensor::DType;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,9 @@ pub struct Config {
     /// Decay of averages of the parameters, with which the model is evaluated then.
     #[serde(default)]
     pub ema: Option<f64>,
+    /// Power with which averages begin to follow, as in diffusers ([`WarmUp::Power`]); without it (1 + n)/(10 + n).
+    #[serde(default)]
+    pub ema_power: Option<f64>,
     /// Seed of initial values, order, augmentation and dropout.
     pub seed: u64,
     /// Evaluates after so many steps each, besides after each epoch.
@@ -130,6 +133,7 @@ impl Default for Config {
             decay_matrices_only: false,
             clip: 1.0,
             ema: None,
+            ema_power: None,
             seed: 0,
             evaluate_every: None,
             evaluation_batch: evaluation_batch(),
@@ -159,7 +163,9 @@ impl Config {
     pub fn training_with(&self, model: &impl Module, optimizer: Optimizer) -> Result<Training> {
         let mut training = Training::new(optimizer, self.precision.policy(), self.precision.loss_scale())?;
         (training.clip, training.seed) = (Some(self.clip), self.seed);
-        training.ema = self.ema.map(|decay| Ema::new(model, decay)).transpose()?;
+        let warm_up = self.ema_power.map_or(WarmUp::Ratio, |power| WarmUp::Power { inverse_gamma: 1.0, power });
+        let average = |decay| Ema::new(model, decay)?.with_warm_up(warm_up);
+        training.ema = self.ema.map(average).transpose()?;
         Ok(training)
     }
 

@@ -2,16 +2,17 @@
 //! precision; what a batch, its loss and its evaluation are, the [`Task`] says.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use binade_amp::{Blame, Step, StepOutcome, Training};
-use binade_autograd::{eval, scope};
+use binade_amp::{Blame, Policy, Step, StepOutcome, Training};
+use binade_autograd::{eval, no_grad, scope};
 use binade_nn::Module;
 use binade_tensor::{Device, Key};
 
 use crate::batch::{Batches, epoch_order};
 use crate::checkpoint::{self, Progress};
+use crate::gallery::{self, Whose};
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, StepMetrics};
 use crate::progress::Log;
 use crate::recipe::Recipe;
@@ -131,6 +132,7 @@ fn fit_on<M: Module>(
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
         (at.peak, at.metrics) = (device.memory().into(), log.written()?);
+        progress(model, task, &mut training, config, &output.folder, at.epoch)?;
         if config.keep_best && score.loss < at.best.unwrap_or(f64::INFINITY) {
             at.best = Some(score.loss);
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
@@ -161,6 +163,7 @@ fn fit_on<M: Module>(
     at.summary = Some(summary.clone());
     checkpoint::save(&path, &recipe, model, &training, &at)?;
     checkpoint::keep(&path, at.epoch, config.keep_last)?;
+    averaged(&mut training, || task.export(model, &output.folder.join(config.precision.name())))??;
     Ok((summary, made(model, task, &mut training, config)?))
 }
 
@@ -210,11 +213,37 @@ fn evaluate<M: Module>(
     averaged(training, || policy.run(|| eval(run)))?
 }
 
-/// What the model makes: a stream of its own, so that it changes nothing.
+/// What the model makes at the end.
 fn made<M: Module>(model: &M, task: &dyn Task<M>, training: &mut Training, config: &Config) -> Result<Vec<Made>> {
-    let (policy, key) = (training.policy.clone(), Key::new(config.seed, 0).stream("samples"));
-    let run = || scope::with_key(key.seed, key.iteration, || policy.run(|| eval(|| task.samples(model))));
-    averaged(training, run)?
+    let policy = training.policy.clone();
+    averaged(training, || aside(&policy, config, || task.samples(model)))?
+}
+
+/// Draws samples of the parameters and of their averages, and writes them beside the run.
+fn progress<M: Module>(
+    model: &M,
+    task: &dyn Task<M>,
+    training: &mut Training,
+    config: &Config,
+    folder: &Path,
+    epoch: u64,
+) -> Result<()> {
+    let policy = training.policy.clone();
+    let draw = |whose| {
+        let made = aside(&policy, config, || task.progress(model))?;
+        gallery::write(folder, config.precision, epoch, whose, &made)
+    };
+    draw(Whose::Raw)?;
+    if training.ema.is_none() {
+        return Ok(());
+    }
+    averaged(training, || draw(Whose::Averaged))?
+}
+
+/// In evaluation under the policy, with a stream of its own, so that it changes nothing.
+fn aside<T>(policy: &Policy, config: &Config, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let key = Key::new(config.seed, 0).stream("samples");
+    scope::with_key(key.seed, key.iteration, || policy.run(|| eval(|| no_grad(f))))
 }
 
 /// Runs `f` with the averages in the place of the parameters, where there are any.

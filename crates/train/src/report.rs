@@ -5,10 +5,10 @@ use std::fmt::Write;
 use base64::Engine;
 use binade_amp::preflight::{Preflight, Role};
 
-use crate::Made;
 use crate::metrics::{Metrics, Record};
 use crate::picture::png;
 use crate::summary::{Summary, bytes, result};
+use crate::{Made, Picture};
 
 /// Colours of the precisions, apart for the colour-blind (Okabe and Ito), and of the byte classes.
 const SERIES: [&str; 3] = ["#0072b2", "#d55e00", "#009e73"];
@@ -30,13 +30,14 @@ img.made{width:100%;height:auto;image-rendering:pixelated}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}";
 
-/// The page for a run.
+/// The page for a run: `made` by each precision's model at the end, and after its `epochs`, PNG files with titles.
 pub fn report(
     name: &str,
     summaries: &[Summary],
     metrics: &[Record],
     numbers: Option<&Preflight>,
     made: &[(String, Vec<Made>)],
+    epochs: &[(String, Vec<Picture>)],
 ) -> String {
     let of = |precision: &str, f: &dyn Fn(&Metrics) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
         metrics.iter().filter(|r| r.precision == precision).filter_map(|r| f(&r.metrics)).collect()
@@ -99,6 +100,10 @@ pub fn report(
     for (precision, made) in made.iter().filter(|(_, made)| !made.is_empty()) {
         let shown: String = made.iter().map(shown).collect();
         card(&format!("What the model makes, {}", escape(precision)), shown);
+    }
+    for (precision, images) in epochs.iter().filter(|(_, images)| !images.is_empty()) {
+        let shown = |picture: &Picture| format!("<p>{}</p>{}", escape(&picture.title), image(&picture.png, ""));
+        card(&format!("Made after each epoch, {}", escape(precision)), images.iter().map(shown).collect());
     }
     page.push_str("</div><div class=\"card wide\" style=\"margin-top:1rem\">");
     page.push_str(&summary_table(summaries));
@@ -172,16 +177,18 @@ fn shown(made: &Made) -> String {
         Made::Text(text) => format!("<pre>{}</pre>", escape(text)),
         Made::Image { width, channels, pixels } => match png(*width, *channels, pixels) {
             Ok(bytes) => {
-                let data = base64::engine::general_purpose::STANDARD.encode(bytes);
                 let height = pixels.len() / (width * channels).max(1);
-                format!(
-                    "<img class=\"made\" width=\"{width}\" height=\"{height}\" alt=\"\" \
-                     src=\"data:image/png;base64,{data}\">"
-                )
+                image(&bytes, &format!("width=\"{width}\" height=\"{height}\" "))
             }
             Err(error) => format!("<pre>{}</pre>", escape(&error.to_string())),
         },
     }
+}
+
+/// A PNG file in the page.
+fn image(bytes: &[u8], extents: &str) -> String {
+    let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+    format!("<img class=\"made\" {extents}alt=\"\" src=\"data:image/png;base64,{data}\">")
 }
 
 fn escape(text: &str) -> String {
@@ -324,7 +331,7 @@ mod tests {
     /// 460 px for two columns, and less where there is less.
     #[test]
     fn no_card_asks_for_more_than_the_page_has() {
-        let page = report("run", &[], &[], None, &[]);
+        let page = report("run", &[], &[], None, &[], &[]);
         let columns = page.split("minmax(").skip(1).map(|rest| rest.split(',').next().unwrap());
         assert!(columns.clone().count() > 0 && columns.clone().all(|least| least.starts_with("min(")), "{page}");
         assert!(page.contains("width=device-width,initial-scale=1"));

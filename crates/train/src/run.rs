@@ -14,8 +14,8 @@ use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
 use crate::{
-    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, interrupt, report, sealed,
-    table,
+    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, gallery, interrupt, report,
+    sealed, table,
 };
 
 /// Settings of [`train`].
@@ -248,7 +248,9 @@ impl<'a, M: Module> Trainer<'a, M> {
         }
         let page = folder.join("report.html");
         let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-        let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made);
+        let images = |s: &Summary| (s.precision.clone(), gallery::images(&folder, &s.precision));
+        let epochs: Vec<_> = summaries.iter().map(images).collect();
+        let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made, &epochs);
         replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
         if !config.quiet {
             say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));

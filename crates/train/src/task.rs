@@ -1,5 +1,6 @@
 //! [`Task`]: what a training is about, as a value: the loss over a batch, its evaluation, what the model makes.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use binade_autograd::Var;
@@ -44,6 +45,25 @@ pub trait Task<M: Module> {
     /// Whether e to the loss is a number that people want: the perplexity of a language model.
     fn has_perplexity(&self) -> bool {
         false
+    }
+
+    /// What the model makes after an epoch, to be looked at while it is trained: images and texts become files in the
+    /// run folder's `samples`, and images are in the report. Called as [`Task::samples`] is, for the parameters and for
+    /// their averages, if there are any. It changes nothing of the training.
+    ///
+    /// # Errors
+    /// The model fails.
+    fn progress(&self, _model: &M) -> Result<Vec<Made>> {
+        Ok(Vec::new())
+    }
+
+    /// Writes the trained model, with averages in the place of parameters where there are any, into a folder of the run
+    /// that is named for the precision: in a form that other programs read.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn export(&self, _model: &M, _folder: &Path) -> Result<()> {
+        Ok(())
     }
 
     /// What the model makes, for the end of a run and its report: text that it writes, images that it draws. Called in

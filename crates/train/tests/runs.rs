@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use binade_nn::{Flatten, Linear, Sequential};
-use binade_tensor::Key;
-use binade_train::{Classify, Config, Data, InMemory, Precision, Result, Run, RunConfig, SampleResult, Splits, train};
+use binade_autograd::Var;
+use binade_nn::{Dropout, Flatten, Linear, Module, Schedule, Sequential, read_safetensors, state_dict};
+use binade_tensor::{Class, Key};
+use binade_train::{
+    Batch, Classify, Config, Data, InMemory, Made, Precision, Result, Run, RunConfig, SampleResult, Splits, Task, grid,
+    train,
+};
 
 const THREE: Classify = Classify { classes: 3 };
 
@@ -259,4 +263,67 @@ fn settings_that_mean_nothing_leave_no_folder() {
     assert!(with(&|c| c.weight_decay = -1.0).contains("weight decay must be at least 0 and finite, got -1"));
     assert!(with(&|c| c.epochs = u64::MAX).contains("more than can be counted"));
     assert!(!path.exists());
+}
+
+/// Three classes; draws numbers and images after each epoch, or not.
+struct Drawing(bool);
+
+impl Task<Sequential> for Drawing {
+    fn name(&self) -> String {
+        "three classes, and images".into()
+    }
+
+    fn loss(&self, model: &Sequential, batch: &Batch) -> Result<(Var, f64)> {
+        THREE.loss(model, batch)
+    }
+
+    fn progress(&self, model: &Sequential) -> Result<Vec<Made>> {
+        if !self.0 {
+            return Ok(Vec::new());
+        }
+        let shown = (&Var::normal(0.0, 0.1, &[3, 4])? + &model.parameters()[0].var())?;
+        let (width, channels, pixels) = grid(&shown.array().to_f64_vec()?, [1, 1, 3, 4], 1);
+        Ok(vec![Made::Image { width, channels, pixels }])
+    }
+
+    fn export(&self, model: &Sequential, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).unwrap();
+        Ok(binade_nn::write_safetensors(&folder.join("model"), &state_dict(model), Default::default())?)
+    }
+}
+
+fn tensors(path: &Path) -> BTreeMap<String, Vec<f64>> {
+    let (all, _) = read_safetensors(path, Class::Workspace).unwrap();
+    all.into_iter().map(|(name, array)| (name, array.to_f64_vec().unwrap())).collect()
+}
+
+#[test]
+fn what_is_drawn_after_each_epoch_is_kept_and_changes_no_bit_of_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = || Ok(linear(4)()?.then(Dropout::new(0.2)?));
+    let [with, without] = [true, false].map(|draws| {
+        let mut config = config(&folder.path().join(draws.to_string()), &Precision::ALL, 3);
+        // Steps that can be seen in shades of 255.
+        config.fit = Config { ema: Some(0.5), lr: 0.05, schedule: Schedule::Constant, ..config.fit };
+        train(model, &Drawing(draws), &splits(1.0, 1.0), &config).unwrap().folder
+    });
+    for precision in Precision::ALL.map(Precision::name) {
+        let file = format!("checkpoint-{precision}.safetensors");
+        let trained = tensors(&with.join(&file));
+        assert_eq!(trained, tensors(&without.join(&file)), "{precision}");
+        let image = |epoch: u64, end: &str| {
+            std::fs::read(with.join(format!("samples/{precision}-epoch-00{epoch}{end}.png"))).unwrap()
+        };
+        let all: Vec<_> = (1..=3).flat_map(|epoch| [image(epoch, ""), image(epoch, "-averaged")]).collect();
+        assert!((1..all.len()).all(|i| !all[..i].contains(&all[i])), "{precision}: two images are the same");
+        // The averages are what is written for others.
+        for (name, written) in tensors(&with.join(precision).join("model")) {
+            assert_eq!(written, trained[&format!("ema.{name}")], "{precision} {name}");
+            assert_ne!(written, trained[&format!("model.{name}")], "{precision} {name}");
+        }
+    }
+    assert!(!without.join("samples").exists());
+    let page = std::fs::read_to_string(with.join("report.html")).unwrap();
+    assert_eq!(page.matches("data:image/png").count(), 18);
+    assert!(page.contains("epoch 3 averaged"), "{page}");
 }

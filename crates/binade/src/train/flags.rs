@@ -64,6 +64,9 @@ pub struct Common {
     /// Decay of averages of the weights, which are evaluated then [default: none; 0.99 for diffusion and vae]
     #[arg(long, value_name = "DECAY", value_parser = at_least_zero, allow_hyphen_values = true)]
     ema: Option<f64>,
+    /// Let averages begin as diffusers' do: after N steps their decay is at most 1 − (1 + N)^−POWER
+    #[arg(long, value_name = "POWER", value_parser = above_zero, allow_hyphen_values = true)]
+    ema_power: Option<f64>,
     /// Evaluate after so many steps each, besides after each epoch
     #[arg(long, value_name = "N", value_parser = positive::<u64>, allow_negative_numbers = true)]
     evaluate_every: Option<u64>,
@@ -149,6 +152,8 @@ impl Common {
         fit.weight_decay = self.weight_decay.unwrap_or(fit.weight_decay);
         fit.clip = self.clip.unwrap_or(fit.clip);
         fit.ema = self.ema.or(fit.ema);
+        fit.ema_power = self.ema_power.or(fit.ema_power);
+        ensure!(fit.ema_power.is_none() || fit.ema.is_some(), "--ema-power: no averages are kept; see --ema");
         fit.evaluate_every = self.evaluate_every.or(fit.evaluate_every);
         fit.keep_last = self.keep_last.unwrap_or(fit.keep_last);
         fit.keep_best |= self.keep_best;

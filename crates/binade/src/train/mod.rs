@@ -6,6 +6,7 @@ mod flags;
 mod given;
 mod gpt;
 pub mod job;
+mod pictures;
 mod vae;
 mod vision;
 

@@ -6,20 +6,22 @@ use binade_tensor::DType;
 use binade_tensor::op::{Attention as Scaled, Unary};
 
 use super::blocks::{Given, group_norm, run};
+use super::lora::Adapted;
 
 /// Attention of queries `[N, T, C]` over a context `[N, S, D]`. Scores and their softmax are f32 in every policy.
 #[derive(Clone, Module)]
 pub(crate) struct Attention {
     group_norm: Option<GroupNorm>,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: [Linear; 1],
+    to_q: Adapted,
+    to_k: Adapted,
+    to_v: Adapted,
+    to_out: [Adapted; 1],
     heads: usize,
 }
 
-fn linear(inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-    if bias { Linear::new(inputs, outputs) } else { Linear::without_bias(inputs, outputs) }
+fn linear(inputs: usize, outputs: usize, bias: bool) -> Result<Adapted> {
+    let linear = if bias { Linear::new(inputs, outputs) } else { Linear::without_bias(inputs, outputs) };
+    Ok(linear?.into())
 }
 
 impl Attention {
@@ -29,7 +31,7 @@ impl Attention {
             to_q: linear(features, features, bias)?,
             to_k: linear(context, features, bias)?,
             to_v: linear(context, features, bias)?,
-            to_out: [Linear::new(features, features)?],
+            to_out: [linear(features, features, true)?],
             heads,
         })
     }
@@ -53,8 +55,13 @@ impl Attention {
     /// Keys without their bias: it adds the same to all scores of a query, which softmax takes out again. So its
     /// gradient is 0, which rounded scores would make some small number.
     fn keys(&self, context: &Var) -> Result<Var> {
-        let nothing = self.to_k.bias.as_ref().map(|bias| &bias.var() * 0.0).transpose()?;
-        self.to_k.within(|| Ok(context.linear(&self.to_k.weight.var(), nothing.as_ref(), None)?))
+        self.to_k.forward_without_bias(context)
+    }
+
+    /// Adds changes of low rank to all four matrices.
+    fn adapt(&mut self, rank: usize, scale: f64) -> Result<()> {
+        let [out] = &mut self.to_out;
+        [&mut self.to_q, &mut self.to_k, &mut self.to_v, out].into_iter().try_for_each(|m| m.adapt(rank, scale))
     }
 }
 
@@ -258,6 +265,13 @@ impl Mixer {
 
     pub fn transformer(transformer: Transformer2DModel) -> Mixer {
         Mixer { attention: None, transformer: Some(transformer) }
+    }
+
+    /// Adds changes of low rank to all attention.
+    pub fn adapt(&mut self, rank: usize, scale: f64) -> Result<()> {
+        let blocks = self.transformer.iter_mut().flat_map(|transformer| &mut transformer.transformer_blocks);
+        let attention = self.attention.iter_mut().map(|attention| &mut attention.attention);
+        attention.chain(blocks.flat_map(|b| [&mut b.attn1, &mut b.attn2])).try_for_each(|a| a.adapt(rank, scale))
     }
 
     pub fn forward(&self, x: &Var, given: Given<'_>) -> Result<Var> {

@@ -3,6 +3,7 @@
 mod attention;
 mod autoencoder_kl;
 mod blocks;
+mod lora;
 mod settings;
 mod unet;
 mod unet_2d;

@@ -5,6 +5,7 @@ use binade_nn::{Conv2d, Embedding, Error, GroupNorm, Layer, Linear, Module, Resu
 
 use super::attention::{Mixer, PixelAttention, Transformer2DModel, TransformerPlan};
 use super::blocks::{Given, Resize, ResnetBlock2D, Size, Style, TimestepEmbedding, Timesteps, group_norm, wide};
+use super::lora::freeze_others;
 
 /// What follows a level's residual blocks.
 #[derive(Clone, Copy, Debug)]
@@ -273,6 +274,19 @@ impl UNet {
 
     pub fn time_features(&self, t: &Var) -> Result<Var> {
         self.timesteps.embed(t)
+    }
+
+    /// Adds changes of low rank to all attention, and freezes all else.
+    pub fn adapt(&mut self, rank: usize, alpha: f64) -> Result<()> {
+        let blocks = self.down_blocks.iter_mut().chain(&mut self.mid_block).chain(&mut self.up_blocks);
+        let mut mixers = blocks.flat_map(|block| &mut block.attentions).peekable();
+        if mixers.peek().is_none() {
+            return Err(wrong("it has no attention, whose matrices LoRA changes".into()));
+        }
+        let scale = alpha / rank.max(1) as f64;
+        mixers.try_for_each(|mixer| mixer.adapt(rank, scale))?;
+        freeze_others(self);
+        Ok(())
     }
 
     /// How often the image is halved.

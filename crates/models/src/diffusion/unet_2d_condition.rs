@@ -308,6 +308,16 @@ impl UNet2DConditionModel {
         UNet2DConditionModel { recompute, ..self }
     }
 
+    /// With a change of low rank beside each of attention's matrices, times `alpha / rank`. It is drawn from the
+    /// scope's stream, and 0 at first. All else is frozen.
+    ///
+    /// # Errors
+    /// A rank of 0 or beyond a matrix's extents; no attention.
+    pub fn with_lora(mut self, rank: usize, alpha: f64) -> Result<UNet2DConditionModel> {
+        self.net.adapt(rank, alpha)?;
+        Ok(self)
+    }
+
     /// What it was made from.
     pub fn config(&self) -> &UNet2DConditionConfig {
         &self.config

@@ -9,12 +9,52 @@ use super::scalars::Scalars;
 use super::state::{taken_over, unshare};
 use crate::{Error, LoadReport, Mismatch, Module, Param, Result, StateDict};
 
+/// How fast averages follow at first: what the factor d of an update is at most, after n updates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// 1: PyTorch's `get_ema_multi_avg_fn`.
+    Off,
+    /// (1 + n)/(10 + n): TensorFlow's.
+    Ratio,
+    /// 1 − (1 + n/γ)^−power, and 0 at n = 0: diffusers' `EMAModel(use_ema_warmup=True)`.
+    Power {
+        /// γ: so many updates until the average is one of more than the last few.
+        inverse_gamma: f64,
+        /// 2/3 reaches 0.999 after 31,600 updates and 0.9999 after a million.
+        power: f64,
+    },
+}
+
+impl WarmUp {
+    /// diffusers' defaults: γ = 1, power 2/3.
+    pub const POWER: WarmUp = WarmUp::Power { inverse_gamma: 1.0, power: 2.0 / 3.0 };
+
+    fn most(self, updates: u64) -> f64 {
+        let n = updates as f64;
+        match self {
+            WarmUp::Off => 1.0,
+            WarmUp::Ratio => (1.0 + n) / (10.0 + n),
+            WarmUp::Power { inverse_gamma, power } => 1.0 - (1.0 + n / inverse_gamma).powf(-power),
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        let WarmUp::Power { inverse_gamma, power } = self else { return Ok(()) };
+        let positive = |what, value: f64| {
+            Error::unless(value > 0.0 && value.is_finite(), "the averages", what, "above 0 and finite", value)
+        };
+        positive("inverse γ", inverse_gamma)?;
+        positive("power", power)
+    }
+}
+
 /// Exponential moving averages of a module's parameters, f32 (f64 for f64) whatever the parameters' dtype. In 16 bit an
 /// average with decay 0.999 would never move. A clone goes on by itself.
 #[derive(Clone, Debug)]
 pub struct Ema {
     decay: f64,
-    warm_up: bool,
+    warm_up: WarmUp,
     steps: u64,
     averages: Vec<(String, Param, Array)>,
     scalars: Scalars,
@@ -28,8 +68,8 @@ pub struct Ema {
 pub struct EmaState {
     /// Decay.
     pub decay: f64,
-    /// Whether averages follow faster at first.
-    pub warm_up: bool,
+    /// How fast averages follow at first.
+    pub warm_up: WarmUp,
     /// Updates so far.
     pub steps: u64,
     /// Averages by the parameters' names.
@@ -53,18 +93,26 @@ impl Ema {
             copy.copy_from(array)?;
             averages.push((name, param, copy));
         }
-        Ok(Ema { decay, warm_up: true, steps: 0, averages, scalars: Scalars::default(), kept: None })
+        Ok(Ema { decay, warm_up: WarmUp::Ratio, steps: 0, averages, scalars: Scalars::default(), kept: None })
     }
 
-    /// With the plain rule, d = decay from the first update on: PyTorch's `get_ema_multi_avg_fn`.
+    /// With the plain rule, d = decay from the first update on.
     #[must_use]
-    pub fn without_warm_up(mut self) -> Ema {
-        self.warm_up = false;
-        self
+    pub fn without_warm_up(self) -> Ema {
+        Ema { warm_up: WarmUp::Off, ..self }
     }
 
-    /// One step, after each applied optimiser step: `average ← d·average + (1 − d)·parameter` with
-    /// d = min(decay, (1 + steps)/(10 + steps)), which lets the average follow at first (TensorFlow's warm-up).
+    /// With another start.
+    ///
+    /// # Errors
+    /// [`Error::Setting`]: γ or a power that is not above 0 and finite.
+    pub fn with_warm_up(self, warm_up: WarmUp) -> Result<Ema> {
+        warm_up.check()?;
+        Ok(Ema { warm_up, ..self })
+    }
+
+    /// One step, after each applied optimiser step: `average ← d·average + (1 − d)·parameter`. d is
+    /// the decay, or less at first ([`WarmUp`]; by default (1 + n)/(10 + n) after n updates).
     ///
     /// # Errors
     /// The averages are in the place of the parameters; a tensor is in use; out of memory. Nothing is changed then.
@@ -88,8 +136,7 @@ impl Ema {
         if self.kept.is_some() {
             return Err(swapped());
         }
-        let early = (1.0 + self.steps as f64) / (10.0 + self.steps as f64);
-        let decay = if self.warm_up { self.decay.min(early) } else { self.decay };
+        let decay = self.decay.min(self.warm_up.most(self.steps));
         let mut followed = Vec::with_capacity(self.averages.len());
         for (_, param, average) in &mut self.averages {
             let array = param.array();
@@ -187,9 +234,10 @@ impl Ema {
     ///
     /// # Errors
     /// [`Error::Averages`], which lists averages that are missing, too many or of another shape or dtype;
-    /// [`Error::Setting`]: a decay outside 0 to 1; out of memory.
+    /// [`Error::Setting`]: a decay outside 0 to 1, or a warm-up that cannot be; out of memory.
     pub fn load_state_dict(&mut self, from: &EmaState) -> Result<()> {
         check(from.decay)?;
+        from.warm_up.check()?;
         let mut report = LoadReport::default();
         let mut given: HashMap<&str, &Array> = HashMap::new();
         for (name, array) in &from.tensors {

@@ -15,7 +15,7 @@ use binade_tensor::{Array, ArrayMut, Device, Grad, Slot, Update};
 use crate::clip::{clip_norm, clip_value, grad_norm, inverse};
 use crate::{Error, Module, Param, Result};
 
-pub use ema::{Ema, EmaState};
+pub use ema::{Ema, EmaState, WarmUp};
 pub use rules::*;
 pub use state::{OptimizerState, ParamState};
 
