@@ -10,6 +10,7 @@ mod gpt;
 mod keys;
 mod ldm;
 mod library;
+pub mod parity;
 mod preparation;
 mod pretrained;
 mod resnet;

@@ -1,21 +1,20 @@
 //! `binade parity`: a folder of another library with what it computed, computed again and compared.
 
-mod case;
 mod model;
 mod pipeline;
 mod schedules;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use binade::amp::Policy;
 use binade::cli::flags::positive;
 use binade::cli::output::verdict_line;
 use binade::cli::threads;
-use binade::tensor::DType;
+use binade::models::parity::Region;
 
-use case::Verdict;
+use verdict::Verdict;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,39 +42,13 @@ enum Precisions {
     All,
 }
 
-/// A precision under the names of the recorded errors.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Region {
-    F32,
-    F16,
-    BF16,
-}
-
-impl Region {
-    fn name(self) -> &'static str {
-        match self {
-            Region::F32 => "f32",
-            Region::F16 => "f16",
-            Region::BF16 => "bf16",
-        }
-    }
-
-    fn policy(self) -> Policy {
-        match self {
-            Region::F32 => Policy::OFF,
-            Region::F16 => Policy::autocast(DType::F16),
-            Region::BF16 => Policy::autocast(DType::BF16),
-        }
-    }
-}
-
 impl Precisions {
     fn regions(self) -> &'static [Region] {
         match self {
             Precisions::Fp32 => &[Region::F32],
             Precisions::Fp16 => &[Region::F16],
             Precisions::Bf16 => &[Region::BF16],
-            Precisions::All => &[Region::F32, Region::BF16, Region::F16],
+            Precisions::All => &Region::ALL,
         }
     }
 }

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use binade::autograd::{Var, eval};
 use binade::diffusion::{Sampler, SchedulerConfig};
 use binade::models::AnyModel;
+use binade::models::parity::{Case, Distance, Region};
 use binade::nn::Layer;
 use binade::weights::LoadOptions;
 
-use super::Region;
-use super::case::{Case, Distance, Verdict};
+use super::verdict::Verdict;
 
 /// How far a value of the image, from −1 to 1, may be from the recorded one: 2 of 255.
 const IMAGE: f64 = 2.0 * 2.0 / 255.0;

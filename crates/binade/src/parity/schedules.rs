@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use binade::autograd::Var;
 use binade::diffusion::{Kind, NoiseSchedule, Prediction, Sampler, SchedulerConfig, Spacing, Step};
+use binade::models::parity::{Distance, Region};
 use binade::tensor::Class;
 use binade::weights::Weights;
 use serde_json::{Value, json};
 
-use super::Region;
-use super::case::{Distance, Verdict};
+use super::verdict::Verdict;
 
 /// How far results may be from PyTorch's, which are f32: relative to the largest. A beta is 1 minus a quotient of them.
 const TABLE: f64 = 2e-6;

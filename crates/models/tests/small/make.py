@@ -56,6 +56,10 @@ def write(name, model, config, inputs, forward, loss, loss_name, train=False, dr
         with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             out, _, grads = run(model, lambda m: forward(m, torch.float32), lambda o: loss(o.float(), torch.float32), train)
         errors[region] = {"out": error(out, ref_out), "grads": {n: error(g, ref_grads[n]) for n, g in grads.items()}}
+    # A case that PyTorch's own f32 hardly passes tells more of chance than of who fails it.
+    largest = max(float(g.norm()) for g in ref_grads.values())
+    for n, g in ref_grads.items():
+        assert errors["f32"]["grads"][n] <= (1e-5 + 1e-7 * largest / float(g.norm().clamp_min(1e-300))) / 2, (name, n)
     for b, before in zip(model.buffers(), buffers):
         b.copy_(before)
     folder = HERE / name
@@ -132,7 +136,7 @@ hf_image_case("vit_transformers", hf.ViTForImageClassification(hf.ViTConfig(
     num_labels=3)), (8, 8), 8)
 timm_case("resnet_basic", "resnet18", dict(channels=[4, 4, 6, 6], layers=[1, 1, 1, 1], num_classes=3, in_chans=1), (32, 32), 9)
 timm_case("resnet_bottleneck", "resnet50", dict(channels=[2, 2, 3, 3], layers=[1, 1, 1, 1], num_classes=3, in_chans=1), (96, 96),
-          10, train=True)
+          39, train=True)
 for kind, seed in [("basic", 11), ("bottleneck", 12)]:
     hf_image_case(f"resnet_transformers_{kind}", hf.ResNetForImageClassification(hf.ResNetConfig(
         embedding_size=4, hidden_sizes=[8, 12], depths=[1, 2], layer_type=kind, downsample_in_first_stage=True,

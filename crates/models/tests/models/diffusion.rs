@@ -113,10 +113,10 @@ fn waves(shape: &[usize]) -> Var {
 fn names_and_shapes_at_full_size_are_those_of_the_library() {
     scope::without_initial_values(|| {
         let unet = UNet2DConditionModel::from_config(&sd15()).unwrap();
-        assert_eq!(shapes(&unet), snapshot(include_str!("names/sd15_unet.txt")));
+        assert_eq!(shapes(&unet), snapshot(include_str!("../names/sd15_unet.txt")));
         assert_eq!((unet.named_parameters().len(), unet.parameter_count()), (686, 859_520_964));
         let vae = AutoencoderKL::from_config(&vae()).unwrap();
-        assert_eq!(shapes(&vae), snapshot(include_str!("names/sd_vae.txt")));
+        assert_eq!(shapes(&vae), snapshot(include_str!("../names/sd_vae.txt")));
         assert_eq!((vae.named_parameters().len(), vae.parameter_count()), (248, 83_653_863));
         assert_eq!(UNet2DModel::from_config(&ddpm_cifar10()).unwrap().parameter_count(), 35_746_307);
         assert_eq!(UNet2DModel::new(&UNet2DConfig::default()).unwrap().parameter_count(), 6_472_195);

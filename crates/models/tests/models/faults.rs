@@ -1,8 +1,6 @@
 //! An infinity planted at every operator of a training step of every model: no bit of the state changes, and the blame
 //! is right.
 
-mod common;
-
 use crate::common::{Subject, bits, subject};
 use binade_amp::{Fault, Hit, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;

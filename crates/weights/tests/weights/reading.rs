@@ -1,12 +1,10 @@
 //! Every form of file and folder gives the tensors that are in it.
 
-mod common;
-
 use binade_cpu as _;
 use binade_tensor::{Class, DType};
 use binade_weights::{FileDType, Weights};
 
-use common::*;
+use crate::common::*;
 
 const MATRIX: Pickled<'static> =
     Pickled { name: "w", class: "FloatStorage", key: "0", numel: 6, offset: 0, shape: &[2, 3], strides: &[3, 1] };

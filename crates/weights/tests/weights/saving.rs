@@ -1,7 +1,5 @@
 //! Modules into files, and back.
 
-mod common;
-
 use binade_cpu as _;
 use binade_nn::{Linear, Module, Param, Visitor, state_dict};
 use binade_tensor::DType;
@@ -109,7 +107,7 @@ fn values_that_overflow_are_refused_before_a_file_is_touched() {
     assert!(report.to_string().contains("first.bias: 70 overflow in f16, largest 1.0000e5"), "{report}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     save(&net, folder.path(), &Sources::default(), &SaveOptions { allow_overflow: true, ..options }).unwrap();
-    assert_eq!(common::values(&Weights::open(folder.path()).unwrap(), "first.bias")[0], f64::INFINITY);
+    assert_eq!(crate::common::values(&Weights::open(folder.path()).unwrap(), "first.bias")[0], f64::INFINITY);
 }
 
 /// The order, the header and the padding are those of the format's own library.

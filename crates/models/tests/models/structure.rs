@@ -1,7 +1,5 @@
 //! Operators belong to the layer that runs them, by the model's structure, whatever was made of the model before.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 

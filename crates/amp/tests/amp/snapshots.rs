@@ -1,7 +1,5 @@
 //! Snapshots of a training: it goes on bit for bit, or nothing changes.
 
-mod net;
-
 use crate::net::{Net, full_training, state, training};
 use binade_amp::{Dynamic, Error, LossScale, Result, Training, TrainingState};
 use binade_autograd::Var;

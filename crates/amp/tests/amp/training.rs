@@ -1,7 +1,5 @@
 //! Whole steps: applied or not, blamed on the right operator, with an infinity planted at every operator.
 
-mod net;
-
 use crate::net::{Net, full_training, state, training};
 use std::marker::PhantomData;
 

@@ -56,29 +56,29 @@ fn check<M: Pretrained>(config: &Value, text: &str, parameters: usize) {
 
 #[test]
 fn resnet50() {
-    check::<ResNet>(&json!({"architecture": "resnet50"}), include_str!("names/resnet50.txt"), 25_557_032);
+    check::<ResNet>(&json!({"architecture": "resnet50"}), include_str!("../names/resnet50.txt"), 25_557_032);
 }
 
 #[test]
 fn vit_large() {
     let config = json!({"architecture": "vit_large_patch16_224"});
-    check::<Vit>(&config, include_str!("names/vit_large_patch16_224.txt"), 304_326_632);
+    check::<Vit>(&config, include_str!("../names/vit_large_patch16_224.txt"), 304_326_632);
 }
 
 #[test]
 fn gpt2() {
-    check::<Gpt>(&json!({"model_type": "gpt2"}), include_str!("names/gpt2.txt"), 124_439_808);
+    check::<Gpt>(&json!({"model_type": "gpt2"}), include_str!("../names/gpt2.txt"), 124_439_808);
 }
 
 #[test]
 fn gpt2_xl() {
     let config = json!({"model_type": "gpt2", "n_embd": 1600, "n_head": 25, "n_layer": 48});
-    check::<Gpt>(&config, include_str!("names/gpt2_xl.txt"), 1_557_611_200);
+    check::<Gpt>(&config, include_str!("../names/gpt2_xl.txt"), 1_557_611_200);
 }
 
 #[test]
 fn clip_text() {
-    check::<ClipText>(&ClipTextConfig::default().write(), include_str!("names/clip_text.txt"), 123_060_480);
+    check::<ClipText>(&ClipTextConfig::default().write(), include_str!("../names/clip_text.txt"), 123_060_480);
 }
 
 #[test]

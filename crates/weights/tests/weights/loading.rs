@@ -1,7 +1,5 @@
 //! Weights into modules: what fits, what is refused, and what is lost on the way.
 
-mod common;
-
 use std::path::Path;
 
 use binade_autograd::scope::{self, Stored};
@@ -10,7 +8,7 @@ use binade_nn::{Buffer, Linear, Module, Param, Visitor, state_dict, without_init
 use binade_tensor::{Array, Class, DType, Shape};
 use binade_weights::{Error, LoadOptions, Report, Source, Sources, Weights, load};
 
-use common::*;
+use crate::common::*;
 
 #[derive(Clone, Module)]
 struct Net {

@@ -1,10 +1,8 @@
 //! Files whose claims cannot be: each is refused, by what is wrong with it.
 
-mod common;
-
 use binade_weights::Weights;
 
-use common::*;
+use crate::common::*;
 
 fn header(text: &str, data: usize) -> String {
     refusal("a.safetensors", &safetensors(text, &vec![0; data]))

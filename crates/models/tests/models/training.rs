@@ -1,8 +1,6 @@
 //! Every model trains: the same bits for any number of threads, losses that fall, and the number of weights of the
 //! originals.
 
-mod common;
-
 use crate::common::{Subject, bits, subject};
 use binade_amp::{LossScale, Policy, Training};
 use binade_autograd::scope;

@@ -1,8 +1,6 @@
 //! Whole training steps on a device that runs late behind memory the host cannot see: the same bits as where its
 //! arithmetic comes from, one wait per step, and no upload but the batch and the numbers of the update.
 
-mod common;
-
 use crate::common::{Subject, bits, subject};
 use binade_amp::{Dynamic, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;

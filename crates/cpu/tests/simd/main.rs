@@ -1,4 +1,0 @@
-//! Functions and conversions in vectors.
-
-mod functions;
-mod rounding;

@@ -1,0 +1,7 @@
+//! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
+
+mod folders;
+mod golden;
+mod pipeline;
+mod schedules;
+mod tokenizer;

@@ -1,0 +1,4 @@
+//! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
+
+mod reference;
+mod remote;

@@ -1,0 +1,9 @@
+//! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
+
+mod counting;
+mod files;
+mod folder;
+mod pixels;
+mod runs;
+mod samples;
+mod tasks;
