@@ -10,7 +10,7 @@ use crate::source::{File, Finding, Tree};
 
 /// The crates by their folders, those below first. Of one row, none depends on another.
 const CRATES: &[&[&str]] = &[
-    &["crates/derive", "crates/tensor"],
+    &["crates/derive", "crates/ptx", "crates/tensor"],
     &["crates/cpu", "crates/plan"],
     &["crates/autograd"],
     &["crates/nn"],
@@ -23,7 +23,7 @@ const CRATES: &[&[&str]] = &[
 ];
 
 /// Those that depend on no crate of the workspace.
-const ALONE: [&str; 2] = ["crates/tidy", "xtask"];
+const ALONE: [&str; 3] = ["crates/ptx", "crates/tidy", "xtask"];
 
 /// Crates whose root lists its modules in layers, a blank line between them. Modules import from earlier ones.
 const LAYERED: [&str; 1] = ["crates/autograd"];

@@ -1,0 +1,3 @@
+//! t
+#[derive(Debug)]
+pub(crate) struct Copy;

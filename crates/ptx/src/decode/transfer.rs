@@ -1,0 +1,11 @@
+//! Asynchronous copies and their barriers.
+use super::Decoder;
+use super::mods::Mods;
+use crate::code::Action;
+use crate::error::Result;
+
+impl Decoder<'_> {
+    pub(super) fn transfer(&mut self, _base: &str, m: &mut Mods<'_>) -> Result<Action> {
+        Err(m.unsupported("an unknown opcode"))
+    }
+}

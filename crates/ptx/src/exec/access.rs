@@ -1,0 +1,362 @@
+//! Loads and stores with all their checks.
+
+use super::warp::{Warp, lanes};
+use super::{Block, Machine, count};
+use crate::code::{Access, Address, Lanes};
+use crate::decode::{CONST_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
+use crate::memory::{self, Region};
+use crate::report::FindingKind;
+use crate::shadow::{Accessor, Fault};
+use crate::types::Space;
+
+/// The space of a generic address, and the address within it.
+#[inline]
+pub(crate) fn resolve(address: u64) -> (Space, u64) {
+    for (space, start) in [
+        (Space::Shared, SHARED_WINDOW),
+        (Space::Local, LOCAL_WINDOW),
+        (Space::Param, PARAM_WINDOW),
+        (Space::Const, CONST_WINDOW),
+    ] {
+        let inside = address.wrapping_sub(start);
+        if inside < WINDOW {
+            return (space, inside);
+        }
+    }
+    (Space::Global, address)
+}
+
+impl Machine<'_> {
+    /// Each lane's address.
+    #[inline]
+    pub(super) fn addresses(&self, warp: &Warp, a: Address) -> Lanes {
+        let mut out = *warp.value(self.code, a.base);
+        for v in &mut out {
+            *v = v.wrapping_add_signed(a.offset);
+        }
+        out
+    }
+
+    /// Divides generic accesses by space; `f` is called for each with the addresses within it.
+    #[inline]
+    pub(super) fn by_space(
+        &mut self,
+        mask: u32,
+        space: Space,
+        addresses: Lanes,
+        mut f: impl FnMut(&mut Self, u32, Space, &Lanes),
+    ) {
+        if space != Space::Generic {
+            return f(self, mask, space, &addresses);
+        }
+        let mut left = mask;
+        while left != 0 {
+            let (space, _) = resolve(addresses[left.trailing_zeros() as usize]);
+            let (mut part, mut within) = (0, addresses);
+            for lane in lanes(left) {
+                let (other, address) = resolve(addresses[lane]);
+                if other == space {
+                    part |= 1 << lane;
+                    within[lane] = address;
+                }
+            }
+            left &= !part;
+            f(self, part, space, &within);
+        }
+    }
+
+    pub(super) fn load(&mut self, b: &mut Block, warp: &mut Warp, pc: u32, mask: u32, a: &Access) {
+        self.defined(b, warp, pc, mask, a.address.base);
+        let addresses = self.addresses(warp, a.address);
+        self.by_space(mask, a.space, addresses, |m, mask, space, addresses| {
+            m.load_from(b, warp, pc, mask, a, space, addresses);
+        });
+        if a.order.strong {
+            self.acquired(b, warp, &addresses, mask, a.order);
+        }
+    }
+
+    fn load_from(
+        &mut self,
+        b: &mut Block,
+        warp: &mut Warp,
+        pc: u32,
+        mask: u32,
+        a: &Access,
+        space: Space,
+        addresses: &Lanes,
+    ) {
+        let (size, bytes) = (a.size, a.size * a.to.len());
+        if self.misaligned(b, warp, pc, mask, addresses, bytes) {
+            return;
+        }
+        let up = 64 - 8 * size.min(8) as u32;
+        let extend = |v: u64| if a.signed { ((v << up) as i64 >> up) as u64 } else { v };
+        match space {
+            Space::Global | Space::Shared => {
+                let me = self.accessor(b, warp, pc, a.order.strong);
+                let (mut at, mut fault) = (usize::MAX, None);
+                if space == Space::Global {
+                    self.report.counters.global_loads += 1;
+                    self.report.counters.sectors_read += count::sectors(addresses, mask, bytes);
+                    self.report.counters.global_bytes += mask.count_ones() as u64 * bytes as u64;
+                } else {
+                    self.count_shared(addresses, mask, bytes);
+                }
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    let region: &mut Region = if space == Space::Shared {
+                        &mut b.shared
+                    } else {
+                        if at == usize::MAX || self.memory.regions[at].offset(address, bytes).is_none() {
+                            at = self.memory.find(address).unwrap_or(usize::MAX);
+                        }
+                        match self.memory.regions.get_mut(at) {
+                            Some(region) => region,
+                            None => return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read"),
+                        }
+                    };
+                    let Some(offset) = region.offset(address, bytes) else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read");
+                    };
+                    if self.options.checks {
+                        let cells = &mut region.cells[offset..offset + bytes];
+                        let found = self.shadow.read(cells, &me, lane as u32, &b.clocks);
+                        if let (Some(found), None) = (found, fault) {
+                            fault = Some((lane, found));
+                        }
+                    }
+                    for (i, &(to, keep)) in a.to.iter().enumerate() {
+                        let value = memory::read(&region.data[offset + i * size..], size);
+                        warp.registers[to as usize][lane] = extend(value) & keep;
+                    }
+                }
+                if let Some((lane, fault)) = fault {
+                    self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "read");
+                }
+            }
+            Space::Local => {
+                for lane in lanes(mask) {
+                    let Some(offset) = warp.local_offset(addresses[lane], bytes, lane) else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "read");
+                    };
+                    if warp.local_written[offset..offset + bytes].contains(&false) {
+                        self.memory_fault(b, warp, pc, lane, space, addresses[lane], Fault::Uninitialised, "read");
+                    }
+                    for (i, &(to, keep)) in a.to.iter().enumerate() {
+                        let value = memory::read(&warp.local[offset + i * size..], size);
+                        warp.registers[to as usize][lane] = extend(value) & keep;
+                    }
+                }
+            }
+            _ => {
+                let code = self.code;
+                for lane in lanes(mask) {
+                    let data = if space == Space::Const { &code.constant_bank } else { &self.params };
+                    let at = addresses[lane] as usize;
+                    // Below the first constant there is nothing.
+                    let low = space == Space::Const && at < 64;
+                    if low || at.checked_add(bytes).is_none_or(|end| end > data.len()) {
+                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "read");
+                    }
+                    for (i, &(to, keep)) in a.to.iter().enumerate() {
+                        let value = memory::read(&data[at + i * size..], size);
+                        warp.registers[to as usize][lane] = extend(value) & keep;
+                    }
+                }
+            }
+        }
+        for &(to, _) in &a.to {
+            warp.defined[to as usize] |= mask;
+        }
+    }
+
+    pub(super) fn store(&mut self, b: &mut Block, warp: &mut Warp, pc: u32, mask: u32, a: &Access) {
+        self.defined(b, warp, pc, mask, a.address.base);
+        for &s in &a.from {
+            self.defined(b, warp, pc, mask, s);
+        }
+        let addresses = self.addresses(warp, a.address);
+        if a.order.strong {
+            self.publish(b, warp, &addresses, mask, a.order);
+        }
+        self.by_space(mask, a.space, addresses, |m, mask, space, addresses| {
+            m.store_to(b, warp, pc, mask, a, space, addresses);
+        });
+    }
+
+    fn store_to(
+        &mut self,
+        b: &mut Block,
+        warp: &mut Warp,
+        pc: u32,
+        mask: u32,
+        a: &Access,
+        space: Space,
+        addresses: &Lanes,
+    ) {
+        let (size, bytes) = (a.size, a.size * a.from.len());
+        if self.misaligned(b, warp, pc, mask, addresses, bytes) {
+            return;
+        }
+        let mut values = [0u8; 32];
+        match space {
+            Space::Global | Space::Shared => {
+                let me = self.accessor(b, warp, pc, a.order.strong);
+                let (mut at, mut fault) = (usize::MAX, None);
+                if space == Space::Global {
+                    self.report.counters.global_stores += 1;
+                    self.report.counters.sectors_written += count::sectors(addresses, mask, bytes);
+                    self.report.counters.global_bytes += mask.count_ones() as u64 * bytes as u64;
+                } else {
+                    self.count_shared(addresses, mask, bytes);
+                }
+                for lane in lanes(mask) {
+                    let address = addresses[lane];
+                    let region: &mut Region = if space == Space::Shared {
+                        &mut b.shared
+                    } else {
+                        if at == usize::MAX || self.memory.regions[at].offset(address, bytes).is_none() {
+                            at = self.memory.find(address).unwrap_or(usize::MAX);
+                        }
+                        match self.memory.regions.get_mut(at) {
+                            Some(region) => region,
+                            None => return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written"),
+                        }
+                    };
+                    let Some(offset) = region.offset(address, bytes) else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written");
+                    };
+                    for (i, &s) in a.from.iter().enumerate() {
+                        memory::write(&mut values[i * size..], size, warp.value(self.code, s)[lane]);
+                    }
+                    if self.options.checks {
+                        let same = region.data[offset..offset + bytes] == values[..bytes];
+                        let cells = &mut region.cells[offset..offset + bytes];
+                        let found = self.shadow.write(cells, &me, lane as u32, &b.clocks, same);
+                        if let (Some(found), None) = (found, fault) {
+                            fault = Some((lane, found));
+                        }
+                    }
+                    region.data[offset..offset + bytes].copy_from_slice(&values[..bytes]);
+                }
+                if let Some((lane, fault)) = fault {
+                    self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "written");
+                }
+            }
+            Space::Local => {
+                for lane in lanes(mask) {
+                    let Some(offset) = warp.local_offset(addresses[lane], bytes, lane) else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "written");
+                    };
+                    for (i, &s) in a.from.iter().enumerate() {
+                        let value = warp.value(self.code, s)[lane];
+                        memory::write(&mut warp.local[offset + i * size..], size, value);
+                    }
+                    warp.local_written[offset..offset + bytes].fill(true);
+                }
+            }
+            _ => {
+                let lane = mask.trailing_zeros() as usize;
+                self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "written");
+            }
+        }
+    }
+
+    pub(super) fn count_shared(&mut self, addresses: &Lanes, mask: u32, bytes: usize) {
+        let (total, least) = count::passes(addresses, mask, bytes);
+        self.report.counters.shared_passes += total;
+        self.report.counters.bank_conflicts += total - least;
+    }
+
+    /// Reports the first lane whose address is not a multiple of the access's size.
+    pub(super) fn misaligned(
+        &mut self,
+        b: &Block,
+        warp: &Warp,
+        pc: u32,
+        mask: u32,
+        addresses: &Lanes,
+        bytes: usize,
+    ) -> bool {
+        let low = bytes as u64 - 1;
+        let all = (0..32).fold(0, |m, i| m | ((addresses[i] & low != 0) as u32) << i) & mask;
+        if all == 0 {
+            return false;
+        }
+        let lane = all.trailing_zeros() as usize;
+        let message = format!("the address {:#x} is not a multiple of {bytes}", addresses[lane]);
+        self.fatal(FindingKind::Misaligned, b, warp, pc, Some(lane), message);
+        true
+    }
+
+    #[cold]
+    pub(super) fn out_of_bounds(
+        &mut self,
+        b: &Block,
+        warp: &Warp,
+        pc: u32,
+        lane: usize,
+        space: Space,
+        address: u64,
+        bytes: usize,
+        what: &str,
+    ) {
+        let there = match space {
+            Space::Global => self.memory.describe(address),
+            Space::Shared => {
+                format!("the block has {} bytes from {:#x}", b.shared.data.len(), b.shared.base)
+            }
+            _ => format!("outside of the {space} memory there is"),
+        };
+        let message = format!("{bytes} bytes of {space} memory at {address:#x} are {what}: {there}");
+        self.fatal(FindingKind::OutOfBounds, b, warp, pc, Some(lane), message);
+    }
+
+    #[cold]
+    pub(super) fn memory_fault(
+        &mut self,
+        b: &Block,
+        warp: &Warp,
+        pc: u32,
+        lane: usize,
+        space: Space,
+        address: u64,
+        fault: Fault,
+        what: &str,
+    ) {
+        let there =
+            if space == Space::Global { self.memory.describe(address) } else { format!("{space} {address:#x}") };
+        match fault {
+            Fault::Uninitialised => {
+                let message = format!("{there} is read, but was never written");
+                self.finding(FindingKind::UninitialisedMemory, b, warp, pc, Some(lane), message, None);
+            }
+            Fault::Conflict(half) => {
+                let other = self.shadow.describe(half).map(|(record, lane)| (record.clone(), lane));
+                let engine = other.as_ref().is_some_and(|(record, _)| record.asynchronous);
+                let other = other.map(|(record, lane)| self.place_of(b, &record, lane));
+                let (kind, why) = match engine {
+                    true => (FindingKind::InFlight, "while a copy or tensor unit that uses it has not been waited for"),
+                    false => (FindingKind::Race, "and nothing orders that with the other access"),
+                };
+                self.finding(kind, b, warp, pc, Some(lane), format!("{there} is {what}, {why}"), other);
+            }
+        }
+    }
+
+    /// The access record of an instruction: one for each time between two synchronisations.
+    #[inline]
+    pub(super) fn accessor(&mut self, b: &Block, warp: &mut Warp, pc: u32, strong: bool) -> Accessor {
+        let slot = &mut warp.records[pc as usize][strong as usize];
+        if slot.0 == warp.stamp {
+            return self.shadow.accessor(slot.1);
+        }
+        let w = warp.index;
+        let clock = b.clocks.views[w][w];
+        let record = crate::shadow::Record::of(b.index, w as u16, w, clock, warp.phase, pc).strong(strong);
+        let me = self.shadow.record(record);
+        *slot = (warp.stamp, me.id());
+        me
+    }
+}

@@ -1,0 +1,3 @@
+//! Copies that threads begin and wait for in groups.
+#[derive(Debug, Default)]
+pub(crate) struct Lane32;
