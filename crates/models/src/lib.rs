@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod airbench;
 mod any;
 mod clip;
 mod diffusion;
@@ -20,6 +21,7 @@ mod transformer;
 mod unet;
 mod vit;
 
+pub use airbench::{Airbench, AirbenchConfig, whitening};
 pub use any::{AnyModel, Names, read_config};
 pub use clip::{ClipText, ClipTextConfig};
 pub use diffusion::{

@@ -8,11 +8,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Dataset::Digits.load(None)?;
     let out = std::env::temp_dir().join(format!("binade-digits-{}", std::process::id()));
     let config = RunConfig { fit: Config { epochs: 3, ..Config::default() }, out: Some(out), ..RunConfig::default() };
-    train(
-        || Ok(Sequential::new().then(Flatten).then(Linear::new(64, 10)?)),
-        &Classify { classes: 10 },
-        &data,
-        &config,
-    )?;
+    train(|| Ok(Sequential::new().then(Flatten).then(Linear::new(64, 10)?)), &Classify::new(10), &data, &config)?;
     Ok(())
 }

@@ -45,8 +45,13 @@ impl Batch {
     /// # Errors
     /// [`Error::Config`], which lists the arrays there are.
     pub fn get(&self, name: &str) -> Result<Var> {
-        let found = self.arrays.iter().find(|(n, _)| n == name).map(|(_, array)| Var::constant(array.clone()));
-        found.ok_or_else(|| Error::Config(format!("the batch has no array {name:?}; it has {}", self.names())))
+        self.find(name)
+            .ok_or_else(|| Error::Config(format!("the batch has no array {name:?}; it has {}", self.names())))
+    }
+
+    /// The array of a name, where there is one.
+    pub fn find(&self, name: &str) -> Option<Var> {
+        self.arrays.iter().find(|(n, _)| n == name).map(|(_, array)| Var::constant(array.clone()))
     }
 
     /// The array at a place, from 0.

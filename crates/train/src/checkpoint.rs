@@ -9,6 +9,7 @@ use binade_nn::{CHECKSUM, Module, TensorFile, state_dict, write_safetensors};
 use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
+use crate::answers::Answers;
 use crate::metrics::{self, Written};
 use crate::recipe::{Recipe, check_same};
 use crate::{Error, Precision, Result, Summary};
@@ -34,6 +35,10 @@ pub(crate) struct Progress {
     pub train_loss: Option<f64>,
     pub test_loss: Option<f64>,
     pub accuracy: Option<f64>,
+    #[serde(default)]
+    pub top5: Option<f64>,
+    #[serde(default)]
+    pub answers: Option<Answers>,
     /// Lowest test loss of an epoch.
     pub best: Option<f64>,
     pub saved_activation_bytes: usize,

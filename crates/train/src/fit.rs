@@ -10,6 +10,7 @@ use binade_autograd::{eval, no_grad, scope};
 use binade_nn::Module;
 use binade_tensor::{Device, Key};
 
+use crate::answers::Answers;
 use crate::batch::{Batches, epoch_order};
 use crate::checkpoint::{self, Progress};
 use crate::gallery::{self, Whose};
@@ -103,7 +104,7 @@ fn fit_on<M: Module>(
             let mut stop = tell(&mut log, output, &mut training, &at, step)?;
             if config.evaluate_every.is_some_and(|every| training.iteration.is_multiple_of(every)) {
                 let score = evaluate(model, task, data, &mut training, config)?;
-                let numbers = EvaluationMetrics::new(training.iteration, score, task.has_perplexity());
+                let numbers = EvaluationMetrics::new(training.iteration, &score, task.has_perplexity());
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
             if stop || interrupt::requested() {
@@ -126,8 +127,10 @@ fn fit_on<M: Module>(
         let score = evaluate(model, task, data, &mut training, config)?;
         (at.accuracy, at.test_loss) =
             (score.right.map(|right| right / score.count), Some(score.loss).filter(|l| l.is_finite()));
+        at.top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
+        at.answers = score.answers.clone().filter(|answers| !answers.found.is_empty());
         let (test, seconds) =
-            (EvaluationMetrics::new(training.iteration, score, task.has_perplexity()), at.epoch_seconds);
+            (EvaluationMetrics::new(training.iteration, &score, task.has_perplexity()), at.epoch_seconds);
         at.next_epoch();
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
@@ -154,6 +157,8 @@ fn fit_on<M: Module>(
         train_loss: at.train_loss.unwrap_or(f64::NAN),
         test_accuracy: at.accuracy,
         test_loss: at.test_loss,
+        test_top5: at.top5,
+        answers: at.answers.clone(),
         has_perplexity: task.has_perplexity(),
         loss_scale: training.scaler.loss_scale(),
         skipped_steps: at.skipped,
@@ -200,15 +205,19 @@ fn evaluate<M: Module>(
 ) -> Result<Score> {
     let policy = training.policy.clone();
     let run = || -> Result<Score> {
-        let (mut loss, mut count, mut right) = (0.0, 0.0, None);
+        let (mut loss, mut count, mut right, mut answers) = (0.0, 0.0, None, None::<Answers>);
         let from = (data.test.clone(), task.check());
         let order = (0..data.test.len()).collect();
         for batch in Batches::new("test", from, order, config.evaluation_batch, 0, None)? {
             let score = task.evaluate(model, &batch?)?;
             (loss, count) = (loss + score.loss * score.count, count + score.count);
             right = score.right.map(|n| n + right.unwrap_or(0.0));
+            match (&mut answers, score.answers) {
+                (Some(all), Some(more)) => all.add(&more),
+                (all, more) => *all = more,
+            }
         }
-        Ok(Score { loss: loss / count, count, right })
+        Ok(Score { loss: loss / count, count, right, answers })
     };
     averaged(training, || policy.run(|| eval(run)))?
 }

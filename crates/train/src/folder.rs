@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::images::{Dataset, ImageSet, Images, Source};
 use crate::resize::Filter;
-use crate::{Error, Pixels, Result};
+use crate::{Data, Error, Pixels, Result};
 
 /// Bytes of all pixels at most, which are held in memory.
 const MOST: usize = 4 << 30;
@@ -66,9 +66,9 @@ pub(crate) fn open(folder: &Path, source: &Source<'_>) -> Result<ImageSet> {
         Ok(Images::new(Dataset::Folder, pixels, labels, [channels, side, side], 255.0))
     };
     let (train, test) = (of(&train)?, of(&test)?);
-    if train.labels.is_empty() || test.labels.is_empty() {
+    if train.is_empty() || test.is_empty() {
         let left_out = skipped.first().map_or_else(String::new, |error| format!("; the first left out: {error}"));
-        let (train, test) = (train.labels.len(), test.labels.len());
+        let (train, test) = (train.len(), test.len());
         return Err(nothing(folder, format!("{train} to train on and {test} to test{left_out}")));
     }
     Ok(ImageSet { train, test, classes, skipped })

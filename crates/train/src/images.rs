@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use binade_tensor::Key;
 
+use crate::augment::{Augment, Canvas, Flip, Mixture};
 use crate::data::{Sample, SampleResult};
 use crate::folder;
 use crate::idx::Idx;
+use crate::task::{OTHER, SHARE};
 use crate::{Data, Error, Result, Splits};
 
 /// The images of a data set, and what is known of them.
@@ -28,6 +30,31 @@ impl ImageSet {
     /// Channels, height and width.
     pub fn shape(&self) -> [usize; 3] {
         self.train.shape
+    }
+
+    /// With other changes of the training images.
+    ///
+    /// # Errors
+    /// As [`Augment::check`].
+    pub fn augmented(mut self, augment: Augment) -> Result<ImageSet> {
+        augment.check()?;
+        self.train.augment = augment;
+        Ok(self)
+    }
+
+    /// With another mean and standard deviation of each channel, black 0 and white 1.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: too few of them, or a deviation that is not above 0.
+    pub fn normalized(mut self, mean: &[f32], std: &[f32]) -> Result<ImageSet> {
+        let channels = self.shape()[0];
+        if mean.len() < channels || std.len() < channels || !std.iter().all(|s| *s > 0.0 && s.is_finite()) {
+            return Err(Error::Config(format!("mean {mean:?} and deviation {std:?} of {channels} channels")));
+        }
+        for images in [&mut self.train, &mut self.test] {
+            (images.mean, images.std) = (mean.to_vec(), std.to_vec());
+        }
+        Ok(self)
     }
 
     /// As training and test samples.
@@ -53,13 +80,38 @@ pub struct Source<'a> {
 /// 8-bit images with classes, normalised per channel on the way out.
 #[derive(Clone, Debug)]
 pub struct Images {
-    pub(crate) pixels: Arc<Vec<u8>>,
-    pub(crate) labels: Arc<Vec<u32>>,
+    pixels: Arc<Vec<u8>>,
+    labels: Arc<Vec<u32>>,
     /// Channels, height, width.
-    pub(crate) shape: [usize; 3],
+    shape: [usize; 3],
     /// Value that means 1.
-    pub(crate) white: f32,
-    pub(crate) set: Dataset,
+    white: f32,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+    augment: Augment,
+}
+
+impl Images {
+    pub(crate) fn new(set: Dataset, pixels: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], white: f32) -> Images {
+        let (mean, std) = set.normalization();
+        let (mean, std, augment) = (mean.to_vec(), std.to_vec(), set.augment());
+        Images { pixels: Arc::new(pixels), labels: Arc::new(labels), shape, white, mean, std, augment }
+    }
+
+    /// An image as the model sees it; with a key, as it is seen in training.
+    fn image(&self, index: usize, key: Option<Key>) -> Vec<f32> {
+        let [c, h, w] = self.shape;
+        let values = self.pixels[index * c * h * w..][..c * h * w].iter().map(|&p| p as f32).collect();
+        let mut canvas = Canvas { values, shape: self.shape, white: self.white };
+        if let Some(key) = key {
+            self.augment.apply(&mut canvas, &self.mean, key, index);
+        }
+        for (c, plane) in canvas.values.chunks_mut(h * w).enumerate() {
+            let (scale, shift) = (1.0 / (self.white * self.std[c]), self.mean[c] / self.std[c]);
+            plane.iter_mut().for_each(|x| *x = *x * scale - shift);
+        }
+        canvas.values
+    }
 }
 
 impl Data for Images {
@@ -67,24 +119,21 @@ impl Data for Images {
         self.labels.len()
     }
 
-    /// Arrays `image` and `class`.
+    /// Arrays `image` and `class`; in training, where images are mixed, the class of the `other` too, and the `share`
+    /// of the first.
     fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
-        let [c, h, w] = self.shape;
-        let from = &self.pixels[index * c * h * w..][..c * h * w];
-        let (mean, std) = self.set.normalization();
-        let mut image = vec![0.0; from.len()];
-        for (c, (plane, from)) in image.chunks_mut(h * w).zip(from.chunks(h * w)).enumerate() {
-            let (scale, shift) = (1.0 / (self.white * std[c]), mean[c] / std[c]);
-            plane.iter_mut().zip(from).for_each(|(x, &p)| *x = p as f32 * scale - shift);
+        let [_, h, w] = self.shape;
+        let mut image = self.image(index, key);
+        let mixture = key.and_then(|key| self.augment.mixture(key, index, self.len(), [h, w]));
+        if let Some(mixture) = &mixture {
+            mixture.mix(&mut image, &self.image(mixture.other, key), self.shape);
         }
-        // Training images of things that may stand either way round are mirrored at random.
-        if let Some(key) = key
-            && matches!(self.set, Dataset::Cifar10 | Dataset::Icons)
-            && key.bits(index) & 1 == 1
-        {
-            image.chunks_mut(w).for_each(<[f32]>::reverse);
-        }
-        Ok(Sample::new().with("image", image, &self.shape).with("class", [self.labels[index] as i64], &[]))
+        let class = |index: usize| [self.labels[index] as i64];
+        let sample = Sample::new().with("image", image, &self.shape).with("class", class(index), &[]);
+        Ok(match mixture {
+            None => sample,
+            Some(Mixture { other, share, .. }) => sample.with(OTHER, class(other), &[]).with(SHARE, [share], &[]),
+        })
     }
 }
 
@@ -163,6 +212,16 @@ impl Dataset {
         }
     }
 
+    /// What is done to training images where nothing else is said: things that may stand either way round are
+    /// mirrored.
+    pub const fn augment(self) -> Augment {
+        let flip = match self {
+            Dataset::Cifar10 | Dataset::Icons => Flip::Random,
+            Dataset::Digits | Dataset::Mnist | Dataset::FashionMnist | Dataset::Folder => Flip::Off,
+        };
+        Augment { crop: 0, flip, rand_augment: None, cutout: 0, mixup: 0.0, cutmix: 0.0 }
+    }
+
     /// Loads it, from a folder for all that are not embedded.
     ///
     /// # Errors
@@ -192,12 +251,6 @@ impl Dataset {
         };
         let classes = self.classes().iter().map(|name| name.to_string()).collect();
         Ok(ImageSet { train, test, classes, skipped: Vec::new() })
-    }
-}
-
-impl Images {
-    pub(crate) fn new(set: Dataset, pixels: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], white: f32) -> Images {
-        Images { pixels: Arc::new(pixels), labels: Arc::new(labels), shape, white, set }
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod answers;
+mod augment;
 mod batch;
 mod checkpoint;
 mod config;
@@ -22,6 +24,7 @@ mod picture;
 mod pictures;
 mod pixels;
 mod progress;
+mod rand_augment;
 mod recipe;
 mod report;
 mod resize;
@@ -30,6 +33,8 @@ mod sealed;
 mod summary;
 mod task;
 
+pub use answers::Answers;
+pub use augment::{Augment, Flip};
 pub use batch::{Batch, Check, epoch_order};
 pub use config::{Config, Precision};
 pub use data::{Data, InMemory, Numbers, Sample, SampleResult, Splits, Values};
@@ -43,8 +48,9 @@ pub use optimizer::OptimizerChoice;
 pub use picture::{grid, png, write_png};
 pub use pictures::{Pictures, Unconditional};
 pub use pixels::Pixels;
+pub use rand_augment::RandAugment;
 pub use report::report;
 pub use resize::Filter;
 pub use run::{Build, Run, RunConfig, Trainer, train};
 pub use summary::{PeakBytes, Summary, table};
-pub use task::{Classify, Made, Regress, Score, Task};
+pub use task::{Classify, Made, Regress, Score, Task, Views};

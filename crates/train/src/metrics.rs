@@ -76,8 +76,8 @@ pub struct EvaluationMetrics {
 }
 
 impl EvaluationMetrics {
-    pub(crate) fn new(iteration: u64, score: Score, has_perplexity: bool) -> EvaluationMetrics {
-        let Score { loss, count, right } = score;
+    pub(crate) fn new(iteration: u64, score: &Score, has_perplexity: bool) -> EvaluationMetrics {
+        let &Score { loss, count, right, .. } = score;
         // Beyond all numbers is no number to write.
         let test_perplexity = Some(loss.exp()).filter(|p| has_perplexity && p.is_finite());
         let test_accuracy = right.map(|right| right / count);

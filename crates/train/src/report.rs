@@ -28,7 +28,8 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11p
 img.made{width:100%;height:auto;image-rendering:pixelated}
 .wide,pre{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left}";
+th:first-child,td:first-child{text-align:left}
+table.confusion{display:block;overflow-x:auto;font-size:12px}.confusion th,.confusion td{padding:.1rem .3rem}";
 
 /// The page for a run: `made` by each precision's model at the end, and after its `epochs`, PNG files with titles.
 pub fn report(
@@ -96,6 +97,12 @@ pub fn report(
             &format!("Numbers by exponent, against f16's range (one batch, {})", summaries[0].precision),
             exponents(numbers),
         );
+    }
+    for summary in summaries {
+        if let Some(answers) = &summary.answers {
+            let top5 = summary.test_top5.map_or(String::new(), |share| format!(", top 5: {:.2} %", 100.0 * share));
+            card(&format!("Classes, {}{top5}", escape(&summary.precision)), answers.html(escape));
+        }
     }
     for (precision, made) in made.iter().filter(|(_, made)| !made.is_empty()) {
         let shown: String = made.iter().map(shown).collect();

@@ -163,7 +163,8 @@ type Start<'a, M> = Box<dyn Fn(&M, &Config) -> Result<Training> + 'a>;
 /// # fn main() -> binade_train::Result<()> {
 /// let (train, test) = InMemory::classes(vec![0.5; 400], &[4], &[1; 100])?.split_at(80);
 /// let data = Splits::new(train, test);
-/// let trainer = Trainer::new(|| Linear::new(4, 2), &Classify { classes: 2 }, &data).with_training(|model, config| {
+/// let task = Classify::new(2);
+/// let trainer = Trainer::new(|| Linear::new(4, 2), &task, &data).with_training(|model, config| {
 ///     let rule = Sgd { lr: config.lr, momentum: 0.9, ..Sgd::default() };
 ///     config.training_with(model, Optimizer::new(model, rule)?)
 /// });

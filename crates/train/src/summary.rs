@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use binade_tensor::{Class, MemoryStats};
 
+use crate::answers::Answers;
+
 /// Largest numbers of bytes in use at once, by class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeakBytes {
@@ -84,6 +86,12 @@ pub struct Summary {
     pub train_loss: f64,
     /// Share of test samples classified right, 0 to 1; absent for regression.
     pub test_accuracy: Option<f64>,
+    /// Share of test samples whose class was among the five most likely; absent where there are no classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_top5: Option<f64>,
+    /// Which classes were found for which, of at most 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     /// Mean loss on the test samples; absent where it is not finite.
     #[serde(default)]
     pub test_loss: Option<f64>,
@@ -141,6 +149,10 @@ pub fn table(summaries: &[Summary]) -> String {
     });
     let (result, of) = result(summaries);
     row(result, &|s| of(s).unwrap_or("-".into()));
+    // Of few classes five are no choice.
+    if summaries.iter().any(|s| s.test_top5.is_some() && s.answers.as_ref().is_none_or(|a| a.found.len() > 10)) {
+        row("test top-5", &|s| s.test_top5.map_or("-".into(), |share| format!("{:.2} %", 100.0 * share)));
+    }
     row("final loss", &|s| format!("{:.5}", s.train_loss));
     row("loss scale", &|s| format!("{}", s.loss_scale));
     row("skipped steps", &|s| s.skipped_steps.to_string());

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use binade_autograd::Var;
 use binade_nn::{Layer, Module};
-use binade_tensor::op::{CrossEntropy, Reduction};
+use binade_tensor::op::{CrossEntropy, PadMode, Reduction};
+use serde::{Deserialize, Serialize};
 
+use crate::answers::Answers;
 use crate::batch::Check;
 use crate::data::{Numbers, Sample};
 use crate::{Batch, Result};
@@ -29,7 +31,7 @@ pub trait Task<M: Module> {
     /// As [`Task::loss`].
     fn evaluate(&self, model: &M, batch: &Batch) -> Result<Score> {
         let (loss, count) = self.loss(model, batch)?;
-        Ok(Score { loss: loss.item()?, count, right: None })
+        Ok(Score { loss: loss.item()?, count, ..Score::default() })
     }
 
     /// What a sample must be, beside of the shapes of the others.
@@ -77,7 +79,7 @@ pub trait Task<M: Module> {
 }
 
 /// A batch, or several, in evaluation.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// Mean loss.
     pub loss: f64,
@@ -85,6 +87,8 @@ pub struct Score {
     pub count: f64,
     /// How many of them were right; `None` where there is no right and wrong.
     pub right: Option<f64>,
+    /// Of classes, which were found for which.
+    pub answers: Option<Answers>,
 }
 
 /// Something that a model made.
@@ -103,29 +107,92 @@ pub enum Made {
     },
 }
 
-/// Classification by cross-entropy: the first array of a sample is the input, the second its class, i64 from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The array of a sample with the class of another image that is mixed in, and that with the first's share.
+pub(crate) const OTHER: &str = "other";
+pub(crate) const SHARE: &str = "share";
+
+/// Of which images an answer in evaluation is the mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Views {
+    /// The image.
+    #[default]
+    One,
+    /// The image and its mirror image.
+    Mirrored,
+    /// Those, and both moved by one pixel up and left, and down and right, at half the weight (Jordan, 2024).
+    Moved,
+}
+
+/// Classification by cross-entropy: the first array of a sample is the input, the second its class, i64 from 0. Where
+/// training images are mixed ([`crate::Augment`]), each class counts by its share.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Classify {
     /// Number of classes.
     pub classes: usize,
+    /// Their names, for reports; may be left out.
+    pub names: Vec<String>,
+    /// Part of the label that is spread over all classes in training (Szegedy et al., 2016).
+    pub smoothing: f64,
+    /// Of which images an answer in evaluation is the mean.
+    pub views: Views,
+}
+
+impl Classify {
+    /// In so many classes, with nothing further.
+    pub const fn new(classes: usize) -> Classify {
+        Classify { classes, names: Vec::new(), smoothing: 0.0, views: Views::One }
+    }
+}
+
+impl Views {
+    /// The logits for images `[N, C, H, W]`.
+    fn answer(self, model: &impl Layer, images: &Var) -> Result<Var> {
+        let both = |images: &Var| -> Result<Var> {
+            Ok((&(&model.forward(images)? * 0.5)? + &(&model.forward(&images.flip(&[-1])?)? * 0.5)?)?)
+        };
+        match self {
+            Views::One => Ok(model.forward(images)?),
+            Views::Mirrored => both(images),
+            Views::Moved => {
+                let [h, w] = [images.shape()[2], images.shape()[3]];
+                let wider = images.pad(&[1; 4], PadMode::Reflect)?;
+                let moved = |at: usize| both(&wider.narrow(2, at, h)?.narrow(3, at, w)?);
+                let moved = (&(&moved(0)? * 0.25)? + &(&moved(2)? * 0.25)?)?;
+                Ok((&(&both(images)? * 0.5)? + &moved)?)
+            }
+        }
+    }
 }
 
 impl<M: Layer> Task<M> for Classify {
     fn name(&self) -> String {
-        format!("classification in {} classes", self.classes)
+        let smoothing =
+            if self.smoothing == 0.0 { String::new() } else { format!(", labels {} smoothed", self.smoothing) };
+        format!("classification in {} classes{smoothing}", self.classes)
     }
 
     fn loss(&self, model: &M, batch: &Batch) -> Result<(Var, f64)> {
         let logits = model.forward(&batch.at(0)?)?; // (N, classes)
-        Ok((logits.cross_entropy(&batch.at(1)?, CrossEntropy::default())?, batch.len() as f64))
+        let (class, count) = (batch.at(1)?, batch.len() as f64);
+        let loss = CrossEntropy { smoothing: self.smoothing, ..CrossEntropy::default() };
+        let (Some(other), Some(share)) = (batch.find(OTHER), batch.find(SHARE)) else {
+            return Ok((logits.cross_entropy(&class, loss)?, count));
+        };
+        let each = CrossEntropy { reduction: Reduction::None, ..loss };
+        let (first, second) = (logits.cross_entropy(&class, each)?, logits.cross_entropy(&other, each)?); // (N)
+        let mixed = (&second + &(&share * &(&first - &second)?)?)?;
+        Ok((mixed.mean(&[0], false)?, count))
     }
 
     fn evaluate(&self, model: &M, batch: &Batch) -> Result<Score> {
-        let (logits, wanted) = (model.forward(&batch.at(0)?)?, batch.at(1)?);
+        let (logits, wanted) = (self.views.answer(model, &batch.at(0)?)?, batch.at(1)?);
         let loss = logits.cross_entropy(&wanted, CrossEntropy::default())?.item()?;
-        let found = logits.argmax(-1, false)?.array().to_vec::<i64>()?;
-        let right = found.iter().zip(wanted.array().to_vec::<i64>()?).filter(|(a, b)| **a == *b).count();
-        Ok(Score { loss, count: batch.len() as f64, right: Some(right as f64) })
+        let (logits, wanted) = (logits.array().to_f64_vec()?, wanted.array().to_vec::<i64>()?);
+        let mut answers = Answers::new(self.classes, &self.names);
+        let each = logits.chunks(self.classes.max(1)).zip(wanted);
+        let right = each.filter(|(logits, class)| answers.count(logits, *class as usize)).count();
+        Ok(Score { loss, count: batch.len() as f64, right: Some(right as f64), answers: Some(answers) })
     }
 
     fn check(&self) -> Check {

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fit = Config { epochs: 15, batch_size: 64, lr: 5e-3, ..Config::default() };
     let config = RunConfig { name: "spirals".into(), fit, resume, ..RunConfig::default() };
     let build = || Ok(Mlp { hidden: vec![Linear::new(2, 64)?, Linear::new(64, 64)?], head: Linear::new(64, 2)? });
-    let run = train(build, &Classify { classes: 2 }, &Splits::new(train_data, test_data), &config)?;
+    let run = train(build, &Classify::new(2), &Splits::new(train_data, test_data), &config)?;
     println!("{} summaries in {}", run.summaries.len(), run.folder.display());
     Ok(())
 }

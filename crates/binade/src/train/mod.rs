@@ -5,6 +5,7 @@ mod diffusion;
 mod flags;
 mod given;
 mod gpt;
+mod images;
 pub mod job;
 mod pictures;
 mod vae;

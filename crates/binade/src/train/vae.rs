@@ -220,7 +220,7 @@ impl Task<AutoencoderKL> for Reconstruct {
     fn evaluate(&self, model: &AutoencoderKL, batch: &Batch) -> train::Result<Score> {
         let image = batch.get("image")?;
         let error = model.decode(&model.encode(&image)?.mean)?.mse_loss(&image, Reduction::Mean)?;
-        Ok(Score { loss: error.item()?, count: batch.len() as f64, right: None })
+        Ok(Score { loss: error.item()?, count: batch.len() as f64, ..Score::default() })
     }
 
     fn unit(&self) -> &'static str {

@@ -2,14 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use binade::models::{ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, Vit, VitConfig};
-use binade::train::images::Dataset;
-use binade::train::{Classify, Config, Trainer};
+use anyhow::{Result, ensure};
+use binade::cli::flags::{at_least_zero, positive};
+use binade::models::{
+    Airbench, AirbenchConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, Stem, Vit, VitConfig, whitening,
+};
+use binade::nn::{Optimizer, Schedule};
+use binade::train::images::{Dataset, ImageSet, Source};
+use binade::train::{Augment, Classify, Config, Data, Flip, Numbers, OptimizerChoice, RandAugment, Trainer, Views};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::job::{Screen, Use, shape, what_was_read};
+use super::images;
+use super::job::{Screen, Use};
+
+pub use super::images::DatasetName;
 
 /// What is asked for beside the settings of every training.
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,31 +31,154 @@ pub struct Options {
     /// Folder with the data set's files; digits and icons need none
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Of a folder: what an image's shorter side becomes before the middle square is cut out [default: none, and all
+    /// images are squares of one size]
+    #[arg(long, value_name = "PIXELS", value_parser = positive::<usize>, allow_negative_numbers = true)]
+    image_size: Option<usize>,
+    /// Of a folder: leave out files that cannot be read, and say which
+    #[arg(long)]
+    #[serde(default)]
+    skip_broken: bool,
+    /// Continue training images by so many pixels as in a mirror, and cut one of their size out at random [default: 0;
+    /// 2 for airbench]
+    #[arg(long, value_name = "PIXELS")]
+    crop: Option<usize>,
+    /// Mirror training images [default: random on cifar10 and icons, alternating for airbench, else off]
+    #[arg(long, value_enum)]
+    flip: Option<FlipName>,
+    /// Put a square of the mean, of this side, anywhere in a training image [default: 0]
+    #[arg(long, value_name = "PIXELS")]
+    cutout: Option<usize>,
+    /// Mix training images in shares from the Beta distribution of this α [default: 0, not at all]
+    #[arg(long, value_name = "ALPHA", value_parser = at_least_zero, allow_hyphen_values = true)]
+    mixup: Option<f64>,
+    /// Put a part of one training image into another, of an area by this α [default: 0, not at all]
+    #[arg(long, value_name = "ALPHA", value_parser = at_least_zero, allow_hyphen_values = true)]
+    cutmix: Option<f64>,
+    /// So many random changes of colour and form, of a strength from 0 to 30 [default: none]
+    #[arg(long, num_args = 2, value_names = ["CHANGES", "STRENGTH"])]
+    rand_augment: Option<Vec<u32>>,
+    /// Part of a label that is spread over all classes [default: 0; 0.2 for airbench]
+    #[arg(long, value_name = "PART", value_parser = at_least_zero, allow_hyphen_values = true)]
+    label_smoothing: Option<f64>,
+    /// Of which images an answer in evaluation is the mean [default: one; moved for airbench]
+    #[arg(long, value_enum)]
+    test_views: Option<ViewsName>,
 }
 
 /// The models that `--model` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelName {
+    /// Four convolutions and two layers, for images of 8×8 and up
     SmallCnn,
+    /// ResNet-18
     Resnet18,
+    /// ResNet-34
+    Resnet34,
+    /// ResNet-50
+    Resnet50,
+    /// Vision transformer of 6 blocks and 192 features; of 4 and 64 for images of 8×8
     Vit,
+    /// ViT-Ti: 12 blocks, 192 features
+    VitTiny,
+    /// ViT-S: 12 blocks, 384 features
+    VitSmall,
+    /// ViT-B: 12 blocks, 768 features
+    VitBase,
+    /// The network and the recipe that learn CIFAR-10 in ten passes (Jordan, 2024)
+    Airbench,
+}
+
+/// Whether training images are mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FlipName {
+    /// Never
+    Off,
+    /// Each time with probability ½
+    Random,
+    /// Every other epoch
+    Alternating,
+}
+
+/// Of which images an answer is the mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ViewsName {
+    /// The image
+    One,
+    /// The image and its mirror image
+    Mirrored,
+    /// Those, and both moved by a pixel
+    Moved,
 }
 
 impl ModelName {
-    fn name(self) -> &'static str {
-        match self {
-            ModelName::SmallCnn => "small-cnn",
-            ModelName::Resnet18 => "resnet18",
-            ModelName::Vit => "vit",
-        }
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
     }
 }
 
 impl Options {
     /// The small CNN on a data set.
     pub fn on(dataset: Dataset) -> Options {
-        Options { model: ModelName::SmallCnn, dataset: dataset.into(), data: None }
+        Options {
+            model: ModelName::SmallCnn,
+            dataset: dataset.into(),
+            data: None,
+            image_size: None,
+            skip_broken: false,
+            crop: None,
+            flip: None,
+            cutout: None,
+            mixup: None,
+            cutmix: None,
+            rand_augment: None,
+            label_smoothing: None,
+            test_views: None,
+        }
+    }
+
+    /// What is done to training images.
+    fn augment(&self) -> Augment {
+        let usual = Dataset::from(self.dataset).augment();
+        let usual = if self.model == ModelName::Airbench {
+            Augment { crop: 2, flip: Flip::Alternating, ..usual }
+        } else {
+            usual
+        };
+        let rand_augment = self.rand_augment.as_deref().and_then(|numbers| match *numbers {
+            [changes, strength] => Some(RandAugment { changes: changes as usize, strength }),
+            _ => None,
+        });
+        Augment {
+            crop: self.crop.unwrap_or(usual.crop),
+            flip: self.flip.map_or(usual.flip, |flip| match flip {
+                FlipName::Off => Flip::Off,
+                FlipName::Random => Flip::Random,
+                FlipName::Alternating => Flip::Alternating,
+            }),
+            rand_augment,
+            cutout: self.cutout.unwrap_or(0),
+            mixup: self.mixup.unwrap_or(0.0),
+            cutmix: self.cutmix.unwrap_or(0.0),
+        }
+    }
+
+    /// What is learnt of these images.
+    fn task(&self, set: &ImageSet) -> Result<Classify> {
+        let (classes, airbench) = (set.classes.len(), self.model == ModelName::Airbench);
+        ensure!(classes > 1, "images of one class, {:?}: there is nothing to tell apart", set.classes);
+        let smoothing = self.label_smoothing.unwrap_or(if airbench { 0.2 } else { 0.0 });
+        ensure!(smoothing <= 1.0, "--label-smoothing must be from 0 to 1, got {smoothing}");
+        let views = match self.test_views {
+            None if airbench => Views::Moved,
+            None | Some(ViewsName::One) => Views::One,
+            Some(ViewsName::Mirrored) => Views::Mirrored,
+            Some(ViewsName::Moved) => Views::Moved,
+        };
+        Ok(Classify { names: set.classes.clone(), smoothing, views, ..Classify::new(classes) })
     }
 }
 
@@ -60,6 +190,9 @@ impl Screen for Options {
 
     /// Settings that train in a minute on the digits, in all three precisions; on other sets a first try.
     fn defaults(&self) -> Config {
+        if self.model == ModelName::Airbench {
+            return airbench();
+        }
         let (epochs, batch_size, lr) = match (self.model, Dataset::from(self.dataset)) {
             (ModelName::Resnet18, Dataset::Digits) => (3, 64, 1e-3),
             (ModelName::Vit, Dataset::Digits) => (20, 64, 2e-3),
@@ -76,64 +209,103 @@ impl Screen for Options {
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
         let dataset = Dataset::from(self.dataset);
-        let data = dataset.load(self.data.as_deref())?;
-        let shape = shape(&data)?;
-        used.say(&what_was_read(dataset, &data, shape));
-        let (task, [in_channels, size, _], classes) =
-            (Classify { classes: dataset.classes().len() }, shape, dataset.classes().len());
+        let source = Source {
+            folder: self.data.as_deref(),
+            size: self.image_size,
+            channels: 3,
+            skip_broken: self.skip_broken,
+        };
+        let set = images::open(dataset, &source, &used)?.augmented(self.augment())?;
+        let (task, [in_channels, size, _]) = (self.task(&set)?, set.shape());
+        let classes = task.classes;
         match self.model {
-            ModelName::Resnet18 => {
-                let config = ResNetConfig { in_channels, classes, ..ResNetConfig::default() };
-                used.with(Trainer::new(|| ResNet::new(&config), &task, &data))
-            }
-            ModelName::Vit => {
-                let whole = VitConfig { in_channels, size: [size; 2], classes, ..VitConfig::default() };
-                let small = VitConfig { patch: [2; 2], depth: 4, ..whole.clone() }.with_width(64, 4);
-                let config = if size <= 8 { small } else { whole };
-                used.with(Trainer::new(|| Vit::new(&config), &task, &data))
-            }
             ModelName::SmallCnn => {
                 let config = SmallCnnConfig { in_channels, size, classes, ..SmallCnnConfig::default() };
-                used.with(Trainer::new(|| SmallCnn::new(&config), &task, &data))
+                used.with(Trainer::new(|| SmallCnn::new(&config), &task, &set.splits()))
+            }
+            ModelName::Resnet18 | ModelName::Resnet34 | ModelName::Resnet50 => {
+                let config = ResNetConfig { in_channels, classes, ..resnet(self.model, size) };
+                used.with(Trainer::new(|| ResNet::new(&config), &task, &set.splits()))
+            }
+            ModelName::Vit | ModelName::VitTiny | ModelName::VitSmall | ModelName::VitBase => {
+                let config = VitConfig { in_channels, classes, ..vit(self.model, size) };
+                used.with(Trainer::new(|| Vit::new(&config), &task, &set.splits()))
+            }
+            ModelName::Airbench => {
+                let whitening = Some(whitening(&first_images(&set, 5_000)?, set.shape()));
+                let config = AirbenchConfig { in_channels, size, classes, whitening, ..AirbenchConfig::default() };
+                let data = set.splits();
+                let trainer = Trainer::new(|| Airbench::new(&config), &task, &data);
+                used.with(trainer.with_training(|model, config: &Config| {
+                    // Biases of norms learn 64 times as fast, and decay as much.
+                    let optimizer = Optimizer::grouped(model, |name, _| {
+                        let factor = if name.contains("norm") { 64.0 } else { 1.0 };
+                        config.optimizer.rule(config.lr * factor, config.weight_decay / factor)
+                    })?;
+                    config.training_with(model, optimizer)
+                }))
             }
         }
     }
 }
 
-/// The data sets that `--dataset` names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DatasetName {
-    Digits,
-    Icons,
-    Cifar10,
-    Mnist,
-    FashionMnist,
-    Folder,
-}
-
-impl From<DatasetName> for Dataset {
-    fn from(name: DatasetName) -> Dataset {
-        match name {
-            DatasetName::Digits => Dataset::Digits,
-            DatasetName::Icons => Dataset::Icons,
-            DatasetName::Cifar10 => Dataset::Cifar10,
-            DatasetName::Mnist => Dataset::Mnist,
-            DatasetName::FashionMnist => Dataset::FashionMnist,
-            DatasetName::Folder => Dataset::Folder,
-        }
+/// The recipe of airbench94, whose losses are sums: a learning rate of 11.5 and a weight decay of 0.0153 for 1,024 images
+/// and a momentum of 0.85. Its rate rises from a fifth for 23 % of the steps, and falls to 7 %.
+fn airbench() -> Config {
+    let (batch_size, momentum) = (1_024, 0.85);
+    let per_step = 1.0 + 1.0 / (1.0 - momentum);
+    let (lr, decay) = (11.5 / per_step, 0.0153 / per_step);
+    Config {
+        epochs: 10,
+        batch_size,
+        optimizer: OptimizerChoice::Sgd { momentum, nesterov: true },
+        lr,
+        weight_decay: decay / lr,
+        schedule: Schedule::OneCycle { total: 0, rising: 0.23, div: 5.0, final_div: 0.2 / 0.07, cosine: false },
+        clip: f64::MAX,
+        drop_last: true,
+        ..Config::default()
     }
 }
 
-impl From<Dataset> for DatasetName {
-    fn from(dataset: Dataset) -> DatasetName {
-        match dataset {
-            Dataset::Digits => DatasetName::Digits,
-            Dataset::Icons => DatasetName::Icons,
-            Dataset::Cifar10 => DatasetName::Cifar10,
-            Dataset::Mnist => DatasetName::Mnist,
-            Dataset::FashionMnist => DatasetName::FashionMnist,
-            Dataset::Folder => DatasetName::Folder,
+/// The ResNet of a name; of small images the first layers keep the size.
+fn resnet(name: ModelName, size: usize) -> ResNetConfig {
+    let stem = if size <= 64 { Stem::Keeping } else { Stem::Halving };
+    let small = ResNetConfig { stem, ..ResNetConfig::resnet18() };
+    match name {
+        ModelName::Resnet34 => ResNetConfig { blocks: vec![3, 4, 6, 3], architecture: "resnet34".into(), ..small },
+        ModelName::Resnet50 => ResNetConfig {
+            blocks: vec![3, 4, 6, 3],
+            bottleneck: true,
+            architecture: "resnet50".into(),
+            ..small
+        },
+        _ => small,
+    }
+}
+
+/// The vision transformer of a name, with patches of 16 pixels, or an eighth of a small image.
+fn vit(name: ModelName, size: usize) -> VitConfig {
+    let whole = VitConfig { size: [size; 2], ..VitConfig::default() };
+    let patch = if size >= 128 { 16 } else { (size / 8).max(1) };
+    let deep = VitConfig { depth: 12, patch: [patch; 2], ..whole.clone() };
+    match name {
+        ModelName::VitTiny => deep,
+        ModelName::VitSmall => deep.with_width(384, 6),
+        ModelName::VitBase => deep.with_width(768, 12),
+        _ if size <= 8 => VitConfig { patch: [2; 2], depth: 4, ..whole }.with_width(64, 4),
+        _ => VitConfig { patch: if size >= 128 { [16; 2] } else { whole.patch }, ..whole },
+    }
+}
+
+/// The first training images, as the model sees them.
+fn first_images(set: &ImageSet, most: usize) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for index in 0..set.train.len().min(most) {
+        let sample = set.train.sample(index, None).map_err(|error| anyhow::anyhow!("training image {index}: {error}"))?;
+        if let Some(Numbers::F32(image)) = sample.0.first().map(|values| &values.numbers) {
+            all.extend_from_slice(image);
         }
     }
+    Ok(all)
 }

@@ -10,7 +10,7 @@ use binade_train::{
     Classify, Config, Data, Error, InMemory, Precision, RunConfig, SampleResult, Splits, interrupt, train,
 };
 
-const THREE: Classify = Classify { classes: 3 };
+static THREE: Classify = Classify::new(3);
 
 /// Everything with state: batch norm, dropout.
 #[derive(Clone, Module)]

@@ -59,7 +59,7 @@ fn the_scale_and_its_counts_go_on_where_they_were() {
         let config =
             RunConfig { precisions: vec![Precision::Fp16], fit, out, resume, quiet: true, ..RunConfig::default() };
         let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(4, 3)?));
-        train(build, &Classify { classes: 3 }, &splits(stop_after), &config)
+        train(build, &Classify::new(3), &splits(stop_after), &config)
     };
     run("whole", usize::MAX, false).unwrap();
     assert!(matches!(run("parts", 60, false), Err(Error::Interrupted { .. })));

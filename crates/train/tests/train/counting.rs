@@ -29,7 +29,7 @@ fn config(folder: &Path, fit: Config) -> RunConfig {
 }
 
 fn start(config: &RunConfig, data: &Splits) -> Result<Run> {
-    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), &Classify { classes: 2 }, data, config)
+    train(|| Ok(Sequential::new().then(Linear::new(2, 2)?)), &Classify::new(2), data, config)
 }
 
 fn records(folder: &Path) -> (Vec<StepMetrics>, Vec<EpochMetrics>) {

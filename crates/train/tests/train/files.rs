@@ -8,7 +8,7 @@ use binade_nn::{Flatten, Linear, Sequential};
 use binade_train::images::Dataset;
 use binade_train::{Classify, Config, Data, InMemory, Numbers, Precision, Regress, RunConfig, Splits, train};
 
-const TWO: Classify = Classify { classes: 2 };
+static TWO: Classify = Classify::new(2);
 
 fn shape(data: &dyn Data) -> Vec<usize> {
     data.sample(0, None).unwrap().0[0].shape.clone()

@@ -13,7 +13,7 @@ use binade_train::{
     train,
 };
 
-const THREE: Classify = Classify { classes: 3 };
+static THREE: Classify = Classify::new(3);
 
 fn linear(width: usize) -> impl Fn() -> binade_nn::Result<Sequential> {
     move || Ok(Sequential::new().then(Flatten).then(Linear::new(width, 3)?))

@@ -29,7 +29,7 @@ impl Data for Changed {
     }
 }
 
-const TWO: Classify = Classify { classes: 2 };
+static TWO: Classify = Classify::new(2);
 
 /// Points of the plane, and whether the first coordinate is positive.
 fn points(n: usize) -> InMemory {

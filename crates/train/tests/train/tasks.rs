@@ -151,7 +151,7 @@ fn classes(n: usize) -> InMemory {
     InMemory::classes(x, &[3], &y).unwrap()
 }
 
-const TWO: Classify = Classify { classes: 2 };
+static TWO: Classify = Classify::new(2);
 
 fn classified(folder: &Path, fit: Config) -> Run {
     let data = Splits::new(classes(38), classes(16));
@@ -231,7 +231,7 @@ fn a_run_is_not_resumed_as_another_task_or_with_other_arrays() {
     let build = || Linear::new(3, 2);
     train(build, &TWO, &data, &started).unwrap();
     let longer = RunConfig { fit: Config { epochs: 2, ..started.fit.clone() }, resume: true, ..started };
-    let three = train(build, &Classify { classes: 3 }, &data, &longer).unwrap_err().to_string();
+    let three = train(build, &Classify::new(3), &data, &longer).unwrap_err().to_string();
     assert!(three.contains("classification in 2 classes") && three.contains("in 3 classes"), "{three}");
     let renamed = InMemory::new().with("image", vec![0.5f32; 38 * 3], &[3]).unwrap();
     let renamed = renamed.with("class", vec![1i64; 38], &[]).unwrap();
