@@ -209,12 +209,8 @@ impl Screen for Options {
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
         let dataset = Dataset::from(self.dataset);
-        let source = Source {
-            folder: self.data.as_deref(),
-            size: self.image_size,
-            channels: 3,
-            skip_broken: self.skip_broken,
-        };
+        let source =
+            Source { folder: self.data.as_deref(), size: self.image_size, channels: 3, skip_broken: self.skip_broken };
         let set = images::open(dataset, &source, &used)?.augmented(self.augment())?;
         let (task, [in_channels, size, _]) = (self.task(&set)?, set.shape());
         let classes = task.classes;
@@ -274,12 +270,9 @@ fn resnet(name: ModelName, size: usize) -> ResNetConfig {
     let small = ResNetConfig { stem, ..ResNetConfig::resnet18() };
     match name {
         ModelName::Resnet34 => ResNetConfig { blocks: vec![3, 4, 6, 3], architecture: "resnet34".into(), ..small },
-        ModelName::Resnet50 => ResNetConfig {
-            blocks: vec![3, 4, 6, 3],
-            bottleneck: true,
-            architecture: "resnet50".into(),
-            ..small
-        },
+        ModelName::Resnet50 => {
+            ResNetConfig { blocks: vec![3, 4, 6, 3], bottleneck: true, architecture: "resnet50".into(), ..small }
+        }
         _ => small,
     }
 }
@@ -302,7 +295,8 @@ fn vit(name: ModelName, size: usize) -> VitConfig {
 fn first_images(set: &ImageSet, most: usize) -> Result<Vec<f32>> {
     let mut all = Vec::new();
     for index in 0..set.train.len().min(most) {
-        let sample = set.train.sample(index, None).map_err(|error| anyhow::anyhow!("training image {index}: {error}"))?;
+        let sample =
+            set.train.sample(index, None).map_err(|error| anyhow::anyhow!("training image {index}: {error}"))?;
         if let Some(Numbers::F32(image)) = sample.0.first().map(|values| &values.numbers) {
             all.extend_from_slice(image);
         }

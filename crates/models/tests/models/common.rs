@@ -2,7 +2,10 @@
 
 use binade_amp::Result;
 use binade_autograd::Var;
-use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
+use binade_models::{
+    Airbench, AirbenchConfig, Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit,
+    VitConfig,
+};
 use binade_nn::{Layer, Module};
 use binade_tensor::Array;
 use binade_tensor::op::{CrossEntropy, Reduction};
@@ -38,6 +41,10 @@ pub fn subject(name: &str) -> Subject {
         "small_cnn" => {
             let config = SmallCnnConfig { channels: [4, 4, 6, 6], fc: 8, classes: 3, ..SmallCnnConfig::default() };
             classifier(SmallCnn::new(&config).unwrap(), 1, 8)
+        }
+        "airbench" => {
+            let config = AirbenchConfig { size: 10, widths: [4, 4, 6], classes: 3, ..AirbenchConfig::default() };
+            classifier(Airbench::new(&config).unwrap(), 3, 10)
         }
         "resnet" => {
             let config = ResNetConfig { blocks: vec![1, 1], classes: 3, ..ResNetConfig::default() }.with_width(4);

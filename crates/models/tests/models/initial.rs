@@ -2,7 +2,10 @@
 
 use binade_autograd::scope;
 use binade_cpu as _;
-use binade_models::{ClipText, ClipTextConfig, Gpt, GptConfig, Pretrained, ResNet, ResNetConfig, Stem, Vit, VitConfig};
+use binade_models::{
+    Airbench, AirbenchConfig, ClipText, ClipTextConfig, Gpt, GptConfig, Pretrained, ResNet, ResNetConfig, Stem, Vit,
+    VitConfig, whitening,
+};
 use binade_nn::{Module, Param};
 use serde_json::json;
 
@@ -110,4 +113,49 @@ fn clip_text() {
         (shape.len() > 1).then_some(0.5 * std)
     };
     check(&model, weight, |_| None);
+}
+
+/// Patches that go through it have variances of 1 and nothing in common, but where they vary so little that it is held
+/// back; convolutions begin as what they get.
+#[test]
+fn the_first_layer_of_airbench_whitens_and_the_others_begin_as_nothing() {
+    let shape = [2, 6, 7];
+    let images: Vec<f32> =
+        (0..20 * 84).map(|i| ((i * i % 101) as f32 * 0.61).sin() + 0.5 * ((i / 84 * 7 + i % 7) as f32).cos()).collect();
+    let values = whitening(&images, shape);
+    assert_eq!(values.len(), 16 * 8);
+    let mut responses = Vec::new();
+    for image in images.chunks(84) {
+        for (y, x) in (0..5).flat_map(|y| (0..6).map(move |x| (y, x))) {
+            let patch = |i: usize| image[(i / 4 * 6 + y + i / 2 % 2) * 7 + x + i % 2] as f64;
+            let of = |row: &[f32]| row.iter().enumerate().map(|(i, &w)| w as f64 * patch(i)).sum::<f64>();
+            responses.push(values.chunks(8).map(of).collect::<Vec<f64>>());
+        }
+    }
+    let n = responses.len() as f64;
+    for a in 0..8 {
+        for b in 0..8 {
+            let both = responses.iter().map(|r| r[a] * r[b]).sum::<f64>() / n;
+            let near = if a == b { (0.95..1.001).contains(&both) } else { both.abs() < 1e-3 };
+            assert!(near, "{a} {b} {both}");
+        }
+        assert!(responses.iter().all(|r| r[a] == -r[a + 8]));
+    }
+    let config = AirbenchConfig {
+        in_channels: 2,
+        size: 9,
+        widths: [20, 20, 8],
+        whitening: Some(values.clone()),
+        ..Default::default()
+    };
+    let model = Airbench::new(&config).unwrap();
+    let of = |name: &str| model.named_parameters().into_iter().find(|(n, _)| n == name).unwrap().1;
+    assert_eq!(of("whiten.weight").array().to_vec::<f32>().unwrap(), values);
+    assert!(!of("whiten.weight").is_trainable() && !of("group1.norm1.weight").is_trainable());
+    let weights = of("group2.conv1.weight").array().to_vec::<f32>().unwrap();
+    for (at, &w) in weights.iter().enumerate() {
+        assert_eq!(w, (at / 180 == at % 180 / 9 && at % 9 == 4) as u8 as f32, "{at}");
+    }
+    let small = AirbenchConfig { size: 8, ..config };
+    assert!(Airbench::new(&small).err().unwrap().to_string().contains("at least 9 pixels a side, got 8"));
 }

@@ -5,7 +5,10 @@ use crate::common::{Subject, bits, subject};
 use binade_amp::{LossScale, Policy, Training};
 use binade_autograd::scope;
 use binade_cpu as _;
-use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig};
+use binade_models::{
+    Airbench, AirbenchConfig, Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit,
+    VitConfig,
+};
 use binade_nn::{AdamW, Module, Optimizer, state_dict};
 use binade_tensor::DType;
 
@@ -23,7 +26,7 @@ fn train(name: &str, policy: Policy, steps: usize) -> (Vec<Vec<u64>>, Vec<f64>) 
 
 #[test]
 fn whole_steps_give_the_same_bits_for_any_number_of_threads() {
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(["airbench"]) {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| train(name, Policy::autocast(DType::BF16), 2))
@@ -53,11 +56,12 @@ fn parameter_counts_are_those_of_the_originals() {
     let cnn = SmallCnnConfig { in_channels: 3, size: 32, ..SmallCnnConfig::default() };
     let counts = [
         SmallCnn::new(&cnn).unwrap().parameter_count(),
+        Airbench::new(&AirbenchConfig::default()).unwrap().parameter_count(),
         ResNet::new(&ResNetConfig::default()).unwrap().parameter_count(),
         Vit::new(&VitConfig::default()).unwrap().parameter_count(),
         Gpt::new(&GptConfig::default()).unwrap().parameter_count(),
         UNet::new(&UNetConfig::default()).unwrap().parameter_count(),
     ];
     // Counted in PyTorch from the classes of `torch_bench.py`.
-    assert_eq!(counts, [2_340_810, 11_173_962, 2_693_578, 10_770_816, 6_472_195]);
+    assert_eq!(counts, [2_340_810, 1_971_640, 11_173_962, 2_693_578, 10_770_816, 6_472_195]);
 }
