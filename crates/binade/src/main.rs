@@ -1,5 +1,5 @@
-//! The command line: `binade train`, `binade sample`, `binade formats`, `binade inspect`, `binade doctor`,
-//! `binade ops`, `binade weights`, `binade convert`, `binade parity`.
+//! The command line: `binade train`, `binade predict`, `binade sample`, `binade formats`, `binade inspect`,
+//! `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade parity`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -9,7 +9,9 @@ mod formats;
 mod inspect;
 mod ops;
 mod parity;
+mod predict;
 mod sample;
+mod saved;
 mod train;
 mod weights;
 
@@ -30,6 +32,8 @@ struct Cli {
 enum Command {
     /// Train a model in fp32, fp16 and bf16 and compare them
     Train(Box<train::Args>),
+    /// Say which classes a model finds in images
+    Predict(predict::Args),
     /// Draw images with a diffusion pipeline
     Sample(Box<sample::Args>),
     /// Print the number formats, and what a number becomes in each
@@ -51,6 +55,7 @@ enum Command {
 fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Inspect(args) => inspect::run(&args),

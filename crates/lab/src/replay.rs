@@ -231,7 +231,7 @@ fn training(folder: &Path) -> Result<Report> {
     let scaler_config: ScalerConfig = json("grad_scaler", text("grad_scaler")?)?;
 
     let CnnConfig { in_channels, channels, size, fc, classes } = config;
-    let model = SmallCnn::new(&SmallCnnConfig { in_channels, channels, size, fc, classes })?;
+    let model = SmallCnn::new(&SmallCnnConfig { in_channels, channels, size, fc, classes, ..Default::default() })?;
     load_state_dict(&model, &weights)?;
     let mut optimizer = Optimizer::new(&model, recorded)?;
     let mut scaler = GradScaler::new(scaler_config.loss_scale())?;

@@ -1,10 +1,17 @@
 //! The network of Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024): a first layer that whitens patches,
 //! three groups of two convolutions, and a head.
 
+use std::collections::BTreeSet;
+
 use binade_autograd::{Var, scope};
 use binade_nn::{BatchNorm2d, Conv2d, Error, Layer, Linear, Module, Param, Result, Visitor};
 use binade_tensor::op::{Conv2d as Geometry, Unary::Gelu};
 use binade_tensor::{Array, Class};
+use binade_weights::Sources;
+use serde_json::{Value, json};
+
+use crate::Pretrained;
+use crate::timm::{self, own};
 
 /// Extents of an [`Airbench`].
 #[derive(Clone, Debug, PartialEq)]
@@ -17,15 +24,24 @@ pub struct AirbenchConfig {
     pub widths: [usize; 3],
     /// Classes.
     pub classes: usize,
-    /// The first layer's weights, `[2·4·channels, channels, 2, 2]`, as [`whitening`] makes them of training images; drawn
-    /// if there are none.
+    /// The first layer's weights, `[2·4·channels, channels, 2, 2]`, as [`whitening`] makes them of training images.
+    /// Drawn if there are none.
     pub whitening: Option<Vec<f32>>,
+    /// How images are prepared, as timm says it; null if that is not known.
+    pub pretrained_cfg: Value,
 }
 
 impl Default for AirbenchConfig {
     /// For CIFAR-10: 1.97M parameters.
     fn default() -> AirbenchConfig {
-        AirbenchConfig { in_channels: 3, size: 32, widths: [64, 256, 256], classes: 10, whitening: None }
+        AirbenchConfig {
+            in_channels: 3,
+            size: 32,
+            widths: [64, 256, 256],
+            classes: 10,
+            whitening: None,
+            pretrained_cfg: Value::Null,
+        }
     }
 }
 
@@ -64,14 +80,14 @@ fn conv(inputs: usize, outputs: usize) -> Result<Conv2d> {
     if !scope::is_drawn() {
         return Ok(conv);
     }
-    let array = conv.weight.array();
-    let mut values: Vec<f32> = array.to_f64_vec()?.into_iter().map(|v| v as f32).collect();
-    for (channel, kernel) in values.chunks_mut(inputs * 9).take(inputs.min(outputs)).enumerate() {
-        kernel.fill(0.0);
-        kernel[channel * 9 + 4] = 1.0;
-    }
-    let array = Array::from_slice(array.device(), &values, array.shape(), Class::Weights)?;
-    Ok(Conv2d { weight: Param::new(array.cast(conv.weight.dtype(), Class::Weights)?), ..conv })
+    let (array, own) = (conv.weight.array(), inputs.min(outputs));
+    let mut same = vec![0.0f32; own * inputs * 9];
+    same.chunks_mut(inputs * 9).enumerate().for_each(|(channel, kernel)| kernel[channel * 9 + 4] = 1.0);
+    let same = Array::from_slice(array.device(), &same, &[own, inputs, 3, 3], Class::Weights)?;
+    let same = Var::constant(same.cast(array.dtype(), Class::Weights)?);
+    let drawn = Var::constant(array).narrow(0, own, outputs - own)?;
+    let both = if own == outputs { same } else { Var::cat(&[&same, &drawn], 0)? };
+    Ok(Conv2d { weight: Param::new(both.array().clone()), ..conv })
 }
 
 fn norm(channels: usize) -> Result<BatchNorm2d> {
@@ -93,6 +109,9 @@ pub struct Airbench {
 }
 
 impl Airbench {
+    /// Its name in a `config.json`, which has timm's form.
+    pub(crate) const ARCHITECTURE: &str = "binade_airbench";
+
     /// With PyTorch's default initial values from the scope's stream, but for the first layer, whose weights stay, and
     /// convolutions that begin as nothing.
     ///
@@ -119,6 +138,33 @@ impl Airbench {
     /// Its extents.
     pub fn config(&self) -> &AirbenchConfig {
         &self.config
+    }
+}
+
+impl Pretrained for Airbench {
+    fn from_config(config: &Value) -> crate::Result<Airbench> {
+        let usual = AirbenchConfig::default();
+        let (mut keys, pretrained_cfg) = own(Airbench::ARCHITECTURE, config)?;
+        let config = AirbenchConfig {
+            in_channels: keys.or("in_chans", usual.in_channels),
+            size: keys.or("img_size", usual.size),
+            widths: keys.or("widths", usual.widths),
+            classes: keys.or("num_classes", usual.classes),
+            whitening: None,
+            pretrained_cfg,
+        };
+        keys.finish()?;
+        Ok(Airbench::new(&config)?)
+    }
+
+    fn to_config(&self) -> Value {
+        let AirbenchConfig { in_channels, size, widths, classes, pretrained_cfg, .. } = &self.config;
+        let args = json!({"in_chans": in_channels, "img_size": size, "widths": widths, "num_classes": classes});
+        timm::write(Airbench::ARCHITECTURE, timm::object(args), pretrained_cfg)
+    }
+
+    fn sources(&self, _stored: &BTreeSet<String>) -> Sources {
+        Sources::default()
     }
 }
 

@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use binade_nn::{Module, without_initial_values};
+use binade_nn::{Layer, Module, without_initial_values};
 use binade_weights::{LoadOptions, Report, Sources, Weights, load};
 use serde_json::Value;
 
 use crate::ldm::{self, is_ldm};
 use crate::{
-    AutoencoderKL, ClipText, Error, Gpt, Library, Pretrained, ResNet, ResNetConfig, Result, UNet2DConditionModel,
-    UNet2DModel, Vit, VitConfig,
+    Airbench, AutoencoderKL, ClipText, Error, Gpt, Library, Pretrained, ResNet, ResNetConfig, Result, SmallCnn,
+    UNet2DConditionModel, UNet2DModel, Vit, VitConfig,
 };
 
 /// A model that some library's `config.json` describes.
 pub enum AnyModel {
+    /// Ours, in a `config.json` of timm's form.
+    SmallCnn(SmallCnn),
+    /// Ours, too.
+    Airbench(Airbench),
     /// torchvision's, timm's or transformers'.
     ResNet(ResNet),
     /// timm's or transformers'.
@@ -29,6 +33,23 @@ pub enum AnyModel {
     UNet2D(UNet2DModel),
     /// diffusers'.
     AutoencoderKL(AutoencoderKL),
+}
+
+/// A model of images into classes.
+#[derive(Clone, Copy)]
+pub struct Classifier<'a> {
+    /// `[N, C, H, W]` to logits `[N, classes]`.
+    pub layer: &'a dyn Layer,
+    /// Channels of an image.
+    pub channels: usize,
+    /// Height and width of an image, where nothing else is said.
+    pub size: [usize; 2],
+    /// Classes.
+    pub classes: usize,
+    /// The layer that tells classes apart, whose shape follows from their number.
+    pub head: &'static str,
+    /// How images are prepared, as timm says it; null if there is nothing.
+    pub pretrained_cfg: &'a Value,
 }
 
 /// Whose names a model's files have.
@@ -72,6 +93,8 @@ fn same<C: PartialEq + std::fmt::Debug>(names: Names, config: &C, read: &C) -> R
 macro_rules! each {
     ($any:expr, $model:ident => $value:expr) => {
         match $any {
+            AnyModel::SmallCnn($model) => $value,
+            AnyModel::Airbench($model) => $value,
             AnyModel::ResNet($model) => $value,
             AnyModel::Vit($model) => $value,
             AnyModel::Gpt($model) => $value,
@@ -101,6 +124,8 @@ impl AnyModel {
         }
         if let Some(architecture) = text("architecture") {
             return match architecture {
+                SmallCnn::ARCHITECTURE => Ok(AnyModel::SmallCnn(Pretrained::from_config(config)?)),
+                Airbench::ARCHITECTURE => Ok(AnyModel::Airbench(Pretrained::from_config(config)?)),
                 name if name.starts_with("resnet") => Ok(AnyModel::ResNet(Pretrained::from_config(config)?)),
                 name if ["vit", "deit", "eva_", "dino"].iter().any(|family| name.starts_with(family)) => {
                     Ok(AnyModel::Vit(Pretrained::from_config(config)?))
@@ -131,6 +156,36 @@ impl AnyModel {
         let weights = Weights::open(folder)?;
         let report = load(model.module(), &weights, &model.sources(&weights.names()), options)?;
         Ok((model, report))
+    }
+
+    /// What it is as a model of images into classes; `None` for the others.
+    pub fn classifier(&self) -> Option<Classifier<'_>> {
+        let of = |layer, channels, size, classes, head, cfg| {
+            Some(Classifier { layer, channels, size, classes, head, pretrained_cfg: cfg })
+        };
+        match self {
+            AnyModel::SmallCnn(model) => {
+                let config = model.config();
+                of(model, config.in_channels, [config.size; 2], config.classes, "f2", &config.pretrained_cfg)
+            }
+            AnyModel::Airbench(model) => {
+                let config = model.config();
+                of(model, config.in_channels, [config.size; 2], config.classes, "head", &config.pretrained_cfg)
+            }
+            AnyModel::ResNet(model) => {
+                let config = model.config();
+                of(model, config.in_channels, [224; 2], config.classes, "fc", &config.pretrained_cfg)
+            }
+            AnyModel::Vit(model) => {
+                let config = model.config();
+                of(model, config.in_channels, config.size, config.classes, "head", &config.pretrained_cfg)
+            }
+            AnyModel::Gpt(_)
+            | AnyModel::ClipText(_)
+            | AnyModel::UNet2DCondition(_)
+            | AnyModel::UNet2D(_)
+            | AnyModel::AutoencoderKL(_) => None,
+        }
     }
 
     /// The model for everything that asks for a module.
@@ -201,6 +256,8 @@ impl AnyModel {
     #[must_use]
     pub fn recomputing(self, recompute: bool) -> AnyModel {
         match self {
+            // Without blocks.
+            AnyModel::SmallCnn(_) | AnyModel::Airbench(_) => self,
             AnyModel::ResNet(model) => AnyModel::ResNet(model.recomputing(recompute)),
             AnyModel::Vit(model) => AnyModel::Vit(model.recomputing(recompute)),
             AnyModel::Gpt(model) => AnyModel::Gpt(model.recomputing(recompute)),

@@ -18,7 +18,7 @@ fn prefix(model: &AnyModel) -> Option<&'static str> {
         AnyModel::UNet2DCondition(_) => Some(UNET),
         AnyModel::AutoencoderKL(_) => Some(VAE),
         AnyModel::ClipText(_) => Some(TEXT),
-        AnyModel::ResNet(_) | AnyModel::Vit(_) | AnyModel::Gpt(_) | AnyModel::UNet2D(_) => None,
+        _ => None,
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn sources(model: &AnyModel, stored: &BTreeSet<String>) -> Option<Sou
             AnyModel::UNet2DCondition(_) => (unet(name, &extents), false),
             AnyModel::AutoencoderKL(_) => vae(name, &extents),
             AnyModel::ClipText(_) => (name.clone(), false),
-            AnyModel::ResNet(_) | AnyModel::Vit(_) | AnyModel::Gpt(_) | AnyModel::UNet2D(_) => continue,
+            _ => continue,
         };
         let theirs = format!("{prefix}{theirs}");
         let source = match &param.shape()[..] {

@@ -22,7 +22,7 @@ mod unet;
 mod vit;
 
 pub use airbench::{Airbench, AirbenchConfig, whitening};
-pub use any::{AnyModel, Names, read_config};
+pub use any::{AnyModel, Classifier, Names, read_config};
 pub use clip::{ClipText, ClipTextConfig};
 pub use diffusion::{
     AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian, OneOrEach, UNet2DConditionConfig, UNet2DConditionModel,

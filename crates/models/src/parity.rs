@@ -254,8 +254,6 @@ impl Case {
         let loss = self.text("loss")?;
         let unknown = || wrong(format!("no loss of this model is called {loss}"));
         let out = match model {
-            AnyModel::ResNet(model) => model.forward(&self.var("in.x")?)?,
-            AnyModel::Vit(model) => model.forward(&self.var("in.x")?)?,
             AnyModel::Gpt(model) => model.forward(&self.var("in.input_ids")?)?,
             AnyModel::ClipText(model) => model.forward(&self.var("in.input_ids")?)?,
             AnyModel::UNet2DCondition(model) => {
@@ -275,6 +273,10 @@ impl Case {
                 let kl = latent.kl()?.mean(&[0], false)?;
                 return Ok((out.clone(), (&out.mse_loss(&x, Reduction::Mean)? + &(&kl * 1e-3)?)?));
             }
+            _ => match model.classifier() {
+                Some(classifier) => classifier.layer.forward(&self.var("in.x")?)?,
+                None => return Err(unknown()),
+            },
         };
         let loss = match loss {
             "mse" => out.mse_loss(&self.var("in.target")?, Reduction::Mean)?,

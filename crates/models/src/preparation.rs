@@ -73,6 +73,20 @@ impl Preparation {
         Ok(preparation)
     }
 
+    /// As timm's `pretrained_cfg`, from which [`Preparation::of_timm`] makes it again.
+    pub fn to_timm(&self, channels: usize) -> Value {
+        let [height, width] = self.size;
+        let mut cfg = json!({
+            "input_size": [channels, height, width], "interpolation": self.filter.name(), "crop_mode": "center",
+            "mean": self.mean, "std": self.std,
+        });
+        match self.shorter {
+            Some(shorter) => cfg["crop_pct"] = json!(share(height, shorter)),
+            None => cfg["crop_mode"] = json!("squash"),
+        }
+        cfg
+    }
+
     /// What transformers' `preprocessor_config.json` says.
     ///
     /// # Errors
@@ -113,7 +127,23 @@ impl Preparation {
     }
 }
 
+/// The share of which the size over it, rounded down, is the shorter side.
+fn share(size: usize, shorter: usize) -> f64 {
+    let exact = size as f64 / shorter.max(1) as f64;
+    if (size as f64 / exact) as usize == shorter { exact } else { size as f64 / (shorter as f64 + 0.5) }
+}
+
 impl Filter {
+    /// Its name in timm.
+    fn name(self) -> &'static str {
+        match self {
+            Filter::Nearest => "nearest",
+            Filter::Bilinear => "bilinear",
+            Filter::Bicubic => "bicubic",
+            Filter::Lanczos => "lanczos",
+        }
+    }
+
     fn named(name: &str, keys: &mut Keys) -> Filter {
         match name {
             "nearest" => Filter::Nearest,

@@ -1,8 +1,15 @@
 //! A small convolutional network for images of 8×8 and up.
 
+use std::collections::BTreeSet;
+
 use binade_autograd::Var;
 use binade_nn::{Conv2d, Layer, Linear, Module, Result, Visitor};
 use binade_tensor::op::Unary::Relu;
+use binade_weights::Sources;
+use serde_json::{Value, json};
+
+use crate::Pretrained;
+use crate::timm::{self, own};
 
 /// Extents of a [`SmallCnn`].
 #[derive(Clone, Debug, PartialEq)]
@@ -17,11 +24,20 @@ pub struct SmallCnnConfig {
     pub fc: usize,
     /// Classes.
     pub classes: usize,
+    /// How images are prepared, as timm says it; null if that is not known.
+    pub pretrained_cfg: Value,
 }
 
 impl Default for SmallCnnConfig {
     fn default() -> Self {
-        SmallCnnConfig { in_channels: 1, channels: [32, 64, 128, 128], size: 8, fc: 256, classes: 10 }
+        SmallCnnConfig {
+            in_channels: 1,
+            channels: [32, 64, 128, 128],
+            size: 8,
+            fc: 256,
+            classes: 10,
+            pretrained_cfg: Value::Null,
+        }
     }
 }
 
@@ -34,9 +50,14 @@ pub struct SmallCnn {
     c4: Conv2d,
     f1: Linear,
     f2: Linear,
+    #[module(skip)]
+    config: SmallCnnConfig,
 }
 
 impl SmallCnn {
+    /// Its name in a `config.json`, which has timm's form.
+    pub(crate) const ARCHITECTURE: &str = "binade_small_cnn";
+
     /// With PyTorch's default initial values from the scope's stream.
     ///
     /// # Errors
@@ -55,7 +76,44 @@ impl SmallCnn {
             c4: Conv2d::same(c, d, 3)?,
             f1: Linear::new(d * side * side, config.fc)?,
             f2: Linear::new(config.fc, config.classes)?,
+            config: config.clone(),
         })
+    }
+}
+
+impl SmallCnn {
+    /// Its extents.
+    pub fn config(&self) -> &SmallCnnConfig {
+        &self.config
+    }
+}
+
+impl Pretrained for SmallCnn {
+    fn from_config(config: &Value) -> crate::Result<SmallCnn> {
+        let usual = SmallCnnConfig::default();
+        let (mut keys, pretrained_cfg) = own(SmallCnn::ARCHITECTURE, config)?;
+        let config = SmallCnnConfig {
+            in_channels: keys.or("in_chans", usual.in_channels),
+            channels: keys.or("channels", usual.channels),
+            size: keys.or("img_size", usual.size),
+            fc: keys.or("fc", usual.fc),
+            classes: keys.or("num_classes", usual.classes),
+            pretrained_cfg,
+        };
+        keys.finish()?;
+        Ok(SmallCnn::new(&config)?)
+    }
+
+    fn to_config(&self) -> Value {
+        let SmallCnnConfig { in_channels, channels, size, fc, classes, pretrained_cfg } = &self.config;
+        let args = json!({
+            "in_chans": in_channels, "channels": channels, "img_size": size, "fc": fc, "num_classes": classes,
+        });
+        timm::write(SmallCnn::ARCHITECTURE, timm::object(args), pretrained_cfg)
+    }
+
+    fn sources(&self, _stored: &BTreeSet<String>) -> Sources {
+        Sources::default()
     }
 }
 

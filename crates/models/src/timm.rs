@@ -96,6 +96,12 @@ const PREPARATION: [&str; 29] = [
     "norm_mean",
 ];
 
+/// The arguments of one of our own models, whose `config.json` has timm's form, and how its images are prepared.
+pub(crate) fn own(architecture: &str, config: &Value) -> Result<(Keys, Value)> {
+    let Timm { args, pretrained_cfg, .. } = Timm::read(config, |name| (name == architecture).then(|| json!({})))?;
+    Ok((args, pretrained_cfg))
+}
+
 /// The configuration that timm makes a model of these arguments of.
 pub(crate) fn write(architecture: &str, args: Map<String, Value>, pretrained_cfg: &Value) -> Value {
     let mut config = json!({"architecture": architecture});

@@ -30,7 +30,7 @@ const KINDS: [Kind; 9] = [
         most: 10,
     },
     Kind { what: "a layer", names: &["GroupNorm"], crates: &["nn"], most: 2 },
-    Kind { what: "a model", names: &["SmallCnn"], crates: &["models"], most: 2 },
+    Kind { what: "a model", names: &["SmallCnn"], crates: &["models"], most: 3 },
     Kind { what: "a data set", names: &["FashionMnist"], crates: &["train", "binade"], most: 2 },
 ];
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::images::{Dataset, ImageSet, Images, Source};
-use crate::resize::Filter;
+use crate::resize::Resize;
 use crate::{Data, Error, Pixels, Result};
 
 /// Bytes of all pixels at most, which are held in memory.
@@ -21,22 +21,22 @@ type Labelled = (PathBuf, u32);
 
 /// The images below a folder: `DIR/train/CLASS/…` and `DIR/test/CLASS/…` (or `val`), or `DIR/CLASS/…`, of which every
 /// tenth is held out; or, of one class, the files of `DIR` itself. Classes are in the order of their names.
-pub(crate) fn open(folder: &Path, source: &Source<'_>) -> Result<ImageSet> {
+pub(crate) fn open(folder: &Path, source: &Source<'_>, resize: Option<&Resize>) -> Result<ImageSet> {
     let channels = if source.channels == 0 { 3 } else { source.channels };
     if ![1, 3, 4].contains(&channels) {
         return Err(Error::Config(format!("images have 1, 3 or 4 channels, not {channels}")));
     }
-    if source.size == Some(0) {
+    if resize.is_some_and(|resize| resize.size.contains(&0)) {
         return Err(Error::Config("images of 0 pixels: the size must be at least 1".into()));
     }
     let (classes, train, test) = listed(folder)?;
     let read = |files: &[Labelled]| -> Vec<Result<Pixels>> {
-        files.par_iter().map(|(path, _)| prepared(path, channels, source.size)).collect()
+        files.par_iter().map(|(path, _)| prepared(path, channels, resize)).collect()
     };
-    if let Some(size) = source.size {
+    if let Some(&Resize { size, .. }) = resize {
         room(folder, train.len() + test.len(), channels, size)?;
     }
-    let (mut skipped, mut size, mut seen) = (Vec::new(), source.size, 0);
+    let (mut skipped, mut size, mut seen) = (Vec::new(), resize.map(|resize| resize.size), 0);
     let mut of = |files: &[Labelled]| -> Result<Images> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         // A part at a time: only what is kept is held for all.
@@ -50,9 +50,9 @@ pub(crate) fn open(folder: &Path, source: &Source<'_>) -> Result<ImageSet> {
                     }
                     Err(error) => return Err(error),
                 };
-                let wanted = *size.get_or_insert(image.height);
-                if [image.height, image.width] != [wanted; 2] {
-                    let expected = format!("{wanted}×{wanted} as the images before, or --image-size for all");
+                let wanted = *size.get_or_insert([image.height; 2]);
+                if [image.height, image.width] != wanted {
+                    let expected = format!("{0}×{0} as the images before, or --image-size for all", wanted[0]);
                     let found = format!("{}×{}", image.width, image.height);
                     return Err(Error::Data { path: path.clone(), expected, found });
                 }
@@ -62,8 +62,8 @@ pub(crate) fn open(folder: &Path, source: &Source<'_>) -> Result<ImageSet> {
                 labels.push(*label);
             }
         }
-        let side = size.unwrap_or(1);
-        Ok(Images::new(Dataset::Folder, pixels, labels, [channels, side, side], 255.0))
+        let [height, width] = size.unwrap_or([1; 2]);
+        Ok(Images::new(Dataset::Folder, pixels, labels, [channels, height, width], 255.0))
     };
     let (train, test) = (of(&train)?, of(&test)?);
     if train.is_empty() || test.is_empty() {
@@ -75,23 +75,23 @@ pub(crate) fn open(folder: &Path, source: &Source<'_>) -> Result<ImageSet> {
 }
 
 /// Fails where the pixels of so many images are more than is held.
-fn room(folder: &Path, images: usize, channels: usize, size: usize) -> Result<()> {
-    let bytes = size.checked_mul(size).and_then(|n| n.checked_mul(channels)).and_then(|n| n.checked_mul(images));
+pub(crate) fn room(path: &Path, images: usize, channels: usize, [height, width]: [usize; 2]) -> Result<()> {
+    let bytes = height.checked_mul(width).and_then(|n| n.checked_mul(channels)).and_then(|n| n.checked_mul(images));
     match bytes {
         Some(bytes) if bytes <= MOST => Ok(()),
         _ => Err(Error::Data {
-            path: folder.into(),
+            path: path.into(),
             expected: "at most 4 GiB of pixels: fewer images or a smaller --image-size".into(),
-            found: format!("{images} images of {channels}×{size}×{size}"),
+            found: format!("{images} images of {channels}×{height}×{width}"),
         }),
     }
 }
 
-/// The image of a file, a square of the size where one is given.
-fn prepared(path: &Path, channels: usize, size: Option<usize>) -> Result<Pixels> {
+/// The image of a file.
+fn prepared(path: &Path, channels: usize, resize: Option<&Resize>) -> Result<Pixels> {
     let image = Pixels::open(path)?.with_channels(channels)?;
-    Ok(match size {
-        Some(size) => image.with_shorter_side(size, Filter::Bilinear).middle([size; 2]),
+    Ok(match resize {
+        Some(resize) => image.prepared(resize),
         None => image,
     })
 }

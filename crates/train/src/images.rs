@@ -2,140 +2,13 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use binade_tensor::Key;
-
-use crate::augment::{Augment, Canvas, Flip, Mixture};
-use crate::data::{Sample, SampleResult};
+use crate::augment::{Augment, Flip};
 use crate::folder;
 use crate::idx::Idx;
-use crate::task::{OTHER, SHARE};
-use crate::{Data, Error, Result, Splits};
+use crate::{Error, Resize, Result, Splits};
 
-/// The images of a data set, and what is known of them.
-#[derive(Debug)]
-pub struct ImageSet {
-    /// For training.
-    pub train: Images,
-    /// For evaluation.
-    pub test: Images,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-    /// Images that were left out, each with the reason.
-    pub skipped: Vec<Error>,
-}
-
-impl ImageSet {
-    /// Channels, height and width.
-    pub fn shape(&self) -> [usize; 3] {
-        self.train.shape
-    }
-
-    /// With other changes of the training images.
-    ///
-    /// # Errors
-    /// As [`Augment::check`].
-    pub fn augmented(mut self, augment: Augment) -> Result<ImageSet> {
-        augment.check()?;
-        self.train.augment = augment;
-        Ok(self)
-    }
-
-    /// With another mean and standard deviation of each channel, black 0 and white 1.
-    ///
-    /// # Errors
-    /// [`Error::Config`]: too few of them, or a deviation that is not above 0.
-    pub fn normalized(mut self, mean: &[f32], std: &[f32]) -> Result<ImageSet> {
-        let channels = self.shape()[0];
-        if mean.len() < channels || std.len() < channels || !std.iter().all(|s| *s > 0.0 && s.is_finite()) {
-            return Err(Error::Config(format!("mean {mean:?} and deviation {std:?} of {channels} channels")));
-        }
-        for images in [&mut self.train, &mut self.test] {
-            (images.mean, images.std) = (mean.to_vec(), std.to_vec());
-        }
-        Ok(self)
-    }
-
-    /// As training and test samples.
-    pub fn splits(self) -> Splits {
-        Splits::new(self.train, self.test)
-    }
-}
-
-/// Where images are read from, and what they become.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source<'a> {
-    /// The folder with the files, for all that are not embedded.
-    pub folder: Option<&'a Path>,
-    /// Of a folder of images: what the shorter side becomes before the middle square is cut out. Without it all must
-    /// be squares of one size.
-    pub size: Option<usize>,
-    /// Of a folder of images: 1 for grey, 3 for RGB, 4 for RGB with opacity; 0 for 3.
-    pub channels: usize,
-    /// Of a folder of images: whether files that cannot be read are left out and told, in place of an error.
-    pub skip_broken: bool,
-}
-
-/// 8-bit images with classes, normalised per channel on the way out.
-#[derive(Clone, Debug)]
-pub struct Images {
-    pixels: Arc<Vec<u8>>,
-    labels: Arc<Vec<u32>>,
-    /// Channels, height, width.
-    shape: [usize; 3],
-    /// Value that means 1.
-    white: f32,
-    mean: Vec<f32>,
-    std: Vec<f32>,
-    augment: Augment,
-}
-
-impl Images {
-    pub(crate) fn new(set: Dataset, pixels: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], white: f32) -> Images {
-        let (mean, std) = set.normalization();
-        let (mean, std, augment) = (mean.to_vec(), std.to_vec(), set.augment());
-        Images { pixels: Arc::new(pixels), labels: Arc::new(labels), shape, white, mean, std, augment }
-    }
-
-    /// An image as the model sees it; with a key, as it is seen in training.
-    fn image(&self, index: usize, key: Option<Key>) -> Vec<f32> {
-        let [c, h, w] = self.shape;
-        let values = self.pixels[index * c * h * w..][..c * h * w].iter().map(|&p| p as f32).collect();
-        let mut canvas = Canvas { values, shape: self.shape, white: self.white };
-        if let Some(key) = key {
-            self.augment.apply(&mut canvas, &self.mean, key, index);
-        }
-        for (c, plane) in canvas.values.chunks_mut(h * w).enumerate() {
-            let (scale, shift) = (1.0 / (self.white * self.std[c]), self.mean[c] / self.std[c]);
-            plane.iter_mut().for_each(|x| *x = *x * scale - shift);
-        }
-        canvas.values
-    }
-}
-
-impl Data for Images {
-    fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Arrays `image` and `class`; in training, where images are mixed, the class of the `other` too, and the `share`
-    /// of the first.
-    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
-        let [_, h, w] = self.shape;
-        let mut image = self.image(index, key);
-        let mixture = key.and_then(|key| self.augment.mixture(key, index, self.len(), [h, w]));
-        if let Some(mixture) = &mixture {
-            mixture.mix(&mut image, &self.image(mixture.other, key), self.shape);
-        }
-        let class = |index: usize| [self.labels[index] as i64];
-        let sample = Sample::new().with("image", image, &self.shape).with("class", class(index), &[]);
-        Ok(match mixture {
-            None => sample,
-            Some(Mixture { other, share, .. }) => sample.with(OTHER, class(other), &[]).with(SHARE, [share], &[]),
-        })
-    }
-}
+pub use crate::image_set::{ImageSet, Images, Source};
 
 /// The data sets that `--dataset` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +110,20 @@ impl Dataset {
     /// found. Of a folder of images: one without images, images beside the classes' folders, a class that is only
     /// tested, images of several sizes where none is given, or beyond 4 GiB together.
     pub fn open(self, source: &Source<'_>) -> Result<ImageSet> {
+        let resize = source.size.map(Resize::square);
+        self.read(source, resize.as_ref().filter(|_| self == Dataset::Folder))
+    }
+
+    /// As [`Dataset::open`], with all images made as large as `resize` says, whichever set it is.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_as(self, source: &Source<'_>, resize: &Resize) -> Result<ImageSet> {
+        let set = self.read(source, Some(resize))?;
+        if self == Dataset::Folder { Ok(set) } else { set.resized(resize) }
+    }
+
+    fn read(self, source: &Source<'_>, resize: Option<&Resize>) -> Result<ImageSet> {
         let needed = || {
             source.folder.ok_or_else(|| {
                 Error::Config(format!("--dataset {} needs --data DIR, the folder with its files", self.name()))
@@ -247,7 +134,7 @@ impl Dataset {
             Dataset::Icons => icons()?,
             Dataset::Cifar10 => cifar10(needed()?)?,
             Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?)?,
-            Dataset::Folder => return folder::open(needed()?, source),
+            Dataset::Folder => return folder::open(needed()?, source, resize),
         };
         let classes = self.classes().iter().map(|name| name.to_string()).collect();
         Ok(ImageSet { train, test, classes, skipped: Vec::new() })

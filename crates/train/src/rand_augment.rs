@@ -1,5 +1,5 @@
-//! [`RandAugment`]: some changes of colour and form, drawn from a list (Cubuk et al., 2019). Changes and their strengths
-//! are torchvision's.
+//! [`RandAugment`]: some changes of colour and form, drawn from a list (Cubuk et al., 2019). Changes and strengths are
+//! torchvision's.
 
 use binade_tensor::Key;
 use binade_tensor::random::{below, uniform};

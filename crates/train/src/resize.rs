@@ -41,7 +41,34 @@ impl Filter {
     }
 }
 
+/// What an image goes through to become as large as a model wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// Height and width in the end.
+    pub size: [usize; 2],
+    /// What the shorter side becomes before the middle is cut out; `None` where the whole image gets the size.
+    pub shorter: Option<usize>,
+    /// How the size is changed.
+    pub filter: Filter,
+}
+
+impl Resize {
+    /// The middle square, whose sides are the shorter side: torchvision's `Resize(side)` and `CenterCrop(side)`.
+    pub const fn square(side: usize) -> Resize {
+        Resize { size: [side; 2], shorter: Some(side), filter: Filter::Bilinear }
+    }
+}
+
 impl Pixels {
+    /// As large as a model wants it.
+    #[must_use]
+    pub fn prepared(&self, resize: &Resize) -> Pixels {
+        match resize.shorter {
+            Some(shorter) => self.with_shorter_side(shorter, resize.filter).middle(resize.size),
+            None => self.resized(resize.size, resize.filter),
+        }
+    }
+
     /// With another height and width. Where an image shrinks, every pixel of it counts (antialiasing), but for
     /// [`Filter::Nearest`]. Colours count by their opacity.
     #[must_use]

@@ -180,6 +180,7 @@ pub struct Trainer<'a, M: Module> {
     /// On what.
     pub data: &'a Splits,
     start: Start<'a, M>,
+    files: Vec<(String, String)>,
     callbacks: Vec<Callback<'a>>,
 }
 
@@ -191,13 +192,20 @@ impl<'a, M: Module> Trainer<'a, M> {
         data: &'a Splits,
     ) -> Trainer<'a, M> {
         let start = Box::new(|model: &M, config: &Config| config.training(model));
-        Trainer { build: Box::new(build), task, data, start, callbacks: Vec::new() }
+        Trainer { build: Box::new(build), task, data, start, files: Vec::new(), callbacks: Vec::new() }
     }
 
     /// With a training of one's own before its first step: other optimisers, policies, loss scales.
     #[must_use]
     pub fn with_training(mut self, start: impl Fn(&M, &Config) -> Result<Training> + 'a) -> Trainer<'a, M> {
         self.start = Box::new(start);
+        self
+    }
+
+    /// With a file of this name and text beside the run's `config.json`: what others need to know of the model.
+    #[must_use]
+    pub fn with_file(mut self, name: &str, text: String) -> Trainer<'a, M> {
+        self.files.push((name.into(), text));
         self
     }
 
@@ -234,6 +242,10 @@ impl<'a, M: Module> Trainer<'a, M> {
         };
         remove_partial_files(&folder).map_err(Error::io(&folder))?;
         sealed::write(&folder.join("config.json"), config)?;
+        for (name, text) in &self.files {
+            let path = folder.join(name);
+            replace_file(&path, |file| writeln!(file, "{text}")).map_err(Error::io(&path))?;
+        }
         let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
         let (resume, quiet, callbacks) = (config.resume, config.quiet, self.callbacks);
         let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };

@@ -2,19 +2,23 @@
 
 mod parts;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use binade::cli::output::{line, note};
 use binade::cli::threads;
-use binade::models::{AnyModel, Names, read_config};
+use binade::models::{AnyModel, Names};
 use binade::tensor::DType;
 use binade::weights::{LoadOptions, Report, SaveOptions, Sources, Weights, save};
 
+use crate::saved::{PREPROCESSOR, Saved, is_run};
+
 #[derive(Clone, clap::Args)]
 pub struct Args {
-    /// Folder with config.json and weights; a pipeline's folder; or a single file of Stable Diffusion 1
+    /// Folder with config.json and weights; a run of `train vision`; a pipeline's folder; or a single file of Stable
+    /// Diffusion 1
     from: PathBuf,
     /// Folder to write
     #[arg(long, value_name = "DIR")]
@@ -120,14 +124,20 @@ impl Args {
 
 /// Converts the folder of one model.
 fn one(args: &Args, from: &Path, to: &Path) -> Result<PathBuf> {
-    let (model, read) = AnyModel::open(from, &args.load())?;
-    tell(&read)?;
+    let saved = Saved::open(from, &args.load())?;
+    tell(&saved.report)?;
     let (config, sources) = match args.names {
-        Some(library) => model.named(library.names())?,
-        None => (read_config(from)?, model.sources(&Weights::open(from)?.names())),
+        Some(library) => saved.model.named(library.names())?,
+        None if is_run(from) => (saved.config, saved.model.sources(&BTreeSet::new())),
+        None => (saved.config, saved.model.sources(&Weights::open(from)?.names())),
     };
-    write(args, &model, &config, &sources, to)?;
-    copy_others(from, to)?;
+    write(args, &saved.model, &config, &sources, to)?;
+    if let Some(preprocessor) = saved.preprocessor {
+        write_text(&to.join(PREPROCESSOR), &format!("{preprocessor:#}\n"))?;
+    }
+    if !is_run(from) {
+        copy_others(from, to)?;
+    }
     Ok(to.to_path_buf())
 }
 

@@ -7,6 +7,7 @@ mod given;
 mod gpt;
 mod images;
 pub mod job;
+mod learner;
 mod pictures;
 mod vae;
 mod vision;

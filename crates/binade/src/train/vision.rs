@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use binade::cli::flags::{at_least_zero, positive};
 use binade::models::{
-    Airbench, AirbenchConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, Stem, Vit, VitConfig, whitening,
+    Airbench, AirbenchConfig, AnyModel, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, Stem, Vit, VitConfig, whitening,
 };
-use binade::nn::{Optimizer, Schedule};
+use binade::nn::Schedule;
 use binade::train::images::{Dataset, ImageSet, Source};
-use binade::train::{Augment, Classify, Config, Data, Flip, Numbers, OptimizerChoice, RandAugment, Trainer, Views};
+use binade::train::{Augment, Classify, Config, Flip, OptimizerChoice, RandAugment, Views};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::images;
 use super::job::{Screen, Use};
+use super::learner::{Learner, Start};
 
 pub use super::images::DatasetName;
 
@@ -64,6 +65,14 @@ pub struct Options {
     /// Of which images an answer in evaluation is the mean [default: one; moved for airbench]
     #[arg(long, value_enum)]
     test_views: Option<ViewsName>,
+    /// Begin with the weights of this folder, of a library's ResNet or ViT or of a run; the head is new where the
+    /// number of classes is another
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    from: Option<PathBuf>,
+    /// With --from: train the head alone
+    #[arg(long, requires = "from")]
+    #[serde(default)]
+    head_only: bool,
 }
 
 /// The models that `--model` names.
@@ -137,6 +146,8 @@ impl Options {
             rand_augment: None,
             label_smoothing: None,
             test_views: None,
+            from: None,
+            head_only: false,
         }
     }
 
@@ -185,13 +196,22 @@ impl Options {
 impl Screen for Options {
     fn name(&self) -> String {
         let data = Dataset::from(self.dataset).name();
+        if let Some(from) = &self.from {
+            let from = from.file_name().map_or_else(|| "folder".into(), |name| name.to_string_lossy());
+            return format!("{data}-from-{from}");
+        }
         if self.model == ModelName::SmallCnn { data.into() } else { format!("{data}-{}", self.model.name()) }
     }
 
     /// Settings that train in a minute on the digits, in all three precisions; on other sets a first try.
     fn defaults(&self) -> Config {
-        if self.model == ModelName::Airbench {
-            return airbench();
+        match (self.model, &self.from) {
+            (_, Some(_)) if self.head_only => {
+                return Config { epochs: 5, batch_size: 32, lr: 1e-3, ..Config::default() };
+            }
+            (_, Some(_)) => return Config { epochs: 5, batch_size: 32, lr: 1e-4, ..Config::default() },
+            (ModelName::Airbench, None) => return airbench(),
+            _ => {}
         }
         let (epochs, batch_size, lr) = match (self.model, Dataset::from(self.dataset)) {
             (ModelName::Resnet18, Dataset::Digits) => (3, 64, 1e-3),
@@ -208,45 +228,72 @@ impl Screen for Options {
     }
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
-        let dataset = Dataset::from(self.dataset);
-        let source =
-            Source { folder: self.data.as_deref(), size: self.image_size, channels: 3, skip_broken: self.skip_broken };
-        let set = images::open(dataset, &source, &used)?.augmented(self.augment())?;
-        let (task, [in_channels, size, _]) = (self.task(&set)?, set.shape());
-        let classes = task.classes;
+        let start = self.from.as_deref().map(Start::open).transpose()?;
+        let source = Source {
+            folder: self.data.as_deref(),
+            size: self.image_size,
+            channels: start.as_ref().map_or(3, Start::channels),
+            skip_broken: self.skip_broken,
+        };
+        let preparation = start.as_ref().map(|start| &start.preparation);
+        let set = images::open(self.dataset.into(), &source, preparation, &used)?.augmented(self.augment())?;
+        let task = self.task(&set)?;
+        let norm_rate = if self.from.is_none() && self.model == ModelName::Airbench { 64.0 } else { 1.0 };
+        let learner = Learner { set: &set, task: &task, start: start.as_ref(), head_only: self.head_only, norm_rate };
+        match start.as_ref().map(|start| &start.saved.model) {
+            None => self.new(&learner, used),
+            Some(AnyModel::SmallCnn(model)) => {
+                let config = SmallCnnConfig { classes: task.classes, ..model.config().clone() };
+                learner.train(|| SmallCnn::new(&config), used)
+            }
+            Some(AnyModel::Airbench(model)) => {
+                let config = AirbenchConfig { classes: task.classes, ..model.config().clone() };
+                learner.train(|| Airbench::new(&config), used)
+            }
+            Some(AnyModel::ResNet(model)) => {
+                let config = ResNetConfig { classes: task.classes, ..model.config().clone() };
+                learner.train(|| ResNet::new(&config), used)
+            }
+            Some(AnyModel::Vit(model)) => {
+                let config = VitConfig { classes: task.classes, ..model.config().clone() };
+                learner.train(|| Vit::new(&config), used)
+            }
+            Some(_) => bail!("the model is none of images into classes"),
+        }
+    }
+}
+
+impl Options {
+    /// Trains a model with new weights.
+    fn new<U: Use>(&self, learner: &Learner<'_>, used: U) -> Result<U::Out> {
+        let (classes, [in_channels, size, _]) = (learner.task.classes, learner.set.shape());
+        let pretrained_cfg = images::preparation(learner.set).to_timm(in_channels);
         match self.model {
             ModelName::SmallCnn => {
-                let config = SmallCnnConfig { in_channels, size, classes, ..SmallCnnConfig::default() };
-                used.with(Trainer::new(|| SmallCnn::new(&config), &task, &set.splits()))
+                let usual = SmallCnnConfig::default();
+                let config = SmallCnnConfig { in_channels, size, classes, pretrained_cfg, ..usual };
+                learner.train(|| SmallCnn::new(&config), used)
             }
             ModelName::Resnet18 | ModelName::Resnet34 | ModelName::Resnet50 => {
-                let config = ResNetConfig { in_channels, classes, ..resnet(self.model, size) };
-                used.with(Trainer::new(|| ResNet::new(&config), &task, &set.splits()))
+                let config = ResNetConfig { in_channels, classes, pretrained_cfg, ..resnet(self.model, size) };
+                learner.train(|| ResNet::new(&config), used)
             }
             ModelName::Vit | ModelName::VitTiny | ModelName::VitSmall | ModelName::VitBase => {
-                let config = VitConfig { in_channels, classes, ..vit(self.model, size) };
-                used.with(Trainer::new(|| Vit::new(&config), &task, &set.splits()))
+                let config = VitConfig { in_channels, classes, pretrained_cfg, ..vit(self.model, size) };
+                learner.train(|| Vit::new(&config), used)
             }
             ModelName::Airbench => {
-                let whitening = Some(whitening(&first_images(&set, 5_000)?, set.shape()));
-                let config = AirbenchConfig { in_channels, size, classes, whitening, ..AirbenchConfig::default() };
-                let data = set.splits();
-                let trainer = Trainer::new(|| Airbench::new(&config), &task, &data);
-                used.with(trainer.with_training(|model, config: &Config| {
-                    // Biases of norms learn 64 times as fast, and decay as much.
-                    let optimizer = Optimizer::grouped(model, |name, _| {
-                        let factor = if name.contains("norm") { 64.0 } else { 1.0 };
-                        config.optimizer.rule(config.lr * factor, config.weight_decay / factor)
-                    })?;
-                    config.training_with(model, optimizer)
-                }))
+                let whitening = Some(whitening(&images::first(learner.set, 5_000)?, learner.set.shape()));
+                let usual = AirbenchConfig::default();
+                let config = AirbenchConfig { in_channels, size, classes, whitening, pretrained_cfg, ..usual };
+                learner.train(|| Airbench::new(&config), used)
             }
         }
     }
 }
 
-/// The recipe of airbench94, whose losses are sums: a learning rate of 11.5 and a weight decay of 0.0153 for 1,024 images
-/// and a momentum of 0.85. Its rate rises from a fifth for 23 % of the steps, and falls to 7 %.
+/// The recipe of airbench94, whose losses are sums: a learning rate of 11.5 and a weight decay of 0.0153 for 1,024
+/// images, and a momentum of 0.85. Its rate rises from a fifth for 23 % of the steps, and falls to 7 %.
 fn airbench() -> Config {
     let (batch_size, momentum) = (1_024, 0.85);
     let per_step = 1.0 + 1.0 / (1.0 - momentum);
@@ -289,17 +336,4 @@ fn vit(name: ModelName, size: usize) -> VitConfig {
         _ if size <= 8 => VitConfig { patch: [2; 2], depth: 4, ..whole }.with_width(64, 4),
         _ => VitConfig { patch: if size >= 128 { [16; 2] } else { whole.patch }, ..whole },
     }
-}
-
-/// The first training images, as the model sees them.
-fn first_images(set: &ImageSet, most: usize) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    for index in 0..set.train.len().min(most) {
-        let sample =
-            set.train.sample(index, None).map_err(|error| anyhow::anyhow!("training image {index}: {error}"))?;
-        if let Some(Numbers::F32(image)) = sample.0.first().map(|values| &values.numbers) {
-            all.extend_from_slice(image);
-        }
-    }
-    Ok(all)
 }

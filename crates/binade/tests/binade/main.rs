@@ -4,3 +4,4 @@ mod cli;
 mod files;
 mod foreign;
 mod isa;
+mod vision;
