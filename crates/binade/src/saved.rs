@@ -32,7 +32,7 @@ pub fn is_run(folder: &Path) -> bool {
 }
 
 impl Saved {
-    /// The model of a library's folder, or of a run: of its first precision that has a checkpoint, and where averages of
+    /// The model of a library's folder or of a run: of the first precision that has a checkpoint, and where averages of
     /// weights were kept, those.
     pub fn open(folder: &Path, options: &LoadOptions) -> Result<Saved> {
         if is_run(folder) {

@@ -241,7 +241,7 @@ impl Screen for Options {
         let norm_rate = if self.from.is_none() && self.model == ModelName::Airbench { 64.0 } else { 1.0 };
         let learner = Learner { set: &set, task: &task, start: start.as_ref(), head_only: self.head_only, norm_rate };
         match start.as_ref().map(|start| &start.saved.model) {
-            None => self.new(&learner, used),
+            None => self.afresh(&learner, used),
             Some(AnyModel::SmallCnn(model)) => {
                 let config = SmallCnnConfig { classes: task.classes, ..model.config().clone() };
                 learner.train(|| SmallCnn::new(&config), used)
@@ -265,7 +265,7 @@ impl Screen for Options {
 
 impl Options {
     /// Trains a model with new weights.
-    fn new<U: Use>(&self, learner: &Learner<'_>, used: U) -> Result<U::Out> {
+    fn afresh<U: Use>(&self, learner: &Learner<'_>, used: U) -> Result<U::Out> {
         let (classes, [in_channels, size, _]) = (learner.task.classes, learner.set.shape());
         let pretrained_cfg = images::preparation(learner.set).to_timm(in_channels);
         match self.model {

@@ -151,7 +151,7 @@ impl Task<Denoiser> for Denoise {
     /// The error of the noise, whatever is predicted.
     fn evaluate(&self, model: &Denoiser, batch: &Batch) -> train::Result<Score> {
         let error = self.noise(model, batch)?.0.mse_loss(&batch.get("noise")?, Reduction::Mean)?;
-        Ok(Score { loss: error.item()?, count: batch.len() as f64, right: None })
+        Ok(Score { loss: error.item()?, count: batch.len() as f64, ..Score::default() })
     }
 
     fn unit(&self) -> &'static str {
