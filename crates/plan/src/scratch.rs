@@ -12,13 +12,20 @@ use binade_tensor::{Array, ArrayMut, Class, Device, Key, Layout, Meta, Op, Resul
 #[derive(Clone, Debug)]
 pub struct Scratch {
     device: Device,
-    known: Arc<Mutex<HashMap<String, usize>>>,
+    /// `None` where nothing is measured.
+    known: Option<Arc<Mutex<HashMap<String, usize>>>>,
 }
 
 impl Scratch {
     /// Of a device, with nothing known. How much it needs may depend on the threads that it is measured with.
     pub fn of(device: &Device) -> Scratch {
-        Scratch { device: device.clone(), known: Arc::default() }
+        Scratch { device: device.clone(), known: Some(Arc::default()) }
+    }
+
+    /// Of a device on which nothing runs: plans leave out what its kernels need beside buffers, and are made at once.
+    /// For a first look, as an operator alone may be more than there is memory for.
+    pub fn unmeasured(device: &Device) -> Scratch {
+        Scratch { device: device.clone(), known: None }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -31,15 +38,13 @@ impl Scratch {
     /// The operator cannot be run alone: out of memory, or it refuses zeros.
     pub(crate) fn of_op(&self, op: &Op, ins: &[&Array], outs: &[ArrayMut<'_>]) -> Result<usize> {
         // What only makes values needs no more than room for them, of which a plan may have more than there is.
-        if ins.is_empty() {
-            return Ok(0);
-        }
+        let Some(known) = self.known.as_ref().filter(|_| !ins.is_empty()) else { return Ok(0) };
         let op = without_key(op);
         let of = |array: &Array| (array.stored(), at_the_start(array.meta()));
         let operands: Vec<_> =
             ins.iter().map(|array| of(array)).chain(outs.iter().map(|out| of(out.array()))).collect();
         let key = format!("{op:?} {operands:?}");
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&bytes) = known().get(&key) {
             return Ok(bytes);
         }

@@ -256,7 +256,7 @@ fn aside<T>(policy: &Policy, config: &Config, f: impl FnOnce() -> Result<T>) -> 
 }
 
 /// Runs `f` with the averages in the place of the parameters, where there are any.
-fn averaged<T>(training: &mut Training, f: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn averaged<T>(training: &mut Training, f: impl FnOnce() -> T) -> Result<T> {
     match &mut training.ema {
         Some(ema) => Ok(ema.with_averages(f)?),
         None => Ok(f()),

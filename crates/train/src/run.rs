@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 
 use binade_amp::Training;
 use binade_amp::preflight::{Preflight, preflight};
-use binade_autograd::scope;
-use binade_nn::{Module, remove_partial_files, replace_file};
+use binade_autograd::{eval, scope};
+use binade_nn::{Module, remove_partial_files, replace_file, without_initial_values};
+use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::fit::{Callback, Output};
+use crate::fit::{Callback, Output, averaged};
 use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
 use crate::{
-    Batch, Config, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, gallery, interrupt, report,
-    sealed, table,
+    Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, gallery, interrupt,
+    report, sealed, table,
 };
 
 /// Settings of [`train`].
@@ -214,6 +215,35 @@ impl<'a, M: Module> Trainer<'a, M> {
     pub fn with_callback(mut self, callback: Callback<'a>) -> Trainer<'a, M> {
         self.callbacks.push(callback);
         self
+    }
+
+    /// Steps twice on another device, the first time to make the optimisers' state, and evaluates a batch there: a model
+    /// of its own, in the precision of the settings. Nothing else is changed. On a device that only counts it tells what
+    /// [`Trainer::run`] will take.
+    ///
+    /// # Errors
+    /// As [`fit`], for the first samples.
+    pub fn rehearse(&self, config: &Config, device: &Device) -> Result<()> {
+        let Trainer { build, task, data, start, .. } = self;
+        let first = |from: &dyn Data, n: usize, at: usize| {
+            Batch::of(from, &(at * n..(at + 1) * n).map(|i| i % from.len()).collect::<Vec<_>>(), None)
+        };
+        let rehearsed = || -> Result<()> {
+            config.check(data)?;
+            let model = without_initial_values(build)?;
+            let mut training = start(&model, config)?;
+            for _ in 0..2 {
+                let parts: Vec<Batch> = (0..config.accumulate)
+                    .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
+                    .collect::<Result<_>>()?;
+                let _applied = training.step_over(&parts, |batch| task.loss(&model, batch))?;
+            }
+            let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
+            let policy = training.policy.clone();
+            averaged(&mut training, || policy.run(|| eval(|| task.evaluate(&model, &batch))))??;
+            Ok(())
+        };
+        scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
     }
 
     /// Trains, as [`train`].

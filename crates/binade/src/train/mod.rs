@@ -9,6 +9,7 @@ mod images;
 pub mod job;
 mod learner;
 mod pictures;
+mod room;
 mod vae;
 mod vision;
 
@@ -102,6 +103,7 @@ impl Use for Train<'_> {
     type Out = Run;
 
     fn with<M: Module>(self, trainer: Trainer<'_, M>) -> Result<Run> {
+        room::check(&trainer, self.config)?;
         Ok(trainer.run(self.config)?)
     }
 

@@ -345,3 +345,23 @@ fn weights_are_listed_with_what_formats_lose() {
     let out = binade(&["weights", "nowhere"], folder.path());
     assert!(out.status.code() == Some(1) && text(&out.stderr).contains("nowhere"));
 }
+
+/// By the shell's limit of the address space.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_does_not_fit_is_told_before_the_step_with_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = "--n-layer 24 --n-embd 576 --n-head 8 --block-size 8 --batch-size 4";
+    let program = env!("CARGO_BIN_EXE_binade");
+    let line = format!("ulimit -v 1400000; exec {program} train gpt {model} --precision fp32 --threads 2 --out run");
+    let out = Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{error}");
+    // 96M parameters, their gradients, and two states of each.
+    assert!(
+        error.contains("not enough memory: a step in fp32 needs 1.") && error.contains("GiB (optimizer 7"),
+        "{error}"
+    );
+    assert!(error.contains("and RLIMIT_AS leaves") && error.contains("What would fit: --optimizer "), "{error}");
+    assert!(!folder.path().join("run").exists());
+}

@@ -1,0 +1,93 @@
+//! Whether there is memory for a step, told before it; and what would fit where there is not.
+
+use anyhow::{Result, bail};
+use binade::cli::memory::{Bytes, Room, room};
+use binade::nn::Module;
+use binade::plan::{Plan, Scratch};
+use binade::tensor::{Backend, Class, Device, MemoryStats};
+use binade::train::{Config, OptimizerChoice, RunConfig, Trainer};
+
+/// Fails if a step or an evaluation in a precision of the run needs more memory than this process may still take.
+pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<()> {
+    let Some(room) = room() else { return Ok(()) };
+    for &precision in &config.precisions {
+        let fit = Config { precision, ..config.fit.clone() };
+        // What fails here for another reason fails there too, with its own words.
+        let Ok(needed) = needed(trainer, &fit, room) else { continue };
+        if !needed.fits(room) {
+            bail!("{}", told(trainer, &fit, needed, room));
+        }
+    }
+    Ok(())
+}
+
+/// Memory at the peak, of each class and of all together.
+struct Needed(MemoryStats);
+
+impl Needed {
+    /// With holes between buffers.
+    fn bytes(&self) -> u64 {
+        let total = self.0.peak_total as u64;
+        total.saturating_add(total / 32)
+    }
+
+    fn fits(&self, room: Room) -> bool {
+        self.bytes() <= room.bytes
+    }
+
+    /// The classes that take most.
+    fn parts(&self) -> String {
+        let mut classes = Class::ALL.map(|class| (self.0.peak(class) as u64, class));
+        classes.sort_by(|a, b| b.0.cmp(&a.0));
+        let most = classes.into_iter().filter(|(bytes, _)| *bytes > self.bytes() / 50);
+        most.map(|(bytes, class)| format!("{class} {}", Bytes(bytes))).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What a run with these settings needs. What kernels need beside buffers is measured only where it may decide: an
+/// operator alone may be more than there is memory for.
+fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> Result<Needed> {
+    let plan = |scratch: Scratch| -> Result<Needed> {
+        let plan = Plan::new(&scratch);
+        trainer.rehearse(config, &Device::new(plan.clone()))?;
+        Ok(Needed(plan.memory()))
+    };
+    let device = binade::autograd::scope::device()?;
+    let needed = plan(Scratch::unmeasured(&device))?;
+    let near = needed.fits(room) && needed.bytes().saturating_mul(2) > room.bytes;
+    if near { plan(Scratch::of(&device)).or(Ok(needed)) } else { Ok(needed) }
+}
+
+/// What is needed, what there is, and the settings near these that would fit.
+fn told<M: Module>(trainer: &Trainer<'_, M>, config: &Config, needed: Needed, room: Room) -> String {
+    let mut found = Vec::new();
+    let mut try_out = |flags: String, config: &Config| {
+        let needed = self::needed(trainer, config, room).ok().filter(|needed| needed.fits(room));
+        found.extend(needed.as_ref().map(|needed| format!("{flags} ({})", Bytes(needed.bytes()))));
+        needed.is_some()
+    };
+    // The same step in more parts: the largest batch that fits.
+    for parts in (1..).map(|i| 1usize << i).take_while(|parts| config.batch_size >= *parts) {
+        let (batch_size, accumulate) = (config.batch_size / parts, config.accumulate.saturating_mul(parts));
+        let smaller = Config { batch_size, accumulate, ..config.clone() };
+        if try_out(format!("--batch-size {batch_size} --accumulate {accumulate}"), &smaller) {
+            break;
+        }
+    }
+    // One state of each parameter, a row and a column, none.
+    let named = ["lion", "adafactor"].map(|name| (name, OptimizerChoice::named(name)));
+    let none = ("sgd --momentum 0 --nesterov false", Some(OptimizerChoice::Sgd { momentum: 0.0, nesterov: false }));
+    for (flags, optimizer) in named.into_iter().chain([none]) {
+        let Some(optimizer) = optimizer.filter(|optimizer| *optimizer != config.optimizer) else { continue };
+        if try_out(format!("--optimizer {flags}"), &Config { optimizer, ..config.clone() }) {
+            break;
+        }
+    }
+    let advice = match found.join("; ") {
+        nothing if nothing.is_empty() => "Neither a batch of one nor another optimiser would fit".into(),
+        fitting => format!("What would fit: {fitting}"),
+    };
+    let (precision, all, left) = (config.precision.name(), Bytes(needed.bytes()), Bytes(room.bytes));
+    let (limit, parts) = (room.limit, needed.parts());
+    format!("not enough memory: a step in {precision} needs {all} ({parts}), and {limit} leaves {left}. {advice}")
+}
