@@ -217,9 +217,9 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// Steps twice on another device, the first time to make the optimisers' state, and evaluates a batch there: a model
-    /// of its own, in the precision of the settings. Nothing else is changed. On a device that only counts it tells what
-    /// [`Trainer::run`] will take.
+    /// Steps twice on another device, the first time to make the optimisers' state, and evaluates a batch there: a
+    /// model of its own, in the precision of the settings. Nothing else is changed. On a device that only counts it
+    /// tells what [`Trainer::run`] will take.
     ///
     /// # Errors
     /// As [`fit`], for the first samples.

@@ -38,7 +38,7 @@ impl Needed {
     /// The classes that take most.
     fn parts(&self) -> String {
         let mut classes = Class::ALL.map(|class| (self.0.peak(class) as u64, class));
-        classes.sort_by(|a, b| b.0.cmp(&a.0));
+        classes.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         let most = classes.into_iter().filter(|(bytes, _)| *bytes > self.bytes() / 50);
         most.map(|(bytes, class)| format!("{class} {}", Bytes(bytes))).collect::<Vec<_>>().join(", ")
     }
