@@ -9,7 +9,7 @@ use binade::amp::{Census, census};
 use binade::autograd::Var;
 use binade::nn::{Module, load_state_dict, read_safetensors};
 use binade::tensor::Class;
-use binade::train::{Batch, Precision, RunConfig, Trainer};
+use binade::train::{Batch, Config, Precision, RunConfig, Trainer};
 
 use binade::cli::output::line;
 use binade::cli::threads;
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         .with_context(|| args.run.display().to_string())?
         .with_data(args.data.clone());
     let samples = config.fit.batch_size;
-    let (found, counted) = job.run(Look { checkpoint: file(precision), samples })?;
+    let (found, counted) = job.run(Look { checkpoint: file(precision), settings: config.fit })?;
     if args.json {
         line(serde_json::to_string_pretty(&serde_json::json!({ "preflight": found, "census": counted }))?)?;
     } else {
@@ -54,11 +54,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Looks at a step of the model of a checkpoint.
 struct Look {
     checkpoint: PathBuf,
-    samples: usize,
+    settings: Config,
 }
 
 impl Use for Look {
     type Out = (Preflight, Census);
+
+    fn settings(&self) -> &Config {
+        &self.settings
+    }
 
     fn with<M: Module>(self, trainer: Trainer<'_, M>) -> Result<(Preflight, Census)> {
         let model = (trainer.build)()?;
@@ -66,7 +70,7 @@ impl Use for Look {
         let weights: Vec<_> =
             tensors.into_iter().filter_map(|(n, a)| Some((n.strip_prefix("model.")?.to_string(), a))).collect();
         load_state_dict(&model, &weights)?;
-        let samples: Vec<usize> = (0..trainer.data.train.len().min(self.samples)).collect();
+        let samples: Vec<usize> = (0..trainer.data.train.len().min(self.settings.batch_size)).collect();
         let batch = Batch::of(&*trainer.data.train, &samples, None)?;
         let loss = || -> binade::train::Result<Var> { Ok(trainer.task.loss(&model, &batch)?.0) };
         let found = preflight(&model, loss)?;

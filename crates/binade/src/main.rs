@@ -34,7 +34,7 @@ enum Command {
     Train(Box<train::Args>),
     /// Say which classes a model finds in images
     Predict(predict::Args),
-    /// Draw images with a diffusion pipeline
+    /// Draw images or write text, with a run or another library's model
     Sample(Box<sample::Args>),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),

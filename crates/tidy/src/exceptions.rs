@@ -43,7 +43,6 @@ pub const ALL: &[Exception] = &[
     except("host", "crates/models/src/parity.rs", "compares what was computed with what is recorded"),
     except("host", "crates/nn/src/state_dict.rs", "files are written from host memory"),
     except("host", "crates/train/src/batch.rs", "the order of samples indexes host memory"),
-    except("host", "crates/train/src/language.rs", "a token that was drawn is the next input"),
     except("host", "crates/train/src/task.rs", "evaluation counts and adds up on the host"),
 ];
 

@@ -81,7 +81,7 @@ fn fit_on<M: Module>(
     let batches = config.batches(data.train.len());
     let steps = batches.div_ceil(config.accumulate) as u64;
     training.schedule = config.schedule_over(config.epochs * steps);
-    let mut log = Log::open(output, task.unit(), config, training.iteration, steps)?;
+    let mut log = Log::open(output, (task.unit(), task.text_unit()), config, training.iteration, steps)?;
     let mut last_blame = None;
 
     while at.epoch < config.epochs {
@@ -104,7 +104,7 @@ fn fit_on<M: Module>(
             let mut stop = tell(&mut log, output, &mut training, &at, step)?;
             if config.evaluate_every.is_some_and(|every| training.iteration.is_multiple_of(every)) {
                 let score = evaluate(model, task, data, &mut training, config)?;
-                let numbers = EvaluationMetrics::new(training.iteration, &score, task.has_perplexity());
+                let numbers = EvaluationMetrics::new(training.iteration, &score, task.text_unit());
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
             if stop || interrupt::requested() {
@@ -130,7 +130,7 @@ fn fit_on<M: Module>(
         at.top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
         at.answers = score.answers.clone().filter(|answers| !answers.found.is_empty());
         let (test, seconds) =
-            (EvaluationMetrics::new(training.iteration, &score, task.has_perplexity()), at.epoch_seconds);
+            (EvaluationMetrics::new(training.iteration, &score, task.text_unit()), at.epoch_seconds);
         at.next_epoch();
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
@@ -159,7 +159,7 @@ fn fit_on<M: Module>(
         test_loss: at.test_loss,
         test_top5: at.top5,
         answers: at.answers.clone(),
-        has_perplexity: task.has_perplexity(),
+        text: task.text_unit(),
         loss_scale: training.scaler.loss_scale(),
         skipped_steps: at.skipped,
         peak_bytes: at.peak,

@@ -9,7 +9,7 @@ use binade_nn::replace_file;
 use crc32fast::Hasher;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, Result, Score};
+use crate::{Error, Result, Score, TextUnit};
 
 /// One optimiser step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,12 +51,15 @@ pub struct EpochMetrics {
     /// e to the test loss, of a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_perplexity: Option<f64>,
+    /// Bits per character, byte or token on the test samples, of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_bits: Option<f64>,
 }
 
 impl EpochMetrics {
     pub(crate) fn new(epoch: u64, train_loss: f64, seconds: f64, test: EvaluationMetrics) -> EpochMetrics {
-        let EvaluationMetrics { iteration, test_loss, test_accuracy, test_perplexity } = test;
-        EpochMetrics { epoch, iteration, train_loss, test_loss, test_accuracy, seconds, test_perplexity }
+        let EvaluationMetrics { iteration, test_loss, test_accuracy, test_perplexity, test_bits } = test;
+        EpochMetrics { epoch, iteration, train_loss, test_loss, test_accuracy, seconds, test_perplexity, test_bits }
     }
 }
 
@@ -73,15 +76,20 @@ pub struct EvaluationMetrics {
     /// e to the test loss, of a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_perplexity: Option<f64>,
+    /// Bits per character, byte or token on the test samples, of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_bits: Option<f64>,
 }
 
 impl EvaluationMetrics {
-    pub(crate) fn new(iteration: u64, score: &Score, has_perplexity: bool) -> EvaluationMetrics {
+    pub(crate) fn new(iteration: u64, score: &Score, text: Option<TextUnit>) -> EvaluationMetrics {
         let &Score { loss, count, right, .. } = score;
         // Beyond all numbers is no number to write.
-        let test_perplexity = Some(loss.exp()).filter(|p| has_perplexity && p.is_finite());
+        let finite = |number: f64| Some(number).filter(|n| n.is_finite());
+        let (test_perplexity, test_bits) =
+            (text.as_ref().and_then(|_| finite(loss.exp())), text.and_then(|text| finite(text.bits(loss))));
         let test_accuracy = right.map(|right| right / count);
-        EvaluationMetrics { iteration, test_loss: loss, test_accuracy, test_perplexity }
+        EvaluationMetrics { iteration, test_loss: loss, test_accuracy, test_perplexity, test_bits }
     }
 }
 

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::checkpoint::Progress;
 use crate::fit::Output;
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer, Written};
-use crate::{Config, Result};
+use crate::{Config, Result, TextUnit};
 
 const BAR: &str = "{prefix} {bar:30} step {pos}/{len}  {msg}  {eta} left";
 
@@ -25,12 +25,13 @@ pub(crate) struct Log {
     quiet: bool,
     epochs: u64,
     unit: &'static str,
+    text: Option<TextUnit>,
 }
 
 impl Log {
     pub(crate) fn open(
         output: &Output<'_>,
-        unit: &'static str,
+        (unit, text): (&'static str, Option<TextUnit>),
         config: &Config,
         iteration: u64,
         steps: u64,
@@ -45,7 +46,7 @@ impl Log {
         bar.set_position(iteration);
         // What was trained before took no time in this process.
         bar.reset_eta();
-        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs, unit })
+        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs, unit, text })
     }
 
     /// Shows and writes the numbers.
@@ -74,12 +75,12 @@ impl Log {
     }
 
     fn evaluation(&self, e: &EvaluationMetrics) {
-        let results = results(e.test_loss, e.test_accuracy, e.test_perplexity);
+        let results = self.results(e.test_loss, e.test_accuracy, e.test_perplexity, e.test_bits);
         self.line(&format!("{} step {:>5}  {results}", self.precision, e.iteration));
     }
 
     fn epoch(&self, e: &EpochMetrics) {
-        let results = results(e.test_loss, e.test_accuracy, e.test_perplexity);
+        let results = self.results(e.test_loss, e.test_accuracy, e.test_perplexity, e.test_bits);
         self.line(&format!(
             "{} epoch {:>3}/{}  train loss {:.4}  {results}  {:.2} s",
             self.precision, e.epoch, self.epochs, e.train_loss, e.seconds
@@ -89,18 +90,20 @@ impl Log {
         }
     }
 
+    fn results(&self, loss: f64, accuracy: Option<f64>, perplexity: Option<f64>, bits: Option<f64>) -> String {
+        let accuracy = accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
+        let perplexity = perplexity.map_or(String::new(), |p| format!("  test perplexity {p:.3}"));
+        let unit = self.text.as_ref().map_or("token", |text| &text.name);
+        let bits = bits.map_or(String::new(), |bits| format!("  {bits:.4} bits per {unit}"));
+        format!("test loss {loss:.4}{accuracy}{perplexity}{bits}")
+    }
+
     /// A line above the bar.
     fn line(&self, line: &str) {
         if !self.quiet {
             self.bar.suspend(|| say(line));
         }
     }
-}
-
-fn results(loss: f64, accuracy: Option<f64>, perplexity: Option<f64>) -> String {
-    let accuracy = accuracy.map_or(String::new(), |a| format!("  test accuracy {:.2} %", 100.0 * a));
-    let perplexity = perplexity.map_or(String::new(), |p| format!("  test perplexity {p:.3}"));
-    format!("test loss {loss:.4}{accuracy}{perplexity}")
 }
 
 /// Epoch, loss and speed after a step, in the epoch in progress.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use binade_tensor::{Class, MemoryStats};
 
+use crate::TextUnit;
 use crate::answers::Answers;
 
 /// Largest numbers of bytes in use at once, by class.
@@ -59,9 +60,15 @@ fn images() -> String {
 }
 
 impl Summary {
-    /// e to the test loss, where that is wanted.
+    /// e to the test loss, of a language model.
     pub fn test_perplexity(&self) -> Option<f64> {
-        self.test_loss.filter(|_| self.has_perplexity).map(f64::exp)
+        self.test_loss.filter(|_| self.text.is_some()).map(f64::exp)
+    }
+
+    /// The test loss in bits, where they are told, and what they are told per.
+    pub fn test_bits(&self) -> Option<(f64, &str)> {
+        let text = self.text.as_ref()?;
+        Some((text.bits(self.test_loss?), &text.name))
     }
 }
 
@@ -95,9 +102,9 @@ pub struct Summary {
     /// Mean loss on the test samples; absent where it is not finite.
     #[serde(default)]
     pub test_loss: Option<f64>,
-    /// Whether e to the test loss, the perplexity, is shown.
+    /// What bits are told per, of a language model.
     #[serde(default)]
-    pub has_perplexity: bool,
+    pub text: Option<TextUnit>,
     /// Last loss scale; 1 without scaling.
     pub loss_scale: f64,
     /// Steps skipped because a gradient was not finite.
@@ -123,8 +130,11 @@ pub(crate) fn result(summaries: &[Summary]) -> (&'static str, fn(&Summary) -> Op
     let all = |of: fn(&Summary) -> bool| !summaries.is_empty() && summaries.iter().all(of);
     if all(|s| s.test_accuracy.is_some()) {
         ("test accuracy", |s| s.test_accuracy.map(|a| format!("{:.2} %", 100.0 * a)))
-    } else if all(|s| s.has_perplexity) {
-        ("test perplexity", |s| s.test_perplexity().map(|p| format!("{p:.3}")))
+    } else if all(|s| s.text.is_some()) {
+        ("test perplexity", |s| {
+            let ((bits, unit), loss) = (s.test_bits()?, s.test_loss?);
+            Some(format!("{:.3}: {loss:.4} nats per token, {bits:.4} bits per {unit}", loss.exp()))
+        })
     } else {
         ("test loss", |s| s.test_loss.map(|l| format!("{l:.5}")))
     }

@@ -44,9 +44,9 @@ pub trait Task<M: Module> {
         "samples"
     }
 
-    /// Whether e to the loss is a number that people want: the perplexity of a language model.
-    fn has_perplexity(&self) -> bool {
-        false
+    /// Of a language model, what its bits are told per; its loss is in nats per token. Perplexity is shown then too.
+    fn text_unit(&self) -> Option<TextUnit> {
+        None
     }
 
     /// What the model makes after an epoch, to be looked at while it is trained: images and texts become files in the
@@ -75,6 +75,22 @@ pub trait Task<M: Module> {
     /// The model fails.
     fn samples(&self, _model: &M) -> Result<Vec<Made>> {
         Ok(Vec::new())
+    }
+}
+
+/// What a text is measured in: characters, bytes, or the tokens themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextUnit {
+    /// One of them.
+    pub name: String,
+    /// How many a token is on the mean.
+    pub per_token: f64,
+}
+
+impl TextUnit {
+    /// Bits per unit of a loss in nats per token.
+    pub fn bits(&self, loss: f64) -> f64 {
+        loss / std::f64::consts::LN_2 / self.per_token
     }
 }
 

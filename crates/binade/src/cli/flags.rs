@@ -19,6 +19,12 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a finite number above 0".into())
 }
 
+/// A probability of something that must not be certain.
+pub fn probability(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| (0.0..1.0).contains(n));
+    number.ok_or_else(|| "expected a number from 0, and below 1".into())
+}
+
 /// A finite number from 0.
 pub fn at_least_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite());

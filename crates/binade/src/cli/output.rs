@@ -33,6 +33,12 @@ pub fn line(text: impl Display) -> Result<(), Unwritten> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Unwritten)
 }
 
+/// Prints a piece of a text that goes on.
+pub fn piece(text: impl Display) -> Result<(), Unwritten> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(Unwritten)
+}
+
 /// As [`line()`], in commands whose exit code is a result too: they go on where nobody reads any more.
 pub fn verdict_line(text: impl Display) -> Result<(), Unwritten> {
     line(text).or_else(|error| if error.is_unread() { Ok(()) } else { Err(error) })

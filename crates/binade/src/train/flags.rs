@@ -26,7 +26,13 @@ pub struct Common {
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     batch_size: Option<usize>,
     /// Batches per step, whose gradients are accumulated [default: 1]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        alias = "gradient-accumulation-steps",
+        value_parser = positive::<usize>,
+        allow_negative_numbers = true
+    )]
     accumulate: Option<usize>,
     /// Leave out the last batch of an epoch where it has fewer samples than the others
     #[arg(long)]
@@ -35,7 +41,7 @@ pub struct Common {
     #[arg(long, value_name = "NAME", value_parser = OptimizerChoice::NAMES)]
     optimizer: Option<String>,
     /// Peak learning rate [default: the training's; 2e-3 for digits]
-    #[arg(long, value_parser = above_zero, allow_hyphen_values = true)]
+    #[arg(long, alias = "learning-rate", value_parser = above_zero, allow_hyphen_values = true)]
     lr: Option<f64>,
     /// Decay of the moments, of adamw, adam and lion
     #[arg(long, value_name = "B", num_args = 2, value_parser = at_least_zero, allow_hyphen_values = true)]
@@ -50,7 +56,7 @@ pub struct Common {
     #[arg(long, value_enum)]
     schedule: Option<ScheduleName>,
     /// Steps in which the learning rate rises from 0 [default: the training's; 0 for digits]
-    #[arg(long, value_name = "STEPS", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(long, value_name = "STEPS", alias = "warmup-iters", value_parser = whole, allow_negative_numbers = true)]
     warmup: Option<u64>,
     /// Learning rate at the end of cosine and linear schedules [default: 0; a tenth of --lr for gpt]
     #[arg(long, value_parser = at_least_zero, allow_hyphen_values = true)]
@@ -59,7 +65,7 @@ pub struct Common {
     #[arg(long, value_parser = at_least_zero, allow_hyphen_values = true)]
     weight_decay: Option<f64>,
     /// Largest norm of the gradient; inf clips nothing [default: 1]
-    #[arg(long, value_name = "NORM", value_parser = norm, allow_hyphen_values = true)]
+    #[arg(long, value_name = "NORM", alias = "grad-clip", value_parser = norm, allow_hyphen_values = true)]
     clip: Option<f64>,
     /// Decay of averages of the weights, which are evaluated then [default: none; 0.99 for diffusion and vae]
     #[arg(long, value_name = "DECAY", value_parser = at_least_zero, allow_hyphen_values = true)]

@@ -16,12 +16,19 @@ pub struct Given<T> {
     given: BTreeSet<String>,
 }
 
-impl<T: Serialize + DeserializeOwned> Given<T> {
+impl<T> Given<T> {
     /// As the command line has them, defaults where it is silent.
     pub fn flags(&self) -> &T {
         &self.flags
     }
 
+    /// The first of these flags that was given.
+    pub fn first(&self) -> Option<String> {
+        Some(format!("--{}", self.given.first()?.replace('_', "-")))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Given<T> {
     /// What was given over what `was` has.
     pub fn over(&self, was: &T) -> Result<T> {
         let (mut all, flags) = (serde_json::to_value(was)?, serde_json::to_value(&self.flags)?);
@@ -33,19 +40,14 @@ impl<T: Serialize + DeserializeOwned> Given<T> {
         }
         Ok(serde_json::from_value(all)?)
     }
-
-    /// The first of these flags that was given.
-    pub fn first(&self) -> Option<String> {
-        let flags = serde_json::to_value(&self.flags).ok()?;
-        let found = self.given.iter().find(|name| flags.get(name.as_str()).is_some())?;
-        Some(format!("--{}", found.replace('_', "-")))
-    }
 }
 
-impl<T: FromArgMatches> FromArgMatches for Given<T> {
+impl<T: Args> FromArgMatches for Given<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Given<T>, clap::Error> {
         let by_hand = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let given = matches.ids().map(clap::Id::as_str).filter(by_hand).map(str::to_string).collect();
+        let own = T::augment_args(Command::new("flags"));
+        let names = own.get_arguments().map(|arg| arg.get_id().as_str());
+        let given = names.filter(by_hand).map(str::to_string).collect();
         Ok(Given { flags: T::from_arg_matches(matches)?, given })
     }
 

@@ -21,6 +21,14 @@ pub trait Screen {
     /// Where the data lie, which may change between a run and its resumption.
     fn data(&mut self) -> &mut Option<PathBuf>;
 
+    /// Finds out what the run shall remember beside its flags, before there is a run.
+    ///
+    /// # Errors
+    /// Flags that do not fit together, or not the data.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Loads the data and gives model, task and data to who uses them.
     fn run<U: Use>(&self, used: U) -> Result<U::Out>;
 }
@@ -30,6 +38,9 @@ pub trait Use: Sized {
     type Out;
 
     fn with<M: Module>(self, trainer: Trainer<'_, M>) -> Result<Self::Out>;
+
+    /// The settings that it is used with.
+    fn settings(&self) -> &Config;
 
     /// A line about the data.
     fn say(&self, _line: &str) {}
@@ -98,6 +109,11 @@ impl Job {
         let own = each!(&mut self, options => options.data());
         *own = data.or(own.take());
         self
+    }
+
+    /// As [`Screen::prepare`].
+    pub fn prepare(&mut self) -> Result<()> {
+        each!(self, options => options.prepare())
     }
 
     /// As [`Screen::run`].

@@ -3,8 +3,8 @@
 mod compare;
 mod diffusion;
 mod flags;
-mod given;
-mod gpt;
+pub mod given;
+pub mod gpt;
 mod images;
 pub mod job;
 mod learner;
@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 use binade::cli::output::line;
 use binade::cli::threads;
 use binade::nn::Module;
-use binade::train::{Made, Precision, Run, RunConfig, Trainer};
+use binade::train::{Config, Made, Precision, Run, RunConfig, Trainer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -107,6 +107,10 @@ impl Use for Train<'_> {
         Ok(trainer.run(self.config)?)
     }
 
+    fn settings(&self) -> &Config {
+        &self.config.fit
+    }
+
     fn say(&self, line: &str) {
         if !self.quiet {
             progress(line);
@@ -131,6 +135,9 @@ fn written(config: &RunConfig, run: &Run) {
 /// What the flags ask for. Those that are not given have their defaults, or the values of the run that is resumed.
 fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
     let mut job = asked(args, None)?;
+    if common.resume.is_none() {
+        job.prepare()?;
+    }
     let mut config = RunConfig {
         name: job.name(),
         precisions: Precision::ALL.to_vec(),

@@ -144,7 +144,7 @@ fn stopped_and_whole(model: &[&str]) -> [(Vec<u8>, Vec<String>); 2] {
 #[cfg(unix)]
 #[test]
 fn models_that_are_stopped_and_resumed_have_the_bits_of_those_that_are_not() {
-    let gpt = ["gpt", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "16"];
+    let gpt = ["gpt", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--max-iters", "30"];
     let cases: [&[&str]; 3] = [
         &[&gpt[..], &["--batch-size", "50", "--epochs", "1", "--accumulate", "2", "--ema", "0.9"]].concat(),
         &["vision", "--model", "vit", "--batch-size", "300", "--epochs", "2", "--evaluate-every", "3"],
@@ -162,7 +162,7 @@ fn every_training_runs_by_its_name_and_is_inspected() {
     let folder = tempfile::tempdir().unwrap();
     let text_file = folder.path().join("verse.txt");
     std::fs::write(&text_file, "A rose is a rose is a rose.\n".repeat(60)).unwrap();
-    let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--batch-size", "1000"];
+    let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--max-iters", "3"];
     let cases: [(&str, &[&str], &str); 3] = [
         ("vision", &["--model", "resnet18", "--batch-size", "800"], "test accuracy"),
         ("diffusion", &["--dataset", "digits", "--batch-size", "800"], "test loss"),

@@ -1,4 +1,4 @@
-//! `binade convert` and `binade parity` on folders of other libraries.
+//! `binade convert`, `binade sample` and `binade parity` on folders of other libraries and of runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -110,6 +110,102 @@ fn a_folder_in_half_precision_is_one_again_in_f32() {
     assert!(out.status.code() == Some(1) && text(&out.stderr).contains("timm has no model of this kind"));
     let out = binade(&["convert", "a", "--to", "a"], folder.path());
     assert!(out.status.code() == Some(1) && text(&out.stderr).contains("the folder itself"));
+}
+
+#[test]
+fn a_folder_of_gpt_2_writes_and_learns_on() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a"), &gpt());
+    write(&folder.path().join("vit"), &vit());
+    let numbers = ["--tokenizer", "numbers", "--prompt", "1 2 3", "--tokens", "20", "--temperature", "0"];
+    // Past the context of 16.
+    let written = passes(&[&["sample", "a"], &numbers[..]].concat(), folder.path());
+    let tokens: Vec<usize> = written.split_whitespace().map(|token| token.parse().unwrap()).collect();
+    assert!(tokens.len() == 23 && tokens.starts_with(&[1, 2, 3]) && tokens.iter().all(|t| *t < 31), "{written}");
+    assert_eq!(passes(&[&["sample", "a", "--no-cache"], &numbers[..]].concat(), folder.path()), written);
+    for precision in ["fp16", "bf16"] {
+        passes(&[&["sample", "a", "--precision", precision], &numbers[..]].concat(), folder.path());
+    }
+    let error = |args: &[&str]| text(&binade(args, folder.path()).stderr);
+    assert!(error(&["sample", "a"]).contains("31 tokens is not GPT-2's"));
+    assert!(
+        error(&[&["sample", "a"], &numbers[..2], &["--prompt", "1 31"]].concat())
+            .contains("a token below 31, got \"31\"")
+    );
+    assert!(error(&["sample", "vit"]).contains("writes no text"));
+
+    let bytes: Vec<u8> = (0..800u16).flat_map(|i| (i % 31).to_le_bytes()).collect();
+    std::fs::write(folder.path().join("t.bin"), bytes).unwrap();
+    let on = ["train", "gpt", "--from", "a", "--tokenizer", "numbers", "--data", "t.bin", "--batch-size", "2"];
+    let short = ["--accumulate", "2", "--max-iters", "2", "--lr", "0.01", "--precision", "fp32", "--out", "run"];
+    let told = passes(&[&on[..], &short].concat(), folder.path());
+    assert!(told.contains("bits per token"), "{told}");
+    assert_ne!(passes(&[&["sample", "run"], &numbers[2..]].concat(), folder.path()), written);
+    assert!(error(&[&on[..], &["--block-size", "17"]].concat()).contains("more than the context of the model, 16"));
+    assert!(error(&[&on[..], &["--n-layer", "3"]].concat()).contains("cannot be used with"));
+}
+
+#[test]
+fn a_run_writes_text_without_the_text_that_it_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let verse = folder.path().join("verse.txt");
+    std::fs::write(&verse, "A rose is a rose is a rose.\n".repeat(60)).unwrap();
+    let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--max-iters", "4"];
+    let more = ["--eval-interval", "2", "--data", "verse.txt", "--quiet", "--ema", "0.5", "--out", "run"];
+    let out = binade(&[&["train", "gpt"], &small[..], &more].concat(), folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    std::fs::remove_file(&verse).unwrap();
+
+    let sample = |more: &[&str]| {
+        binade(&[&["sample", "run", "--prompt", "A rose", "--tokens", "40"], more].concat(), folder.path())
+    };
+    let written = |more: &[&str]| {
+        let out = sample(more);
+        assert!(out.status.success() && text(&out.stderr).contains("tokens/s"), "{more:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    // Far past the context of 8.
+    let greedy = written(&["--temperature", "0"]);
+    let in_f32 = ["sample", "run/fp32", "--prompt", "A rose", "--tokens", "40", "--temperature", "0"];
+    assert_eq!(passes(&in_f32, folder.path()), greedy);
+    assert_eq!(greedy.chars().count(), "A rose".len() + 40 + 1);
+    assert!(greedy.starts_with("A rose") && greedy.chars().all(|c| "A roseia.\n".contains(c)), "{greedy:?}");
+    assert_eq!(greedy, written(&["--temperature", "0", "--no-cache"]));
+    let drawn = ["--seed", "3", "--temperature", "1.5", "--top-k", "0", "--top-p", "0.99", "--repetition", "1.1"];
+    let (once, other) = (written(&drawn), written(&[&drawn[2..], &["--seed", "4"]].concat()));
+    assert!(once == written(&drawn) && once != other && once != greedy, "{once:?}");
+    let both = written(&[&drawn[..], &["--samples", "2"]].concat());
+    let (first, second) = both.strip_prefix("--- 1\n").unwrap().split_once("--- 2\n").unwrap();
+    assert!(first == once && second.starts_with("A rose") && second != once, "{both:?}");
+    // What is in the prompt stops nothing.
+    let end = once.chars().skip(6 + 9).take(2).collect::<String>();
+    let at = 6 + once[6..].find(&end).unwrap();
+    assert_eq!(written(&[&drawn[..], &["--stop", &end]].concat()), format!("{}\n", &once[..at]));
+    for precision in ["fp16", "bf16"] {
+        assert!(written(&["--precision", precision]).starts_with("A rose"));
+    }
+
+    let error = |more: &[&str]| {
+        let out = sample(more);
+        assert_eq!(out.status.code(), Some(if more[0] == "--tokens" { 2 } else { 1 }));
+        text(&out.stderr)
+    };
+    std::fs::write(folder.path().join("z.txt"), "a zebra").unwrap();
+    let of_file = |name: &str| binade(&["sample", "run", "--prompt-file", name], folder.path());
+    assert!(text(&of_file("z.txt").stderr).contains("the prompt: the vocabulary of 10 characters has no 'z'"));
+    assert!(text(&of_file("none.txt").stderr).contains("none.txt"));
+    assert!(error(&["--top-p", "2"]).contains("top-p must be above 0 and at most 1, got 2"));
+    assert!(error(&["--temperature", "nan"]).contains("the temperature must be at least 0"));
+    assert!(error(&["--steps", "3"]).contains("--steps is a flag for images"));
+    assert!(error(&["--precision", "all"]).contains("writes in one"));
+    assert!(error(&["--tokens", "0"]).contains("at least 1"));
+    let train = |more: &[&str]| text(&binade(&[&["train", "gpt", "--quiet"], more].concat(), folder.path()).stderr);
+    assert!(train(&["--dropout", "1"]).contains("expected a number from 0, and below 1"));
+    assert!(train(&["--max-iters", "5", "--eval-interval", "2"]).contains("--max-iters 5 is no multiple"));
+    assert!(
+        train(&["--tokenizer", "gpt2", "--vocab-size", "76"]).contains("76 is too small for GPT-2's pairs of bytes")
+    );
+    assert!(train(&["--from", "none"]).contains("none"));
 }
 
 /// A case of a model's own results: what the library would have recorded if it computed the same.

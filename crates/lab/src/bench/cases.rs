@@ -8,12 +8,14 @@ use binade::tensor::{Array, Class, DType};
 use binade::train::Precision;
 use serde_json::Value;
 
+use super::generate;
 use super::kernels::{self, CONVOLUTIONS};
 use super::steps::{self, Size};
 use super::tape;
 
-/// Groups of cases, each as in `torch_bench.py`.
-pub const GROUPS: [&str; 10] = ["gemm", "skinny", "conv", "micro", "tape", "cnn", "resnet18", "vit", "gpt", "unet"];
+/// Groups of cases, each but the last as in `torch_bench.py`.
+pub const GROUPS: [&str; 11] =
+    ["gemm", "skinny", "conv", "micro", "tape", "cnn", "resnet18", "vit", "gpt", "unet", "generate"];
 
 /// The groups that are a training step.
 pub const NETWORKS: [&str; 5] = ["cnn", "resnet18", "vit", "gpt", "unet"];
@@ -69,6 +71,7 @@ pub fn cases(group: &str, precision: Precision, size: Size) -> Result<Vec<Build>
                 out.push(Box::new(move || tape::adds(backward, precision)));
             }
         }
+        "generate" => out.push(Box::new(move || generate::token(precision, size.batch))),
         name if NETWORKS.contains(&name) => {
             let name = group.to_string();
             out.push(Box::new(move || steps::training(&name, precision, size)));

@@ -3,6 +3,7 @@
 
 mod against;
 mod cases;
+mod generate;
 mod kernels;
 mod memory;
 mod peer;
@@ -33,7 +34,8 @@ use binade::cli::threads;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Cases, with commas: gemm, skinny, conv, micro, tape, cnn, resnet18, vit, gpt, unet
+    /// Cases, with commas: gemm, skinny, conv, micro, tape, cnn, resnet18, vit, gpt, unet; and generate: a token of
+    /// text by GPT-2 of 124M, which is not PyTorch's too
     #[arg(
         default_value = "gemm,skinny,conv,micro,tape,cnn,resnet18,vit,gpt,unet",
         value_delimiter = ',',
@@ -134,6 +136,9 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     }
     threads::start(Some(args.threads))?;
     if let Some(python) = &args.against {
+        if args.case.iter().any(|case| case == "generate") {
+            bail!("generate is not measured beside PyTorch");
+        }
         return against::run(&args, python);
     }
     if args.sizes {
@@ -206,6 +211,11 @@ fn print(case: &Case, precision: Precision, times: &[f64], args: &Args) -> Resul
             if case.flops > 0.0 { format!("  {:.1} GFLOP/s", case.flops / median / 1e6) } else { String::new() };
         if let Some(us) = row.get("us_per_call") {
             more += &format!("  {us} µs per call");
+        }
+        for (key, unit) in [("tok_per_s", "tokens/s"), ("share_of_read", "of what memory is read at")] {
+            if let Some(number) = row.get(key) {
+                more += &format!("  {number} {unit}");
+            }
         }
         let (low, high) = (quantile(&t, 0.25), quantile(&t, 0.75));
         let name = precision.name();

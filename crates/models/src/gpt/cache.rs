@@ -12,6 +12,7 @@ use super::{Attention, Block, Gpt};
 pub struct GptCache {
     /// Of each block, `[context, B, heads, D/heads]` both: what is written at a time lies together.
     blocks: Vec<[Array; 2]>,
+    sequences: usize,
     len: usize,
 }
 
@@ -43,13 +44,13 @@ impl Gpt {
         let device = self.device().map_or_else(scope::device, Ok)?;
         let room = || Array::full(&device, dtype, shape, 0.0, Class::Workspace);
         let blocks = (0..config.depth).map(|_| Ok([room()?, room()?])).collect::<Result<_>>()?;
-        Ok(GptCache { blocks, len: 0 })
+        Ok(GptCache { blocks, sequences: batch, len: 0 })
     }
 
     /// Logits `[B, 1, vocabulary]` after tokens `[B, T]` that follow those in the cache, which takes them in.
     ///
     /// They are the last of what [`Layer::forward`] gives for all of them. No gradients are recorded. Into a cache with
-    /// tokens one more at a time is read.
+    /// tokens one more at a time is read. Into an empty one of several sequences, tokens `[1, T]` are those of all.
     ///
     /// # Errors
     /// More tokens than the context has room for; several behind others; another batch than the cache's.
@@ -57,6 +58,11 @@ impl Gpt {
         let t = index.shape().last().copied().unwrap_or(0);
         if t == 0 || t > 1 && !cache.is_empty() {
             let message = format!("{t} tokens behind {}: one is read at a time, or all at first", cache.len);
+            return Err(binade_nn::Error::Config { layer: "Gpt", message });
+        }
+        let (b, sequences) = (index.shape().first().copied().unwrap_or(0), cache.sequences);
+        if b != sequences && !(b == 1 && cache.is_empty()) {
+            let message = format!("tokens of {b} sequences for a cache of {sequences} that has {}", cache.len);
             return Err(binade_nn::Error::Config { layer: "Gpt", message });
         }
         scope::no_grad(|| {
@@ -89,15 +95,18 @@ impl Attention {
             let heads = self.heads as isize;
             let qkv = qkv.reshape(&[b, t as isize, 3, heads, d / heads])?.permute(&[2, 1, 0, 3, 4])?;
             let part = |i: usize| qkv.narrow(0, i, 1)?.squeeze(0); // (T, B, H, D/H)
+            let b = b as usize;
             for (i, kept) in kept.iter().enumerate() {
-                Var::constant(kept.clone()).narrow(0, len, t)?.array().copy_from(part(1 + i)?.array())?;
+                let to = Var::constant(kept.clone()).narrow(0, len, t)?;
+                to.array().copy_from(part(1 + i)?.expand(to.shape())?.array())?;
             }
             let by_head = |x: Var| x.permute(&[1, 2, 0, 3]); // (B, H, T, D/H)
-            let [keys, values] = [0, 1].map(|i| by_head(Var::constant(kept[i].clone()).narrow(0, 0, len + t)?));
+            let seen = |i: usize| Var::constant(kept[i].clone()).narrow(0, 0, len + t)?.narrow(1, 0, b);
+            let [keys, values] = [0, 1].map(|i| by_head(seen(i)?));
             // A single query sees all that was read.
             let settings = Settings { causal: t > 1, ..self.settings };
             let y = by_head(part(0)?)?.attention(&keys?, &values?, settings)?;
-            self.c_proj.forward(&y.transpose(1, 2)?.reshape(&[b, t as isize, d])?)
+            self.c_proj.forward(&y.transpose(1, 2)?.reshape(&[b as isize, t as isize, d])?)
         })
     }
 }

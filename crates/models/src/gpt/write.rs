@@ -1,5 +1,7 @@
 //! [`Writer`]: tokens that a language model writes, one after the other.
 
+use std::collections::BTreeSet;
+
 use binade_autograd::{Var, scope};
 use binade_nn::{Error, Layer, Module, Result};
 use binade_tensor::{Array, Class, DType, Key};
@@ -45,62 +47,73 @@ impl Sampling {
     /// The next token of one logit per token of the vocabulary, after `seen`. `draw` is uniform in 0 to 1.
     pub fn choose(&self, logits: &[f64], seen: &[i64], draw: f64) -> usize {
         let mut logits = logits.to_vec();
-        let mut there = vec![false; logits.len()];
-        for &token in seen {
-            if let Some(there) = there.get_mut(token as usize) {
-                *there = true;
+        if self.repetition != 1.0 {
+            for token in seen.iter().map(|&token| token as usize).collect::<BTreeSet<usize>>() {
+                if let Some(logit) = logits.get_mut(token) {
+                    *logit = if *logit > 0.0 { *logit / self.repetition } else { *logit * self.repetition };
+                }
             }
         }
-        for (logit, _) in logits.iter_mut().zip(there).filter(|(_, there)| *there) {
-            *logit = if *logit > 0.0 { *logit / self.repetition } else { *logit * self.repetition };
-        }
-        // The likeliest first; of equal ones the first.
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-        let best = order.first().copied().unwrap_or(0);
+        // Of equal ones the first.
+        let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         if self.temperature == 0.0 {
             return best;
         }
-        order.truncate(self.top_k.unwrap_or(usize::MAX));
-        let weight = |&i: &usize| ((logits[i] - logits[best]) / self.temperature).exp();
-        let total: f64 = order.iter().map(weight).sum();
-        // As many as reach the share, the one that does among them.
-        let mut sum = 0.0;
-        let kept = order.iter().position(|i| {
-            sum += weight(i);
-            sum >= self.top_p * total
+        let weight = |logit: f64| ((logit - logits[best]) / self.temperature).exp();
+        let mut left: Vec<(usize, f64)> = logits.iter().map(|&logit| weight(logit)).enumerate().collect();
+        let likelier = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if let Some(k) = self.top_k.filter(|&k| k < left.len()) {
+            left.select_nth_unstable_by(k - 1, likelier);
+            left.truncate(k);
+            left.sort_unstable_by(likelier);
+        }
+        if self.top_p < 1.0 {
+            let total: f64 = left.iter().map(|(_, weight)| weight).sum();
+            // Those below this are together less than what may be left out: few remain to be sorted.
+            let least = (1.0 - self.top_p) * total / left.len() as f64;
+            left.retain(|(_, weight)| *weight >= least);
+            left.sort_unstable_by(likelier);
+            // As many as reach the share, the one that does among them.
+            let mut sum = 0.0;
+            let kept = left.iter().position(|(_, weight)| {
+                sum += weight;
+                sum >= self.top_p * total
+            });
+            left.truncate(kept.map_or(left.len(), |last| last + 1));
+        }
+        let mut draw = draw * left.iter().map(|(_, weight)| weight).sum::<f64>();
+        let chosen = left.iter().find(|(_, weight)| {
+            draw -= weight;
+            draw < 0.0
         });
-        order.truncate(kept.map_or(order.len(), |last| last + 1));
-        let mut left = draw * order.iter().map(weight).sum::<f64>();
-        let chosen = order.iter().find(|i| {
-            left -= weight(i);
-            left < 0.0
-        });
-        chosen.or(order.last()).copied().unwrap_or(best)
+        chosen.or(left.last()).map_or(best, |(token, _)| *token)
     }
 }
 
-/// Writes tokens after a prompt. Where the context is full, the older half of it is forgotten and the other read again,
-/// with and without a cache.
+/// Writes tokens after a prompt, several texts at once. Where the context is full, the older half of it is forgotten
+/// and the other read again, with and without a cache.
 pub struct Writer<'a> {
     model: &'a Gpt,
     sampling: Sampling,
-    key: Key,
+    seed: u64,
     cache: Option<GptCache>,
-    tokens: Vec<i64>,
+    /// All as long.
+    texts: Vec<Vec<i64>>,
     /// The first token that the model still sees.
     start: usize,
     written: usize,
 }
 
 impl<'a> Writer<'a> {
-    /// After a prompt; draws follow from the seed alone. Keys and values are kept in a dtype, or nothing is for `None`.
+    /// After a prompt, so many texts; the draws of each follow from the seed and its number alone. Keys and values are
+    /// kept in a dtype, or nothing is for `None`.
     ///
     /// # Errors
-    /// An empty prompt, a token that the model does not have, a setting outside its domain.
+    /// An empty prompt, a token that the model does not have, a setting outside its domain, no text asked for.
     pub fn new(
         model: &'a Gpt,
         prompt: &[i64],
+        texts: usize,
         sampling: Sampling,
         seed: u64,
         cached: Option<DType>,
@@ -110,6 +123,9 @@ impl<'a> Writer<'a> {
         if let Some(message) = sampling.problem() {
             return error(message);
         }
+        if texts == 0 {
+            return error("no text is asked for: there must be at least one".into());
+        }
         if prompt.is_empty() {
             return error("the prompt is empty: there must be a token to begin with".into());
         }
@@ -117,52 +133,59 @@ impl<'a> Writer<'a> {
             return error(format!("the prompt has token {token}, and the vocabulary {vocabulary}"));
         }
         let start = prompt.len().saturating_sub(model.config().context);
-        let cache = cached.map(|dtype| model.cache(1, dtype)).transpose()?;
-        Ok(Writer { model, sampling, key: Key::new(seed, 0), cache, tokens: prompt.to_vec(), start, written: 0 })
+        let cache = cached.map(|dtype| model.cache(texts, dtype)).transpose()?;
+        Ok(Writer { model, sampling, seed, cache, texts: vec![prompt.to_vec(); texts], start, written: 0 })
     }
 
-    /// The prompt and what was written.
-    pub fn tokens(&self) -> &[i64] {
-        &self.tokens
+    /// The prompt and what was written, of each text.
+    pub fn texts(&self) -> &[Vec<i64>] {
+        &self.texts
     }
 
-    /// Writes one more token, and returns it.
+    /// Writes one more token of each text, and returns them.
     ///
     /// # Errors
-    /// The model fails.
-    pub fn write(&mut self) -> Result<i64> {
+    /// The model fails, or expects what is no number.
+    pub fn write(&mut self) -> Result<Vec<i64>> {
         let logits = scope::eval(|| self.logits())?;
-        let draw = f64::from(self.key.bits(self.written)) / 2f64.powi(32);
-        let token = self.sampling.choose(&logits, &self.tokens, draw) as i64;
-        self.tokens.push(token);
+        let each = logits.len() / self.texts.len();
+        let mut tokens = Vec::new();
+        for (i, (text, logits)) in self.texts.iter_mut().zip(logits.chunks(each)).enumerate() {
+            if logits.iter().any(|logit| logit.is_nan()) {
+                let message = format!("a logit after {} tokens is not a number", text.len());
+                return Err(Error::Config { layer: "Gpt", message });
+            }
+            let draw = f64::from(Key::new(self.seed, i as u64).bits(self.written)) / 2f64.powi(32);
+            let token = self.sampling.choose(logits, text, draw) as i64;
+            text.push(token);
+            tokens.push(token);
+        }
         self.written += 1;
-        let context = self.model.config().context;
-        if self.tokens.len() - self.start > context {
-            self.start = self.tokens.len() - context.div_ceil(2);
+        let (context, len) = (self.model.config().context, self.texts[0].len());
+        if len - self.start > context {
+            self.start = len - context.div_ceil(2);
             if let Some(cache) = &mut self.cache {
                 cache.clear();
             }
         }
-        Ok(token)
+        Ok(tokens)
     }
 
-    /// Of the token after all that there are.
+    /// Of the token after all that there are: of each text one after the other.
     fn logits(&mut self) -> Result<Vec<f64>> {
-        let seen = &self.tokens[self.start..];
         let device = self.model.device().map_or_else(scope::device, Ok)?;
-        let index = |tokens: &[i64]| -> Result<Var> {
-            Ok(Var::constant(Array::from_slice(&device, tokens, &[1, tokens.len()], Class::Indices)?))
-        };
+        let len = self.texts[0].len();
+        let unread = self.cache.as_ref().map_or(self.start, |cache| self.start + cache.len());
+        // Before anything is written all texts are the prompt, which is read once.
+        let alike = self.written == 0;
+        let texts = &self.texts[..if alike { 1 } else { self.texts.len() }];
+        let seen: Vec<i64> = texts.iter().flat_map(|text| &text[unread..]).copied().collect();
+        let index = Var::constant(Array::from_slice(&device, &seen, &[texts.len(), len - unread], Class::Indices)?);
         let logits = match &mut self.cache {
-            Some(cache) => {
-                let unread = &seen[cache.len().min(seen.len() - 1)..];
-                self.model.forward_cached(&index(unread)?, cache)?
-            }
-            None => {
-                let y = scope::no_grad(|| self.model.forward(&index(seen)?))?;
-                y.narrow(1, seen.len() - 1, 1)?
-            }
+            Some(cache) => self.model.forward_cached(&index, cache)?,
+            None => scope::no_grad(|| self.model.forward(&index))?.narrow(1, len - unread - 1, 1)?,
         };
-        Ok(logits.array().to_f64_vec()?)
+        let logits = logits.array().to_f64_vec()?;
+        Ok(if alike { logits.repeat(self.texts.len()) } else { logits })
     }
 }

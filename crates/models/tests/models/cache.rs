@@ -87,9 +87,9 @@ fn what_the_cache_has_no_room_for_is_an_error() {
 /// Tokens that are written after a prompt, past the context too.
 fn written(sampling: Sampling, seed: u64, cached: Option<DType>) -> Vec<i64> {
     let model = model();
-    let mut writer = Writer::new(&model, &[3, 1, 4], sampling, seed, cached).unwrap();
+    let mut writer = Writer::new(&model, &[3, 1, 4], 1, sampling, seed, cached).unwrap();
     (0..40).for_each(|_| assert!(writer.write().is_ok()));
-    writer.tokens().to_vec()
+    writer.texts()[0].clone()
 }
 
 #[test]
@@ -102,6 +102,19 @@ fn the_same_tokens_are_written_with_and_without_a_cache_past_the_context_too() {
     }
     assert_eq!(written(drawn, 5, None), written(drawn, 5, None));
     assert_ne!(written(drawn, 6, None), written(drawn, 5, None));
+}
+
+#[test]
+fn several_texts_are_written_at_once_each_with_draws_of_its_own() {
+    let (model, sampling) = (model(), Sampling { temperature: 0.8, ..Sampling::default() });
+    let mut together = Writer::new(&model, &[3, 1, 4], 3, sampling, 5, Some(DType::F32)).unwrap();
+    let mut again = Writer::new(&model, &[3, 1, 4], 3, sampling, 5, None).unwrap();
+    for _ in 0..40 {
+        assert_eq!(together.write().unwrap(), again.write().unwrap());
+    }
+    let texts = together.texts();
+    assert_eq!(texts[0], written(sampling, 5, Some(DType::F32)));
+    assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts.iter().all(|text| text.starts_with(&[3, 1, 4])));
 }
 
 #[test]
@@ -125,7 +138,7 @@ fn a_token_is_chosen_by_repetition_temperature_top_k_and_top_p() {
 #[test]
 fn settings_and_prompts_that_cannot_be_are_errors() {
     let model = model();
-    let told = |prompt: &[i64], sampling| Writer::new(&model, prompt, sampling, 1, None).err().unwrap().to_string();
+    let told = |prompt: &[i64], sampling| Writer::new(&model, prompt, 1, sampling, 1, None).err().unwrap().to_string();
     let all = Sampling::default();
     assert!(told(&[], all).contains("the prompt is empty"));
     assert!(told(&[31], all).contains("token 31, and the vocabulary 31"));

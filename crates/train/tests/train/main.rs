@@ -8,3 +8,4 @@ mod pixels;
 mod runs;
 mod samples;
 mod tasks;
+mod text;

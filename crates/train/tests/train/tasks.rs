@@ -7,11 +7,11 @@ use std::sync::Arc;
 use binade_autograd::Var;
 use binade_cpu as _;
 use binade_nn::{Dropout, Embedding, Layer, Linear, Module, Optimizer, Sgd, Visitor};
-use binade_tensor::Class;
 use binade_tensor::op::Reduction;
+use binade_tensor::{Class, DType};
 use binade_train::{
     Batch, Classify, Config, Corpus, Data, Error, InMemory, Language, Made, Metrics, Noised, Numbers, Precision,
-    Result, Run, RunConfig, Splits, Task, Trainer, train,
+    Result, Run, RunConfig, Splits, Task, Tokenizer, Trainer, train,
 };
 
 /// One character after the other, with dropout.
@@ -33,13 +33,24 @@ fn corpus() -> Corpus {
     let path = folder.path().join("text");
     let text: String = (0..600).map(|i| ["ab", "ba", "c\n"][(i * i + i / 3) % 3]).collect();
     std::fs::write(&path, text).unwrap();
-    Corpus::read(&path).unwrap()
+    Corpus::open(&path, &Tokenizer::Characters).unwrap()
 }
 
-fn language() -> (Language, Splits) {
+/// A text of 20 tokens that are drawn from what the model expects of the one before.
+fn written(corpus: &Corpus, model: &Bigram) -> Result<String> {
+    let mut tokens = vec![0u32];
+    for _ in 0..20 {
+        let last = Var::from_slice(&[i64::from(tokens[tokens.len() - 1])], &[1, 1])?;
+        let expected = model.forward(&last)?.reshape(&[1, -1])?.cast(DType::F32)?.softmax(-1)?;
+        tokens.push(expected.multinomial(1, false)?.item()? as u32);
+    }
+    Ok(corpus.vocabulary().decode(&tokens[1..]))
+}
+
+fn language() -> (Language<'static, Bigram>, Splits) {
     let corpus = corpus();
-    let splits = corpus.splits(6, 50, 8).unwrap();
-    (Language { corpus, context: 6, written: 20 }, splits)
+    let (task, data) = Language::new(&corpus, 6, 50, 8).unwrap();
+    (task.writing(move |model| written(&corpus, model)), data)
 }
 
 fn bigram() -> binade_nn::Result<Bigram> {
@@ -132,14 +143,23 @@ fn a_language_run_reports_perplexity_and_what_the_model_writes() {
     let summary = &run.summaries[0];
     let perplexity = summary.test_perplexity().unwrap();
     assert!(summary.test_accuracy.is_none() && (perplexity.ln() - summary.test_loss.unwrap()).abs() < 1e-12);
+    let (bits, unit) = summary.test_bits().unwrap();
+    assert!(unit == "character" && (bits - perplexity.log2()).abs() < 1e-12);
     assert_eq!(summary.unit, "tokens");
     // 13 batches of 4 in 5 steps of 3 or fewer; every third step is evaluated too.
     assert_eq!(of_kind(folder.path(), "step").len(), 15);
     let evaluated: Vec<_> = of_kind(folder.path(), "evaluation").iter().map(|e| e["iteration"].as_u64()).collect();
     assert_eq!(evaluated, [3, 6, 9, 12, 15].map(Some));
-    assert!(of_kind(folder.path(), "epoch").iter().all(|e| e["test_perplexity"].as_f64() > Some(1.0)));
+    let positive =
+        |e: &serde_json::Value| e["test_perplexity"].as_f64() > Some(1.0) && e["test_bits"].as_f64() > Some(0.0);
+    assert!(of_kind(folder.path(), "epoch").iter().all(positive));
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
-    assert!(page.contains("test perplexity") && page.contains("<pre>") && page.contains("tokens/s"));
+    assert!(
+        page.contains("test perplexity")
+            && page.contains("bits per character")
+            && page.contains("<pre>")
+            && page.contains("tokens/s")
+    );
     let kept = |epoch: u64| folder.path().join(format!("checkpoint-fp32.epoch-{epoch}.safetensors"));
     assert!(!kept(1).exists() && kept(2).exists() && kept(3).exists());
     assert_eq!(tensors(&kept(3)), tensors(&folder.path().join("checkpoint-fp32.safetensors")));
@@ -331,57 +351,4 @@ fn noise_is_drawn_for_each_image_and_the_same_in_every_evaluation() {
     let (once, again) = (twice.sample(3, Some(key)).unwrap(), twice.sample(403, Some(key)).unwrap());
     assert_eq!(f32s(&once, "image"), f32s(&again, "image"));
     assert_ne!(f32s(&once, "noise"), f32s(&again, "noise"));
-}
-
-// ---- text
-
-#[test]
-fn windows_hold_the_text_and_the_character_after_each() {
-    let (task, data) = language();
-    let window = |data: &dyn Data, i, key| {
-        let sample = data.sample(i, key).unwrap();
-        let of = |name: &str| match &sample.get(name).unwrap().numbers {
-            Numbers::I64(tokens) => tokens.clone(),
-            other => panic!("{other:?}"),
-        };
-        (of("tokens"), of("next"))
-    };
-    let whole = corpus();
-    let text: String = (0..600).map(|i| ["ab", "ba", "c\n"][(i * i + i / 3) % 3]).collect();
-    assert_eq!(
-        (whole.len(), whole.vocabulary(), task.corpus.decode(&whole.encode(&text).unwrap())),
-        (1200, 4, text.clone())
-    );
-    for (data, part) in [(&data.train, &text[..1080]), (&data.test, &text[1080..])] {
-        for i in 0..data.len() {
-            let (tokens, next) = window(&**data, i, Some(binade_tensor::Key::new(0, 3)));
-            assert_eq!(tokens[1..], next[..5]);
-            assert!(part.contains(&(whole.decode(&tokens) + &whole.decode(&next[5..]))));
-        }
-    }
-    let places = |epoch| {
-        let key = Some(binade_tensor::Key::new(0, epoch));
-        (0..50).map(|i| window(&*data.train, i, key).0).collect::<Vec<_>>()
-    };
-    assert_eq!(places(0), places(0));
-    assert_ne!(places(0), places(1));
-    assert_eq!(window(&*data.test, 1, None).0, whole.encode(&text[1086..1092]).unwrap());
-}
-
-#[test]
-fn texts_that_cannot_be_learnt_from_say_why() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("text");
-    let error = |bytes: &[u8]| {
-        std::fs::write(&path, bytes).unwrap();
-        Corpus::read(&path).and_then(|corpus| corpus.splits(64, 10, 10)).map(drop).unwrap_err().to_string()
-    };
-    assert!(error(b"").contains("an empty file"));
-    assert!(error(b"abc\xff").contains("text in UTF-8, found something else at byte 3"));
-    assert!(error(&[b'a'; 640]).contains("at least 650 characters"));
-    assert!(Corpus::read(&folder.path().join("none")).unwrap_err().to_string().contains("none"));
-    assert!(corpus().encode("abz").unwrap_err().to_string().contains("'z'"));
-    assert!(corpus().splits(0, 10, 10).is_err());
-    let all = Corpus::shakespeare().unwrap();
-    assert_eq!((all.len(), all.vocabulary()), (1_150_844, 76));
 }

@@ -1,27 +1,24 @@
-//! `binade sample`: images from a pipeline's folder.
+//! `binade sample` of a pipeline's folder: images.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use binade::autograd::{Var, eval, no_grad, scope};
-use binade::cli::flags::{positive, whole};
+use binade::cli::flags::positive;
 use binade::cli::output::{line, note};
-use binade::cli::threads;
 use binade::diffusion::{Guidance, Kind, Pipeline, Sampler};
 use binade::nn::read_safetensors;
 use binade::tensor::{Class, Key};
 use binade::train::Precision;
 
-use super::train::PrecisionName;
+use super::Common;
 
-#[derive(clap::Args)]
+/// Flags of images alone.
+#[derive(clap::Args, Clone, Debug)]
+#[group(id = "of images")]
+#[command(next_help_heading = "Images")]
 pub struct Args {
-    /// Folder of a Stable Diffusion pipeline: model_index.json, unet, vae, text_encoder, tokenizer, scheduler
-    folder: PathBuf,
-    /// What the image shall show
-    #[arg(long, default_value = "")]
-    prompt: String,
     /// What it shall not show
     #[arg(long, default_value = "")]
     negative: String,
@@ -55,18 +52,9 @@ pub struct Args {
     /// Images
     #[arg(long, default_value_t = 1, value_parser = positive::<usize>, allow_negative_numbers = true)]
     images: usize,
-    /// Seed of the noise
-    #[arg(long, default_value_t = 0, value_parser = whole, allow_negative_numbers = true)]
-    seed: u64,
-    /// Precision of text encoder and U-Net; images are decoded in f32
-    #[arg(long, value_enum, default_value = "fp32")]
-    precision: PrecisionName,
     /// Image file; several images get numbers
     #[arg(long, value_name = "FILE", default_value = "sample.png")]
     out: PathBuf,
-    /// Threads, at most one per core [default: one per core]
-    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
-    threads: Option<usize>,
 }
 
 fn sampler(name: &str) -> Result<Kind, String> {
@@ -75,24 +63,21 @@ fn sampler(name: &str) -> Result<Kind, String> {
     found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
-    threads::start(args.threads)?;
-    if !args.folder.join("model_index.json").exists() {
-        bail!("{} has no model_index.json: it is no folder of a pipeline", args.folder.display());
-    }
+/// Draws with the pipeline of a folder; of its parts, text encoder and U-Net run in the precision asked for.
+pub fn run(common: &Common, args: &Args) -> Result<ExitCode> {
     let guidance = Guidance::new(args.guidance, args.rescale)?;
-    let pipeline = Pipeline::open(&args.folder)?;
+    let pipeline = Pipeline::open(&common.folder)?;
     let config = args.sampler.map_or(pipeline.scheduler.clone(), |kind| pipeline.scheduler.with_kind(kind));
     let sampler = Sampler::new(&config, args.steps, args.eta)?;
     let tokens = |ids: &Option<Vec<i64>>, text: &str, what: &str| tokens(&pipeline, ids.as_deref(), text, what);
     let (wanted, unwanted) =
-        (tokens(&args.prompt_ids, &args.prompt, "prompt")?, tokens(&args.negative_ids, &args.negative, "negative")?);
-    let key = Key::new(args.seed, 0).stream("noise");
+        (tokens(&args.prompt_ids, &common.prompt, "prompt")?, tokens(&args.negative_ids, &args.negative, "negative")?);
+    let key = Key::new(common.seed, 0).stream("noise");
     let images = no_grad(|| {
         eval(|| {
             scope::with_key(key.seed, key.iteration, || -> Result<Var> {
                 let noise = noise(args, &pipeline)?;
-                let policy = precision(args.precision)?.policy();
+                let policy = common.precision()?.unwrap_or(Precision::Fp32).policy();
                 let latents = policy.run(|| -> Result<Var> {
                     let (text, without) = (pipeline.encode(&wanted)?, pipeline.encode(&unwanted)?);
                     Ok(pipeline.denoise(&noise, [&text, &without], &sampler, guidance, |_, _| Ok(()))?)
@@ -105,15 +90,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         line(format_args!("image {}: {}", i + 1, path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn precision(name: PrecisionName) -> Result<Precision> {
-    match name {
-        PrecisionName::Fp32 => Ok(Precision::Fp32),
-        PrecisionName::Fp16 => Ok(Precision::Fp16),
-        PrecisionName::Bf16 => Ok(Precision::Bf16),
-        PrecisionName::All => bail!("--precision all is for training: an image is drawn in one"),
-    }
 }
 
 /// The tokens of a text, or those given.
