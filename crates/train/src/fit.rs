@@ -129,8 +129,7 @@ fn fit_on<M: Module>(
             (score.right.map(|right| right / score.count), Some(score.loss).filter(|l| l.is_finite()));
         at.top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
         at.answers = score.answers.clone().filter(|answers| !answers.found.is_empty());
-        let (test, seconds) =
-            (EvaluationMetrics::new(training.iteration, &score, task.text_unit()), at.epoch_seconds);
+        let (test, seconds) = (EvaluationMetrics::new(training.iteration, &score, task.text_unit()), at.epoch_seconds);
         at.next_epoch();
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
