@@ -86,6 +86,24 @@ impl Saved {
         ensure!(mean == channels && std == channels, "{mean} means and {std} deviations for {channels} channels");
         Ok((classifier, preparation, names(&self.config, classifier.classes)))
     }
+
+    /// A `config.json` of this model for a library, with what this one says of classes and of how images are prepared;
+    /// for transformers the latter is a file of its own.
+    pub fn described(&self, mut config: Value) -> Result<(Value, Option<Value>)> {
+        let Some(classifier) = self.model.classifier() else { return Ok((config, None)) };
+        if self.config.get("id2label").or(self.config.get("label_names")).is_some() {
+            config = with_names(config, &names(&self.config, classifier.classes));
+        }
+        if self.preprocessor.is_none() && !classifier.pretrained_cfg.is_object() {
+            return Ok((config, None));
+        }
+        let (_, preparation, _) = self.classifier()?;
+        if config.get("architecture").is_some() {
+            config["pretrained_cfg"] = preparation.to_timm(classifier.channels);
+            return Ok((config, None));
+        }
+        Ok((config, Some(preparation.to_transformers()?)))
+    }
 }
 
 /// Names of the classes, their numbers where the configuration has none.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Keys, Result};
+use crate::{Error, Keys, Result};
 
 /// How values between pixels are made, where an image gets another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub struct Preparation {
     /// Of each channel.
     pub std: Vec<f64>,
 }
+
+/// By their numbers in transformers and Pillow.
+const FILTERS: [Filter; 4] = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
 
 /// Those of ImageNet, which timm takes by default.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -87,6 +90,36 @@ impl Preparation {
         cfg
     }
 
+    /// As transformers' `preprocessor_config.json`, from which [`Preparation::of_transformers`] makes it again.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config): a cut out of 384 pixels or more, or of other than squares, for which
+    /// transformers has no processor.
+    pub fn to_transformers(&self) -> Result<Value> {
+        let [height, width] = self.size;
+        let resample = FILTERS.iter().position(|filter| *filter == self.filter);
+        let mut config = json!({
+            "do_resize": true, "do_rescale": true, "do_normalize": true, "rescale_factor": 1.0 / 255.0,
+            "image_mean": self.mean, "image_std": self.std, "resample": resample,
+        });
+        match self.shorter {
+            None => {
+                config["image_processor_type"] = json!("ViTImageProcessor");
+                config["size"] = json!({ "height": height, "width": width });
+            }
+            Some(shorter) if height == width && height < 384 => {
+                config["image_processor_type"] = json!("ConvNextImageProcessor");
+                config["size"] = json!({ "shortest_edge": height });
+                config["crop_pct"] = json!(share(height, shorter));
+            }
+            Some(_) => {
+                let problem = format!("transformers cuts no images of {height}×{width} out of larger ones");
+                return Err(Error::Config { of: "preprocessor_config.json".into(), problems: vec![problem] });
+            }
+        }
+        Ok(config)
+    }
+
     /// What transformers' `preprocessor_config.json` says.
     ///
     /// # Errors
@@ -114,9 +147,8 @@ impl Preparation {
                 ([1; 2], None)
             }
         };
-        let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
         let number: usize = keys.or("resample", 2);
-        let filter = filters.get(number).copied().unwrap_or_else(|| {
+        let filter = FILTERS.get(number).copied().unwrap_or_else(|| {
             keys.problem(format!("resample is {number}, which is not built"));
             Filter::Bilinear
         });

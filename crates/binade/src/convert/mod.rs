@@ -126,17 +126,22 @@ impl Args {
 fn one(args: &Args, from: &Path, to: &Path) -> Result<PathBuf> {
     let saved = Saved::open(from, &args.load())?;
     tell(&saved.report)?;
-    let (config, sources) = match args.names {
-        Some(library) => saved.model.named(library.names())?,
-        None if is_run(from) => (saved.config, saved.model.sources(&BTreeSet::new())),
-        None => (saved.config, saved.model.sources(&Weights::open(from)?.names())),
+    let ((config, preprocessor), sources) = match args.names {
+        Some(library) => {
+            let (config, sources) = saved.model.named(library.names())?;
+            (saved.described(config)?, sources)
+        }
+        None => {
+            let stored = if is_run(from) { BTreeSet::new() } else { Weights::open(from)?.names() };
+            ((saved.config.clone(), saved.preprocessor.clone()), saved.model.sources(&stored))
+        }
     };
     write(args, &saved.model, &config, &sources, to)?;
-    if let Some(preprocessor) = saved.preprocessor {
-        write_text(&to.join(PREPROCESSOR), &format!("{preprocessor:#}\n"))?;
-    }
     if !is_run(from) {
         copy_others(from, to)?;
+    }
+    if let Some(preprocessor) = preprocessor {
+        write_text(&to.join(PREPROCESSOR), &format!("{preprocessor:#}\n"))?;
     }
     Ok(to.to_path_buf())
 }

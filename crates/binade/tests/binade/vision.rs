@@ -132,6 +132,13 @@ fn an_image_is_prepared_as_the_configuration_says() {
             assert_eq!(class["name"], format!("class {number}"));
         }
     }
+    // Under the names of another library it is the same model, and back again.
+    passes(&["convert", ".", "--to", "hf", "--names", "hf"], folder.path());
+    passes(&["convert", "hf", "--to", "timm", "--names", "timm"], folder.path());
+    for other in ["hf", "timm"] {
+        let again = json_of(&["predict", other, "x.png", "grey.png", "--json", "--top", "9"], folder.path());
+        assert_eq!(again, found, "{other}");
+    }
 }
 
 #[test]

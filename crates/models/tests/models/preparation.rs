@@ -55,3 +55,20 @@ fn transformers_gives_the_whole_image_a_size_or_cuts_it() {
         assert!(error.contains(told), "{error}");
     }
 }
+
+#[test]
+fn what_is_written_for_either_library_is_read_as_the_same() {
+    let (mean, std) = (vec![0.25, 0.5, 0.75], vec![0.5; 3]);
+    for (size, shorter, filter) in [
+        ([32; 2], Some(32), Filter::Bilinear),
+        ([224; 2], Some(256), Filter::Bicubic),
+        ([99; 2], Some(123), Filter::Lanczos),
+        ([48, 64], None, Filter::Nearest),
+    ] {
+        let written = Preparation { size, shorter, filter, mean: mean.clone(), std: std.clone() };
+        assert_eq!(Preparation::of_timm(&written.to_timm(3), [7; 2]).unwrap(), written);
+        assert_eq!(Preparation::of_transformers(&written.to_transformers().unwrap()).unwrap(), written);
+    }
+    let large = Preparation { size: [448; 2], shorter: Some(512), filter: Filter::Bicubic, mean, std };
+    assert!(large.to_transformers().unwrap_err().to_string().contains("448×448"));
+}
