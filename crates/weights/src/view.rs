@@ -61,6 +61,15 @@ impl<'a> View<'a> {
         View { dense: self.is_dense(), ..self }
     }
 
+    /// The same elements in the order of the file, for what only counts them.
+    fn in_file_order(&self) -> View<'a> {
+        let mut dims: Vec<usize> = (0..self.shape.len()).collect();
+        dims.sort_by_key(|&d| std::cmp::Reverse(self.strides[d]));
+        let of = |extents: &[usize]| dims.iter().map(|&d| extents[d]).collect();
+        let view = View { shape: of(&self.shape), strides: of(&self.strides), ..self.clone() };
+        View { dense: view.is_dense(), ..view }
+    }
+
     pub(crate) fn numel(&self) -> usize {
         self.shape.iter().product()
     }
@@ -155,19 +164,19 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Calls `see` for each block of elements in the order of memory, as f64 or f32, by all threads, and joins what it
-    /// returns.
+    /// Calls `see` for each block of elements in the order of the file, as f64 or f32, by all threads, and joins what
+    /// it returns.
     pub(crate) fn scan<T: Send>(
         &self,
         see: impl Fn(Values<'_>) -> T + Sync,
         join: impl Fn(T, T) -> T + Sync,
     ) -> Option<T> {
-        let (numel, chunk) = (self.numel(), CHUNK);
+        let (view, numel, chunk) = (self.in_file_order(), self.numel(), CHUNK);
         let of_chunk = |i: usize| {
             let (start, end) = (i * chunk, numel.min((i + 1) * chunk));
             let blocks = (start..end).step_by(BLOCK).map(|at| {
                 let n = BLOCK.min(end - at);
-                let raw = self.raw(at, n);
+                let raw = view.raw(at, n);
                 if is_narrow(self.dtype) {
                     let mut values = [0f32; BLOCK];
                     widen(self.dtype, &raw, &mut values[..n]);

@@ -130,6 +130,9 @@ pub fn run(model: Model, precision: Precision, choice: Choice, secs: f64) -> Res
         if step.outcome == StepOutcome::Applied {
             ensure!(step.loss.is_finite(), "the loss of step {tried} is {}", step.loss);
             ensure!(step.grad_norm.is_finite() && step.grad_norm > 0.0, "the gradients' norm is {}", step.grad_norm);
+            if times.is_empty() {
+                changed(&params, &before)?;
+            }
             spent += if times.is_empty() { 0.0 } else { ms / 1e3 };
             times.push(ms);
             applied = Some(step);
@@ -139,14 +142,20 @@ pub fn run(model: Model, precision: Precision, choice: Choice, secs: f64) -> Res
     let Some(step) = applied else { bail!("no step was applied") };
     let taken = Taken::of(device.memory(), step.saved_bytes);
     let peak_mib = peak_rss_mib().unwrap_or(f64::NAN);
-    for ((name, param), before) in params.iter().zip(&before) {
+    // The first made the optimiser's state, and touched memory that was never used.
+    let ms = median(&times[1..]);
+    Ok(Measured { taken, ms, loss: step.loss, grad_norm: step.grad_norm, base_mib, peak_mib })
+}
+
+/// Fails for a parameter that is not finite, or as it was before the first step. (The second one of Lion may take back
+/// what the first one did.)
+fn changed(params: &[(String, Param)], before: &[Vec<f32>]) -> Result<()> {
+    for ((name, param), before) in params.iter().zip(before) {
         let after = some_of(param)?;
         ensure!(after.iter().all(|x| x.is_finite()), "{name} is not finite after the step");
         ensure!(after != *before, "{name} is as it was before the step");
     }
-    // The first made the optimiser's state, and touched memory that was never used.
-    let ms = median(&times[1..]);
-    Ok(Measured { taken, ms, loss: step.loss, grad_norm: step.grad_norm, base_mib, peak_mib })
+    Ok(())
 }
 
 fn step_scale(training: &Training) -> f64 {
