@@ -11,8 +11,8 @@ fn every_operator_has_the_gradient_of_its_function_at_every_small_sample() {
     let device = scope::device().unwrap();
     let mut checked = std::collections::BTreeSet::new();
     for op in catalogue() {
-        // Gradients of backward kernels are second order (tests/all/second_order.rs); views need inputs of their own.
-        // Unary functions are checked inside their domains in tests/all/gradients.rs.
+        // Gradients of backward kernels are second order (second_order.rs); views need inputs of their own.
+        // Unary functions are checked inside their domains in gradients.rs.
         if matches!(op, Op::Backward(_) | Op::View(_) | Op::Unary(_)) || rounds(&op) || has_poles(&op) {
             continue;
         }
@@ -106,7 +106,7 @@ fn every_operator_has_a_second_derivative_at_every_small_sample() {
     assert!(checked.len() > 55, "only {} operators have small samples: {checked:?}", checked.len());
 }
 
-/// Binary functions that are checked inside their domains in tests/all/gradients.rs: a power of a negative base is NaN
+/// Binary functions that are checked inside their domains in gradients.rs: a power of a negative base is NaN
 /// beside the exponents where it is a number, a remainder has steps everywhere near a small divisor, a quotient and an
 /// angle poles.
 fn has_poles(op: &Op) -> bool {
