@@ -20,9 +20,8 @@ pub(crate) struct Clocks {
     /// Of these, what a fence has made visible to the asynchronous proxy.
     pub fenced: Vec<View>,
     pub foreign: Vec<Foreign>,
-    /// Clocks of agents that are not warps.
-    pub engines: Vec<u32>,
     warps: usize,
+    agents: u16,
 }
 
 impl Clocks {
@@ -33,7 +32,7 @@ impl Clocks {
         }
         let (fenced, foreign) = (vec![Vec::new(); warps], vec![Foreign::new(); warps]);
         // Each warp's engine of asynchronous copies comes first.
-        Clocks { views, fenced, foreign, engines: vec![1; warps], warps }
+        Clocks { views, fenced, foreign, warps, agents: 2 * warps as u16 }
     }
 
     /// The agent of a warp's copy engine.
@@ -43,13 +42,8 @@ impl Clocks {
 
     /// A new agent.
     pub fn agent(&mut self) -> u16 {
-        self.engines.push(1);
-        (self.warps + self.engines.len() - 1) as u16
-    }
-
-    /// The clock of an agent that is not a warp.
-    pub fn engine(&mut self, agent: u16) -> &mut u32 {
-        &mut self.engines[agent as usize - self.warps]
+        self.agents += 1;
+        self.agents - 1
     }
 
     /// Whether a warp's view covers what `agent` did at `clock`.
@@ -58,11 +52,8 @@ impl Clocks {
         self.views[warp].get(agent as usize).is_some_and(|&c| c >= clock)
     }
 
-    /// Whether the asynchronous proxy may rely on it: engines' doings count at once, warps' after a fence.
+    /// Whether what `agent` did through the generic proxy is visible to the asynchronous one.
     pub fn knows_fenced(&self, warp: usize, agent: u16, clock: u32) -> bool {
-        if agent as usize >= self.warps {
-            return self.knows(warp, agent, clock);
-        }
         self.fenced[warp].get(agent as usize).is_some_and(|&c| c >= clock)
     }
 

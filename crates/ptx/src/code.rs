@@ -171,8 +171,8 @@ pub(crate) enum Collective {
     WgmmaCommit,
     WgmmaWait(u32),
     Barrier(Barrier),
-    /// `setmaxnreg`: whether it raises, and the number.
-    MaxRegisters(bool, u32),
+    /// `setmaxnreg`: registers of a thread are not counted here.
+    MaxRegisters,
 }
 
 /// `bar` and `barrier.cta`.
@@ -354,8 +354,6 @@ pub(crate) struct Code {
     pub params: Vec<Parameter>,
     pub param_bytes: usize,
     pub shared_static: usize,
-    /// Where dynamic shared memory begins, after the static.
-    pub shared_initial: Vec<(usize, Vec<u8>)>,
     pub dynamic_align: usize,
     pub local_bytes: usize,
     pub constant_bank: Vec<u8>,

@@ -5,8 +5,6 @@
 
 // Shifts and masks stand as in the manual's formulas.
 #![allow(clippy::precedence)]
-// Tensor instructions and asynchronous copies are being added.
-#![allow(dead_code)]
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod ast;
@@ -25,6 +23,7 @@ mod parse;
 mod report;
 mod shadow;
 mod tensor;
+mod tensormap;
 mod types;
 
 pub use ast::Module;
@@ -32,4 +31,5 @@ pub use code::Parameter;
 pub use device::{Arg, Device, Kernel, Launch, Options, Program};
 pub use error::{Error, Result};
 pub use report::{Counters, Finding, FindingKind, Place, Report};
+pub use tensormap::{Swizzle, TensorMap};
 pub use types::{Space, Type};

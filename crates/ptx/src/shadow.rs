@@ -34,6 +34,8 @@ pub(crate) struct Record {
     pub strong: bool,
     /// Done by a copy engine or a tensor unit.
     pub asynchronous: bool,
+    /// Done through the asynchronous proxy, to which generic writes are visible only after a fence.
+    pub proxy: bool,
     /// Number of a set that this record stands for, plus one.
     set: u32,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Accessor {
     warp: u16,
     phase: u32,
     strong: bool,
-    asynchronous: bool,
+    proxy: bool,
 }
 
 /// What is wrong with an access.
@@ -114,7 +116,7 @@ impl Shadow {
             warp: record.warp,
             phase: record.phase,
             strong: record.strong,
-            asynchronous: record.asynchronous,
+            proxy: record.proxy,
         };
         self.records.push(record);
         accessor
@@ -123,15 +125,7 @@ impl Shadow {
     /// The accessor of a record made before.
     pub fn accessor(&self, id: u32) -> Accessor {
         let r = self.get(id);
-        Accessor {
-            id,
-            block: r.block,
-            agent: r.agent,
-            warp: r.warp,
-            phase: r.phase,
-            strong: r.strong,
-            asynchronous: r.asynchronous,
-        }
+        Accessor { id, block: r.block, agent: r.agent, warp: r.warp, phase: r.phase, strong: r.strong, proxy: r.proxy }
     }
 
     /// The record of a half, one of them for a set, and its lane if it is one.
@@ -169,7 +163,14 @@ impl Shadow {
             } else if w >= base && !self.ordered(w, me, lane, clocks, true) {
                 fault = fault.or(Some(Fault::Conflict(w)));
             }
-            let new = if r < base || r == mine { mine } else { self.union(r, me, lane, clocks) };
+            let new = if r < base || r == mine {
+                mine
+            } else if r >> 6 == me.id >> 6 {
+                // Another lane has read it in this very instruction.
+                me.id | MANY
+            } else {
+                self.union(r, me, lane, clocks)
+            };
             if new != r {
                 let value = cell & !0xffff_ffff | new as u64;
                 cells[i..j].fill(value);
@@ -284,15 +285,16 @@ impl Record {
     #[allow(clippy::new_ret_no_self)]
     pub fn of(block: u32, agent: u16, warp: usize, clock: u32, phase: u32, pc: u32) -> Record {
         let warp = warp as u16;
-        Record { block, agent, warp, clock, phase, pc, strong: false, asynchronous: false, set: 0 }
+        Record { block, agent, warp, clock, phase, pc, strong: false, asynchronous: false, proxy: false, set: 0 }
     }
 
     pub fn strong(self, strong: bool) -> Record {
         Record { strong, ..self }
     }
 
-    pub fn asynchronous(self) -> Record {
-        Record { asynchronous: true, ..self }
+    /// Of an engine; `proxy` says whether it is the asynchronous proxy's.
+    pub fn engine(self, proxy: bool) -> Record {
+        Record { asynchronous: true, proxy, ..self }
     }
 }
 
@@ -320,7 +322,7 @@ fn known(r: &Record, me: &Accessor, clocks: &Clocks, write: bool) -> bool {
         return clocks.knows_foreign(warp, r.block, r.agent, r.clock);
     }
     // What generic writes left must be fenced before an engine relies on it.
-    if me.asynchronous && write && !r.asynchronous {
+    if me.proxy && write && !r.proxy {
         return clocks.knows_fenced(warp, r.agent, r.clock);
     }
     clocks.knows(warp, r.agent, r.clock)

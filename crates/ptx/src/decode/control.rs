@@ -43,11 +43,9 @@ impl Decoder<'_> {
             }
             "fence" => self.fence(m),
             "setmaxnreg" => {
-                let raises = match m.next()? {
-                    "inc" => true,
-                    "dec" => false,
-                    _ => return Err(m.unsupported("expected `.inc` or `.dec`")),
-                };
+                if !matches!(m.next()?, "inc" | "dec") {
+                    return Err(m.unsupported("expected `.inc` or `.dec`"));
+                }
                 if !(m.next_is("sync") && m.next_is("aligned") && m.next_is("u32")) {
                     return Err(m.unsupported("expected `.sync.aligned.u32`"));
                 }
@@ -56,8 +54,7 @@ impl Decoder<'_> {
                 if !(24..=256).contains(&count) || count % 8 != 0 {
                     return Err(m.invalid(&format!("expected a multiple of 8 in 24 to 256, found {count}")));
                 }
-                let what = Collective::MaxRegisters(raises, count as u32);
-                Ok(Action::Collective { what, mask: None, aligned: true })
+                Ok(Action::Collective { what: Collective::MaxRegisters, mask: None, aligned: true })
             }
             // Without time a sleep passes at once; the other two concern tools and launches that overlap.
             _ => Ok(Action::Nothing),

@@ -8,10 +8,11 @@ use crate::error::Result;
 use crate::num::{self, F32, F64, Format, Mode};
 use crate::types::Type;
 
-/// The canonical NaN of f32.
+/// The bits of a number, or of the canonical NaN. By integers: of floats, a compiler may take any NaN for another.
 #[inline(always)]
-fn canonical(x: f32) -> f32 {
-    if x.is_nan() { f32::from_bits(0x7fff_ffff) } else { x }
+fn canonical(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits }
 }
 
 #[inline(always)]
@@ -39,10 +40,9 @@ impl Around {
     }
 
     #[inline(always)]
-    fn after(self, x: f32) -> f32 {
-        let x = canonical(x);
+    fn after(self, x: f32) -> u32 {
         let x = if self.flush { flushed(x) } else { x };
-        if self.saturate { saturated(x) } else { x }
+        canonical(if self.saturate { saturated(x) } else { x })
     }
 }
 

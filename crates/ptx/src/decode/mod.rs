@@ -61,7 +61,6 @@ pub(crate) struct Decoder<'a> {
     /// Where `ret` goes inside of an expanded function.
     returns: Vec<u32>,
     shared_bytes: usize,
-    shared_initial: Vec<(usize, Vec<u8>)>,
     dynamic_align: usize,
     dynamic: HashMap<String, u32>,
     local_bytes: usize,
@@ -97,7 +96,6 @@ pub(crate) fn decode(module: &Module, globals: &GlobalLayout, kernel: &Function)
         calls: vec![kernel.name.clone()],
         returns: Vec::new(),
         shared_bytes: 0,
-        shared_initial: Vec::new(),
         dynamic_align: 16,
         dynamic: HashMap::new(),
         local_bytes: 0,
@@ -123,7 +121,6 @@ pub(crate) fn decode(module: &Module, globals: &GlobalLayout, kernel: &Function)
         params,
         param_bytes,
         shared_static: d.shared_bytes,
-        shared_initial: d.shared_initial,
         dynamic_align: d.dynamic_align,
         local_bytes: d.local_bytes,
         constant_bank: globals.bank.clone(),

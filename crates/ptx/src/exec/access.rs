@@ -103,7 +103,11 @@ impl Machine<'_> {
                 } else {
                     self.count_shared(addresses, mask, bytes);
                 }
-                for lane in lanes(mask) {
+                // Of lanes that read one address two are looked at: the second stands for all others.
+                let one = mask.count_ones() > 2 && count::same(addresses, mask);
+                let first = mask & mask.wrapping_neg();
+                let rest = mask & !first;
+                for lane in lanes(if one { first | rest & rest.wrapping_neg() } else { mask }) {
                     let address = addresses[lane];
                     let region: &mut Region = if space == Space::Shared {
                         &mut b.shared
@@ -129,6 +133,13 @@ impl Machine<'_> {
                     for (i, &(to, keep)) in a.to.iter().enumerate() {
                         let value = memory::read(&region.data[offset + i * size..], size);
                         warp.registers[to as usize][lane] = extend(value) & keep;
+                    }
+                }
+                if one {
+                    for &(to, _) in &a.to {
+                        let register = &mut warp.registers[to as usize];
+                        let value = register[first.trailing_zeros() as usize];
+                        lanes(mask).for_each(|lane| register[lane] = value);
                     }
                 }
                 if let Some((lane, fault)) = fault {

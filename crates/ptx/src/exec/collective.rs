@@ -85,14 +85,13 @@ impl Machine<'_> {
                 warp.stamp += 1;
             }
             Collective::Barrier(barrier) => self.arrive(b, warp, pc, group, barrier),
-            Collective::MaxRegisters(..) => {}
             Collective::Shuffle { .. }
             | Collective::Vote { .. }
             | Collective::Ballot { .. }
             | Collective::Match { .. }
             | Collective::Reduce { .. }
             | Collective::Elect { .. } => self.exchange(b, warp, pc, group, what),
-            _ => {}
+            _ => self.matrices(b, warp, pc, group, what),
         }
     }
 
@@ -161,6 +160,7 @@ impl Machine<'_> {
     fn release(&mut self, b: &mut Block, warp: &mut Warp, id: u32) {
         let fresh = BarrierState { reduced: (0, true, false), ..Default::default() };
         let state = std::mem::replace(&mut b.barriers[id as usize], fresh);
+        b.idle = 0;
         for arrival in state.arrived.iter().filter(|a| a.waits) {
             let one = if arrival.warp == warp.index { &mut *warp } else { &mut b.warps[arrival.warp] };
             one.state = Some(State::Ready);
@@ -184,9 +184,6 @@ impl Machine<'_> {
             }
         }
     }
-
-    /// A block has ended; warps may have arrived at a barrier that never completes.
-    pub(super) fn finish(&mut self, _b: &mut Block) {}
 }
 
 fn join(b: &mut Block, warp: usize, known: &Knowledge) {

@@ -5,6 +5,9 @@ use crate::code::Lanes;
 
 /// Sectors of 32 bytes that the lanes' accesses touch.
 pub(crate) fn sectors(addresses: &Lanes, mask: u32, bytes: usize) -> u64 {
+    if mask == u32::MAX && consecutive(addresses, bytes as u64) {
+        return ((addresses[31] + bytes as u64 - 1) >> 5) - (addresses[0] >> 5) + 1;
+    }
     // Neighbouring lanes mostly touch the same or the next sector: only what does not rise is sorted.
     let (mut count, mut last, mut rising) = (0u64, 0u64, true);
     let mut seen = [0u64; 64];
@@ -34,6 +37,10 @@ pub(crate) fn sectors(addresses: &Lanes, mask: u32, bytes: usize) -> u64 {
 /// at 16. Lanes that touch the same word share it.
 pub(crate) fn passes(addresses: &Lanes, mask: u32, bytes: usize) -> (u64, u64) {
     let together = if bytes <= 4 { 32 } else { 128 / bytes.min(16) };
+    let even = (bytes >= 4 && consecutive(addresses, bytes as u64)) || (bytes <= 4 && consecutive(addresses, 0));
+    if mask == u32::MAX && even {
+        return (32 / together as u64, 32 / together as u64);
+    }
     let (mut total, mut least) = (0, 0);
     for start in (0..32).step_by(together) {
         let part = if together == 32 { mask } else { mask >> start & ((1 << together) - 1) };
@@ -63,4 +70,22 @@ pub(crate) fn passes(addresses: &Lanes, mask: u32, bytes: usize) -> (u64, u64) {
         least += 1;
     }
     (total, least)
+}
+
+/// Whether each address lies `step` bytes after that of the lane before.
+#[inline]
+fn consecutive(addresses: &Lanes, step: u64) -> bool {
+    let mut differ = 0;
+    for (i, address) in addresses.iter().enumerate() {
+        differ |= address ^ addresses[0].wrapping_add(i as u64 * step);
+    }
+    differ == 0
+}
+
+/// Whether the lanes of a mask have one address.
+#[inline]
+pub(crate) fn same(addresses: &Lanes, mask: u32) -> bool {
+    let first = addresses[mask.trailing_zeros() as usize & 31];
+    let differ = (0..32).fold(0, |m, i| m | ((addresses[i] != first) as u32) << i);
+    differ & mask == 0
 }

@@ -71,7 +71,7 @@ impl Machine<'_> {
     #[cold]
     fn undefined(&mut self, b: &Block, warp: &mut Warp, pc: u32, missing: u32, s: Src) {
         let lane = missing.trailing_zeros() as usize;
-        if warp.in_flight.iter().any(|f| f.0 == s.0) {
+        if warp.in_flight.contains_key(&s.0) {
             let message = "a register is read that a tensor unit still writes: wait for its group first".to_string();
             return self.finding(FindingKind::InFlight, b, warp, pc, Some(lane), message, None);
         }

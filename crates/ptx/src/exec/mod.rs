@@ -5,14 +5,18 @@
 
 mod access;
 mod atomic;
+mod bulk;
 mod collective;
 pub(crate) mod copies;
 mod count;
 mod finding;
 mod lanes;
+mod matrix;
+mod mbarrier;
 mod step;
 mod sync;
 pub(crate) mod warp;
+mod wgmma;
 
 use std::collections::HashMap;
 
@@ -51,6 +55,13 @@ pub(crate) struct Block {
     pub shared: Region,
     pub clocks: Clocks,
     pub barriers: Vec<BarrierState>,
+    pub mbarriers: HashMap<u64, mbarrier::Mbarrier>,
+    /// Bulk copies that have not landed.
+    pub bulks: Vec<bulk::Pending>,
+    /// Tensor units, by warpgroup.
+    pub groups: Vec<wgmma::Group>,
+    /// Waits on mbarriers that failed since something last happened.
+    pub idle: u64,
     /// Instructions its warps have executed in this turn.
     spent: u64,
 }
@@ -158,12 +169,20 @@ impl<'a> Machine<'a> {
             shared: Region::new(SHARED_START, self.shared_bytes),
             clocks: Clocks::default(),
             barriers: Vec::new(),
+            mbarriers: HashMap::new(),
+            bulks: Vec::new(),
+            groups: Vec::new(),
+            idle: 0,
             spent: 0,
         });
         (block.index, block.ctaid) = (index, ctaid);
         block.shared.cells.fill(0);
         block.clocks = Clocks::new(warps);
         block.barriers = vec![BarrierState { reduced: (0, true, false), ..Default::default() }; 16];
+        block.mbarriers.clear();
+        block.bulks.clear();
+        block.groups.clear();
+        block.idle = 0;
         let setting = Setting {
             ctaid,
             grid: self.grid,

@@ -234,7 +234,7 @@ impl Machine<'_> {
             Action::Load(a) => self.load(b, warp, pc, exec, a),
             Action::Store(a) => self.store(b, warp, pc, exec, a),
             Action::Atomic(a) => self.atomic(b, warp, pc, exec, a),
-            Action::Fence(Fence::Thread { .. }) => self.fence(b, warp),
+            Action::Fence(Fence::Thread { device }) => self.fence(b, warp, *device),
             Action::Fence(Fence::Async) => {
                 b.clocks.fence(warp.index);
             }
@@ -249,7 +249,9 @@ impl Machine<'_> {
                 let lane = exec.trailing_zeros() as usize;
                 self.fatal(FindingKind::Trap, b, warp, pc, Some(lane), message.clone());
             }
-            Action::Copy(_) | Action::Mbarrier(_) | Action::Nothing => {}
+            Action::Copy(copy) => self.copy(b, warp, pc, exec, copy),
+            Action::Mbarrier(operation) => self.mbarrier(b, warp, pc, exec, operation),
+            Action::Nothing => {}
             // Control is handled by the loop.
             Action::Branch { .. } | Action::BranchTable { .. } | Action::Exit | Action::Collective { .. } => {}
         }

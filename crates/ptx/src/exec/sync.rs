@@ -12,12 +12,15 @@ use crate::decode::SHARED_WINDOW;
 use crate::types::Space;
 
 impl Machine<'_> {
-    /// A fence of the thread.
-    pub(super) fn fence(&mut self, b: &mut Block, warp: &mut Warp) {
-        if let Some(pending) = warp.pending.take() {
+    /// A fence of the thread, for its block or for the device.
+    pub(super) fn fence(&mut self, b: &mut Block, warp: &mut Warp, device: bool) {
+        if let Some(mut pending) = warp.pending.take() {
+            if !device {
+                pending.foreign.clear();
+            }
             b.clocks.join(warp.index, &pending);
         }
-        warp.published = Some(self.known(b, warp));
+        warp.published = Some((self.known(b, warp), device));
         b.clocks.tick(warp.index);
         warp.stamp += 1;
     }
@@ -40,16 +43,17 @@ impl Machine<'_> {
 
     /// Before a strong write.
     pub(super) fn publish(&mut self, b: &mut Block, warp: &mut Warp, addresses: &Lanes, mask: u32, order: Order) {
-        let known = if order.release { Some(self.known(b, warp)) } else { warp.published.clone() };
-        let Some(known) = known else { return };
+        let known = if order.release { Some((self.known(b, warp), true)) } else { warp.published.clone() };
+        let Some((known, device)) = known else { return };
+        let device = device && order.device;
         for lane in lanes(mask) {
             let entries = self.published.entry(Self::key(b, addresses[lane])).or_default();
             match entries.iter_mut().find(|e| e.0 == b.index) {
                 Some(entry) => {
-                    entry.1 |= order.device;
+                    entry.1 |= device;
                     entry.2.add(&known);
                 }
-                None => entries.push((b.index, order.device, known.clone())),
+                None => entries.push((b.index, device, known.clone())),
             }
         }
         if order.release {

@@ -39,13 +39,13 @@ pub(crate) struct Warp {
     pub stamp: u32,
     /// Access records by instruction: the time, the record.
     pub records: Vec<[(u32, u32); 2]>,
-    /// What a fence lets later strong writes publish, and what strong reads have yet to let in.
-    pub published: Option<crate::clock::Knowledge>,
+    /// What a fence lets later strong writes publish (whether to other blocks too), and what strong reads have seen.
+    pub published: Option<(crate::clock::Knowledge, bool)>,
     pub pending: Option<crate::clock::Knowledge>,
-    /// Registers that a tensor unit has not written yet.
-    pub in_flight: Vec<(u32, u16, u32)>,
+    /// Registers that a tensor unit has not written yet, with the group that does.
+    pub in_flight: std::collections::HashMap<u32, u32>,
     /// Copies that the lanes have begun.
-    pub copies: crate::exec::copies::Lane32,
+    pub copies: crate::exec::copies::Copies,
 }
 
 /// What a block tells its warps at the start.

@@ -1,6 +1,7 @@
 //! Arithmetic bit for bit: formats, rounding, and operations that the host has not.
 
 pub(crate) mod convert;
+pub(crate) mod dot;
 mod soft;
 
 pub(crate) use soft::{add, div, fma, mul, sqrt};

@@ -1,0 +1,14 @@
+//! Opcodes by the manual's semantics, and each kind of finding with its correct twin.
+
+mod arithmetic;
+mod bits;
+mod common;
+mod compare;
+mod conversion;
+mod copies;
+mod faults;
+mod hopper;
+mod matrices;
+mod memory;
+mod parsing;
+mod warps;
