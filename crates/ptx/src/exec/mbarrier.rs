@@ -137,7 +137,7 @@ impl Machine<'_> {
                     if b.idle > IDLE && b.bulks.is_empty() {
                         let bar = &b.mbarriers[&address];
                         let message = format!(
-                            "phase {} of the mbarrier at {address:#x} is never complete: it lacks {} arrivals, {} bytes",
+                            "phase {} of the mbarrier at {address:#x} is not complete: {} arrivals and {} bytes lack",
                             bar.phase, bar.pending, bar.bytes
                         );
                         return self.fatal(FindingKind::Deadlock, b, warp, pc, Some(lane), message);

@@ -2,8 +2,7 @@
 //!
 //! Products are exact; with the accumulator they are aligned to the largest exponent among them and cut there to a
 //! number of fractional bits, added exactly, and rounded once: toward zero to f32, to nearest to f16. The numbers of
-//! bits and of products in a sum are those that MMA-Sim (arXiv 2511.10909) and Khattak and Mikaitis (arXiv 2512.07004)
-//! found to reproduce the hardware bit for bit.
+//! bits and of products in a sum are those of MMA-Sim (arXiv 2511.10909), which found them to reproduce the hardware.
 
 use super::{F16, F32, Format, Mode, Parts, pack};
 

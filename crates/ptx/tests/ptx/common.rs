@@ -110,8 +110,8 @@ pub fn singles() -> Vec<u32> {
     out
 }
 
-/// In every order that some seeds give a kernel has findings, all of these kinds; or, of no kinds, none. Which of several
-/// kinds a fault shows depends on the order.
+/// In every order that some seeds give a kernel has findings, all of these kinds; or, of no kinds, none.
+/// Which of several kinds a fault shows depends on the order.
 pub fn finds(text: &str, launch: Launch, kinds: &[FindingKind], arguments: impl Fn(&mut Device) -> Vec<Arg>) {
     for seed in 0..4 {
         let mut device = Device::new(Options { seed, instruction_limit: 1 << 20, ..Options::default() });

@@ -65,12 +65,7 @@ fn selections_take_one_side() {
     table("slct.u32.f32 %d, %a, %b, %c;", "32", &[32; 3], &[([5, 6, 1 << 31], 5), ([5, 6, NAN], 6)]);
     table("set.lt.u32.s32 %d, %a, %b;", "32", &[32; 2], &[([1, 2, 0], 0xffff_ffff), ([2, 1, 0], 0)]);
     table("set.lt.f32.f32 %d, %a, %b;", "32", &[32; 2], &[([ONE, TWO, 0], ONE)]);
-    table(
-        "and.pred %p0, %p0, %p0;".replace("and", "setp.eq.u32 %p0, %a, 1; xor").as_str(),
-        "p",
-        &[32],
-        &[([1, 0, 0], 0)],
-    );
+    table("setp.eq.u32 %p0, %a, 1; xor.pred %p0, %p0, %p0;", "p", &[32], &[([1, 0, 0], 0)]);
     table("setp.eq.u32 %p1, %a, 1; not.pred %p0, %p1;", "p", &[32], &[([1, 0, 0], 0), ([2, 0, 0], 1)]);
 }
 

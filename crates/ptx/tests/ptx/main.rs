@@ -1,5 +1,8 @@
 //! Opcodes by the manual's semantics, and each kind of finding with its correct twin.
 
+// Shifts and masks stand as in the manual's formulas.
+#![allow(clippy::precedence)]
+
 mod arithmetic;
 mod bits;
 mod common;
