@@ -1,6 +1,6 @@
 //! [`ImagePipeline`]: a folder of a diffusion model without text, as diffusers writes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use binade_autograd::Var;
 use binade_models::{AutoencoderKL, Keys};
@@ -33,8 +33,8 @@ impl ImagePipeline {
         Ok(json_of(folder.join("model_index.json"))?.get("text_encoder").is_none())
     }
 
-    /// Opens a folder with a `model_index.json` of a `DDPMPipeline`, a `DDIMPipeline` or an `LDMPipeline`. Parts are in
-    /// folders of their names, or as in the first of such folders beside the index.
+    /// Opens a folder with a `model_index.json` of a `DDPMPipeline`, a `DDIMPipeline` or an `LDMPipeline`. Parts are
+    /// where [`part_folder`] says.
     ///
     /// # Errors
     /// Another pipeline, or parts of other classes; a file that is missing or is not what it should be; weights that do
@@ -50,14 +50,10 @@ impl ImagePipeline {
         keys.harmless(&["_diffusers_version", "_name_or_path", "scheduler"]);
         let classes: Option<Map<String, Value>> = keys.optional("id2label");
         keys.finish()?;
-        let at = |name: &str| match folder.join(name) {
-            own if own.is_dir() => own,
-            _ => folder.to_path_buf(),
-        };
-        let unet = Denoiser::open(&at("unet"))?;
+        let unet = Denoiser::open(&part_folder(folder, "unet"))?;
         let pipeline = ImagePipeline {
             vae: vae.map(|name| part(&folder.join(name))).transpose()?,
-            scheduler: scheduler_of(&at("scheduler"))?,
+            scheduler: scheduler_of(&part_folder(folder, "scheduler"))?,
             classes: names(classes.unwrap_or_default(), unet.labels()),
             unet,
         };
@@ -133,32 +129,40 @@ fn names(named: Map<String, Value>, rows: Option<usize>) -> Vec<String> {
     if rows == Some(names.len() + 1) { names } else { Vec::new() }
 }
 
-/// From noise `[N, C, h, w]` to images or latents of its shape in f32, under the scope's policy. For networks that have
-/// classes, `labels` are the classes `[N]` and those that stand for no class. `each` sees the number of evaluations
-/// done and what there is after each.
+/// Where a part of a pipeline is: in the folder of its name, or beside the index as in the first of such folders.
+pub fn part_folder(folder: &Path, name: &str) -> PathBuf {
+    let own = folder.join(name);
+    if own.is_dir() { own } else { folder.to_path_buf() }
+}
+
+/// From noise `[N, C, h, w]` to images or latents of its shape in f32, under the scope's policy. `conditions` are what
+/// leads the images, and what stands for nothing; guidance of 1 needs the first alone. `each` sees the number of
+/// evaluations done and what there is after each.
 ///
 /// # Errors
-/// Shapes that do not fit; guidance away from no class where there is no label for that.
+/// Shapes that do not fit; guidance away from nothing where there is nothing that stands for it.
 pub fn draw(
     unet: &Denoiser,
     noise: &Var,
-    labels: [Option<&Var>; 2],
+    conditions: [Condition<'_>; 2],
     sampler: &Sampler,
     guidance: Guidance,
     each: impl FnMut(usize, &Var) -> Result<()>,
 ) -> Result<Var> {
     let network = |x: &Var, time: f64| -> Result<Var> {
         let t = Var::from_slice(&[time as f32], &[1])?;
-        if labels.iter().all(Option::is_none) {
+        if let [Condition::Nothing, Condition::Nothing] = conditions {
             return Ok(unet.forward(x, &t, Condition::Nothing)?.cast(DType::F32)?);
         }
         guidance.guided(x, |x, sides| {
-            let of = |&with: &bool| {
-                let (there, what) = if with { (labels[0], "a class") } else { (labels[1], "no class") };
-                there.ok_or_else(|| Error::Setting(format!("this guidance needs the label of {what}")))
+            let all: Vec<Condition<'_>> = sides.iter().map(|&with| conditions[usize::from(!with)]).collect();
+            let condition = Condition::joined(&all)?;
+            let condition = match &condition {
+                (_, None) => Condition::Nothing,
+                (false, Some(labels)) => Condition::Labels(labels),
+                (true, Some(text)) => Condition::Text(text),
             };
-            let all = sides.iter().map(of).collect::<Result<Vec<_>>>()?;
-            Ok(unet.forward(x, &t, Condition::Labels(&Var::cat(&all, 0)?))?)
+            Ok(unet.forward(x, &t, condition)?)
         })
     };
     sampler.run(noise, network, each)

@@ -18,7 +18,7 @@ mod vae;
 pub use config::{Kind, SchedulerConfig, Spacing};
 pub use error::{Error, Result};
 pub use guidance::Guidance;
-pub use images::{ImagePipeline, draw};
+pub use images::{ImagePipeline, draw, part_folder};
 pub use lora::{LORA_FILE, merge_lora, save_lora};
 pub use network::{Condition, Denoiser, save_part};
 pub use pipeline::Pipeline;

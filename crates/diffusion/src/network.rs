@@ -22,6 +22,29 @@ pub enum Condition<'a> {
     Text(&'a Var),
 }
 
+impl Condition<'_> {
+    /// Those of several batches for all of them together.
+    ///
+    /// # Errors
+    /// Conditions of several kinds; shapes that do not fit.
+    pub(crate) fn joined(all: &[Condition<'_>]) -> Result<(bool, Option<Var>)> {
+        let (mut labels, mut texts) = (Vec::new(), Vec::new());
+        for condition in all {
+            match condition {
+                Condition::Nothing => {}
+                Condition::Labels(var) => labels.push(*var),
+                Condition::Text(var) => texts.push(*var),
+            }
+        }
+        match (labels.len(), texts.len()) {
+            (0, 0) => Ok((false, None)),
+            (n, 0) if n == all.len() => Ok((false, Some(Var::cat(&labels, 0)?))),
+            (0, n) if n == all.len() => Ok((true, Some(Var::cat(&texts, 0)?))),
+            _ => Err(Error::Setting("this guidance needs the condition and one that stands for none".into())),
+        }
+    }
+}
+
 /// A network that finds the noise in images: diffusers' `UNet2DModel` or `UNet2DConditionModel`, under its names.
 #[derive(Clone, Module)]
 pub struct Denoiser {

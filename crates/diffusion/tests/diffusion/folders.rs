@@ -79,7 +79,7 @@ fn a_folder_is_read_as_it_was_written() {
     let image = |pipeline: &ImagePipeline| {
         quietly(|| {
             let (label, none) = (Var::from_slice(&[1i64], &[1]).unwrap(), Var::from_slice(&[2i64], &[1]).unwrap());
-            let labels = [Some(&label), Some(&none)];
+            let labels = [&label, &none].map(Condition::Labels);
             let drawn = draw(&pipeline.unet, &noise(1), labels, &sampler, guidance(2.0), |_, _| Ok(())).unwrap();
             let (image, fault) = pipeline.decode(&drawn, VaePrecision::Fp32).unwrap();
             assert!(fault.is_none());
@@ -119,17 +119,19 @@ fn guidance_of_1_and_0_draws_what_the_class_and_no_class_draw() {
     let sampler = Sampler::new(&SchedulerConfig::new(Kind::Ddim), 4, 0.0).unwrap();
     let label = |label: i64| Var::from_slice(&[label; 2], &[2]).unwrap();
     let (class, none) = (label(0), label(2));
-    let drawn = |labels: [Option<&Var>; 2], scale: f64| {
+    let drawn = |labels: [Condition<'_>; 2], scale: f64| {
         quietly(|| values(&draw(&unet, &noise(2), labels, &sampler, guidance(scale), |_, _| Ok(())).unwrap()))
     };
-    let both = [Some(&class), Some(&none)];
-    assert_eq!(drawn(both, 1.0), drawn([Some(&class), None], 1.0));
-    assert_eq!(drawn(both, 0.0), drawn([Some(&none), None], 1.0));
+    let both = [&class, &none].map(Condition::Labels);
+    assert_eq!(drawn(both, 1.0), drawn([both[0], Condition::Nothing], 1.0));
+    assert_eq!(drawn(both, 0.0), drawn([both[1], Condition::Nothing], 1.0));
     assert_ne!(drawn(both, 1.0), drawn(both, 0.0));
     let without = quietly(|| {
-        draw(&unet, &noise(2), [Some(&class), None], &sampler, guidance(3.0), |_, _| Ok(())).unwrap_err().to_string()
+        draw(&unet, &noise(2), [both[0], Condition::Nothing], &sampler, guidance(3.0), |_, _| Ok(()))
+            .unwrap_err()
+            .to_string()
     });
-    assert!(without.contains("the label of no class"), "{without}");
+    assert!(without.contains("one that stands for none"), "{without}");
 }
 
 fn waves(shape: &[usize]) -> Var {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::base::Base;
 use binade::autograd::Var;
 use binade::diffusion::{
     Condition, Denoiser, Error, Guidance, ImagePipeline, Objective, Sampler, SchedulerConfig, VaePrecision, draw,
@@ -13,10 +14,12 @@ use binade::tensor::op::Reduction;
 use binade::train::{self, Batch, Data, Made, Score, Task, grid};
 
 /// What a network is trained for.
-pub struct Denoise {
+pub struct Denoise<'a> {
     pub objective: Objective,
     /// Names of the classes that it learns; none where it learns none.
     pub classes: Vec<String>,
+    /// Features `[classes + 1, T, D]` of their texts, of a network that is led by texts.
+    pub texts: Option<Var>,
     /// Channels, height and width of what gets noise: images or latents.
     pub shape: [usize; 3],
     pub held_out: Arc<dyn Data>,
@@ -27,6 +30,8 @@ pub struct Denoise {
     pub lora_alpha: Option<f64>,
     /// Where the pipeline is written beside the run.
     pub to: Option<PathBuf>,
+    /// The folder of the rest of a pipeline that is led by texts.
+    pub from: Option<&'a Base>,
 }
 
 /// How images are drawn while a network is trained.
@@ -52,14 +57,23 @@ fn failed(error: Error) -> train::Error {
     binade::nn::Error::from(error).into()
 }
 
-impl Denoise {
+impl Denoise<'_> {
     fn answer(&self, objective: &Objective, model: &Denoiser, batch: &Batch) -> train::Result<Answer> {
         let times = batch.get("time")?.array().to_vec::<i64>()?;
         let posed = objective.pose(&batch.get("image")?, &batch.get("noise")?, &times);
         let (shown, wanted) = posed.map_err(failed)?;
-        let labels = if self.classes.is_empty() { None } else { Some(batch.get("class")?) };
-        let condition = labels.as_ref().map_or(Condition::Nothing, Condition::Labels);
+        let labels = if self.classes.is_empty() { None } else { Some(self.led(batch.get("class")?)?) };
+        let condition = labels.as_ref().map_or(Condition::Nothing, |labels| self.condition(labels));
         Ok(Answer { found: model.forward(&shown, &batch.get("time")?, condition)?, shown, wanted, times })
+    }
+
+    /// Classes as the network is told of them: features of texts where it is led by those.
+    fn led(&self, classes: Var) -> train::Result<Var> {
+        Ok(self.texts.as_ref().map_or(Ok(classes.clone()), |texts| texts.index_select(0, &classes))?)
+    }
+
+    fn condition<'a>(&self, led: &'a Var) -> Condition<'a> {
+        if self.texts.is_some() { Condition::Text(led) } else { Condition::Labels(led) }
     }
 
     /// The noise that the network finds in a batch without offset and perturbation, and what it was shown.
@@ -110,8 +124,10 @@ impl Denoise {
         let columns = if shown > 0 { shown } else { 8.min(*images) };
         let n = if shown > 0 { images.div_ceil(columns) * columns } else { *images };
         let labels: Vec<i64> = (0..n).map(|i| (i % columns) as i64).collect();
-        let labels = [Var::from_slice(&labels, &[n])?, Var::from_slice(&vec![self.classes.len() as i64; n], &[n])?];
-        let given = if shown > 0 { labels.each_ref().map(Some) } else { [None; 2] };
+        let labels = [labels, vec![self.classes.len() as i64; n]];
+        let [led, none] = labels.map(|labels| self.led(Var::from_slice(&labels, &[n])?));
+        let (led, none) = (led?, none?);
+        let given = if shown > 0 { [&led, &none].map(|led| self.condition(led)) } else { [Condition::Nothing; 2] };
         let drawn = || -> Result<Var, Error> {
             let sampler = Sampler::new(scheduler, *steps, 0.0)?;
             let noise = Var::normal(0.0, 1.0, &[n, c, h, w])?;
@@ -131,13 +147,17 @@ impl Denoise {
         if let Some(alpha) = self.lora_alpha {
             return save_lora(model, alpha, folder).map(drop);
         }
+        if let Some(from) = self.from {
+            from.copy_others(folder).map_err(|e| Error::Setting(format!("{e:#}")))?;
+            return model.save(&folder.join("unet"));
+        }
         let vae = self.vae.as_ref().map(|(vae, _)| vae.clone());
         let (scheduler, classes) = (self.drawing.scheduler.clone(), self.classes.clone());
         ImagePipeline { unet: model.clone(), vae, scheduler, classes }.save(folder)
     }
 }
 
-impl Task<Denoiser> for Denoise {
+impl Task<Denoiser> for Denoise<'_> {
     fn name(&self) -> String {
         let Objective { prediction, weighting, .. } = &self.objective;
         format!("noise in images of {:?}, {}, {weighting:?}", self.shape, prediction.name())

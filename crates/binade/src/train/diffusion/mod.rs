@@ -1,6 +1,7 @@
 //! `train diffusion`: denoising diffusion of images (Ho et al., 2020), or of an autoencoder's latents (Rombach et al.,
 //! 2022): the noise in an image, from the image, the time and perhaps a class.
 
+mod base;
 mod denoise;
 mod latents;
 
@@ -10,11 +11,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use binade::cli::flags::{above_zero, at_least_zero, positive};
 use binade::diffusion::{
-    BetaSchedule, Denoiser, Guidance, ImagePipeline, Kind, Objective, Prediction, SchedulerConfig, Spacing,
-    VaePrecision, Weighting,
+    BetaSchedule, Denoiser, Guidance, Kind, Objective, Prediction, SchedulerConfig, Spacing, VaePrecision, Weighting,
 };
 use binade::models::{UNet2DConfig, UNet2DModel};
-use binade::nn::{Module, Schedule};
+use binade::nn::Schedule;
 use binade::train::images::Dataset;
 use binade::train::{Config, Data, Noised, OptimizerChoice, Splits, Trainer, Unconditional};
 use clap::ValueEnum;
@@ -25,6 +25,7 @@ use super::pictures::{Alpha, Wanted, read, repeated, repeats};
 use super::vision::DatasetName;
 pub use latents::open as open_vae;
 
+use base::Base;
 use denoise::{Denoise, Drawing};
 use latents::{Encoded, Encoding, VaeChoice};
 
@@ -102,6 +103,9 @@ pub struct Options {
         conflicts_with_all = ["prediction", "noise_schedule", "zero_terminal_snr", "channels", "layers", "dropout"]
     )]
     from: Option<PathBuf>,
+    /// What images show, where the folder's network is led by texts; {} is the name of their class
+    #[arg(long, value_name = "TEXT", default_value = "{}")]
+    prompt: String,
     /// Train changes of this rank to attention's matrices, and nothing else
     #[arg(long, value_name = "RANK", requires = "from", value_parser = positive::<usize>)]
     lora: Option<usize>,
@@ -201,10 +205,10 @@ impl Screen for Options {
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
         let guidance = Guidance::new(self.guidance, 0.0)?;
-        let from = self.from.as_deref().map(ImagePipeline::open).transpose()?;
+        let from = self.from.as_deref().map(Base::open).transpose()?;
         let vae = match (&self.vae, &from) {
             (Some(folder), _) => Some(latents::open(folder)?),
-            (None, Some(ImagePipeline { vae, .. })) => vae.clone(),
+            (None, Some(from)) => from.vae.clone(),
             (None, None) => None,
         };
         let channels = vae.as_ref().map(|vae| vae.config().in_channels);
@@ -214,16 +218,27 @@ impl Screen for Options {
             size: self.image_size,
             alpha: self.alpha,
             skip_broken: self.skip_broken,
-            channels: channels.or(from.as_ref().map(|from| from.unet.channels())),
+            channels: channels.or(from.as_ref().map(|from| from.channels)),
         };
         let images = read(&wanted, &used)?;
         let scheduler = self.scheduler(from.as_ref(), vae.is_some());
         let objective = self.objective(&scheduler)?;
         let no_class = images.classes.len() as i64;
-        if let (true, Some(from)) = (self.classes, &from) {
-            let (rows, classes) = (from.unet.labels(), images.classes.len());
-            ensure!(rows == Some(classes + 1), "--classes: {classes} and one for none, and the network has {rows:?}");
+        let texts = match &from {
+            Some(from) => from.texts(&self.prompt, &images.classes)?,
+            None => None,
+        };
+        if let Some(from) = from.as_ref().filter(|from| !from.takes_text()) {
+            let asked = self.classes.then_some(images.classes.len() + 1);
+            let rows = |rows: Option<usize>| rows.map_or("none".into(), |rows| rows.to_string());
+            ensure!(
+                from.rows == asked,
+                "--from: its network has a table of {} classes, and with or without --classes it must have {}",
+                rows(from.rows),
+                rows(asked)
+            );
         }
+        let led = self.classes || texts.is_some();
         // An epoch of few images is many passes over them.
         let times = repeats(images.train.len());
         let Encoded { train, test, shape, precision } = match &vae {
@@ -236,7 +251,7 @@ impl Screen for Options {
             }
         };
         let conditional = |data| -> Arc<dyn Data> {
-            match self.classes {
+            match led {
                 true => Arc::new(Unconditional { data, share: self.condition_dropout, no_class }),
                 false => data,
             }
@@ -249,18 +264,20 @@ impl Screen for Options {
         let config = self.network(shape, images.classes.len())?;
         let task = Denoise {
             objective,
-            classes: if self.classes { images.classes } else { Vec::new() },
+            classes: if led { images.classes } else { Vec::new() },
+            texts,
             shape,
             held_out: data.test.clone(),
             drawing: Drawing { scheduler, guidance, steps: self.steps, images: self.drawn },
             vae: vae.map(|vae| (vae, precision)),
             lora_alpha: self.lora.map(|rank| self.lora_alpha.unwrap_or(rank as f64)),
             to: self.to.clone(),
+            from: from.as_ref().filter(|from| from.takes_text()),
         };
         let build = || -> binade::diffusion::Result<Denoiser> {
             let unet: Denoiser = match &from {
                 // Each precision begins with the folder's weights.
-                Some(from) => from.unet.deep_copy()?,
+                Some(from) => from.network()?,
                 None => UNet2DModel::new(&config)?.into(),
             };
             let unet = if let (Some(rank), Some(alpha)) = (self.lora, task.lora_alpha) {
@@ -276,7 +293,7 @@ impl Screen for Options {
 
 impl Options {
     /// Noise and sampler, as the pipeline's folder will say.
-    fn scheduler(&self, from: Option<&ImagePipeline>, latent: bool) -> SchedulerConfig {
+    fn scheduler(&self, from: Option<&Base>, latent: bool) -> SchedulerConfig {
         if let Some(from) = from {
             return from.scheduler.clone();
         }
