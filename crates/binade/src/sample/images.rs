@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use binade::amp::Blame;
 use binade::autograd::{Var, eval, no_grad, scope};
 use binade::cli::flags::positive;
 use binade::cli::output::{line, note};
-use binade::diffusion::{Guidance, Kind, Pipeline, Sampler};
-use binade::nn::read_safetensors;
+use binade::diffusion::{Guidance, Kind, Pipeline, Sampler, VaePrecision, merge_lora};
+use binade::nn::{Module, read_safetensors};
 use binade::tensor::{Class, Key};
 use binade::train::Precision;
 
@@ -30,19 +31,31 @@ pub struct Args {
     negative_ids: Option<Vec<i64>>,
     /// Steps, from 1 to as many as the schedule has times
     #[arg(long, default_value_t = 50, value_parser = positive::<usize>, allow_negative_numbers = true)]
-    steps: usize,
-    /// How far the prompt leads: 1 is without guidance
-    #[arg(long, default_value_t = 7.5, allow_hyphen_values = true)]
-    guidance: f64,
+    pub steps: usize,
+    /// How far the prompt, or a class, leads: 1 is without guidance [default: 7.5; 2 for classes]
+    #[arg(long, allow_hyphen_values = true)]
+    pub guidance: Option<f64>,
+    /// Class to draw, by name or number, of networks that have some; of several images each in turn [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "CLASS")]
+    pub class: Vec<String>,
+    /// Changes of low rank to the network: pytorch_lora_weights.safetensors, or its folder
+    #[arg(long, value_name = "PATH")]
+    pub lora: Vec<PathBuf>,
+    /// How much of them
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    pub lora_scale: f64,
+    /// Precision in which latents become images; what overflows is done again in fp32
+    #[arg(long, value_parser = vae_precision, default_value = "fp32")]
+    pub vae_precision: VaePrecision,
     /// How much of the guided noise gets the deviation of the conditional one, from 0 to 1
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
-    rescale: f64,
+    pub rescale: f64,
     /// Share of new noise in DDIM's steps, from 0 to 1
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true)]
-    eta: f64,
+    pub eta: f64,
     /// Sampler: ddpm, ddim, euler-a, heun or dpm++2m [default: the folder's]
     #[arg(long, value_parser = sampler)]
-    sampler: Option<Kind>,
+    pub sampler: Option<Kind>,
     /// Noise to start from: a safetensors file with one tensor [N, C, h, w], or one named latents or in.latents
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
@@ -54,7 +67,12 @@ pub struct Args {
     images: usize,
     /// Image file; several images get numbers
     #[arg(long, value_name = "FILE", default_value = "sample.png")]
-    out: PathBuf,
+    pub out: PathBuf,
+}
+
+fn vae_precision(name: &str) -> Result<VaePrecision, String> {
+    let found = VaePrecision::ALL.into_iter().find(|precision| precision.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", VaePrecision::ALL.map(VaePrecision::name).join(", ")))
 }
 
 fn sampler(name: &str) -> Result<Kind, String> {
@@ -65,24 +83,29 @@ fn sampler(name: &str) -> Result<Kind, String> {
 
 /// Draws with the pipeline of a folder; of its parts, text encoder and U-Net run in the precision asked for.
 pub fn run(common: &Common, args: &Args) -> Result<ExitCode> {
-    let guidance = Guidance::new(args.guidance, args.rescale)?;
+    let guidance = Guidance::new(args.guidance.unwrap_or(7.5), args.rescale)?;
+    ensure!(args.class.is_empty(), "--class: {} is led by a text", common.folder.display());
     let pipeline = Pipeline::open(&common.folder)?;
+    merged(&[("unet", &pipeline.unet), ("text_encoder", &pipeline.text_encoder)], args)?;
     let config = args.sampler.map_or(pipeline.scheduler.clone(), |kind| pipeline.scheduler.with_kind(kind));
     let sampler = Sampler::new(&config, args.steps, args.eta)?;
     let tokens = |ids: &Option<Vec<i64>>, text: &str, what: &str| tokens(&pipeline, ids.as_deref(), text, what);
     let (wanted, unwanted) =
         (tokens(&args.prompt_ids, &common.prompt, "prompt")?, tokens(&args.negative_ids, &args.negative, "negative")?);
     let key = Key::new(common.seed, 0).stream("noise");
+    let halvings = pipeline.vae.config().block_out_channels.len() - 1;
+    let unet = pipeline.unet.config();
+    let own = unet.sample_size.as_u64().map(|n| [n as usize; 2]);
     let images = no_grad(|| {
         eval(|| {
             scope::with_key(key.seed, key.iteration, || -> Result<Var> {
-                let noise = noise(args, &pipeline)?;
+                let noise = noise(args, unet.in_channels, halvings, own)?;
                 let policy = common.precision()?.unwrap_or(Precision::Fp32).policy();
                 let latents = policy.run(|| -> Result<Var> {
                     let (text, without) = (pipeline.encode(&wanted)?, pipeline.encode(&unwanted)?);
                     Ok(pipeline.denoise(&noise, [&text, &without], &sampler, guidance, |_, _| Ok(()))?)
                 })?;
-                Ok(pipeline.decode(&latents)?)
+                decoded(args, args.vae_precision.decode(&pipeline.vae, &latents)?)
             })
         })
     })?;
@@ -107,9 +130,25 @@ fn tokens(pipeline: &Pipeline, ids: Option<&[i64]>, text: &str, what: &str) -> R
     Ok(tokens.ids)
 }
 
-/// The noise of the file, or new noise.
-fn noise(args: &Args, pipeline: &Pipeline) -> Result<Var> {
-    let channels = pipeline.unet.config().in_channels;
+/// Adds the changes of low rank that are asked for to the weights of the models.
+pub fn merged(models: &[(&str, &dyn Module)], args: &Args) -> Result<()> {
+    for path in &args.lora {
+        let layers = merge_lora(models, path, args.lora_scale)?;
+        note(format_args!("{}: changes of {layers} layers", path.display()));
+    }
+    Ok(())
+}
+
+/// Images from latents, with a word where they overflowed.
+pub fn decoded(args: &Args, (image, fault): (Var, Option<Blame>)) -> Result<Var> {
+    if let Some(fault) = fault {
+        note(format_args!("autoencoder in {}: done again in fp32, since {fault}", args.vae_precision.name()));
+    }
+    Ok(image)
+}
+
+/// The noise of the file, or new noise, of images that are halved so often and were `own` pixels high and wide then.
+pub fn noise(args: &Args, channels: usize, halvings: usize, own: Option<[usize; 2]>) -> Result<Var> {
     if let Some(path) = &args.latents {
         let (tensors, _) = read_safetensors(path, Class::Activations)?;
         let named = tensors.iter().find(|(name, _)| name == "latents" || name == "in.latents");
@@ -119,23 +158,21 @@ fn noise(args: &Args, pipeline: &Pipeline) -> Result<Var> {
         };
         return Ok(Var::constant(array.clone()));
     }
-    let halvings = pipeline.vae.config().block_out_channels.len() - 1;
-    let own = pipeline.unet.config().sample_size.as_u64().map(|n| n as usize);
-    let extent = match args.size {
+    let [h, w] = match args.size {
         Some(size) => {
             ensure!(size.is_multiple_of(1 << halvings), "--size {size} is no multiple of {}", 1 << halvings);
-            size >> halvings
+            [size >> halvings; 2]
         }
         None => own.context("the U-Net does not say what size it was made for: give --size")?,
     };
-    Ok(Var::normal(0.0, 1.0, &[args.images, channels, extent, extent])?)
+    Ok(Var::normal(0.0, 1.0, &[args.images, channels, h, w])?)
 }
 
-/// Writes images `[N, 3, H, W]` from −1 to 1 as PNG, and returns their paths.
-fn write(images: &Var, out: &Path) -> Result<Vec<PathBuf>> {
+/// Writes images `[N, C, H, W]` from −1 to 1 as PNG, grey, in colour or with opacity, and returns their paths.
+pub fn write(images: &Var, out: &Path) -> Result<Vec<PathBuf>> {
     let [n, c, h, w] = std::array::from_fn(|d| images.shape()[d]);
     let values = images.array().to_f64_vec()?;
-    ensure!(c == 3, "images have three channels, and these have {c}");
+    ensure!([1, 3, 4].contains(&c), "images have 1, 3 or 4 channels, and these have {c}");
     let pixel = |image: usize, at: usize, channel: usize| {
         let value = values[(image * c + channel) * h * w + at];
         ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8

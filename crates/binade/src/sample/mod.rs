@@ -1,6 +1,7 @@
 //! `binade sample`: images or text, by what the folder holds.
 
 mod images;
+mod plain;
 mod text;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use binade::cli::flags::{positive, whole};
 use binade::cli::threads;
+use binade::diffusion::ImagePipeline;
 use binade::models::read_config;
 use binade::train::{Precision, RunConfig};
 
@@ -66,6 +68,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         if let Some(flag) = text.first() {
             bail!("{flag} is a flag for text, and {} is a pipeline that draws images", folder.display());
         }
+        if ImagePipeline::is_in(folder)? {
+            return plain::run(common, images.flags(), folder);
+        }
         return images::run(common, images.flags());
     }
     let config = read_config(folder)?;
@@ -74,7 +79,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let run = RunConfig::read(folder)?;
         match Job::of(&run.name, &run.made_from).with_context(|| folder.display().to_string())? {
             Job::Gpt(options) => text::of_run(folder, &run, options.prepared()?, common.precision()?)?,
-            other => bail!("{}: a run of `train {}`, which writes no text", folder.display(), other.what()),
+            Job::Diffusion(_) => {
+                let at = plain::of_run(folder, &run, common.precision()?)?;
+                return plain::run(common, images.flags(), &at);
+            }
+            other => {
+                bail!("{}: a run of `train {}`, which neither writes nor draws", folder.display(), other.what())
+            }
         }
     } else {
         text::of_folder(folder, common.precision()?, text.flags().tokenizer)?

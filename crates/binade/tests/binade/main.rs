@@ -1,6 +1,7 @@
 //! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
 
 mod cli;
+mod diffusion;
 mod files;
 mod foreign;
 mod isa;

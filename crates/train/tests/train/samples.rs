@@ -9,8 +9,8 @@ use binade_nn::{Layer, Linear, Sequential};
 use binade_tensor::Key;
 use binade_tensor::op::CrossEntropy;
 use binade_train::{
-    Batch, Classify, Config, Data, InMemory, Metrics, Numbers, Output, Precision, Record, Result, Run, RunConfig,
-    Sample, SampleResult, Splits, StepMetrics, fit, train,
+    Batch, Classify, Config, Data, InMemory, Metrics, Numbers, Output, Pictures, Precision, Record, Result, Run,
+    RunConfig, Sample, SampleResult, Splits, StepMetrics, Unconditional, fit, train,
 };
 
 /// Something done to a sample after it was read.
@@ -275,4 +275,37 @@ fn every_epoch_has_another_order_and_a_run_of_the_same_seed_the_same_ones() {
     }
     assert_eq!(orders(1), [first.clone(), second]);
     assert_ne!(orders(2)[0], first);
+}
+
+#[test]
+fn pictures_lie_on_white_and_are_mirrored_or_without_their_class_by_the_key() {
+    // Red, in a row: the second pixel half transparent, the third not at all there.
+    let pixels = [1.0f32, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0, 0.0, -1.0];
+    let images = InMemory::new().with("pixels", pixels.repeat(2), &[4, 1, 3]).unwrap();
+    let images: Arc<dyn Data> = Arc::new(images.with("class", vec![0i64, 1], &[]).unwrap());
+    let own = || Pictures { images: images.clone(), range: vec![(1.0, 0.0)], opaque: false, mirror: false, repeats: 1 };
+    let image = |pictures: &Pictures, index: usize, key: Option<Key>| {
+        let sample = pictures.sample(index, key).unwrap();
+        match sample.get("image").unwrap().numbers.clone() {
+            Numbers::F32(values) => (values, sample.0[0].shape.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let white = image(&Pictures { opaque: true, ..own() }, 0, None);
+    assert_eq!(white, (vec![1.0, 1.0, 1.0, -1.0, 0.0, 1.0, -1.0, 0.0, 1.0], vec![3, 1, 3]));
+    assert_eq!(image(&Pictures { range: vec![(2.0, -1.0)], ..own() }, 0, None).0[2..4], [1.0, -3.0]);
+    let mirrored = Pictures { mirror: true, repeats: 200, ..own() };
+    let turned = (0..mirrored.len()).filter(|&i| image(&mirrored, i, Some(Key::new(1, 0))).0[9] == -1.0).count();
+    assert!((150..250).contains(&turned), "{turned} of 400");
+    assert_eq!(image(&mirrored, 3, None).0, pixels);
+
+    let data: Arc<dyn Data> = Arc::new(Pictures { repeats: 500, ..own() });
+    let class = |share: f64, index: usize, key: Option<Key>| {
+        let sample = Unconditional { data: data.clone(), share, no_class: 9 }.sample(index, key).unwrap();
+        sample.get("class").unwrap().numbers == Numbers::I64(vec![9])
+    };
+    let left_out = |share| (0..1000).filter(|&i| class(share, i, Some(Key::new(2, 1)))).count();
+    assert_eq!((left_out(0.0), left_out(1.0)), (0, 1000));
+    assert!((60..140).contains(&left_out(0.1)), "{}", left_out(0.1));
+    assert!(!class(1.0, 0, None), "evaluation has every class");
 }
