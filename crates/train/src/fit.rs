@@ -167,7 +167,8 @@ fn fit_on<M: Module>(
     at.summary = Some(summary.clone());
     checkpoint::save(&path, &recipe, model, &training, &at)?;
     checkpoint::keep(&path, at.epoch, config.keep_last)?;
-    averaged(&mut training, || task.export(model, &output.folder.join(config.precision.name())))??;
+    let (policy, folder) = (training.policy.clone(), output.folder.join(config.precision.name()));
+    averaged(&mut training, || aside(&policy, config, || task.export(model, &folder)))??;
     Ok((summary, made(model, task, &mut training, config)?))
 }
 

@@ -55,15 +55,52 @@ fn a_run_with_classes_is_a_folder_of_diffusers_from_which_classes_are_drawn_and_
     assert!(refused("sample run --class 11 --steps 2", at).contains("no class \"11\""));
     assert!(refused("sample run --prompt three --steps 2", at).contains("--class"));
     assert!(refused("sample run --steps 1001", at).contains("1 to 1000"));
-    // Training goes on from the folder: the loss of the first step is near that of the last.
+    // Changes of few small steps are seen in shades where there are a thousand times as much of them.
     let lora = format!("train diffusion --dataset digits --classes --from run/fp32 --lora 2 --precision fp32 {REST}");
     done(&format!("{lora} --out lora --to changes"), at);
     for of in ["lora/fp32", "changes"] {
-        done(&format!("sample run --class 3 --steps 2 --lora {of} --out lora.png"), at);
+        done(&format!("sample run --class 3 --steps 2 --lora {of} --lora-scale 1000 --out lora.png"), at);
     }
+    assert_ne!(image("run.png"), image("lora.png"));
+    assert!(refused("sample lora", at).contains("--lora"));
+    assert!(refused(&lora.replace(" --classes", ""), at).contains("classes"));
 }
 
 const REST: &str = "--epochs 1 --batch-size 359 --drawn 10 --steps 2 --threads 2 --quiet";
+
+#[test]
+fn an_autoencoder_is_trained_and_its_latents_are_diffused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let vae = "train vae --dataset digits --channels 4,4 --latent-channels 2 --epochs 1 --batch-size 359 --out vae";
+    let told = done(&format!("{vae} --precision bf16 --to kept --threads 2"), at);
+    let factor = json(&at.join("vae/bf16/config.json"))["scaling_factor"].as_f64().unwrap();
+    assert!(factor > 0.0 && factor != 0.18215 && told.contains(&format!("{factor:.5}")), "{factor}: {told}");
+    assert_eq!(json(&at.join("kept/config.json")), json(&at.join("vae/bf16/config.json")));
+    let latent = format!("train diffusion {TINY} --channels 8,16 --vae vae --precision fp32 --cache-latents cache");
+    let latent = latent.replacen("--channels 8,8 ", "", 1);
+    let first = done(&format!("{latent} --vae-precision auto --out one"), at);
+    assert!(first.contains("autoencoder in bf16:") && first.contains("2×4×4"), "{first}");
+    let files = || std::fs::read_dir(at.join("cache")).unwrap().count();
+    assert_eq!(files(), 2, "training and test images");
+    done(&format!("{latent} --vae-precision fp16 --out two"), at);
+    let after = files();
+    assert!(after == 2 || after == 4, "{after}");
+    // The same weights, precision and images: nothing is encoded again, and the run has the same numbers.
+    done(&format!("{latent} --vae-precision fp16 --out three"), at);
+    assert_eq!(files(), after);
+    let losses = |run: &str| {
+        let text = std::fs::read_to_string(at.join(run).join("metrics.jsonl")).unwrap();
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].clone();
+        text.lines().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("two"), losses("three"));
+    assert_eq!(json(&at.join("two/fp32/vae/config.json"))["scaling_factor"], factor);
+    assert_eq!(json(&at.join("two/fp32/scheduler/scheduler_config.json"))["clip_sample"], false);
+    done("sample two --images 2 --steps 2 --out drawn.png", at);
+    assert!(at.join("drawn-2.png").exists());
+    assert!(refused(&format!("train diffusion {TINY} --vae two/fp32/unet --out no"), at).contains("no autoencoder"));
+}
 
 #[test]
 fn settings_that_do_not_fit_are_refused_before_anything_is_trained() {

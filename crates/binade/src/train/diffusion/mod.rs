@@ -345,7 +345,9 @@ impl Options {
         let types = |plain: &str, attention: &str| -> Vec<String> {
             (1..=levels).map(|level| if level == levels { attention.into() } else { plain.into() }).collect()
         };
-        let groups = channels.iter().copied().reduce(common_divisor).context("--channels: no levels")?;
+        let divisor = channels.iter().copied().reduce(common_divisor).context("--channels: no levels")?;
+        // A norm over a channel alone would take out what the time and the class add to it.
+        let groups = [8, 4, 2].into_iter().find(|groups| divisor.is_multiple_of(4 * groups)).unwrap_or(1);
         Ok(UNet2DConfig {
             sample_size: if h == w { h.into() } else { vec![h, w].into() },
             in_channels: c,
@@ -354,7 +356,7 @@ impl Options {
             up_block_types: types("UpBlock2D", "AttnUpBlock2D").into_iter().rev().collect(),
             layers_per_block: self.layers,
             attention_head_dim: Some(common_divisor(channels[levels - 1], 8)),
-            norm_num_groups: common_divisor(groups, 8),
+            norm_num_groups: groups,
             dropout: self.dropout,
             num_class_embeds: self.classes.then_some(classes + 1),
             block_out_channels: channels,
