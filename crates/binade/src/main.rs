@@ -1,10 +1,11 @@
 //! The command line: `binade train`, `binade predict`, `binade sample`, `binade formats`, `binade inspect`,
-//! `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade parity`.
+//! `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade export`, `binade parity`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod convert;
 mod doctor;
+mod export;
 mod formats;
 mod inspect;
 mod ops;
@@ -46,6 +47,8 @@ enum Command {
     Weights(weights::Args),
     /// Write a model's folder in another dtype, under other names or in other shards
     Convert(convert::Args),
+    /// Write a trained run or a model's folder for inference: in f32, f16, bf16, or with 8-bit weights
+    Export(export::Args),
     /// Compute again what a library computed, and compare output, loss and every gradient
     Parity(parity::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Ops(args) => ops::run(&args),
     })

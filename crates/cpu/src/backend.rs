@@ -17,8 +17,8 @@ use crate::gemm::{self, Fused};
 use crate::operand::{Compute, elements};
 use crate::simd::Isa;
 use crate::{
-    attention, conv, custom, draws, gather, index, loss, norm, planes, pool, reduce, resample, softmax, ternary,
-    update, values,
+    attention, conv, custom, draws, gather, index, loss, norm, planes, pool, quantised, reduce, resample, softmax,
+    ternary, update, values,
 };
 
 /// The CPU. Kernels run on the rayon thread pool of the thread that calls, which is the global one unless another was
@@ -212,6 +212,8 @@ impl Cpu {
                 let bias = bias.then(|| ins[2]);
                 conv::input_backward::<C>(cx, conv, &ins[..2], bias, &mut outs[0])?;
             }
+            Op::QuantisedMatMul(product) => quantised::matmul::<C>(cx, product, ins, outs)?,
+            Op::QuantisedConv2d(product) => quantised::conv2d::<C>(cx, product, ins, outs)?,
             Op::Pool(window) => pool::forward::<C>(cx, window, ins[0], &mut outs[0])?,
             Op::Softmax { dim, log } => softmax::softmax::<C>(cx, *dim, *log, ins[0], &mut outs[0])?,
             Op::Norm(norm) => norm::forward::<C>(cx, norm, ins, outs)?,

@@ -8,7 +8,7 @@ use super::elementwise::activate;
 use super::operand::{BLOCK, Compute, Operand};
 use crate::simd::{Isa, Lanes, Map2};
 use binade_tensor::DType;
-use binade_tensor::op::{Epilogue, Saved};
+use binade_tensor::op::{Epilogue, Saved, Unary};
 
 #[derive(Clone, Copy)]
 struct Add;
@@ -25,6 +25,8 @@ pub(super) struct KernelEpilogue<C> {
     isa: Isa,
     epilogue: Epilogue,
     bias: Vec<C>,
+    /// What sums are multiplied by before, one number for each column; empty for 1.
+    scale: Vec<C>,
 }
 
 impl<C: Compute> KernelEpilogue<C> {
@@ -33,7 +35,7 @@ impl<C: Compute> KernelEpilogue<C> {
         if epilogue.bias {
             Operand::new(ins[2], ins[2].shape(), &[0]).load(isa, 0, &mut bias);
         }
-        KernelEpilogue { isa, epilogue, bias }
+        KernelEpilogue { isa, epilogue, bias, scale: Vec::new() }
     }
 
     /// A bias alone, or nothing.
@@ -42,12 +44,19 @@ impl<C: Compute> KernelEpilogue<C> {
         if let Some(array) = bias {
             Operand::new(array, array.shape(), &[0]).load(isa, 0, &mut values);
         }
-        KernelEpilogue { isa, epilogue: Epilogue { bias: bias.is_some(), act: None }, bias: values }
+        let epilogue = Epilogue { bias: bias.is_some(), act: None };
+        KernelEpilogue { isa, epilogue, bias: values, scale: Vec::new() }
     }
 
-    /// Adds the bias to the columns `first..first + columns` of rows of length `n`. Then it stores the value before the
-    /// activation if asked, applies the activation and stores the result. Row `i` of `acc` is at `i·ld`; `out` and
-    /// `pre` are the bytes of whole rows.
+    /// Of sums that stand for multiples of a scale, and have no second output.
+    pub(super) fn scaled(isa: Isa, act: Option<Unary>, bias: Option<In<'_>>, scale: Vec<C>) -> KernelEpilogue<C> {
+        let with_bias = KernelEpilogue::with_bias(isa, bias);
+        KernelEpilogue { epilogue: Epilogue { act, ..with_bias.epilogue }, scale, ..with_bias }
+    }
+
+    /// Multiplies by the scale, if there is one, and adds the bias of the columns `first..first + columns` of rows of
+    /// length `n`. Then it stores the value before the activation if asked, applies the activation and stores the
+    /// result. Row `i` of `acc` is at `i·ld`; `out` and `pre` are the bytes of whole rows.
     pub(super) fn rows(
         &self,
         acc: &mut [C],
@@ -59,6 +68,11 @@ impl<C: Compute> KernelEpilogue<C> {
         pre: &mut [u8],
         dtype: DType,
     ) {
+        if let Some(scale) = self.scale.get(first..first + columns) {
+            for row in acc.chunks_mut(ld) {
+                row.iter_mut().zip(scale).for_each(|(sum, &scale)| *sum *= scale);
+            }
+        }
         // Rows without gaps are taken several at a time, with as many copies of the bias.
         let dense = ld == columns && columns == n;
         let together = if dense { (BLOCK / n).max(1) } else { 1 };
@@ -111,7 +125,7 @@ impl<C: Compute> KernelEpilogue<C> {
                         biased(&mut buffer[..len]);
                         &buffer[..len]
                     };
-                    if act.saved() == Saved::Input {
+                    if act.saved() == Saved::Input && !pre.is_empty() {
                         C::store(isa, before, &mut pre[at * size..(at + len) * size], dtype);
                     }
                     if dtype == C::DTYPE {
@@ -134,12 +148,12 @@ impl<C: Compute> KernelEpilogue<C> {
     pub(super) fn apart(&self, n: usize) -> (Vec<C>, KernelEpilogue<C>) {
         let bias = if self.bias.is_empty() { vec![C::zero(); n] } else { self.bias.clone() };
         let epilogue = Epilogue { bias: false, ..self.epilogue };
-        (bias, KernelEpilogue { isa: self.isa, epilogue, bias: Vec::new() })
+        (bias, KernelEpilogue { isa: self.isa, epilogue, bias: Vec::new(), scale: self.scale.clone() })
     }
 
     /// Whether results are stored as they are.
     pub(super) fn is_plain(&self) -> bool {
-        !self.epilogue.bias && self.epilogue.act.is_none()
+        !self.epilogue.bias && self.epilogue.act.is_none() && self.scale.is_empty()
     }
 }
 

@@ -38,6 +38,7 @@ mod operand;
 mod patience;
 mod planes;
 mod pool;
+mod quantised;
 mod reduce;
 mod resample;
 mod row_sums;

@@ -22,6 +22,8 @@ pub const TASK: usize = 16 * BLOCK;
 
 /// A type kernels compute in: f32, or f64 where an operand is f64.
 pub trait Compute: Real {
+    /// The nearest number to an integer.
+    fn from_i32(value: i32) -> Self;
     /// Widens `to.len()` elements of `dtype` from `start` on, `stride` apart.
     fn load(isa: Isa, dtype: DType, bytes: &[u8], start: usize, stride: usize, to: &mut [Self]);
     /// As [`Values::load_rows`].
@@ -69,6 +71,10 @@ fn gather<T: Element, C>(bytes: &[u8], start: usize, stride: usize, to: &mut [C]
 }
 
 impl Compute for f32 {
+    fn from_i32(value: i32) -> f32 {
+        value as f32
+    }
+
     fn load_rows(
         isa: Isa,
         values: &Values<'_>,
@@ -113,6 +119,10 @@ impl Compute for f32 {
 }
 
 impl Compute for f64 {
+    fn from_i32(value: i32) -> f64 {
+        value.into()
+    }
+
     fn load_rows(
         isa: Isa,
         values: &Values<'_>,

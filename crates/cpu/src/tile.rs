@@ -6,7 +6,7 @@
 
 use super::operand::Compute;
 pub use crate::simd::amx::{Row, Segment};
-use crate::simd::{Isa, Kernel, Lanes, prefetch};
+use crate::simd::{Isa, Kernel, Lanes, Stored, prefetch};
 use binade_tensor::DType;
 
 /// `acc[row.acc + j] (+)= Σ_segments Σ_l a[row.a + segment.a + l·a_step] · b[panel(j) + segment.b + l·b_step + j %
@@ -165,12 +165,24 @@ pub fn sums<C: Compute>(isa: Isa) -> usize {
     if C::DTYPE == DType::F64 { 16 } else { C::lanes(isa) }
 }
 
-/// `Σ_l x[i·ld_x + l]·w[j·ld_w + l]` for up to four rows of `x` and four of `w`.
-pub fn dots<C: Compute>(isa: Isa, x: &[C], ld_x: usize, rows: usize, w: &[C], ld_w: usize, len: usize) -> [[C; 4]; 4] {
+/// `Σ_l x[i·ld_x + l]·w[j·ld_w + l]` for up to four rows of `x` and as many of `w` as it has, up to four. What lies
+/// behind those is asked for.
+pub fn dots<C: Compute, W: Stored<C>>(
+    isa: Isa,
+    x: &[C],
+    ld_x: usize,
+    rows: usize,
+    w: &[W],
+    ld_w: usize,
+    len: usize,
+) -> [[C; 4]; 4] {
     if C::DTYPE == DType::F64 {
         // Where vectors hold one number, interleaved sums are faster and closer.
         let dot = |i: usize, j: usize| C::dot(isa, &x[i * ld_x..][..len], &w[j * ld_w..][..len]);
-        return std::array::from_fn(|i| std::array::from_fn(|j| if i < rows { dot(i, j) } else { C::zero() }));
+        let there = |j: usize| j * ld_w + len <= w.len();
+        return std::array::from_fn(|i| {
+            std::array::from_fn(|j| if i < rows && there(j) { dot(i, j) } else { C::zero() })
+        });
     }
     C::dispatch(isa, Dots { x, ld_x, rows, w, ld_w, len })
 }
@@ -221,42 +233,49 @@ impl<C: Compute> Kernel<C> for Transpose<'_, C> {
     }
 }
 
-struct Dots<'a, C> {
+struct Dots<'a, C, W> {
     x: &'a [C],
     ld_x: usize,
     rows: usize,
-    w: &'a [C],
+    w: &'a [W],
     ld_w: usize,
     len: usize,
 }
 
-impl<C: Compute> Dots<'_, C> {
+/// Bytes of the right operand that are asked for before they are read.
+const BYTES_AHEAD: usize = 4096;
+
+impl<C: Compute, W: Stored<C>> Dots<'_, C, W> {
     #[inline(always)]
     fn some_rows<L: Lanes<Elem = C>, const M: usize>(&self) -> [[C; 4]; 4] {
         let x: [&[C]; M] = std::array::from_fn(|i| &self.x[i * self.ld_x..][..self.len]);
-        let w: [&[C]; 4] = std::array::from_fn(|j| &self.w[j * self.ld_w..][..self.len]);
+        // Rows that are not there are the last that is, whose results nobody takes.
+        let last = (self.w.len() - self.len) / self.ld_w.max(1);
+        let w: [&[W]; 4] = std::array::from_fn(|j| &self.w[j.min(last) * self.ld_w..][..self.len]);
         let mut acc = [[L::splat(0.0); 4]; M];
         let body = self.len - self.len % L::N;
         for l in (0..body).step_by(L::N) {
-            let w: [L; 4] = std::array::from_fn(|j| L::load(&w[j][l..l + L::N]));
+            let mut columns = [L::splat(0.0); 4];
+            for (column, w) in columns.iter_mut().zip(&w) {
+                prefetch::ask_line(w.as_ptr().wrapping_add(l + BYTES_AHEAD / size_of::<W>()));
+                *column = W::get(&w[l..l + L::N]);
+            }
             for (acc, x) in acc.iter_mut().zip(&x) {
                 let x = L::load(&x[l..l + L::N]);
-                for (acc, &w) in acc.iter_mut().zip(&w) {
+                for (acc, &w) in acc.iter_mut().zip(&columns) {
                     *acc = x.mul_add(w, *acc);
                 }
             }
         }
         // The rest goes through the same instruction into the same sums.
         if body < self.len {
-            let rest = |from: &[C]| {
-                let mut pad = [C::zero(); 16];
-                pad[..from.len() - body].copy_from_slice(&from[body..]);
-                L::load(&pad[..L::N])
-            };
-            let w: [L; 4] = std::array::from_fn(|j| rest(w[j]));
+            let mut columns = [L::splat(0.0); 4];
+            for (column, w) in columns.iter_mut().zip(&w) {
+                *column = W::get_part(&w[body..]);
+            }
             for (acc, x) in acc.iter_mut().zip(&x) {
-                let x = rest(x);
-                for (acc, &w) in acc.iter_mut().zip(&w) {
+                let x = L::load_part(&x[body..]);
+                for (acc, &w) in acc.iter_mut().zip(&columns) {
                     *acc = x.mul_add(w, *acc);
                 }
             }
@@ -273,7 +292,7 @@ impl<C: Compute> Dots<'_, C> {
     }
 }
 
-impl<C: Compute> Kernel<C> for Dots<'_, C> {
+impl<C: Compute, W: Stored<C>> Kernel<C> for Dots<'_, C, W> {
     type Output = [[C; 4]; 4];
     #[inline(always)]
     fn run<L: Lanes<Elem = C>>(self) -> [[C; 4]; 4] {

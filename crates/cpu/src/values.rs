@@ -128,6 +128,9 @@ pub(super) fn load_rows(
                 Rows { from: &elements::<bf16>(bytes)[start..], distance, extents, to, ld, rounding: Exactly },
             );
         }
+        (DType::I8, DType::I8) => {
+            dispatch(isa, Rows { from: &elements::<i8>(bytes)[start..], distance, extents, to, ld, rounding: Exactly });
+        }
         (DType::F32, DType::F16) => {
             dispatch(isa, Rows { from: &elements::<f32>(bytes)[start..], distance, extents, to, ld, rounding: ToF16 });
         }

@@ -1,5 +1,6 @@
 //! [`AnyModel`]: the model that a folder of another library holds, whichever it is.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use binade_weights::{LoadOptions, Report, Sources, Weights, load};
 use serde_json::Value;
 
 use crate::ldm::{self, is_ldm};
+use crate::quantise;
 use crate::{
     Airbench, AutoencoderKL, ClipText, Error, Gpt, Library, Pretrained, ResNet, ResNetConfig, Result, SmallCnn,
     UNet2DConditionModel, UNet2DModel, Vit, VitConfig,
@@ -147,12 +149,17 @@ impl AnyModel {
         }
     }
 
-    /// The model of a folder with its weights, in f32: `config.json`, and files as [`Weights::open`] finds them.
+    /// The model of a folder with its weights, in f32: `config.json`, and files as [`Weights::open`] finds them. Of one
+    /// that [`AnyModel::save_quantised`] wrote, weights are 8-bit integers.
     ///
     /// # Errors
     /// The configuration cannot be read, as [`AnyModel::from_config`], or the weights do not fit, as [`load`].
     pub fn open(folder: &Path, options: &LoadOptions) -> Result<(AnyModel, Report)> {
-        let model = without_initial_values(|| AnyModel::from_config(&read_config(folder)?))?;
+        let config = read_config(folder)?;
+        if quantise::is_quantised(&config) {
+            return quantise::open(folder, config, options);
+        }
+        let model = without_initial_values(|| AnyModel::from_config(&config))?;
         let weights = Weights::open(folder)?;
         let report = load(model.module(), &weights, &model.sources(&weights.names()), options)?;
         Ok((model, report))
@@ -186,6 +193,41 @@ impl AnyModel {
             | AnyModel::UNet2D(_)
             | AnyModel::AutoencoderKL(_) => None,
         }
+    }
+
+    /// A model whose type is not known here, sharing its parameters; `None` if it is none of these.
+    pub fn of(model: &dyn Any) -> Option<AnyModel> {
+        fn is<M: Clone + 'static>(model: &dyn Any, wrap: fn(M) -> AnyModel) -> Option<AnyModel> {
+            model.downcast_ref::<M>().cloned().map(wrap)
+        }
+        is(model, AnyModel::SmallCnn)
+            .or_else(|| is(model, AnyModel::Airbench))
+            .or_else(|| is(model, AnyModel::ResNet))
+            .or_else(|| is(model, AnyModel::Vit))
+            .or_else(|| is(model, AnyModel::Gpt))
+            .or_else(|| is(model, AnyModel::ClipText))
+            .or_else(|| is(model, AnyModel::UNet2DCondition))
+            .or_else(|| is(model, AnyModel::UNet2D))
+            .or_else(|| is(model, AnyModel::AutoencoderKL))
+    }
+
+    /// The model for who knows its type.
+    pub fn as_any(&self) -> &dyn Any {
+        each!(self, model => model)
+    }
+
+    /// For inference, with the norms of batches folded into the convolutions before them; other models than ResNets as
+    /// they are.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn folded(self) -> Result<AnyModel> {
+        Ok(if let AnyModel::ResNet(model) = self { AnyModel::ResNet(model.folded()?) } else { self })
+    }
+
+    /// Whether norms were folded.
+    pub(crate) fn is_folded(&self) -> bool {
+        matches!(self, AnyModel::ResNet(model) if model.is_folded())
     }
 
     /// The model for everything that asks for a module.

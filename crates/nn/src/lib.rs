@@ -18,6 +18,7 @@ mod module;
 mod norm;
 mod optimizer;
 mod param;
+pub mod quantised;
 mod schedule;
 mod state_dict;
 mod structure;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use binade_autograd::Place;
 use binade_tensor::Device;
 
+use crate::quantised::{Activations, Quantised};
 use crate::structure::{self, Entered, layers};
 use crate::visitor::{Copies, Part};
 use crate::{Buffer, Layer, Mode, Param, Result, Visitor};
@@ -232,8 +233,14 @@ impl Copies {
 }
 
 impl Module for Param {
+    /// Scales of integers are buffers under the parameter's name with an end.
     fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.see(Part::Param(self));
+        let Some(Quantised { scale, activations }) = self.quantised() else { return };
+        visitor.beside("_scale", &scale);
+        if let Activations::Static(own) = activations {
+            visitor.beside("_input_scale", &own);
+        }
     }
 
     fn walk(&self, visitor: &mut Visitor<'_>) {

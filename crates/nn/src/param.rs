@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use binade_autograd::{Claims, Deferred, Layers, LeafId, Name, Place, StoredAs, Var, scope};
 use binade_tensor::{Array, DType, Device, Op, Shape, run_one};
 
+use crate::quantised::{Activations, Quantised};
 use crate::{Error, Init, Result};
 
 /// A trainable tensor. Cloning shares it: a tied weight is a clone.
@@ -19,6 +20,8 @@ struct Inner {
     id: LeafId,
     names: RwLock<Names>,
     trainable: AtomicBool,
+    /// What its values stand for where they are 8-bit integers.
+    quantised: RwLock<Option<Quantised>>,
 }
 
 /// What models call a parameter.
@@ -42,7 +45,8 @@ impl Param {
         leaf.claims();
         let stored = StoredAs { leaf: id, dtype: leaf.dtype(), batch_norm };
         let names = RwLock::new(Names { full: Vec::new(), place: Place::new(Vec::new(), Some(stored)) });
-        Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names, trainable: AtomicBool::new(true) }))
+        let trainable = AtomicBool::new(true);
+        Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names, trainable, quantised: RwLock::default() }))
     }
 
     /// A parameter around an existing leaf; `None` if the tensor is no leaf.
@@ -125,7 +129,9 @@ impl Param {
         names.place =
             Place::new(names.place.names().to_vec(), names.place.stored().map(|s| StoredAs { leaf: id, ..s }));
         let trainable = AtomicBool::new(self.is_trainable());
-        Ok(Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names: RwLock::new(names), trainable })))
+        let quantised = RwLock::new(self.quantised().map(|q| q.deep()).transpose()?);
+        let names = RwLock::new(names);
+        Ok(Param(Arc::new(Inner { leaf: RwLock::new(leaf), id, names, trainable, quantised })))
     }
 
     /// The values on a device; `None` if they are there already.
@@ -147,6 +153,31 @@ impl Param {
     pub(crate) fn set_memory(&self, array: Array) {
         let mut leaf = self.0.leaf.write().unwrap_or_else(PoisonError::into_inner);
         *leaf = leaf.with_memory(array);
+    }
+
+    /// What its values stand for, if they are 8-bit integers ([`Param::quantise`]).
+    pub fn quantised(&self) -> Option<Quantised> {
+        self.0.quantised.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over integers, and is frozen from then on.
+    pub(crate) fn set_quantised(&self, integers: Array, quantised: Quantised) -> Result<()> {
+        if let Activations::Static(own) = &quantised.activations
+            && own.array().shape().rank() != 0
+        {
+            let message = format!("the scale of activations is a scalar, got {:?}", own.array().shape());
+            return Err(Error::Config { layer: "quantise", message });
+        }
+        self.set_trainable(false);
+        self.set_memory(integers);
+        *self.0.quantised.write().unwrap_or_else(PoisonError::into_inner) = Some(quantised);
+        Ok(())
+    }
+
+    /// Takes over numbers in the place of integers.
+    pub(crate) fn set_floats(&self, values: Array) {
+        self.set_memory(values);
+        *self.0.quantised.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn names(&self) -> RwLockReadGuard<'_, Names> {

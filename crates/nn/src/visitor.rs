@@ -69,6 +69,16 @@ impl<'a> Visitor<'a> {
         self.name.truncate(end);
     }
 
+    /// Visits a buffer under the name of the field that this is at, with an end.
+    pub(crate) fn beside(&mut self, end: &str, buffer: &Buffer) {
+        let name = self.name.len();
+        if self.named {
+            self.name.push_str(end);
+        }
+        self.see(Part::Buffer(buffer));
+        self.name.truncate(name);
+    }
+
     pub(crate) fn see(&mut self, part: Part<'_>) {
         if !self.done {
             self.done = (self.see)(&self.name, part).is_break();

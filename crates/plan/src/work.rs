@@ -12,8 +12,10 @@ pub fn work(op: &Op, ins: &[Meta], out: &Meta) -> f64 {
     // Of a convolution's weight, products that go into one place of one channel.
     let taps = |weight: &Shape| elements(weight) / weight[0].max(1) as f64;
     match op {
-        Op::MatMul(_) => 2.0 * elements(out.shape()) * shape(0).last().copied().unwrap_or(0) as f64,
-        Op::Conv2d(..) => 2.0 * elements(out.shape()) * taps(shape(1)),
+        Op::MatMul(_) | Op::QuantisedMatMul(_) => {
+            2.0 * elements(out.shape()) * shape(0).last().copied().unwrap_or(0) as f64
+        }
+        Op::Conv2d(..) | Op::QuantisedConv2d(_) => 2.0 * elements(out.shape()) * taps(shape(1)),
         Op::ConvTranspose2d { .. } => 2.0 * elements(shape(0)) * taps(shape(1)),
         Op::Attention(attention) => 2.0 * pairs(attention, shape(0), shape(1)) * features(shape(0), shape(2)),
         Op::Backward(backward) => match backward {

@@ -23,12 +23,7 @@ const KINDS: [Kind; 9] = [
     Kind { what: "an elementwise loss", names: &["SoftMargin"], crates: CORE, most: 3 },
     Kind { what: "an optimiser", names: &["Lion"], crates: &["tensor", "cpu", "nn"], most: 3 },
     // A float dtype has its format and its conversions besides.
-    Kind {
-        what: "a dtype",
-        names: &["I8", "i8"],
-        crates: &["tensor", "cpu", "autograd", "amp", "nn", "train"],
-        most: 10,
-    },
+    Kind { what: "a dtype", names: &["U32"], crates: &["tensor", "cpu", "autograd", "amp", "nn", "train"], most: 10 },
     Kind { what: "a layer", names: &["GroupNorm"], crates: &["nn"], most: 2 },
     Kind { what: "a model", names: &["SmallCnn"], crates: &["models"], most: 3 },
     Kind { what: "a data set", names: &["FashionMnist"], crates: &["train", "binade"], most: 2 },

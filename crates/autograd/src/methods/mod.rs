@@ -9,6 +9,7 @@ mod index;
 mod linalg;
 mod loss;
 mod norm;
+mod quantised;
 mod random;
 mod reduce;
 mod resample;

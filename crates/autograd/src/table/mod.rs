@@ -14,6 +14,7 @@ mod loss;
 mod norm;
 mod pool;
 mod product;
+mod quantised;
 mod random;
 mod reduce;
 mod resample;

@@ -116,9 +116,14 @@ fn has_poles(op: &Op) -> bool {
     matches!(op, Op::Binary(row) | Op::Scalar { op: row, .. } if narrow(row))
 }
 
-/// Operators that are steps or change the dtype: differences of a step are not its gradient.
+/// Operators that are steps or change the dtype, whose differences are not a gradient, and those for inference alone.
 fn rounds(op: &Op) -> bool {
-    matches!(op, Op::Cast(_) | Op::StochasticCast { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. })
+    let inference = matches!(op, Op::QuantisedMatMul(_) | Op::QuantisedConv2d(_));
+    inference
+        || matches!(
+            op,
+            Op::Cast(_) | Op::StochasticCast { .. } | Op::Random { .. } | Op::Fill { .. } | Op::Range { .. }
+        )
 }
 
 /// The inputs that get a gradient: not an attention's mask, nor given statistics.

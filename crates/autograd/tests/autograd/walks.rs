@@ -46,6 +46,17 @@ fn what_is_cast_to_integers_has_no_gradient() {
     assert!(x.cast(DType::F16).unwrap().requires_grad());
 }
 
+#[test]
+fn through_a_product_with_8_bit_weights_goes_no_gradient_and_its_name_is_told() {
+    let (x, scale) = (leaf(&[1.5, -2.0]), Var::constant(array(&[0.5], &[1])));
+    let weight = Var::constant(Array::from_slice(&Device::cpu(), &[3i8, 4], &[1, 2], Class::Weights).unwrap());
+    let y = x.quantised_linear(&weight, &scale, None, None, None).unwrap();
+    assert_eq!(y.array().to_f64_vec().unwrap(), [-1.75]);
+    let error = y.backward().unwrap_err();
+    assert!(matches!(error, Error::NotDifferentiable { op: "quantised_matmul", .. }), "{error}");
+    assert!(no_grad(|| x.quantised_linear(&weight, &scale, None, None, None)).is_ok());
+}
+
 // ---- whose memory a gradient is
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use binade::cli::output::{line, note};
 use binade::cli::threads;
-use binade::models::{AnyModel, Names};
+use binade::models::{AnyModel, Names, is_quantised_folder};
 use binade::tensor::DType;
 use binade::weights::{LoadOptions, Report, SaveOptions, Sources, Weights, save};
 
@@ -124,6 +124,11 @@ impl Args {
 
 /// Converts the folder of one model.
 fn one(args: &Args, from: &Path, to: &Path) -> Result<PathBuf> {
+    ensure!(
+        !is_quantised_folder(from),
+        "{} has 8-bit weights: convert what it was made of, and export that",
+        from.display()
+    );
     let saved = Saved::open(from, &args.load())?;
     tell(&saved.report)?;
     let ((config, preprocessor), sources) = match args.names {
@@ -169,7 +174,7 @@ fn tell(report: &Report) -> Result<()> {
 }
 
 /// Copies what belongs to a model beside its weights: tokenizers, settings of generation and of images.
-fn copy_others(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_others(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -49,7 +49,7 @@ fn the_level_that_the_environment_names_is_the_one_that_runs() {
     let mut all = Vec::new();
     for isa in Isa::available() {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_level_that_the_environment_names_is_the_one_that_runs", "--nocapture"])
+            .args(["--exact", "isa::the_level_that_the_environment_names_is_the_one_that_runs", "--nocapture"])
             .env("BINADE_ISA", isa.name())
             .env(CHILD, "1")
             .output()

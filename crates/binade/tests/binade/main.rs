@@ -2,6 +2,7 @@
 
 mod cli;
 mod diffusion;
+mod export;
 mod files;
 mod foreign;
 mod isa;

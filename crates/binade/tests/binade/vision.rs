@@ -85,6 +85,11 @@ fn a_run_on_a_folder_of_images_is_asked_about_images_as_a_folder_made_of_it_is()
     passes(&["convert", "run", "--to", "model"], folder.path());
     assert!(folder.path().join("model/model.safetensors").exists());
     assert_eq!(asked("model"), found);
+    // With 8-bit weights too, calibrated with the run's own images.
+    let told = passes(&["export", "run", "--dtype", "int8", "--to", "int8"], folder.path());
+    assert!(told.contains("top-1 100.00 % in f32, 100.00 % with 8-bit weights"), "{told}");
+    let names: Vec<String> = first(&asked("int8")).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["red", "blue", "green"]);
     // One that cannot be read is named, and the others are answered.
     let out = binade(&["predict", "model", "data/red/03.png", "data/red/04.png", "--top", "2"], folder.path());
     assert_eq!(out.status.code(), Some(1));

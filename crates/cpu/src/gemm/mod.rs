@@ -22,6 +22,7 @@ use super::operand::Compute;
 use super::tasks::Tasks as _;
 use super::tile;
 use super::{reduce, rows};
+use binade_tensor::memory::HostBuffer;
 use binade_tensor::op::{Epilogue, MatMul, Reduce, Unary};
 use binade_tensor::{Dims, Result};
 use operand::{Right, pack};
@@ -35,6 +36,8 @@ const ROWS: usize = 192;
 const COLUMNS: usize = 512;
 /// Up to this many rows the right operand is read once, unpacked: such a product is bound by memory.
 const SKINNY: usize = 8;
+/// Products of fewer multiplications run on the calling thread.
+const SMALL: usize = 32 * 1024;
 
 /// What a product does beside multiplying.
 #[derive(Clone, Copy, Default)]
@@ -109,23 +112,13 @@ fn multiply<C: Compute>(
         let (a, matrix) = batch.operands(i);
         (a, Right { matrix, act: fused.right })
     };
-    let small = m * n * k < 32 * 1024;
+    let small = m * n * k < SMALL;
     if parts.len() == 1 || batch.shares_b && !small || m * n * k >= 1 << 24 {
         let common = if batch.shares_b && parts.len() > 1 { Some(pack::<C>(cx, &at(0).1, k, n)?) } else { None };
         for (i, (out, pre)) in parts.into_iter().enumerate() {
             let (a, b) = at(i);
             let to = Target { epilogue: &epilogue, dtype, out, pre };
-            // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
-            if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
-                product.wide(pool, &a, &b, to, sums_of_a)?;
-                continue;
-            }
-            let mut own = None;
-            let packed = match &common {
-                Some(packed) => packed,
-                None => own.insert(pack::<C>(cx, &b, k, n)?),
-            };
-            product.tall(pool, &a, elements_of(packed), to, sums_of_a, !small)?;
+            product.run(cx, &a, &b, common.as_ref(), to, sums_of_a)?;
         }
         return Ok(());
     }
@@ -138,9 +131,46 @@ fn multiply<C: Compute>(
         }
         product.tall(pool, &a, elements_of(&packed), Target { epilogue: &epilogue, dtype, out, pre }, &mut [], false)
     };
-    if shape.numel() * k < 32 * 1024 {
+    if shape.numel() * k < SMALL {
         parts.into_iter().enumerate().try_for_each(work)
     } else {
         parts.into_par_iter().enumerate().try_each(work)
+    }
+}
+
+/// One product of two matrices, with an epilogue of its own.
+pub(super) fn one<C: Compute>(
+    cx: Context<'_>,
+    [m, k, n]: [usize; 3],
+    a: &Matrix<'_>,
+    b: Matrix<'_>,
+    to: Target<'_, C>,
+) -> Result<()> {
+    let product = Product { isa: cx.isa, m, k, n, left: None };
+    product.run(cx, a, &Right { matrix: b, act: None }, None, to, &mut [])
+}
+
+impl Product {
+    /// All of it, whose right operand is perhaps packed already.
+    fn run<C: Compute>(
+        &self,
+        cx: Context<'_>,
+        a: &Matrix<'_>,
+        b: &Right<'_>,
+        packed: Option<&HostBuffer>,
+        to: Target<'_, C>,
+        sums_of_a: &mut [f64],
+    ) -> Result<()> {
+        let Product { m, k, n, .. } = *self;
+        // With many columns and a long sum, all of B packed would go through memory once for each block of rows.
+        if m <= SKINNY || m < 64 && n >= 256 || m <= 2 * ROWS && n >= 2 * m && k >= 1024 {
+            return self.wide(cx.pool, a, b, to, sums_of_a);
+        }
+        let mut own = None;
+        let packed = match packed {
+            Some(packed) => packed,
+            None => own.insert(pack::<C>(cx, b, k, n)?),
+        };
+        self.tall(cx.pool, a, elements_of(packed), to, sums_of_a, m * n * k >= SMALL)
     }
 }

@@ -7,16 +7,17 @@ use super::SKINNY;
 use super::operand::Matrix;
 use super::product::Product;
 use super::scratch::workspace;
-use crate::operand::Compute;
+use crate::operand::{Compute, elements};
 use crate::tile::{self, Block, Row, Segment};
-use binade_tensor::Result;
 use binade_tensor::memory::Pool;
+use binade_tensor::{DType, Result, bf16, f16};
 
 /// Products per chain of a product with few rows, in as many interleaved sums as a vector has lanes.
 const LONG: usize = 1024;
 
 impl Product {
-    /// Few rows of A against dense columns of B: dot products in which each element of B is read once.
+    /// Few rows of A against dense columns of B: dot products in which each element of B is read once, from where it
+    /// lies if nothing is left to round.
     pub(super) fn dots<C: Compute>(
         &self,
         b: &Matrix<'_>,
@@ -26,17 +27,52 @@ impl Product {
         acc: &mut [C],
         ld: usize,
     ) {
-        let (Product { isa, m, k, .. }, b) = (*self, b.transposed());
+        let (isa, b) = (self.isa, b.transposed());
+        let at = |j: usize, l: usize| b.offset + (first + j) * b.strides[0] + l;
         let mut buffer = [C::zero(); 4 * LONG];
+        let (bytes, distance) = (b.values.bytes, b.strides[0]);
+        self.groups(columns, acc, ld, |[j, group], [from, deep], [i, rows]| {
+            let x = &x[i * self.k + from..];
+            let stretch = at(j, from)..at(j + group - 1, from) + deep;
+            match b.values.dtype {
+                DType::F32 | DType::F64 if b.values.is_written() && b.values.dtype == C::DTYPE => {
+                    tile::dots(isa, x, self.k, rows, &elements::<C>(bytes)[stretch], distance, deep)
+                }
+                DType::F16 if b.values.is_written() => {
+                    tile::dots(isa, x, self.k, rows, &elements::<f16>(bytes)[stretch], distance, deep)
+                }
+                DType::BF16 if b.values.is_written() => {
+                    tile::dots(isa, x, self.k, rows, &elements::<bf16>(bytes)[stretch], distance, deep)
+                }
+                DType::I8 => tile::dots(isa, x, self.k, rows, &elements::<i8>(bytes)[stretch], distance, deep),
+                DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::I64 | DType::U32 | DType::Bool => {
+                    if i == 0 {
+                        b.part(isa, [first + j, from], [group, deep], &mut buffer, LONG);
+                    }
+                    tile::dots(isa, x, self.k, rows, &buffer[..(group - 1) * LONG + deep], LONG, deep)
+                }
+            }
+        });
+    }
+
+    /// Adds up what `dots` gives. Its arguments are at most four columns `[first, columns]`, a stretch of the inner
+    /// dimension `[from, deep]`, and at most four rows `[first, rows]`.
+    fn groups<C: Compute>(
+        &self,
+        columns: usize,
+        acc: &mut [C],
+        ld: usize,
+        mut dots: impl FnMut([usize; 2], [usize; 2], [usize; 2]) -> [[C; 4]; 4],
+    ) {
+        let Product { m, k, .. } = *self;
         acc.fill(C::zero());
         for j in (0..columns).step_by(4) {
             let group = 4.min(columns - j);
             for from in (0..k).step_by(LONG) {
                 let deep = LONG.min(k - from);
-                b.part(isa, [first + j, from], [group, deep], &mut buffer, LONG);
                 for i in (0..m).step_by(4) {
                     let rows = 4.min(m - i);
-                    let sums = tile::dots(isa, &x[i * k + from..], k, rows, &buffer, LONG, deep);
+                    let sums = dots([j, group], [from, deep], [i, rows]);
                     for (r, sums) in sums.iter().enumerate().take(rows) {
                         for (to, &sum) in acc[(i + r) * ld + j..][..group].iter_mut().zip(sums) {
                             *to += sum;

@@ -59,6 +59,10 @@ pub trait Lanes: Number {
     fn load_bf16(from: &[bf16]) -> Self;
     /// As [`Lanes::store_f16`].
     fn store_bf16(self, to: &mut [bf16]);
+    /// The first `N` integers.
+    fn load_i8(from: &[i8]) -> Self;
+    /// Writes the first `N` numbers, which are integers that fit.
+    fn store_i8(self, to: &mut [i8]);
     /// What a number stored in f16 is when it is loaded.
     fn rounded_f16(self) -> Self;
     /// The same in bf16.

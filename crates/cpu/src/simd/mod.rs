@@ -14,6 +14,7 @@ pub mod planes;
 pub mod prefetch;
 mod scalar;
 mod table;
+pub mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -96,7 +97,7 @@ pub trait Map3: Copy {
 }
 
 /// A type that vectors of `E` are read from and written to: `E` itself or a 16-bit format, widened exactly and rounded
-/// once.
+/// once; or 8-bit integers, which are written of integers that fit.
 pub trait Stored<E>: binade_tensor::Element + bytemuck::Pod + Default {
     /// The first `N` numbers.
     fn get<L: Lanes<Elem = E>>(from: &[Self]) -> L;
@@ -149,6 +150,7 @@ stored! {
     f64, [], f64, load, store, load_part, store_part;
     half::f16, [E], E, load_f16, store_f16;
     half::bf16, [E], E, load_bf16, store_bf16;
+    i8, [E], E, load_i8, store_i8;
 }
 
 /// The types kernels compute in: f32 in the vectors of an instruction set, f64 number by number. Operands and results

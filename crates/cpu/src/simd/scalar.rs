@@ -45,6 +45,14 @@ impl Lanes for f64 {
         to[0] = bf16::from_f32(f64_to_f32_odd(self));
     }
     #[inline(always)]
+    fn load_i8(from: &[i8]) -> f64 {
+        from[0].into()
+    }
+    #[inline(always)]
+    fn store_i8(self, to: &mut [i8]) {
+        to[0] = self as i8;
+    }
+    #[inline(always)]
     fn rounded_f16(self) -> f64 {
         f16::from_f32(f64_to_f32_odd(self)).to_f64()
     }
@@ -110,6 +118,10 @@ f32_lanes!(P1, bool, 1,
     fn load_bf16(from: &[bf16]) -> P1 { P1(f32::from_bits((from[0].to_bits() as u32) << 16)) }
     #[inline(always)]
     fn store_bf16(self, to: &mut [bf16]) { to[0] = narrow_bf16(self.0); }
+    #[inline(always)]
+    fn load_i8(from: &[i8]) -> P1 { P1(from[0].into()) }
+    #[inline(always)]
+    fn store_i8(self, to: &mut [i8]) { to[0] = self.0 as i8; }
     #[inline(always)]
     fn rounded_f16(self) -> P1 { P1(widen_f16(narrow_f16(self.0))) }
     #[inline(always)]

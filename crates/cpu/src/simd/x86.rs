@@ -114,6 +114,20 @@ f32_lanes!(V8, __m256, 8,
         })
     }
     #[inline(always)]
+    fn load_i8(from: &[i8]) -> V8 {
+        assert!(from.len() >= 8);
+        V8(x!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast())))))
+    }
+    #[inline(always)]
+    fn store_i8(self, to: &mut [i8]) {
+        assert!(to.len() >= 8);
+        x!({
+            let wide = _mm256_cvtps_epi32(self.0);
+            let half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_packs_epi16(half, half))
+        })
+    }
+    #[inline(always)]
     fn rounded_f16(self) -> V8 { V8(x!(_mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))) }
     #[inline(always)]
     fn rounded_bf16(self) -> V8 {
@@ -291,6 +305,16 @@ f32_lanes!(V16, __mmask16, 16,
     fn store_bf16(self, to: &mut [bf16]) {
         assert!(to.len() >= 16);
         x!(_mm256_storeu_si256(to.as_mut_ptr().cast(), narrow_bf16_512(self.0)))
+    }
+    #[inline(always)]
+    fn load_i8(from: &[i8]) -> V16 {
+        assert!(from.len() >= 16);
+        V16(x!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())))))
+    }
+    #[inline(always)]
+    fn store_i8(self, to: &mut [i8]) {
+        assert!(to.len() >= 16);
+        x!(_mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0))))
     }
     #[inline(always)]
     fn rounded_f16(self) -> V16 { V16(x!(_mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)))) }

@@ -165,7 +165,7 @@ impl Gpt {
     fn logits(&self, x: &Var) -> Result<Var> {
         match &self.lm_head {
             Some(head) => head.forward(x),
-            None => Ok(x.linear(&self.transformer.wte.weight.var(), None, None)?),
+            None => self.transformer.wte.scores(x),
         }
     }
 

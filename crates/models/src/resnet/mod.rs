@@ -1,6 +1,7 @@
 //! Residual networks (He et al., 2016), with the names of torchvision and timm.
 
 mod config;
+mod fold;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use binade_autograd::Var;
 use binade_nn::{BatchNorm2d, Conv2d, Init, Layer, Linear, Module, Param, Result, Visitor};
 use binade_tensor::op::Conv2d as Geometry;
-use binade_tensor::op::Unary::Relu;
+use binade_tensor::op::Unary::{self, Relu};
 use binade_weights::{Source, Sources};
 use serde_json::Value;
 
@@ -25,13 +26,28 @@ fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Result<C
     Ok(Conv2d { weight, bias: None, geometry })
 }
 
+/// A convolution, the norm behind it unless that is folded into it, and an activation.
+fn normed(conv: &Conv2d, norm: &Option<BatchNorm2d>, x: &Var, act: Option<Unary>) -> Result<Var> {
+    match (norm, act) {
+        (Some(norm), Some(act)) => norm.forward_act(&conv.forward(x)?, act),
+        (Some(norm), None) => norm.forward(&conv.forward(x)?),
+        (None, Some(act)) => conv.forward_act(x, act),
+        (None, None) => conv.forward(x),
+    }
+}
+
+/// Both without the norm, if there is one.
+fn folded(conv: &Conv2d, norm: &Option<BatchNorm2d>) -> Result<Conv2d> {
+    norm.as_ref().map_or_else(|| Ok(conv.clone()), |norm| fold::fold(conv, norm))
+}
+
 /// A 1×1 convolution where the shape changes.
 #[derive(Clone, Module)]
-struct Downsample(Conv2d, BatchNorm2d);
+struct Downsample(Conv2d, Option<BatchNorm2d>);
 
 impl Layer for Downsample {
     fn run(&self, x: &Var) -> Result<Var> {
-        self.1.forward(&self.0.forward(x)?)
+        normed(&self.0, &self.1, x, None)
     }
 }
 
@@ -39,9 +55,9 @@ impl Layer for Downsample {
 #[derive(Clone, Module)]
 struct Block {
     conv1: Conv2d,
-    bn1: BatchNorm2d,
+    bn1: Option<BatchNorm2d>,
     conv2: Conv2d,
-    bn2: BatchNorm2d,
+    bn2: Option<BatchNorm2d>,
     conv3: Option<Conv2d>,
     bn3: Option<BatchNorm2d>,
     downsample: Option<Downsample>,
@@ -52,7 +68,7 @@ impl Block {
         let outputs = width * config.expansion();
         let last = |channels| BatchNorm2d::with_weight(channels, if config.zero_init { 0.0 } else { 1.0 });
         let downsample = if stride != 1 || inputs != outputs {
-            Some(Downsample(conv(inputs, outputs, 1, stride)?, BatchNorm2d::new(outputs)?))
+            Some(Downsample(conv(inputs, outputs, 1, stride)?, Some(BatchNorm2d::new(outputs)?)))
         } else {
             None
         };
@@ -60,9 +76,9 @@ impl Block {
             let (first, second) = if config.halve_early { (stride, 1) } else { (1, stride) };
             Block {
                 conv1: conv(inputs, width, 1, first)?,
-                bn1: BatchNorm2d::new(width)?,
+                bn1: Some(BatchNorm2d::new(width)?),
                 conv2: conv(width, width, 3, second)?,
-                bn2: BatchNorm2d::new(width)?,
+                bn2: Some(BatchNorm2d::new(width)?),
                 conv3: Some(conv(width, outputs, 1, 1)?),
                 bn3: Some(last(outputs)?),
                 downsample,
@@ -70,24 +86,38 @@ impl Block {
         } else {
             Block {
                 conv1: conv(inputs, width, 3, stride)?,
-                bn1: BatchNorm2d::new(width)?,
+                bn1: Some(BatchNorm2d::new(width)?),
                 conv2: conv(width, outputs, 3, 1)?,
-                bn2: last(outputs)?,
+                bn2: Some(last(outputs)?),
                 conv3: None,
                 bn3: None,
                 downsample,
             }
         })
     }
+
+    fn folded(&self) -> Result<Block> {
+        Ok(Block {
+            conv1: folded(&self.conv1, &self.bn1)?,
+            conv2: folded(&self.conv2, &self.bn2)?,
+            conv3: self.conv3.as_ref().map(|conv| folded(conv, &self.bn3)).transpose()?,
+            bn1: None,
+            bn2: None,
+            bn3: None,
+            downsample: match &self.downsample {
+                Some(Downsample(conv, norm)) => Some(Downsample(folded(conv, norm)?, None)),
+                None => None,
+            },
+        })
+    }
 }
 
 impl Layer for Block {
     fn run(&self, x: &Var) -> Result<Var> {
-        let h = self.bn1.forward_act(&self.conv1.forward(x)?, Relu)?;
-        let h = self.conv2.forward(&h)?;
-        let h = match (&self.conv3, &self.bn3) {
-            (Some(conv), Some(norm)) => norm.forward(&conv.forward(&self.bn2.forward_act(&h, Relu)?)?)?,
-            _ => self.bn2.forward(&h)?,
+        let h = normed(&self.conv1, &self.bn1, x, Some(Relu))?;
+        let h = match &self.conv3 {
+            Some(conv) => normed(conv, &self.bn3, &normed(&self.conv2, &self.bn2, &h, Some(Relu))?, None)?,
+            None => normed(&self.conv2, &self.bn2, &h, None)?,
         };
         let x = match &self.downsample {
             Some(downsample) => downsample.forward(x)?,
@@ -101,7 +131,7 @@ impl Layer for Block {
 #[derive(Clone, Module)]
 pub struct ResNet {
     conv1: Conv2d,
-    bn1: BatchNorm2d,
+    bn1: Option<BatchNorm2d>,
     layer1: Vec<Arc<Block>>,
     layer2: Vec<Arc<Block>>,
     layer3: Vec<Arc<Block>>,
@@ -122,7 +152,7 @@ impl ResNet {
         }
         let (mut inputs, stem) = (config.stem_channels, config.stem_channels);
         let (kernel, stride) = if config.stem == Stem::Halving { (7, 2) } else { (3, 1) };
-        let (conv1, bn1) = (conv(config.in_channels, stem, kernel, stride)?, BatchNorm2d::new(stem)?);
+        let (conv1, bn1) = (conv(config.in_channels, stem, kernel, stride)?, Some(BatchNorm2d::new(stem)?));
         let mut stage = |stage: usize| -> Result<Vec<Arc<Block>>> {
             let (Some(&width), Some(&count)) = (config.channels.get(stage), config.blocks.get(stage)) else {
                 return Ok(Vec::new());
@@ -145,6 +175,32 @@ impl ResNet {
         &self.config
     }
 
+    /// The same network in evaluation, with its norms folded into the convolutions before them, which have new weights
+    /// and biases: for inference, as norms of batches are gone.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn folded(&self) -> Result<ResNet> {
+        let stage = |blocks: &[Arc<Block>]| -> Result<Vec<Arc<Block>>> {
+            blocks.iter().map(|block| block.folded().map(Arc::new)).collect()
+        };
+        Ok(ResNet {
+            conv1: folded(&self.conv1, &self.bn1)?,
+            bn1: None,
+            layer1: stage(&self.layer1)?,
+            layer2: stage(&self.layer2)?,
+            layer3: stage(&self.layer3)?,
+            layer4: stage(&self.layer4)?,
+            fc: self.fc.clone(),
+            config: self.config.clone(),
+        })
+    }
+
+    /// Whether its norms are folded into its convolutions.
+    pub fn is_folded(&self) -> bool {
+        self.bn1.is_none()
+    }
+
     /// The same model, sharing its parameters, whose blocks are computed again for backward or not.
     #[must_use]
     pub fn recomputing(&self, recompute: bool) -> ResNet {
@@ -157,7 +213,7 @@ impl ResNet {
 impl Layer for ResNet {
     /// `[N, C, H, W]` to logits `[N, classes]`.
     fn run(&self, x: &Var) -> Result<Var> {
-        let mut x = self.bn1.forward_act(&self.conv1.forward(x)?, Relu)?;
+        let mut x = normed(&self.conv1, &self.bn1, x, Some(Relu))?;
         if self.config.stem == Stem::Halving {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1])?;
         }

@@ -10,6 +10,7 @@ mod golden;
 mod initial;
 mod names;
 mod preparation;
+mod quantised;
 mod structure;
 mod tied;
 mod training;

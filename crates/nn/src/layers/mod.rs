@@ -2,6 +2,7 @@
 
 mod activation;
 mod conv;
+mod dropout;
 mod recurrent;
 
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use binade_autograd::Var;
 use binade_tensor::op::{Conv2d as Geometry, Unary};
 use binade_tensor::{Array, Class};
 
-use crate::{Init, Mode, Module, Param, Result, Visitor};
+use crate::{Init, Module, Param, Result, Visitor};
 
 pub use activation::{Celu, Elu, Glu, Hardtanh, LeakyRelu, PRelu, Softmax, Softplus, SwiGlu};
 pub use conv::{Conv1d, Conv3d, ConvTranspose1d, ConvTranspose2d};
+pub use dropout::{Dropout, DropoutChannels};
 pub use recurrent::{Gru, Lstm, Recurrent};
 
 /// A module of one input and one output, for [`Sequential`] and generic loops. [`Layer::run`] is written, and
@@ -78,8 +80,7 @@ impl Linear {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        let bias = self.bias.as_ref().map(Param::var);
-        self.within(|| Ok(x.linear(&self.weight.var(), bias.as_ref(), Some(act))?))
+        self.within(|| product(&self.weight, self.bias.as_ref(), x, Some(act)))
     }
 
     /// Of an activation of x, which is not written ([`Var::linear_of`]).
@@ -88,13 +89,25 @@ impl Linear {
     /// Shapes do not fit.
     pub fn forward_of(&self, act: Unary, x: &Var) -> Result<Var> {
         let bias = self.bias.as_ref().map(Param::var);
-        self.within(|| Ok(x.linear_of(act, &self.weight.var(), bias.as_ref())?))
+        self.within(|| match self.weight.quantised() {
+            Some(_) => product(&self.weight, self.bias.as_ref(), &x.unary(act)?, None),
+            None => Ok(x.linear_of(act, &self.weight.var(), bias.as_ref())?),
+        })
     }
 }
 
 impl Layer for Linear {
     fn run(&self, x: &Var) -> Result<Var> {
-        Ok(x.linear(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), None)?)
+        product(&self.weight, self.bias.as_ref(), x, None)
+    }
+}
+
+/// `act(x @ weightᵀ + bias)`, whatever numbers the weight is stored in.
+fn product(weight: &Param, bias: Option<&Param>, x: &Var, act: Option<Unary>) -> Result<Var> {
+    let (var, bias) = (weight.var(), bias.map(Param::var));
+    match weight.quantised() {
+        Some(quantised) => quantised.linear(&var, x, bias.as_ref(), act),
+        None => Ok(x.linear(&var, bias.as_ref(), act)?),
     }
 }
 
@@ -154,14 +167,21 @@ impl Conv2d {
     /// # Errors
     /// Shapes do not fit.
     pub fn forward_act(&self, x: &Var, act: Unary) -> Result<Var> {
-        let bias = self.bias.as_ref().map(Param::var);
-        self.within(|| Ok(x.conv2d(&self.weight.var(), bias.as_ref(), self.geometry, Some(act))?))
+        self.within(|| self.convolve(x, Some(act)))
+    }
+
+    fn convolve(&self, x: &Var, act: Option<Unary>) -> Result<Var> {
+        let (weight, bias) = (self.weight.var(), self.bias.as_ref().map(Param::var));
+        match self.weight.quantised() {
+            Some(quantised) => quantised.conv2d(&weight, x, bias.as_ref(), self.geometry, act),
+            None => Ok(x.conv2d(&weight, bias.as_ref(), self.geometry, act)?),
+        }
     }
 }
 
 impl Layer for Conv2d {
     fn run(&self, x: &Var) -> Result<Var> {
-        Ok(x.conv2d(&self.weight.var(), self.bias.as_ref().map(Param::var).as_ref(), self.geometry, None)?)
+        self.convolve(x, None)
     }
 }
 
@@ -196,47 +216,26 @@ impl Embedding {
         array.copy_from(&zeros)?;
         Ok(Embedding { padding: Some(row), ..self })
     }
+
+    /// `x @ weightᵀ`: the scores of the rows, for a head that is the table.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn scores(&self, x: &Var) -> Result<Var> {
+        self.within(|| product(&self.weight, None, x, None))
+    }
 }
 
 impl Layer for Embedding {
     /// `index` (i64 or u32) of any shape.
     fn run(&self, index: &Var) -> Result<Var> {
         let weight = self.weight.var();
-        Ok(match self.padding {
-            None => weight.embedding(index)?,
-            Some(row) => weight.embedding_padded(index, row)?,
+        Ok(match (self.weight.quantised(), self.padding) {
+            (Some(quantised), _) => quantised.rows(&weight, index)?,
+            (None, None) => weight.embedding(index)?,
+            (None, Some(row)) => weight.embedding_padded(index, row)?,
         })
     }
-}
-
-/// Zeroes values with probability `p` in training and scales the rest by 1/(1 − p).
-#[derive(Clone, Module)]
-pub struct Dropout {
-    /// Probability.
-    pub p: f64,
-    /// Training or evaluation; the scope's by default.
-    pub mode: Mode,
-}
-
-impl Dropout {
-    /// With probability `p`.
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting): `p` is outside 0 to 1.
-    pub fn new(p: f64) -> Result<Dropout> {
-        Ok(Dropout { p: probability("Dropout", p)?, mode: Mode::default() })
-    }
-}
-
-impl Layer for Dropout {
-    fn run(&self, x: &Var) -> Result<Var> {
-        Ok(self.mode.run(|| x.dropout(self.p))?)
-    }
-}
-
-/// A probability of dropping out, if it is one.
-fn probability(layer: &'static str, p: f64) -> Result<f64> {
-    crate::Error::unless((0.0..=1.0).contains(&p), layer, "probability of dropping out", "from 0 to 1", p).map(|()| p)
 }
 
 /// A layer whose inner values are not kept for backward but computed again ([`binade_autograd::checkpoint`]): the
@@ -276,31 +275,6 @@ pub fn recomputed<L: Layer>(layer: &Arc<L>, x: &Var) -> Result<Var> {
         })
     };
     Ok(binade_autograd::checkpoint(run, &[x])?)
-}
-
-/// Zeroes whole channels (dimension 1) with probability `p` in training and scales the rest by 1/(1 − p).
-#[derive(Clone, Module)]
-pub struct DropoutChannels {
-    /// Probability.
-    pub p: f64,
-    /// Training or evaluation; the scope's by default.
-    pub mode: Mode,
-}
-
-impl DropoutChannels {
-    /// With probability `p`.
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting): `p` is outside 0 to 1.
-    pub fn new(p: f64) -> Result<DropoutChannels> {
-        Ok(DropoutChannels { p: probability("DropoutChannels", p)?, mode: Mode::default() })
-    }
-}
-
-impl Layer for DropoutChannels {
-    fn run(&self, x: &Var) -> Result<Var> {
-        Ok(self.mode.run(|| x.dropout_channels(self.p))?)
-    }
 }
 
 /// The input.

@@ -5,6 +5,7 @@ mod formulas;
 mod layers;
 mod modules;
 mod optimisers;
+mod quantised;
 mod restoring;
 mod settings;
 mod snapshots;

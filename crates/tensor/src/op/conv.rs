@@ -133,7 +133,7 @@ impl Family for ConvTranspose2d {
     }
 }
 
-fn convolved(check: &Check<'_>, conv: &Conv2d, bias: bool) -> Result<Shape> {
+pub(super) fn convolved(check: &Check<'_>, conv: &Conv2d, bias: bool) -> Result<Shape> {
     let (x, w) = (check.ins[0].shape(), check.ins[1].shape());
     if conv.stride.contains(&0) || conv.dilation.contains(&0) || conv.groups == 0 {
         return check.argument("stride, dilation and groups must be at least 1".into());

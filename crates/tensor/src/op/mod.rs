@@ -16,6 +16,7 @@ mod norm;
 mod pool;
 mod product;
 mod program;
+mod quantised;
 mod random;
 mod reduce;
 mod resample;
@@ -40,6 +41,7 @@ pub use norm::{Norm, NormBackward, NormKind, Renormalise};
 pub use pool::{Pool, PoolBackward, PoolKind, PoolSelect};
 pub use product::{Epilogue, MatMul, Prologue};
 pub use program::{Builder, Program, Value};
+pub use quantised::{LARGEST, QuantisedConv2d, QuantisedMatMul};
 pub use random::{Distribution, Dropout, Fill, Random, Range};
 pub use reduce::{ArgMax, Reduce, ReduceBackward, ReduceOp};
 pub use resample::{Interpolation, PadMode, Resample, ResampleBackward, Taps, transposed};
@@ -92,6 +94,10 @@ pub enum Op {
     /// Transposed convolution (the adjoint of the convolution with the same geometry, plus bias): x `[N, C, H, W]`, w
     /// `[C, O/groups, KH, KW]`, bias `[O]`. See [`ConvTranspose2d`].
     ConvTranspose2d { conv: Conv2d, output_padding: [usize; 2], bias: bool },
+    /// A product with a weight of 8-bit integers, for inference: see [`QuantisedMatMul`].
+    QuantisedMatMul(QuantisedMatMul),
+    /// A convolution with a weight of 8-bit integers, for inference: see [`QuantisedConv2d`].
+    QuantisedConv2d(QuantisedConv2d),
     /// Pooling of `[N, C, H, W]`.
     Pool(Pool),
     /// `exp(x − max) / Σ` along `dim`, or its logarithm: see [`Softmax`].
@@ -224,6 +230,8 @@ macro_rules! with_family {
             &Op::ConvTranspose2d { conv, output_padding, bias } => {
                 $crate::with_family!(@ ConvTranspose2d { conv, output_padding, bias }, $f => $answer)
             }
+            Op::QuantisedMatMul($f) => $answer,
+            Op::QuantisedConv2d($f) => $answer,
             Op::Pool($f) => $answer,
             &Op::Softmax { dim, log } => $crate::with_family!(@ Softmax { dim, log }, $f => $answer),
             Op::Norm($f) => $answer,
@@ -309,6 +317,7 @@ pub(crate) const CATALOGUES: &[fn() -> Vec<Op>] = &[
     index::catalogue,
     product::catalogue,
     conv::catalogue,
+    quantised::catalogue,
     pool::catalogue,
     softmax::catalogue,
     norm::catalogue,

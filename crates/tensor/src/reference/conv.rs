@@ -56,7 +56,7 @@ fn products(conv: &Conv2d, x: &[usize], w: &[usize], out: &[usize], mut f: impl 
     }
 }
 
-fn convolve(conv: &Conv2d, x: &Dense, w: &Dense, shape: &[usize]) -> Dense {
+pub(super) fn convolve(conv: &Conv2d, x: &Dense, w: &Dense, shape: &[usize]) -> Dense {
     let mut out = Dense::zeros(shape);
     products(conv, &x.shape, &w.shape, shape, |o, wi, xi| out.v[o] += x.v[xi] * w.v[wi]);
     out

@@ -17,6 +17,7 @@ mod norm;
 mod padding;
 mod pool;
 mod product;
+mod quantised;
 mod random;
 mod reduce;
 mod resample;
