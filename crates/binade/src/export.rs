@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::convert::copy_others;
 use crate::saved::{PREPROCESSOR, Saved};
+use crate::train::gpt;
 use crate::train::job::{Job, Use};
 
 #[derive(clap::Args)]
@@ -105,9 +106,6 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Samples that calibrate, and that a model is evaluated with at a time.
 const CALIBRATE: usize = 512;
 const BATCH: usize = 64;
-
-/// What belongs to the model of a run and stands beside it.
-const BESIDE: [&str; 1] = ["vocabulary.json"];
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(None)?;
@@ -210,11 +208,12 @@ fn of_run(args: &Args, config: &RunConfig) -> Result<()> {
         bail!("{}: no checkpoint{}", args.from.display(), wanted.map_or("".into(), |p| format!(" in {}", p.name())));
     };
     let job = Job::of(&config.name, &config.made_from).with_context(|| args.from.display().to_string())?;
-    job.with_data(args.calibrate.clone()).run(Export { args, config, checkpoint: file(precision) })?;
-    for name in BESIDE.iter().filter(|name| args.from.join(name).exists()) {
-        std::fs::copy(args.from.join(name), args.to.join(name)).with_context(|| name.to_string())?;
+    let job = job.with_data(args.calibrate.clone());
+    job.run(Export { args, config, checkpoint: file(precision) })?;
+    match &job {
+        Job::Gpt(options) => gpt::write_vocabulary(&args.to, &options.prepared()?.vocabulary),
+        Job::Vision(_) | Job::Diffusion(_) | Job::Vae(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Writes the model of a checkpoint, and tells how good it is.

@@ -279,7 +279,13 @@ fn pretrained(folder: &Path, config: &GptConfig) -> Result<Gpt> {
 fn export(model: &Gpt, vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
     save(model, folder, &model.sources(&BTreeSet::new()), &SaveOptions::default())?;
     std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(&model.to_config())?)?;
-    Ok(std::fs::write(folder.join(VOCABULARY), serde_json::to_string(vocabulary)?)?)
+    write_vocabulary(folder, vocabulary)
+}
+
+/// Puts beside a model what its tokens are.
+pub fn write_vocabulary(folder: &Path, vocabulary: &Vocabulary) -> Result<()> {
+    let path = folder.join(VOCABULARY);
+    std::fs::write(&path, serde_json::to_string(vocabulary)?).with_context(|| path.display().to_string())
 }
 
 /// What a model writes after the beginning of a text.

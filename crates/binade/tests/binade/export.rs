@@ -97,3 +97,16 @@ fn what_cannot_be_exported_is_told() {
     let convert = ["convert", "int8", "--dtype", "f16", "--to", "other"];
     assert!(fails(&convert, folder.path()).contains("has 8-bit weights"));
 }
+
+#[test]
+fn an_exported_language_model_knows_its_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("verse.txt"), "A rose is a rose is a rose.\n".repeat(60)).unwrap();
+    let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--max-iters", "2"];
+    let train = [&["train", "gpt", "--data", "verse.txt", "--precision", "bf16", "--out", "run"], &small[..]].concat();
+    passes(&train, folder.path());
+    passes(&["export", "run", "--dtype", "int8", "--weight-only", "--to", "int8"], folder.path());
+    let written = passes(&["sample", "int8", "--prompt", "A rose", "--tokens", "4"], folder.path());
+    assert!(written.starts_with("A rose") && written.trim_end().chars().count() > 6, "{written:?}");
+    assert!(fails(&["sample", "int8", "--prompt", "ß"], folder.path()).contains('ß'));
+}
