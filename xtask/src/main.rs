@@ -5,6 +5,7 @@
 
 mod mutants;
 mod output;
+mod ptx;
 mod tidy;
 
 use std::ffi::OsString;
@@ -23,11 +24,12 @@ const LAB: [(&str, &str); 7] = [
 ];
 
 /// Commands of this program.
-const OWN: [(&str, &str); 2] = [
+const OWN: [(&str, &str); 3] = [
     (
         "mutants",
         "Make small wrong changes to the training code and see which tests notice, for hours; flags are cargo-mutants'",
     ),
+    ("ptx", "Compile the kernels of crates/cuda with NVRTC, or --check that what is there is what they give"),
     ("tidy", "Check the source and the texts for what the compiler does not"),
 ];
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let first = args.first().and_then(|first| first.to_str());
     match first {
         Some("mutants") => return exit_code(mutants::run(&cargo, &args[1..])),
+        Some("ptx") => return exit_code(ptx::run(&args[1..])),
         Some("tidy") => return exit_code(tidy::run(&cargo, &args[1..])),
         _ => {}
     }

@@ -8,9 +8,26 @@ use binade::cpu::simd::{Isa, vector_length};
 
 use binade::cli::output::line;
 use binade::cli::threads;
+use binade::tensor::Device;
 
 #[derive(clap::Args)]
 pub struct Args {}
+
+/// What runs on NVIDIA's devices, as far as this program knows them.
+#[cfg(feature = "cuda-interpreted")]
+fn cuda() -> Result<()> {
+    let driver =
+        if cfg!(feature = "cuda") { "by NVIDIA's driver" } else { "interpreted: feature cuda adds the driver" };
+    let host: Vec<String> = binade::cuda::ON_HOST.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    line(format_args!("cuda      {driver}; run by the host: {}\n", host.join(", ")))?;
+    Ok(())
+}
+
+#[cfg(not(feature = "cuda-interpreted"))]
+fn cuda() -> Result<()> {
+    line("cuda      none: features cuda and cuda-interpreted add it\n")?;
+    Ok(())
+}
 
 pub fn run(_: &Args) -> Result<ExitCode> {
     threads::start(None)?;
@@ -19,7 +36,8 @@ pub fn run(_: &Args) -> Result<ExitCode> {
     let hint = "the environment variable BINADE_ISA chooses another level";
     line(format_args!("kernels   {}, {length} f32 at a time ({hint})", isa.name()))?;
     line(format_args!("threads   {}", rayon::current_num_threads()))?;
-    line("cuda      none: this version has no CUDA backend\n")?;
+    line(format_args!("devices   {}", Device::names().join(", ")))?;
+    cuda()?;
     for purpose in [Purpose::Training, Purpose::Inference] {
         line(if purpose == Purpose::Training { "training" } else { "inference" })?;
         for hardware in Hardware::ALL {

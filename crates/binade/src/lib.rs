@@ -8,6 +8,8 @@
 pub use binade_amp as amp;
 pub use binade_autograd as autograd;
 pub use binade_cpu as cpu;
+#[cfg(feature = "cuda-interpreted")]
+pub use binade_cuda as cuda;
 pub use binade_diffusion as diffusion;
 pub use binade_models as models;
 pub use binade_nn as nn;

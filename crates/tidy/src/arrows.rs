@@ -12,7 +12,7 @@ use crate::source::{File, Finding, Tree};
 const CRATES: &[&[&str]] = &[
     &["crates/derive", "crates/ptx", "crates/tensor"],
     &["crates/cpu", "crates/plan"],
-    &["crates/autograd"],
+    &["crates/autograd", "crates/cuda"],
     &["crates/nn"],
     &["crates/amp", "crates/weights"],
     &["crates/models", "crates/train"],

@@ -97,6 +97,9 @@ pub struct Common {
     /// Threads, at most one per core [default: one per core]
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     pub threads: Option<usize>,
+    /// Device to train on: cpu, cuda, cuda:1, cuda-interpreted [default: what BINADE_DEVICE names, else cpu]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
     /// Run folder [default: a new runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

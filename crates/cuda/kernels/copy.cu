@@ -1,0 +1,102 @@
+// Copies, casts, fills, comparisons and selection: elements of any dtype but f64.
+#include "elementwise.cuh"
+
+// Integers and booleans exactly, as i64.
+__device__ __forceinline__ i64 load_integer(const Operand& from, i64 i) {
+  switch (from.dtype) {
+    case I64: return ((const i64*)from.at)[i];
+    case U32: return (i64)((const u32*)from.at)[i];
+    case I8: return (i64)((const i8*)from.at)[i];
+    default: return (i64)((const u8*)from.at)[i];
+  }
+}
+
+// Any number in f64, which holds all but integers beyond 2^53.
+__device__ __forceinline__ double load_wide(const Operand& from, i64 i) {
+  return from.dtype <= BF16 ? (double)load(from, i) : (double)load_integer(from, i);
+}
+
+// An integer of the operand's type; conversions from floats saturate and make NaN 0, as the host's do.
+__device__ __forceinline__ void store_integer(const Operand& to, i64 i, i64 v) {
+  switch (to.dtype) {
+    case I64: ((i64*)to.at)[i] = v; break;
+    case U32: ((u32*)to.at)[i] = (u32)v; break;
+    case I8: ((i8*)to.at)[i] = (i8)v; break;
+    default: ((u8*)to.at)[i] = v != 0;
+  }
+}
+
+// A float as an integer of a type: toward zero, saturated.
+__device__ __forceinline__ i64 saturated(double v, u32 dtype) {
+  if (v != v) return 0;
+  double low = dtype == U32 ? 0.0 : dtype == I8 ? -128.0 : -9223372036854775808.0;
+  double high = dtype == U32 ? 4294967295.0 : dtype == I8 ? 127.0 : 9223372036854775807.0;
+  if (v <= low) return dtype == U32 ? 0 : dtype == I8 ? -128 : (i64)0x8000000000000000ull;
+  if (v >= high) return dtype == U32 ? 4294967295ll : dtype == I8 ? 127 : 0x7fffffffffffffffll;
+  return (i64)v;
+}
+
+// Bits as they are: equal dtypes.
+#define COPY(NAME, TYPE) \
+  ELEMENTWISE(NAME, 1, ((TYPE*)p.out.at)[at.out] = ((const TYPE*)p.in[0].at)[at.in[0]];)
+COPY(copy_1, u8)
+COPY(copy_2, u16)
+COPY(copy_4, u32)
+COPY(copy_8, u64)
+
+// Between floats, rounded once.
+ELEMENTWISE(cast, 1, store(p.out, at.out, load(p.in[0], at.in[0]));)
+
+// From integers and booleans, and to them.
+ELEMENTWISE(convert, 1, {
+  if (p.in[0].dtype <= BF16) {
+    double v = (double)load(p.in[0], at.in[0]);
+    if (p.out.dtype == BOOL)
+      ((u8*)p.out.at)[at.out] = v != 0.0;
+    else
+      store_integer(p.out, at.out, saturated(v, p.out.dtype));
+  } else {
+    i64 v = load_integer(p.in[0], at.in[0]);
+    if (p.out.dtype == F32)
+      ((float*)p.out.at)[at.out] = __ll2float_rn(v);
+    else if (p.out.dtype <= BF16)
+      store_wide(p.out.at, p.out.dtype, at.out, (double)v);
+    else
+      store_integer(p.out, at.out, v);
+  }
+})
+
+// The value's bits in the output's dtype.
+#define FILL(NAME, TYPE) \
+  ELEMENTWISE(NAME, 1, ((TYPE*)p.out.at)[at.out] = (TYPE)__double_as_longlong(p.value);)
+FILL(fill_1, u8)
+FILL(fill_2, u16)
+FILL(fill_4, u32)
+FILL(fill_8, u64)
+
+// start, start + 1, …: the start is the value's bits.
+ELEMENTWISE(range, 1, ((i64*)p.out.at)[at.out] = __double_as_longlong(p.value) + (i64)i;)
+
+#define COMPARE(NAME, HOLDS)                                                   \
+  ELEMENTWISE(NAME, 2, {                                                       \
+    double a = load_wide(p.in[0], at.in[0]), b = load_wide(p.in[1], at.in[1]); \
+    ((u8*)p.out.at)[at.out] = (HOLDS) ? 1 : 0;                                 \
+  })
+COMPARE(Eq, a == b)
+COMPARE(Ne, a != b)
+COMPARE(Lt, a < b)
+COMPARE(Le, a <= b)
+COMPARE(Gt, a > b)
+COMPARE(Ge, a >= b)
+COMPARE(And, a != 0.0 && b != 0.0)
+COMPARE(Or, a != 0.0 || b != 0.0)
+COMPARE(Xor, (a != 0.0) != (b != 0.0))
+
+// condition ? a : b, of floats.
+ELEMENTWISE(where, 3, {
+  bool condition = p.in[0].dtype <= BF16 ? load(p.in[0], at.in[0]) != 0.0f : load_integer(p.in[0], at.in[0]) != 0;
+  store(p.out, at.out, condition ? load(p.in[1], at.in[1]) : load(p.in[2], at.in[2]));
+})
+
+// A 16-bit code looked up: functions of 16-bit numbers, correctly rounded, from a table of all of them.
+ELEMENTWISE(look_up, 1, ((u16*)p.out.at)[at.out] = ((const u16*)p.in[1].at)[((const u16*)p.in[0].at)[at.in[0]]];)

@@ -1,0 +1,288 @@
+//! [`Cuda`]: the backend. What it has kernels for runs on the device; anything else by the host, and is counted.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use binade_tensor::{
+    Array, ArrayMut, Backend, Class, DType, Error, Grad, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage,
+    Update,
+};
+
+use crate::driver::{Driver, Failure, Launch};
+use crate::fault::Fault;
+use crate::memory::{CudaMemory, Pool};
+use crate::module::Module;
+use crate::view::View;
+use crate::{fallback, kernels};
+
+/// A CUDA device. Clones are one device.
+#[derive(Clone, Debug)]
+pub struct Cuda(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: Arc<Pool>,
+    fault: Fault,
+    state: Mutex<State>,
+    /// Results of functions for every 16-bit code, by function and format.
+    tables: Mutex<BTreeMap<(usize, DType), Arc<CudaMemory>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The first error since the last wait, which nothing that is queued behind it survives.
+    failure: Option<Error>,
+    counts: Counts,
+}
+
+/// What a device was asked for since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kernels launched.
+    pub launches: usize,
+    /// Operators and passes that the host ran, by name.
+    pub fallbacks: BTreeMap<&'static str, usize>,
+}
+
+impl Cuda {
+    /// The device of a driver.
+    ///
+    /// # Errors
+    /// It has no memory.
+    pub fn new(driver: impl Driver) -> Result<Cuda> {
+        let pool = Arc::new(Pool::new(Box::new(driver)));
+        let fault = Fault::new(&pool)?;
+        Ok(Cuda(Arc::new(Inner { pool, fault, state: Mutex::default(), tables: Mutex::default() })))
+    }
+
+    /// What it was asked for so far.
+    pub fn counts(&self) -> Counts {
+        self.state().counts.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        self.0.pool.driver()
+    }
+
+    /// Memory for a kernel while it runs: freed when the value is dropped, which may be before the kernel has run.
+    pub(crate) fn scratch(&self, bytes: usize) -> Result<CudaMemory> {
+        self.0.pool.alloc(bytes, Class::Workspace)
+    }
+
+    /// Address of what tells kernels not to run.
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.0.fault
+    }
+
+    /// Queues a kernel with threads in one dimension.
+    pub(crate) fn launch(&self, op: &'static str, launch: Launch<'_>) {
+        self.state().counts.launches += 1;
+        if let Err(failure) = self.driver().launch(&launch) {
+            self.fail(failure.during(op));
+        }
+    }
+
+    /// Queues a kernel over `n` elements.
+    pub(crate) fn over<P: bytemuck::Pod>(&self, op: &'static str, at: (Module, &str), n: usize, parameter: &P) {
+        /// Threads take further elements from here on.
+        const BLOCKS: usize = 1 << 16;
+        let block = n.next_multiple_of(32).clamp(32, 256);
+        let grid = n.div_ceil(block).clamp(1, BLOCKS);
+        self.grid(op, at, [grid, 1, 1], block, parameter);
+    }
+
+    /// Queues a kernel on a grid of blocks.
+    pub(crate) fn grid<P: bytemuck::Pod>(
+        &self,
+        op: &'static str,
+        (module, kernel): (Module, &str),
+        grid: [usize; 3],
+        block: usize,
+        parameter: &P,
+    ) {
+        let parameter = bytemuck::bytes_of(parameter);
+        let grid = grid.map(|n| n as u32);
+        self.launch(op, Launch { module, kernel, grid, block: [block as u32, 1, 1], parameter });
+    }
+
+    /// Copies host bytes into memory of the device.
+    pub(crate) fn write(&self, op: &'static str, to: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Err(failure) = self.driver().write(to, bytes) {
+            self.fail(failure.during(op));
+        }
+    }
+
+    /// The bytes of a device's memory, when all that is queued before has run.
+    pub(crate) fn read(&self, op: &'static str, from: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut to = vec![0; bytes];
+        if bytes > 0 {
+            self.driver().read(from, &mut to).map_err(|failure| failure.during(op))?;
+        }
+        Ok(to)
+    }
+
+    /// Notes an error that the next wait reports.
+    pub(crate) fn fail(&self, error: Error) {
+        self.state().failure.get_or_insert(error);
+    }
+
+    pub(crate) fn count_fallback(&self, op: &'static str) {
+        *self.state().counts.fallbacks.entry(op).or_default() += 1;
+    }
+
+    /// Whether an error has been found that nobody was told yet. Waits.
+    pub(crate) fn has_failed(&self) -> Result<bool> {
+        Ok(self.state().failure.is_some() || self.0.fault.is_set(self.driver())?)
+    }
+
+    /// Waits, and reports the first error since the last wait.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let waited = self.driver().wait().map_err(|failure: Failure| failure.during("sync"));
+        let fault = self.0.fault.take(self.driver());
+        // What the host noticed may have come of what the device found, never the other way round.
+        let failure = self.state().failure.take();
+        fault?;
+        failure.map_or(waited, Err)
+    }
+
+    /// A table of all 16-bit codes of a format, made once.
+    pub(crate) fn table(&self, key: (usize, DType), make: impl FnOnce() -> Result<Vec<u8>>) -> Result<u64> {
+        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&key) {
+            return Ok(table.address());
+        }
+        let bytes = make()?;
+        let memory = self.scratch(bytes.len())?;
+        self.write("table", memory.address(), &bytes);
+        Ok(tables.entry(key).or_insert(Arc::new(memory)).address())
+    }
+
+    fn memory_of<'a>(&self, op: &'static str, array: &'a Array) -> Result<&'a CudaMemory> {
+        let elsewhere = || Error::Device { op, first: self.name().into(), second: array.device().name().into() };
+        let Memory::Device(memory) = array.storage().memory() else { return Err(elsewhere()) };
+        memory.as_any().downcast_ref::<CudaMemory>().filter(|m| m.is_of(&self.0.pool)).ok_or_else(elsewhere)
+    }
+
+    /// An array that is borrowed for the command alone.
+    fn borrowed(&self, op: &'static str, array: &Array) -> Result<View> {
+        let _guard = array.storage().read(op)?;
+        self.view(op, array)
+    }
+
+    fn view(&self, op: &'static str, array: &Array) -> Result<View> {
+        Ok(View::new(array, self.memory_of(op, array)?))
+    }
+
+    fn written(&self, op: &'static str, array: &mut ArrayMut<'_>) -> Result<View> {
+        array.memory();
+        self.view(op, array.array())
+    }
+}
+
+impl Backend for Cuda {
+    fn name(&self) -> &str {
+        self.driver().name()
+    }
+
+    fn alloc(&self, dtype: DType, len: usize, class: Class) -> Result<Arc<Storage>> {
+        if dtype == DType::F64 {
+            return Err(Error::Unsupported { op: "alloc", backend: self.name().into(), dtype });
+        }
+        let memory = self.0.pool.alloc(len * dtype.size(), class)?;
+        Ok(Storage::new(Memory::Device(Box::new(memory)), class))
+    }
+
+    fn upload(&self, bytes: &[u8], to: &mut ArrayMut<'_>) -> Result<()> {
+        let (array, view) = (to.array(), self.written("upload", to)?);
+        if bytes.len() != array.numel() * array.dtype().size() || !array.layout().is_contiguous() {
+            return Err(Error::Length { shape: *array.shape(), found: bytes.len() / array.dtype().size() });
+        }
+        self.write("upload", view.at(), bytes);
+        Ok(())
+    }
+
+    fn download(&self, from: &Array) -> Result<Vec<u8>> {
+        let view = self.borrowed("download", from)?;
+        self.wait()?;
+        let bytes = view.numel() * view.dtype.size();
+        if bytes > 0 && !self.driver().is_written(view.at(), bytes) {
+            let what = format!("reads {:?} {} that was never written", view.shape(), view.dtype);
+            return Err(Error::Hazard { op: "download", what });
+        }
+        self.read("download", view.at(), bytes)
+    }
+
+    fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        let mut views = Vec::with_capacity(ins.len());
+        for (at, array) in ins.iter().enumerate() {
+            // Of what is written over an operand the one borrow is that for writing.
+            let over = outs.first().is_some_and(|out| out.overwrites(op, at, array));
+            views.push(if over { self.view(op.name(), array)? } else { self.borrowed(op.name(), array)? });
+        }
+        let outs = outs.iter_mut().map(|out| self.written(op.name(), out)).collect::<Result<Vec<_>>>()?;
+        if self.state().failure.is_some() {
+            return Ok(());
+        }
+        if kernels::run(self, op, &views, &outs).map_err(|error| error.during(op.name()))? {
+            return Ok(());
+        }
+        fallback::run(self, op, &views, &outs)
+    }
+
+    fn rounds_as_it_reads(&self, op: &Op) -> bool {
+        // A view reads nothing.
+        matches!(op, Op::View(_))
+    }
+
+    fn begin_step(&self) -> Box<dyn Any> {
+        Box::new(())
+    }
+
+    fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
+        let name = update.name();
+        slots.iter().try_for_each(|slot| slot.check(update))?;
+        let scalars = self.borrowed(name, scalars)?;
+        let mut views = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let (grad, writes_grad) = match &mut slot.grad {
+                Grad::Read(grad) => (self.borrowed(name, grad)?, false),
+                Grad::Write(grad) => (self.written(name, grad)?, true),
+            };
+            let lent = |array: &mut Option<ArrayMut<'_>>| array.as_mut().map(|a| self.written(name, a)).transpose();
+            let (param, master) = (lent(&mut slot.param)?, lent(&mut slot.master)?);
+            let state = slot.state.iter_mut().map(|state| self.written(name, state)).collect::<Result<_>>()?;
+            views.push(kernels::Passed { param, master, grad, writes_grad, state, first: slot.first });
+        }
+        if self.state().failure.is_some() {
+            let (cuda, backend) = (self.clone(), self.name().to_string());
+            return Ok(Outcome::later(move || {
+                cuda.wait()?;
+                Err(Error::NotRun { op: name, backend })
+            }));
+        }
+        match kernels::update(self, update, &scalars, &views).map_err(|error| error.during(name))? {
+            Some(outcome) => Ok(outcome),
+            None => fallback::update(self, update, &scalars, &views),
+        }
+    }
+
+    fn memory(&self) -> MemoryStats {
+        self.0.pool.stats()
+    }
+
+    fn reset_peak_memory(&self) {
+        self.0.pool.reset_peak();
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.wait()
+    }
+}

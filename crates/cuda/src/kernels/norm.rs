@@ -1,0 +1,309 @@
+//! Normalisations. An activation is a kernel of its own, on f32 that is not rounded in between.
+
+use binade_tensor::op::{Norm as Kind, NormKind, Saved};
+use binade_tensor::{DType, Layout, Result};
+use bytemuck::{Pod, Zeroable};
+
+use super::elementwise;
+use crate::backend::Cuda;
+use crate::memory::CudaMemory;
+use crate::module::Module;
+use crate::rows::{Axes, Axis, RowOperand, Rows, grid, rows};
+use crate::view::View;
+
+/// `Norm` of `norm.cu`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Norm {
+    fault: u64,
+    centred: u32,
+    statistics: u32,
+    eps: f64,
+    rows: Rows,
+    x: RowOperand,
+    g: RowOperand,
+    y: RowOperand,
+    weight: RowOperand,
+    bias: RowOperand,
+    mean: RowOperand,
+    rstd: RowOperand,
+    var: RowOperand,
+}
+
+/// Statistics of the rows, or of others.
+const OWN: u32 = 0;
+const FIXED: u32 = 1;
+
+/// Operands of tensors' shape, then weights, then statistics.
+const TENSORS: usize = 3;
+const WEIGHTS: usize = 2;
+const STATISTICS: usize = 3;
+const ALL: usize = TENSORS + WEIGHTS + STATISTICS;
+
+/// What a norm reads and writes; views of a kind have one shape.
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    tensors: [Option<&'a View>; TENSORS],
+    weights: [Option<&'a View>; WEIGHTS],
+    statistics: [Option<&'a View>; STATISTICS],
+}
+
+impl<'a> Operands<'a> {
+    fn views(&self) -> [Option<&'a View>; ALL] {
+        let [x, g, y] = self.tensors;
+        let [weight, bias] = self.weights;
+        let [mean, rstd, var] = self.statistics;
+        [x, g, y, weight, bias, mean, rstd, var]
+    }
+
+    /// A step along a dimension of the tensors, of weights and of statistics.
+    fn axis(&self, extent: usize, [tensor, weight, statistic]: [&dyn Fn(&View) -> usize; 3]) -> Axis<ALL> {
+        let of = |views: &[Option<&View>], step: &dyn Fn(&View) -> usize| -> Vec<usize> {
+            views.iter().map(|view| view.map_or(0, step)).collect()
+        };
+        let steps = [of(&self.tensors, tensor), of(&self.weights, weight), of(&self.statistics, statistic)].concat();
+        Axis { extent, strides: std::array::from_fn(|k| steps[k]) }
+    }
+}
+
+/// The dimensions that number the sets with statistics, and those within a set, which also are (weights, others): by
+/// either the kernels of rows are called.
+struct Walks {
+    groups: Axes<ALL>,
+    members: Axes<ALL>,
+    weights: Axes<ALL>,
+    others: Axes<ALL>,
+}
+
+/// How a norm's operands are walked; `None` where a vector of statistics or weights is no line.
+fn walks(norm: &Kind, x: &Layout, operands: &Operands<'_>) -> Option<Walks> {
+    let shape = x.shape;
+    let none = |_: &View| 0;
+    let tensor = |d: usize| move |view: &View| view.layout.strides[d];
+    // Statistics are vectors, weights too or of the shape of trailing dimensions.
+    let line = |view: &View, step: usize| view.layout.strides.first().copied().unwrap_or(0) * step;
+    let mut walks = Walks { groups: Axes::new(), members: Axes::new(), weights: Axes::new(), others: Axes::new() };
+    match norm.kind {
+        NormKind::Layer { dims } | NormKind::Rms { dims } => {
+            let lead = shape.rank() - dims;
+            for d in 0..lead {
+                let below: usize = shape[d + 1..lead].iter().product();
+                walks.groups.push(operands.axis(shape[d], [&tensor(d), &none, &|view| line(view, below)]));
+            }
+            for d in lead..shape.rank() {
+                let weight = move |view: &View| view.layout.strides[d - lead];
+                walks.members.push(operands.axis(shape[d], [&tensor(d), &weight, &none]));
+            }
+            walks.weights = walks.members.clone();
+            walks.others = walks.groups.clone();
+        }
+        NormKind::Group { groups } => {
+            let per_group = shape[1] / groups.max(1);
+            let samples = operands.axis(shape[0], [&tensor(0), &none, &|view| line(view, groups)]);
+            let group = operands.axis(
+                groups,
+                [&|view| per_group * view.layout.strides[1], &|view| line(view, per_group), &|view| line(view, 1)],
+            );
+            let channel = operands.axis(per_group, [&tensor(1), &|view| line(view, 1), &none]);
+            let space = (2..shape.rank()).map(|d| operands.axis(shape[d], [&tensor(d), &none, &none]));
+            let space: Axes<ALL> = space.collect();
+            walks.groups.extend([samples, group]);
+            walks.members.push(channel);
+            walks.members.extend(space.iter().copied());
+            walks.weights.extend([group, channel]);
+            walks.others.push(samples);
+            walks.others.extend(space);
+        }
+        NormKind::Batch | NormKind::Fixed => {
+            let channel = operands.axis(shape[1], [&tensor(1), &|view| line(view, 1), &|view| line(view, 1)]);
+            walks.groups.push(channel);
+            walks.weights.push(channel);
+            for d in (0..shape.rank()).filter(|&d| d != 1) {
+                let axis = operands.axis(shape[d], [&tensor(d), &none, &none]);
+                walks.members.push(axis);
+                walks.others.push(axis);
+            }
+        }
+    }
+    Some(walks)
+}
+
+fn parameter(
+    cuda: &Cuda,
+    norm: &Kind,
+    statistics: u32,
+    operands: &Operands<'_>,
+    outer: &Axes<ALL>,
+    inner: &Axes<ALL>,
+) -> Option<Norm> {
+    let (rows, [x, g, y, weight, bias, mean, rstd, var]) = rows(operands.views(), outer, inner)?;
+    let centred = !matches!(norm.kind, NormKind::Rms { .. });
+    let fault = cuda.fault().address();
+    Some(Norm {
+        fault,
+        centred: centred.into(),
+        statistics,
+        eps: norm.eps,
+        rows,
+        x,
+        g,
+        y,
+        weight,
+        bias,
+        mean,
+        rstd,
+        var,
+    })
+}
+
+/// f32 memory that lies as an output does.
+fn unrounded(cuda: &Cuda, of: &View) -> Result<(View, CudaMemory)> {
+    let layout = Layout { offset: 0, ..of.layout };
+    let memory = cuda.scratch(4 * layout.end())?;
+    Ok((View::line(memory.address(), DType::F32, layout.shape).with_layout(layout), memory))
+}
+
+fn launch(cuda: &Cuda, op: &'static str, kernel: &str, p: &Norm) {
+    let (blocks, threads) = grid(p.rows.rows as usize);
+    cuda.grid(op, (Module::Norm, kernel), blocks, threads, p);
+}
+
+/// The value before the activation into `y`.
+fn normalise(
+    cuda: &Cuda,
+    op: &'static str,
+    norm: &Kind,
+    statistics: u32,
+    operands: &Operands<'_>,
+    x: &View,
+) -> Result<bool> {
+    let Some(walks) = walks(norm, &x.layout, operands) else { return Ok(false) };
+    let Some(p) = parameter(cuda, norm, statistics, operands, &walks.groups, &walks.members) else { return Ok(false) };
+    launch(cuda, op, "normalise", &p);
+    Ok(true)
+}
+
+/// As [`normalise`], with the activation behind it.
+fn normalise_and_activate(
+    cuda: &Cuda,
+    op: &'static str,
+    norm: &Kind,
+    statistics: u32,
+    operands: &Operands<'_>,
+    [x, out]: [&View; 2],
+) -> Result<bool> {
+    let Some(act) = norm.act else { return normalise(cuda, op, norm, statistics, operands, x) };
+    let (before, _memory) = unrounded(cuda, out)?;
+    let mut operands = *operands;
+    operands.tensors[2] = Some(&before);
+    Ok(normalise(cuda, op, norm, statistics, &operands, x)?
+        && elementwise::unary(cuda, op, act, std::slice::from_ref(&before), out)?)
+}
+
+/// 1/deviation of given variances, in f32.
+fn deviations(cuda: &Cuda, op: &'static str, norm: &Kind, var: &View) -> Result<Option<(View, CudaMemory)>> {
+    let (rstd, memory) = unrounded(cuda, var)?;
+    let operands =
+        Operands { tensors: [None; TENSORS], weights: [None; WEIGHTS], statistics: [None, Some(&rstd), Some(var)] };
+    let line = |view: &View| view.layout.strides[0];
+    let rows = Axes::from_slice(&[operands.axis(var.numel(), [&line, &line, &line])]);
+    let Some(p) = parameter(cuda, norm, FIXED, &operands, &rows, &Axes::new()) else { return Ok(None) };
+    cuda.over(op, (Module::Norm, "deviations"), var.numel(), &p);
+    Ok(Some((rstd, memory)))
+}
+
+/// Inputs x, then weights, then mean and variance of fixed statistics. Outputs y and the statistics.
+pub(super) fn forward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
+    let x = &ins[0];
+    if x.numel() == 0 {
+        return Ok(false);
+    }
+    let at = 1 + norm.weights();
+    let fixed = if norm.kind == NormKind::Fixed { deviations(cuda, op, norm, &ins[at + 1])? } else { None };
+    let (statistics, given) = match norm.kind {
+        NormKind::Fixed => (FIXED, [Some(&ins[at]), fixed.as_ref().map(|(rstd, _)| rstd), None]),
+        NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } | NormKind::Batch => {
+            (OWN, [Some(&outs[1]), Some(&outs[2]), outs.get(3)])
+        }
+    };
+    let operands =
+        Operands { tensors: [Some(x), None, Some(&outs[0])], weights: weights(norm, &ins[1..]), statistics: given };
+    if statistics == OWN {
+        let Some(walks) = walks(norm, &x.layout, &operands) else { return Ok(false) };
+        let Some(p) = parameter(cuda, norm, OWN, &operands, &walks.groups, &walks.members) else { return Ok(false) };
+        launch(cuda, op, "statistics", &p);
+    }
+    normalise_and_activate(cuda, op, norm, statistics, &operands, [x, &outs[0]])
+}
+
+/// Weight and bias among operands that begin with them.
+fn weights<'a>(norm: &Kind, ins: &'a [View]) -> [Option<&'a View>; WEIGHTS] {
+    [0, 1].map(|i| ins.get(i).filter(|_| i < norm.weights()))
+}
+
+/// Inputs x, weights, mean, rstd.
+pub(super) fn again(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
+    let (x, at) = (&ins[0], 1 + norm.weights());
+    if x.numel() == 0 {
+        return Ok(false);
+    }
+    let statistics = [Some(&ins[at]), Some(&ins[at + 1]), None];
+    let operands = Operands { tensors: [Some(x), None, Some(&outs[0])], weights: weights(norm, &ins[1..]), statistics };
+    normalise_and_activate(cuda, op, norm, OWN, &operands, [x, &outs[0]])
+}
+
+/// Inputs g, x, weight if affine, bias if there is one and an activation, then mean and rstd (variance where fixed).
+/// Outputs dx, and dweight and dbias if affine.
+pub(super) fn backward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
+    let (g, x) = (&ins[0], &ins[1]);
+    if x.numel() == 0 {
+        return Ok(false);
+    }
+    let at = 2 + norm.weights_of_gradient();
+    let statistics = if norm.kind == NormKind::Fixed { FIXED } else { OWN };
+    let fixed = if norm.kind == NormKind::Fixed { deviations(cuda, op, norm, &ins[at + 1])? } else { None };
+    let rstd = fixed.as_ref().map_or(&ins[at + 1], |(rstd, _)| rstd);
+    let given = [Some(&ins[at]), Some(rstd), None];
+    let weight = ins.get(2).filter(|_| norm.affine);
+    let bias = ins.get(3).filter(|_| norm.weights_of_gradient() == 2);
+    let mut memory = Vec::new();
+    let mut g = *g;
+    if let Some(act) = norm.act {
+        // The gradient in front of the activation, from its argument again.
+        let (before, of_before) = unrounded(cuda, &outs[0])?;
+        let operands = Operands { tensors: [Some(x), None, Some(&before)], weights: [weight, bias], statistics: given };
+        if !normalise(cuda, op, norm, statistics, &operands, x)? {
+            return Ok(false);
+        }
+        let mut saved = before;
+        memory.push(of_before);
+        if act.saved() == Saved::Output {
+            let (after, of_after) = unrounded(cuda, &outs[0])?;
+            elementwise::unary(cuda, op, act, &[before], &after)?;
+            saved = after;
+            memory.push(of_after);
+        }
+        let (inner, of_inner) = unrounded(cuda, &outs[0])?;
+        elementwise::unary_backward(cuda, op, act, &[g, saved], &inner)?;
+        g = inner;
+        memory.push(of_inner);
+    }
+    let operands =
+        Operands { tensors: [Some(x), Some(&g), Some(&outs[0])], weights: [weight, None], statistics: given };
+    let Some(walks) = walks(norm, &x.layout, &operands) else { return Ok(false) };
+    let Some(p) = parameter(cuda, norm, statistics, &operands, &walks.groups, &walks.members) else {
+        return Ok(false);
+    };
+    launch(cuda, op, "norm_backward", &p);
+    if norm.affine {
+        let operands =
+            Operands { tensors: [Some(x), Some(&g), None], weights: [outs.get(1), outs.get(2)], statistics: given };
+        let Some(walks) = self::walks(norm, &x.layout, &operands) else { return Ok(false) };
+        let Some(p) = parameter(cuda, norm, statistics, &operands, &walks.weights, &walks.others) else {
+            return Ok(false);
+        };
+        launch(cuda, op, "norm_weights", &p);
+    }
+    drop(memory);
+    Ok(true)
+}

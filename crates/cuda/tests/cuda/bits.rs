@@ -1,0 +1,102 @@
+//! Where the device has the CPU's bits at AVX2, and not only its bounds.
+
+use binade_cpu::{Cpu, Isa};
+use binade_cuda::interpreted;
+use binade_tensor::op::{Backward, Distribution, MatMul, Reduce, Unary};
+use binade_tensor::samples::catalogue;
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Request, Shape, run};
+
+/// Rows whose f32 values the CPU looks up: there the device computes, within the bound.
+const LOOKED_UP: [Unary; 4] = [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::GeluTanh];
+
+/// An f32 number as bits, of which all NaN are one.
+fn bits(array: &Array) -> Vec<u64> {
+    let one = |v: f64| if v.is_nan() { u64::MAX } else { v.to_bits() };
+    array.to_f64_vec().unwrap().into_iter().map(one).collect()
+}
+
+fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Vec<Vec<u64>> {
+    let ins = ins.iter().map(|a| a.to(device).unwrap()).collect::<Vec<_>>();
+    let request = Request::new(op, &[], device, want, Class::Activations);
+    let refs = ins.iter().collect::<Vec<_>>();
+    run(Request { ins: &refs, ..request }).unwrap().iter().map(bits).collect()
+}
+
+/// The CPU at the level whose order of sums the device has.
+fn avx2() -> Option<Device> {
+    let isa = Isa::available().into_iter().find(|isa| isa.name() == "avx2")?;
+    Some(Device::new(Cpu::with_isa(isa)))
+}
+
+/// Whether the device promises the bits of an operator in f32 and bf16.
+fn is_promised(op: &Op) -> bool {
+    let elementwise = matches!(op, Op::Unary(row) if !LOOKED_UP.contains(row))
+        || matches!(op, Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where);
+    let sums = matches!(op, Op::Reduce { kind: Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min, .. });
+    let moves = matches!(
+        op,
+        Op::ArgMax { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Embedding | Op::Cat { .. }
+    );
+    let draws = matches!(op, Op::Dropout { .. } | Op::StochasticCast { .. } | Op::Random { .. });
+    let copies =
+        matches!(op, Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) | Op::Copy) && *op != Op::Cast(DType::F64);
+    let backward =
+        matches!(op, Op::Backward(Backward::Narrow { .. } | Backward::Embedding { .. } | Backward::Gather { .. }));
+    elementwise
+        || sums
+        || moves
+        || draws
+        || copies
+        || backward
+        || matches!(op, Op::Softmax { .. } | Op::CrossEntropy(_))
+}
+
+#[test]
+fn bits_are_those_of_the_cpu_where_they_are_promised() {
+    let Some(cpu) = avx2() else { return };
+    let device = Device::new(interpreted().unwrap());
+    let mut differing = Vec::new();
+    for op in catalogue().iter().filter(|op| is_promised(op)) {
+        for dtype in [DType::F32, DType::BF16] {
+            let samples = op.samples(&cpu, dtype);
+            let differs = |ins: &Vec<Array>| outs(op, ins, &cpu, dtype) != outs(op, ins, &device, dtype);
+            let count = samples.iter().filter(|ins| differs(ins)).count();
+            if count > 0 {
+                differing.push(format!("{op:?} {dtype}: {count} of {} samples", samples.len()));
+            }
+        }
+    }
+    assert!(differing.is_empty(), "{} operators:\n{}", differing.len(), differing.join("\n"));
+}
+
+fn normal(device: &Device, dims: &[usize], stream: u64) -> Array {
+    let distribution = Distribution::Normal { mean: 0.0, std: 1.0 };
+    let op = Op::Random { distribution, shape: Shape::new(dims).unwrap(), key: Key::new(5, stream) };
+    binade_tensor::run_one(&op, &[], device, DType::F32, Class::Activations).unwrap()
+}
+
+#[test]
+fn products_across_the_edges_of_tiles_and_chains_have_the_bits_of_the_cpus_tiles() {
+    let Some(cpu) = avx2() else { return };
+    let device = Device::new(interpreted().unwrap());
+    // A tile has 64 × 64 results, a chain 256 products; up to 8 rows the CPU adds in another order.
+    for [m, n, k] in [[63, 64, 16], [65, 131, 17], [131, 63, 256], [64, 65, 257], [67, 66, 515]] {
+        let ins = [normal(&cpu, &[m, k], 1), normal(&cpu, &[k, n], 2)];
+        let op = Op::MatMul(MatMul::default());
+        assert!(outs(&op, &ins, &cpu, DType::F32) == outs(&op, &ins, &device, DType::F32), "{m} × {n} × {k}");
+    }
+}
+
+#[test]
+fn sixteen_bit_functions_have_the_cpus_results_for_every_code() {
+    let (cpu, device) = (Device::cpu(), Device::new(interpreted().unwrap()));
+    let codes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_ne_bytes).collect();
+    for dtype in [DType::F16, DType::BF16] {
+        let x = Array::from_bytes(&cpu, dtype, &codes, &[1 << 16], Class::Activations).unwrap();
+        for &row in Unary::ALL {
+            let op = Op::Unary(row);
+            let ins = std::slice::from_ref(&x);
+            assert!(outs(&op, ins, &cpu, dtype) == outs(&op, ins, &device, dtype), "{row:?} {dtype}");
+        }
+    }
+}

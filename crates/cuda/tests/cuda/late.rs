@@ -1,0 +1,83 @@
+//! What is reported when, and what it leaves undone.
+
+use binade_cuda::interpreted;
+use binade_tensor::op::Unary;
+use binade_tensor::{Array, Class, DType, Device, Error, Op, Request, Update, run, run_one};
+
+fn device() -> Device {
+    Device::new(interpreted().unwrap())
+}
+
+fn floats(device: &Device, values: &[f32], dims: &[usize]) -> Array {
+    Array::from_slice(device, values, dims, Class::Activations).unwrap()
+}
+
+#[test]
+fn an_index_out_of_range_is_told_by_the_next_wait_and_nothing_behind_it_runs() {
+    let device = device();
+    let weight = floats(&device, &[1.0, 2.0, 3.0, 4.0], &[2, 2]);
+    let index = Array::from_slice(&device, &[0i64, 7, 1], &[3], Class::Indices).unwrap();
+    let queued = run_one(&Op::Embedding, &[&weight, &index], &device, DType::F32, Class::Activations);
+    assert!(queued.is_ok(), "queued: {queued:?}");
+    // A pass behind it, which must not have changed the parameter.
+    let param = floats(&device, &[1.0, 1.0], &[2]);
+    let grad = floats(&device, &[1.0, 1.0], &[2]);
+    let scalars = floats(&device, &[0.5, 1.0], &[2]);
+    let sgd = Update::Sgd { momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false };
+    let slot = binade_tensor::Slot {
+        param: Some(binade_tensor::ArrayMut::new("sgd", &param).unwrap()),
+        master: None,
+        grad: binade_tensor::Grad::Read(&grad),
+        state: vec![],
+        first: true,
+    };
+    let outcome = sgd.run(&scalars, &mut [slot]).unwrap();
+    let error = outcome.wait().unwrap_err();
+    assert_eq!(error, Error::IndexOutOfRange { op: "embedding", index: 7, size: 2, what: "rows" });
+    assert_eq!(param.to_vec::<f32>().unwrap(), [1.0, 1.0]);
+    assert_eq!(device.sync(), Ok(()), "an error is told once");
+}
+
+#[test]
+fn numbers_of_64_bits_are_refused_by_name() {
+    let error = Array::from_slice(&device(), &[1.0f64], &[1], Class::Activations).unwrap_err();
+    assert_eq!(error.to_string(), "alloc: the cuda-interpreted backend has no kernel for f64");
+}
+
+#[test]
+fn memory_is_counted_by_class_and_given_back() {
+    let device = device();
+    let before = device.memory().live(Class::Weights);
+    let x = Array::from_slice(&device, &[1.0f32; 100], &[100], Class::Weights).unwrap();
+    assert_eq!(device.memory().live(Class::Weights) - before, 400);
+    drop(x);
+    assert_eq!((device.memory().live(Class::Weights), device.memory().peak(Class::Weights)), (before, before + 400));
+}
+
+#[test]
+fn an_operator_written_over_its_operand_has_the_same_bits() {
+    let device = device();
+    let values: Vec<f32> = (0..1000).map(|i| i as f32 * 0.01 - 5.0).collect();
+    for row in [Unary::Exp, Unary::Gelu, Unary::Relu] {
+        let op = Op::Unary(row);
+        let x = floats(&device, &values, &[10, 100]);
+        let apart = run_one(&op, &[&x], &device, DType::F32, Class::Activations).unwrap().to_vec::<f32>().unwrap();
+        let storage = x.storage().id();
+        let given = smallvec::smallvec![x];
+        let request = Request { given, ..Request::new(&op, &[], &device, DType::F32, Class::Activations) };
+        let over = run(request).unwrap().swap_remove(0);
+        assert_eq!(over.storage().id(), storage, "{row:?} was not written over its operand");
+        assert_eq!(over.to_vec::<f32>().unwrap(), apart, "{row:?}");
+    }
+}
+
+#[test]
+fn what_the_host_runs_is_counted_by_name() {
+    let cuda = interpreted().unwrap();
+    let device = Device::new(cuda.clone());
+    let x = floats(&device, &[3.0, 1.0, 2.0], &[3]);
+    let op = Op::Sort { dim: 0, descending: false, length: 3 };
+    let sorted = run(Request::new(&op, &[&x], &device, DType::F32, Class::Activations)).unwrap();
+    assert_eq!(sorted[0].to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    assert_eq!(cuda.counts().fallbacks.into_iter().collect::<Vec<_>>(), [("sort", 1)]);
+}

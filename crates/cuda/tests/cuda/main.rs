@@ -1,0 +1,10 @@
+//! The backend on the interpreter: every operator within its stated bound, bits beside the CPU's, what is reported
+//! late.
+
+use binade_cpu as _;
+
+mod bits;
+mod late;
+mod registry;
+mod rows;
+mod updates;

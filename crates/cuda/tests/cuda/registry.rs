@@ -1,0 +1,76 @@
+//! Every operator against the reference within its stated bound, and nothing that the interpreter finds wrong.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use binade_cuda::{Cuda, ON_HOST, interpreted};
+use binade_tensor::samples::catalogue;
+use binade_tensor::testing::check_op;
+use binade_tensor::{DType, Device, Op};
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+/// Tests that share the operators.
+const PARTS: usize = 4;
+/// Samples in 16 bit: the first are dense and strided. All of them run where `all` is wanted.
+const SOME: usize = 2;
+
+/// What is wrong with the operators of a part.
+fn failures(cuda: &Cuda, part: usize, all: bool) -> BTreeMap<&'static str, Vec<String>> {
+    let device = Device::new(cuda.clone());
+    let mut failures: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    // f64 is refused.
+    let here = |op: &Op| *op != Op::Cast(DType::F64);
+    for op in catalogue().into_iter().skip(part).step_by(PARTS).filter(here) {
+        for dtype in DTYPES {
+            let most = if all || dtype == DType::F32 { usize::MAX } else { SOME };
+            for ins in op.samples(&device, dtype).into_iter().take(most) {
+                let failure = match check_op(&op, &ins, &device, dtype) {
+                    Ok((_, failure)) => failure,
+                    Err(error) => Some(format!("{op:?} {dtype}: {error}")),
+                };
+                failures.entry(op.name()).or_default().extend(failure);
+            }
+        }
+    }
+    failures.retain(|_, failures| !failures.is_empty());
+    failures
+}
+
+fn check(part: usize, all: bool) {
+    let cuda = interpreted().unwrap();
+    let mut text = String::new();
+    for (name, failures) in failures(&cuda, part, all) {
+        let _ = writeln!(text, "{name}: {} failures, the first: {}", failures.len(), failures[0]);
+    }
+    assert!(text.is_empty(), "{text}");
+    let known = |name: &&str| ON_HOST.iter().any(|(known, _)| known == name);
+    let unexpected: Vec<&str> = cuda.counts().fallbacks.into_keys().filter(|name| !known(name)).collect();
+    assert!(unexpected.is_empty(), "run by the host: {unexpected:?}");
+}
+
+#[test]
+fn the_first_part_of_the_operators_is_within_its_stated_bounds() {
+    check(0, false);
+}
+
+#[test]
+fn the_second_part_of_the_operators_is_within_its_stated_bounds() {
+    check(1, false);
+}
+
+#[test]
+fn the_third_part_of_the_operators_is_within_its_stated_bounds() {
+    check(2, false);
+}
+
+#[test]
+fn the_last_part_of_the_operators_is_within_its_stated_bounds() {
+    check(3, false);
+}
+
+/// Minutes: `cargo test --release --test cuda -- --ignored`.
+#[test]
+#[ignore = "minutes long"]
+fn every_operator_is_within_its_stated_bounds_at_every_sample() {
+    (0..PARTS).for_each(|part| check(part, true));
+}

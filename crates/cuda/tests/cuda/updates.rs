@@ -1,0 +1,130 @@
+//! Multi-tensor passes: the bits of the CPU.
+
+use binade_cuda::interpreted;
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Findings, Grad, Layout, Meta, Slot, Update};
+
+/// Sizes across the edge of a chunk.
+const SIZES: [usize; 3] = [1, 700, 16_400];
+
+fn optimisers() -> Vec<Update> {
+    let sgd = |momentum, nesterov| Update::Sgd { momentum, dampening: 0.1, weight_decay: 0.01, nesterov };
+    let rms = |momentum, centered| Update::RmsProp { alpha: 0.9, eps: 1e-8, weight_decay: 0.01, momentum, centered };
+    let adam = |decoupled| Update::Adam { betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.02, decoupled };
+    vec![
+        sgd(0.0, false),
+        sgd(0.9, false),
+        sgd(0.9, true),
+        rms(0.0, false),
+        rms(0.9, false),
+        rms(0.9, true),
+        adam(false),
+        adam(true),
+        Update::Ema,
+        Update::Adagrad { weight_decay: 0.01, eps: 1e-10, initial: 0.1 },
+        Update::Lion { betas: [0.9, 0.99], weight_decay: 0.1 },
+        Update::Adafactor { decay: -0.8, eps: [1e-30, 1e-3], clip: 1.0, weight_decay: 0.01 },
+    ]
+}
+
+fn values(n: usize, seed: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7 + seed * 13) as f32 * 0.37).sin()).collect()
+}
+
+fn array(device: &Device, dtype: DType, n: usize, seed: usize, class: Class) -> Array {
+    Array::from_slice(device, &values(n, seed), &[n], class).unwrap().cast(dtype, class).unwrap()
+}
+
+fn bits(array: &Array) -> Vec<u64> {
+    array.to_f64_vec().unwrap().into_iter().map(f64::to_bits).collect()
+}
+
+/// Three steps over parameters of some sizes; what they leave behind.
+fn steps(device: &Device, update: &Update, dtype: DType, masters: bool) -> Vec<Vec<u64>> {
+    let like = |n: usize, seed: usize, dtype| array(device, dtype, n, seed, Class::Weights);
+    let params: Vec<Array> = SIZES.iter().map(|&n| like(n, 1, dtype)).collect();
+    let copies: Vec<Option<Array>> = SIZES.iter().map(|&n| masters.then(|| like(n, 1, DType::F32))).collect();
+    let states: Vec<Vec<Array>> = params
+        .iter()
+        .map(|param| {
+            let of = |shape| Meta { dtype: DType::F32, layout: Layout::contiguous(shape) };
+            let shapes = update.states(param.shape());
+            shapes.into_iter().map(|shape| Array::alloc(device, of(shape), Class::Optimizer).unwrap()).collect()
+        })
+        .collect();
+    for step in 1..=3u64 {
+        let grads: Vec<Array> = SIZES.iter().map(|&n| like(n, 1 + step as usize, dtype)).collect();
+        let scalars: Vec<f32> = update.scalars(0.01, step, 0.5).into_iter().map(|v| v as f32).collect();
+        let scalars = Array::from_slice(device, &scalars, &[scalars.len()], Class::Optimizer).unwrap();
+        let name = update.name();
+        let mut slots: Vec<Slot<'_>> = (0..SIZES.len())
+            .map(|i| Slot {
+                param: Some(ArrayMut::new(name, &params[i]).unwrap()),
+                master: copies[i].as_ref().map(|master| ArrayMut::new(name, master).unwrap()),
+                grad: Grad::Read(&grads[i]),
+                state: states[i].iter().map(|state| ArrayMut::new(name, state).unwrap()).collect(),
+                first: step == 1,
+            })
+            .collect();
+        update.run(&scalars, &mut slots).unwrap().wait().unwrap();
+    }
+    params.iter().chain(copies.iter().flatten()).chain(states.iter().flatten()).map(bits).collect()
+}
+
+#[test]
+fn steps_of_optimisers_have_the_cpus_bits() {
+    let (cpu, cuda) = (Device::cpu(), interpreted().unwrap());
+    let device = Device::new(cuda.clone());
+    for update in optimisers() {
+        for (dtype, masters) in [(DType::F32, false), (DType::BF16, true), (DType::F16, false)] {
+            let (ours, theirs) = (steps(&device, &update, dtype, masters), steps(&cpu, &update, dtype, masters));
+            assert!(ours == theirs, "{update:?} {dtype}, masters: {masters}");
+        }
+    }
+    assert_eq!(cuda.counts().fallbacks.into_keys().collect::<Vec<_>>(), ["adafactor"]);
+}
+
+/// A pass over gradients alone: what it finds and leaves.
+fn over_gradients(
+    device: &Device,
+    update: &Update,
+    scalar: f32,
+    dtype: DType,
+    huge: bool,
+) -> (Findings, Vec<Vec<u64>>) {
+    let grads: Vec<Array> = SIZES.iter().map(|&n| array(device, dtype, n, 4, Class::Gradients)).collect();
+    if huge {
+        grads[1].copy_from(&Array::from_slice(device, &[f32::MAX; 700], &[700], Class::Gradients).unwrap()).unwrap();
+    }
+    let scalars = Array::from_slice(device, &[scalar], &[1], Class::Optimizer).unwrap();
+    let mut slots: Vec<Slot<'_>> = grads
+        .iter()
+        .map(|grad| {
+            let grad = if *update == Update::Norm {
+                Grad::Read(grad)
+            } else {
+                Grad::Write(ArrayMut::new("grad", grad).unwrap())
+            };
+            Slot { param: None, master: None, grad, state: vec![], first: false }
+        })
+        .collect();
+    let found = update.run(&scalars, &mut slots).unwrap().wait().unwrap();
+    drop(slots);
+    (found, grads.iter().map(bits).collect())
+}
+
+#[test]
+fn passes_over_gradients_find_and_leave_what_the_cpus_do() {
+    let (cpu, device) = (Device::cpu(), Device::new(interpreted().unwrap()));
+    for update in [Update::Norm, Update::Unscale, Update::Scale, Update::Clamp] {
+        for (dtype, huge) in [(DType::F32, false), (DType::BF16, false), (DType::F32, true)] {
+            let run = |device: &Device| over_gradients(device, &update, 3.0, dtype, huge);
+            let ((found, grads), (wanted, theirs)) = (run(&device), run(&cpu));
+            assert!(grads == theirs, "{update:?} {dtype}");
+            // The other two check nothing.
+            if matches!(update, Update::Norm | Update::Unscale) {
+                assert_eq!(found, wanted, "{update:?} {dtype}");
+                assert_eq!(found.found_inf, huge, "{update:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask ptx` compiles the kernels of `crates/cuda` to the PTX that is checked in beside them; `--check` says
+//! where the two differ and what is wrong with the PTX. NVRTC and ptxas come from PyPI's wheels
+//! `nvidia-cuda-nvrtc-cu12` and `nvidia-cuda-nvcc-cu12`, unpacked anywhere; neither needs a GPU or a driver.
+
+mod gates;
+mod nvrtc;
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::output;
+use nvrtc::Nvrtc;
+
+const USAGE: &str = "usage: cargo xtask ptx [--check] [--nvrtc FILE] [--ptxas FILE] [KERNEL …]\n\
+     FILE is libnvrtc.so.12 or ptxas; BINADE_NVRTC and BINADE_PTXAS name them too";
+
+/// What the PTX is compiled for: the oldest capability that is served.
+const ARCHITECTURE: &str = "compute_75";
+/// The lowest PTX that has what the kernels use: a driver that is older than CUDA 10.2 does not load it.
+const VERSION: &str = ".version 6.5";
+
+struct Options {
+    check: bool,
+    nvrtc: PathBuf,
+    ptxas: Option<PathBuf>,
+    kernels: Vec<String>,
+}
+
+fn options(args: &[OsString]) -> Result<Options, String> {
+    let mut options = Options { check: false, nvrtc: PathBuf::new(), ptxas: None, kernels: Vec::new() };
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let (mut nvrtc, mut args) = (named("BINADE_NVRTC"), args.iter());
+    options.ptxas = named("BINADE_PTXAS");
+    while let Some(arg) = args.next() {
+        let mut file = || args.next().map(PathBuf::from).ok_or(USAGE.to_string());
+        match arg.to_str() {
+            Some("--check") => options.check = true,
+            Some("--nvrtc") => nvrtc = Some(file()?),
+            Some("--ptxas") => options.ptxas = Some(file()?),
+            Some(kernel) if !kernel.starts_with('-') => options.kernels.push(kernel.to_string()),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    options.nvrtc = nvrtc.ok_or_else(|| format!("NVRTC is needed: pip download nvidia-cuda-nvrtc-cu12\n{USAGE}"))?;
+    Ok(options)
+}
+
+pub fn run(args: &[OsString]) -> Result<(), String> {
+    let options = options(args)?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/cuda/kernels");
+    let nvrtc = Nvrtc::open(&options.nvrtc)?;
+    let sources = files(&folder, "cu")?;
+    let headers = read_all(&folder, &files(&folder, "cuh")?)?;
+    let mut faults = Vec::new();
+    for name in sources {
+        let stem = name.trim_end_matches(".cu");
+        if !options.kernels.is_empty() && !options.kernels.iter().any(|kernel| kernel == stem) {
+            continue;
+        }
+        let source = read(&folder.join(&name))?;
+        let ptx = lowered(&nvrtc.compile(&name, &source, &headers, ARCHITECTURE)?);
+        let path = folder.join(format!("{stem}.ptx"));
+        if options.check {
+            if std::fs::read_to_string(&path).is_ok_and(|there| there != ptx) || !path.exists() {
+                faults.push(format!("{stem}.ptx is not what {name} gives: run cargo xtask ptx"));
+            }
+            faults.extend(gates::of_text(stem, &ptx));
+        } else {
+            std::fs::write(&path, &ptx).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        output::line(&format!("{stem}: {} kernels, {} KB", ptx.matches(".visible .entry").count(), ptx.len() / 1024))?;
+        if let Some(ptxas) = &options.ptxas {
+            faults.extend(gates::of_ptxas(ptxas, stem, &path)?);
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// The names of the files of a kind, sorted.
+fn files(folder: &Path, kind: &str) -> Result<Vec<String>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter(|name| Path::new(name).extension().is_some_and(|found| found == kind)).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn read_all(folder: &Path, names: &[String]) -> Result<Vec<(String, String)>, String> {
+    names.iter().map(|name| Ok((name.clone(), read(&folder.join(name))?))).collect()
+}
+
+/// The PTX for older drivers: a lower version, and lines of the source without the functions that they were inlined
+/// into, which older versions do not have.
+fn lowered(ptx: &str) -> String {
+    let mut text = String::with_capacity(ptx.len());
+    let mut within_strings = false;
+    for line in ptx.lines() {
+        // The names of those functions.
+        within_strings |= line.trim_start().starts_with(".section\t.debug_str");
+        if within_strings {
+            within_strings = line.trim() != "}";
+            continue;
+        }
+        let line = if line.starts_with(".version") { VERSION } else { line };
+        let line =
+            if line.trim_start().starts_with(".loc") { line.split(", function_name").next() } else { Some(line) };
+        let line = without_folder(line.unwrap_or_default().trim_end());
+        // Who compiled it says nothing about what it is, nor does a hint that older versions do not know.
+        let dropped = line.is_empty() || line.starts_with("//") || line.contains(".pragma \"used_bytes_mask");
+        if !dropped {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A line that names a file of the source, without the folder that it was compiled in.
+fn without_folder(line: &str) -> Cow<'_, str> {
+    let path = line.trim_start().strip_prefix(".file").and_then(|_| line.split('"').nth(1));
+    match path.and_then(|path| Some((path, path.rsplit_once('/')?.1))) {
+        Some((path, name)) => line.replace(path, name).into(),
+        None => line.into(),
+    }
+}

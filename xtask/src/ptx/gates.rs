@@ -1,0 +1,64 @@
+//! What must hold of the PTX, whatever it computes.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Every generation that the PTX is compiled for where it is loaded.
+const GENERATIONS: [&str; 7] = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+
+/// Approximate instructions that are no more than the first guess of a function in f64, which corrects them.
+const GUESSES: [&str; 3] = ["rcp.approx.ftz.f64", "rsqrt.approx.ftz.f64", "ex2.approx.ftz.f32"];
+
+/// Instructions that are not correctly rounded, or that the assembler may contract.
+pub fn of_text(stem: &str, ptx: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut entry = "";
+    for (number, line) in ptx.lines().enumerate() {
+        if let Some((_, name)) = line.split_once(".entry ") {
+            entry = name.trim_end_matches('(');
+        }
+        let mut words = line.split_whitespace();
+        let instruction = match words.next() {
+            Some(predicate) if predicate.starts_with('@') => words.next().unwrap_or_default(),
+            first => first.unwrap_or_default(),
+        };
+        let parts: Vec<&str> = instruction.split('.').collect();
+        let is_float = parts.last().is_some_and(|last| matches!(*last, "f32" | "f64" | "f16" | "bf16"));
+        let rounds = parts.iter().any(|part| matches!(*part, "rn" | "rz" | "rm" | "rp"));
+        let contractible = matches!(parts[0], "add" | "sub" | "mul" | "mad") && is_float && !rounds;
+        let approximate = parts.iter().any(|part| matches!(*part, "approx" | "ftz" | "full"));
+        if contractible || approximate && !GUESSES.contains(&instruction) {
+            faults.push(format!("{stem}.ptx:{}: {instruction} in {entry}", number + 1));
+        }
+    }
+    faults
+}
+
+/// Bytes that a kernel may spill: around the calls of the rare paths of division and square roots in f64, which keep to
+/// a convention of their own. Arrays that do not fit in registers are larger.
+const SPILLED: usize = 48;
+
+/// What ptxas refuses, and registers that it spills.
+pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<Vec<String>, String> {
+    let mut faults = Vec::new();
+    for generation in GENERATIONS {
+        let mut command = Command::new(ptxas);
+        command.args(["-v", "-O3", "-arch", generation, "-o", "/dev/null"]).arg(path);
+        let out = command.output().map_err(|e| format!("cannot start {}: {e}", ptxas.display()))?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        if !out.status.success() {
+            faults.push(format!("{stem}.ptx: ptxas for {generation}: {}", said.lines().next().unwrap_or_default()));
+        }
+        let mut kernel = "";
+        for line in said.lines() {
+            if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+                kernel = rest.split('\'').next().unwrap_or_default();
+            }
+            let stores = line.split_once(" bytes spill stores").and_then(|(before, _)| before.rsplit(' ').next());
+            if stores.and_then(|bytes| bytes.parse().ok()).is_some_and(|bytes: usize| bytes > SPILLED) {
+                faults.push(format!("{stem}.ptx: {kernel} spills on {generation}: {}", line.trim()));
+            }
+        }
+    }
+    Ok(faults)
+}
