@@ -307,6 +307,12 @@ impl Lanes for Emit {
     fn store_bf16(self, _: &mut [bf16]) {
         no_memory()
     }
+    fn load_i8(_: &[i8]) -> Emit {
+        no_memory()
+    }
+    fn store_i8(self, _: &mut [i8]) {
+        no_memory()
+    }
     fn rounded_f16(self) -> Emit {
         Emit::new(format!("widen_f16(narrow_f16(t{}))", self.0))
     }
