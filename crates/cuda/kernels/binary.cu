@@ -1,5 +1,5 @@
 // Functions of two tensors, or of one and a number, and their derivatives.
-// Written by the rows of the operator table (tests/rows); not to be edited.
+// Written by the rows of the operator table (tests/cuda/rows); not to be edited.
 #include "elementwise.cuh"
 
 __device__ __forceinline__ float Add_f(float a, float b) {

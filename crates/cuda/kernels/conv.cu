@@ -5,6 +5,7 @@
 // By the input: rows are input pixels, columns input channels, places (output channel, tap).
 // By the weight: rows are output channels, columns (channel, tap), places output pixels; cut into chains that are added
 // in order.
+// Of 8-bit integers: forward, in integers.
 #include "tile.cuh"
 
 struct Image {
@@ -25,6 +26,7 @@ struct Conv {
   Image w;       // [outputs, inputs of the group, KH, KW]
   Image y;       // output, or its gradient
   Image bias;    // of the first stride; no memory: none
+  Scales scales; // of 8-bit integers
   u64 parts;     // f32 [split][group][outputs][inputs · taps]
 };
 
@@ -32,8 +34,13 @@ __device__ __forceinline__ i64 at4(const Image& image, u32 a, u32 b, u32 c, u32 
   return (i64)a * image.strides[0] + (i64)b * image.strides[1] + (i64)c * image.strides[2] + (i64)d * image.strides[3];
 }
 
-__device__ __forceinline__ float pixel(const Image& image, u32 a, u32 b, u32 c, u32 d) {
+template <class T>
+__device__ __forceinline__ T pixel(const Image& image, u32 a, u32 b, u32 c, u32 d) {
   return load(image.at, image.dtype, at4(image, a, b, c, d));
+}
+template <>
+__device__ __forceinline__ int pixel<int>(const Image& image, u32 a, u32 b, u32 c, u32 d) {
+  return ((const i8*)image.at)[at4(image, a, b, c, d)];
 }
 
 struct Tap {
@@ -55,11 +62,12 @@ __device__ __forceinline__ Pixel pixel_of(u32 place, u32 height, u32 width) {
 }
 
 // The input under a tap of an output pixel; zero where padding is.
-__device__ __forceinline__ float input_at(const Conv& p, u32 group, Pixel o, Tap t) {
+template <class T>
+__device__ __forceinline__ T input_at(const Conv& p, u32 group, Pixel o, Tap t) {
   u32 y = o.y * p.stride[0] + t.ky * p.dilation[0] - p.padding[0];
   u32 x = o.x * p.stride[1] + t.kx * p.dilation[1] - p.padding[1];
   // Below zero it wraps, and is beyond the image as well.
-  return y < p.height && x < p.width ? pixel(p.x, o.n, group * p.inputs + t.channel, y, x) : 0.0f;
+  return y < p.height && x < p.width ? pixel<T>(p.x, o.n, group * p.inputs + t.channel, y, x) : T(0);
 }
 
 // The gradient of the output pixel that a tap carried from this input pixel to.
@@ -67,38 +75,45 @@ __device__ __forceinline__ float output_at(const Conv& p, u32 group, Pixel i, Ta
   u32 y = i.y + p.padding[0] - t.ky * p.dilation[0], x = i.x + p.padding[1] - t.kx * p.dilation[1];
   u32 oy = y / p.stride[0], ox = x / p.stride[1];
   bool there = (int)y >= 0 && (int)x >= 0 && oy * p.stride[0] == y && ox * p.stride[1] == x;
-  return there && oy < p.out_height && ox < p.out_width ? pixel(p.y, i.n, group * p.outputs + t.channel, oy, ox) : 0.0f;
+  return there && oy < p.out_height && ox < p.out_width
+             ? pixel<float>(p.y, i.n, group * p.outputs + t.channel, oy, ox)
+             : 0.0f;
 }
 
-__device__ __forceinline__ float weight_at(const Conv& p, u32 output, u32 input, u32 ky, u32 kx) {
-  return pixel(p.w, output, input, ky, kx);
+template <class T>
+__device__ __forceinline__ T weight_at(const Conv& p, u32 output, u32 input, u32 ky, u32 kx) {
+  return pixel<T>(p.w, output, input, ky, kx);
 }
 
 __device__ __forceinline__ float with_bias(const Conv& p, u32 channel, float v) {
   return p.bias.at ? __fadd_rn(v, load(p.bias.at, p.bias.dtype, (i64)channel * p.bias.strides[0])) : v;
 }
 
+// Floats, or 8-bit integers.
+template <class T>
 struct Forward {
+  typedef T Number;
   const Conv& p;
   u32 group;
   __device__ __forceinline__ u32 m() const { return p.n * p.out_height * p.out_width; }
   __device__ __forceinline__ u32 n() const { return p.outputs; }
   __device__ __forceinline__ u32 k() const { return p.inputs * p.kernel[0] * p.kernel[1]; }
-  __device__ __forceinline__ float a(u32 i, u32 l) const {
-    return input_at(p, group, pixel_of(i, p.out_height, p.out_width), tap_of(p, l));
+  __device__ __forceinline__ T a(u32 i, u32 l) const {
+    return input_at<T>(p, group, pixel_of(i, p.out_height, p.out_width), tap_of(p, l));
   }
-  __device__ __forceinline__ float b(u32 l, u32 j) const {
+  __device__ __forceinline__ T b(u32 l, u32 j) const {
     Tap t = tap_of(p, l);
-    return weight_at(p, group * p.outputs + j, t.channel, t.ky, t.kx);
+    return weight_at<T>(p, group * p.outputs + j, t.channel, t.ky, t.kx);
   }
-  __device__ __forceinline__ void put(u32 i, u32 j, float v) const {
+  __device__ __forceinline__ void put(u32 i, u32 j, T v) const {
     Pixel o = pixel_of(i, p.out_height, p.out_width);
     u32 channel = group * p.outputs + j;
-    store(p.y.at, p.y.dtype, at4(p.y, o.n, channel, o.y, o.x), with_bias(p, channel, v));
+    store(p.y.at, p.y.dtype, at4(p.y, o.n, channel, o.y, o.x), with_bias(p, channel, scaled(p.scales, channel, v)));
   }
 };
 
 struct ByInput {
+  typedef float Number;
   const Conv& p;
   u32 group;
   __device__ __forceinline__ u32 m() const { return p.n * p.height * p.width; }
@@ -109,7 +124,7 @@ struct ByInput {
   }
   __device__ __forceinline__ float b(u32 l, u32 j) const {
     Tap t = tap_of(p, l);
-    return weight_at(p, group * p.outputs + t.channel, j, t.ky, t.kx);
+    return weight_at<float>(p, group * p.outputs + t.channel, j, t.ky, t.kx);
   }
   __device__ __forceinline__ void put(u32 i, u32 j, float v) const {
     Pixel o = pixel_of(i, p.height, p.width);
@@ -119,6 +134,7 @@ struct ByInput {
 };
 
 struct ByWeight {
+  typedef float Number;
   const Conv& p;
   u32 group;
   __device__ __forceinline__ u32 m() const { return p.outputs; }
@@ -126,10 +142,10 @@ struct ByWeight {
   __device__ __forceinline__ u32 k() const { return p.n * p.out_height * p.out_width; }
   __device__ __forceinline__ float a(u32 i, u32 l) const {
     Pixel o = pixel_of(l, p.out_height, p.out_width);
-    return pixel(p.y, o.n, group * p.outputs + i, o.y, o.x);
+    return pixel<float>(p.y, o.n, group * p.outputs + i, o.y, o.x);
   }
   __device__ __forceinline__ float b(u32 l, u32 j) const {
-    return input_at(p, group, pixel_of(l, p.out_height, p.out_width), tap_of(p, j));
+    return input_at<float>(p, group, pixel_of(l, p.out_height, p.out_width), tap_of(p, j));
   }
   __device__ __forceinline__ void put(u32 i, u32 j, float v) const {
     Tap t = tap_of(p, j);
@@ -141,19 +157,20 @@ struct ByWeight {
 template <class Of>
 __device__ __forceinline__ void tiles(const Conv& p) {
   u32 group = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
+  typedef typename Of::Number T;
   Of of{p, group};
   u32 m = of.m(), n = of.n(), columns = (n + TILE - 1) / TILE;
   u32 row0 = blockIdx.x / columns * TILE, column0 = blockIdx.x % columns * TILE;
   u32 first = split * p.per_split, last = min(of.k(), first + p.per_split);
-  float total[4][4];
+  T total[4][4];
   contract(
       total, m, n, row0, column0, first, last, false, true, [&](u32 i, u32 l) { return of.a(i, l); },
       [&](u32 l, u32 j) { return of.b(l, j); });
   if (p.splits > 1) {
-    float* to = (float*)p.parts + ((u64)split * p.groups + group) * m * n;
-    each_result(total, m, n, row0, column0, [&](u32 i, u32 j, float v) { to[(u64)i * n + j] = v; });
+    T* to = (T*)p.parts + ((u64)split * p.groups + group) * m * n;
+    each_result(total, m, n, row0, column0, [&](u32 i, u32 j, T v) { to[(u64)i * n + j] = v; });
   } else {
-    each_result(total, m, n, row0, column0, [&](u32 i, u32 j, float v) { of.put(i, j, v); });
+    each_result(total, m, n, row0, column0, [&](u32 i, u32 j, T v) { of.put(i, j, v); });
   }
 }
 
@@ -161,21 +178,22 @@ __device__ __forceinline__ void tiles(const Conv& p) {
 template <class Of>
 __device__ __forceinline__ void singly(const Conv& p) {
   u32 group = blockIdx.z / p.splits, split = blockIdx.z % p.splits, place = thread_index();
+  typedef typename Of::Number T;
   Of of{p, group};
   u32 n = of.n(), first = split * p.per_split, last = min(of.k(), first + p.per_split);
   if (place >= of.m() * n) return;
   u32 i = place / n, j = place % n;
-  float total = 0.0f, sum = 0.0f;
+  T total = 0, sum = 0;
 #pragma unroll 1
   for (u32 l = first; l < last; l++) {
-    sum = __fmaf_rn(of.a(i, l), of.b(l, j), sum);
+    sum = fused(of.a(i, l), of.b(l, j), sum);
     if ((l + 1) % CHAIN == 0 || l + 1 == last) {
-      total = l / CHAIN == first / CHAIN ? sum : __fadd_rn(total, sum);
-      sum = 0.0f;
+      total = l / CHAIN == first / CHAIN ? sum : plus(total, sum);
+      sum = 0;
     }
   }
   if (p.splits > 1)
-    ((float*)p.parts)[(((u64)split * p.groups + group) * of.m() + i) * n + j] = total;
+    ((T*)p.parts)[(((u64)split * p.groups + group) * of.m() + i) * n + j] = total;
   else
     of.put(i, j, total);
 }
@@ -183,32 +201,35 @@ __device__ __forceinline__ void singly(const Conv& p) {
 template <class Of>
 __device__ __forceinline__ void sums(const Conv& p) {
   u32 group = blockIdx.z, place = thread_index();
+  typedef typename Of::Number T;
   Of of{p, group};
   u32 n = of.n();
   if (place >= of.m() * n) return;
-  float v = 0.0f;
+  T v = 0;
 #pragma unroll 1
   for (u32 split = 0; split < p.splits; split++) {
-    float part = ((const float*)p.parts)[((u64)split * p.groups + group) * of.m() * n + place];
-    v = split == 0 ? part : __fadd_rn(v, part);
+    T part = ((const T*)p.parts)[((u64)split * p.groups + group) * of.m() * n + place];
+    v = split == 0 ? part : plus(v, part);
   }
   of.put(place / n, place % n, v);
 }
 
-#define CONTRACTION(NAME, OF)                                                                        \
-  extern "C" __global__ void __launch_bounds__(256) NAME##_tiles(const __grid_constant__ Conv p) {   \
-    if (((const Fault*)p.fault)->set) return;                                                        \
-    tiles<OF>(p);                                                                                    \
-  }                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256) NAME##_singly(const __grid_constant__ Conv p) {  \
-    if (((const Fault*)p.fault)->set) return;                                                        \
-    singly<OF>(p);                                                                                   \
-  }                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256) NAME##_sums(const __grid_constant__ Conv p) {    \
-    if (((const Fault*)p.fault)->set) return;                                                        \
-    sums<OF>(p);                                                                                     \
+#define CONTRACTION(NAME, OF)                                                                       \
+  extern "C" __global__ void __launch_bounds__(256) NAME##_tiles(const __grid_constant__ Conv p) {  \
+    if (((const Fault*)p.fault)->set) return;                                                       \
+    tiles<OF>(p);                                                                                   \
+  }                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256) NAME##_singly(const __grid_constant__ Conv p) { \
+    if (((const Fault*)p.fault)->set) return;                                                       \
+    singly<OF>(p);                                                                                  \
   }
 
-CONTRACTION(forward, Forward)
+CONTRACTION(forward, Forward<float>)
+CONTRACTION(quantised, Forward<int>)
 CONTRACTION(by_input, ByInput)
 CONTRACTION(by_weight, ByWeight)
+
+extern "C" __global__ void __launch_bounds__(256) by_weight_sums(const __grid_constant__ Conv p) {
+  if (((const Fault*)p.fault)->set) return;
+  sums<ByWeight>(p);
+}

@@ -100,3 +100,10 @@ ELEMENTWISE(where, 3, {
 
 // A 16-bit code looked up: functions of 16-bit numbers, correctly rounded, from a table of all of them.
 ELEMENTWISE(look_up, 1, ((u16*)p.out.at)[at.out] = ((const u16*)p.in[1].at)[((const u16*)p.in[0].at)[at.in[0]]];)
+
+// The 8-bit integer nearest to a multiple of the scale, which is the second operand: ties to even, at most ±127, NaN 0.
+ELEMENTWISE(quantise, 2, {
+  float v = rintf(__fdiv_rn(load(p.in[0], at.in[0]), load(p.in[1], at.in[1])));
+  v = v < -127.0f ? -127.0f : v > 127.0f ? 127.0f : v;
+  ((i8*)p.out.at)[at.out] = v == v ? (i8)__float2int_rn(v) : (i8)0;
+})

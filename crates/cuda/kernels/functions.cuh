@@ -1,5 +1,5 @@
 // Functions that kernels of other families compute with.
-// Written by the rows of the operator table (tests/rows); not to be edited.
+// Written by the rows of the operator table (tests/cuda/rows); not to be edited.
 #pragma once
 #include "common.cuh"
 #include "wide.cuh"

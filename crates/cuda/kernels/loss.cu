@@ -1,5 +1,5 @@
 // Losses of a prediction and a target, their sums, and their derivatives.
-// Written by the rows of the operator table (tests/rows); not to be edited.
+// Written by the rows of the operator table (tests/cuda/rows); not to be edited.
 #include "elementwise.cuh"
 #include "sums.cuh"
 

@@ -37,7 +37,7 @@ pub use native::Native;
 /// What the host runs, by the name that [`Counts::fallbacks`] has, and why.
 pub const ON_HOST: &[(&str, &str)] = &[
     ("sort", "no kernel yet"),
-    ("random", "permutations are drawn in order"),
+    ("permutation", "its places are drawn in order"),
     ("adafactor", "a step depends on whole rows"),
     ("custom operators", "they are the user's code"),
 ];

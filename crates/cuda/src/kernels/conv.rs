@@ -1,9 +1,10 @@
 //! Convolutions and their gradients. Activations are kernels of their own, on f32 that is not rounded in between.
 
-use binade_tensor::op::{Conv2d, Epilogue, Reduce, Saved};
-use binade_tensor::{DType, Dims, Layout, Result};
+use binade_tensor::op::{Conv2d, Epilogue, QuantisedConv2d, Reduce};
+use binade_tensor::{DType, Dims, Result};
 use bytemuck::{Pod, Zeroable};
 
+use super::product::Scales;
 use super::{copy, elementwise, reduce};
 use crate::backend::Cuda;
 use crate::module::Module;
@@ -51,6 +52,7 @@ struct Conv {
     w: Image,
     y: Image,
     bias: Image,
+    scales: Scales,
     parts: u64,
 }
 
@@ -58,6 +60,8 @@ struct Conv {
 #[derive(Clone, Copy, PartialEq)]
 enum Of {
     Output,
+    /// Of 8-bit integers.
+    Quantised,
     Input,
     Weight,
 }
@@ -66,6 +70,7 @@ impl Of {
     fn kernel(self, how: &str) -> String {
         let name = match self {
             Of::Output => "forward",
+            Of::Quantised => "quantised",
             Of::Input => "by_input",
             Of::Weight => "by_weight",
         };
@@ -81,6 +86,19 @@ const NARROW: usize = 8;
 /// With fewer blocks than this a device is idle, and long sums are cut.
 const FEW_BLOCKS: usize = 128;
 
+/// What is done to sums.
+#[derive(Clone, Copy, Default)]
+struct Finish<'a> {
+    bias: Option<&'a View>,
+    scales: Scales,
+}
+
+impl<'a> From<Option<&'a View>> for Finish<'a> {
+    fn from(bias: Option<&'a View>) -> Finish<'a> {
+        Finish { bias, scales: Scales::default() }
+    }
+}
+
 /// Output `y` of input `x` and weight `w`, one of which is the result.
 fn contract(
     cuda: &Cuda,
@@ -88,10 +106,10 @@ fn contract(
     conv: &Conv2d,
     of: Of,
     [x, w, y]: [&View; 3],
-    bias: Option<&View>,
+    finish: Finish<'_>,
 ) -> Result<bool> {
     let result = match of {
-        Of::Output => y,
+        Of::Output | Of::Quantised => y,
         Of::Input => x,
         Of::Weight => w,
     };
@@ -103,16 +121,13 @@ fn contract(
     let taps = filter[2] * filter[3];
     let (pixels, out_pixels) = (image[0] * image[2] * image[3], out[0] * out[2] * out[3]);
     let (m, n, k) = match of {
-        Of::Output => (out_pixels, outputs, inputs * taps),
+        Of::Output | Of::Quantised => (out_pixels, outputs, inputs * taps),
         Of::Input => (pixels, inputs, outputs * taps),
         Of::Weight => (outputs, inputs * taps, out_pixels),
     };
-    if [m, n, k].contains(&0) {
-        return Ok(false);
-    }
     let narrow = m.min(n) < NARROW;
     let blocks = if narrow { (m * n).div_ceil(256) } else { m.div_ceil(TILE) * n.div_ceil(TILE) };
-    let chains = k.div_ceil(CHAIN);
+    let chains = k.div_ceil(CHAIN).max(1);
     let splits = if of == Of::Weight && blocks * conv.groups < FEW_BLOCKS { chains } else { 1 };
     if splits * conv.groups > 65535 {
         return Ok(false);
@@ -138,7 +153,8 @@ fn contract(
         x: Image::new(x),
         w: Image::new(w),
         y: Image::new(y),
-        bias: bias.map_or(Image::default(), Image::new),
+        bias: finish.bias.map_or(Image::default(), Image::new),
+        scales: finish.scales,
         parts: parts.address(),
     };
     let threads = if narrow { (m * n).next_multiple_of(32).min(256) } else { 256 };
@@ -161,19 +177,30 @@ pub(super) fn forward(
     ins: &[View],
     outs: &[View],
 ) -> Result<bool> {
-    let (x, w, out) = (&ins[0], &ins[1], &outs[0]);
+    let (x, w) = (&ins[0], &ins[1]);
     let bias = ins.get(2).filter(|_| epilogue.bias);
-    let Some(act) = epilogue.act else { return contract(cuda, op, conv, Of::Output, [x, w, out], bias) };
-    let layout = Layout { offset: 0, ..out.layout };
-    let scratch = cuda.scratch(4 * layout.end())?;
-    let before = View::line(scratch.address(), DType::F32, layout.shape).with_layout(layout);
-    if !contract(cuda, op, conv, Of::Output, [x, w, &before], bias)? {
-        return Ok(false);
-    }
-    if act.saved() == Saved::Input {
-        copy::cast(cuda, op, &before, &outs[1])?;
-    }
-    elementwise::unary(cuda, op, act, &[before], out)
+    elementwise::activated(cuda, op, epilogue.act, outs, |to| {
+        contract(cuda, op, conv, Of::Output, [x, w, to], bias.into())
+    })
+}
+
+/// Inputs x, w, scale, the scale of x, bias.
+pub(super) fn quantised(
+    cuda: &Cuda,
+    op: &'static str,
+    of: &QuantisedConv2d,
+    ins: &[View],
+    outs: &[View],
+) -> Result<bool> {
+    let (x, w, own) = (&ins[0], &ins[1], &ins[3]);
+    let layout = x.layout.like(*x.shape());
+    let integers = cuda.scratch(x.numel())?;
+    let rounded = View::line(integers.address(), DType::I8, *x.shape()).with_layout(layout);
+    copy::quantise(cuda, op, x, own, &rounded)?;
+    let finish = Finish { bias: ins.get(4).filter(|_| of.epilogue.bias), scales: Scales::new(&ins[2], Some(own)) };
+    elementwise::activated(cuda, op, of.epilogue.act, outs, |to| {
+        contract(cuda, op, &of.conv, Of::Quantised, [&rounded, w, to], finish)
+    })
 }
 
 /// The adjoint, which the gradient by the input is, plus a bias. Inputs g, w.
@@ -185,22 +212,19 @@ pub(super) fn by_input(
     bias: Option<&View>,
     out: &View,
 ) -> Result<bool> {
-    contract(cuda, op, conv, Of::Input, [out, &ins[1], &ins[0]], bias)
+    contract(cuda, op, conv, Of::Input, [out, &ins[1], &ins[0]], bias.into())
 }
 
 /// Inputs g, x.
 pub(super) fn by_weight(cuda: &Cuda, op: &'static str, conv: &Conv2d, ins: &[View], out: &View) -> Result<bool> {
-    contract(cuda, op, conv, Of::Weight, [&ins[1], out, &ins[0]], None)
+    contract(cuda, op, conv, Of::Weight, [&ins[1], out, &ins[0]], Finish::default())
 }
 
 /// Inputs g, x, w. Outputs dx, dw, and db if there is a bias.
 pub(super) fn depthwise(cuda: &Cuda, op: &'static str, conv: &Conv2d, ins: &[View], outs: &[View]) -> Result<bool> {
     let [g, x, w] = [0, 1, 2].map(|i| &ins[i]);
-    if g.numel() == 0 {
-        return Ok(false);
-    }
-    let done = contract(cuda, op, conv, Of::Input, [&outs[0], w, g], None)?
-        && contract(cuda, op, conv, Of::Weight, [x, &outs[1], g], None)?;
+    let done = contract(cuda, op, conv, Of::Input, [&outs[0], w, g], Finish::default())?
+        && contract(cuda, op, conv, Of::Weight, [x, &outs[1], g], Finish::default())?;
     match outs.get(2).filter(|_| done) {
         Some(db) => {
             let dims = Dims::one(0).with(2).with(3);

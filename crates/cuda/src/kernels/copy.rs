@@ -88,3 +88,8 @@ pub(super) fn narrow_backward(
     cast(cuda, op, g, &part(start, length))?;
     fill(cuda, op, 0.0, &part(start + length, whole - start - length))
 }
+
+/// The 8-bit integers nearest to multiples of `scale`, a scalar, one after the other in `out`.
+pub(super) fn quantise(cuda: &Cuda, op: &'static str, x: &View, scale: &View, out: &View) -> Result<bool> {
+    launch(cuda, op, (Module::Copy, "quantise"), parameter(cuda, [Some(x), Some(scale)], out))
+}

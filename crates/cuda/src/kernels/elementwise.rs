@@ -1,7 +1,7 @@
 //! Elementwise operators and losses.
 
-use binade_tensor::op::{Binary, Loss, Reduction, Ternary, Unary};
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, MAX_RANK, Op, Result, Shape};
+use binade_tensor::op::{Binary, Loss, Reduction, Saved, Ternary, Unary};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Layout, MAX_RANK, Op, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
 use crate::backend::Cuda;
@@ -29,7 +29,7 @@ pub(crate) fn parameter<const N: usize>(cuda: &Cuda, ins: [Option<&View>; N], ou
     for (to, view) in layouts[1..].iter_mut().zip(ins) {
         *to = match view {
             Some(view) => view.layout.expand(out.shape())?,
-            None => binade_tensor::Layout { strides: zeros(out.shape()), ..out.layout },
+            None => Layout { strides: zeros(out.shape()), ..out.layout },
         };
     }
     // Operands that are not there lie as the output does, and change nothing.
@@ -92,6 +92,28 @@ pub(super) fn unary(cuda: &Cuda, op: &'static str, row: Unary, ins: &[View], out
         return launch(cuda, op, (Module::Copy, "look_up"), p);
     }
     launch(cuda, op, (Module::Unary, &format!("{row:?}")), parameter(cuda, [Some(&ins[0])], out))
+}
+
+/// What `compute` leaves in f32, unrounded, and its activation into the first output; without an activation
+/// `compute` writes there itself. A second output receives the value before the activation.
+pub(super) fn activated(
+    cuda: &Cuda,
+    op: &'static str,
+    act: Option<Unary>,
+    outs: &[View],
+    compute: impl FnOnce(&View) -> Result<bool>,
+) -> Result<bool> {
+    let Some(act) = act else { return compute(&outs[0]) };
+    let layout = Layout { offset: 0, ..outs[0].layout };
+    let scratch = cuda.scratch(size_of::<f32>() * layout.end())?;
+    let before = View::line(scratch.address(), DType::F32, layout.shape).with_layout(layout);
+    if !compute(&before)? {
+        return Ok(false);
+    }
+    if let Some(saved) = outs.get(1).filter(|_| act.saved() == Saved::Input) {
+        super::copy::cast(cuda, op, &before, saved)?;
+    }
+    unary(cuda, op, act, &[before], &outs[0])
 }
 
 pub(super) fn unary_backward(cuda: &Cuda, op: &'static str, row: Unary, ins: &[View], out: &View) -> Result<bool> {

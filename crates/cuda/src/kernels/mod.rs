@@ -78,8 +78,8 @@ pub(crate) fn run(cuda: &Cuda, op: &Op, ins: &[View], outs: &[View]) -> Result<b
         Op::Attention(attention) => attention::forward(cuda, name, attention, ins, outs),
         Op::Pool(pool) => window::pool(cuda, name, pool, &ins[0], out),
         Op::Resample(map) => window::resample(cuda, name, map, &ins[0], out),
-        // Sums of integers are not written for the device yet.
-        Op::QuantisedMatMul(_) | Op::QuantisedConv2d(_) => Ok(false),
+        Op::QuantisedMatMul(product) => product::quantised(cuda, name, product, ins, outs),
+        Op::QuantisedConv2d(conv) => conv::quantised(cuda, name, conv, ins, outs),
         Op::Sort { .. } | Op::Custom(_) => Ok(false),
     }
 }

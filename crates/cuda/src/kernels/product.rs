@@ -1,6 +1,6 @@
 //! Matrix products. Activations are kernels of their own, on f32 that is not rounded in between.
 
-use binade_tensor::op::{MatMul, Reduce, Saved};
+use binade_tensor::op::{MatMul, QuantisedMatMul, Reduce};
 use binade_tensor::{DType, Dims, Layout, MAX_RANK, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
@@ -33,10 +33,44 @@ struct Product {
     batches: [u32; MAX_RANK],
     splits: u32,
     per_split: u32,
+    count: u32,
+    unused: u32,
     a: Matrix,
     b: Matrix,
     c: Matrix,
     bias: Matrix,
+    scales: Scales,
+}
+
+/// `Scales` of `tile.cuh`.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Scales {
+    of_outputs: u64,
+    of_activations: u64,
+    outputs_dtype: u32,
+    activations_dtype: u32,
+    stride: i64,
+}
+
+impl Scales {
+    /// Of 8-bit weights, and of activations that are rounded too.
+    pub(super) fn new(of_outputs: &View, of_activations: Option<&View>) -> Scales {
+        Scales {
+            of_outputs: of_outputs.at(),
+            of_activations: of_activations.map_or(0, View::at),
+            outputs_dtype: code(of_outputs.dtype),
+            activations_dtype: of_activations.map_or(0, |view| code(view.dtype)),
+            stride: of_outputs.stride(0),
+        }
+    }
+}
+
+/// What is done to sums.
+#[derive(Clone, Copy, Default)]
+struct Finish<'a> {
+    bias: Option<&'a View>,
+    scales: Scales,
 }
 
 /// Results of a block, in each dimension.
@@ -63,8 +97,11 @@ fn matrix(view: &View, batches: &Shape) -> Option<Matrix> {
     Some(matrix)
 }
 
-/// `a @ b + bias` into `out`.
-fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], bias: Option<&View>, out: &View) -> Result<bool> {
+/// Blocks of a grid in its last dimensions.
+const MOST_BLOCKS: usize = 65535;
+
+/// `(a @ b)·scales + bias` into `out`; of two operands of 8-bit integers sums are integers.
+fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_>, out: &View) -> Result<bool> {
     let shape = out.shape();
     if out.numel() == 0 {
         return Ok(true);
@@ -75,13 +112,12 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], bias: Option<&Vie
     let (Some(of_a), Some(of_b), Some(of_c)) = (matrix(a, &batches), matrix(b, &batches), matrix(out, &batches)) else {
         return Ok(false);
     };
+    let integers = a.dtype == DType::I8 && b.dtype == DType::I8;
+    let named = |kernel: &str| if integers { format!("{kernel}_of_integers") } else { kernel.into() };
     let count = batches.numel();
     let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
     let chains = k.div_ceil(CHAIN).max(1);
-    let splits = if tiles * count < FEW_BLOCKS { chains } else { 1 };
-    if count * splits > 65535 {
-        return Ok(false);
-    }
+    let splits = if tiles * count < FEW_BLOCKS && count * chains <= MOST_BLOCKS { chains } else { 1 };
     let mut p = Product {
         fault: cuda.fault().address(),
         m: m as u32,
@@ -91,20 +127,24 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], bias: Option<&Vie
         batches: [1; MAX_RANK],
         splits: splits as u32,
         per_split: if splits > 1 { CHAIN as u32 } else { (k.max(1)) as u32 },
+        count: count as u32,
+        unused: 0,
         a: of_a,
         b: of_b,
         c: of_c,
-        bias: bias.map_or(Matrix::default(), |bias| Matrix {
+        bias: finish.bias.map_or(Matrix::default(), |bias| Matrix {
             at: bias.at(),
             dtype: code(bias.dtype),
             columns: bias.stride(0),
             ..Matrix::default()
         }),
+        scales: finish.scales,
     };
     p.batches.iter_mut().zip(batches.iter()).for_each(|(to, &extent)| *to = extent as u32);
-    let at = (Module::Product, "product");
+    let product = named("product");
+    let at = (Module::Product, product.as_str());
     if splits == 1 {
-        cuda.grid(op, at, [tiles, 1, count], 256, &p);
+        cuda.grid(op, at, [tiles, 1, count.min(MOST_BLOCKS)], 256, &p);
         return Ok(true);
     }
     let parts = cuda.scratch(4 * splits * count * m * n)?;
@@ -112,45 +152,78 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], bias: Option<&Vie
     cuda.grid(op, at, [tiles, 1, count * splits], 256, &Product { c: of_parts, ..p });
     let threads = (m * n).next_multiple_of(32).min(256);
     let sum = Product { a: of_parts, ..p };
-    cuda.grid(op, (Module::Product, "sum_of_splits"), [(m * n).div_ceil(threads), count, 1], threads, &sum);
+    let blocks = [(m * n).div_ceil(threads), count, 1];
+    cuda.grid(op, (Module::Product, &named("sum_of_splits")), blocks, threads, &sum);
     Ok(true)
 }
 
 pub(super) fn matmul(cuda: &Cuda, op: &'static str, product: &MatMul, ins: &[View], outs: &[View]) -> Result<bool> {
-    let mut memory = Vec::new();
+    let mut memory = None;
     let mut operands = [ins[0], ins[1]];
     if let Some(prologue) = product.prologue {
         let x = &mut operands[prologue.operand];
-        let layout = Layout::contiguous(*x.shape());
         let activated = cuda.scratch(x.numel() * x.dtype.size())?;
-        let to = View::line(activated.address(), x.dtype, layout.shape);
+        let to = View::line(activated.address(), x.dtype, *x.shape());
         if !elementwise::unary(cuda, op, prologue.act, &[*x], &to)? {
             return Ok(false);
         }
         *x = to;
-        memory.push(activated);
+        memory = Some(activated);
     }
     let [a, b] = &operands;
-    let bias = ins.get(2).filter(|_| product.epilogue.bias);
-    let out = &outs[0];
-    if let Some(act) = product.epilogue.act {
-        let layout = Layout { offset: 0, ..out.layout };
-        let scratch = cuda.scratch(4 * layout.end())?;
-        let before = View::line(scratch.address(), DType::F32, layout.shape).with_layout(layout);
-        if !multiply(cuda, op, [a, b], bias, &before)? {
-            return Ok(false);
-        }
-        if act.saved() == Saved::Input {
-            copy::cast(cuda, op, &before, &outs[1])?;
-        }
-        elementwise::unary(cuda, op, act, &[before], out)?;
-        return Ok(true);
-    }
-    if !multiply(cuda, op, [a, b], bias, out)? {
-        return Ok(false);
-    }
-    if product.sums {
+    let finish = Finish { bias: ins.get(2).filter(|_| product.epilogue.bias), scales: Scales::default() };
+    let done =
+        elementwise::activated(cuda, op, product.epilogue.act, outs, |to| multiply(cuda, op, [a, b], finish, to))?;
+    drop(memory);
+    if done && product.sums {
         return reduce::reduce(cuda, op, Reduce::Sum, Dims::one(1), &ins[0], &outs[1]);
     }
-    Ok(true)
+    Ok(done)
+}
+
+/// Inputs x, w, scale, the scale of x if it is rounded, bias.
+pub(super) fn quantised(
+    cuda: &Cuda,
+    op: &'static str,
+    product: &QuantisedMatMul,
+    ins: &[View],
+    outs: &[View],
+) -> Result<bool> {
+    let (w, [n, k]) = (&ins[1], [ins[1].shape()[0], ins[1].shape()[1]]);
+    let out = &outs[0];
+    if out.numel() == 0 {
+        return Ok(true);
+    }
+    let m = out.numel() / n;
+    let (flat, result) = (Shape::new(&[m, k])?, Shape::new(&[m, n])?);
+    let own = ins.get(3).filter(|_| product.integer);
+    let bias = ins.get(3 + usize::from(product.integer)).filter(|_| product.epilogue.bias);
+    let mut memory = None;
+    let x = match (own, ins[0].layout.reshape(&flat)) {
+        (None, Some(layout)) => ins[0].with_layout(layout),
+        (own, _) => {
+            let dtype = if own.is_some() { DType::I8 } else { ins[0].dtype };
+            let room = cuda.scratch(ins[0].numel() * dtype.size())?;
+            let to = View::line(room.address(), dtype, *ins[0].shape());
+            match own {
+                Some(scale) => copy::quantise(cuda, op, &ins[0], scale, &to)?,
+                None => copy::cast(cuda, op, &ins[0], &to)?,
+            };
+            memory = Some(room);
+            View::line(to.at(), dtype, flat)
+        }
+    };
+    let turned = Layout {
+        shape: Shape::new(&[k, n])?,
+        strides: Shape::new(&[w.layout.strides[1], w.layout.strides[0]])?,
+        ..w.layout
+    };
+    // Results are one after the other.
+    let Some(layout) = out.layout.reshape(&result) else { return Ok(false) };
+    let finish = Finish { bias, scales: Scales::new(&ins[2], own) };
+    let done = elementwise::activated(cuda, op, product.epilogue.act, &[out.with_layout(layout)], |to| {
+        multiply(cuda, op, [&x, &w.with_layout(turned)], finish, to)
+    });
+    drop(memory);
+    done
 }

@@ -59,6 +59,25 @@ fn kind(kind: Kind) -> (u32, f64) {
     }
 }
 
+/// A reduction of no elements.
+fn of_nothing(kind: Kind) -> f64 {
+    match kind {
+        Kind::Sum => 0.0,
+        Kind::Mean | Kind::Var { .. } | Kind::Std { .. } => f64::NAN,
+        Kind::Max | Kind::LogSumExp => f64::NEG_INFINITY,
+        Kind::Min => f64::INFINITY,
+        Kind::Prod => 1.0,
+        // The root of a sum of nothing; the smallest magnitude of none.
+        Kind::Norm { p } => {
+            if p < 0.0 {
+                f64::INFINITY
+            } else {
+                0.0
+            }
+        }
+    }
+}
+
 /// The layout of what has one element for each row, in x's shape: stride 0 along reduced dimensions.
 fn kept(of: &Layout, shape: &Shape, dims: Dims) -> Layout {
     let mut strides = *shape;
@@ -94,7 +113,7 @@ pub(super) fn reduce(cuda: &Cuda, op: &'static str, of: Kind, dims: Dims, x: &Vi
         return Ok(true);
     }
     if x.numel() == 0 {
-        return Ok(false);
+        return super::copy::fill(cuda, op, of_nothing(of), out);
     }
     if let Kind::Sum | Kind::Mean = of
         && let Some(done) = columns(cuda, op, of, dims, x, out)?

@@ -48,7 +48,18 @@ fn is_promised(op: &Op) -> bool {
         || draws
         || copies
         || backward
+        || is_exact_sum(op)
         || matches!(op, Op::Softmax { .. } | Op::CrossEntropy(_))
+}
+
+/// Whether sums are of integers, and what follows is not looked up by the CPU.
+fn is_exact_sum(op: &Op) -> bool {
+    let act = match op {
+        Op::QuantisedMatMul(product) if product.integer => product.epilogue.act,
+        Op::QuantisedConv2d(conv) => conv.epilogue.act,
+        _ => return false,
+    };
+    act.is_none_or(|act| !LOOKED_UP.contains(&act))
 }
 
 #[test]
