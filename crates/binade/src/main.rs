@@ -1,10 +1,12 @@
 //! The command line: `binade train`, `binade predict`, `binade sample`, `binade formats`, `binade inspect`,
-//! `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade export`, `binade parity`.
+//! `binade evaluate`, `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade export`,
+//! `binade parity`, `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod convert;
 mod doctor;
+mod evaluate;
 mod export;
 mod formats;
 mod inspect;
@@ -13,12 +15,13 @@ mod parity;
 mod predict;
 mod sample;
 mod saved;
+mod shell;
 mod train;
 mod weights;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Mixed precision deep learning.
 #[derive(Parser)]
@@ -33,6 +36,8 @@ struct Cli {
 enum Command {
     /// Train a model in fp32, fp16 and bf16 and compare them
     Train(Box<train::Args>),
+    /// Evaluate the models of a run on the test data
+    Evaluate(evaluate::Args),
     /// Say which classes a model finds in images
     Predict(predict::Args),
     /// Draw images or write text, with a run or another library's model
@@ -53,11 +58,16 @@ enum Command {
     Parity(parity::Args),
     /// Print the page of all operators: autocast class, error bound, rounding in 16 bit
     Ops(ops::Args),
+    /// Print a script with which a shell completes commands and flags
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one per command
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),
@@ -68,5 +78,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Parity(args) => parity::run(&args),
         Command::Ops(args) => ops::run(&args),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     })
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::answers::Answers;
 use crate::metrics::{self, Written};
 use crate::recipe::{Recipe, check_same};
-use crate::{Error, Precision, Result, Summary};
+use crate::{Config, Error, Precision, Result, Summary};
 
 /// What the loop counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,8 +39,11 @@ pub(crate) struct Progress {
     pub top5: Option<f64>,
     #[serde(default)]
     pub answers: Option<Answers>,
-    /// Lowest test loss of an epoch.
+    /// Of the best epoch, what is lower the better ([`crate::BestBy`]).
     pub best: Option<f64>,
+    /// Epochs since then.
+    #[serde(default)]
+    pub since_best: u64,
     pub saved_activation_bytes: usize,
     pub peak: crate::PeakBytes,
     /// The lines of `metrics.jsonl` that tell of all this.
@@ -61,6 +64,22 @@ impl Progress {
             self.loss_sum += step.loss * step.count;
             self.loss_count += step.count;
         }
+    }
+
+    /// Whether the epoch was better than all before it, of this measure that is lower the better.
+    pub(crate) fn judge(&mut self, measure: f64) -> bool {
+        let better = measure < self.best.unwrap_or(f64::INFINITY);
+        if better {
+            (self.best, self.since_best) = (Some(measure), 0);
+        } else {
+            self.since_best += 1;
+        }
+        better
+    }
+
+    /// Whether no epoch is left to train.
+    pub(crate) fn at_end(&self, config: &Config) -> bool {
+        self.epoch >= config.epochs || config.patience.is_some_and(|patience| self.since_best >= patience)
     }
 
     /// Ends an epoch.

@@ -5,7 +5,7 @@ use binade_nn::{Ema, Module, Optimizer, Schedule, WarmUp};
 use binade_tensor::DType;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, OptimizerChoice, Result, Splits};
+use crate::{Error, OptimizerChoice, Result, Score, Splits};
 
 /// A precision to train in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,9 +100,43 @@ pub struct Config {
     /// How many checkpoints are kept: the newest, and those of the epochs before.
     #[serde(default = "one")]
     pub keep_last: usize,
-    /// Keeps the weights of the lowest test loss in a file of their own.
+    /// Keeps the weights of the best epoch in a file of their own.
     #[serde(default)]
     pub keep_best: bool,
+    /// Ends the run after so many epochs in a row of which none was better than all before it.
+    #[serde(default)]
+    pub patience: Option<u64>,
+    /// By what an epoch is better than another.
+    #[serde(default)]
+    pub best_by: BestBy,
+    /// Writes event files of TensorBoard too: numbers, weights by power of two, and what the model makes, after each
+    /// epoch.
+    #[serde(default)]
+    pub tensorboard: bool,
+}
+
+/// By what an epoch is better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestBy {
+    /// A lower test loss.
+    #[default]
+    Loss,
+    /// A higher share of test samples that are right.
+    Accuracy,
+}
+
+impl BestBy {
+    /// What is lower the better; NaN is never better.
+    pub(crate) fn of(self, score: &Score) -> Result<f64> {
+        match (self, score.right) {
+            (BestBy::Loss, _) => Ok(score.loss),
+            (BestBy::Accuracy, Some(right)) => Ok(-right / score.count),
+            (BestBy::Accuracy, None) => {
+                Err(Error::Config("epochs are to be compared by accuracy, and the task has no right and wrong".into()))
+            }
+        }
+    }
 }
 
 fn one() -> usize {
@@ -139,6 +173,9 @@ impl Default for Config {
             evaluation_batch: evaluation_batch(),
             keep_last: 1,
             keep_best: false,
+            patience: None,
+            best_by: BestBy::Loss,
+            tensorboard: false,
         }
     }
 }
@@ -208,6 +245,7 @@ impl Config {
             ("number of steps between evaluations", self.evaluate_every.unwrap_or(1)),
             ("batch size of evaluation", self.evaluation_batch as u64),
             ("number of checkpoints to keep", self.keep_last as u64),
+            ("number of epochs to wait for a better one", self.patience.unwrap_or(1)),
         ];
         if let Some((what, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
             return fail(format!("the {what} must be at least 1, got 0"));

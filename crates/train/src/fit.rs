@@ -17,7 +17,7 @@ use crate::gallery::{self, Whose};
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, StepMetrics};
 use crate::progress::Log;
 use crate::recipe::Recipe;
-use crate::{Config, Error, Made, Result, Score, Splits, Summary, Task, interrupt};
+use crate::{BestBy, Config, Error, Made, Result, Score, Splits, Summary, Task, interrupt};
 
 /// Where [`fit`] writes, and who is told.
 #[derive(Default)]
@@ -73,8 +73,9 @@ fn fit_on<M: Module>(
     let mut at = Progress::default();
     if output.resume && path.exists() {
         at = checkpoint::load(&output.folder, &recipe, model, &mut training)?;
-        // A summary of fewer epochs than are asked for is no longer the end.
-        if let Some(summary) = at.summary.take().filter(|s| s.epochs == config.epochs) {
+        // The end of fewer epochs, or of less patience, than are asked for now is none.
+        let at_end = at.at_end(config);
+        if let Some(summary) = at.summary.take().filter(|_| at_end) {
             return Ok((summary, made(model, task, &mut training, config)?));
         }
     }
@@ -83,8 +84,12 @@ fn fit_on<M: Module>(
     training.schedule = config.schedule_over(config.epochs * steps);
     let mut log = Log::open(output, (task.unit(), task.text_unit()), config, training.iteration, steps)?;
     let mut last_blame = None;
+    if config.best_by != BestBy::Loss {
+        // Told before the first epoch is spent.
+        config.best_by.of(&evaluate(model, task, data, 1, &mut training, config)?)?;
+    }
 
-    while at.epoch < config.epochs {
+    while !at.at_end(config) {
         let mut order = epoch_order(data.train.len(), config.seed, at.epoch)?;
         order.truncate(batches * config.batch_size);
         let key = Some(Key::new(config.seed, at.epoch).stream("data"));
@@ -103,7 +108,7 @@ fn fit_on<M: Module>(
             let step = Metrics::Step(numbers(step, training.iteration - 1));
             let mut stop = tell(&mut log, output, &mut training, &at, step)?;
             if config.evaluate_every.is_some_and(|every| training.iteration.is_multiple_of(every)) {
-                let score = evaluate(model, task, data, &mut training, config)?;
+                let score = evaluate(model, task, data, data.test.len(), &mut training, config)?;
                 let numbers = EvaluationMetrics::new(training.iteration, &score, task.text_unit());
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
@@ -118,28 +123,28 @@ fn fit_on<M: Module>(
             let message = format!("the data ended after batch {} of {batches}: Data::len is not what it was", at.batch);
             return Err(Error::Config(message));
         }
-        if at.epoch + 1 == config.epochs && at.skipped == training.iteration {
-            return Err(diverged(config, training.iteration - 1, at.skipped, last_blame.as_ref()));
-        }
         // NaN where no loss was finite.
         let train_loss = at.loss_sum / at.loss_count;
         at.train_loss = Some(train_loss).filter(|l| l.is_finite());
-        let score = evaluate(model, task, data, &mut training, config)?;
+        let score = evaluate(model, task, data, data.test.len(), &mut training, config)?;
+        let better = at.judge(config.best_by.of(&score)?);
         (at.accuracy, at.test_loss) =
             (score.right.map(|right| right / score.count), Some(score.loss).filter(|l| l.is_finite()));
         at.top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
         at.answers = score.answers.clone().filter(|answers| !answers.found.is_empty());
         let (test, seconds) = (EvaluationMetrics::new(training.iteration, &score, task.text_unit()), at.epoch_seconds);
         at.next_epoch();
+        if at.at_end(config) && at.skipped == training.iteration {
+            return Err(diverged(config, training.iteration - 1, at.skipped, last_blame.as_ref()));
+        }
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
         (at.peak, at.metrics) = (device.memory().into(), log.written()?);
-        progress(model, task, &mut training, config, &output.folder, at.epoch)?;
-        if config.keep_best && score.loss < at.best.unwrap_or(f64::INFINITY) {
-            at.best = Some(score.loss);
+        progress(model, task, &mut training, config, (&output.folder, at.epoch), &mut log)?;
+        if config.keep_best && better {
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
         }
-        if at.epoch != config.epochs {
+        if !at.at_end(config) {
             checkpoint::save(&path, &recipe, model, &training, &at)?;
             checkpoint::keep(&path, at.epoch, config.keep_last)?;
             if stop {
@@ -147,6 +152,7 @@ fn fit_on<M: Module>(
             }
         }
     }
+    log.end(&at);
     let summary = Summary {
         precision: config.precision.name().into(),
         epochs: at.epoch,
@@ -195,11 +201,13 @@ fn numbers(step: Step, iteration: u64) -> StepMetrics {
     StepMetrics { iteration, loss, lr, grad_norm, loss_scale, skipped, blame: blame.map(Box::new) }
 }
 
-/// Mean loss and what was right on the test samples, with the averages of the parameters where there are any.
-fn evaluate<M: Module>(
+/// Mean loss and what was right on the first `samples` test samples, with the averages of the parameters where there
+/// are any.
+pub(crate) fn evaluate<M: Module>(
     model: &M,
     task: &dyn Task<M>,
     data: &Splits,
+    samples: usize,
     training: &mut Training,
     config: &Config,
 ) -> Result<Score> {
@@ -207,7 +215,7 @@ fn evaluate<M: Module>(
     let run = || -> Result<Score> {
         let (mut loss, mut count, mut right, mut answers) = (0.0, 0.0, None, None::<Answers>);
         let from = (data.test.clone(), task.check());
-        let order = (0..data.test.len()).collect();
+        let order = (0..samples).collect();
         for batch in Batches::new("test", from, order, config.evaluation_batch, 0, None)? {
             let score = task.evaluate(model, &batch?)?;
             (loss, count) = (loss + score.loss * score.count, count + score.count);
@@ -234,12 +242,14 @@ fn progress<M: Module>(
     task: &dyn Task<M>,
     training: &mut Training,
     config: &Config,
-    folder: &Path,
-    epoch: u64,
+    (folder, epoch): (&Path, u64),
+    log: &mut Log,
 ) -> Result<()> {
-    let policy = training.policy.clone();
-    let draw = |whose| {
+    let (policy, iteration) = (training.policy.clone(), training.iteration);
+    log.weights(iteration, model)?;
+    let mut draw = |whose| {
         let made = aside(&policy, config, || task.progress(model))?;
+        log.made(iteration, whose, &made)?;
         gallery::write(folder, config.precision, epoch, whose, &made)
     };
     draw(Whose::Raw)?;

@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
+use binade_nn::Module;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint::Progress;
 use crate::fit::Output;
+use crate::gallery::Whose;
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer, Written};
-use crate::{Config, Result, TextUnit};
+use crate::tensorboard::Events;
+use crate::{Config, Made, Result, TextUnit};
 
 const BAR: &str = "{prefix} {bar:30} step {pos}/{len}  {msg}  {eta} left";
 
@@ -20,6 +23,7 @@ pub(crate) fn say(line: &str) {
 /// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.
 pub(crate) struct Log {
     writer: Writer,
+    events: Option<Events>,
     precision: &'static str,
     bar: ProgressBar,
     quiet: bool,
@@ -38,6 +42,8 @@ impl Log {
     ) -> Result<Log> {
         let precision = config.precision.name();
         let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
+        let events = config.tensorboard.then(|| Events::create(&output.folder, config.precision, iteration));
+        let events = events.transpose()?;
         let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(config.epochs * steps) };
         if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style);
@@ -46,7 +52,7 @@ impl Log {
         bar.set_position(iteration);
         // What was trained before took no time in this process.
         bar.reset_eta();
-        Ok(Log { writer, precision, bar, quiet: output.quiet, epochs: config.epochs, unit, text })
+        Ok(Log { writer, events, precision, bar, quiet: output.quiet, epochs: config.epochs, unit, text })
     }
 
     /// Shows and writes the numbers.
@@ -56,7 +62,29 @@ impl Log {
             Metrics::Evaluation(numbers) => self.evaluation(numbers),
             Metrics::Epoch(epoch) => self.epoch(epoch),
         }
+        if let Some(events) = &mut self.events {
+            events.metrics(&metrics)?;
+        }
         self.writer.write(&Record { precision: self.precision.into(), metrics })
+    }
+
+    /// How large the parameters are, for TensorBoard.
+    pub(crate) fn weights(&mut self, iteration: u64, model: &impl Module) -> Result<()> {
+        self.events.as_mut().map_or(Ok(()), |events| events.weights(iteration, model))
+    }
+
+    /// What the model made, for TensorBoard.
+    pub(crate) fn made(&mut self, iteration: u64, whose: Whose, made: &[Made]) -> Result<()> {
+        self.events.as_mut().map_or(Ok(()), |events| events.made(iteration, whose, made))
+    }
+
+    /// Says why a run that lost its patience ends.
+    pub(crate) fn end(&self, at: &Progress) {
+        if at.epoch < self.epochs {
+            let best = at.epoch - at.since_best;
+            self.line(&format!("{} ends after epoch {}: none was better since epoch {best}", self.precision, at.epoch));
+        }
+        self.bar.finish_and_clear();
     }
 
     /// As [`Writer::written`].
@@ -85,9 +113,6 @@ impl Log {
             "{} epoch {:>3}/{}  train loss {:.4}  {results}  {:.2} s",
             self.precision, e.epoch, self.epochs, e.train_loss, e.seconds
         ));
-        if e.epoch == self.epochs {
-            self.bar.finish_and_clear();
-        }
     }
 
     fn results(&self, loss: f64, accuracy: Option<f64>, perplexity: Option<f64>, bits: Option<f64>) -> String {

@@ -10,7 +10,7 @@ use crate::{Config, Error, Result, Splits};
 
 /// Settings that a resumed run may change: how long it goes on, and what it reports and keeps. Threads and output are
 /// no settings of a run. All else decides what its numbers mean, and must stay.
-const MAY_DIFFER: [&str; 4] = ["epochs", "evaluate_every", "keep_last", "keep_best"];
+const MAY_DIFFER: [&str; 6] = ["epochs", "patience", "evaluate_every", "keep_last", "keep_best", "tensorboard"];
 
 /// What the numbers of a checkpoint depend on, beside the model, whose parameters have names and shapes of their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -210,6 +210,11 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
+    /// A training of the model before its first step.
+    pub(crate) fn training(&self, model: &M, config: &Config) -> Result<Training> {
+        (self.start)(model, config)
+    }
+
     /// With another callback.
     #[must_use]
     pub fn with_callback(mut self, callback: Callback<'a>) -> Trainer<'a, M> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use binade::cli::flags::{above_zero, at_least_zero, positive, whole};
 use binade::nn::Schedule;
-use binade::train::{Config, OptimizerChoice, Precision};
+use binade::train::{BestBy, Config, OptimizerChoice, Precision};
 use clap::ValueEnum;
 
 /// Flags of every training. What is not given has the default of the training, or the value of the run that is resumed.
@@ -79,9 +79,18 @@ pub struct Common {
     /// Keep the checkpoints of so many epochs [default: 1]
     #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
     keep_last: Option<usize>,
-    /// Keep the weights of the lowest test loss, in best-PRECISION.safetensors
+    /// Keep the weights of the best epoch, in best-PRECISION.safetensors
     #[arg(long)]
     keep_best: bool,
+    /// End after so many epochs in a row of which none was better than all before [default: after --epochs alone]
+    #[arg(long, value_name = "EPOCHS", value_parser = positive::<u64>, allow_negative_numbers = true)]
+    patience: Option<u64>,
+    /// By what an epoch is better than another, on the test data [default: loss]
+    #[arg(long, value_enum)]
+    best_by: Option<BestByName>,
+    /// Write event files too: `tensorboard --logdir RUN/tensorboard` shows them
+    #[arg(long)]
+    tensorboard: bool,
     /// Seed of initial values, order and augmentation [default: 0]
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -118,6 +127,15 @@ pub enum PrecisionName {
     Fp16,
     Bf16,
     All,
+}
+
+/// What makes an epoch the best.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BestByName {
+    /// The lowest test loss
+    Loss,
+    /// The highest share of test samples that are right
+    Accuracy,
 }
 
 /// Learning rate over a run.
@@ -166,6 +184,13 @@ impl Common {
         fit.evaluate_every = self.evaluate_every.or(fit.evaluate_every);
         fit.keep_last = self.keep_last.unwrap_or(fit.keep_last);
         fit.keep_best |= self.keep_best;
+        fit.patience = self.patience.or(fit.patience);
+        fit.best_by = match self.best_by {
+            Some(BestByName::Loss) => BestBy::Loss,
+            Some(BestByName::Accuracy) => BestBy::Accuracy,
+            None => fit.best_by,
+        };
+        fit.tensorboard |= self.tensorboard;
         fit.seed = self.seed.unwrap_or(fit.seed);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod augment;
 mod counting;
+mod ends;
 mod files;
 mod folder;
 mod pixels;
