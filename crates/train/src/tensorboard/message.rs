@@ -28,7 +28,7 @@ impl Message {
     }
 
     /// With a string or bytes.
-    pub(super) fn bytes(mut self, field: u32, bytes: &[u8]) -> Message {
+    pub(super) fn blob(mut self, field: u32, bytes: &[u8]) -> Message {
         self.add_bytes(field, bytes);
         self
     }
@@ -36,12 +36,12 @@ impl Message {
     /// With packed numbers in f64.
     pub(super) fn doubles(self, field: u32, numbers: &[f64]) -> Message {
         let packed: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        self.bytes(field, &packed)
+        self.blob(field, &packed)
     }
 
     /// With a message in it.
     pub(super) fn message(self, field: u32, message: Message) -> Message {
-        self.bytes(field, &message.0)
+        self.blob(field, &message.0)
     }
 
     /// With the fields of another.
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn fields_are_encoded_as_documented() {
         assert_eq!(Message::default().varint(1, 150).into_bytes(), [0x08, 0x96, 0x01]);
-        assert_eq!(Message::default().bytes(2, b"testing").into_bytes(), b"\x12\x07testing");
+        assert_eq!(Message::default().blob(2, b"testing").into_bytes(), b"\x12\x07testing");
         let inner = Message::default().varint(1, 150);
         assert_eq!(Message::default().message(3, inner).into_bytes(), [0x1a, 0x03, 0x08, 0x96, 0x01]);
         assert_eq!(Message::default().float(1, 1.0).into_bytes(), [0x0d, 0, 0, 0x80, 0x3f]);

@@ -44,7 +44,7 @@ impl Events {
         let path = folder.join(name);
         let file = File::create_new(&path).map_err(Error::io(&path))?;
         let mut events = Events { file, path };
-        events.event(0, Message::default().bytes(3, b"brain.Event:2"))?;
+        events.event(0, Message::default().blob(3, b"brain.Event:2"))?;
         if iteration > 0 {
             // A session begins: what has its step or a later one is gone.
             events.event(iteration + 1, Message::default().message(7, Message::default().varint(1, 1)))?;
@@ -57,7 +57,7 @@ impl Events {
         let mut summary = Message::default();
         let mut scalar = |tag: &str, number: Option<f64>| {
             if let Some(number) = number {
-                let value = Message::default().bytes(1, tag.as_bytes()).float(2, number as f32);
+                let value = Message::default().blob(1, tag.as_bytes()).float(2, number as f32);
                 summary.add_message(1, value);
             }
         };
@@ -101,7 +101,7 @@ impl Events {
         for (name, param) in model.named_parameters() {
             let values = param.array().to_f64_vec()?;
             let tag = format!("weights/{name}");
-            summary.add_message(1, Message::default().bytes(1, tag.as_bytes()).message(5, histogram(&values)));
+            summary.add_message(1, Message::default().blob(1, tag.as_bytes()).message(5, histogram(&values)));
         }
         self.event(iteration, Message::default().message(5, summary))
     }
@@ -122,8 +122,8 @@ impl Events {
                             .varint(1, height as u64)
                             .varint(2, *width as u64)
                             .varint(3, *channels as u64)
-                            .bytes(4, &png(*width, *channels, pixels)?);
-                        Message::default().bytes(1, tag.as_bytes()).message(4, image)
+                            .blob(4, &png(*width, *channels, pixels)?);
+                        Message::default().blob(1, tag.as_bytes()).message(4, image)
                     }
                 },
             );
@@ -153,10 +153,10 @@ fn masked(bytes: &[u8]) -> u32 {
 /// A value of the plugin `text`: a tensor of one string.
 fn text(tag: &str, words: &str) -> Message {
     const STRING: u64 = 7;
-    let plugin = Message::default().message(1, Message::default().bytes(1, b"text"));
+    let plugin = Message::default().message(1, Message::default().blob(1, b"text"));
     let one = Message::default().message(2, Message::default().varint(1, 1));
-    let tensor = Message::default().varint(1, STRING).message(2, one).bytes(8, words.as_bytes());
-    Message::default().bytes(1, tag.as_bytes()).message(9, plugin).message(8, tensor)
+    let tensor = Message::default().varint(1, STRING).message(2, one).blob(8, words.as_bytes());
+    Message::default().blob(1, tag.as_bytes()).message(9, plugin).message(8, tensor)
 }
 
 /// `HistogramProto` of the finite numbers: a bucket ends at each power of two between the smallest and the largest, of
