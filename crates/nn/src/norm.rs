@@ -259,11 +259,17 @@ impl BatchNorm2d {
     }
 }
 
-/// A count and 1, where it is: reading it would wait for the device. f64 holds what can be counted.
+/// A count and 1, where it is: reading it would wait for the device. f64 holds what can be counted; on a device without
+/// it the count stays at 2²⁴, up to which f32 does.
 fn next(count: &Array) -> binade_autograd::Result<Array> {
-    let wide = count.cast(DType::F64, Class::Workspace)?;
+    let (wide, dtype) = match count.cast(DType::F64, Class::Workspace) {
+        Err(binade_tensor::Error::Unsupported { dtype: DType::F64, .. }) => {
+            (count.cast(DType::F32, Class::Workspace)?, DType::F32)
+        }
+        wide => (wide?, DType::F64),
+    };
     let op = Op::Scalar { op: Binary::Add, value: 1.0, reversed: false };
-    let next = run_one(&op, &[&wide], count.device(), DType::F64, Class::Workspace)?;
+    let next = run_one(&op, &[&wide], count.device(), dtype, Class::Workspace)?;
     Ok(next.cast(count.dtype(), Class::Workspace)?)
 }
 

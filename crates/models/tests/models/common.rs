@@ -65,18 +65,21 @@ pub fn subject(name: &str) -> Subject {
             };
             Subject { model: Box::new(model), loss: Box::new(loss) }
         }
-        _ => {
-            let config =
-                UNetConfig { base: 32, levels: vec![1, 2], blocks: 1, attention: vec![1], ..UNetConfig::default() };
-            let model = UNet::new(&config).unwrap();
-            let own = model.clone();
-            let loss = move || {
-                let y = own.forward(&values(&[1, 3, 8, 8])?, &indices(&[1], 1000)?)?;
-                Ok(y.mse_loss(&values(&[1, 3, 8, 8])?, Reduction::Mean)?)
-            };
-            Subject { model: Box::new(model), loss: Box::new(loss) }
-        }
+        // As few operations as there can be, for devices that are slow.
+        "small_unet" => unet(vec![1, 1], 4),
+        _ => unet(vec![1, 2], 8),
     }
+}
+
+fn unet(levels: Vec<usize>, size: usize) -> Subject {
+    let config = UNetConfig { base: 32, levels, blocks: 1, attention: vec![1], ..UNetConfig::default() };
+    let model = UNet::new(&config).unwrap();
+    let own = model.clone();
+    let loss = move || {
+        let y = own.forward(&values(&[1, 3, size, size])?, &indices(&[1], 1000)?)?;
+        Ok(y.mse_loss(&values(&[1, 3, size, size])?, Reduction::Mean)?)
+    };
+    Subject { model: Box::new(model), loss: Box::new(loss) }
 }
 
 /// Bits of an array.

@@ -5,14 +5,13 @@ use crate::common::{Subject, bits, subject};
 use binade_amp::{Dynamic, LossScale, Policy, StepOutcome, Training};
 use binade_autograd::scope;
 use binade_cpu as _;
-use binade_cuda::interpreted;
 use binade_nn::{AdamW, Ema, Module, Optimizer, Schedule, state_dict};
 use binade_tensor::remote::{Counts, Remote};
 use binade_tensor::{DType, Device};
 
-const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
+pub const NAMES: [&str; 5] = ["small_cnn", "resnet", "vit", "gpt", "unet"];
 
-fn precisions(init_scale: f64) -> [(Policy, LossScale); 3] {
+pub fn precisions(init_scale: f64) -> [(Policy, LossScale); 3] {
     let scale = LossScale::Dynamic(Dynamic { init_scale, ..Dynamic::default() });
     [
         (Policy::OFF, LossScale::Off),
@@ -23,13 +22,13 @@ fn precisions(init_scale: f64) -> [(Policy, LossScale); 3] {
 
 /// What a training leaves behind: parameters and buffers, moments and masters, averages; and what its steps said.
 #[derive(PartialEq)]
-struct Trace {
-    state: Vec<Vec<u64>>,
-    told: Vec<(StepOutcome, u64, u64, u64)>,
+pub struct Trace {
+    pub state: Vec<Vec<u64>>,
+    pub told: Vec<(StepOutcome, u64, u64, u64)>,
 }
 
 /// Some steps on a device; `step` is called after each.
-fn train(
+pub fn train(
     device: &Device,
     name: &str,
     (policy, scale): (Policy, LossScale),
@@ -126,24 +125,4 @@ fn a_model_moves_with_all_that_trains_it() {
     };
     let (cpu, there) = (Device::cpu(), Device::new(Remote::over(&Device::cpu())));
     assert!(trace([cpu.clone(), there, cpu.clone()]) == trace([cpu.clone(), cpu.clone(), cpu]));
-}
-
-/// Steps on interpreted PTX: the same steps are skipped as on the CPU, and losses differ by as much as rounding in
-/// another order may make of them.
-#[test]
-fn steps_of_every_model_on_the_interpreter_are_those_of_the_cpu() {
-    for name in NAMES {
-        for (policy, scale) in precisions(2f64.powi(18)) {
-            let allowed = if policy == Policy::OFF { 1e-5 } else { 1e-2 };
-            let cuda = interpreted().unwrap();
-            let here = train(&Device::cpu(), name, (policy.clone(), scale), 3, |_| {});
-            let there = train(&Device::new(cuda.clone()), name, (policy.clone(), scale), 3, |_| {});
-            for ((outcome, loss, ..), (theirs, wanted, ..)) in there.told.iter().zip(&here.told) {
-                let (loss, wanted) = (f64::from_bits(*loss), f64::from_bits(*wanted));
-                assert_eq!(outcome, theirs, "{name} {policy:?}");
-                assert!((loss - wanted).abs() <= allowed * wanted.abs(), "{name} {policy:?}: {loss}, here {wanted}");
-            }
-            assert!(cuda.counts().fallbacks.is_empty(), "{name}: {:?}", cuda.counts().fallbacks);
-        }
-    }
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod common;
 mod configs;
+mod cuda;
 mod devices;
 mod diffusion;
 mod faults;

@@ -1,0 +1,182 @@
+//! Training on interpreted PTX beside the CPU: losses, skipped steps, checkpoints that move.
+
+use std::collections::HashMap;
+
+use crate::common::{Subject, bits, subject};
+use crate::devices::{NAMES, precisions, train};
+use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, Training, TrainingState};
+use binade_autograd::{Var, scope};
+use binade_cpu::{Cpu, Isa};
+use binade_cuda::interpreted;
+use binade_nn::{
+    Activation, AdamW, Layer, Linear, Module, Optimizer, Sequential, load_state_dict, read_safetensors, state_dict,
+    write_safetensors,
+};
+use binade_tensor::op::{Reduction, Unary};
+use binade_tensor::{Class, DType, Device};
+
+/// How far a loss may lie from the CPU's: before the first update by the rounding of the format, later by what
+/// `cargo xtask replay` allows beside PyTorch, since Adam makes whole steps of gradients that are nothing but rounding.
+fn allowed(policy: &Policy, updated: bool) -> f64 {
+    match (policy.compute(), updated) {
+        (None, false) => 1e-6,
+        (None, true) => 1e-4,
+        (Some(DType::F16), false) => 2f64.powi(-11),
+        (Some(_), false) => 2f64.powi(-9),
+        (Some(_), true) => 2e-2,
+    }
+}
+
+/// Trains a model here and there; the same steps are skipped, and every loss is within its bound. Returns how many
+/// steps were skipped.
+fn compare(name: &str, (policy, scale): (Policy, LossScale), steps: usize) -> usize {
+    let cuda = interpreted().unwrap();
+    let here = train(&Device::cpu(), name, (policy.clone(), scale), steps, |_| {});
+    let there = train(&Device::new(cuda.clone()), name, (policy.clone(), scale), steps, |_| {});
+    let (mut updated, mut skipped) = (false, 0);
+    for (step, ((outcome, loss, _, scale), (theirs, wanted, _, wanted_scale))) in
+        there.told.iter().zip(&here.told).enumerate()
+    {
+        let (loss, wanted) = (f64::from_bits(*loss), f64::from_bits(*wanted));
+        assert_eq!((outcome, scale), (theirs, wanted_scale), "{name} {policy:?}, step {step}");
+        let near = (loss - wanted).abs() <= allowed(&policy, updated) * wanted.abs();
+        assert!(near, "{name} {policy:?}, step {step}: {loss}, on the CPU {wanted}");
+        updated |= *outcome == StepOutcome::Applied;
+        skipped += usize::from(*outcome == StepOutcome::Skipped);
+    }
+    assert!(updated, "{name} {policy:?}: no step was applied");
+    assert!(cuda.counts().fallbacks.is_empty(), "{name}: {:?}", cuda.counts().fallbacks);
+    skipped
+}
+
+/// A scale that makes the first steps in f16 overflow.
+const SCALE: f64 = (1 << 18) as f64;
+
+#[test]
+fn steps_of_every_model_are_those_of_the_cpu() {
+    let mut skipped = 0;
+    for name in ["small_cnn", "resnet", "vit", "gpt"] {
+        for precision in precisions(SCALE) {
+            // Two of f16 may be skipped.
+            let steps = if matches!(precision.1, LossScale::Dynamic(_)) { 3 } else { 2 };
+            skipped += compare(name, precision, steps);
+        }
+    }
+    assert!(skipped >= 4, "{skipped} skipped steps");
+    compare("small_unet", precisions(1024.0)[0].clone(), 2);
+}
+
+/// Minutes: `cargo test --workspace --test models cuda -- --ignored`.
+#[test]
+#[ignore = "minutes long"]
+fn five_steps_of_every_model_in_every_precision_are_those_of_the_cpu() {
+    let skipped: usize =
+        NAMES.iter().flat_map(|name| precisions(SCALE).map(|precision| compare(name, precision, 5))).sum();
+    assert!(skipped >= 5, "{skipped} skipped steps");
+}
+
+/// A perceptron and its loss, of operators whose bits are promised: docs/cuda.md.
+fn perceptron() -> Subject {
+    let layer = |inputs, outputs| Linear::new(inputs, outputs).unwrap();
+    let model = Sequential::new().then(layer(12, 24)).then(Activation(Unary::Relu)).then(layer(24, 10));
+    let own = model.clone();
+    let values = |dims: &[usize; 2], pace: f32| {
+        let x: Vec<f32> = (0..dims[0] * dims[1]).map(|i| (i as f32 * pace).sin()).collect();
+        Var::from_slice(&x, dims)
+    };
+    let loss =
+        move || Ok(own.forward(&values(&[32, 12], 0.7)?)?.mse_loss(&values(&[32, 10], 0.3)?, Reduction::Mean)?);
+    Subject { model: Box::new(model), loss: Box::new(loss) }
+}
+
+/// The CPU at the level whose bits are promised.
+fn avx2() -> Option<Device> {
+    Some(Device::new(Cpu::with_isa(Isa::available().into_iter().find(|isa| isa.name() == "avx2")?)))
+}
+
+fn training(model: &impl Module) -> Training {
+    let rule = AdamW { lr: 1e-2, ..AdamW::default() };
+    let mut training = Training::new(Optimizer::new(model, rule).unwrap(), Policy::OFF, LossScale::Off).unwrap();
+    (training.clip, training.seed) = (Some(1.0), 3);
+    training
+}
+
+/// Parameters and moments.
+fn state(model: &impl Module, training: &Training) -> Vec<Vec<u64>> {
+    let moments = training.optimizers[0].state_dict().unwrap().tensors;
+    state_dict(model).into_iter().chain(moments).map(|(_, array)| bits(&array)).collect()
+}
+
+/// Steps on each device in turn, from a checkpoint of the one before; the parameters, moments and losses in the end.
+fn moved(devices: &[&Device], steps: usize) -> (Vec<Vec<u64>>, Vec<u64>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut saved: Option<TrainingState> = None;
+    let (mut last, mut losses) = (Vec::new(), Vec::new());
+    for device in devices {
+        scope::with_device(device, || {
+            let Subject { model, loss } = scope::with_key(5, 0, perceptron);
+            let mut training = training(&model);
+            if let Some(saved) = saved.take() {
+                let (tensors, _) = read_safetensors(&path, Class::Weights).unwrap();
+                let (own, others): (Vec<_>, Vec<_>) =
+                    tensors.into_iter().partition(|(name, _)| name.starts_with("model."));
+                let own: Vec<_> =
+                    own.into_iter().map(|(name, array)| (name["model.".len()..].to_string(), array)).collect();
+                load_state_dict(&model, &own).unwrap();
+                training.load(&saved.with_tensors(&others).unwrap()).unwrap();
+                assert_eq!(state(&model, &training), last, "on {}", device.name());
+            }
+            losses.extend((0..steps).map(|_| training.step(&loss).unwrap().loss.to_bits()));
+            let of_training = training.state().unwrap();
+            let named = state_dict(&model).into_iter().map(|(name, array)| (format!("model.{name}"), array));
+            let tensors: Vec<_> = named.chain(of_training.tensors()).collect();
+            write_safetensors(&path, &tensors, HashMap::new()).unwrap();
+            last = state(&model, &training);
+            saved = Some(of_training);
+        });
+    }
+    (last, losses)
+}
+
+#[test]
+fn a_training_goes_on_from_the_checkpoint_of_the_other_device_with_the_same_bits() {
+    let (Some(cpu), cuda) = (avx2(), Device::new(interpreted().unwrap())) else { return };
+    let here = moved(&[&cpu, &cpu], 2);
+    assert_eq!(moved(&[&cuda, &cpu], 2), here);
+    assert_eq!(moved(&[&cpu, &cuda], 2), here);
+    assert_eq!(moved(&[&cuda], 4), moved(&[&cpu], 4));
+}
+
+/// What each step of a scaler did, and the scale after it; the second is planted to overflow.
+fn planted(device: &Device, policy: &Policy) -> Vec<(StepOutcome, f64)> {
+    scope::with_device(device, || {
+        let Subject { model, loss } = scope::with_key(5, 0, || subject("small_cnn"));
+        let mut optimizer = Optimizer::new(&model, AdamW::default()).unwrap();
+        let mut scaler = GradScaler::new(LossScale::dynamic()).unwrap();
+        let parameters = || state_dict(&model).iter().map(|(_, array)| bits(array)).collect::<Vec<_>>();
+        let mut told = Vec::new();
+        for step in 0..4 {
+            let loss = policy.run(&loss).unwrap();
+            let loss = if step == 1 { (&loss * f64::from(f32::MAX)).unwrap() } else { loss };
+            let mut gradients = scaler.scale(&loss).unwrap().backward().unwrap();
+            scaler.unscale(&optimizer, &mut gradients).unwrap();
+            let before = parameters();
+            let outcome = scaler.step(&mut optimizer, &gradients).unwrap();
+            assert_eq!(outcome == StepOutcome::Skipped, parameters() == before, "step {step}");
+            scaler.update().unwrap();
+            told.push((outcome, scaler.loss_scale()));
+        }
+        told
+    })
+}
+
+#[test]
+fn a_planted_overflow_is_skipped_in_the_step_in_which_the_cpu_skips_it() {
+    for (policy, _) in precisions(1024.0) {
+        let told = planted(&Device::new(interpreted().unwrap()), &policy);
+        assert_eq!(told, planted(&Device::cpu(), &policy), "{policy:?}");
+        let skipped: Vec<bool> = told.iter().map(|(outcome, _)| *outcome == StepOutcome::Skipped).collect();
+        assert_eq!(skipped, [false, true, false, false], "{policy:?}");
+    }
+}
