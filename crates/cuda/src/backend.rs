@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binade_tensor::{
-    Array, ArrayMut, Backend, Class, DType, Error, Grad, Memory, MemoryStats, Op, Outcome, Result, Slot, Storage,
-    Update,
+    Array, ArrayMut, Backend, Class, DType, Device, Error, Grad, Memory, MemoryStats, Op, Outcome, Result, Slot,
+    Storage, Update,
 };
 
 use crate::driver::{Driver, Failure, Launch};
@@ -45,6 +45,9 @@ pub struct Counts {
     pub fallbacks: BTreeMap<&'static str, usize>,
 }
 
+/// Devices that were opened by name.
+static OPENED: Mutex<Vec<(Device, Cuda)>> = Mutex::new(Vec::new());
+
 impl Cuda {
     /// The device of a driver.
     ///
@@ -54,6 +57,19 @@ impl Cuda {
         let pool = Arc::new(Pool::new(Box::new(driver)));
         let fault = Fault::new(&pool)?;
         Ok(Cuda(Arc::new(Inner { pool, fault, state: Mutex::default(), tables: Mutex::default() })))
+    }
+
+    /// As a device that [`Cuda::of`] knows.
+    pub(crate) fn into_opened(self) -> Device {
+        let device = Device::new(self.clone());
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner).push((device.clone(), self));
+        device
+    }
+
+    /// The backend of a device that was opened by its name.
+    pub fn of(device: &Device) -> Option<Cuda> {
+        let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.iter().find(|(known, _)| known == device).map(|(_, cuda)| cuda.clone())
     }
 
     /// What it was asked for so far.

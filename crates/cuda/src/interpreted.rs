@@ -131,8 +131,8 @@ register_backend! {
             if let Some(device) = DEVICE.get() {
                 return Ok(device.clone());
             }
-            let device = Device::new(interpreted()?);
-            Ok(DEVICE.get_or_init(|| device).clone())
+            let cuda = interpreted()?;
+            Ok(DEVICE.get_or_init(|| cuda.into_opened()).clone())
         },
     }
 }

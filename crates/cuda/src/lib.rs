@@ -34,6 +34,9 @@ pub use module::Module;
 #[cfg(feature = "cuda")]
 pub use native::Native;
 
+/// Whether this build knows NVIDIA's driver: feature `cuda`.
+pub const HAS_DRIVER: bool = cfg!(feature = "cuda");
+
 /// What the host runs, by the name that [`Counts::fallbacks`] has, and why.
 pub const ON_HOST: &[(&str, &str)] = &[
     ("sort", "no kernel yet"),

@@ -13,7 +13,7 @@ const CRATES: &[&[&str]] = &[
     &["crates/derive", "crates/ptx", "crates/tensor"],
     &["crates/cpu", "crates/plan"],
     &["crates/autograd", "crates/cuda"],
-    &["crates/nn"],
+    &["crates/nn", "crates/standin"],
     &["crates/amp", "crates/weights"],
     &["crates/models", "crates/train"],
     &["crates/diffusion"],

@@ -7,9 +7,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use binade_tensor::{BackendKind, Device, Error, Result, register_backend};
 use cudarc::driver::{DriverError, result, sys};
 
+mod pinned;
+
 use crate::backend::Cuda;
 use crate::driver::{Driver, Failure, Launch};
 use crate::module::Module;
+use pinned::Pinned;
 
 /// A device of NVIDIA's driver, with a stream that all its commands go through.
 #[derive(Debug)]
@@ -17,6 +20,9 @@ pub struct Native {
     context: sys::CUcontext,
     stream: sys::CUstream,
     loaded: Mutex<Loaded>,
+    pinned: Mutex<Pinned>,
+    /// What was launched since the last wait: how many kernels, and the last.
+    since: Mutex<(usize, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -39,14 +45,28 @@ fn advice(error: DriverError) -> &'static str {
             "the driver is too old for this PTX: install one for CUDA 10.2 or newer"
         }
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => "the device has a capability below 7.5, which is not served",
-        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS => {
-            "a kernel went astray, and nothing more can be done on this device: start the program again, on \
-             cuda-interpreted to see where"
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | CUresult::CUDA_ERROR_INVALID_PC
+        | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR => {
+            "a kernel went astray, and nothing more can be done on this device: start the program again, with \
+             CUDA_LAUNCH_BLOCKING=1 to see which kernel, or on cuda-interpreted to see where"
         }
-        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE | CUresult::CUDA_ERROR_LAUNCH_FAILED => {
-            "the device is lost for this program: start it again from a checkpoint"
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_LAUNCH_FAILED
+        | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+        | CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED
+        | CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE
+        | CUresult::CUDA_ERROR_UNKNOWN => {
+            "the device is lost for this program: start it again from a checkpoint; nvidia-smi tells whether it is well"
         }
         CUresult::CUDA_ERROR_NO_DEVICE => "there is no device: CUDA_VISIBLE_DEVICES may hide it",
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_STUB_LIBRARY => {
+            "the driver's library is of another version than the driver: restart the machine, or install it again"
+        }
         _ => "nvidia-smi tells whether driver and device are well",
     }
 }
@@ -85,8 +105,45 @@ impl Native {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(told)?;
         // SAFETY: the context was given by the driver.
         unsafe { result::ctx::set_current(context) }.map_err(told)?;
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+        // SAFETY: the device was given by the driver.
+        let [major, minor] = [MAJOR, MINOR].map(|which| unsafe { result::device::get_attribute(device, which) });
+        let (major, minor) = (major.map_err(told)?, minor.map_err(told)?);
+        if (major, minor) < (7, 5) {
+            let message = format!("device {ordinal} has capability {major}.{minor}, and the kernels need 7.5 or more");
+            return Err(refused(message));
+        }
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(told)?;
-        Ok(Native { context, stream, loaded: Mutex::default() })
+        let (loaded, pinned, since) = Default::default();
+        Ok(Native { context, stream, loaded, pinned, since })
+    }
+
+    /// Bytes of the device's memory: those that are free, and all.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn room(&self) -> Result<(usize, usize), Failure> {
+        self.enter()?;
+        result::mem_get_info().map_err(|e| self.failure(e))
+    }
+
+    /// An error of the device; of one that is told late, what was launched before.
+    fn failure(&self, error: DriverError) -> Failure {
+        let told = failure(error);
+        let (launched, last) = &*self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Failure::Device(told) if *launched > 0 => {
+                Failure::Device(format!("{told} ({launched} kernels since the last wait, {last} the last)"))
+            }
+            other => other,
+        }
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the context this thread's.
@@ -131,7 +188,7 @@ impl Driver for Native {
     fn alloc(&self, bytes: usize) -> Result<u64, Failure> {
         self.enter()?;
         // SAFETY: the memory is not read before it was written, which `Storage` answers for.
-        unsafe { result::malloc_sync(bytes) }.map_err(failure)
+        unsafe { result::malloc_sync(bytes) }.map_err(|e| self.failure(e))
     }
 
     fn free(&self, address: u64) {
@@ -148,15 +205,14 @@ impl Driver for Native {
 
     fn write(&self, to: u64, bytes: &[u8]) -> Result<(), Failure> {
         self.enter()?;
-        // SAFETY: the range lies in an allocation. Bytes that are not pinned are read before the call returns.
-        unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(failure)
+        self.pinned().write(to, bytes, self.stream).map_err(|e| self.failure(e))
     }
 
     fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         self.enter()?;
-        // SAFETY: the range lies in an allocation, and the bytes are borrowed until the stream was waited for.
-        unsafe { result::memcpy_dtoh_async(bytes, from, self.stream) }.map_err(failure)?;
-        self.wait()
+        self.pinned().read(from, bytes, self.stream).map_err(|e| self.failure(e))?;
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+        Ok(())
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), Failure> {
@@ -175,14 +231,22 @@ impl Driver for Native {
         let mut parameters = [words.as_ptr().cast_mut().cast::<c_void>()];
         let ([x, y, z], [a, b, c]) = (launch.grid, launch.block);
         // SAFETY: the kernel takes one structure of that size by value; operands in it are memory of this device.
-        unsafe { result::launch_kernel(function, (x, y, z), (a, b, c), 0, self.stream, &mut parameters) }
-            .map_err(failure)
+        let queued = unsafe { result::launch_kernel(function, (x, y, z), (a, b, c), 0, self.stream, &mut parameters) };
+        {
+            let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+            since.0 += 1;
+            since.1.clear();
+            since.1.push_str(launch.kernel);
+        }
+        queued.map_err(|e| self.failure(e))
     }
 
     fn wait(&self) -> Result<(), Failure> {
         self.enter()?;
         // SAFETY: the stream lives as long as this.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(failure)
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| self.failure(e))?;
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+        Ok(())
     }
 }
 
@@ -206,7 +270,7 @@ register_backend! {
             if let Some(device) = open.get(&index) {
                 return Ok(device.clone());
             }
-            let device = Device::new(Cuda::new(Native::new(index)?)?);
+            let device = Cuda::new(Native::new(index)?)?.into_opened();
             Ok(open.entry(index).or_insert(device).clone())
         },
     }
