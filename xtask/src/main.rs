@@ -1,8 +1,9 @@
 //! `cargo xtask COMMAND …` builds a program of the workspace in release mode and runs it: the tools of `crates/lab`, or
-//! `binade` itself. `cargo xtask mutants` and `cargo xtask tidy` are commands of their own.
+//! `binade` itself. Those of [`OWN`] are commands of this program.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod gpu_pack;
 mod mutants;
 mod output;
 mod ptx;
@@ -24,7 +25,8 @@ const LAB: [(&str, &str); 7] = [
 ];
 
 /// Commands of this program.
-const OWN: [(&str, &str); 3] = [
+const OWN: [(&str, &str); 4] = [
+    ("gpu-pack", "Write a folder that tries everything on a machine with a GPU and no toolchain"),
     (
         "mutants",
         "Make small wrong changes to the training code and see which tests notice, for hours; flags are cargo-mutants'",
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = args.first().and_then(|first| first.to_str());
     match first {
+        Some("gpu-pack") => return exit_code(gpu_pack::run(&cargo, &args[1..])),
         Some("mutants") => return exit_code(mutants::run(&cargo, &args[1..])),
         Some("ptx") => return exit_code(ptx::run(&args[1..])),
         Some("tidy") => return exit_code(tidy::run(&cargo, &args[1..])),

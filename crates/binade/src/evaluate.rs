@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use binade::cli::device::On;
 use binade::cli::output::line;
 use binade::cli::threads;
 use binade::nn::Module;
@@ -22,10 +23,16 @@ pub struct Args {
     /// Print JSON, with which classes were found for which
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    on: On,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(None)?;
+    args.on.run(|| evaluate(args))
+}
+
+fn evaluate(args: &Args) -> Result<ExitCode> {
     let config = RunConfig::read(&args.run)?;
     let job = Job::of(&config.name, &config.made_from)
         .with_context(|| args.run.display().to_string())?

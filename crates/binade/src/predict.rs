@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use binade::autograd::{Var, eval, no_grad};
+use binade::cli::device::On;
 use binade::cli::flags::positive;
 use binade::cli::output::{note, verdict_line};
 use binade::cli::threads;
@@ -32,6 +33,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    on: On,
     /// Threads, at most one per core [default: one per core]
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -56,6 +59,10 @@ impl From<One> for Precision {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(args.threads)?;
+    args.on.run(|| predict(args))
+}
+
+fn predict(args: &Args) -> Result<ExitCode> {
     let saved = Saved::open(&args.folder, &LoadOptions::default())?;
     let (classifier, preparation, names) = saved.classifier().with_context(|| args.folder.display().to_string())?;
     let policy = Precision::from(args.precision).policy();

@@ -17,6 +17,7 @@ use binade::tensor::{Array, Class, DType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use binade::cli::device::On;
 use binade::cli::output::verdict_line;
 use binade::cli::threads;
 
@@ -25,10 +26,16 @@ pub struct Args {
     /// A recorded run (config.json, weights.safetensors, run.safetensors), a folder of them, or a JSON file of
     /// loss-scale traces
     path: PathBuf,
+    #[command(flatten)]
+    on: On,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(None)?;
+    args.on.run(|| replay(args))
+}
+
+fn replay(args: &Args) -> Result<ExitCode> {
     let path = &args.path;
     let mut runs = Vec::new();
     if path.is_file() {

@@ -1,6 +1,7 @@
 //! What Binade's programs share: how they begin and end, values of flags, threads, memory, output. Feature `cli`.
 
 pub mod config_file;
+pub mod device;
 pub mod flags;
 pub mod memory;
 pub mod output;

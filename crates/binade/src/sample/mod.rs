@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use binade::cli::device::On;
 use binade::cli::flags::{positive, whole};
 use binade::cli::threads;
 use binade::diffusion::ImagePipeline;
@@ -43,6 +44,8 @@ struct Common {
     /// Precision of weights and arithmetic; a pipeline decodes images in f32 [default: fp32, or a run's first]
     #[arg(long, value_enum)]
     precision: Option<PrecisionName>,
+    #[command(flatten)]
+    on: On,
     /// Threads, at most one per core [default: one per core]
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     threads: Option<usize>,
@@ -61,8 +64,12 @@ impl Common {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(args.common.threads)?;
+    args.common.on.run(|| sample(args))
+}
+
+fn sample(args: &Args) -> Result<ExitCode> {
     let Args { common, text, images } = args;
-    threads::start(common.threads)?;
     let folder = &common.folder;
     if folder.join("model_index.json").exists() {
         if let Some(flag) = text.first() {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use binade::cli::device::On;
 use binade::cli::flags::{above_zero, at_least_zero, positive, whole};
 use binade::nn::Schedule;
 use binade::train::{BestBy, Config, OptimizerChoice, Precision};
@@ -106,9 +107,8 @@ pub struct Common {
     /// Threads, at most one per core [default: one per core]
     #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// Device to train on: cpu, cuda, cuda:1, cuda-interpreted [default: what BINADE_DEVICE names, else cpu]
-    #[arg(long, value_name = "NAME")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub on: On,
     /// Run folder [default: a new runs/NAME-N]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -20,7 +20,6 @@ use binade::autograd::scope;
 use binade::cli::output::line;
 use binade::cli::threads;
 use binade::nn::Module;
-use binade::tensor::Device;
 use binade::train::{Config, Made, Precision, Run, RunConfig, Trainer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,12 +71,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Some(What::Vae(flags)) => &flags.common,
     };
     threads::start(common.threads)?;
-    let device = common.device.as_deref().map(Device::open).transpose()?;
+    let device = common.on.open()?;
     let (job, mut config) = settings(args, common)?;
-    let train = |config: &RunConfig, quiet: bool| {
-        let run = || job.run(Train { config, quiet });
-        device.as_ref().map_or_else(run, |device| scope::with_device(device, run))
-    };
+    let train = |config: &RunConfig, quiet: bool| scope::with_device(&device, || job.run(Train { config, quiet }));
     let Some(seeds) = common.seeds else {
         let run = train(&config, common.quiet)?;
         if !common.quiet {

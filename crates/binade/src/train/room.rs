@@ -1,6 +1,7 @@
 //! Whether there is memory for a step, told before it; and what would fit where there is not.
 
 use anyhow::{Result, bail};
+use binade::autograd::scope;
 use binade::cli::memory::{Bytes, Room, room};
 use binade::nn::Module;
 use binade::plan::{Plan, Scratch};
@@ -9,6 +10,10 @@ use binade::train::{Config, OptimizerChoice, RunConfig, Trainer};
 
 /// Fails if a step or an evaluation in a precision of the run needs more memory than this process may still take.
 pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<()> {
+    // A GPU has memory of its own.
+    if scope::device()?.name() == "cuda" {
+        return Ok(());
+    }
     let Some(room) = room() else { return Ok(()) };
     for &precision in &config.precisions {
         let fit = Config { precision, ..config.fit.clone() };
@@ -52,7 +57,7 @@ fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> R
         trainer.rehearse(config, &Device::new(plan.clone()))?;
         Ok(Needed(plan.memory()))
     };
-    let device = binade::autograd::scope::device()?;
+    let device = scope::device()?;
     let needed = plan(Scratch::unmeasured(&device))?;
     let near = needed.fits(room) && needed.bytes().saturating_mul(2) > room.bytes;
     if near { plan(Scratch::of(&device)).or(Ok(needed)) } else { Ok(needed) }

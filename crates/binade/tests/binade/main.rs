@@ -2,6 +2,7 @@
 
 mod beside;
 mod cli;
+mod devices;
 mod diffusion;
 mod export;
 mod files;

@@ -28,6 +28,7 @@ use cases::{Case, GROUPS, cases};
 use steps::Size;
 use timing::{quantile, round, sorted, time};
 
+use binade::cli::device::On;
 use binade::cli::flags::{above_zero, positive};
 use binade::cli::output::line;
 use binade::cli::threads;
@@ -57,6 +58,8 @@ pub struct Args {
     /// Threads, at most one per core
     #[arg(long, default_value_t = 2, value_parser = positive::<usize>, allow_negative_numbers = true)]
     threads: usize,
+    #[command(flatten)]
+    on: On,
     /// Seconds per measurement
     #[arg(long, default_value_t = 6.0, value_parser = above_zero, allow_hyphen_values = true)]
     secs: f64,
@@ -144,7 +147,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if args.sizes {
         return sizes::run(&args);
     }
-    measure(&args)
+    args.on.run(|| measure(&args))
 }
 
 /// Each case by itself.

@@ -10,7 +10,6 @@ use binade::models::{
     Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig, Vit, VitConfig,
 };
 use binade::nn::{AdamW, Layer, Module, Optimizer};
-use binade::tensor::Device;
 use binade::tensor::op::{CrossEntropy, Reduction};
 use binade::train::Precision;
 use serde_json::json;
@@ -99,7 +98,7 @@ pub fn training(name: &str, precision: Precision, size: Size) -> Result<Case> {
     let losses = Rc::new(RefCell::new(Vec::new()));
     let saved = Rc::new(Cell::new(0));
     let base_rss = peak_rss_mib();
-    let device = Device::cpu();
+    let device = scope::device()?;
     device.reset_peak_memory();
     let base = device.memory().live.iter().sum::<usize>();
     let mut step = {

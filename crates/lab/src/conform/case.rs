@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use binade::amp::Policy;
-use binade::autograd::Var;
+use binade::autograd::{Var, scope};
 use binade::nn::read_safetensors;
 use binade::tensor::format::Format;
-use binade::tensor::{Array, Class, DType};
+use binade::tensor::{Array, Class, DType, Device};
 use serde_json::Value;
 
 use super::{inputs::Inputs, ops};
@@ -33,7 +33,11 @@ pub enum Outcome {
 
 impl Case {
     pub fn read(path: &Path) -> Result<Case> {
-        let (tensors, metadata) = read_safetensors(path, Class::Activations)?;
+        // Those of float64 stay on the host: a device may have none.
+        let (tensors, metadata) = scope::with_device(&Device::cpu(), || read_safetensors(path, Class::Activations))?;
+        let device = scope::device()?;
+        let moved = |array: Array| if array.dtype() == DType::F64 { Ok(array) } else { array.to(&device) };
+        let tensors = tensors.into_iter().map(|(name, array)| Ok((name, moved(array)?))).collect::<Result<_>>()?;
         let get = |key: &str| metadata.get(key).cloned().ok_or_else(|| anyhow!("the metadata lacks '{key}'"));
         let region = match get("region")?.as_str() {
             "off" => None,
@@ -42,7 +46,7 @@ impl Case {
             other => bail!("unknown region '{other}'"),
         };
         let attrs = serde_json::from_str(&get("attrs")?).context("the attributes are not JSON")?;
-        Ok(Case { tensors: tensors.into_iter().collect(), op: get("op")?, attrs, policy: get("policy")?, region })
+        Ok(Case { tensors, op: get("op")?, attrs, policy: get("policy")?, region })
     }
 
     pub fn run(&self) -> Result<Outcome> {

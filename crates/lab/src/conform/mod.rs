@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use case::{Case, Outcome};
 
+use binade::cli::device::On;
 use binade::cli::output::verdict_line;
 use binade::cli::threads;
 
@@ -19,20 +20,32 @@ use binade::cli::threads;
 pub struct Args {
     /// Folder of `*.safetensors` cases
     folder: PathBuf,
+    /// Only cases whose file names have this in them
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    #[command(flatten)]
+    on: On,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(None)?;
+    args.on.run(|| conform(args))
+}
+
+fn conform(args: &Args) -> Result<ExitCode> {
     let folder = &args.folder;
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|e| e.ok().map(|e| e.path()))
         .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
         .collect();
+    if let Some(only) = &args.only {
+        paths.retain(|p| p.file_stem().is_some_and(|name| name.to_string_lossy().contains(only.as_str())));
+    }
     paths.sort();
     if paths.is_empty() {
         bail!("{}: no *.safetensors cases", folder.display());
     }
-    threads::start(None)?;
     let (mut passed, mut failed) = (0, 0);
     let mut absent = BTreeMap::<String, usize>::new();
     for path in &paths {

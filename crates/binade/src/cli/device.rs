@@ -1,0 +1,56 @@
+//! The device of a command.
+
+use anyhow::{Context, Result};
+
+use crate::autograd::scope;
+use crate::tensor::{Device, Error};
+
+/// `--device NAME`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct On {
+    /// Device: cpu, cuda, cuda:1, cuda-interpreted [default: what BINADE_DEVICE names, else cpu]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+}
+
+impl On {
+    /// Whether the command line names a device.
+    pub fn is_given(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// The device: that of the flag, or the scope's.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not open; the message says what to do.
+    pub fn open(&self) -> Result<Device> {
+        match &self.device {
+            Some(name) => open(name).with_context(|| format!("--device {name}")),
+            None => Ok(scope::device()?),
+        }
+    }
+
+    /// Runs with the device as the scope's.
+    ///
+    /// # Errors
+    /// As [`On::open`]; those of `run`.
+    pub fn run<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        scope::with_device(&self.open()?, run)
+    }
+}
+
+/// A device by name, with advice where this program has no device of that kind.
+fn open(name: &str) -> Result<Device> {
+    let opened = Device::open(name);
+    let kind = name.split(':').next().unwrap_or(name);
+    let is_absent = match &opened {
+        Err(Error::UnknownDevice { known, .. }) => !known.iter().any(|name| name.split(':').next() == Some(kind)),
+        _ => false,
+    };
+    let advice = match kind {
+        "cuda" if is_absent => "this program was built without NVIDIA's driver: build it with --features cuda",
+        "cuda-interpreted" if is_absent => "build this program with --features cuda-interpreted",
+        _ => return Ok(opened?),
+    };
+    opened.context(advice)
+}

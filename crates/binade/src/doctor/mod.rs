@@ -1,0 +1,104 @@
+//! `binade doctor`: this machine, and the precision the field recommends for it and for others; or a device, on which
+//! every operator is run.
+
+mod registry;
+mod steps;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use binade::amp::{Hardware, LossScale, Policy, Purpose};
+use binade::cpu::simd::{Isa, vector_length};
+
+use binade::cli::device::On;
+use binade::cli::flags::positive;
+use binade::cli::output::{line, verdict_line};
+use binade::cli::threads;
+use binade::tensor::Device;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    on: On,
+    /// With --device: only operators whose names have this in them, and no training
+    #[arg(long, value_name = "TEXT", requires = "device")]
+    only: Option<String>,
+    /// With --device: samples of each operator and dtype at most [default: all]
+    #[arg(long, value_name = "N", requires = "device", default_value_t = usize::MAX, hide_default_value = true,
+          value_parser = positive::<usize>)]
+    samples: usize,
+    /// With --device: write a digest of each result's bits
+    #[arg(long, value_name = "FILE", requires = "device")]
+    digests: Option<PathBuf>,
+    /// With --device: say which operators have other bits than those that --digests wrote on another device
+    #[arg(long, value_name = "FILE", requires = "device")]
+    against: Option<PathBuf>,
+}
+
+/// Runs every operator on a device and compares it with f64, then trains beside the CPU.
+fn examine(device: &Device, args: &Args) -> Result<ExitCode> {
+    verdict_line(format_args!("device    {}", device.name()))?;
+    let mut sound = registry::run_all(device, args)?;
+    if args.only.is_none() {
+        verdict_line("training  two steps of each model")?;
+        sound &= steps::run_all(device)?;
+    }
+    fallbacks(device)?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the host ran for a device.
+#[cfg(feature = "cuda-interpreted")]
+fn fallbacks(device: &Device) -> Result<()> {
+    let Some(cuda) = binade::cuda::Cuda::of(device) else { return Ok(()) };
+    let counts = cuda.counts();
+    let host: Vec<String> = counts.fallbacks.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let host = if host.is_empty() { "nothing".to_string() } else { host.join(", ") };
+    Ok(verdict_line(format_args!("kernels   {} launched; run by the host: {host}", counts.launches))?)
+}
+
+#[cfg(not(feature = "cuda-interpreted"))]
+fn fallbacks(_: &Device) -> Result<()> {
+    Ok(())
+}
+
+/// What runs on NVIDIA's devices, as far as this program knows them.
+#[cfg(feature = "cuda-interpreted")]
+fn cuda() -> Result<()> {
+    let driver =
+        if binade::cuda::HAS_DRIVER { "by NVIDIA's driver" } else { "interpreted: feature cuda adds the driver" };
+    let host: Vec<String> = binade::cuda::ON_HOST.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    line(format_args!("cuda      {driver}; run by the host: {}\n", host.join(", ")))?;
+    Ok(())
+}
+
+#[cfg(not(feature = "cuda-interpreted"))]
+fn cuda() -> Result<()> {
+    line("cuda      none: features cuda and cuda-interpreted add it\n")?;
+    Ok(())
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(None)?;
+    if args.on.is_given() {
+        return examine(&args.on.open()?, args);
+    }
+    let isa = Isa::detect();
+    let length = vector_length(isa);
+    let hint = "the environment variable BINADE_ISA chooses another level";
+    line(format_args!("kernels   {}, {length} f32 at a time ({hint})", isa.name()))?;
+    line(format_args!("threads   {}", rayon::current_num_threads()))?;
+    line(format_args!("devices   {}", Device::names().join(", ")))?;
+    cuda()?;
+    for purpose in [Purpose::Training, Purpose::Inference] {
+        line(if purpose == Purpose::Training { "training" } else { "inference" })?;
+        for hardware in Hardware::ALL {
+            let r = Policy::recommend(hardware, purpose);
+            let dtype = r.policy.compute().map_or("f32".into(), |d| d.to_string());
+            let scaling = if r.loss_scale == LossScale::Off { "" } else { " with dynamic loss scaling" };
+            line(format_args!("  {:<26} {dtype}{scaling}: {}", hardware.name(), r.why))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

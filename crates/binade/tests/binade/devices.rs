@@ -1,0 +1,77 @@
+//! `--device` as a user meets it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn binade(args: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
+    command.args(args).current_dir(folder);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn error(out: &Output) -> String {
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+    text(&out.stderr)
+}
+
+/// Commands that take a device, with what they need besides.
+const COMMANDS: [&[&str]; 5] =
+    [&["train"], &["evaluate", "run"], &["doctor"], &["predict", "model", "image.png"], &["sample", "model"]];
+
+#[test]
+fn an_unknown_device_is_an_error_with_those_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in COMMANDS {
+        for name in ["tpu", "cpu:1", "cuda-interpreted:1", ""] {
+            let error = error(&binade(&[command, &["--device", name]].concat(), folder.path()).output().unwrap());
+            let told = error.contains(&format!("'{name}'")) && error.contains("cpu") && !error.contains("panicked");
+            assert!(told && error.contains("cuda-interpreted"), "{command:?}: {error}");
+        }
+    }
+}
+
+/// Programs without the driver say how to get one, those with it that it is missing.
+#[test]
+fn without_a_driver_the_error_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        std::fs::write(folder.path().join(name), "no library").unwrap();
+    }
+    for command in COMMANDS {
+        for name in ["cuda", "cuda:0"] {
+            let mut command = binade(&[command, &["--device", name]].concat(), folder.path());
+            let error = error(&command.env("LD_LIBRARY_PATH", folder.path()).output().unwrap());
+            assert!(error.contains("--features cuda") || error.contains("install it (libcuda.so.1)"), "{error}");
+            assert!(!error.contains("panicked"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn doctor_runs_operators_on_a_device_and_compares_their_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |more: &[&str]| {
+        let args = ["doctor", "--device", "cuda-interpreted", "--only", "so", "--samples", "1"];
+        let out = binade(&[&args, more].concat(), folder.path()).output().unwrap();
+        assert!(out.status.success(), "{}{}", text(&out.stdout), text(&out.stderr));
+        text(&out.stdout)
+    };
+    let out = doctor(&["--digests", "digests"]);
+    assert!(out.contains(" 0 out of bound") && out.contains("launched; run by the host: sort"), "{out}");
+    assert!(doctor(&["--against", "digests"]).contains(" 0 with other bits"));
+    // Another digest is told by its operator.
+    let digests = std::fs::read_to_string(folder.path().join("digests")).unwrap();
+    let (name, _) = digests.lines().next().unwrap().rsplit_once(' ').unwrap();
+    let changed = format!("{name} {:016x}\n", 0);
+    std::fs::write(folder.path().join("digests"), changed).unwrap();
+    let out = doctor(&["--against", "digests"]);
+    let what: Vec<&str> = name.split(' ').skip(1).take(2).collect();
+    assert!(out.contains("1 samples compared, 1 with other bits") && out.contains(&what.join(" ")), "{out}");
+    // A registry of nothing is no result.
+    let nothing = binade(&["doctor", "--device", "cpu", "--only", "nothing"], folder.path()).output().unwrap();
+    assert!(error(&nothing).contains("nothing was run"));
+}
