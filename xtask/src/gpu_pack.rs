@@ -47,12 +47,14 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     std::fs::create_dir_all(&folder).map_err(at(&folder))?;
     let program = build(cargo)?;
     let packed = folder.join("binade");
-    std::fs::copy(&program, &packed).map_err(at(&program))?;
+    // By the tool, not by a profile: what is built already has the same settings. Linkers come with it.
+    done(Command::new("strip").arg("-o").arg(&packed).arg(&program))?;
     needs(&std::fs::read(&packed).map_err(at(&packed))?)?;
     output::line("digests of the interpreter …")?;
     let digests = folder.join("digests.txt");
     let mut doctor = Command::new(&packed);
-    doctor.args(["doctor", "--device", "cuda-interpreted", "--digests"]).arg(&digests).args(&samples);
+    // Of no training: a flag that comes later has the last word.
+    doctor.args(["doctor", "--device", "cuda-interpreted", "--only", "", "--digests"]).arg(&digests).args(&samples);
     done(&mut doctor)?;
     let flags: Vec<String> = samples.iter().map(|flag| flag.to_string_lossy().into_owned()).collect();
     write_script(&folder.join("run.sh"), &SCRIPT.replace("@SAMPLES@", &flags.join(" ")))?;
@@ -66,13 +68,12 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     output::line(&format!("{}: {:.1} MiB; there: sh run.sh OUT", folder.display(), bytes as f64 / f64::from(1 << 20)))
 }
 
-/// Builds the program with the driver, without symbols, and says where it is.
+/// Builds the program with the driver, and says where it is.
 fn build(cargo: &Path) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--release", "--bin", "binade", "--bin", "binade-lab"]);
     build.args(["--features", "binade/cuda", "--manifest-path"]).arg(root.join("Cargo.toml"));
-    build.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     done(&mut build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("release/binade"))

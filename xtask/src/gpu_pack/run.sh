@@ -26,8 +26,8 @@ sanitizer=${sanitizer:-compute-sanitizer}
 step 15 driver nvidia-smi
 step 15 devices nvidia-smi -L
 step 10 doctor "$here/binade" doctor
-step 210 registry "$here/binade" doctor --device "$device" --against "$here/digests.txt" @SAMPLES@
-step 40 training "$here/binade" doctor --device "$device" --samples 1
+step 210 registry "$here/binade" doctor --device "$device" --only "" --against "$here/digests.txt" @SAMPLES@
+step 40 training "$here/binade" doctor --device "$device" --training
 step 70 memcheck "$sanitizer" --tool memcheck "$here/binade" doctor --device "$device" --samples 1 --only norm
 step 70 racecheck "$sanitizer" --tool racecheck "$here/binade" doctor --device "$device" --samples 1 --only norm
 

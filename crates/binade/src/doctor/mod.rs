@@ -24,6 +24,9 @@ pub struct Args {
     /// With --device: only operators whose names have this in them, and no training
     #[arg(long, value_name = "TEXT", requires = "device")]
     only: Option<String>,
+    /// With --device: only the training steps
+    #[arg(long, requires = "device", conflicts_with_all = ["only", "digests", "against"])]
+    training: bool,
     /// With --device: samples of each operator and dtype at most [default: all]
     #[arg(long, value_name = "N", requires = "device", default_value_t = usize::MAX, hide_default_value = true,
           value_parser = positive::<usize>)]
@@ -39,7 +42,7 @@ pub struct Args {
 /// Runs every operator on a device and compares it with f64, then trains beside the CPU.
 fn examine(device: &Device, args: &Args) -> Result<ExitCode> {
     verdict_line(format_args!("device    {}", device.name()))?;
-    let mut sound = registry::run_all(device, args)?;
+    let mut sound = args.training || registry::run_all(device, args)?;
     if args.only.is_none() {
         verdict_line("training  two steps of each model")?;
         sound &= steps::run_all(device)?;

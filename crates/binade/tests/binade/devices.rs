@@ -75,3 +75,27 @@ fn doctor_runs_operators_on_a_device_and_compares_their_bits() {
     let nothing = binade(&["doctor", "--device", "cpu", "--only", "nothing"], folder.path()).output().unwrap();
     assert!(error(&nothing).contains("nothing was run"));
 }
+
+#[test]
+fn a_run_goes_on_and_is_evaluated_on_another_device() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("verse.txt"), "the cat sat on the mat and the dog sat on the log\n".repeat(20))
+        .unwrap();
+    let run = |args: &[&str]| {
+        let out = binade(args, folder.path()).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let model = ["--data", "verse.txt", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "8"];
+    let short = ["--max-iters", "2", "--eval-interval", "1", "--eval-iters", "1", "--batch-size", "2"];
+    let start = ["--precision", "bf16", "--out", "run", "--device", "cuda-interpreted"];
+    run(&[&["train", "gpt"], &model[..], &short, &start].concat());
+    run(&["train", "--resume", "run", "--epochs", "3", "--device", "cpu"]);
+    let loss = |device: &str| {
+        let told = run(&["evaluate", "run", "--json", "--device", device]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        told[0]["test_loss"].as_f64().unwrap_or_else(|| panic!("{told}"))
+    };
+    let (there, here) = (loss("cuda-interpreted"), loss("cpu"));
+    assert!((there - here).abs() <= 2f64.powi(-9) * here, "{there}, on the CPU {here}");
+}
