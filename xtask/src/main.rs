@@ -31,7 +31,11 @@ const OWN: [(&str, &str); 4] = [
         "mutants",
         "Make small wrong changes to the training code and see which tests notice, for hours; flags are cargo-mutants'",
     ),
-    ("ptx", "Compile the kernels of crates/cuda with NVRTC, or --check that what is there is what they give"),
+    (
+        "ptx",
+        "Compile the kernels of crates/cuda with NVRTC, or --check that what is there is what they give; \
+         mutants: break them and see who notices; speed: of the interpreter",
+    ),
     ("tidy", "Check the source and the texts for what the compiler does not"),
 ];
 
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
     match first {
         Some("gpu-pack") => return exit_code(gpu_pack::run(&cargo, &args[1..])),
         Some("mutants") => return exit_code(mutants::run(&cargo, &args[1..])),
-        Some("ptx") => return exit_code(ptx::run(&args[1..])),
+        Some("ptx") => return exit_code(ptx::run(&cargo, &args[1..])),
         Some("tidy") => return exit_code(tidy::run(&cargo, &args[1..])),
         _ => {}
     }

@@ -1,7 +1,9 @@
 //! `cargo xtask ptx` compiles the kernels of `crates/cuda` to the PTX that is checked in beside them; `--check` says
 //! where the two differ and what is wrong with the PTX. NVRTC and ptxas come from PyPI's wheels
 //! `nvidia-cuda-nvrtc-cu12` and `nvidia-cuda-nvcc-cu12`, unpacked anywhere; neither needs a GPU or a driver.
+//! `cargo xtask ptx mutants` and `cargo xtask ptx speed` try the PTX that is there, and need neither.
 
+mod check;
 mod gates;
 mod nvrtc;
 
@@ -12,7 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::output;
 use nvrtc::Nvrtc;
 
-const USAGE: &str = "usage: cargo xtask ptx [--check] [--nvrtc FILE] [--ptxas FILE] [KERNEL …]\n\
+const USAGE: &str = "usage: cargo xtask ptx [--check] [--nvrtc FILE] [--ptxas FILE] [KERNEL …]\n       \
+     cargo xtask ptx mutants [TEXT]\n       cargo xtask ptx speed\n\
      FILE is libnvrtc.so.12 or ptxas; BINADE_NVRTC and BINADE_PTXAS name them too";
 
 /// What the PTX is compiled for: the oldest capability that is served.
@@ -46,7 +49,12 @@ fn options(args: &[OsString]) -> Result<Options, String> {
     Ok(options)
 }
 
-pub fn run(args: &[OsString]) -> Result<(), String> {
+pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
+    match args.first().and_then(|first| first.to_str()) {
+        Some("mutants") => return check::mutants(cargo, &args[1..]),
+        Some("speed") if args.len() == 1 => return check::speed(cargo),
+        _ => {}
+    }
     let options = options(args)?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/cuda/kernels");
     let nvrtc = Nvrtc::open(&options.nvrtc)?;

@@ -33,6 +33,8 @@ struct Inner {
 struct State {
     /// The first error since the last wait, which nothing that is queued behind it survives.
     failure: Option<Error>,
+    /// Whether it is of a kernel that ran: those behind an index out of range do nothing, so it came before.
+    of_kernel: bool,
     counts: Counts,
 }
 
@@ -99,7 +101,9 @@ impl Cuda {
     pub(crate) fn launch(&self, op: &'static str, launch: Launch<'_>) {
         self.state().counts.launches += 1;
         if let Err(failure) = self.driver().launch(&launch) {
-            self.fail(failure.during(op));
+            let mut state = self.state();
+            state.of_kernel |= state.failure.is_none();
+            state.failure.get_or_insert(failure.during(op));
         }
     }
 
@@ -163,9 +167,13 @@ impl Cuda {
     pub(crate) fn wait(&self) -> Result<()> {
         let waited = self.driver().wait().map_err(|failure: Failure| failure.during("sync"));
         let fault = self.0.fault.take(self.driver());
-        // What the host noticed may have come of what the device found, never the other way round.
-        let failure = self.state().failure.take();
-        fault?;
+        let mut state = self.state();
+        let (failure, of_kernel) = (state.failure.take(), std::mem::take(&mut state.of_kernel));
+        drop(state);
+        // What else the host noticed may have come of what the device found, never the other way round.
+        if !of_kernel {
+            fault?;
+        }
         failure.map_or(waited, Err)
     }
 

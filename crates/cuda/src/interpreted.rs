@@ -2,7 +2,7 @@
 //! accesses, races, threads that never meet.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use binade_ptx::{Device as Interpreter, Launch as Extents, Options, Program};
 use binade_tensor::{BackendKind, Device, Result, register_backend};
@@ -12,9 +12,9 @@ use crate::driver::{Driver, Failure, Launch};
 use crate::module::Module;
 
 /// An interpreted device. Kernels run when they are launched, each to its end; what is found wrong with one is the
-/// error of whatever waits next.
-#[derive(Debug)]
-pub struct Interpreted(Mutex<State>);
+/// error of whatever waits next. Clones are one device.
+#[derive(Clone, Debug)]
+pub struct Interpreted(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -34,7 +34,27 @@ impl Interpreted {
     /// A device whose warps run in an order of their own for each seed.
     pub fn new(seed: u64) -> Interpreted {
         let device = Interpreter::new(Options { seed, ..Options::default() });
-        Interpreted(Mutex::new(State { device, programs: HashMap::new(), launches: 0, lane_instructions: 0 }))
+        let state = State { device, programs: HashMap::new(), launches: 0, lane_instructions: 0 };
+        Interpreted(Arc::new(Mutex::new(state)))
+    }
+
+    /// Runs other PTX than what ships in the place of a module: a kernel that is being written, or one that is broken
+    /// on purpose to see who notices.
+    ///
+    /// # Errors
+    /// The PTX is not understood.
+    pub fn replace(&self, module: Module, ptx: &str) -> Result<(), Failure> {
+        let parsed = binade_ptx::Module::parse(ptx).map_err(|e| failure(&e))?;
+        let mut state = self.state();
+        let program = state.device.load(&parsed).map_err(|e| failure(&e))?;
+        state.programs.insert(module, program);
+        Ok(())
+    }
+
+    /// Kernels that ran, and the instructions that their lanes executed.
+    pub fn executed(&self) -> (usize, u64) {
+        let state = self.state();
+        (state.launches, state.lane_instructions)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -62,6 +62,12 @@ impl Clocks {
         self.foreign[warp].get(&block).and_then(|v| v.get(agent as usize)).is_some_and(|&c| c >= clock)
     }
 
+    /// Whether a warp has learned anything of other blocks.
+    #[inline]
+    pub fn knows_others(&self, warp: usize) -> bool {
+        !self.foreign[warp].is_empty()
+    }
+
     /// The warp has done something that others may learn of: what follows is later.
     pub fn tick(&mut self, warp: usize) {
         self.views[warp][warp] += 1;

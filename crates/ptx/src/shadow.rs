@@ -5,6 +5,7 @@
 //! agents, and atomic writes by several, are records that stand for a set.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::clock::Clocks;
 
@@ -62,13 +63,42 @@ pub(crate) enum Fault {
     Conflict(u32),
 }
 
+/// Accesses of which none is ordered before another's agent.
+#[derive(Debug)]
+struct Set {
+    /// Halves of the block that made it.
+    members: Vec<u32>,
+    /// The half that stands for what other blocks did before, or zero: blocks share it, so that many cost no more each.
+    before: u32,
+    /// Whether all of it is strong.
+    strong: bool,
+}
+
+/// Mixes the few words of a key: what is hashed is counted here and not chosen by others.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte as u32));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.0 = (self.0.rotate_left(26) ^ word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 /// Records of a launch.
 #[derive(Debug)]
 pub(crate) struct Shadow {
     base: u32,
     records: Vec<Record>,
-    sets: Vec<Vec<u32>>,
-    unions: HashMap<(u32, u32), u32>,
+    sets: Vec<Set>,
+    unions: HashMap<(u32, u32), u32, BuildHasherDefault<Mix>>,
     /// The last answer about a cell of another agent: cell without lane, accessor, answer.
     memo: (u32, u32, bool),
     /// The last union: cell without lane, accessor, result.
@@ -81,7 +111,7 @@ impl Shadow {
             base: FIRST,
             records: Vec::new(),
             sets: Vec::new(),
-            unions: HashMap::new(),
+            unions: HashMap::default(),
             memo: (0, 0, false),
             memo_union: (0, 0, 0),
         }
@@ -128,18 +158,10 @@ impl Shadow {
         Accessor { id, block: r.block, agent: r.agent, warp: r.warp, phase: r.phase, strong: r.strong, proxy: r.proxy }
     }
 
-    /// The record of a half, one of them for a set, and its lane if it is one.
+    /// The record of a half of this launch, and its lane if it is one.
     pub fn describe(&self, half: u32) -> Option<(&Record, Option<u32>)> {
-        if half >> 6 < self.base {
-            return None;
-        }
-        let mut record = self.get(half);
-        let mut lane = half & 63;
-        if record.set != 0 {
-            let member = *self.sets[record.set as usize - 1].first()?;
-            (record, lane) = (self.get(member), member & 63);
-        }
-        Some((record, (lane < 32).then_some(lane)))
+        let lane = half & 63;
+        (half >> 6 >= self.base).then(|| (self.get(half), (lane < 32).then_some(lane)))
     }
 
     fn get(&self, half: u32) -> &Record {
@@ -161,7 +183,7 @@ impl Shadow {
             if w == 0 {
                 fault = fault.or(Some(Fault::Uninitialised));
             } else if w >= base && !self.ordered(w, me, lane, clocks, true) {
-                fault = fault.or(Some(Fault::Conflict(w)));
+                fault = fault.or_else(|| self.conflict(w, me, lane, clocks, true));
             }
             let new = if r < base || r == mine {
                 mine
@@ -197,13 +219,13 @@ impl Shadow {
                 // Lanes of one instruction may write the same value.
                 let equal = same && w >> 6 == me.id >> 6;
                 if !equal && !self.ordered(w, me, lane, clocks, true) {
-                    fault = fault.or(Some(Fault::Conflict(w)));
+                    fault = fault.or_else(|| self.conflict(w, me, lane, clocks, true));
                 } else if me.strong && w != mine {
                     new = self.union(w, me, lane, clocks);
                 }
             }
             if r >= base && r != mine && !self.ordered(r, me, lane, clocks, false) {
-                fault = fault.or(Some(Fault::Conflict(r)));
+                fault = fault.or_else(|| self.conflict(r, me, lane, clocks, false));
             }
             cells[i..j].fill((new as u64) << 32);
             i = j;
@@ -217,16 +239,37 @@ impl Shadow {
         if self.memo.0 == key && self.memo.1 == me.id {
             return self.memo.2;
         }
+        let answer = self.conflict(half, me, lane, clocks, write).is_none();
         let record = self.get(half);
-        if record.set != 0 {
-            let members = &self.sets[record.set as usize - 1];
-            return members.iter().all(|&m| single(self.get(m), m, me, lane, clocks, write));
-        }
-        let answer = single(record, half, me, lane, clocks, write);
-        if record.agent != me.agent || record.block != me.block {
+        if record.set == 0 && (record.agent != me.agent || record.block != me.block) {
             self.memo = (key, me.id, answer);
         }
         answer
+    }
+
+    /// The first access of a half that is not ordered before.
+    fn conflict(&self, mut half: u32, me: &Accessor, lane: u32, clocks: &Clocks, write: bool) -> Option<Fault> {
+        let ordered = |half: u32| single(self.get(half), half, me, lane, clocks, write);
+        loop {
+            let Some(set) = self.set(half) else {
+                return (!ordered(half)).then_some(Fault::Conflict(half));
+            };
+            if set.strong && me.strong {
+                return None;
+            }
+            if let Some(&member) = set.members.iter().find(|&&member| !ordered(member)) {
+                return Some(Fault::Conflict(member));
+            }
+            if set.before == 0 {
+                return None;
+            }
+            half = set.before;
+        }
+    }
+
+    /// The set that a half stands for, if it is one.
+    fn set(&self, half: u32) -> Option<&Set> {
+        self.get(half).set.checked_sub(1).map(|set| &self.sets[set as usize])
     }
 
     /// The half that stands for the accesses of `half` that are not ordered before, and this one.
@@ -256,27 +299,48 @@ impl Shadow {
 
     fn new_union(&mut self, half: u32, me: &Accessor, clocks: &Clocks) -> u32 {
         let record = self.get(half);
-        let members = match record.set {
-            0 => vec![half],
-            set => self.sets[set as usize - 1].clone(),
+        let (members, mut before): (&[u32], u32) = match self.set(half) {
+            _ if record.block != me.block => (&[], half | MANY),
+            Some(set) => (&set.members, set.before),
+            None => (&[half], 0),
         };
         let mut kept: Vec<u32> = members
-            .into_iter()
-            .filter(|&m| {
+            .iter()
+            .filter(|&&m| {
                 let r = self.get(m);
-                let own = r.agent == me.agent && r.block == me.block;
-                !own && !known(r, me, clocks, false)
+                r.agent != me.agent && !known(r, me, clocks, false)
             })
-            .map(|m| m >> 6 << 6 | MANY)
+            .map(|m| m | MANY)
             .collect();
-        if kept.is_empty() {
+        // Only who has learned of other blocks looks whether nothing is left of theirs.
+        if before != 0 && clocks.knows_others(me.warp as usize) && self.all_known(before, me, clocks) {
+            before = 0;
+        }
+        if kept.is_empty() && before == 0 {
             return me.id;
         }
         kept.push(me.id | MANY);
-        self.sets.push(kept);
+        let is_strong = |half: u32| self.set(half).map_or(self.get(half).strong, |set| set.strong);
+        let strong = kept.iter().all(|&m| is_strong(m)) && (before == 0 || is_strong(before));
+        self.sets.push(Set { members: kept, before, strong });
         let set = self.sets.len() as u32;
         let record = Record { set, ..self.get(me.id).clone() };
         self.record(record).id | MANY
+    }
+
+    /// Whether the accessor's view covers all that a half stands for.
+    fn all_known(&self, mut half: u32, me: &Accessor, clocks: &Clocks) -> bool {
+        let covers = |half: u32| known(self.get(half), me, clocks, false);
+        while let Some(set) = self.set(half) {
+            if !set.members.iter().all(|&m| covers(m)) {
+                return false;
+            }
+            if set.before == 0 {
+                return true;
+            }
+            half = set.before;
+        }
+        covers(half)
     }
 }
 

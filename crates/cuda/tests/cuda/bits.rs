@@ -4,22 +4,33 @@ use binade_cpu::{Cpu, Isa};
 use binade_cuda::interpreted;
 use binade_tensor::op::{Backward, Distribution, MatMul, Reduce, Unary};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Request, Shape, run};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Request, Result, Shape, run};
 
 /// Rows whose f32 values the CPU looks up: there the device computes, within the bound.
 const LOOKED_UP: [Unary; 4] = [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::GeluTanh];
 
 /// An f32 number as bits, of which all NaN are one.
-fn bits(array: &Array) -> Vec<u64> {
+fn bits(array: &Array) -> Result<Vec<u64>> {
     let one = |v: f64| if v.is_nan() { u64::MAX } else { v.to_bits() };
-    array.to_f64_vec().unwrap().into_iter().map(one).collect()
+    Ok(array.to_f64_vec()?.into_iter().map(one).collect())
 }
 
-fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Vec<Vec<u64>> {
-    let ins = ins.iter().map(|a| a.to(device).unwrap()).collect::<Vec<_>>();
+fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Vec<Vec<u64>>> {
+    let ins = ins.iter().map(|a| a.to(device)).collect::<Result<Vec<_>>>()?;
     let request = Request::new(op, &[], device, want, Class::Activations);
     let refs = ins.iter().collect::<Vec<_>>();
-    run(Request { ins: &refs, ..request }).unwrap().iter().map(bits).collect()
+    run(Request { ins: &refs, ..request })?.iter().map(bits).collect()
+}
+
+/// Whether a device gives the bits of the CPU at AVX2, if this one has it; what is different, or fails.
+pub fn same(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> std::result::Result<(), String> {
+    avx2().map_or(Ok(()), |cpu| same_as(op, ins, &cpu, device, dtype))
+}
+
+fn same_as(op: &Op, ins: &[Array], cpu: &Device, device: &Device, dtype: DType) -> std::result::Result<(), String> {
+    let told = |device: &Device| outs(op, ins, device, dtype).map_err(|e| format!("{op:?} {dtype}: {e}"));
+    let shapes = || ins.iter().map(|a| format!("{:?}", &a.shape()[..])).collect::<Vec<_>>().join(", ");
+    if told(cpu)? == told(device)? { Ok(()) } else { Err(format!("{op:?} {dtype} of {}: other bits", shapes())) }
 }
 
 /// The CPU at the level whose order of sums the device has.
@@ -62,22 +73,26 @@ fn is_exact_sum(op: &Op) -> bool {
     act.is_none_or(|act| !LOOKED_UP.contains(&act))
 }
 
-#[test]
-fn bits_are_those_of_the_cpu_where_they_are_promised() {
-    let Some(cpu) = avx2() else { return };
-    let device = Device::new(interpreted().unwrap());
+/// Whether operators that promise the CPU's bits have them; the first that do not.
+pub fn operators(device: &Device, of: impl Fn(&Op) -> bool) -> std::result::Result<(), String> {
+    let Some(cpu) = avx2() else { return Ok(()) };
+    let promised: Vec<Op> = catalogue().into_iter().filter(|op| is_promised(op) && of(op)).collect();
+    assert!(!promised.is_empty(), "no such operator promises bits");
     let mut differing = Vec::new();
-    for op in catalogue().iter().filter(|op| is_promised(op)) {
+    for op in &promised {
         for dtype in [DType::F32, DType::BF16] {
-            let samples = op.samples(&cpu, dtype);
-            let differs = |ins: &Vec<Array>| outs(op, ins, &cpu, dtype) != outs(op, ins, &device, dtype);
-            let count = samples.iter().filter(|ins| differs(ins)).count();
-            if count > 0 {
-                differing.push(format!("{op:?} {dtype}: {count} of {} samples", samples.len()));
-            }
+            let all = op.samples(&cpu, dtype);
+            let differs = all.iter().filter_map(|ins| same_as(op, ins, &cpu, device, dtype).err()).next();
+            differing.extend(differs);
         }
     }
-    assert!(differing.is_empty(), "{} operators:\n{}", differing.len(), differing.join("\n"));
+    let count = differing.len();
+    if count == 0 { Ok(()) } else { Err(format!("{count} operators:\n{}", differing.join("\n"))) }
+}
+
+#[test]
+fn bits_are_those_of_the_cpu_where_they_are_promised() {
+    operators(&Device::new(interpreted().unwrap()), |_| true).unwrap_or_else(|differing| panic!("{differing}"));
 }
 
 fn normal(device: &Device, dims: &[usize], stream: u64) -> Array {
@@ -86,16 +101,20 @@ fn normal(device: &Device, dims: &[usize], stream: u64) -> Array {
     binade_tensor::run_one(&op, &[], device, DType::F32, Class::Activations).unwrap()
 }
 
+/// Whether products across the edges of tiles and chains have the bits of the CPU's tiles.
+pub fn products(device: &Device) -> std::result::Result<(), String> {
+    let Some(cpu) = avx2() else { return Ok(()) };
+    // A tile has 64 × 64 results, a chain 256 products; up to 8 rows the CPU adds in another order.
+    for [m, n, k] in [[63, 64, 16], [65, 131, 17], [131, 63, 256], [64, 65, 257], [67, 66, 515], [68, 68, 20]] {
+        let ins = [normal(&cpu, &[m, k], 1), normal(&cpu, &[k, n], 2)];
+        same_as(&Op::MatMul(MatMul::default()), &ins, &cpu, device, DType::F32)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn products_across_the_edges_of_tiles_and_chains_have_the_bits_of_the_cpus_tiles() {
-    let Some(cpu) = avx2() else { return };
-    let device = Device::new(interpreted().unwrap());
-    // A tile has 64 × 64 results, a chain 256 products; up to 8 rows the CPU adds in another order.
-    for [m, n, k] in [[63, 64, 16], [65, 131, 17], [131, 63, 256], [64, 65, 257], [67, 66, 515]] {
-        let ins = [normal(&cpu, &[m, k], 1), normal(&cpu, &[k, n], 2)];
-        let op = Op::MatMul(MatMul::default());
-        assert!(outs(&op, &ins, &cpu, DType::F32) == outs(&op, &ins, &device, DType::F32), "{m} × {n} × {k}");
-    }
+    products(&Device::new(interpreted().unwrap())).unwrap();
 }
 
 #[test]
@@ -105,9 +124,7 @@ fn sixteen_bit_functions_have_the_cpus_results_for_every_code() {
     for dtype in [DType::F16, DType::BF16] {
         let x = Array::from_bytes(&cpu, dtype, &codes, &[1 << 16], Class::Activations).unwrap();
         for &row in Unary::ALL {
-            let op = Op::Unary(row);
-            let ins = std::slice::from_ref(&x);
-            assert!(outs(&op, ins, &cpu, dtype) == outs(&op, ins, &device, dtype), "{row:?} {dtype}");
+            same_as(&Op::Unary(row), std::slice::from_ref(&x), &cpu, &device, dtype).unwrap();
         }
     }
 }

@@ -38,6 +38,34 @@ fn an_index_out_of_range_is_told_by_the_next_wait_and_nothing_behind_it_runs() {
     assert_eq!(device.sync(), Ok(()), "an error is told once");
 }
 
+/// Whether indices just out of range are told, with the first of them, and those just within are not; of any strides.
+pub fn indices(device: &Device) -> Result<(), String> {
+    let weight = floats(device, &[0.5; 6], &[3, 2]);
+    let mut long = vec![2i64; 700];
+    (long[650], long[300]) = (5, 3);
+    for (values, wrong) in [(vec![0i64, 2], None), (vec![1, 3], Some(3)), (vec![-1, 0], Some(-1)), (long, Some(3))] {
+        let half = [2, values.len() / 2];
+        for (dims, transposed) in [(&[values.len()][..], false), (&half, false), (&half, true)] {
+            let array = |dims: &[usize]| Array::from_slice(device, &values, dims, Class::Indices);
+            let turned = |index: Array| index.with_layout(index.layout().permute(&[1, 0]));
+            let index = array(dims).and_then(|index| if transposed { turned(index) } else { Ok(index) });
+            let index = index.map_err(|e| e.to_string())?;
+            let y = run_one(&Op::Embedding, &[&weight, &index], device, DType::F32, Class::Activations);
+            let told = y.and_then(|_| device.sync());
+            let error = |index| Error::IndexOutOfRange { op: "embedding", index, size: 3, what: "rows" };
+            if told != wrong.map_or(Ok(()), |index| Err(error(index))) {
+                return Err(told.err().map_or_else(|| format!("nothing is told of {wrong:?}"), |e| e.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_first_index_out_of_range_is_told_and_none_that_is_within() {
+    indices(&device()).unwrap();
+}
+
 #[test]
 fn numbers_of_64_bits_are_refused_by_name() {
     let error = Array::from_slice(&device(), &[1.0f64], &[1], Class::Activations).unwrap_err();

@@ -4,7 +4,9 @@
 use binade_cpu as _;
 
 mod bits;
+mod edges;
 mod late;
+mod mutants;
 mod registry;
 mod rows;
 mod updates;

@@ -6,13 +6,42 @@ use std::fmt::Write as _;
 use binade_cuda::{Cuda, ON_HOST, interpreted};
 use binade_tensor::samples::catalogue;
 use binade_tensor::testing::check_op;
-use binade_tensor::{DType, Device, Op};
+use binade_tensor::{Array, DType, Device, Op};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 /// Tests that share the operators.
 const PARTS: usize = 4;
 /// Samples in 16 bit: the first are dense and strided. All of them run where `all` is wanted.
 const SOME: usize = 2;
+
+/// The samples of an operator that are tried.
+fn samples(op: &Op, device: &Device, dtype: DType, all: bool) -> Vec<Vec<Array>> {
+    let most = if all || dtype == DType::F32 { usize::MAX } else { SOME };
+    op.samples(device, dtype).into_iter().take(most).collect()
+}
+
+/// What is wrong with an operator on operands.
+pub fn failure(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Option<String> {
+    let here = ins.iter().map(|a| a.to(device)).collect::<Result<Vec<_>, _>>();
+    match here.and_then(|ins| check_op(op, &ins, device, dtype)) {
+        Ok((_, failure)) => failure,
+        Err(error) => Some(format!("{op:?} {dtype}: {error}")),
+    }
+}
+
+/// Whether operators are within their bounds; the first failure.
+pub fn bounds(device: &Device, names: &[&str]) -> Result<(), String> {
+    let ops: Vec<Op> = catalogue().into_iter().filter(|op| names.contains(&op.name())).collect();
+    assert!(!ops.is_empty(), "none is named {names:?}");
+    for dtype in DTYPES {
+        for op in &ops {
+            for ins in samples(op, device, dtype, false) {
+                failure(op, &ins, device, dtype).map_or(Ok(()), Err)?;
+            }
+        }
+    }
+    Ok(())
+}
 
 /// What is wrong with the operators of a part.
 fn failures(cuda: &Cuda, part: usize, all: bool) -> BTreeMap<&'static str, Vec<String>> {
@@ -22,13 +51,8 @@ fn failures(cuda: &Cuda, part: usize, all: bool) -> BTreeMap<&'static str, Vec<S
     let here = |op: &Op| *op != Op::Cast(DType::F64);
     for op in catalogue().into_iter().skip(part).step_by(PARTS).filter(here) {
         for dtype in DTYPES {
-            let most = if all || dtype == DType::F32 { usize::MAX } else { SOME };
-            for ins in op.samples(&device, dtype).into_iter().take(most) {
-                let failure = match check_op(&op, &ins, &device, dtype) {
-                    Ok((_, failure)) => failure,
-                    Err(error) => Some(format!("{op:?} {dtype}: {error}")),
-                };
-                failures.entry(op.name()).or_default().extend(failure);
+            for ins in samples(&op, &device, dtype, all) {
+                failures.entry(op.name()).or_default().extend(failure(&op, &ins, &device, dtype));
             }
         }
     }

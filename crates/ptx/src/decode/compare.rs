@@ -44,7 +44,8 @@ impl Decoder<'_> {
                 let class = move |bits: u64| {
                     let magnitude = bits & !f.sign();
                     let (nan, infinite) = (f.is_nan(bits), magnitude == f.infinity());
-                    (nan, infinite, magnitude >> f.man == 0)
+                    // Zeros are normal.
+                    (nan, infinite, magnitude != 0 && magnitude >> f.man == 0)
                 };
                 let t: Test = match what {
                     "finite" => test(move |a: u64, _| !class(a).0 && !class(a).1),
@@ -52,7 +53,7 @@ impl Decoder<'_> {
                     "number" => test(move |a: u64, _| !class(a).0),
                     "notanumber" => test(move |a: u64, _| class(a).0),
                     "normal" => test(move |a: u64, _| !class(a).0 && !class(a).1 && !class(a).2),
-                    "subnormal" => test(move |a: u64, _| class(a).2 && a & !f.sign() != 0),
+                    "subnormal" => test(move |a: u64, _| class(a).2),
                     _ => return Err(m.unsupported("an unknown test")),
                 };
                 m.done(2)?;

@@ -4,7 +4,7 @@ use super::warp::{Warp, lanes};
 use super::{Block, Machine, count};
 use crate::code::{Access, Address, Lanes};
 use crate::decode::{CONST_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
-use crate::memory::{self, Region};
+use crate::memory::{self, Memory, Region};
 use crate::report::FindingKind;
 use crate::shadow::{Accessor, Fault};
 use crate::types::Space;
@@ -24,6 +24,35 @@ pub(crate) fn resolve(address: u64) -> (Space, u64) {
         }
     }
     (Space::Global, address)
+}
+
+/// The memory that an address is in, and where in it; `last` is the allocation that another lane found.
+#[inline(always)]
+pub(super) fn reach<'r>(
+    memory: &'r mut Memory,
+    shared: &'r mut Region,
+    last: &mut usize,
+    is_shared: bool,
+    address: u64,
+    bytes: usize,
+) -> Option<(&'r mut Region, usize)> {
+    if is_shared {
+        let offset = shared.offset(address, bytes)?;
+        return Some((shared, offset));
+    }
+    if memory.regions.get(*last).is_none_or(|region| region.offset(address, bytes).is_none()) {
+        *last = memory.find(address)?;
+    }
+    let region = memory.regions.get_mut(*last)?;
+    let offset = region.offset(address, bytes)?;
+    Some((region, offset))
+}
+
+/// A loaded element as its register has it.
+#[inline(always)]
+fn extended(value: u64, a: &Access) -> u64 {
+    let up = 64 - 8 * a.size.min(8) as u32;
+    if a.signed { ((value << up) as i64 >> up) as u64 } else { value }
 }
 
 impl Machine<'_> {
@@ -86,99 +115,65 @@ impl Machine<'_> {
         space: Space,
         addresses: &Lanes,
     ) {
-        let (size, bytes) = (a.size, a.size * a.to.len());
+        let bytes = a.size * a.to.len();
         if self.misaligned(b, warp, pc, mask, addresses, bytes) {
             return;
         }
-        let up = 64 - 8 * size.min(8) as u32;
-        let extend = |v: u64| if a.signed { ((v << up) as i64 >> up) as u64 } else { v };
-        match space {
-            Space::Global | Space::Shared => {
-                let me = self.accessor(b, warp, pc, a.order.strong);
-                let (mut at, mut fault) = (usize::MAX, None);
-                if space == Space::Global {
-                    self.report.counters.global_loads += 1;
-                    self.report.counters.sectors_read += count::sectors(addresses, mask, bytes);
-                    self.report.counters.global_bytes += mask.count_ones() as u64 * bytes as u64;
-                } else {
-                    self.count_shared(addresses, mask, bytes);
-                }
-                // Of lanes that read one address two are looked at: the second stands for all others.
-                let one = mask.count_ones() > 2 && count::same(addresses, mask);
-                let first = mask & mask.wrapping_neg();
-                let rest = mask & !first;
-                for lane in lanes(if one { first | rest & rest.wrapping_neg() } else { mask }) {
-                    let address = addresses[lane];
-                    let region: &mut Region = if space == Space::Shared {
-                        &mut b.shared
-                    } else {
-                        if at == usize::MAX || self.memory.regions[at].offset(address, bytes).is_none() {
-                            at = self.memory.find(address).unwrap_or(usize::MAX);
-                        }
-                        match self.memory.regions.get_mut(at) {
-                            Some(region) => region,
-                            None => return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read"),
-                        }
-                    };
-                    let Some(offset) = region.offset(address, bytes) else {
+        let me = self.announce(b, warp, pc, mask, a, space, addresses, bytes);
+        let (mut at, mut fault) = (usize::MAX, None);
+        // Of lanes that read one address two are looked at: the second stands for all others.
+        let one = me.is_some() && mask.count_ones() > 2 && count::same(addresses, mask);
+        let first = mask & mask.wrapping_neg();
+        let rest = mask & !first;
+        for lane in lanes(if one { first | rest & rest.wrapping_neg() } else { mask }) {
+            let address = addresses[lane];
+            let (data, found) = match space {
+                Space::Global | Space::Shared => {
+                    let Some((region, offset)) =
+                        reach(self.memory, &mut b.shared, &mut at, space == Space::Shared, address, bytes)
+                    else {
                         return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read");
                     };
-                    if self.options.checks {
-                        let cells = &mut region.cells[offset..offset + bytes];
-                        let found = self.shadow.read(cells, &me, lane as u32, &b.clocks);
-                        if let (Some(found), None) = (found, fault) {
-                            fault = Some((lane, found));
-                        }
-                    }
-                    for (i, &(to, keep)) in a.to.iter().enumerate() {
-                        let value = memory::read(&region.data[offset + i * size..], size);
-                        warp.registers[to as usize][lane] = extend(value) & keep;
-                    }
-                }
-                if one {
-                    for &(to, _) in &a.to {
-                        let register = &mut warp.registers[to as usize];
-                        let value = register[first.trailing_zeros() as usize];
-                        lanes(mask).for_each(|lane| register[lane] = value);
-                    }
-                }
-                if let Some((lane, fault)) = fault {
-                    self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "read");
-                }
-            }
-            Space::Local => {
-                for lane in lanes(mask) {
-                    let Some(offset) = warp.local_offset(addresses[lane], bytes, lane) else {
-                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "read");
+                    let cells = &mut region.cells[offset..offset + bytes];
+                    let found = match &me {
+                        Some(me) if self.options.checks => self.shadow.read(cells, me, lane as u32, &b.clocks),
+                        _ => None,
                     };
-                    if warp.local_written[offset..offset + bytes].contains(&false) {
-                        self.memory_fault(b, warp, pc, lane, space, addresses[lane], Fault::Uninitialised, "read");
-                    }
-                    for (i, &(to, keep)) in a.to.iter().enumerate() {
-                        let value = memory::read(&warp.local[offset + i * size..], size);
-                        warp.registers[to as usize][lane] = extend(value) & keep;
-                    }
+                    (&region.data[offset..offset + bytes], found)
                 }
-            }
-            _ => {
-                let code = self.code;
-                for lane in lanes(mask) {
-                    let data = if space == Space::Const { &code.constant_bank } else { &self.params };
-                    let at = addresses[lane] as usize;
+                Space::Local => {
+                    let Some(offset) = warp.local_offset(address, bytes, lane) else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read");
+                    };
+                    let unwritten = warp.local_written[offset..offset + bytes].contains(&false);
+                    (&warp.local[offset..offset + bytes], unwritten.then_some(Fault::Uninitialised))
+                }
+                _ => {
+                    let all = if space == Space::Const { &self.code.constant_bank } else { &self.params };
                     // Below the first constant there is nothing.
-                    let low = space == Space::Const && at < 64;
-                    if low || at.checked_add(bytes).is_none_or(|end| end > data.len()) {
-                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "read");
-                    }
-                    for (i, &(to, keep)) in a.to.iter().enumerate() {
-                        let value = memory::read(&data[at + i * size..], size);
-                        warp.registers[to as usize][lane] = extend(value) & keep;
-                    }
+                    let low = space == Space::Const && address < 64;
+                    let end = (address as usize).checked_add(bytes).filter(|&end| !low && end <= all.len());
+                    let Some(end) = end else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "read");
+                    };
+                    (&all[end - bytes..end], None)
                 }
+            };
+            fault = fault.or(found.map(|found| (lane, found)));
+            for (part, &(to, keep)) in data.chunks_exact(a.size).zip(&a.to) {
+                warp.registers[to as usize][lane] = extended(memory::read(part, a.size), a) & keep;
             }
         }
         for &(to, _) in &a.to {
+            if one {
+                let register = &mut warp.registers[to as usize];
+                let value = register[first.trailing_zeros() as usize];
+                lanes(mask).for_each(|lane| register[lane] = value);
+            }
             warp.defined[to as usize] |= mask;
+        }
+        if let Some((lane, fault)) = fault {
+            self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "read");
         }
     }
 
@@ -206,72 +201,77 @@ impl Machine<'_> {
         space: Space,
         addresses: &Lanes,
     ) {
-        let (size, bytes) = (a.size, a.size * a.from.len());
+        let bytes = a.size * a.from.len();
         if self.misaligned(b, warp, pc, mask, addresses, bytes) {
             return;
         }
-        let mut values = [0u8; 32];
-        match space {
-            Space::Global | Space::Shared => {
-                let me = self.accessor(b, warp, pc, a.order.strong);
-                let (mut at, mut fault) = (usize::MAX, None);
-                if space == Space::Global {
-                    self.report.counters.global_stores += 1;
-                    self.report.counters.sectors_written += count::sectors(addresses, mask, bytes);
-                    self.report.counters.global_bytes += mask.count_ones() as u64 * bytes as u64;
-                } else {
-                    self.count_shared(addresses, mask, bytes);
-                }
-                for lane in lanes(mask) {
-                    let address = addresses[lane];
-                    let region: &mut Region = if space == Space::Shared {
-                        &mut b.shared
-                    } else {
-                        if at == usize::MAX || self.memory.regions[at].offset(address, bytes).is_none() {
-                            at = self.memory.find(address).unwrap_or(usize::MAX);
-                        }
-                        match self.memory.regions.get_mut(at) {
-                            Some(region) => region,
-                            None => return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written"),
-                        }
-                    };
-                    let Some(offset) = region.offset(address, bytes) else {
+        let me = self.announce(b, warp, pc, mask, a, space, addresses, bytes);
+        let (mut at, mut fault, mut room) = (usize::MAX, None, [0u8; 32]);
+        for lane in lanes(mask) {
+            let address = addresses[lane];
+            for (part, &s) in room.chunks_exact_mut(a.size).zip(&a.from) {
+                memory::write(part, a.size, warp.value(self.code, s)[lane]);
+            }
+            let values = &room[..bytes];
+            match (space, &me) {
+                (Space::Local, _) => {
+                    let Some(offset) = warp.local_offset(address, bytes, lane) else {
                         return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written");
                     };
-                    for (i, &s) in a.from.iter().enumerate() {
-                        memory::write(&mut values[i * size..], size, warp.value(self.code, s)[lane]);
-                    }
-                    if self.options.checks {
-                        let same = region.data[offset..offset + bytes] == values[..bytes];
-                        let cells = &mut region.cells[offset..offset + bytes];
-                        let found = self.shadow.write(cells, &me, lane as u32, &b.clocks, same);
-                        if let (Some(found), None) = (found, fault) {
-                            fault = Some((lane, found));
-                        }
-                    }
-                    region.data[offset..offset + bytes].copy_from_slice(&values[..bytes]);
-                }
-                if let Some((lane, fault)) = fault {
-                    self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "written");
-                }
-            }
-            Space::Local => {
-                for lane in lanes(mask) {
-                    let Some(offset) = warp.local_offset(addresses[lane], bytes, lane) else {
-                        return self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "written");
-                    };
-                    for (i, &s) in a.from.iter().enumerate() {
-                        let value = warp.value(self.code, s)[lane];
-                        memory::write(&mut warp.local[offset + i * size..], size, value);
-                    }
+                    warp.local[offset..offset + bytes].copy_from_slice(values);
                     warp.local_written[offset..offset + bytes].fill(true);
                 }
-            }
-            _ => {
-                let lane = mask.trailing_zeros() as usize;
-                self.out_of_bounds(b, warp, pc, lane, space, addresses[lane], bytes, "written");
+                (_, Some(me)) => {
+                    let Some((region, offset)) =
+                        reach(self.memory, &mut b.shared, &mut at, space == Space::Shared, address, bytes)
+                    else {
+                        return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written");
+                    };
+                    let data = &mut region.data[offset..offset + bytes];
+                    if self.options.checks {
+                        let cells = &mut region.cells[offset..offset + bytes];
+                        let found = self.shadow.write(cells, me, lane as u32, &b.clocks, data == values);
+                        fault = fault.or(found.map(|found| (lane, found)));
+                    }
+                    data.copy_from_slice(values);
+                }
+                // Nothing else can be written.
+                _ => return self.out_of_bounds(b, warp, pc, lane, space, address, bytes, "written"),
             }
         }
+        if let Some((lane, fault)) = fault {
+            self.memory_fault(b, warp, pc, lane, space, addresses[lane], fault, "written");
+        }
+    }
+
+    /// Counts a load or store of memory that others see, and names who does it.
+    #[inline]
+    fn announce(
+        &mut self,
+        b: &Block,
+        warp: &mut Warp,
+        pc: u32,
+        mask: u32,
+        a: &Access,
+        space: Space,
+        addresses: &Lanes,
+        bytes: usize,
+    ) -> Option<Accessor> {
+        match space {
+            Space::Global => {
+                let counters = &mut self.report.counters;
+                let (accesses, sectors) = match a.to.is_empty() {
+                    false => (&mut counters.global_loads, &mut counters.sectors_read),
+                    true => (&mut counters.global_stores, &mut counters.sectors_written),
+                };
+                *accesses += 1;
+                *sectors += count::sectors(addresses, mask, bytes);
+                counters.global_bytes += mask.count_ones() as u64 * bytes as u64;
+            }
+            Space::Shared => self.count_shared(addresses, mask, bytes),
+            _ => return None,
+        }
+        Some(self.accessor(b, warp, pc, a.order.strong))
     }
 
     pub(super) fn count_shared(&mut self, addresses: &Lanes, mask: u32, bytes: usize) {

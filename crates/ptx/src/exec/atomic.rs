@@ -1,9 +1,10 @@
 //! `atom` and `red`.
 
+use super::access::reach;
 use super::warp::{Warp, lanes};
 use super::{Block, Machine, count};
 use crate::code::{Atomic, AtomicOp, Lanes};
-use crate::memory::{self, Region};
+use crate::memory;
 use crate::num::{self, Format, Mode};
 use crate::types::{Space, Type};
 
@@ -49,15 +50,15 @@ impl Machine<'_> {
             self.count_shared(addresses, mask, size);
         }
         let me = self.accessor(b, warp, pc, true);
-        let mut fault = None;
+        let (mut at, mut fault) = (usize::MAX, None);
         for lane in lanes(mask) {
             let address = addresses[lane];
-            let at = if space == Space::Global { self.memory.find(address) } else { None };
-            let region: Option<&mut Region> = match space {
-                Space::Shared => Some(&mut b.shared),
-                _ => at.and_then(|i| self.memory.regions.get_mut(i)),
+            let found = match space {
+                Space::Global | Space::Shared => {
+                    reach(self.memory, &mut b.shared, &mut at, space == Space::Shared, address, size)
+                }
+                _ => None,
             };
-            let found = region.and_then(|r| r.offset(address, size).map(|offset| (r, offset)));
             let Some((region, offset)) = found else {
                 return self.out_of_bounds(b, warp, pc, lane, space, address, size, "changed");
             };

@@ -76,9 +76,11 @@ impl Warp {
         self.local.resize(32 * code.local_bytes, 0);
         self.local_written.clear();
         self.local_written.resize(32 * code.local_bytes, false);
-        self.records.clear();
-        self.records.resize(code.insts.len(), [(0, 0); 2]);
-        (self.phase, self.stamp) = (1, 1);
+        // Those of the block before are of times that do not come again: clearing them would cost more than a short block.
+        if self.records.len() != code.insts.len() {
+            self.records = vec![[(0, 0); 2]; code.insts.len()];
+        }
+        (self.phase, self.stamp) = (1, self.stamp + 1);
         (self.published, self.pending) = (None, None);
         self.in_flight.clear();
         self.copies = Default::default();

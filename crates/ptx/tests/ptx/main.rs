@@ -14,4 +14,5 @@ mod hopper;
 mod matrices;
 mod memory;
 mod parsing;
+mod rare;
 mod warps;
