@@ -1,9 +1,11 @@
-//! Where the time of a case goes.
+//! Where the time of a case goes, by operator and layer.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use binade::tensor::profile::{Row, start, stop};
+use binade::autograd::scope;
+use binade::tensor::profile::{Row, start_by, stop};
 use binade::train::Precision;
 
 use super::Case;
@@ -17,7 +19,7 @@ struct Profile {
 }
 
 fn profile(case: &mut Case, runs: u32) -> Result<Profile> {
-    start();
+    start_by(scope::path);
     let begin = Instant::now();
     let done = (0..runs).try_for_each(|_| (case.run)());
     let (total, rows) = (begin.elapsed(), stop());
@@ -25,7 +27,7 @@ fn profile(case: &mut Case, runs: u32) -> Result<Profile> {
     Ok(Profile { total, rows })
 }
 
-/// Times of five runs by operator.
+/// Times of five runs by operator, and by layer.
 pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
     const RUNS: u32 = 5;
     warm_up(case, 1.0)?;
@@ -34,9 +36,24 @@ pub fn print(case: &mut Case, precision: Precision) -> Result<()> {
     let known: Duration = rows.iter().map(|r| r.time).sum();
     line(format_args!("{} {}: {:.2} ms, in operators {:.2} ms", case.name, precision.name(), ms(total), ms(known)))?;
     for row in rows.iter().take(400) {
-        line(format_args!("{:>9.3} ms {:>5} x  {}", ms(row.time), row.calls / RUNS as usize, row.name))?;
+        let of = if row.layer.is_empty() { String::new() } else { format!("  in {}", row.layer) };
+        line(format_args!("{:>9.3} ms {:>5} x  {}{of}", ms(row.time), row.calls / RUNS as usize, row.name))?;
+    }
+    line("by layer, without those in it:")?;
+    for (layer, time) in by_layer(&rows) {
+        let layer = if layer.is_empty() { "(outside layers)" } else { layer };
+        line(format_args!("{:>9.3} ms  {layer}", ms(time)))?;
     }
     Ok(())
+}
+
+/// The time of each layer's own operators, longest first.
+fn by_layer(rows: &[Row]) -> Vec<(&str, Duration)> {
+    let mut layers = BTreeMap::<&str, Duration>::new();
+    rows.iter().for_each(|row| *layers.entry(&row.layer).or_default() += row.time);
+    let mut layers: Vec<_> = layers.into_iter().collect();
+    layers.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    layers
 }
 
 /// Parts of a run's time.
