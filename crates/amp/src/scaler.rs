@@ -5,7 +5,7 @@ use std::slice::{from_mut, from_ref};
 
 use binade_autograd::{Gradients, LeafId, Var};
 use binade_nn::{Optimizer, StepOutcome, grad_norm, grad_norm_later};
-use binade_tensor::Array;
+use binade_tensor::{Array, Class, Layout, Op, Shape, run_one};
 
 use crate::loss_scale::check_scale;
 use crate::{Error, LossScale, Result, ScalerState};
@@ -277,7 +277,7 @@ impl GradScaler {
         optimizers.iter().try_for_each(|optimizer| self.may_unscale(optimizer))?;
         let own = self.own(optimizers, grads)?;
         let norm = grad_norm_later(&own)?;
-        let losses = losses.iter().map(|loss| Ok(loss.item()?)).collect::<Result<_>>()?;
+        let losses = items(losses)?;
         let norm = norm.wait()?;
         if self.is_enabled() {
             let stage = Stage::Unscaled { found_inf: !norm.is_finite() };
@@ -364,4 +364,20 @@ impl GradScaler {
         }
         Ok(())
     }
+}
+
+/// The values of scalars. Those of one device are joined there, and waited for together.
+fn items(scalars: &[&Array]) -> Result<Vec<f64>> {
+    let alike = |a: &&Array| a.device() == scalars[0].device() && a.dtype() == scalars[0].dtype();
+    if scalars.len() < 2 || !scalars.iter().all(alike) {
+        return scalars.iter().map(|scalar| Ok(scalar.item()?)).collect();
+    }
+    let one = Shape::new(&[1])?;
+    let lists = scalars
+        .iter()
+        .map(|scalar| scalar.with_layout(Layout { offset: scalar.layout().offset, ..Layout::contiguous(one) }));
+    let lists = lists.collect::<binade_tensor::Result<Vec<Array>>>()?;
+    let lists: Vec<&Array> = lists.iter().collect();
+    let (device, dtype) = (scalars[0].device(), scalars[0].dtype());
+    Ok(run_one(&Op::Cat { dim: 0 }, &lists, device, dtype, Class::Workspace)?.to_f64_vec()?)
 }

@@ -105,6 +105,30 @@ fn a_step_waits_once_and_uploads_its_batch_and_the_numbers_of_its_passes() {
 }
 
 #[test]
+fn a_group_of_parts_waits_once() {
+    let remote = Remote::over(&Device::cpu());
+    scope::with_device(&Device::new(remote.clone()), || {
+        let Subject { model, loss } = scope::with_key(5, 0, || subject("gpt"));
+        let scale = LossScale::Dynamic(Dynamic { init_scale: 1024.0, ..Dynamic::default() });
+        let optimizer = Optimizer::new(&model, AdamW::default()).unwrap();
+        let mut training = Training::new(optimizer, Policy::autocast(DType::F16), scale).unwrap();
+        training.clip = Some(1.0);
+        let mut step = || {
+            let before = remote.counts();
+            let step = training.step_over(&[1.0, 2.0, 1.0], |&count| -> binade_amp::Result<_> { Ok((loss()?, count)) });
+            assert_eq!(step.unwrap().outcome, StepOutcome::Applied);
+            remote.counts() - before
+        };
+        // The first makes what stays.
+        step();
+        let Counts { synchronisations, downloads, uploads, .. } = step();
+        assert_eq!((synchronisations, downloads), (1, 1));
+        // A batch of each part, and the numbers of the optimiser's passes.
+        assert!(uploads <= 3 * 2 + 2, "{uploads}");
+    });
+}
+
+#[test]
 fn a_model_moves_with_all_that_trains_it() {
     // Two steps here, two there, two here again, as six here.
     let trace = |devices: [Device; 3]| {
