@@ -10,7 +10,7 @@ use binade::tensor::testing::Exact;
 use binade::tensor::{Array, Class, DType, Device, Op, Request, Result, run};
 use rayon::ThreadPool;
 
-use super::cases::Case;
+use super::cases::{Case, of_inference};
 use super::coverage::Coverage;
 use super::draw::{Draw, Values, floats};
 
@@ -90,7 +90,10 @@ impl Machine {
                 }
             }
         }
-        let ran = all.unwrap_or_default();
+        let mut ran = all.unwrap_or_default();
+        if of_inference(&case.op) {
+            ran.push(widest(&case, device).map_err(|e| fault(&case.op, "in f64", e))?);
+        }
         ran.iter().for_each(|step| coverage.ran(&step.op));
         // Views run no kernel: what reads them is compared. Nor is a number compared that was rounded for f32 operands,
         // and is not for f64 results.
@@ -133,10 +136,17 @@ impl Machine {
     }
 }
 
+/// The operator with results in f64, which the bound holds to the last of the integers that were added.
+fn widest(case: &Case, device: &Device) -> Result<Ran> {
+    let ins: Vec<&Array> = case.ins.iter().collect();
+    let outs = run(Request::new(&case.op, &ins, device, DType::F64, Class::Activations))?.into_vec();
+    Ok(Ran { op: case.op.clone(), ins: case.ins.clone(), outs })
+}
+
 /// The operator, its gradients, and theirs.
 fn differentiate(case: &Case, device: &Device, mut draw: Draw) -> std::result::Result<(), Fault> {
-    // A float mask's own gradient is refused by name: it needs all scores.
-    let fixed = |i: usize| matches!(case.op, Op::Attention(_)) && i == 3;
+    // A float mask's own gradient is refused by name: it needs all scores. So are those of what is for inference.
+    let fixed = |i: usize| matches!(case.op, Op::Attention(_)) && i == 3 || of_inference(&case.op);
     let variable = |(i, a): (usize, &Array)| {
         if a.dtype().is_float() && !fixed(i) { Var::leaf(a.clone()) } else { Var::constant(a.clone()) }
     };

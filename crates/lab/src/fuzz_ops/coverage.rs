@@ -6,6 +6,8 @@ use binade::tensor::Op;
 use binade::tensor::op::Backward;
 use binade::tensor::samples::catalogue;
 
+use super::cases::of_inference;
+
 /// What an operator is counted under: its name, and that of the function where one kernel has many.
 fn label(op: &Op) -> String {
     let name = op.name();
@@ -37,11 +39,6 @@ fn of_backward(op: &Op) -> bool {
     matches!(op, Op::Backward(_)) || matches!(op, Op::MatMul(product) if product.is_gradient())
 }
 
-/// Whether it is for inference: there is no second order, and a property test of the kernels holds its sums exactly.
-fn of_inference(op: &Op) -> bool {
-    matches!(op, Op::QuantisedMatMul(_) | Op::QuantisedConv2d(_))
-}
-
 /// Counts by operator.
 #[derive(Default)]
 pub struct Coverage {
@@ -66,9 +63,13 @@ impl Coverage {
 
     /// Operators of the registry of which there was no case, and those of which none went to second order.
     fn not_drawn(&self) -> [Vec<String>; 2] {
-        let drawn = |op: &&Op| !of_backward(op) && !of_inference(op) && !matches!(op, Op::Custom(_));
-        let all: BTreeSet<String> = catalogue().iter().filter(drawn).map(label).collect();
-        [0, 1].map(|i| all.iter().filter(|l| self.cases.get(*l).is_none_or(|c| c[i] == 0)).cloned().collect())
+        let drawn = |op: &&Op| !of_backward(op) && !matches!(op, Op::Custom(_));
+        let none = |i: usize| move |label: &String| self.cases.get(label).is_none_or(|c| c[i] == 0);
+        let of = |ops: &mut dyn Iterator<Item = &Op>| ops.map(label).collect::<BTreeSet<String>>();
+        let ops = catalogue();
+        let all = of(&mut ops.iter().filter(drawn));
+        let differentiable = of(&mut ops.iter().filter(drawn).filter(|op| !of_inference(op)));
+        [all.into_iter().filter(none(0)).collect(), differentiable.into_iter().filter(none(1)).collect()]
     }
 
     /// Kernels of the backward pass that never ran.

@@ -225,6 +225,12 @@ pub fn indices(draw: &mut Draw, device: &Device, shape: &[usize], below: usize) 
     place(draw, shape, &data, i64::MIN, |data, shape| Array::from_slice(device, data, shape, Class::Indices))
 }
 
+/// Integers of 8 bits, all of them, in any layout.
+pub fn bytes(draw: &mut Draw, device: &Device, shape: &[usize]) -> Result<Array> {
+    let data: Vec<i8> = (0..shape.iter().product()).map(|_| draw.below(256) as u8 as i8).collect();
+    place(draw, shape, &data, i8::MIN, |data, shape| Array::from_slice(device, data, shape, Class::Weights))
+}
+
 /// Truth values, in any layout.
 pub fn bools(draw: &mut Draw, device: &Device, shape: &[usize]) -> Result<Array> {
     let odds = draw.within(1, 4);

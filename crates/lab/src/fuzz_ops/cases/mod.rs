@@ -2,14 +2,16 @@
 
 mod elements;
 mod products;
+mod quantised;
 mod rows;
 
 use binade::tensor::op::{Reduction, Unary};
 use binade::tensor::{Array, DType, Device, Op, Result};
 
-use super::draw::{Draw, Range, Values, bools, floats, indices};
+use super::draw::{Draw, Range, Values, bools, bytes, floats, indices};
 use elements::{binary, compare, creation, losses, movement, scalar, selection, ternary, unary};
 use products::{attention, conv_transpose2d, conv2d, matmul, pool};
+use quantised::quantised;
 use rows::{gather, norm, reduce, scan, softmax, sort};
 
 /// One operator and its operands.
@@ -60,6 +62,11 @@ impl Operands<'_> {
         Ok(())
     }
 
+    fn integers(&mut self, dims: &[usize]) -> Result<()> {
+        self.ins.push(bytes(self.draw, self.device, dims)?);
+        Ok(())
+    }
+
     fn mask(&mut self, dims: &[usize]) -> Result<()> {
         self.ins.push(bools(self.draw, self.device, dims)?);
         Ok(())
@@ -76,15 +83,20 @@ impl Case {
         let (ins, range) =
             (operands.ins, if operands.range == Range::Whole { Range::Products } else { operands.range });
         // Second order through large operands takes long and shows nothing new.
-        let twice = draw.one_in(4) && ins.iter().map(Array::numel).sum::<usize>() < 1000;
+        let twice = draw.one_in(4) && !of_inference(&op) && ins.iter().map(Array::numel).sum::<usize>() < 1000;
         Ok(Case { op, ins, twice, range })
     }
+}
+
+/// Whether it is for inference, and has no gradient.
+pub fn of_inference(op: &Op) -> bool {
+    matches!(op, Op::QuantisedMatMul(_) | Op::QuantisedConv2d(_))
 }
 
 type Family = fn(&mut Operands<'_>) -> Result<Op>;
 
 /// Families with much code below them stand here more than once.
-const FAMILIES: [Family; 27] = [
+const FAMILIES: [Family; 28] = [
     unary,
     binary,
     binary,
@@ -112,6 +124,7 @@ const FAMILIES: [Family; 27] = [
     attention,
     movement,
     creation,
+    quantised,
 ];
 
 /// An operand of at least one dimension, and one of its dimensions.

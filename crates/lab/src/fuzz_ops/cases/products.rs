@@ -9,7 +9,7 @@ use super::{ACTIVATIONS, Operands};
 use crate::fuzz_ops::draw::{Range, Values};
 
 /// An activation as a contraction's epilogue.
-fn epilogue(o: &mut Operands<'_>) -> Epilogue {
+pub(super) fn epilogue(o: &mut Operands<'_>) -> Epilogue {
     let act = o.draw.one_in(3).then(|| o.draw.pick(&ACTIVATIONS));
     Epilogue { bias: o.draw.one_in(3), act }
 }
@@ -41,7 +41,7 @@ pub(super) fn matmul(o: &mut Operands<'_>) -> Result<Op> {
 }
 
 /// Geometry, and extents of images that a kernel of 1 to 5 taps fits.
-fn geometry(o: &mut Operands<'_>, groups: usize) -> (Conv2d, [usize; 2], [usize; 2]) {
+pub(super) fn geometry(o: &mut Operands<'_>, groups: usize) -> (Conv2d, [usize; 2], [usize; 2]) {
     let kernel = [o.draw.within(1, 5), o.draw.within(1, 5)];
     let conv = Conv2d {
         stride: [o.draw.within(1, 3), o.draw.within(1, 3)],
