@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use binade_autograd::{Var, scope};
-use binade_nn::Layer;
+use binade_nn::{Layer, load_state_dict, state_dict};
 use binade_tensor::op::{CrossEntropy, Reduction};
-use binade_tensor::{Array, Class, DType};
+use binade_tensor::{Array, Class, DType, Key};
 use binade_weights::{Source, Weights};
 use serde_json::Value;
 
@@ -112,6 +112,34 @@ impl Comparison {
         let beyond = beyond.map(|distance| format!("{}: {distance}", distance.region.name()));
         self.unmatched.iter().cloned().chain(beyond).collect()
     }
+}
+
+/// Runs that are made of a case in 16 bit, besides its own, with [`nudged`] weights.
+pub const NUDGES: u64 = 8;
+
+/// Moves weights in f32 by a rounding at most, up or down by chance: the same model but for what no precision can tell.
+///
+/// In 16 bit two such models are as far from each other as either is from f64: an argument of a ReLU falls on the other
+/// side of 0, and a sum of a few gradients has other roundings. The recorded errors are of one run of PyTorch 2.15.
+/// It is within 1.5 times them in 1 of 9 other runs of `resnet18_train` in f16, and in 1 of 6 of `sd_vae` in bf16.
+///
+/// # Errors
+/// Memory is full.
+pub fn nudged(model: &AnyModel, seed: u64) -> Result<()> {
+    let nudge = |(i, (name, array)): (usize, (String, Array))| -> binade_tensor::Result<(String, Array)> {
+        if array.dtype() != DType::F32 {
+            return Ok((name, array));
+        }
+        let key = Key::new(seed, i as u64).stream("nudge");
+        let share = |i: usize| key.bits(i) as f64 / u32::MAX as f64 - 0.5;
+        let moved = |(i, value): (usize, f32)| (value as f64 * (1.0 + 2e-7 * share(i))) as f32;
+        let values: Vec<f32> = array.to_vec::<f32>()?.into_iter().enumerate().map(moved).collect();
+        Ok((name, Array::from_slice(array.device(), &values, array.shape(), Class::Weights)?))
+    };
+    let tensors =
+        state_dict(model.module()).into_iter().enumerate().map(nudge).collect::<binade_tensor::Result<Vec<_>>>();
+    load_state_dict(model.module(), &tensors.map_err(binade_autograd::Error::from)?)?;
+    Ok(())
 }
 
 fn wrong(what: String) -> Error {

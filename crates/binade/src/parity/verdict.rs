@@ -15,6 +15,8 @@ pub struct Verdict {
     pub layered: bool,
     /// What is wrong besides.
     pub lines: Vec<String>,
+    /// What is to be known about it.
+    pub notes: Vec<String>,
 }
 
 impl Verdict {
@@ -25,6 +27,9 @@ impl Verdict {
         }
         for distance in self.distances.iter().filter(|d| !d.fits()) {
             verdict_line(format_args!("  {}: {}", distance.region.name(), distance))?;
+        }
+        for note in &self.notes {
+            verdict_line(note)?;
         }
         let mut regions: Vec<Region> = Vec::new();
         for distance in &self.distances {
