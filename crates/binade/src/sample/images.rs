@@ -82,10 +82,10 @@ fn sampler(name: &str) -> Result<Kind, String> {
 }
 
 /// Draws with the pipeline of a folder; of its parts, text encoder and U-Net run in the precision asked for.
-pub fn run(common: &Common, args: &Args) -> Result<ExitCode> {
+pub fn run(common: &Common, args: &Args, folder: &Path) -> Result<ExitCode> {
     let guidance = Guidance::new(args.guidance.unwrap_or(7.5), args.rescale)?;
-    ensure!(args.class.is_empty(), "--class: {} is led by a text", common.folder.display());
-    let pipeline = Pipeline::open(&common.folder)?;
+    ensure!(args.class.is_empty(), "--class: {} is led by a text; see --prompt", common.folder.display());
+    let pipeline = Pipeline::open(folder)?;
     merged(&[("unet", &pipeline.unet), ("text_encoder", &pipeline.text_encoder)], args)?;
     let config = args.sampler.map_or(pipeline.scheduler.clone(), |kind| pipeline.scheduler.with_kind(kind));
     let sampler = Sampler::new(&config, args.steps, args.eta)?;

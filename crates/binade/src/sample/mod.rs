@@ -4,7 +4,7 @@ mod images;
 mod plain;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -63,6 +63,11 @@ impl Common {
     }
 }
 
+/// Draws with the pipeline of a folder: one that is led by texts, or another.
+fn draw(common: &Common, args: &images::Args, folder: &Path) -> Result<ExitCode> {
+    if ImagePipeline::is_in(folder)? { plain::run(common, args, folder) } else { images::run(common, args, folder) }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(args.common.threads)?;
     args.common.on.run(|| sample(args))
@@ -75,10 +80,7 @@ fn sample(args: &Args) -> Result<ExitCode> {
         if let Some(flag) = text.first() {
             bail!("{flag} is a flag for text, and {} is a pipeline that draws images", folder.display());
         }
-        if ImagePipeline::is_in(folder)? {
-            return plain::run(common, images.flags(), folder);
-        }
-        return images::run(common, images.flags());
+        return draw(common, images.flags(), folder);
     }
     let config = read_config(folder)?;
     // What transformers writes has no such key.
@@ -88,7 +90,7 @@ fn sample(args: &Args) -> Result<ExitCode> {
             Job::Gpt(options) => text::of_run(folder, &run, options.prepared()?, common.precision()?)?,
             Job::Diffusion(_) => {
                 let at = plain::of_run(folder, &run, common.precision()?)?;
-                return plain::run(common, images.flags(), &at);
+                return draw(common, images.flags(), &at);
             }
             other => {
                 bail!("{}: a run of `train {}`, which neither writes nor draws", folder.display(), other.what())

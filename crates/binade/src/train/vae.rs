@@ -17,28 +17,17 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::job::{Screen, Use};
-use super::pictures::{Alpha, Wanted, read, repeated, repeats};
+use super::pictures::{ImageFlags, repeated, repeats};
 use super::vision::DatasetName;
 
 /// What is asked for beside the settings of every training.
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Data set of images
-    #[arg(long, value_enum, default_value_t = DatasetName::Icons)]
-    dataset: DatasetName,
-    /// Folder with the data set's files; digits and icons need none
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Height and width that images of a folder get [default: their own]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
-    image_size: Option<usize>,
-    /// Opacity as a channel, or images on white [default: keep for icons, white for folders]
-    #[arg(long, value_enum)]
-    alpha: Option<Alpha>,
-    /// Leave out files of a folder that cannot be read, and say which
-    #[arg(long)]
-    skip_broken: bool,
+    /// Which images.
+    #[command(flatten)]
+    #[serde(flatten)]
+    images: ImageFlags,
     /// Errors of pixels that are summed
     #[arg(long, value_enum, default_value_t = LossName::Mse)]
     loss: LossName,
@@ -74,13 +63,13 @@ enum LossName {
 
 impl Screen for Options {
     fn name(&self) -> String {
-        format!("{}-vae", Dataset::from(self.dataset).name())
+        format!("{}-vae", Dataset::from(self.images.dataset).name())
     }
 
     /// Two minutes on the icons in each precision.
     fn defaults(&self) -> Config {
         Config {
-            epochs: if self.dataset == DatasetName::Icons { 5 } else { 10 },
+            epochs: if self.images.dataset == DatasetName::Icons { 5 } else { 10 },
             batch_size: 16,
             lr: 2e-3,
             weight_decay: 1e-6,
@@ -91,20 +80,12 @@ impl Screen for Options {
     }
 
     fn data(&mut self) -> &mut Option<PathBuf> {
-        &mut self.data
+        &mut self.images.data
     }
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
         let from = self.from.as_deref().map(super::diffusion::open_vae).transpose()?;
-        let wanted = Wanted {
-            dataset: self.dataset.into(),
-            folder: self.data.as_deref(),
-            size: self.image_size,
-            alpha: self.alpha,
-            skip_broken: self.skip_broken,
-            channels: from.as_ref().map(|vae| vae.config().in_channels),
-        };
-        let images = read(&wanted, &used)?;
+        let images = self.images.read(from.as_ref().map(|vae| vae.config().in_channels), &used)?;
         let [channels, h, w] = images.shape;
         let config = match &from {
             Some(vae) => vae.config().clone(),

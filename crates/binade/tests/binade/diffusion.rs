@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use binade::autograd::scope;
+use binade::models::AnyModel;
+use binade::weights::{SaveOptions, save};
+use serde_json::{Value, json};
 
 fn binade(args: &str, folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_binade")).args(args.split(' ')).current_dir(folder).output().unwrap()
@@ -120,4 +123,93 @@ fn settings_that_do_not_fit_are_refused_before_anything_is_trained() {
         assert!(error.contains(told), "{flags}: {error}");
         assert!(!at.join("run").exists(), "{flags}");
     }
+}
+
+/// Writes a pipeline that is led by texts: parts in small with initial values, and a tokenizer of letters.
+fn write_pipeline(folder: &Path) {
+    let parts = [
+        (
+            "unet",
+            json!({
+                "_class_name": "UNet2DConditionModel", "sample_size": 4, "in_channels": 2, "out_channels": 2,
+                "block_out_channels": [8, 8], "layers_per_block": 1, "cross_attention_dim": 8, "norm_num_groups": 4,
+                "attention_head_dim": 2, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+                "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            }),
+        ),
+        (
+            "vae",
+            json!({
+                "_class_name": "AutoencoderKL", "in_channels": 1, "out_channels": 1, "latent_channels": 2,
+                "block_out_channels": [4, 4], "layers_per_block": 1, "norm_num_groups": 2, "sample_size": 8,
+                "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+                "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+            }),
+        ),
+        (
+            "text_encoder",
+            json!({
+                "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_size": 8,
+                "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 24,
+                "max_position_embeddings": 8, "projection_dim": 8, "hidden_act": "quick_gelu", "eos_token_id": 23,
+            }),
+        ),
+    ];
+    for (seed, (name, config)) in parts.iter().enumerate() {
+        let model = scope::with_key(seed as u64, 0, || AnyModel::from_config(config)).unwrap();
+        let at = folder.join(name);
+        std::fs::create_dir_all(&at).unwrap();
+        save(model.module(), &at, &model.sources(&Default::default()), &SaveOptions::default()).unwrap();
+        if *name != "text_encoder" {
+            let (from, to) = ("model.safetensors", "diffusion_pytorch_model.safetensors");
+            std::fs::rename(at.join(from), at.join(to)).unwrap();
+        }
+        std::fs::write(at.join("config.json"), config.to_string()).unwrap();
+    }
+    let digits = ('0'..='9').flat_map(|c| [c.to_string(), format!("{c}</w>")]);
+    let special = ["<|startoftext|>", "<|endoftext|>"].map(String::from);
+    let tokens = digits.chain(["a".into(), "a</w>".into()]).chain(special).zip(0..);
+    let vocabulary: std::collections::BTreeMap<String, i64> = tokens.collect();
+    let write = |path: &str, text: String| {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("tokenizer/vocab.json", json!(vocabulary).to_string());
+    write("tokenizer/merges.txt", "#version: 0.2\n".into());
+    write("tokenizer/tokenizer_config.json", json!({ "model_max_length": 8 }).to_string());
+    let scheduler = json!({ "_class_name": "DDIMScheduler", "clip_sample": false });
+    write("scheduler/scheduler_config.json", scheduler.to_string());
+    let index = json!({
+        "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    });
+    write("model_index.json", index.to_string());
+}
+
+#[test]
+fn a_pipeline_that_is_led_by_texts_is_trained_on_and_drawn_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write_pipeline(&at.join("pipeline"));
+    let train =
+        |flags: &str| format!("train diffusion --dataset digits --from pipeline --precision bf16 {REST} {flags}");
+    done(&train("--prompt a{} --out run"), at);
+    let image = |name: &str| std::fs::read(at.join(name)).unwrap();
+    // The run and the folder in it are the same pipeline, and not the one that it began with.
+    for (of, to) in [("run", "run.png"), ("run/bf16", "folder.png"), ("pipeline", "before.png")] {
+        done(&format!("sample {of} --precision bf16 --prompt a3 --steps 2 --out {to}"), at);
+    }
+    assert_eq!(image("run.png"), image("folder.png"));
+    assert_ne!(image("run.png"), image("before.png"));
+    assert!(refused("sample run --class 3 --steps 2", at).contains("--prompt"));
+    // Changes of low rank belong to what they were trained on.
+    done(&train("--prompt a{} --lora 2 --out lora"), at);
+    done("sample pipeline --prompt a3 --steps 2 --lora lora/bf16 --lora-scale 1000 --out lora.png", at);
+    assert_ne!(image("lora.png"), image("before.png"));
+    // A prompt that does not fit, and one of other letters, before anything is trained.
+    assert!(refused(&train("--prompt aaaaaaaa{} --out no"), at).contains("longer than 8 tokens"));
+    assert!(refused(&train("--prompt b{} --out no"), at).contains("no token"));
+    assert!(!at.join("no").exists());
 }

@@ -21,7 +21,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::job::{Screen, Use};
-use super::pictures::{Alpha, Wanted, read, repeated, repeats};
+use super::pictures::{ImageFlags, repeated, repeats};
 use super::vision::DatasetName;
 pub use latents::open as open_vae;
 
@@ -33,21 +33,10 @@ use latents::{Encoded, Encoding, VaeChoice};
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Data set of images
-    #[arg(long, value_enum, default_value_t = DatasetName::Icons)]
-    dataset: DatasetName,
-    /// Folder with the data set's files; digits and icons need none
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Height and width that images of a folder get [default: their own]
-    #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
-    image_size: Option<usize>,
-    /// Opacity as a channel, or images on white [default: keep for icons, white for folders]
-    #[arg(long, value_enum)]
-    alpha: Option<Alpha>,
-    /// Leave out files of a folder that cannot be read, and say which
-    #[arg(long)]
-    skip_broken: bool,
+    /// Which images.
+    #[command(flatten)]
+    #[serde(flatten)]
+    images: ImageFlags,
     /// Learn the classes too: images can be drawn of each
     #[arg(long)]
     classes: bool,
@@ -181,12 +170,12 @@ names! {
 
 impl Screen for Options {
     fn name(&self) -> String {
-        format!("{}-diffusion", Dataset::from(self.dataset).name())
+        format!("{}-diffusion", Dataset::from(self.images.dataset).name())
     }
 
     /// Two minutes on the icons, one on the digits, in each precision; images are drawn from averages of the weights.
     fn defaults(&self) -> Config {
-        let (epochs, batch_size) = if self.dataset == DatasetName::Icons { (5, 16) } else { (15, 64) };
+        let (epochs, batch_size) = if self.images.dataset == DatasetName::Icons { (5, 16) } else { (15, 64) };
         Config {
             epochs,
             batch_size,
@@ -200,7 +189,7 @@ impl Screen for Options {
     }
 
     fn data(&mut self) -> &mut Option<PathBuf> {
-        &mut self.data
+        &mut self.images.data
     }
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
@@ -212,15 +201,7 @@ impl Screen for Options {
             (None, None) => None,
         };
         let channels = vae.as_ref().map(|vae| vae.config().in_channels);
-        let wanted = Wanted {
-            dataset: self.dataset.into(),
-            folder: self.data.as_deref(),
-            size: self.image_size,
-            alpha: self.alpha,
-            skip_broken: self.skip_broken,
-            channels: channels.or(from.as_ref().map(|from| from.channels)),
-        };
-        let images = read(&wanted, &used)?;
+        let images = self.images.read(channels.or(from.as_ref().map(|from| from.channels)), &used)?;
         let scheduler = self.scheduler(from.as_ref(), vae.is_some());
         let objective = self.objective(&scheduler)?;
         let no_class = images.classes.len() as i64;
