@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use binade::autograd::scope;
+use binade::autograd::{Var, scope};
 use binade::cli::output::{line, note};
 use binade::cli::threads;
-use binade::models::{AnyModel, Quantise, Rounding, is_quantised_folder};
+use binade::models::{AnyModel, GptConfig, Quantise, Rounding, is_quantised_folder};
 use binade::nn::quantised::{Calibration, Threshold};
-use binade::nn::{Module, load_state_dict, read_safetensors, replace_file};
+use binade::nn::{Layer, Module, load_state_dict, read_safetensors, replace_file};
 use binade::tensor::{Array, Class, DType};
-use binade::train::{Batch, Config, Precision, RunConfig, Score, Trainer};
+use binade::train::{Batch, Config, Precision, RunConfig, Score, Trainer, images_below};
 use binade::weights::{LoadOptions, SaveOptions, Weights, save};
 use serde_json::Value;
 
 use crate::convert::copy_others;
+use crate::predict::input;
 use crate::saved::{PREPROCESSOR, Saved};
 use crate::train::gpt;
 use crate::train::job::{Job, Use};
@@ -36,8 +37,9 @@ pub struct Args {
     /// Of a run, which model [default: the first that was trained]
     #[arg(long, value_enum)]
     precision: Option<Trained>,
-    /// Data of the run, where they are not found by themselves: its training samples calibrate
-    #[arg(long, value_name = "PATH")]
+    /// What calibrates: of a run its data, where they are not found by themselves; of a model's folder images in a
+    /// folder, or a text
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["dynamic", "weight_only"])]
     calibrate: Option<PathBuf>,
     /// Where activations are cut off
     #[arg(long, value_enum, default_value = "min-max")]
@@ -45,8 +47,8 @@ pub struct Args {
     /// Of `--cut percentile`, how many percent are kept
     #[arg(long, default_value_t = 99.99, value_name = "P", value_parser = percent, allow_negative_numbers = true)]
     percentile: f64,
-    /// Round activations by their largest magnitude at each run, in place of calibrating; a model's folder has no data,
-    /// and this is so without being asked for
+    /// Round activations by their largest magnitude at each run, in place of calibrating; so are those of a model's
+    /// folder without --calibrate
     #[arg(long)]
     dynamic: bool,
     /// Round weights alone
@@ -183,18 +185,18 @@ impl Args {
 fn of_folder(args: &Args) -> Result<()> {
     let from = args.from.display();
     ensure!(args.precision.is_none(), "--precision is about a run, and {from} is a model's folder");
-    ensure!(
-        args.calibrate.is_none(),
-        "--calibrate is about a run, whose data are known; activations of a model's folder are rounded by their \
-         largest magnitude at each run, or not at all with --weight-only"
-    );
     let saved = Saved::open(&args.from, &LoadOptions::default())?;
     saved.report.losses().into_iter().for_each(note);
     match args.float() {
         Some(dtype) => args.save_float(&saved.model, &saved.config, dtype)?,
         None => {
-            let rounding = if args.weight_only { Rounding::WeightOnly } else { Rounding::Dynamic };
-            args.save_quantised(&saved.model.folded()?, &saved.config, rounding)?;
+            let saved = Saved { model: saved.model.folded()?, ..saved };
+            let rounding = match &args.calibrate {
+                _ if args.weight_only => Rounding::WeightOnly,
+                Some(path) => Rounding::Static(calibrate_by(path, &saved, &args.from)?, args.threshold()),
+                None => Rounding::Dynamic,
+            };
+            args.save_quantised(&saved.model, &saved.config, rounding)?;
         }
     }
     copy_others(&args.from, &args.to)
@@ -293,6 +295,31 @@ fn calibrate<M: Module>(trainer: &Trainer<'_, M>, model: &AnyModel) -> Result<Ca
         let samples: Vec<usize> = (first..count.min(first + BATCH)).collect();
         let batch = Batch::of(&*trainer.data.train, &samples, None)?;
         calibration.watch(|| trainer.task.loss(own, &batch).map(drop))?;
+    }
+    Ok(calibration)
+}
+
+/// What the layers of a model's folder read of the first images below a folder, or of the beginning of a text.
+fn calibrate_by(path: &Path, saved: &Saved, from: &Path) -> Result<Calibration> {
+    let calibration = Calibration::new(saved.model.module());
+    if let AnyModel::Gpt(model) = &saved.model {
+        let GptConfig { vocabulary, context, .. } = *model.config();
+        let text = std::fs::read_to_string(path).with_context(|| format!("--calibrate: {}", path.display()))?;
+        let tokens: Vec<i64> =
+            gpt::vocabulary_of(from, vocabulary)?.encode(&text)?.into_iter().map(i64::from).collect();
+        ensure!(!tokens.is_empty(), "--calibrate: {} is empty", path.display());
+        for tokens in tokens.chunks(context).take(BATCH) {
+            calibration.watch(|| model.forward(&Var::from_slice(tokens, &[1, tokens.len()])?).map(drop))?;
+        }
+        return Ok(calibration);
+    }
+    let (classifier, preparation, _) =
+        saved.classifier().with_context(|| format!("--calibrate: {}", from.display()))?;
+    let images = images_below(path)?;
+    ensure!(!images.is_empty(), "--calibrate: no PNG or JPEG files in {}", path.display());
+    for image in images.iter().take(CALIBRATE) {
+        let x = input(image, &classifier, &preparation)?;
+        calibration.watch(|| classifier.layer.forward(&x).map(drop))?;
     }
     Ok(calibration)
 }

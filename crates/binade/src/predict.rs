@@ -99,15 +99,21 @@ fn told(path: &Path, best: &[(usize, f64)], names: &[String]) -> Value {
     json!({ "image": path.display().to_string(), "classes": best.iter().map(of).collect::<Vec<_>>() })
 }
 
-/// The probability of each class in an image.
-fn found(path: &Path, classifier: &Classifier<'_>, preparation: &Preparation) -> Result<Vec<f64>> {
+/// An image as a model wants it.
+pub fn input(path: &Path, classifier: &Classifier<'_>, preparation: &Preparation) -> Result<Var> {
     let image = Pixels::open(path)?.with_channels(classifier.channels)?.prepared(&resize(preparation));
     let plane = (image.height * image.width).max(1);
     let normalised = image.planes().into_iter().enumerate().map(|(i, pixel)| {
         let c = i / plane;
         (pixel as f32 / 255.0 - preparation.mean[c] as f32) / preparation.std[c] as f32
     });
-    let x = Var::from_slice(&normalised.collect::<Vec<f32>>(), &[1, image.channels, image.height, image.width])?;
+    let normalised = normalised.collect::<Vec<f32>>();
+    Ok(Var::from_slice(&normalised, &[1, image.channels, image.height, image.width])?)
+}
+
+/// The probability of each class in an image.
+fn found(path: &Path, classifier: &Classifier<'_>, preparation: &Preparation) -> Result<Vec<f64>> {
+    let x = input(path, classifier, preparation)?;
     let logits = classifier.layer.forward(&x)?.array().to_f64_vec()?;
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logits.iter().map(|l| (l - largest).exp()).sum();

@@ -174,6 +174,16 @@ fn nothing(folder: &Path, found: String) -> Error {
     Error::Data { path: folder.into(), expected, found }
 }
 
+/// The PNG and JPEG files of a folder and of those below it, by name.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn images_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    gather(Entries::of(folder)?, &mut files, 0)?;
+    Ok(files)
+}
+
 /// The images of a folder and those below it.
 fn gather(entries: Entries, files: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
     files.extend(entries.images);

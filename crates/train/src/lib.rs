@@ -45,6 +45,7 @@ pub use data::{Data, InMemory, Numbers, Sample, SampleResult, Splits, Values};
 pub use error::{Error, Result};
 pub use evaluation::Evaluated;
 pub use fit::{Callback, Output, fit};
+pub use folder::images_below;
 pub use gallery::Picture;
 pub use language::Language;
 pub use metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics};

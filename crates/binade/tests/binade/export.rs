@@ -8,6 +8,7 @@ use binade::autograd::{Var, eval, scope};
 use binade::models::AnyModel;
 use binade::nn::Layer;
 use binade::nn::quantised::is_quantised;
+use binade::train::{Vocabulary, write_png};
 use binade::weights::{LoadOptions, SaveOptions, save};
 use serde_json::{Value, json};
 
@@ -82,7 +83,7 @@ fn what_cannot_be_exported_is_told() {
     let export = |more: &[&'static str]| [&["export", "gpt", "--dtype", "int8", "--to", "int8"], more].concat();
     let told = fails(&export(&["--keep", "nothing"]), folder.path());
     assert!(told.contains("nothing is the name of no layer") && told.contains("transformer.h.0.mlp.c_fc"), "{told}");
-    assert!(fails(&export(&["--calibrate", "x"]), folder.path()).contains("--calibrate is about a run"));
+    assert!(fails(&export(&["--calibrate", "nowhere.txt"]), folder.path()).contains("nowhere.txt"));
     assert!(fails(&export(&["--precision", "fp32"]), folder.path()).contains("--precision is about a run"));
     let floats = ["export", "gpt", "--dtype", "f16", "--to", "f16", "--weight-only"];
     assert!(fails(&floats, folder.path()).contains("about --dtype int8"));
@@ -96,6 +97,37 @@ fn what_cannot_be_exported_is_told() {
     assert!(fails(&again, folder.path()).contains("have 8 bits already"));
     let convert = ["convert", "int8", "--dtype", "f16", "--to", "other"];
     assert!(fails(&convert, folder.path()).contains("has 8-bit weights"));
+}
+
+/// A folder's activations are rounded by what they were of images or of a text; scales are in the file then.
+#[test]
+fn a_folder_is_calibrated_by_a_text_or_by_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write(&at("gpt"));
+    let numbers = serde_json::to_string(&Vocabulary::Numbers { size: 200 }).unwrap();
+    std::fs::write(at("gpt/vocabulary.json"), numbers).unwrap();
+    std::fs::write(at("numbers.txt"), "3 1 4 1 5 9 2 6 5 3 5 8 9 7 9").unwrap();
+    let by_text = ["export", "gpt", "--dtype", "int8", "--to", "text", "--calibrate", "numbers.txt"];
+    passes(&by_text, folder.path());
+    let (exact, found) = (logits(&at("gpt")).0, logits(&at("text")).0);
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+    let off = norm(&mut found.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+    assert!(off > 0.0 && off < 0.1, "{off}");
+    // A classifier, of pictures that are not all alike.
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/small/vit");
+    std::fs::create_dir_all(at("pictures/one")).unwrap();
+    for i in 0..3u8 {
+        let pixels: Vec<u8> = (0..40 * 30).map(|p| (p * 7 % 251) as u8 ^ i.wrapping_mul(80)).collect();
+        write_png(&at(&format!("pictures/one/{i}.png")), 40, 1, &pixels).unwrap();
+    }
+    let model = small.to_str().unwrap();
+    let by_images = ["export", model, "--dtype", "int8", "--to", "images", "--calibrate", "pictures"];
+    passes(&by_images, folder.path());
+    passes(&["predict", "images", "pictures/one/1.png"], folder.path());
+    std::fs::create_dir(at("empty")).unwrap();
+    let none = ["export", model, "--dtype", "int8", "--to", "none", "--calibrate", "empty"];
+    assert!(fails(&none, folder.path()).contains("no PNG or JPEG files"));
 }
 
 #[test]
