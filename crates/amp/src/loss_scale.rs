@@ -196,7 +196,7 @@ impl LossScale {
             }
             return next;
         }
-        let mut next = ScalerState { growth_tracker: state.growth_tracker + 1, in_vain: 0, ..state };
+        let mut next = ScalerState { growth_tracker: state.growth_tracker.saturating_add(1), in_vain: 0, ..state };
         if d.refill != Refill::Growth {
             next.hysteresis = d.hysteresis;
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use binade::models::{self, AnyModel, Preparation, read_config};
 use binade::nn::{load_state_dict, read_safetensors, without_initial_values};
 use binade::tensor::{Array, Class};
-use binade::train::{Filter, Precision, Resize, RunConfig};
+use binade::train::{Filter, Precision, Resize, RunConfig, read_sealed};
 use binade::weights::{LoadOptions, Report};
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ impl Saved {
 
     fn of_run(folder: &Path) -> Result<Saved> {
         let run = RunConfig::read(folder)?;
-        let card = read_json(&folder.join(CARD))?;
+        let card: Value = read_sealed(&folder.join(CARD))?;
         let path = |p: Precision| folder.join(format!("checkpoint-{}.safetensors", p.name()));
         let Some(precision) = run.precisions.iter().copied().find(|&p| path(p).exists()) else {
             bail!("no checkpoint yet");

@@ -58,6 +58,7 @@ pub use rand_augment::RandAugment;
 pub use report::report;
 pub use resize::{Filter, Resize};
 pub use run::{Build, Run, RunConfig, Trainer, train};
+pub use sealed::read_sealed;
 pub use summary::{PeakBytes, Summary, table};
 pub use task::{Classify, Made, Regress, Score, Task, TextUnit, Views};
 pub use text::{Corpus, Decoder, Stop, Tokenizer, Vocabulary};

@@ -162,6 +162,8 @@ pub(crate) struct Writer {
     file: std::fs::File,
     path: PathBuf,
     sum: Sum,
+    /// Lines that were dropped when it was opened.
+    pub(crate) dropped: usize,
 }
 
 impl Writer {
@@ -169,13 +171,14 @@ impl Writer {
     /// line, are dropped. All others stay as they are.
     pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
         let mut kept = lines(path)?;
+        let all = kept.len();
         kept.retain(|(_, record)| record.precision != precision || record.metrics.iteration() < iteration);
         let write = |file: &mut dyn Write| kept.iter().try_for_each(|(line, _)| writeln!(file, "{line}"));
         replace_file(path, write).map_err(Error::io(path))?;
         let file = std::fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
         let mut sum = Sum::default();
         kept.iter().filter(|(_, record)| record.precision == precision).for_each(|(line, _)| sum.add(line));
-        Ok(Writer { file, path: path.into(), sum })
+        Ok(Writer { file, path: path.into(), sum, dropped: all - kept.len() })
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<()> {

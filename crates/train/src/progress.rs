@@ -44,6 +44,9 @@ impl Log {
         let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
         let events = config.tensorboard.then(|| Events::create(&output.folder, config.precision, iteration));
         let events = events.transpose()?;
+        if iteration == 0 && writer.dropped > 0 && !output.quiet {
+            say(&format!("{precision}: there is no checkpoint to go on from; it begins anew, without its old metrics"));
+        }
         let bar = if output.quiet { ProgressBar::hidden() } else { ProgressBar::new(config.epochs * steps) };
         if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style);

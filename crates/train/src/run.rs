@@ -72,7 +72,7 @@ impl RunConfig {
         let config: RunConfig =
             serde_json::from_str(&object).map_err(|e| bad(format!("config.json has no settings of a run: {e}")))?;
         config.check().map_err(|e| bad(format!("config.json: {e}")))?;
-        whole.map_err(|e| bad(format!("config.json: {e}")))?;
+        whole.map_err(|e| bad(format!("config.json: {e}; settings are changed by resuming with others")))?;
         Ok(config)
     }
 
@@ -181,7 +181,7 @@ pub struct Trainer<'a, M: Module> {
     /// On what.
     pub data: &'a Splits,
     start: Start<'a, M>,
-    files: Vec<(String, String)>,
+    files: Vec<(String, serde_json::Value)>,
     callbacks: Vec<Callback<'a>>,
 }
 
@@ -203,10 +203,11 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// With a file of this name and text beside the run's `config.json`: what others need to know of the model.
+    /// With a file of this name beside the run's `config.json`: a JSON object of what others need to know of the model,
+    /// which [`read_sealed`](crate::read_sealed) reads.
     #[must_use]
-    pub fn with_file(mut self, name: &str, text: String) -> Trainer<'a, M> {
-        self.files.push((name.into(), text));
+    pub fn with_file(mut self, name: &str, object: serde_json::Value) -> Trainer<'a, M> {
+        self.files.push((name.into(), object));
         self
     }
 
@@ -277,9 +278,8 @@ impl<'a, M: Module> Trainer<'a, M> {
         };
         remove_partial_files(&folder).map_err(Error::io(&folder))?;
         sealed::write(&folder.join("config.json"), config)?;
-        for (name, text) in &self.files {
-            let path = folder.join(name);
-            replace_file(&path, |file| writeln!(file, "{text}")).map_err(Error::io(&path))?;
+        for (name, object) in &self.files {
+            sealed::write(&folder.join(name), object)?;
         }
         let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
         let (resume, quiet, callbacks) = (config.resume, config.quiet, self.callbacks);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use binade_nn::replace_file;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
@@ -20,6 +21,19 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     replace_file(path, |file| file.write_all(text.as_bytes())).map_err(Error::io(path))
 }
 
+/// Reads such a file.
+///
+/// # Errors
+/// It cannot be read, is no such object, or is not as it was written.
+pub fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bad = |message: String| Error::Checkpoint { path: path.into(), message };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let (object, whole) = open(&text);
+    let value = serde_json::from_str(&object).map_err(|e| bad(e.to_string()))?;
+    whole.map_err(bad)?;
+    Ok(value)
+}
+
 /// The object in the text of a file, without the checksum, and what is wrong with that. Told apart, since of an object
 /// that does not parse there is more to say.
 pub(crate) fn open(text: &str) -> (String, Result<(), String>) {
@@ -33,8 +47,7 @@ pub(crate) fn open(text: &str) -> (String, Result<(), String>) {
         Ok(())
     } else {
         Err(format!(
-            "damaged, or changed since it was written: its checksum is {written}, that of its contents {found}; \
-             settings are changed by resuming with others"
+            "damaged, or changed since it was written: its checksum is {written}, that of its contents {found}"
         ))
     };
     (format!("{{\n{rest}"), verdict)

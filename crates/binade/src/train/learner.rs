@@ -79,7 +79,7 @@ impl Learner<'_> {
         if self.start.is_some() {
             build()?;
         }
-        let trainer = Trainer::new(build, self.task, &data).with_file(CARD, format!("{card:#}"));
+        let trainer = Trainer::new(build, self.task, &data).with_file(CARD, card);
         used.with(trainer.with_training(|model, config: &Config| {
             if self.norm_rate == 1.0 {
                 return config.training(model);

@@ -219,6 +219,34 @@ fn a_damaged_checkpoint_is_refused() {
     assert!(std::fs::read(&checkpoint).unwrap() == bytes);
 }
 
+#[test]
+fn a_damaged_description_of_the_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(binade(&[&SHORT[..], &["--quiet"]].concat(), folder.path()).status.success());
+    let card = folder.path().join("run/model.json");
+    let written = std::fs::read_to_string(&card).unwrap();
+    // A digit of the mean that images are normalised by.
+    let changed = written.replacen("0.3053", "0.3153", 1);
+    assert_ne!(changed, written);
+    std::fs::write(&card, &changed).unwrap();
+    for args in [&["predict", "run", "absent.png"][..], &["export", "run", "--dtype", "f32", "--to", "out"]] {
+        let error = error(args, folder.path(), 1);
+        assert!(error.contains("model.json") && error.contains("damaged"), "{error}");
+    }
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn a_run_whose_checkpoint_is_gone_says_that_it_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(binade(&[&SHORT[..], &["--quiet"]].concat(), folder.path()).status.success());
+    std::fs::remove_file(folder.path().join("run/checkpoint-fp32.safetensors")).unwrap();
+    let out = binade(&["train", "--resume", "run"], folder.path());
+    assert!(text(&out.stdout).contains("fp32: there is no checkpoint to go on from"), "{}", text(&out.stdout));
+    let again = binade(&["train", "--resume", "run", "--epochs", "2"], folder.path());
+    assert!(!text(&again.stdout).contains("no checkpoint"), "{}", text(&again.stdout));
+}
+
 /// The text of the system's error is part of ours.
 #[test]
 fn errors_are_told_once() {
