@@ -1,6 +1,6 @@
 //! Elements whose operands are so large or small that a factor of the result leaves the range, though the result need
-//! not. Examples are x/b where 1/b is infinite, and a/(a² + b²) where squares vanish. Those of f32 are computed again in
-//! f64, where products of several fit, and rounded once; those of f64 in f64 with wider exponents.
+//! not. Examples are x/b where 1/b is infinite, and a/(a² + b²) where squares vanish. Those of f32 are computed again
+//! in f64, where products of several fit, and rounded once; those of f64 in f64 with wider exponents.
 
 use super::operand::Compute;
 use crate::simd::ranged::Ranged;
