@@ -83,7 +83,7 @@ impl Add for Ranged {
 impl Sub for Ranged {
     type Output = Ranged;
     fn sub(self, other: Ranged) -> Ranged {
-        self + -other
+        self.add(-other)
     }
 }
 
