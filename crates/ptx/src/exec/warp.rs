@@ -76,7 +76,8 @@ impl Warp {
         self.local.resize(32 * code.local_bytes, 0);
         self.local_written.clear();
         self.local_written.resize(32 * code.local_bytes, false);
-        // Those of the block before are of times that do not come again: clearing them would cost more than a short block.
+        // Those of the block before are of times that do not come again: clearing them would cost more than a short
+        // block.
         if self.records.len() != code.insts.len() {
             self.records = vec![[(0, 0); 2]; code.insts.len()];
         }

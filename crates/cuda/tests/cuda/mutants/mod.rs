@@ -1,5 +1,5 @@
-//! Faults put into the PTX that ships, one at a time: each must be flagged, and by the check that should see it. One that
-//! is not is a missing check. `cargo xtask ptx mutants` tries all of them.
+//! Faults put into the PTX that ships, one at a time: each must be flagged, and by the check that should see it. One
+//! that is not is a missing check. `cargo xtask ptx mutants` tries all of them.
 
 mod edit;
 mod table;

@@ -114,8 +114,10 @@ mutants! {
     Norm norm_backward, "float shift = p.centred ?", "mul.rn.f64" 1 of 1: "the mean of the gradient lacks a factor",
         Opcode("add.rn.f64"), Bounds(&["norm_backward"]), Numbers;
     // Products.
-    Product product, "__syncthreads();", "bar.sync" 1 of 2: "a tile is read while it is loaded", Drop, Check(bits::products), EARLY;
-    Product product, "__syncthreads();", "bar.sync" 2 of 2: "a tile is loaded while it is read", Drop, Check(bits::products), RACE;
+    Product product, "__syncthreads();", "bar.sync" 1 of 2: "a tile is read while it is loaded", Drop,
+        Check(bits::products), EARLY;
+    Product product, "__syncthreads();", "bar.sync" 2 of 2: "a tile is loaded while it is read", Drop,
+        Check(bits::products), RACE;
     Product product, "left[l][i] = row0 + i < m", "mul.wide.u32" 1 of 2: "a row of the tile has another length",
         Operand(2, "256"), Check(bits::products), UNWRITTEN;
     Product product, "left[l][i] = row0 + i < m", "setp.ge.u32" 1 of 2: "a row too many is loaded",
@@ -146,16 +148,19 @@ mutants! {
     // Attention.
     Attention attend, "(p.causal && key > query)", "setp.gt.u32" 1 of 1: "a query does not see its own key",
         Opcode("setp.ge.u32"), Bounds(&["scaled_dot_product_attention"]), Numbers;
-    Attention attend, "float w = __shfl_sync(ALL, drawn, j);", "shfl.sync.idx.b32" 1 of 8: "half the lanes are not in the mask",
+    Attention attend, "float w = __shfl_sync(ALL, drawn, j);",
+        "shfl.sync.idx.b32" 1 of 8: "half the lanes are not in the mask",
         Operand(4, "65535"), Bounds(&["scaled_dot_product_attention"]), DIVERGENCE;
     Attention attend, "sums[i] = __fmul_rn(sums[i], by);", "mul.rn.f32" 1 of 8: "what is there is not rescaled", Drop,
         Bounds(&["scaled_dot_product_attention"]), Numbers;
     Attention attend, "if (number >= (u64)p.samples * p.heads * p.t) return;", "setp.ge.u64" 1 of 1: "a query too many",
         Opcode("setp.gt.u64"), Check(edges::attention), OUT;
     Attention attend_backward_queries, "((float*)p.means)[number] = mean;", "st.global.f32" 1 of 1:
-        "sums that the keys need are not stored", Drop, Bounds(&["attention_backward"]), Seen::Finding(&["UninitialisedMemory"]);
+        "sums that the keys need are not stored", Drop, Bounds(&["attention_backward"]),
+        Seen::Finding(&["UninitialisedMemory"]);
     // Indices.
-    Index check_index, "__syncthreads();", "bar.sync" 1 of 2: "the first of all is sought too early", Drop, Check(late::indices), EARLY;
+    Index check_index, "__syncthreads();", "bar.sync" 1 of 2: "the first of all is sought too early", Drop,
+        Check(late::indices), EARLY;
     Index check_index, "if ((index < 0 || index >= p.size) && index != p.ignored)", "setp.ge.s64" 1 of 2:
         "the index behind the last is allowed", Opcode("setp.gt.s64"), Check(late::indices), Numbers;
     Index check_index, "if ((index < 0 || index >= p.size) && index != p.ignored)", "setp.lt.s64" 2 of 2:
@@ -172,7 +177,8 @@ mutants! {
     Window map_dimensions, "if (at[d] < last[d])", "setp.lt.u32" 7 of 8: "a tap too many", Opcode("setp.le.u32"),
         Bounds(&["flip", "roll", "pad", "upsample_linear"]), Numbers;
     // Random numbers.
-    Random uniform, "for (int round = 0; round < 10; round++)", "setp.ne.s32" 1 of 1: "a round too few", Operand(2, "9"),
+    Random uniform, "for (int round = 0; round < 10; round++)", "setp.ne.s32" 1 of 1: "a round too few", Operand(2,
+        "9"),
         Bits(&["uniform"]), Numbers;
     Random dropout, "", "ld.global.f32" 1 of 1: "elements are read from the next one's place", Text("]", "+4]"),
         Bounds(&["dropout"]), OUT;
