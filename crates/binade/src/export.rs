@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::convert::copy_others;
 use crate::predict::input;
-use crate::saved::{PREPROCESSOR, Saved};
+use crate::saved::{PREPROCESSOR, Saved, is_run};
 use crate::train::gpt;
 use crate::train::job::{Job, Use};
 
@@ -239,7 +239,7 @@ impl Use for Export<'_> {
         let other = || anyhow!("this kind of model has no folder of its own; export takes classifiers and GPT");
         let model = AnyModel::of(&model as &dyn Any).ok_or_else(other)?;
         // A run of images knows its classes' names, and how images are prepared.
-        let saved = Saved::open(&args.from, &LoadOptions::default()).ok();
+        let saved = is_run(&args.from).then(|| Saved::open(&args.from, &LoadOptions::default())).transpose()?;
         let config = saved.as_ref().map_or_else(|| model.to_config(), |saved| saved.config.clone());
         match args.float() {
             Some(dtype) => args.save_float(&model, &config, dtype)?,
