@@ -91,6 +91,12 @@ fn the_last_part_of_the_operators_is_within_its_stated_bounds() {
     check(3, false);
 }
 
+#[test]
+fn the_host_runs_what_is_named_and_no_more() {
+    let names: Vec<&str> = ON_HOST.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["sort", "permutation", "adafactor", "custom operators"]);
+}
+
 /// Minutes: `cargo test --release --test cuda -- --ignored`.
 #[test]
 #[ignore = "minutes long"]
