@@ -34,7 +34,11 @@ pub fn of_text(stem: &str, ptx: &str) -> Vec<String> {
     faults
 }
 
-/// What ptxas refuses, and kernels whose registers it spills.
+/// Bytes that a kernel may spill: around the calls of the rare paths of division and square roots in f64, which keep to
+/// a convention of their own. Arrays that do not fit in registers are larger.
+const SPILLED: usize = 48;
+
+/// What ptxas refuses, and registers that it spills.
 pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<Vec<String>, String> {
     let mut faults = Vec::new();
     for generation in GENERATIONS {
@@ -51,7 +55,7 @@ pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<Vec<String>, St
                 kernel = rest.split('\'').next().unwrap_or_default();
             }
             let stores = line.split_once(" bytes spill stores").and_then(|(before, _)| before.rsplit(' ').next());
-            if stores.is_some_and(|bytes| bytes != "0") {
+            if stores.and_then(|bytes| bytes.parse().ok()).is_some_and(|bytes: usize| bytes > SPILLED) {
                 faults.push(format!("{stem}.ptx: {kernel} spills on {generation}: {}", line.trim()));
             }
         }

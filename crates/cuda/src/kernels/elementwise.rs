@@ -192,11 +192,6 @@ pub(super) fn ternary(
     launch(cuda, op, (Module::Ternary, &name), p.map(|p| Elementwise { value, ..p }))
 }
 
-/// The loss of no elements.
-pub(super) fn loss_of_nothing(reduction: Reduction) -> f64 {
-    if reduction == Reduction::Mean { f64::NAN } else { 0.0 }
-}
-
 pub(super) fn loss(
     cuda: &Cuda,
     op: &'static str,
@@ -216,7 +211,7 @@ pub(super) fn loss(
     const THREADS: usize = 16;
     let n = ins[0].numel();
     if n == 0 {
-        return super::copy::fill(cuda, op, loss_of_nothing(reduction), out);
+        return Ok(false);
     }
     let blocks = n.div_ceil(BLOCK);
     let sums = cuda.scratch(8 * blocks)?;
