@@ -12,7 +12,6 @@ mod lanes;
 mod math;
 pub mod planes;
 pub mod prefetch;
-pub mod ranged;
 mod scalar;
 mod table;
 pub mod words;

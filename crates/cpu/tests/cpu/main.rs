@@ -16,7 +16,6 @@ mod padding;
 mod product_bits;
 mod products;
 mod properties;
-mod ranged;
 mod ranges;
 mod registry;
 mod rounding;
