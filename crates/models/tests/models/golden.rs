@@ -95,7 +95,7 @@ fn outputs_losses_and_gradients_are_those_of_the_library() {
         for &region in regions {
             let (case, computed) = compute(&folder, &model, region);
             let mut comparison = case.compare(&computed, region).unwrap();
-            if region == Region::F16 && folder.ends_with(ON_TILES) && Isa::detect() == Isa::Amx {
+            if region == Region::F16 && folder.ends_with(ON_TILES) && Isa::detect().name() == "amx" {
                 eprintln!("{}: the output in f16 is not compared on tiles", folder.display());
                 continue;
             }
