@@ -67,8 +67,9 @@ fn bits(computed: Computed) -> Vec<(String, Vec<u64>)> {
 /// pass, and one moves a bias's gradient by a tenth. In f32 none is on the other side.
 const AT_A_KINK: [&str; 2] = ["resnet18_train", "resnet50_train"];
 
-/// On tiles of AMX sums have another order, and the output of this case in f16 is 1.02 times as far from f64 as the rule
-/// allows. So are two of nine runs of PyTorch's own whose weights differ by a rounding (`docs/models.md`). Vectors pass.
+/// On tiles of AMX sums have another order, and the output of this case in f16 is 1.02 times as far from f64 as the
+/// rule allows. So are two of nine runs of PyTorch itself with other roundings (`docs/models.md`). Vectors
+/// pass.
 const ON_TILES: &str = "resnet50_eval";
 
 /// Takes the gradients of few numbers together: the error of one in 16 bit is that of a few roundings. On which side of
