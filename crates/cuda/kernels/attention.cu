@@ -1,9 +1,10 @@
 // Scaled dot-product attention without a T × S matrix. A warp has a query (or in a gradient by keys, a key): its lanes
 // take 32 keys at a time, each the score of one, and then 32 features each of the sum over keys. The running largest
-// score rescales what is there, as in FlashAttention (Dao et al. 2022). Features of a head: 256 at most.
+// score rescales what is there, as in FlashAttention (Dao et al. 2022). Of heads with more features, each block has 256,
+// and computes the scores anew.
 #include "functions.cuh"
 
-constexpr u32 ALL = 0xffffffffu, PARTS = 8;
+constexpr u32 ALL = 0xffffffffu, PARTS = 8, FEATURES = 32 * PARTS;
 
 struct Matrices {
   u64 at;
@@ -112,7 +113,7 @@ __device__ __forceinline__ Head head_of(const Attention& p, u32 flat) {
 
 extern "C" __global__ void __launch_bounds__(128) attend(const __grid_constant__ Attention p) {
   if (((const Fault*)p.fault)->set) return;
-  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32, first = blockIdx.y * FEATURES;
   u64 number = (u64)blockIdx.x * warps + threadIdx.x / 32;
   // All lanes of a warp have the same query.
   if (number >= (u64)p.samples * p.heads * p.t) return;
@@ -135,11 +136,11 @@ extern "C" __global__ void __launch_bounds__(128) attend(const __grid_constant__
     u32 seen = __ballot_sync(ALL, here != -INFINITE);
 #pragma unroll
     for (u32 i = 0; i < PARTS; i++) {
-      if (i * 32 >= p.e) break;
-      u32 f = i * 32 + lane;
+      if (first + i * 32 >= p.e) break;
+      u32 f = first + i * 32 + lane;
       sums[i] = __fmul_rn(sums[i], by);
 #pragma unroll 1
-      for (u32 j = 0; j < 32; j++) {
+      for (u32 j = 0; j < min(32, keys - start); j++) {
         float w = __shfl_sync(ALL, drawn, j);
         if ((seen >> j & 1u) && f < p.e)
           sums[i] = __fmaf_rn(w, element(p.v, h.sample, h.key_head, start + j, f), sums[i]);
@@ -150,11 +151,11 @@ extern "C" __global__ void __launch_bounds__(128) attend(const __grid_constant__
   bool none = most == -INFINITE;
 #pragma unroll
   for (u32 i = 0; i < PARTS; i++) {
-    u32 f = i * 32 + lane;
+    u32 f = first + i * 32 + lane;
     if (f < p.e) put(p.out, h.sample, h.head, query, f, none ? 0.0f : __fdiv_rn(sums[i], total));
   }
   // Infinite where no key is seen, from which weights follow as 0; of a score that is infinite there are no weights.
-  if (lane == 0) {
+  if (lane == 0 && first == 0) {
     double lse = (double)most + log((double)total);
     float value = none ? INFINITE : most == INFINITE ? NOT_A_NUMBER : __double2float_rn(lse);
     ((float*)p.lse)[number] = value;
@@ -178,7 +179,7 @@ __device__ __forceinline__ float slope_of(const Attention& p, Head h, u32 query,
 // The gradient by queries, and the sums that both gradients need.
 extern "C" __global__ void __launch_bounds__(128) attend_backward_queries(const __grid_constant__ Attention p) {
   if (((const Fault*)p.fault)->set) return;
-  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32, first = blockIdx.y * FEATURES;
   u64 number = (u64)blockIdx.x * warps + threadIdx.x / 32;
   if (number >= (u64)p.samples * p.heads * p.t) return;
   u32 flat = (u32)(number / p.t), query = (u32)(number % p.t);
@@ -193,7 +194,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_queries(const 
       sum = __fmaf_rn(weight_of(here, lse), slope_of(p, h, query, key, kept(p, flat, query, key)), sum);
   }
   float mean = sum_of_warp(sum);
-  if (lane == 0) ((float*)p.means)[number] = mean;
+  if (lane == 0 && first == 0) ((float*)p.means)[number] = mean;
 #pragma unroll
   for (u32 i = 0; i < PARTS; i++) sums[i] = 0.0f;
 #pragma unroll 1
@@ -207,10 +208,10 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_queries(const 
     u32 seen = __ballot_sync(ALL, here != -INFINITE);
 #pragma unroll
     for (u32 i = 0; i < PARTS; i++) {
-      if (i * 32 >= p.d) break;
-      u32 f = i * 32 + lane;
+      if (first + i * 32 >= p.d) break;
+      u32 f = first + i * 32 + lane;
 #pragma unroll 1
-      for (u32 j = 0; j < 32; j++) {
+      for (u32 j = 0; j < min(32, keys - start); j++) {
         float w = __shfl_sync(ALL, slope, j);
         if ((seen >> j & 1u) && f < p.d)
           sums[i] = __fmaf_rn(w, element(p.k, h.sample, h.key_head, start + j, f), sums[i]);
@@ -219,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_queries(const 
   }
 #pragma unroll
   for (u32 i = 0; i < PARTS; i++) {
-    u32 f = i * 32 + lane;
+    u32 f = first + i * 32 + lane;
     if (f < p.d) put(p.dq, h.sample, h.head, query, f, sums[i]);
   }
 }
@@ -227,7 +228,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_queries(const 
 // The gradients by keys and values: a warp has a key, and goes through the queries of all heads that share it, in order.
 extern "C" __global__ void __launch_bounds__(128) attend_backward_keys(const __grid_constant__ Attention p) {
   if (((const Fault*)p.fault)->set) return;
-  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32, key_heads = p.heads / p.shared;
+  u32 lane = threadIdx.x % 32, warps = blockDim.x / 32, key_heads = p.heads / p.shared, first = blockIdx.y * FEATURES;
   u64 number = (u64)blockIdx.x * warps + threadIdx.x / 32;
   if (number >= (u64)p.samples * key_heads * p.s) return;
   u32 flat = (u32)(number / p.s), key = (u32)(number % p.s), sample = flat / key_heads, key_head = flat % key_heads;
@@ -252,10 +253,10 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_keys(const __g
       u32 seen = __ballot_sync(ALL, here != -INFINITE);
 #pragma unroll
       for (u32 i = 0; i < PARTS; i++) {
-        if (i * 32 >= max(p.d, p.e)) break;
-        u32 f = i * 32 + lane;
+        if (first + i * 32 >= max(p.d, p.e)) break;
+        u32 f = first + i * 32 + lane;
 #pragma unroll 1
-        for (u32 j = 0; j < 32; j++) {
+        for (u32 j = 0; j < min(32, p.t - start); j++) {
           float of_key = __shfl_sync(ALL, slope, j), of_value = __shfl_sync(ALL, weight, j);
           if (!(seen >> j & 1u)) continue;
           if (f < p.d) by_key[i] = __fmaf_rn(of_key, element(p.q, sample, head, start + j, f), by_key[i]);
@@ -266,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(128) attend_backward_keys(const __g
   }
 #pragma unroll
   for (u32 i = 0; i < PARTS; i++) {
-    u32 f = i * 32 + lane;
+    u32 f = first + i * 32 + lane;
     if (f < p.d) put(p.dk, sample, key_head, key, f, by_key[i]);
     if (f < p.e) put(p.dv, sample, key_head, key, f, by_value[i]);
   }

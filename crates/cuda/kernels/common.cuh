@@ -73,6 +73,44 @@ __device__ __forceinline__ void store(u64 at, u32 dtype, i64 i, float value) {
 __device__ __forceinline__ float load(const Operand& from, i64 i) { return load(from.at, from.dtype, i); }
 __device__ __forceinline__ void store(const Operand& to, i64 i, float value) { store(to.at, to.dtype, i, value); }
 
+// Integers and booleans exactly, as i64.
+__device__ __forceinline__ i64 load_integer(const Operand& from, i64 i) {
+  switch (from.dtype) {
+    case I64: return ((const i64*)from.at)[i];
+    case U32: return (i64)((const u32*)from.at)[i];
+    case I8: return (i64)((const i8*)from.at)[i];
+    default: return (i64)((const u8*)from.at)[i];
+  }
+}
+
+// An element as it is, whatever it stands for.
+__device__ __forceinline__ u32 size_of(u32 dtype) {
+  switch (dtype) {
+    case I64: return 8;
+    case F32:
+    case U32: return 4;
+    case F16:
+    case BF16: return 2;
+    default: return 1;
+  }
+}
+__device__ __forceinline__ u64 load_bits(const Operand& from, i64 i) {
+  switch (size_of(from.dtype)) {
+    case 8: return ((const u64*)from.at)[i];
+    case 4: return ((const u32*)from.at)[i];
+    case 2: return ((const u16*)from.at)[i];
+    default: return ((const u8*)from.at)[i];
+  }
+}
+__device__ __forceinline__ void store_bits(const Operand& to, i64 i, u64 bits) {
+  switch (size_of(to.dtype)) {
+    case 8: ((u64*)to.at)[i] = bits; break;
+    case 4: ((u32*)to.at)[i] = (u32)bits; break;
+    case 2: ((u16*)to.at)[i] = (u16)bits; break;
+    default: ((u8*)to.at)[i] = (u8)bits;
+  }
+}
+
 // A double rounded to odd: rounding it once more, to 16 bit, is as rounding once.
 __device__ __forceinline__ float to_odd(double value) {
   float near = __double2float_rn(value);

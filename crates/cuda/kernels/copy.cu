@@ -1,16 +1,6 @@
 // Copies, casts, fills, comparisons and selection: elements of any dtype but f64.
 #include "elementwise.cuh"
 
-// Integers and booleans exactly, as i64.
-__device__ __forceinline__ i64 load_integer(const Operand& from, i64 i) {
-  switch (from.dtype) {
-    case I64: return ((const i64*)from.at)[i];
-    case U32: return (i64)((const u32*)from.at)[i];
-    case I8: return (i64)((const i8*)from.at)[i];
-    default: return (i64)((const u8*)from.at)[i];
-  }
-}
-
 // Any number in f64, which holds all but integers beyond 2^53.
 __device__ __forceinline__ double load_wide(const Operand& from, i64 i) {
   return from.dtype <= BF16 ? (double)load(from, i) : (double)load_integer(from, i);
@@ -97,6 +87,17 @@ ELEMENTWISE(where, 3, {
   bool condition = p.in[0].dtype <= BF16 ? load(p.in[0], at.in[0]) != 0.0f : load_integer(p.in[0], at.in[0]) != 0;
   store(p.out, at.out, condition ? load(p.in[1], at.in[1]) : load(p.in[2], at.in[2]));
 })
+
+// The same of bits as they are: integers and booleans.
+#define SELECT(NAME, TYPE)                                                              \
+  ELEMENTWISE(NAME, 3, {                                                                \
+    bool condition = load_integer(p.in[0], at.in[0]) != 0;                              \
+    const TYPE *a = (const TYPE*)p.in[1].at, *b = (const TYPE*)p.in[2].at;              \
+    ((TYPE*)p.out.at)[at.out] = condition ? a[at.in[1]] : b[at.in[2]];                  \
+  })
+SELECT(where_1, u8)
+SELECT(where_4, u32)
+SELECT(where_8, u64)
 
 // A 16-bit code looked up: functions of 16-bit numbers, correctly rounded, from a table of all of them.
 ELEMENTWISE(look_up, 1, ((u16*)p.out.at)[at.out] = ((const u16*)p.in[1].at)[((const u16*)p.in[0].at)[at.in[0]]];)

@@ -56,6 +56,10 @@ extern "C" __global__ void __launch_bounds__(256) check_index(const __grid_const
 
 // y[…, i, …] = x[…, index[…, i, …], …]: the second operand is the index, the first lies with stride 0 along the
 // dimension, whose stride is the value's bits.
+ELEMENTWISE(gather_1, 2, {
+  i64 from = at.in[0] + index_at(p.in[1].at, p.in[1].dtype, at.in[1]) * __double_as_longlong(p.value);
+  ((u8*)p.out.at)[at.out] = ((const u8*)p.in[0].at)[from];
+})
 ELEMENTWISE(gather_2, 2, {
   i64 from = at.in[0] + index_at(p.in[1].at, p.in[1].dtype, at.in[1]) * __double_as_longlong(p.value);
   ((u16*)p.out.at)[at.out] = ((const u16*)p.in[0].at)[from];
@@ -87,8 +91,10 @@ struct Scatter {
   Operand source;
 };
 
-// The tensor with elements of the source set or added at an index along a dimension, in order.
-extern "C" __global__ void __launch_bounds__(256) scatter(const __grid_constant__ Scatter p) {
+// The tensor with elements of the source set or added at an index along a dimension, in order. Integers and booleans are
+// set as they are.
+template <bool FLOATS>
+__device__ __forceinline__ void scatter_of(const Scatter& p) {
   if (((const Fault*)p.fault)->set) return;
   for (u32 i = thread_index(); i < p.n; i += thread_count()) {
     i64 out = 0, base = 0, index = 0, source = 0;
@@ -108,14 +114,28 @@ extern "C" __global__ void __launch_bounds__(256) scatter(const __grid_constant_
       index += (i64)k * p.index.strides[d - 1];
       source += (i64)k * p.source.strides[d - 1];
     }
-    float v = p.base.at ? load(p.base, base) : 0.0f;
+    float v = FLOATS && p.base.at ? load(p.base, base) : 0.0f;
+    u64 bits = FLOATS ? 0 : load_bits(p.base, base);
     for (u32 k = 0; covered && k < p.covered[p.dim]; k++) {
       if (index_at(p.index.at, p.index.dtype, index + (i64)k * p.index.strides[p.dim]) != (i64)here) continue;
-      float s = load(p.source, source + (i64)k * p.source.strides[p.dim]);
-      v = p.adds ? __fadd_rn(v, s) : s;
+      i64 from = source + (i64)k * p.source.strides[p.dim];
+      if (FLOATS) {
+        float s = load(p.source, from);
+        v = p.adds ? __fadd_rn(v, s) : s;
+      } else {
+        bits = load_bits(p.source, from);
+      }
     }
-    store(p.out, out, v);
+    if (FLOATS)
+      store(p.out, out, v);
+    else
+      store_bits(p.out, out, bits);
   }
+}
+
+extern "C" __global__ void __launch_bounds__(256) scatter(const __grid_constant__ Scatter p) { scatter_of<true>(p); }
+extern "C" __global__ void __launch_bounds__(256) scatter_bits(const __grid_constant__ Scatter p) {
+  scatter_of<false>(p);
 }
 
 struct Rows {

@@ -12,6 +12,7 @@ struct Reduce {
   u32 kind;
   u32 unused;
   double parameter;  // correction of variances, exponent of norms
+  u64 scratch;       // of gradients of products: a double for each element
   Rows r;
   RowOperand x;
   RowOperand y;  // output, or in a gradient the reduction's result
@@ -194,6 +195,31 @@ extern "C" __global__ void __launch_bounds__(256) argmax(const __grid_constant__
   if (at.lane == 0 && at.stores) ((i64*)p.y.at)[row_place(p.r, p.y, at.row)] = (i64)where;
 }
 
+// The same of integers and booleans.
+extern "C" __global__ void __launch_bounds__(256) argmax_of_integers(const __grid_constant__ Reduce p) {
+  if (((const Fault*)p.fault)->set) return;
+  Lane at = lane_of(p.r);
+  i64 start = row_place(p.r, p.x, at.row), best = 0;
+  u32 where = 0xffffffffu;
+  auto consider = [&](i64 v, u32 i) {
+    if (i != 0xffffffffu && (where == 0xffffffffu || v > best || (v == best && i < where))) {
+      best = v;
+      where = i;
+    }
+  };
+  Operand x;
+  x.at = p.x.at;
+  x.dtype = p.x.dtype;
+  for (u32 i = at.lane; i < p.r.n; i += LANES) consider(load_integer(x, start + place_in_row(p.r, p.x, i)), i);
+#pragma unroll
+  for (int step = 8; step > 0; step /= 2) {
+    i64 v = __shfl_down_sync(WARP, best, step, LANES);
+    u32 i = __shfl_down_sync(WARP, where, step, LANES);
+    consider(v, i);
+  }
+  if (at.lane == 0 && at.stores) ((i64*)p.y.at)[row_place(p.r, p.y, at.row)] = (i64)where;
+}
+
 template <class F>
 __device__ __forceinline__ void write_row(const Reduce& p, const Lane& at, i64 to, F f) {
   if (at.stores)
@@ -234,16 +260,28 @@ extern "C" __global__ void __launch_bounds__(256) reduce_backward(const __grid_c
       write_row(p, at, to, [&](u32 i) { return __double2float_rn(((double)x(i) - moments.mean) * factor); });
       break;
     }
-    case PROD:
-      // The product of the others, without division.
-      write_row(p, at, to, [&](u32 i) {
-        double before = wide_g, after = 1.0;
-        for (u32 k = 0; k < i; k++) before = __dmul_rn(before, (double)x(k));
-        for (u32 k = n; k > i + 1; k--) after = __dmul_rn(after, (double)x(k - 1));
-        return __double2float_rn(before * after);
-      });
-      break;
     default: break;
+  }
+}
+
+// As above, of products: those of the others, without division. A thread has a row.
+extern "C" __global__ void __launch_bounds__(256) product_backward(const __grid_constant__ Reduce p) {
+  if (((const Fault*)p.fault)->set) return;
+  u32 row = thread_index(), n = p.r.n;
+  if (row >= p.r.rows) return;
+  i64 start = row_place(p.r, p.x, row), to = row_place(p.r, p.dx, row);
+  double* after = (double*)p.scratch + (u64)row * n;
+  double tail = 1.0;
+#pragma unroll 1
+  for (u32 i = n; i > 0; i--) {
+    after[i - 1] = tail;
+    tail = __dmul_rn(tail, (double)load(p.r, p.x, start, i - 1));
+  }
+  double before = (double)load(p.g.at, p.g.dtype, row_place(p.r, p.g, row));
+#pragma unroll 1
+  for (u32 i = 0; i < n; i++) {
+    store(p.r, p.dx, to, i, __double2float_rn(__dmul_rn(before, after[i])));
+    before = __dmul_rn(before, (double)load(p.r, p.x, start, i));
   }
 }
 

@@ -126,14 +126,14 @@ extern "C" __global__ void __launch_bounds__(256) pool_backward(const __grid_con
     // Windows that this pixel is under, by the taps they have here, in the order of windows: large taps first.
 #pragma unroll 1
     for (u32 ky = p.kernel[0]; ky > 0; ky--) {
-      i64 top = (i64)at.y + p.padding[0] - (i64)(ky - 1) * p.dilation[0];
-      if (top < 0 || top % p.stride[0] || top / p.stride[0] >= (i64)p.out_height) continue;
-      u32 oy = (u32)(top / p.stride[0]);
+      u64 below = (u64)(ky - 1) * p.dilation[0], end = (u64)at.y + p.padding[0];
+      u32 top = (u32)(end - below), oy = top / p.stride[0];
+      if (below > end || top != oy * p.stride[0] || oy >= p.out_height) continue;
 #pragma unroll 1
       for (u32 kx = p.kernel[1]; kx > 0; kx--) {
-        i64 left = (i64)at.x + p.padding[1] - (i64)(kx - 1) * p.dilation[1];
-        if (left < 0 || left % p.stride[1] || left / p.stride[1] >= (i64)p.out_width) continue;
-        u32 ox = (u32)(left / p.stride[1]);
+        u64 before = (u64)(kx - 1) * p.dilation[1], last = (u64)at.x + p.padding[1];
+        u32 left = (u32)(last - before), ox = left / p.stride[1];
+        if (before > last || left != ox * p.stride[1] || ox >= p.out_width) continue;
         float g = pixel(p.y, at.n, at.c, oy, ox);
         if (p.max) {
           i64 y = -1, x = -1;
@@ -176,6 +176,7 @@ struct Map {
   u32 begins[MAX_RANK];   // where a dimension's starts begin
   float fill;
   u32 unused;
+  u64 fill_bits;  // in the dtype
   Operand x;
   Operand y;
 };
@@ -237,8 +238,33 @@ extern "C" __global__ void __launch_bounds__(256) map_dimensions(const __grid_co
   }
 }
 
+// As above, where a place has one tap of weight 1 or none: bits as they are, of any dtype.
+extern "C" __global__ void __launch_bounds__(256) move_dimensions(const __grid_constant__ Map p) {
+  if (((const Fault*)p.fault)->set) return;
+  const u32* starts = (const u32*)p.starts;
+  const Tap* taps = (const Tap*)p.taps;
+  for (u32 i = thread_index(); i < p.n; i += thread_count()) {
+    u32 rest = i;
+    i64 out = 0, from = 0;
+    bool none = false;
+#pragma unroll 1
+    for (u32 d = p.rank; d > 0; d--) {
+      u32 k = rest % p.extents[d - 1];
+      rest /= p.extents[d - 1];
+      out += (i64)k * p.y.strides[d - 1];
+      u32 first = starts[p.begins[d - 1] + k];
+      if (first == starts[p.begins[d - 1] + k + 1])
+        none = true;
+      else
+        from += (i64)taps[first].place * p.x.strides[d - 1];
+    }
+    store_bits(p.y, out, none ? p.fill_bits : load_bits(p.x, from));
+  }
+}
+
 struct Factors {
   u64 fault;
+  u64 scratch;  // a double for each element
   u32 rows, n;
   u32 rank;
   u32 unused;
@@ -263,14 +289,16 @@ extern "C" __global__ void __launch_bounds__(256) product_backward(const __grid_
     x += (i64)k * p.x.strides[d - 1];
     dx += (i64)k * p.dx.strides[d - 1];
   }
-  double before = 1.0;
+  double before = 1.0, tail = 0.0, *tails = (double*)p.scratch + (u64)row * p.n;
+#pragma unroll 1
+  for (u32 k = p.n; k > 0; k--) {
+    tail = k < p.n ? __dmul_rn((double)load(p.x, x + (i64)k * p.along[1]), tail) : 0.0;
+    tail = __dadd_rn((double)load(p.g, g + (i64)(k - 1) * p.along[0]), tail);
+    tails[k - 1] = tail;
+  }
+#pragma unroll 1
   for (u32 k = 0; k < p.n; k++) {
-    double tail = 0.0;
-    for (u32 l = p.n; l > k; l--) {
-      tail = l < p.n ? __dmul_rn((double)load(p.x, x + (i64)l * p.along[1]), tail) : 0.0;
-      tail = __dadd_rn((double)load(p.g, g + (i64)(l - 1) * p.along[0]), tail);
-    }
-    store(p.dx, dx + (i64)k * p.along[2], __double2float_rn(__dmul_rn(before, tail)));
+    store(p.dx, dx + (i64)k * p.along[2], __double2float_rn(__dmul_rn(before, tails[k])));
     before = __dmul_rn(before, (double)load(p.x, x + (i64)k * p.along[1]));
   }
 }

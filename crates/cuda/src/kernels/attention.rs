@@ -4,6 +4,7 @@ use binade_tensor::op::Attention as Kind;
 use binade_tensor::{DType, Layout, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
+use super::copy;
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -57,7 +58,7 @@ struct Attention {
 }
 
 /// Features of a head that kernels have room for.
-const MOST_FEATURES: usize = 256;
+const FEATURES: usize = 256;
 /// Warps of a block.
 const WARPS: usize = 4;
 
@@ -86,9 +87,6 @@ fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>)
     let (d, e) = (q.shape()[r - 1], v.shape()[r - 1]);
     let heads = |view: &View| if r >= 3 { view.shape()[r - 3] } else { 1 };
     let (t, s) = (q.shape()[r - 2], k.shape()[r - 2]);
-    if [q, k, v].iter().any(|view| view.numel() == 0) || d.max(e) > MOST_FEATURES {
-        return None;
-    }
     let halves = |word: u64| [word as u32, (word >> 32) as u32];
     let mut p = Attention {
         fault: cuda.fault().address(),
@@ -101,7 +99,7 @@ fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>)
         e: e as u32,
         causal: of.causal.into(),
         drops: (of.dropout > 0.0).into(),
-        scale: of.scale.unwrap_or(1.0 / (d as f64).sqrt()) as f32,
+        scale: of.scale.unwrap_or(1.0 / (d.max(1) as f64).sqrt()) as f32,
         kept: (1.0 / (1.0 - of.dropout)) as f32,
         threshold: (of.dropout * 4_294_967_296.0) as u64,
         key: halves(of.key.seed),
@@ -121,10 +119,12 @@ fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>)
     Some(p)
 }
 
-/// Queues a kernel with a warp for each of `n` rows.
-fn launch(cuda: &Cuda, op: &'static str, kernel: &str, n: usize, p: &Attention) {
-    let warps = n.clamp(1, WARPS);
-    cuda.grid(op, (Module::Attention, kernel), [n.div_ceil(warps), 1, 1], 32 * warps, p);
+/// Queues a kernel with a warp for each of `n` rows, whose results have so many features.
+fn launch(cuda: &Cuda, op: &'static str, kernel: &str, n: usize, features: u32, p: &Attention) {
+    if n > 0 {
+        let (warps, parts) = (n.min(WARPS), (features as usize).div_ceil(FEATURES).max(1));
+        cuda.grid(op, (Module::Attention, kernel), [n.div_ceil(warps), parts, 1], 32 * warps, p);
+    }
 }
 
 /// Outputs the result and the log-sum-exp.
@@ -132,13 +132,17 @@ pub(super) fn forward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], ou
     let Some(mut p) = parameter(cuda, of, [&ins[0], &ins[1], &ins[2]], ins.get(3)) else { return Ok(false) };
     let Some(out) = matrices(&outs[0]).filter(|_| outs[1].layout.is_contiguous()) else { return Ok(false) };
     (p.out, p.lse) = (out, outs[1].at());
-    launch(cuda, op, "attend", outs[1].numel(), &p);
+    launch(cuda, op, "attend", outs[1].numel(), p.e, &p);
     Ok(true)
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp, mask.
 pub(super) fn backward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
     let [g, q, k, v, _, lse] = [0, 1, 2, 3, 4, 5].map(|i| &ins[i]);
+    if lse.numel() == 0 {
+        // No query has a part in the gradients.
+        return outs.iter().try_fold(true, |_, view| copy::fill(cuda, op, 0.0, view));
+    }
     let Some(mut p) = parameter(cuda, of, [q, k, v], ins.get(6)) else { return Ok(false) };
     // Three outputs, or the parts of one.
     let part = |i: usize| match outs {
@@ -159,8 +163,8 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], o
     }
     let means = cuda.scratch(4 * lse.numel())?;
     (p.g, p.dq, p.dk, p.dv, p.lse, p.means) = (g, dq, dk, dv, lse.at(), means.address());
-    launch(cuda, op, "attend_backward_queries", lse.numel(), &p);
+    launch(cuda, op, "attend_backward_queries", lse.numel(), p.d, &p);
     let keys = (p.samples * (p.heads / p.shared) * p.s) as usize;
-    launch(cuda, op, "attend_backward_keys", keys, &p);
+    launch(cuda, op, "attend_backward_keys", keys, p.d.max(p.e), &p);
     Ok(true)
 }

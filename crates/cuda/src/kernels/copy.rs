@@ -25,7 +25,7 @@ pub(super) fn cast(cuda: &Cuda, op: &'static str, x: &View, out: &View) -> Resul
 }
 
 /// The bits of a number in a dtype.
-fn bits(value: f64, dtype: DType) -> u64 {
+pub(super) fn bits(value: f64, dtype: DType) -> u64 {
     match dtype {
         DType::F64 => value.to_bits(),
         DType::F32 => u64::from((value as f32).to_bits()),
@@ -55,11 +55,9 @@ pub(super) fn compare(cuda: &Cuda, op: &'static str, row: Compare, ins: &[View],
 }
 
 pub(super) fn select(cuda: &Cuda, op: &'static str, ins: &[View], out: &View) -> Result<bool> {
-    if !out.dtype.is_float() || !ins[1].dtype.is_float() || !ins[2].dtype.is_float() {
-        return Ok(false);
-    }
     let p = parameter(cuda, [0, 1, 2].map(|i| Some(&ins[i])), out);
-    launch(cuda, op, (Module::Copy, "where"), p)
+    let kernel = if out.dtype.is_float() { "where".into() } else { of_size("where", out.dtype) };
+    launch(cuda, op, (Module::Copy, &kernel), p)
 }
 
 /// Each input copied to its part of the output.

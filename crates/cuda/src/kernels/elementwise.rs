@@ -192,6 +192,11 @@ pub(super) fn ternary(
     launch(cuda, op, (Module::Ternary, &name), p.map(|p| Elementwise { value, ..p }))
 }
 
+/// The loss of no elements.
+pub(super) fn loss_of_nothing(reduction: Reduction) -> f64 {
+    if reduction == Reduction::Mean { f64::NAN } else { 0.0 }
+}
+
 pub(super) fn loss(
     cuda: &Cuda,
     op: &'static str,
@@ -211,7 +216,7 @@ pub(super) fn loss(
     const THREADS: usize = 16;
     let n = ins[0].numel();
     if n == 0 {
-        return Ok(false);
+        return super::copy::fill(cuda, op, loss_of_nothing(reduction), out);
     }
     let blocks = n.div_ceil(BLOCK);
     let sums = cuda.scratch(8 * blocks)?;

@@ -110,9 +110,6 @@ fn beside(x: &Layout, index: &Layout, dim: usize) -> (Layout, usize) {
 
 pub(super) fn gather(cuda: &Cuda, op: &'static str, dim: usize, ins: &[View], out: &View) -> Result<bool> {
     let (x, index) = (&ins[0], &ins[1]);
-    if out.dtype.size() == 1 {
-        return Ok(false);
-    }
     check(cuda, op, index, x.shape().get(dim).copied().unwrap_or(1), None, "elements")?;
     let (layout, stride) = beside(&x.layout, &index.layout, dim);
     let from = x.with_layout(layout);
@@ -132,17 +129,14 @@ pub(super) fn scatter(
     source: &View,
     out: &View,
 ) -> Result<bool> {
-    let rank = out.shape().rank();
-    let floats = [Some(out), Some(source), base].into_iter().flatten().all(|view| view.dtype.is_float());
-    if !floats || rank == 0 {
-        return Ok(false);
-    }
-    check(cuda, op, index, out.shape()[dim], None, "elements")?;
+    // A scalar is one element along one dimension.
+    let rank = out.shape().rank().max(1);
+    check(cuda, op, index, out.shape().get(dim).copied().unwrap_or(1), None, "elements")?;
     if out.numel() == 0 {
         return Ok(true);
     }
     let (mut extents, mut covered) = ([1; MAX_RANK], [1; MAX_RANK]);
-    for d in 0..rank {
+    for d in 0..out.shape().rank() {
         extents[d] = out.shape()[d] as u32;
         covered[d] = index.shape()[d] as u32;
     }
@@ -159,7 +153,8 @@ pub(super) fn scatter(
         index: index.operand(&index.layout.strides),
         source: source.operand(&source.layout.strides),
     };
-    cuda.over(op, (Module::Index, "scatter"), out.numel(), &p);
+    let kernel = if out.dtype.is_float() { "scatter" } else { "scatter_bits" };
+    cuda.over(op, (Module::Index, kernel), out.numel(), &p);
     Ok(true)
 }
 
@@ -167,9 +162,6 @@ pub(super) fn scatter(
 pub(super) fn embedding(cuda: &Cuda, op: &'static str, ins: &[View], out: &View) -> Result<bool> {
     let (weight, index) = (&ins[0], &ins[1]);
     check(cuda, op, index, weight.shape()[0], None, "rows")?;
-    if out.dtype.size() == 1 {
-        return Ok(false);
-    }
     let rank = out.shape().rank();
     let (mut of_weight, mut of_index) = (*out.shape(), *out.shape());
     for d in 0..rank {

@@ -4,7 +4,7 @@ use binade_tensor::op::{Norm as Kind, NormKind, Saved};
 use binade_tensor::{DType, Layout, Result};
 use bytemuck::{Pod, Zeroable};
 
-use super::elementwise;
+use super::{copy, elementwise};
 use crate::backend::Cuda;
 use crate::memory::CudaMemory;
 use crate::module::Module;
@@ -216,7 +216,7 @@ fn deviations(cuda: &Cuda, op: &'static str, norm: &Kind, var: &View) -> Result<
 pub(super) fn forward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
     let x = &ins[0];
     if x.numel() == 0 {
-        return Ok(false);
+        return of_nothing(cuda, op, norm, &outs[1..]);
     }
     let at = 1 + norm.weights();
     let fixed = if norm.kind == NormKind::Fixed { deviations(cuda, op, norm, &ins[at + 1])? } else { None };
@@ -236,6 +236,19 @@ pub(super) fn forward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], 
     normalise_and_activate(cuda, op, norm, statistics, &operands, [x, &outs[0]])
 }
 
+/// Statistics of no elements: the mean that is subtracted of RMS norm is 0, all others are NaN.
+fn of_nothing(cuda: &Cuda, op: &'static str, norm: &Kind, statistics: &[View]) -> Result<bool> {
+    let centred = !matches!(norm.kind, NormKind::Rms { .. });
+    for (i, view) in statistics.iter().enumerate() {
+        copy::fill(cuda, op, if i == 0 && !centred { 0.0 } else { f64::NAN }, view)?;
+    }
+    Ok(true)
+}
+
+fn zeros(cuda: &Cuda, op: &'static str, views: &[View]) -> Result<bool> {
+    views.iter().try_fold(true, |_, view| copy::fill(cuda, op, 0.0, view))
+}
+
 /// Weight and bias among operands that begin with them.
 fn weights<'a>(norm: &Kind, ins: &'a [View]) -> [Option<&'a View>; WEIGHTS] {
     [0, 1].map(|i| ins.get(i).filter(|_| i < norm.weights()))
@@ -245,7 +258,7 @@ fn weights<'a>(norm: &Kind, ins: &'a [View]) -> [Option<&'a View>; WEIGHTS] {
 pub(super) fn again(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
     let (x, at) = (&ins[0], 1 + norm.weights());
     if x.numel() == 0 {
-        return Ok(false);
+        return Ok(true);
     }
     let statistics = [Some(&ins[at]), Some(&ins[at + 1]), None];
     let operands = Operands { tensors: [Some(x), None, Some(&outs[0])], weights: weights(norm, &ins[1..]), statistics };
@@ -257,7 +270,8 @@ pub(super) fn again(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], ou
 pub(super) fn backward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
     let (g, x) = (&ins[0], &ins[1]);
     if x.numel() == 0 {
-        return Ok(false);
+        // No element has a part in the gradients of weights.
+        return zeros(cuda, op, &outs[1..]);
     }
     let at = 2 + norm.weights_of_gradient();
     let statistics = if norm.kind == NormKind::Fixed { FIXED } else { OWN };

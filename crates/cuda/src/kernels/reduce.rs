@@ -17,6 +17,7 @@ struct Reduce {
     kind: u32,
     unused: u32,
     parameter: f64,
+    scratch: u64,
     rows: Rows,
     x: RowOperand,
     y: RowOperand,
@@ -197,29 +198,23 @@ pub(super) fn argmax(cuda: &Cuda, op: &'static str, dim: usize, x: &View, out: &
     if out.numel() == 0 {
         return Ok(true);
     }
-    if !x.dtype.is_float() || x.numel() == 0 {
-        return Ok(false);
-    }
+    let is_float = x.dtype.is_float();
     let dims = if x.shape().rank() == 0 { Dims::NONE } else { Dims::one(dim) };
     let y = kept(&out.layout, x.shape(), dims);
     let (outer, inner) = split([&x.layout, &y], dims);
     let Some((walk, [x, y])) = rows([Some(x), Some(out)], &outer, &inner) else { return Ok(false) };
     let p = Reduce { fault: cuda.fault().address(), rows: walk, x, y, ..Reduce::default() };
     let (blocks, threads) = grid(walk.rows as usize);
-    cuda.grid(op, (Module::Reduce, "argmax"), blocks, threads, &p);
+    let kernel = if is_float { "argmax" } else { "argmax_of_integers" };
+    cuda.grid(op, (Module::Reduce, kernel), blocks, threads, &p);
     Ok(true)
 }
 
 /// Inputs g and y of the reduction with kept dimensions, x.
 pub(super) fn backward(cuda: &Cuda, op: &'static str, of: Kind, dims: Dims, ins: &[View], out: &View) -> Result<bool> {
-    /// The product of the others takes as many steps as there are pairs.
-    const MOST_FACTORS: usize = 4096;
     let x = &ins[2];
     if out.numel() == 0 {
         return Ok(true);
-    }
-    if of == Kind::Prod && dims.count(x.shape()) > MOST_FACTORS {
-        return Ok(false);
     }
     let [g, y] = [0, 1].map(|i| kept(&ins[i].layout, x.shape(), dims));
     let (outer, inner) = split([&x.layout, &y, &g, &out.layout], dims);
@@ -227,7 +222,18 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, of: Kind, dims: Dims, ins:
         return Ok(false);
     };
     let (number, parameter) = kind(of);
-    let p = Reduce { fault: cuda.fault().address(), kind: number, unused: 0, parameter, rows: walk, x, y, g, dx };
+    let fault = cuda.fault().address();
+    let p = Reduce { fault, kind: number, unused: 0, parameter, scratch: 0, rows: walk, x, y, g, dx };
+    if of == Kind::Prod {
+        let scratch = cuda.scratch(size_of::<f64>() * out.numel())?;
+        cuda.over(
+            op,
+            (Module::Reduce, "product_backward"),
+            walk.rows as usize,
+            &Reduce { scratch: scratch.address(), ..p },
+        );
+        return Ok(true);
+    }
     let (blocks, threads) = grid(walk.rows as usize);
     let wide = matches!(of, Kind::LogSumExp | Kind::Norm { .. });
     let kernel = if wide { "reduce_backward_wide" } else { "reduce_backward" };

@@ -4,7 +4,7 @@ use binade_tensor::op::{CrossEntropy, Reduction};
 use binade_tensor::{Layout, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
-use super::index;
+use super::{copy, elementwise, index};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::rows::{Axes, Axis, RowOperand, Rows, grid, rows};
@@ -139,7 +139,8 @@ pub(super) fn cross_entropy(
 ) -> Result<bool> {
     let (x, target) = (&ins[0], &ins[1]);
     if x.numel() == 0 {
-        return Ok(false);
+        index::check(cuda, op, target, x.shape()[1], Some(of.ignore_index), "classes")?;
+        return copy::fill(cuda, op, elementwise::loss_of_nothing(of.reduction), out);
     }
     let each = of.reduction == Reduction::None;
     let layout = if each { without_classes(&out.layout, x.shape()) } else { single(x.shape()) };
@@ -169,7 +170,7 @@ pub(super) fn cross_entropy_backward(
 ) -> Result<bool> {
     let (g, x, target) = (&ins[0], &ins[1], &ins[2]);
     if x.numel() == 0 {
-        return Ok(false);
+        return Ok(true);
     }
     let of_g = if g.numel() == 1 && target.numel() != 1 || g.shape().rank() == 0 {
         single(x.shape())

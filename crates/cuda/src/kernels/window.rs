@@ -5,6 +5,7 @@ use binade_tensor::{MAX_RANK, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
 use super::conv::Image;
+use super::copy;
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{Operand, View};
@@ -45,6 +46,7 @@ struct Map {
     begins: [u32; MAX_RANK],
     fill: f32,
     unused: u32,
+    fill_bits: u64,
     x: Operand,
     y: Operand,
 }
@@ -62,6 +64,7 @@ struct Tap {
 #[repr(C)]
 struct Factors {
     fault: u64,
+    scratch: u64,
     rows: u32,
     n: u32,
     rank: u32,
@@ -139,11 +142,11 @@ pub(super) fn resample_backward(
 }
 
 fn apply(cuda: &Cuda, op: &'static str, taps: &[Vec<Taps>], fill: f64, x: &View, out: &View) -> Result<bool> {
-    if !x.dtype.is_float() || !out.dtype.is_float() || x.numel() == 0 || out.shape().rank() == 0 {
-        return Ok(false);
-    }
     if out.numel() == 0 {
         return Ok(true);
+    }
+    if out.shape().rank() == 0 {
+        return copy::cast(cuda, op, x, out);
     }
     let (mut all, mut starts, mut begins) = (Vec::new(), Vec::new(), [0; MAX_RANK]);
     for (d, places) in taps.iter().enumerate() {
@@ -169,24 +172,21 @@ fn apply(cuda: &Cuda, op: &'static str, taps: &[Vec<Taps>], fill: f64, x: &View,
         begins,
         fill: fill as f32,
         unused: 0,
+        fill_bits: copy::bits(fill, out.dtype),
         x: x.operand(&x.layout.strides),
         y: out.operand(&out.layout.strides),
     };
-    cuda.over(op, (Module::Window, "map_dimensions"), out.numel(), &p);
+    let kernel = if out.dtype.is_float() { "map_dimensions" } else { "move_dimensions" };
+    cuda.over(op, (Module::Window, kernel), out.numel(), &p);
     Ok(true)
 }
 
 /// Inputs g, x.
 pub(super) fn cumprod_backward(cuda: &Cuda, op: &'static str, dim: usize, ins: &[View], out: &View) -> Result<bool> {
-    /// A row takes as many steps as there are pairs.
-    const MOST_FACTORS: usize = 4096;
     let shape = *out.shape();
     let n = shape.get(dim).copied().unwrap_or(1);
     if out.numel() == 0 {
         return Ok(true);
-    }
-    if n > MOST_FACTORS {
-        return Ok(false);
     }
     let mut extents = [1; MAX_RANK];
     extents.iter_mut().zip(shape.iter()).for_each(|(to, &extent)| *to = extent as u32);
@@ -195,8 +195,10 @@ pub(super) fn cumprod_backward(cuda: &Cuda, op: &'static str, dim: usize, ins: &
     }
     let (g, x) = (&ins[0], &ins[1]);
     let along = |view: &View| view.layout.strides.get(dim).map_or(0, |&stride| stride as i64);
+    let scratch = cuda.scratch(size_of::<f64>() * out.numel())?;
     let p = Factors {
         fault: cuda.fault().address(),
+        scratch: scratch.address(),
         rows: (out.numel() / n) as u32,
         n: n as u32,
         rank: shape.rank() as u32,

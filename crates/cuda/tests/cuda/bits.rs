@@ -3,23 +3,15 @@
 use binade_cpu::{Cpu, Isa};
 use binade_cuda::interpreted;
 use binade_tensor::op::{Backward, Distribution, MatMul, Reduce, Unary};
-use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Request, Result, Shape, run};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Result, Shape};
+
+use crate::common;
 
 /// Rows whose f32 values the CPU looks up: there the device computes, within the bound.
 const LOOKED_UP: [Unary; 4] = [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::GeluTanh];
 
-/// An f32 number as bits, of which all NaN are one.
-fn bits(array: &Array) -> Result<Vec<u64>> {
-    let one = |v: f64| if v.is_nan() { u64::MAX } else { v.to_bits() };
-    Ok(array.to_f64_vec()?.into_iter().map(one).collect())
-}
-
 fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Vec<Vec<u64>>> {
-    let ins = ins.iter().map(|a| a.to(device)).collect::<Result<Vec<_>>>()?;
-    let request = Request::new(op, &[], device, want, Class::Activations);
-    let refs = ins.iter().collect::<Vec<_>>();
-    run(Request { ins: &refs, ..request })?.iter().map(bits).collect()
+    common::outs(op, &common::all_there(device, ins)?, device, want)?.iter().map(common::bits).collect()
 }
 
 /// Whether a device gives the bits of the CPU at AVX2, if this one has it; what is different, or fails.
@@ -34,13 +26,13 @@ fn same_as(op: &Op, ins: &[Array], cpu: &Device, device: &Device, dtype: DType) 
 }
 
 /// The CPU at the level whose order of sums the device has.
-fn avx2() -> Option<Device> {
+pub fn avx2() -> Option<Device> {
     let isa = Isa::available().into_iter().find(|isa| isa.name() == "avx2")?;
     Some(Device::new(Cpu::with_isa(isa)))
 }
 
 /// Whether the device promises the bits of an operator in f32 and bf16.
-fn is_promised(op: &Op) -> bool {
+pub fn is_promised(op: &Op) -> bool {
     let elementwise = matches!(op, Op::Unary(row) if !LOOKED_UP.contains(row))
         || matches!(op, Op::Binary(_) | Op::Scalar { .. } | Op::Ternary { .. } | Op::Compare(_) | Op::Where);
     let sums = matches!(op, Op::Reduce { kind: Reduce::Sum | Reduce::Mean | Reduce::Max | Reduce::Min, .. });
@@ -49,8 +41,7 @@ fn is_promised(op: &Op) -> bool {
         Op::ArgMax { .. } | Op::Scan { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Embedding | Op::Cat { .. }
     );
     let draws = matches!(op, Op::Dropout { .. } | Op::StochasticCast { .. } | Op::Random { .. });
-    let copies =
-        matches!(op, Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) | Op::Copy) && *op != Op::Cast(DType::F64);
+    let copies = matches!(op, Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) | Op::Copy);
     let backward =
         matches!(op, Op::Backward(Backward::Narrow { .. } | Backward::Embedding { .. } | Backward::Gather { .. }));
     elementwise
@@ -76,7 +67,7 @@ fn is_exact_sum(op: &Op) -> bool {
 /// Whether operators that promise the CPU's bits have them; the first that do not.
 pub fn operators(device: &Device, of: impl Fn(&Op) -> bool) -> std::result::Result<(), String> {
     let Some(cpu) = avx2() else { return Ok(()) };
-    let promised: Vec<Op> = catalogue().into_iter().filter(|op| is_promised(op) && of(op)).collect();
+    let promised: Vec<Op> = common::operators().filter(|op| is_promised(op) && of(op)).collect();
     assert!(!promised.is_empty(), "no such operator promises bits");
     let mut differing = Vec::new();
     for op in &promised {

@@ -1,12 +1,19 @@
 //! The backend on the interpreter: every operator within its stated bound, bits beside the CPU's, what is reported
-//! late.
+//! late. Samples are those of the catalogue, and those that cross the edges of the kernels' tiles.
 
 use binade_cpu as _;
 
 mod bits;
+mod common;
 mod edges;
+mod empties;
+mod extents;
+mod fused;
+mod integers;
 mod late;
 mod mutants;
+mod overwriting;
 mod registry;
 mod rows;
+mod specials;
 mod updates;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use binade_cuda::{Cuda, ON_HOST, interpreted};
-use binade_tensor::samples::catalogue;
-use binade_tensor::testing::check_op;
+use binade_tensor::testing::Exact;
 use binade_tensor::{Array, DType, Device, Op};
+
+use crate::common::{all_there, operators};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 /// Tests that share the operators.
@@ -14,16 +15,16 @@ const PARTS: usize = 4;
 /// Samples in 16 bit: the first are dense and strided. All of them run where `all` is wanted.
 const SOME: usize = 2;
 
-/// The samples of an operator that are tried.
-fn samples(op: &Op, device: &Device, dtype: DType, all: bool) -> Vec<Vec<Array>> {
+/// The samples of an operator that are tried, on the host.
+fn samples(op: &Op, dtype: DType, all: bool) -> Vec<Vec<Array>> {
     let most = if all || dtype == DType::F32 { usize::MAX } else { SOME };
-    op.samples(device, dtype).into_iter().take(most).collect()
+    op.samples(&Device::cpu(), dtype).into_iter().take(most).collect()
 }
 
-/// What is wrong with an operator on operands.
+/// What is wrong with an operator on operands of the host.
 pub fn failure(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Option<String> {
-    let here = ins.iter().map(|a| a.to(device)).collect::<Result<Vec<_>, _>>();
-    match here.and_then(|ins| check_op(op, &ins, device, dtype)) {
+    let checked = Exact::of(op, ins).and_then(|exact| exact.check(op, &all_there(device, ins)?, device, dtype));
+    match checked {
         Ok((_, failure)) => failure,
         Err(error) => Some(format!("{op:?} {dtype}: {error}")),
     }
@@ -31,11 +32,11 @@ pub fn failure(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Option<
 
 /// Whether operators are within their bounds; the first failure.
 pub fn bounds(device: &Device, names: &[&str]) -> Result<(), String> {
-    let ops: Vec<Op> = catalogue().into_iter().filter(|op| names.contains(&op.name())).collect();
+    let ops: Vec<Op> = operators().filter(|op| names.contains(&op.name())).collect();
     assert!(!ops.is_empty(), "none is named {names:?}");
     for dtype in DTYPES {
         for op in &ops {
-            for ins in samples(op, device, dtype, false) {
+            for ins in samples(op, dtype, false) {
                 failure(op, &ins, device, dtype).map_or(Ok(()), Err)?;
             }
         }
@@ -47,11 +48,9 @@ pub fn bounds(device: &Device, names: &[&str]) -> Result<(), String> {
 fn failures(cuda: &Cuda, part: usize, all: bool) -> BTreeMap<&'static str, Vec<String>> {
     let device = Device::new(cuda.clone());
     let mut failures: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    // f64 is refused.
-    let here = |op: &Op| *op != Op::Cast(DType::F64);
-    for op in catalogue().into_iter().skip(part).step_by(PARTS).filter(here) {
+    for op in operators().skip(part).step_by(PARTS) {
         for dtype in DTYPES {
-            for ins in samples(&op, &device, dtype, all) {
+            for ins in samples(&op, dtype, all) {
                 failures.entry(op.name()).or_default().extend(failure(&op, &ins, &device, dtype));
             }
         }
@@ -90,6 +89,12 @@ fn the_third_part_of_the_operators_is_within_its_stated_bounds() {
 #[test]
 fn the_last_part_of_the_operators_is_within_its_stated_bounds() {
     check(3, false);
+}
+
+#[test]
+fn the_host_runs_what_is_named_and_no_more() {
+    let names: Vec<&str> = ON_HOST.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["sort", "permutation", "adafactor", "custom operators"]);
 }
 
 /// Minutes: `cargo test --release --test cuda -- --ignored`.

@@ -1,5 +1,7 @@
 //! Matrix products.
 
+use std::borrow::Cow;
+
 use super::Dense;
 use super::definition::{Definition, each};
 use super::elementwise::unary;
@@ -14,10 +16,16 @@ use crate::op::{Epilogue, MatMul};
 
 impl Definition for MatMul {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
-        let read = |i: usize, v: f64| self.act_of(i).map_or(v, |act| unary(act, v));
+        let operand = |i: usize| match self.act_of(i) {
+            Some(act) => {
+                Cow::Owned(Dense { shape: x[i].shape.clone(), v: x[i].v.iter().map(|&v| unary(act, v)).collect() })
+            }
+            None => Cow::Borrowed(&x[i]),
+        };
+        let (a, b) = (operand(0), operand(1));
         let product = each(shapes, &|i| {
             let r = i.len();
-            x[0].along(i, r - 1).zip(x[1].along(i, r - 2)).map(|(a, b)| read(0, a) * read(1, b)).sum()
+            a.along(i, r - 1).zip(b.along(i, r - 2)).map(|(a, b)| a * b).sum()
         });
         let mut outs = finish(product, &self.epilogue, x, |i| i[i.len() - 1]);
         if self.sums {

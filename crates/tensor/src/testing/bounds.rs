@@ -82,6 +82,8 @@ fn with_rounded_numbers(op: &Op, ins: &[Array]) -> Op {
 /// there are.
 #[derive(Debug)]
 pub struct Exact {
+    /// The values of the inputs.
+    ins: Vec<reference::Dense>,
     outs: Arrays,
     /// The operator on the magnitudes of its inputs, where the bound is by the sum of the terms' magnitudes.
     sums: Option<Arrays>,
@@ -117,7 +119,7 @@ impl Exact {
         } else {
             None
         };
-        Ok(Exact { outs, sums, nans, errors: Default::default() })
+        Ok(Exact { ins: dense(&there)?, outs, sums, nans, errors: Default::default() })
     }
 
     /// Runs the operator on `device`, where `ins` are with the same dtypes and values, and compares.
@@ -130,20 +132,16 @@ impl Exact {
         let computing = if dtype == DType::F64 { Format::F64 } else { Format::F32 };
         let u = computing.epsilon() / 2.0;
         let mut largest_in: f64 = 0.0;
-        for array in ins.iter().filter(|a| a.dtype().is_float()) {
-            largest_in = array.to_f64_vec()?.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
+        for (_, values) in ins.iter().zip(&self.ins).filter(|(array, _)| array.dtype().is_float()) {
+            largest_in = values.v.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
         }
-        let first = match ins.first() {
-            Some(first) => first.to_f64_vec()?,
-            None => vec![],
-        };
+        let first = self.ins.first().map_or(&[][..], |first| &first.v);
         let none = Vec::new();
         let errors = match bound {
             Bound::Terms(n) => self.errors(op, ins, n, (computing == Format::F64, u))?,
             Bound::Ulps(_) | Bound::Gamma(_) | Bound::Scale(_) | Bound::Operand(_) => &none,
         };
-        let copies = dense(ins)?;
-        let padded = reference::padding_meets_infinity(op, &copies, &shapes(&self.outs));
+        let padded = reference::padding_meets_infinity(op, &self.ins, &shapes(&self.outs));
         // A slope that vanishes in the computing type makes NaN of an infinite gradient.
         let elementwise =
             matches!(op, Op::Backward(Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. }));
@@ -152,7 +150,8 @@ impl Exact {
         let rounding_of = |magnitude: f64| u * magnitude + computing.min_subnormal() / 2.0;
         let (mut seen, mut failure) = (Check::default(), None);
         for (k, (ours, exact)) in ours.iter().zip(&self.outs).enumerate() {
-            let (values, wanted) = (ours.to_f64_vec()?, exact.to_f64_vec()?);
+            // Memory is moved as it lies: the device is not asked to put it in order.
+            let (values, wanted) = (ours.to(&Device::reference())?.to_f64_vec()?, exact.to_f64_vec()?);
             let largest = wanted.iter().filter(|v| v.is_finite()).fold(largest_in, |m, v| m.max(v.abs()));
             let sums = match &self.sums {
                 Some(sums) => Some(sums[k].to_f64_vec()?),
@@ -217,7 +216,7 @@ impl Exact {
     }
 }
 
-/// Copies of inputs on any device.
+/// Copies of inputs.
 fn dense(ins: &[Array]) -> Result<Vec<reference::Dense>> {
     ins.iter().map(|a| Ok(reference::Dense { shape: a.shape().to_vec(), v: a.to_f64_vec()? })).collect()
 }
@@ -232,17 +231,12 @@ impl Exact {
         Ok(match known.get() {
             Some(errors) => errors,
             None => {
-                let errors = errors(op, ins, &self.outs, terms, u)?;
+                let dtypes = ins.iter().map(|a| a.dtype()).collect::<Vec<_>>();
+                let errors = reference::errors(op, &self.ins, &dtypes, &shapes(&self.outs), terms, u)?;
                 known.get_or_init(|| errors)
             }
         })
     }
-}
-
-/// [`reference::errors`] of inputs on any device.
-fn errors(op: &Op, ins: &[Array], outs: &Arrays, terms: f64, u: f64) -> Result<Vec<Vec<f64>>> {
-    let dtypes = ins.iter().map(|a| a.dtype()).collect::<Vec<_>>();
-    reference::errors(op, &dense(ins)?, &dtypes, &shapes(outs), terms, u)
 }
 
 /// Runs an operator on `device` and compares it with the reference in f64.
