@@ -1,13 +1,15 @@
 //! Elementwise kernels and casts.
 
-use super::extremes::{self, has_extreme_partials, has_extreme_slopes, has_extreme_values, has_partials_in_f64};
+use super::extremes::{
+    self, Formula, has_extreme_partials, has_extreme_slopes, has_extreme_values, has_partials_in_f64,
+};
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
 use super::table::{SLOPES, Table, VALUES, look_up};
 use super::ties::{break_ties, may_tie};
 use crate::kernel::{In, Out};
-use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Real, Stored};
+use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Number, Real, Stored};
 use binade_tensor::integers::Integer;
 use binade_tensor::op::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
 use binade_tensor::{Array, DType, MAX_RANK, bf16, f16};
@@ -193,6 +195,12 @@ impl<R: UnaryRow> Map2 for Df<R> {
     }
 }
 
+impl<R: UnaryRow> Slope for Df<R> {
+    fn slope<N: Number>(self, saved: N) -> N {
+        R::df(saved)
+    }
+}
+
 /// `f'(saved)`, for tables.
 #[derive(Clone, Copy)]
 struct SlopeOf<R>(R2<R>);
@@ -209,42 +217,70 @@ const fn has_costly_slope<R: UnaryRow>() -> bool {
     may_tie::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
 }
 
-/// `f(g, x)` block by block, where an element may need f64, or all do.
-fn map2_recomputed<C: Compute, F: Map2 + Sync>(
-    isa: Isa,
-    f: F,
-    all: bool,
-    [g, x]: [&Operand<'_>; 2],
-    out: &mut Out<'_>,
-) {
+/// `g · slope(x)` of a row with one operand.
+trait Slope: Map2 + Sync {
+    fn slope<N: Number>(self, x: N) -> N;
+}
+
+/// That product, element by element.
+struct SlopeAgain<'a, C, F>(F, &'a [C], &'a [C]);
+
+impl<C: Compute, F: Slope> Formula for SlopeAgain<'_, C, F> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        let SlopeAgain(f, g, x) = self;
+        N::splat(g[i].as_f64()) * f.slope(N::splat(x[i].as_f64()))
+    }
+}
+
+/// `g · slope(x)` block by block, where an element may need a wider range, or all do.
+fn slope_recomputed<C: Compute, F: Slope>(isa: Isa, f: F, all: bool, [g, x]: [&Operand<'_>; 2], out: &mut Out<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, g.is_over() || x.is_over(), scratch, |(pg, px), start, old, y| {
         let n = y.len();
         let (g, x) = (g.block_in(isa, start, n, old, pg), x.block_in(isa, start, n, old, px));
         C::map2(isa, f, g, x, y);
-        let again = |i: usize| f.eval(g[i].as_f64(), x[i].as_f64());
+        let again = SlopeAgain(f, g, x);
         if all { extremes::recompute_all(y, again) } else { extremes::recompute([x], y, again) }
     });
 }
 
-/// A binary row block by block, where an element may need f64.
+/// `f(a, b)` of a binary row, element by element.
+struct ValueAgain<'a, C, R>(R2<R>, [&'a [C]; 2]);
+
+impl<C: Compute, R: BinaryRow> Formula for ValueAgain<'_, C, R> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        let [a, b] = self.1.map(|x| N::splat(x[i].as_f64()));
+        R::f(a, b)
+    }
+}
+
+/// A binary row block by block, where an element may need a wider range.
 fn values_recomputed<C: Compute, R: BinaryRow>(isa: Isa, [a, b]: [&Operand<'_>; 2], out: &mut Out<'_>) {
     let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
     fill_with::<C, _>(isa, out, a.is_over() || b.is_over(), scratch, |(pa, pb), start, old, y| {
         let n = y.len();
         let (a, b) = (a.block_in(isa, start, n, old, pa), b.block_in(isa, start, n, old, pb));
         C::map2(isa, F2::<R>(R2::default()), a, b, y);
-        extremes::recompute_small([a, b], y, |i| R::f(a[i].as_f64(), b[i].as_f64()));
+        extremes::recompute_small([a, b], y, ValueAgain::<C, R>(R2::default(), [a, b]));
     });
+}
+
+/// The same with one operand fixed.
+struct ScalarAgain<'a, C, R>(WithScalar<R>, &'a [C]);
+
+impl<C: Compute, R: BinaryRow> Formula for ScalarAgain<'_, C, R> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        self.0.value_at(N::splat(self.1[i].as_f64()))
+    }
 }
 
 /// As [`values_recomputed`], with one operand fixed.
 fn scalar_recomputed<C: Compute, R: BinaryRow>(isa: Isa, f: WithScalar<R>, x: &Operand<'_>, out: &mut Out<'_>) {
-    let all = extremes::is_extreme(f.value as f32);
+    let all = extremes::is_extreme(C::from_f64(f.value));
     fill_with::<C, _>(isa, out, x.is_over(), Buffer::<C>::new, |buffer, start, old, y| {
         let x = x.block_in(isa, start, y.len(), old, buffer);
         C::map1(isa, f, x, y);
-        let again = |i: usize| Map1::eval(f, x[i].as_f64());
+        let again = ScalarAgain::<C, R>(f, x);
         if all { extremes::recompute_all(y, again) } else { extremes::recompute_small([x], y, again) }
     });
 }
@@ -254,7 +290,7 @@ impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     fn visit<R: UnaryRow>(self) {
         let Gradient(isa, g, saved, out, _) = self;
         if const { has_extreme_slopes(R::ROW) } {
-            return map2_recomputed::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
+            return slope_recomputed::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
         }
         if const { !has_costly_slope::<R>() } {
             return map2::<C, _>(isa, Df::<R>(R2::default()), g, saved, out);
@@ -322,20 +358,34 @@ struct WithScalar<R> {
     reversed: bool,
 }
 
-impl<R: BinaryRow> Map1 for WithScalar<R> {
+impl<R: BinaryRow> WithScalar<R> {
     #[inline(always)]
-    fn eval<L: Lanes>(self, x: L) -> L {
-        let value = L::splat(self.value);
+    fn value_at<N: Number>(self, x: N) -> N {
+        let value = N::splat(self.value);
         if self.reversed { R::f(value, x) } else { R::f(x, value) }
     }
 }
 
+impl<R: BinaryRow> Slope for WithScalar<R> {
+    /// `∂f/∂x`.
+    #[inline(always)]
+    fn slope<N: Number>(self, x: N) -> N {
+        let value = N::splat(self.value);
+        if self.reversed { R::db(value, x) } else { R::da(x, value) }
+    }
+}
+
+impl<R: BinaryRow> Map1 for WithScalar<R> {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, x: L) -> L {
+        self.value_at(x)
+    }
+}
+
 impl<R: BinaryRow> Map2 for WithScalar<R> {
-    /// `g · ∂f/∂x`.
     #[inline(always)]
     fn eval<L: Lanes>(self, g: L, x: L) -> L {
-        let value = L::splat(self.value);
-        g * if self.reversed { R::db(value, x) } else { R::da(x, value) }
+        g * self.slope(x)
     }
 }
 
@@ -361,6 +411,16 @@ impl<R: BinaryRow, const RHS: bool> Map3 for Da<R, RHS> {
     #[inline(always)]
     fn eval<L: Lanes>(self, g: L, a: L, b: L) -> L {
         g * if RHS { R::db(a, b) } else { R::da(a, b) }
+    }
+}
+
+/// The same, element by element.
+struct PartialAgain<'a, C, R>(R2<R>, bool, [&'a [C]; 3]);
+
+impl<C: Compute, R: BinaryRow> Formula for PartialAgain<'_, C, R> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        let [g, a, b] = self.2.map(|x| N::splat(x[i].as_f64()));
+        g * if self.1 { R::db(a, b) } else { R::da(a, b) }
     }
 }
 
@@ -394,7 +454,7 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                 // Also in f64 of the number as forward rounds it.
                 let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
                 if may_be_extreme {
-                    map2_recomputed::<C, _>(isa, f, all, [g, x], out);
+                    slope_recomputed::<C, _>(isa, f, all, [g, x], out);
                 } else {
                     map2::<C, _>(isa, f, g, x, out);
                 }
@@ -411,8 +471,7 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                     } else {
                         C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
                     }
-                    let partial = if rhs { R::db::<f64> } else { R::da::<f64> };
-                    let again = |i: usize| g[i].as_f64() * partial(a[i].as_f64(), b[i].as_f64());
+                    let again = PartialAgain::<C, R>(R2::default(), rhs, [g, a, b]);
                     if all {
                         extremes::recompute_all(y, again);
                     } else if may_be_extreme {

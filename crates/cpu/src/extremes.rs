@@ -1,21 +1,77 @@
-//! Elements whose operands are so large or small that a factor of the result leaves f32's range, though the result need
-//! not. Examples are x/b where 1/b is infinite, and a/(a² + b²) where squares vanish. They are computed again in f64,
-//! where products of several fit, and rounded once.
+//! Elements whose operands are so large or small that a factor of the result leaves the range, though the result need
+//! not. Examples are x/b where 1/b is infinite, and a/(a² + b²) where squares vanish. Those of f32 are computed again
+//! in f64, where products of several fit, and rounded once; those of f64 in f64 with wider exponents.
 
 use super::operand::Compute;
+use crate::simd::ranged::Ranged;
 use binade_tensor::DType;
+use binade_tensor::number::Number;
 use binade_tensor::op::{Binary, Unary};
-
-/// Beyond 2⁻⁴⁰ and 2⁴⁰ a product of three may leave the range.
-const LARGEST: u32 = (127 + 40) << 23;
-const SMALLEST: u32 = (127 - 40) << 23;
 
 /// Elements that are looked at together.
 const GROUP: usize = 64;
 
-pub(super) fn is_extreme(x: f32) -> bool {
-    let bits = x.to_bits() & 0x7fff_ffff;
-    bits != 0 && bits.wrapping_sub(SMALLEST) > LARGEST - SMALLEST
+/// A formula of the elements of some operands, in any numbers.
+pub(super) trait Formula {
+    /// Its value at element `i`.
+    fn at<N: Number>(&self, i: usize) -> N;
+}
+
+/// Where a type's range ends for formulas, and what they are computed in beyond.
+trait Ends: Copy {
+    /// Whether a product of three numbers as large, or as small, may leave the range.
+    fn is_extreme(self) -> bool;
+    /// Whether it is below any product of factors of which none is extreme, or not finite.
+    fn is_small_or_infinite(self) -> bool;
+    fn is_finite(self) -> bool;
+    fn again(formula: &impl Formula, i: usize) -> Self;
+}
+
+impl Ends for f32 {
+    fn is_extreme(self) -> bool {
+        // Beyond 2⁻⁴⁰ and 2⁴⁰.
+        const LARGEST: u32 = (127 + 40) << 23;
+        const SMALLEST: u32 = (127 - 40) << 23;
+        let bits = self.to_bits() & 0x7fff_ffff;
+        bits != 0 && bits.wrapping_sub(SMALLEST) > LARGEST - SMALLEST
+    }
+    fn is_small_or_infinite(self) -> bool {
+        // 2⁻⁶⁰.
+        const SMALL: u32 = (127 - 60) << 23;
+        self.to_bits() & 0x7fff_ffff < SMALL || !f32::is_finite(self)
+    }
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
+    fn again(formula: &impl Formula, i: usize) -> f32 {
+        formula.at::<f64>(i) as f32
+    }
+}
+
+impl Ends for f64 {
+    fn is_extreme(self) -> bool {
+        // Beyond 2⁻³³⁰ and 2³³⁰.
+        const LARGEST: u64 = (1023 + 330) << 52;
+        const SMALLEST: u64 = (1023 - 330) << 52;
+        let bits = self.abs().to_bits();
+        bits != 0 && bits.wrapping_sub(SMALLEST) > LARGEST - SMALLEST
+    }
+    fn is_small_or_infinite(self) -> bool {
+        // 2⁻⁶⁰⁰.
+        const SMALL: u64 = (1023 - 600) << 52;
+        self.abs().to_bits() < SMALL || !f64::is_finite(self)
+    }
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
+    fn again(formula: &impl Formula, i: usize) -> f64 {
+        formula.at::<Ranged>(i).rounded()
+    }
+}
+
+/// Whether a number is extreme in the type that kernels compute in.
+pub(super) fn is_extreme<C: Compute>(x: C) -> bool {
+    if C::DTYPE == DType::F32 { Ends::is_extreme(x.as_f64() as f32) } else { Ends::is_extreme(x.as_f64()) }
 }
 
 /// Whether a unary row's derivative has quotients or powers of what is saved.
@@ -41,53 +97,63 @@ pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
     matches!(row, Binary::Pow)
 }
 
-/// Computes elements of `y` again where an operand is extreme or the result not finite: `again(i)` in f64. Nothing to
-/// do if f64 is what kernels compute in.
-pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], again: impl Fn(usize) -> f64) {
-    recompute_where(operands, y, |y| !y.is_finite(), again);
+/// Computes elements of `y` again where an operand is extreme or the result not finite.
+pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], formula: impl Formula) {
+    recompute_where(operands, y, false, formula);
 }
 
 /// As [`recompute`], also where the result is small: no factor of another is subnormal if no operand is extreme.
-pub(super) fn recompute_small<C: Compute, const N: usize>(
-    operands: [&[C]; N],
-    y: &mut [C],
-    again: impl Fn(usize) -> f64,
-) {
-    /// 2⁻⁶⁰.
-    const SMALL: u32 = (127 - 60) << 23;
-    let is_off = |y: f32| y.to_bits() & 0x7fff_ffff < SMALL || !y.is_finite();
-    recompute_where(operands, y, is_off, again);
+pub(super) fn recompute_small<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], formula: impl Formula) {
+    recompute_where(operands, y, true, formula);
 }
 
-fn recompute_where<C: Compute, const N: usize>(
-    operands: [&[C]; N],
-    y: &mut [C],
-    is_off: impl Fn(f32) -> bool,
-    again: impl Fn(usize) -> f64,
-) {
-    if C::DTYPE != DType::F32 {
-        return;
-    }
-    let (operands, y) = (operands.map(bytemuck::cast_slice::<C, f32>), bytemuck::cast_slice_mut::<C, f32>(y));
-    for (group, y) in y.chunks_mut(GROUP).enumerate() {
-        let (start, n) = (group * GROUP, y.len());
-        let mut seen = y.iter().any(|y| is_off(*y));
-        for x in operands {
-            seen |= x[start..start + n].iter().fold(false, |seen, &x| seen | is_extreme(x));
-        }
-        if seen {
-            for (i, y) in y.iter_mut().enumerate() {
-                if is_off(*y) || operands.iter().any(|x| is_extreme(x[start + i])) {
-                    *y = again(start + i) as f32;
+fn recompute_where<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], small: bool, formula: impl Formula) {
+    fn groups<E: Ends, const N: usize>(
+        operands: [&[E]; N],
+        y: &mut [E],
+        is_off: impl Fn(E) -> bool,
+        formula: impl Formula,
+    ) {
+        for (group, y) in y.chunks_mut(GROUP).enumerate() {
+            let (start, n) = (group * GROUP, y.len());
+            let mut seen = y.iter().any(|y| is_off(*y));
+            for x in operands {
+                seen |= x[start..start + n].iter().fold(false, |seen, &x| seen | x.is_extreme());
+            }
+            if seen {
+                for (i, y) in y.iter_mut().enumerate() {
+                    if is_off(*y) || operands.iter().any(|x| x[start + i].is_extreme()) {
+                        *y = E::again(&formula, start + i);
+                    }
                 }
             }
         }
     }
+    fn all<C: Compute, E: Ends + bytemuck::Pod, const N: usize>(
+        operands: [&[C]; N],
+        y: &mut [C],
+        small: bool,
+        formula: impl Formula,
+    ) {
+        let (operands, y) = (operands.map(bytemuck::cast_slice::<C, E>), bytemuck::cast_slice_mut::<C, E>(y));
+        if small {
+            groups(operands, y, E::is_small_or_infinite, formula);
+        } else {
+            groups(operands, y, |y: E| !y.is_finite(), formula);
+        }
+    }
+    if C::DTYPE == DType::F32 {
+        all::<C, f32, N>(operands, y, small, formula);
+    } else {
+        all::<C, f64, N>(operands, y, small, formula);
+    }
 }
 
 /// As [`recompute`], every element.
-pub(super) fn recompute_all<C: Compute>(y: &mut [C], again: impl Fn(usize) -> f64) {
+pub(super) fn recompute_all<C: Compute>(y: &mut [C], formula: impl Formula) {
     if C::DTYPE == DType::F32 {
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(again(i)));
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(formula.at::<f64>(i)));
+    } else {
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(formula.at::<Ranged>(i).rounded()));
     }
 }

@@ -3,22 +3,22 @@
 use crate::kernel::{In, Out};
 use rayon::prelude::*;
 
-use super::extremes;
+use super::extremes::{self, Formula};
 use super::operand::{BLOCK, Compute, Operand, TASK, fill};
 use super::rows::write;
 use super::tasks::Tasks as _;
-use crate::simd::{First, Isa, Lanes, Map2};
+use crate::simd::{First, Isa, Lanes, Map2, Number};
 use binade_tensor::op::{Loss, LossRow, LossVisitor, Reduction};
 
 /// `f`, or the derivative by the prediction or the target times `factor`.
 #[derive(Clone, Copy)]
-struct Formula<R, const PART: u8> {
+struct Part<R, const PART: u8> {
     row: std::marker::PhantomData<fn() -> R>,
     parameter: f64,
     factor: f64,
 }
 
-impl<R: LossRow, const PART: u8> Map2 for Formula<R, PART> {
+impl<R: LossRow, const PART: u8> Map2 for Part<R, PART> {
     #[inline(always)]
     fn eval<L: Lanes>(self, x: L, t: L) -> L {
         let p = L::splat(self.parameter);
@@ -30,6 +30,28 @@ impl<R: LossRow, const PART: u8> Map2 for Formula<R, PART> {
     }
 }
 
+/// `f`, or the gradient, element by element.
+struct Again<'a, C, R> {
+    row: std::marker::PhantomData<fn() -> R>,
+    parameter: f64,
+    /// The gradient and its factor, and whether it is by the target.
+    by: Option<(&'a [C], f64, bool)>,
+    ins: [&'a [C]; 2],
+}
+
+impl<C: Compute, R: LossRow> Formula for Again<'_, C, R> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        let ([x, t], p) = (self.ins.map(|x| N::splat(x[i].as_f64())), N::splat(self.parameter));
+        match self.by {
+            None => R::f(x, t, p),
+            Some((g, factor, target)) => {
+                let slope = if target { R::dt(x, t, p) } else { R::dx(x, t, p) };
+                N::splat(g[i].as_f64()) * N::splat(factor) * slope
+            }
+        }
+    }
+}
+
 struct Forward<'a, 'b, C>(Isa, f64, Reduction, &'a [Operand<'a>], usize, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
@@ -37,12 +59,12 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
     fn visit<R: LossRow>(self) {
         let Forward(isa, parameter, reduction, ins, n, out, _) = self;
         let (x, t) = (&ins[0], &ins[1]);
-        let formula = Formula::<R, 0> { row: std::marker::PhantomData, parameter, factor: 1.0 };
+        let formula = Part::<R, 0> { row: std::marker::PhantomData, parameter, factor: 1.0 };
         let each = |start: usize, y: &mut [C]| {
             let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
             let (x, t) = (x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt));
             C::map2(isa, formula, x, t, y);
-            extremes::recompute([], y, |i| formula.eval(x[i].as_f64(), t[i].as_f64()));
+            extremes::recompute([], y, Again::<C, R> { row: formula.row, parameter, by: None, ins: [x, t] });
         };
         if reduction == Reduction::None {
             return fill::<C>(isa, out, each);
@@ -110,16 +132,14 @@ impl<C: Compute> LossVisitor for Backward<'_, '_, C> {
             let [mut pg, mut px, mut pt, mut slope] = [[C::zero(); BLOCK]; 4];
             let (x, t) = (ins[1].block(isa, start, n, &mut px), ins[2].block(isa, start, n, &mut pt));
             if target {
-                C::map2(isa, Formula::<R, 2> { row, parameter, factor }, x, t, &mut slope[..n]);
+                C::map2(isa, Part::<R, 2> { row, parameter, factor }, x, t, &mut slope[..n]);
             } else {
-                C::map2(isa, Formula::<R, 1> { row, parameter, factor }, x, t, &mut slope[..n]);
+                C::map2(isa, Part::<R, 1> { row, parameter, factor }, x, t, &mut slope[..n]);
             }
             let g = ins[0].block(isa, start, n, &mut pg);
             C::map2(isa, Product, g, &slope[..n], y);
-            extremes::recompute([], y, |i| {
-                let (x, t) = (x[i].as_f64(), t[i].as_f64());
-                g[i].as_f64() * factor * if target { R::dt(x, t, parameter) } else { R::dx(x, t, parameter) }
-            });
+            let again = Again::<C, R> { row, parameter, by: Some((g, factor, target)), ins: [x, t] };
+            extremes::recompute([], y, again);
         });
     }
 }

@@ -9,7 +9,8 @@ use super::operand::{BLOCK, Compute, Operand, TASK, elements_mut, exp, fill, mem
 use super::rows::{order_with_last, write};
 use super::softmax::ExpDistance;
 use super::tasks::Tasks as _;
-use crate::simd::{First, Isa, Lanes, Map2};
+use crate::simd::ranged::Ranged;
+use crate::simd::{First, Isa, Lanes, Map2, Number};
 use binade_tensor::op::Reduce;
 use binade_tensor::{Array, Dims, Layout, Result};
 
@@ -99,7 +100,11 @@ pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: In<'_>, 
                 }
                 if is_std { var.sqrt() } else { var }
             }
-            Reduce::Prod => fold(isa, &operand, row * n, n, 1.0, |product, v| product * v),
+            // A part of the product may leave the range that the whole does not.
+            Reduce::Prod => {
+                let one = Ranged::splat(1.0);
+                fold(isa, &operand, row * n, n, one, |product, v| product * Ranged::splat(v)).rounded()
+            }
             Reduce::LogSumExp => log_sum_exp::<C>(isa, &operand, row * n, n),
             Reduce::Norm { p } => norm(isa, p, &operand, row * n, n),
         }
@@ -118,7 +123,7 @@ pub(super) fn reduce<C: Compute>(isa: Isa, kind: Reduce, dims: Dims, x: In<'_>, 
 }
 
 /// Sequential, in f64.
-fn fold(isa: Isa, x: &Operand<'_>, start: usize, n: usize, first: f64, f: impl Fn(f64, f64) -> f64) -> f64 {
+fn fold<T: Copy>(isa: Isa, x: &Operand<'_>, start: usize, n: usize, first: T, f: impl Fn(T, f64) -> T) -> T {
     let mut buffer = [0.0f64; BLOCK];
     let mut total = first;
     for i in (0..n).step_by(BLOCK) {
@@ -304,15 +309,17 @@ pub(super) fn backward<C: Compute>(
             // In f64: distances from the mean may be tiny beside it, and their squares leave f32's range.
             Reduce::Var { correction } | Reduce::Std { correction } => {
                 let (moments, divisor) = (moments(isa, &x, row * n, n), n as f64 - correction);
+                let (share, std) = (g.as_f64() / divisor, moments.deviation(divisor));
                 let factor = match kind {
-                    Reduce::Std { .. } => match moments.deviation(divisor) {
-                        0.0 => 0.0,
-                        std => g.as_f64() / divisor / std,
-                    },
-                    _ => 2.0 * g.as_f64() / divisor,
+                    Reduce::Std { .. } if std == 0.0 => 0.0,
+                    Reduce::Std { .. } => share / std,
+                    _ => 2.0 * share,
                 };
                 x.load(isa, row * n, to);
-                to.iter_mut().for_each(|v| *v = C::from_f64((v.as_f64() - moments.mean) * factor));
+                // Where f64 does not hold the quotient whole, it holds the product.
+                let is_split = matches!(kind, Reduce::Std { .. }) && std != 0.0 && !factor.is_normal();
+                let slope = |d: f64| if is_split { d / std * share } else { d * factor };
+                to.iter_mut().for_each(|v| *v = C::from_f64(slope(v.as_f64() - moments.mean)));
             }
             // From x, not from y: its rounding to 16 bit would be a relative error of the gradient.
             Reduce::LogSumExp => {
@@ -323,15 +330,15 @@ pub(super) fn backward<C: Compute>(
             Reduce::Prod => {
                 // Π of the others: products before and after, so that zeros need no division.
                 x.load(isa, row * n, to);
-                let mut after = vec![1.0; n + 1];
+                let mut after = vec![Ranged::splat(1.0); n + 1];
                 for i in (0..n).rev() {
-                    after[i] = after[i + 1] * to[i].as_f64();
+                    after[i] = after[i + 1] * Ranged::splat(to[i].as_f64());
                 }
-                let mut before = g.as_f64();
+                let mut before = Ranged::splat(g.as_f64());
                 for i in 0..n {
-                    let v = to[i].as_f64();
-                    to[i] = C::from_f64(before * after[i + 1]);
-                    before *= v;
+                    let v = Ranged::splat(to[i].as_f64());
+                    to[i] = C::from_f64((before * after[i + 1]).rounded());
+                    before = before * v;
                 }
             }
             Reduce::Norm { p } => {

@@ -1,9 +1,9 @@
 //! Elementwise functions of three tensors.
 
-use super::extremes;
+use super::extremes::{self, Formula};
 use super::operand::{Buffer, Compute, Operand, fill_with};
 use crate::kernel::Out;
-use crate::simd::{Isa, Lanes, Map3};
+use crate::simd::{Isa, Lanes, Map3, Number};
 use binade_tensor::op::{Ternary, TernaryRow, TernaryVisitor};
 
 #[derive(Clone, Copy)]
@@ -24,6 +24,24 @@ impl<R: TernaryRow, const OPERAND: usize> Map3 for D<R, OPERAND> {
     #[inline(always)]
     fn eval<L: Lanes>(self, x: L, a: L, b: L) -> L {
         R::d(OPERAND, x, a, b, L::splat(self.1))
+    }
+}
+
+/// The row, or a gradient times the derivative by an operand, element by element.
+struct Again<'a, C, R> {
+    row: std::marker::PhantomData<fn() -> R>,
+    value: f64,
+    by: Option<(usize, &'a [C])>,
+    ins: [&'a [C]; 3],
+}
+
+impl<C: Compute, R: TernaryRow> Formula for Again<'_, C, R> {
+    fn at<N: Number>(&self, i: usize) -> N {
+        let ([x, a, b], v) = (self.ins.map(|x| N::splat(x[i].as_f64())), N::splat(self.value));
+        match self.by {
+            None => R::f(x, a, b, v),
+            Some((operand, g)) => N::splat(g[i].as_f64()) * R::d(operand, x, a, b, v),
+        }
     }
 }
 
@@ -55,19 +73,13 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
                 Some(1) => C::map3(isa, D::<R, 1>(row, value), x, a, b, y),
                 Some(_) => C::map3(isa, D::<R, 2>(row, value), x, a, b, y),
             }
-            let at = |i: usize| [x, a, b].map(|operand| operand[i].as_f64());
+            let value = C::from_f64(value).as_f64();
             let Some(by) = by else {
-                return extremes::recompute([x, a, b], y, |i| {
-                    let [x, a, b] = at(i);
-                    R::f(x, a, b, value)
-                });
+                return extremes::recompute([x, a, b], y, Again::<C, R> { row, value, by: None, ins: [x, a, b] });
             };
             let g = ins[0].block_in(isa, start, n, old, pg);
             y.iter_mut().zip(g).for_each(|(y, &g)| *y = g * *y);
-            extremes::recompute([x, a, b], y, |i| {
-                let [x, a, b] = at(i);
-                g[i].as_f64() * R::d(by, x, a, b, value)
-            });
+            extremes::recompute([x, a, b], y, Again::<C, R> { row, value, by: Some((by, g)), ins: [x, a, b] });
         });
     }
 }

@@ -226,8 +226,10 @@ impl Var {
             // The limit has no gradient, as in PyTorch.
             let limited = scope::no_grad(|| v.scalar(Binary::Maximum, eps, false)?.sub(v))?;
             let v = v.add(&limited.detach())?;
-            let square = x.sub(t)?.square()?;
-            reduced(&(&v.log()?.add(&square.div(&v)?)? * 0.5)?, reduction)
+            let distance = x.sub(t)?;
+            // The quotient before the square, which may leave the range.
+            let square = distance.mul(&distance.div(&v)?)?;
+            reduced(&(&v.log()?.add(&square)? * 0.5)?, reduction)
         })
     }
 

@@ -13,13 +13,15 @@ use crate::tile::{self, Block, Row, Segment};
 use binade_tensor::op::Attention;
 use binade_tensor::{DType, Result};
 
+/// A weight of its score: `e^(x − lse)`. It is at most 1, which the exponential is not where the score of the forward
+/// pass was rounded elsewhere, as on tiles, and is large.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpMinus(pub(crate) f64);
 
 impl Map1 for ExpMinus {
     #[inline(always)]
     fn eval<L: Lanes>(self, x: L) -> L {
-        (x - L::splat(self.0)).exp()
+        (x - L::splat(self.0)).min(L::splat(0.0)).exp()
     }
 }
 

@@ -335,3 +335,36 @@ impl PerChannel for Forward {
         (x - k[0]).mul_add(k[1], k[2])
     }
 }
+
+/// `g·k₀ + (x − k₁)·k₂ + k₃`
+#[derive(Clone, Copy)]
+pub(super) struct Backward;
+
+impl PerChannel for Backward {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
+        g.mul_add(k[0], (x - k[1]).mul_add(k[2], k[3]))
+    }
+}
+
+/// As [`Backward`] with k₂ as `k₂·|k₂|`, which may leave the range though its product need not.
+#[derive(Clone, Copy)]
+pub(super) struct WideBackward;
+
+impl PerChannel for WideBackward {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
+        g.mul_add(k[0], ((x - k[1]) * k[2].abs()).mul_add(k[2], k[3]))
+    }
+}
+
+/// `g·k₀`: of given statistics, where x has no part in the gradient, though it be infinite.
+#[derive(Clone, Copy)]
+pub(super) struct Scaled;
+
+impl PerChannel for Scaled {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, g: L, _x: L, k: [L; 4]) -> L {
+        g * k[0]
+    }
+}

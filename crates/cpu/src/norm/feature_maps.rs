@@ -3,10 +3,12 @@
 use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
-use super::feature_map_walk::{Buffers, Forward, InPlace, OfChannel, Planes, Read, Widened, zeros};
-use super::wide_rows::{is_wide, is_wide_backward};
+use super::feature_map_walk::{
+    Backward, Buffers, Forward, InPlace, OfChannel, Planes, Read, Scaled, WideBackward, Widened, zeros,
+};
+use super::wide_rows::{is_wide, is_wide_backward, is_wide_in_f64};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
-use crate::channels::{PerChannel, Terms};
+use crate::channels::Terms;
 use crate::moments::{self, is_held, is_in_range, is_spread, larger, scale_of};
 use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
@@ -43,28 +45,6 @@ impl Terms for Gradients {
     #[inline(always)]
     fn eval<L: Lanes>(self, g: L, x: L, mean: L) -> (L, L) {
         (g, g * (x - mean))
-    }
-}
-
-/// `g·k₀ + (x − k₁)·k₂ + k₃`
-#[derive(Clone, Copy)]
-struct Backward;
-
-impl PerChannel for Backward {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, g: L, x: L, k: [L; 4]) -> L {
-        g.mul_add(k[0], (x - k[1]).mul_add(k[2], k[3]))
-    }
-}
-
-/// `g·k₀`: of given statistics, where x has no part in the gradient, though it be infinite.
-#[derive(Clone, Copy)]
-struct Scaled;
-
-impl PerChannel for Scaled {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, g: L, _x: L, k: [L; 4]) -> L {
-        g * k[0]
     }
 }
 
@@ -365,9 +345,12 @@ fn backward_from<C: Compute, R: Read<C>>(
             each.fold([0.0; 2], |t, s| [t[0] + s[0], t[1] + s[1]])
         })
         .collect();
+    // The third power of the deviation's inverse leaves even f64's range.
+    let wide = C::DTYPE == DType::F64 && rstd.iter().any(|r| is_wide_in_f64(r.as_f64()));
     let line = |([sum, product], r): (&[f64; 2], &C)| {
         let r = r.as_f64();
-        [product / n * r * r * r, sum / n * r]
+        let slope = product / n * r;
+        [if wide { (r * slope.abs().sqrt()).copysign(slope) } else { slope * r * r }, sum / n * r]
     };
     let lines: Vec<[f64; 2]> = grouped.iter().zip(rstd).map(line).collect();
     let mut all = lines.iter().flatten().filter(|_| !fixed);
@@ -382,6 +365,8 @@ fn backward_from<C: Compute, R: Read<C>>(
     let k = OfChannel { per_sample: samples > 1, f: &coefficients };
     if fixed {
         p.apply(cx, Scaled, from, &k, None, &mut outs[0])?;
+    } else if wide {
+        p.apply(cx, WideBackward, from, &k, None, &mut outs[0])?;
     } else {
         p.apply(cx, Backward, from, &k, None, &mut outs[0])?;
     }

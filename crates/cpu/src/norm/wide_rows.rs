@@ -14,6 +14,11 @@ pub(super) fn is_wide_backward(rstd: f64) -> bool {
     rstd.is_finite() && rstd != 0.0 && !(1e-9..=1e9).contains(&rstd)
 }
 
+/// The same where all is computed in f64.
+pub(super) fn is_wide_in_f64(rstd: f64) -> bool {
+    rstd.is_finite() && rstd != 0.0 && !(1e-90..=1e90).contains(&rstd)
+}
+
 /// `(x − mean)·rstd·w + b`, rounded to the computing type as in vectors.
 pub(super) fn normalise_wide<C: Compute, Y: Stored<C>>(
     [mean, rstd]: [f64; 2],

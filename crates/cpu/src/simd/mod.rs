@@ -12,6 +12,7 @@ mod lanes;
 mod math;
 pub mod planes;
 pub mod prefetch;
+pub mod ranged;
 mod scalar;
 mod table;
 pub mod words;

@@ -16,6 +16,7 @@ mod padding;
 mod product_bits;
 mod products;
 mod properties;
+mod ranged;
 mod ranges;
 mod registry;
 mod rounding;

@@ -121,7 +121,8 @@ fn twice<N: Number>(d: N) -> N {
 #[inline(always)]
 fn smooth_l1<N: Number>(d: N, p: N) -> N {
     let (a, half) = (d.abs(), N::splat(0.5));
-    N::select(a.lt(p), half * a * a / p, a - half * p)
+    // The quotient before the square, which may leave the range.
+    N::select(a.lt(p), half * a * (a / p), a - half * p)
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
 use super::Dense;
 use super::definition::{Definition, each};
-use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss};
+use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss, quotient};
 use crate::Result;
 use crate::op::{
     Binary, BinaryBackward, Compare, Scalar, ScalarBackward, Ternary, TernaryBackward, TernaryOp, Unary, UnaryBackward,
@@ -178,6 +178,23 @@ pub(super) fn derivative(row: Unary, s: f64) -> f64 {
     }
 }
 
+/// A gradient times f′, where a factor of that may leave the range though the product does not.
+fn times_derivative(row: Unary, up: f64, s: f64) -> f64 {
+    let far = s.abs() > 1e150;
+    match row {
+        Unary::Square => quotient([up, 2.0, s], []),
+        Unary::Rsqrt => quotient([-0.5, up, s, s, s], []),
+        Unary::Reciprocal => quotient([-up, s, s], []),
+        Unary::Log => up / s,
+        Unary::Log2 => quotient([up], [s, LN_2]),
+        Unary::Log10 => quotient([up], [s, LN_10]),
+        // 1 is nothing beside s.
+        Unary::Atan | Unary::Softsign if far => quotient([up], [s, s]),
+        Unary::Asinh | Unary::Acosh if far => up / s.abs(),
+        _ => up * derivative(row, s),
+    }
+}
+
 pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
     let nan = a.is_nan() || b.is_nan();
     match row {
@@ -248,6 +265,27 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
     }
 }
 
+/// A gradient times ∂f/∂a or ∂f/∂b, as [`times_derivative`].
+fn times_partial(row: Binary, rhs: bool, up: f64, a: f64, b: f64) -> f64 {
+    // Half of an exponent keeps a power within the range.
+    let half = |exponent: f64| f64::powf(a.abs(), exponent / 2.0);
+    match (row, rhs) {
+        (Binary::Div, false) => up / b,
+        (Binary::Div, true) => -quotient([up, a], [b, b]),
+        (Binary::Atan2, _) if a == 0.0 && b == 0.0 => up * 0.0,
+        (Binary::Atan2, false) => quotient([up, b], [a.hypot(b); 2]),
+        (Binary::Atan2, true) => -quotient([up, a], [a.hypot(b); 2]),
+        (Binary::Pow, false) if a != 0.0 && b != 0.0 => {
+            quotient([up, b, half(b - 1.0), half(b - 1.0), f64::powf(a.signum(), b - 1.0)], [])
+        }
+        (Binary::Pow, true) if a != 0.0 || b < 0.0 => {
+            quotient([up, f64::ln(a), half(b), half(b), f64::powf(a.signum(), b)], [])
+        }
+        (Binary::Softplus, true) if a * b <= 20.0 => quotient([up, partial(row, rhs, a * b, 1.0)], [b, b]),
+        _ => up * partial(row, rhs, a, b),
+    }
+}
+
 pub(super) fn compare(row: Compare, a: f64, b: f64) -> bool {
     match row {
         Compare::Eq => a == b,
@@ -264,24 +302,24 @@ pub(super) fn compare(row: Compare, a: f64, b: f64) -> bool {
 
 pub(super) fn ternary(row: Ternary, x: f64, a: f64, b: f64, v: f64) -> f64 {
     match row {
-        Ternary::Addcmul => x + v * a * b,
-        Ternary::Addcdiv => x + v * a / b,
+        Ternary::Addcmul => x + quotient([v, a, b], []),
+        Ternary::Addcdiv => x + quotient([v, a], [b]),
         Ternary::Lerp if b.abs() < 0.5 => x + b * (a - x),
         Ternary::Lerp => a - (a - x) * (1.0 - b),
     }
 }
 
-/// The derivative by operand 0, 1 or 2.
-pub(super) fn ternary_slope(row: Ternary, operand: usize, x: f64, a: f64, b: f64, v: f64) -> f64 {
+/// A gradient times the derivative by operand 0, 1 or 2.
+fn times_ternary_slope(row: Ternary, operand: usize, up: f64, [x, a, b, v]: [f64; 4]) -> f64 {
     match (row, operand) {
-        (Ternary::Addcmul | Ternary::Addcdiv, 0) => 1.0,
-        (Ternary::Addcmul, 1) => v * b,
-        (Ternary::Addcmul, _) => v * a,
-        (Ternary::Addcdiv, 1) => v / b,
-        (Ternary::Addcdiv, _) => -v * a / (b * b),
-        (Ternary::Lerp, 0) => 1.0 - b,
-        (Ternary::Lerp, 1) => b,
-        (Ternary::Lerp, _) => a - x,
+        (Ternary::Addcmul | Ternary::Addcdiv, 0) => up,
+        (Ternary::Addcmul, 1) => quotient([up, v, b], []),
+        (Ternary::Addcmul, _) => quotient([up, v, a], []),
+        (Ternary::Addcdiv, 1) => quotient([up, v], [b]),
+        (Ternary::Addcdiv, _) => -quotient([up, v, a], [b, b]),
+        (Ternary::Lerp, 0) => up * (1.0 - b),
+        (Ternary::Lerp, 1) => up * b,
+        (Ternary::Lerp, _) => up * (a - x),
     }
 }
 
@@ -293,7 +331,7 @@ impl Definition for Unary {
 
 impl Definition for UnaryBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
-        Ok(vec![each(shapes, &|i| x[0].at(i) * derivative(self.0, x[1].at(i)))])
+        Ok(vec![each(shapes, &|i| times_derivative(self.0, x[0].at(i), x[1].at(i)))])
     }
 }
 
@@ -305,7 +343,7 @@ impl Definition for Binary {
 
 impl Definition for BinaryBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
-        Ok(vec![each(shapes, &|i| x[0].at(i) * partial(self.op, self.rhs, x[1].at(i), x[2].at(i)))])
+        Ok(vec![each(shapes, &|i| times_partial(self.op, self.rhs, x[0].at(i), x[1].at(i), x[2].at(i)))])
     }
 }
 
@@ -329,7 +367,7 @@ impl Definition for ScalarBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         Ok(vec![each(shapes, &|i| {
             let (a, b) = self.0.operands(x[1].at(i));
-            x[0].at(i) * partial(self.0.op, self.0.reversed, a, b)
+            times_partial(self.0.op, self.0.reversed, x[0].at(i), a, b)
         })])
     }
 }
@@ -355,6 +393,7 @@ impl Definition for TernaryOp {
 impl Definition for TernaryBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let TernaryBackward { op, value, operand } = *self;
-        Ok(vec![each(shapes, &|i| x[0].at(i) * ternary_slope(op, operand, x[1].at(i), x[2].at(i), x[3].at(i), value))])
+        let ins = |i: &[usize]| [x[1].at(i), x[2].at(i), x[3].at(i), value];
+        Ok(vec![each(shapes, &|i| times_ternary_slope(op, operand, x[0].at(i), ins(i)))])
     }
 }

@@ -32,6 +32,37 @@ pub(super) fn sum_of(values: impl IntoIterator<Item = f64>) -> f64 {
     sum.value()
 }
 
+/// `Π factors / Π divisors`, rounded into the range of f64 once: the significands' product, and the exponents' sum.
+pub(super) fn quotient(factors: impl IntoIterator<Item = f64>, divisors: impl IntoIterator<Item = f64>) -> f64 {
+    const STEP: i32 = 400;
+    let (up, down) = (2f64.powi(STEP), 2f64.powi(-STEP));
+    // A number of ordinary size, and how many steps it was moved.
+    let ordinary = |mut x: f64, mut steps: i32| {
+        while x.is_finite() && x.abs() > up {
+            (x, steps) = (x * down, steps + 1);
+        }
+        while x != 0.0 && x.abs() < down {
+            (x, steps) = (x * up, steps - 1);
+        }
+        (x, steps)
+    };
+    let mut product = (1.0, 0);
+    for x in factors {
+        let (x, steps) = ordinary(x, 0);
+        product = ordinary(product.0 * x, product.1 + steps);
+    }
+    for x in divisors {
+        let (x, steps) = ordinary(x, 0);
+        product = ordinary(product.0 / x, product.1 - steps);
+    }
+    let (mut x, steps) = product;
+    // Twice is beyond the range from any ordinary size.
+    for _ in 0..steps.abs().min(4) {
+        x *= if steps > 0 { up } else { down };
+    }
+    x
+}
+
 /// `e^(−x²)`. The exponential would magnify the rounding of x² by x²: the square of the leading 24 bits has none.
 pub(super) fn gauss(x: f64) -> f64 {
     if x.is_nan() || x.abs() > 30.0 {

@@ -22,7 +22,7 @@ fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
     match row {
         Loss::Mse => d * d,
         Loss::L1 => d,
-        Loss::SmoothL1 if d < p => d * d / (2.0 * p),
+        Loss::SmoothL1 if d < p => d * (d / p) / 2.0,
         Loss::SmoothL1 => d - p / 2.0,
         Loss::Huber if d <= p => d * d / 2.0,
         Loss::Huber => p * (d - p / 2.0),

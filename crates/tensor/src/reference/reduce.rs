@@ -4,7 +4,7 @@ use super::definition::{Definition, each};
 use super::elementwise::{binary, unary};
 #[cfg(feature = "testing")]
 use super::errors::Roundings;
-use super::functions::sum_of;
+use super::functions::{quotient, sum_of};
 use super::{Dense, order, unflatten};
 use crate::op::{ArgMax, Binary, Reduce, ReduceBackward, ReduceOp, Unary};
 use crate::{Dims, Result};
@@ -38,8 +38,14 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Mean => sum() / n,
         Reduce::Max => g.iter().fold(f64::NEG_INFINITY, |m, &v| binary(Binary::Maximum, m, v)),
         Reduce::Min => g.iter().fold(f64::INFINITY, |m, &v| binary(Binary::Minimum, m, v)),
-        Reduce::Std { correction } => reduce(Reduce::Var { correction }, g).sqrt(),
-        Reduce::Prod => g.iter().product(),
+        Reduce::Std { correction } => {
+            // Of numbers around 1: a square has half the range.
+            let largest = g.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
+            let unit = if largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
+            let scaled: Vec<f64> = g.iter().map(|v| v / unit).collect();
+            unit * reduce(Reduce::Var { correction }, &scaled).sqrt()
+        }
+        Reduce::Prod => quotient(g.iter().copied(), []),
         Reduce::LogSumExp => {
             let max = reduce(Reduce::Max, g);
             if max.is_finite() { max + sum_of(g.iter().map(|v| f64::exp(v - max))).ln() } else { max }
@@ -96,7 +102,8 @@ impl Definition for ReduceBackward {
                 // The product of the others.
                 Reduce::Prod => {
                     let at = dims.iter().fold(0, |at, d| at * x[2].shape[d] + i[d]);
-                    up * m[..at].iter().product::<f64>() * m[at + 1..].iter().product::<f64>()
+                    let others = m.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, v)| *v);
+                    quotient(others.chain([up]), [])
                 }
                 Reduce::Norm { p: 0.0 } => 0.0,
                 Reduce::Norm { p } if p.is_infinite() => {
