@@ -210,8 +210,8 @@ __device__ __forceinline__ float SmoothL1_f(float x, float t, float v) {
   float t5 = __uint_as_float(0x3f000000u);
   bool t6 = t4 < t2;
   float t7 = __fmul_rn(t5, t4);
-  float t8 = __fmul_rn(t7, t4);
-  float t9 = __fdiv_rn(t8, t2);
+  float t8 = __fdiv_rn(t4, t2);
+  float t9 = __fmul_rn(t7, t8);
   float t10 = __fmul_rn(t5, t2);
   float t11 = __fsub_rn(t4, t10);
   float t12 = t6 ? t9 : t11;
@@ -227,8 +227,8 @@ __device__ __forceinline__ double SmoothL1_f_wide(double x, double t, double v) 
   double t5 = __longlong_as_double(0x3fe0000000000000ll);
   bool t6 = t4 < t2;
   double t7 = __dmul_rn(t5, t4);
-  double t8 = __dmul_rn(t7, t4);
-  double t9 = __ddiv_rn(t8, t2);
+  double t8 = __ddiv_rn(t4, t2);
+  double t9 = __dmul_rn(t7, t8);
   double t10 = __dmul_rn(t5, t2);
   double t11 = __dsub_rn(t4, t10);
   double t12 = t6 ? t9 : t11;
