@@ -68,22 +68,25 @@ pub struct Range {
 
 impl Range {
     fn add(&mut self, values: &[f64]) {
+        // By the field of the exponent: 0 for zeros, the last for what is not finite. Millions of numbers go into few
+        // entries of the map.
+        let mut fields = [0u64; 0x800];
         for &x in values {
             let m = x.abs();
-            self.count += 1;
-            if !m.is_finite() {
-                self.not_finite += 1;
-            } else if m == 0.0 {
-                self.zeros += 1;
-            } else {
+            fields[(m.to_bits() >> 52) as usize] += 1;
+            // Zeros, infinities and NaN change none of these.
+            if m > 0.0 && m < f64::INFINITY {
                 self.max_abs = self.max_abs.max(m);
                 self.min_abs = if self.min_abs == 0.0 { m } else { self.min_abs.min(m) };
-                // Exact for every finite f64 above its subnormals, which f32 and narrower values are.
-                *self.exponents.entry((m.to_bits() >> 52) as i32 - 1023).or_default() += 1;
-                // Ties go to even: half the smallest subnormal becomes 0, halfway beyond the largest becomes infinite.
-                self.f16.add(m, 2f64.powi(-25), 2f64.powi(-14), 65520.0);
-                self.bf16.add(m, 2f64.powi(-134), 2f64.powi(-126), 2f64.powi(128) - 2f64.powi(119));
+                self.f16.add(m, &F16);
+                self.bf16.add(m, &BF16);
             }
+        }
+        self.count += values.len() as u64;
+        self.zeros += std::mem::take(&mut fields[0]);
+        self.not_finite += std::mem::take(&mut fields[0x7FF]);
+        for (field, n) in fields.into_iter().enumerate().filter(|(_, n)| *n > 0) {
+            *self.exponents.entry(field as i32 - 1023).or_default() += n;
         }
     }
 
@@ -93,11 +96,29 @@ impl Range {
     }
 }
 
+/// Where a format loses numbers, as magnitudes.
+struct Limits {
+    /// The largest that becomes 0: half the smallest subnormal, which is rounded to even.
+    zero: f64,
+    /// The smallest that is normal.
+    normal: f64,
+    /// The smallest that becomes infinite: halfway beyond the largest, which is rounded to even.
+    infinite: f64,
+}
+
+const F16: Limits = Limits { zero: two_to(-25), normal: two_to(-14), infinite: 65520.0 };
+const BF16: Limits = Limits { zero: two_to(-134), normal: two_to(-126), infinite: two_to(128) - two_to(119) };
+
+/// 2ⁿ, for what f64 has as a normal number.
+const fn two_to(n: i64) -> f64 {
+    f64::from_bits(((n + 1023) as u64) << 52)
+}
+
 impl Loss {
-    fn add(&mut self, m: f64, zero: f64, normal: f64, infinite: f64) {
-        self.underflow += (m <= zero) as u64;
-        self.subnormal += (m > zero && m < normal) as u64;
-        self.overflow += (m >= infinite) as u64;
+    fn add(&mut self, m: f64, limits: &Limits) {
+        self.underflow += (m <= limits.zero) as u64;
+        self.subnormal += (m > limits.zero && m < limits.normal) as u64;
+        self.overflow += (m >= limits.infinite) as u64;
     }
 }
 
