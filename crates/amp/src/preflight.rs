@@ -190,10 +190,7 @@ impl Preflight {
 ///
 /// # Errors
 /// The closure fails.
-pub fn preflight<E: From<crate::Error>>(
-    model: &impl Module,
-    loss: impl Fn() -> Result<Var, E>,
-) -> Result<Preflight, E> {
+pub fn preflight<E: From<crate::Error>>(model: &dyn Module, loss: impl Fn() -> Result<Var, E>) -> Result<Preflight, E> {
     let mut weights = Seen::default();
     for (name, param) in model.named_parameters() {
         weights.note(Role::Weight, &name, "", &param.array(), true);

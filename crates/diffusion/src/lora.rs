@@ -27,7 +27,7 @@ const NAMES: [[&str; 2]; 4] = [
 ///
 /// # Errors
 /// The model has no changes; the file cannot be written.
-pub fn save_lora(unet: &impl Module, alpha: f64, folder: &Path) -> Result<PathBuf> {
+pub fn save_lora(unet: &dyn Module, alpha: f64, folder: &Path) -> Result<PathBuf> {
     let mut tensors: Vec<(String, Array)> = Vec::new();
     let params = unet.named_parameters();
     for (name, param) in &params {

@@ -79,7 +79,7 @@ pub(crate) fn list(names: &[String]) -> String {
 ///
 /// # Errors
 /// [`Error::Names`], [`Error::Shape`]; a tensor of the module is in use.
-pub fn load_state_dict(module: &(impl Module + ?Sized), from: &[(String, Array)]) -> Result<()> {
+pub fn load_state_dict(module: &dyn Module, from: &[(String, Array)]) -> Result<()> {
     let (pairs, report) = pairs(module, from, |name| Some(name.into()));
     if !report.missing.is_empty() || !report.unexpected.is_empty() {
         return Err(Error::Names { missing: report.missing, unexpected: report.unexpected });
@@ -110,7 +110,7 @@ pub fn load_state_dict(module: &(impl Module + ?Sized), from: &[(String, Array)]
 /// # Errors
 /// A tensor of the module is in use. Nothing is written then.
 pub fn load_matching(
-    module: &(impl Module + ?Sized),
+    module: &dyn Module,
     from: &[(String, Array)],
     rename: impl Fn(&str) -> Option<String>,
 ) -> Result<LoadReport> {
@@ -148,7 +148,7 @@ type Pair = (String, Array, Array);
 
 /// The tensors that belong together, and the names without a partner.
 fn pairs(
-    module: &(impl Module + ?Sized),
+    module: &dyn Module,
     from: &[(String, Array)],
     rename: impl Fn(&str) -> Option<String>,
 ) -> (Vec<Pair>, LoadReport) {

@@ -20,7 +20,7 @@ use crate::{Error, Module, Result, replace_file};
 pub type StateDict = Vec<(String, Array)>;
 
 /// Parameters and buffers of a module by dotted name. The arrays share memory with the module.
-pub fn state_dict(module: &(impl Module + ?Sized)) -> StateDict {
+pub fn state_dict(module: &dyn Module) -> StateDict {
     module.assign_names();
     let params = module.named_parameters().into_iter().map(|(name, p)| (name, p.array()));
     params.chain(module.named_buffers().into_iter().map(|(name, b)| (name, b.array()))).collect()
@@ -167,7 +167,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// [`Error::Names`], [`Error::Shape`]; a dtype that this library lacks; a tensor of the module is in use.
-    pub fn load(&self, module: &impl Module, prefix: &str) -> Result<()> {
+    pub fn load(&self, module: &dyn Module, prefix: &str) -> Result<()> {
         let file = self.tensors()?;
         let mut found = Vec::new();
         for name in self.names.iter().filter(|name| name.starts_with(prefix)) {

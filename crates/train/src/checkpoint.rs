@@ -108,7 +108,7 @@ pub(crate) fn path(folder: &Path, precision: Precision) -> PathBuf {
 pub(crate) fn save(
     path: &Path,
     recipe: &Recipe,
-    model: &impl Module,
+    model: &dyn Module,
     training: &Training,
     progress: &Progress,
 ) -> Result<()> {
@@ -121,7 +121,7 @@ pub(crate) fn save(
 }
 
 /// Writes the model's tensors into a file of their own, under their own names.
-pub(crate) fn save_weights(folder: &Path, precision: Precision, model: &impl Module) -> Result<()> {
+pub(crate) fn save_weights(folder: &Path, precision: Precision, model: &dyn Module) -> Result<()> {
     let path = folder.join(format!("best-{}.safetensors", precision.name()));
     Ok(write_safetensors(&path, &state_dict(model), HashMap::new())?)
 }
@@ -149,7 +149,7 @@ pub(crate) fn keep(path: &Path, epoch: u64, last: usize) -> Result<()> {
 
 /// Restores model and training; returns what the loop counted. The metrics beside the checkpoint must be those that it
 /// knows. The model may be overwritten on an error.
-pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &impl Module, training: &mut Training) -> Result<Progress> {
+pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &dyn Module, training: &mut Training) -> Result<Progress> {
     let (path, precision) = (&path(folder, recipe.config.precision), recipe.config.precision.name());
     let (tensors, header) = load_model(path, recipe, model)?;
     let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.into(), message: error.to_string() };
@@ -158,7 +158,7 @@ pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &impl Module, training
     Ok(header.progress)
 }
 
-fn load_model(path: &Path, recipe: &Recipe, model: &impl Module) -> Result<(Vec<(String, Array)>, Header)> {
+fn load_model(path: &Path, recipe: &Recipe, model: &dyn Module) -> Result<(Vec<(String, Array)>, Header)> {
     let bad = |message: String| Error::Checkpoint { path: path.into(), message };
     let file = TensorFile::open(path).map_err(|e| match e {
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),

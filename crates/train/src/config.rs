@@ -185,7 +185,7 @@ impl Config {
     ///
     /// # Errors
     /// Settings outside their domain.
-    pub fn training(&self, model: &impl Module) -> Result<Training> {
+    pub fn training(&self, model: &dyn Module) -> Result<Training> {
         let optimizer = Optimizer::grouped(model, |_, param| {
             let decays = !self.decay_matrices_only || param.array().shape().rank() >= 2;
             self.optimizer.rule(self.lr, if decays { self.weight_decay } else { 0.0 })
@@ -197,7 +197,7 @@ impl Config {
     ///
     /// # Errors
     /// Settings outside their domain.
-    pub fn training_with(&self, model: &impl Module, optimizer: Optimizer) -> Result<Training> {
+    pub fn training_with(&self, model: &dyn Module, optimizer: Optimizer) -> Result<Training> {
         let mut training = Training::new(optimizer, self.precision.policy(), self.precision.loss_scale())?;
         (training.clip, training.seed) = (Some(self.clip), self.seed);
         let warm_up = self.ema_power.map_or(WarmUp::Ratio, |power| WarmUp::Power { inverse_gamma: 1.0, power });

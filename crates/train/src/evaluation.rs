@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::fit::evaluate;
 use crate::metrics::EvaluationMetrics;
 use crate::recipe::Recipe;
-use crate::{Answers, Config, Precision, Result, RunConfig, Trainer, checkpoint};
+use crate::trainee::Make;
+use crate::{Answers, Config, Precision, Result, RunConfig, Splits, Trainer, checkpoint};
 
 /// What the model of a checkpoint does on the test data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,24 +37,29 @@ impl<M: Module> Trainer<'_, M> {
     /// # Errors
     /// A checkpoint that is damaged, or of another model, task, data or settings. Samples that cannot be had.
     pub fn evaluate(&self, folder: &Path, config: &RunConfig) -> Result<Vec<Evaluated>> {
-        config.check_resumed(folder)?;
-        config.fit.check(self.data)?;
-        let there = config.precisions.iter().filter(|&&precision| checkpoint::path(folder, precision).exists());
-        there.map(|&precision| self.evaluate_in(folder, &Config { precision, ..config.fit.clone() })).collect()
+        evaluate_all(&|| self.fresh(), self.data, folder, config)
     }
+}
 
-    fn evaluate_in(&self, folder: &Path, config: &Config) -> Result<Evaluated> {
-        let model = without_initial_values(&self.build)?;
-        let device = model.device().map_or_else(scope::device, Ok)?;
-        scope::with_device(&device, || {
-            let mut training = self.training(&model, config)?;
-            let recipe = Recipe::new(config, &self.task.name(), self.data)?;
-            let at = checkpoint::load(folder, &recipe, &model, &mut training)?;
-            let score = evaluate(&model, self.task, self.data, self.data.test.len(), &mut training, config)?;
-            let test_top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
-            let metrics = EvaluationMetrics::new(training.iteration, &score, self.task.text_unit());
-            let answers = score.answers.filter(|answers| !answers.found.is_empty());
-            Ok(Evaluated { precision: config.precision, epochs: at.epoch, metrics, test_top5, answers })
-        })
-    }
+fn evaluate_all(make: Make<'_>, data: &Splits, folder: &Path, config: &RunConfig) -> Result<Vec<Evaluated>> {
+    config.check_resumed(folder)?;
+    config.fit.check(data)?;
+    let there = config.precisions.iter().filter(|&&precision| checkpoint::path(folder, precision).exists());
+    there.map(|&precision| evaluate_in(make, data, folder, &Config { precision, ..config.fit.clone() })).collect()
+}
+
+fn evaluate_in(make: Make<'_>, data: &Splits, folder: &Path, config: &Config) -> Result<Evaluated> {
+    let fresh = without_initial_values(make)?;
+    let pair = fresh.trainee();
+    let device = pair.model().device().map_or_else(scope::device, Ok)?;
+    scope::with_device(&device, || {
+        let mut training = fresh.training(config)?;
+        let recipe = Recipe::new(config, &pair.name(), data)?;
+        let at = checkpoint::load(folder, &recipe, pair.model(), &mut training)?;
+        let score = evaluate(pair, data, data.test.len(), &mut training, config)?;
+        let test_top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
+        let metrics = EvaluationMetrics::new(training.iteration, &score, pair.text_unit());
+        let answers = score.answers.filter(|answers| !answers.found.is_empty());
+        Ok(Evaluated { precision: config.precision, epochs: at.epoch, metrics, test_top5, answers })
+    })
 }

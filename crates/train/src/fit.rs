@@ -17,6 +17,7 @@ use crate::gallery::{self, Whose};
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, StepMetrics};
 use crate::progress::Log;
 use crate::recipe::Recipe;
+use crate::trainee::{Pair, Trainee};
 use crate::{BestBy, Config, Error, Made, Result, Score, Splits, Summary, Task, interrupt};
 
 /// Where [`fit`] writes, and who is told.
@@ -53,22 +54,33 @@ pub fn fit<M: Module>(
     config: &Config,
     output: &mut Output<'_>,
 ) -> Result<(Summary, Vec<Made>)> {
-    config.check(data)?;
-    let device = model.device().map_or_else(scope::device, Ok)?;
-    scope::with_device(&device, || fit_on(&device, model, task, data, training, config, output))
+    fit_pair(&Pair { model, task }, data, training, config, output)
 }
 
-fn fit_on<M: Module>(
+/// [`fit`], whichever model it is.
+pub(crate) fn fit_pair(
+    pair: &dyn Trainee,
+    data: &Splits,
+    training: Training,
+    config: &Config,
+    output: &mut Output<'_>,
+) -> Result<(Summary, Vec<Made>)> {
+    config.check(data)?;
+    let device = pair.model().device().map_or_else(scope::device, Ok)?;
+    scope::with_device(&device, || fit_on(&device, pair, data, training, config, output))
+}
+
+fn fit_on(
     device: &Device,
-    model: &M,
-    task: &dyn Task<M>,
+    pair: &dyn Trainee,
     data: &Splits,
     mut training: Training,
     config: &Config,
     output: &mut Output<'_>,
 ) -> Result<(Summary, Vec<Made>)> {
     device.reset_peak_memory();
-    let recipe = Recipe::new(config, &task.name(), data)?;
+    let model = pair.model();
+    let recipe = Recipe::new(config, &pair.name(), data)?;
     let path = checkpoint::path(&output.folder, config.precision);
     let mut at = Progress::default();
     if output.resume && path.exists() {
@@ -76,24 +88,24 @@ fn fit_on<M: Module>(
         // The end of fewer epochs, or of less patience, than are asked for now is none.
         let at_end = at.at_end(config);
         if let Some(summary) = at.summary.take().filter(|_| at_end) {
-            return Ok((summary, made(model, task, &mut training, config)?));
+            return Ok((summary, made(pair, &mut training, config)?));
         }
     }
     let batches = config.batches(data.train.len());
     let steps = batches.div_ceil(config.accumulate) as u64;
     training.schedule = config.schedule_over(config.epochs * steps);
-    let mut log = Log::open(output, (task.unit(), task.text_unit()), config, training.iteration, steps)?;
+    let mut log = Log::open(output, (pair.unit(), pair.text_unit()), config, training.iteration, steps)?;
     let mut last_blame = None;
     if config.best_by != BestBy::Loss {
         // Told before the first epoch is spent.
-        config.best_by.of(&evaluate(model, task, data, 1, &mut training, config)?)?;
+        config.best_by.of(&evaluate(pair, data, 1, &mut training, config)?)?;
     }
 
     while !at.at_end(config) {
         let mut order = epoch_order(data.train.len(), config.seed, at.epoch)?;
         order.truncate(batches * config.batch_size);
         let key = Some(Key::new(config.seed, at.epoch).stream("data"));
-        let from = (data.train.clone(), task.check());
+        let from = (data.train.clone(), pair.check());
         let mut samples = Batches::new("training", from, order, config.batch_size, at.batch, key)?;
         loop {
             let group = samples.next_group(config.accumulate)?;
@@ -101,15 +113,15 @@ fn fit_on<M: Module>(
                 break;
             }
             let start = Instant::now();
-            let tried = training.step_over(&group, |batch| task.loss(model, batch));
+            let tried = training.step_over(&group, |batch| pair.loss(batch));
             let step = tried.map_err(|error| stalled(error, config, training.iteration))?;
             at.note(&step, group.len(), start.elapsed().as_secs_f64());
             last_blame = step.blame.clone();
             let step = Metrics::Step(numbers(step, training.iteration - 1));
             let mut stop = tell(&mut log, output, &mut training, &at, step)?;
             if config.evaluate_every.is_some_and(|every| training.iteration.is_multiple_of(every)) {
-                let score = evaluate(model, task, data, data.test.len(), &mut training, config)?;
-                let numbers = EvaluationMetrics::new(training.iteration, &score, task.text_unit());
+                let score = evaluate(pair, data, data.test.len(), &mut training, config)?;
+                let numbers = EvaluationMetrics::new(training.iteration, &score, pair.text_unit());
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
             if stop || interrupt::requested() {
@@ -126,13 +138,13 @@ fn fit_on<M: Module>(
         // NaN where no loss was finite.
         let train_loss = at.loss_sum / at.loss_count;
         at.train_loss = Some(train_loss).filter(|l| l.is_finite());
-        let score = evaluate(model, task, data, data.test.len(), &mut training, config)?;
+        let score = evaluate(pair, data, data.test.len(), &mut training, config)?;
         let better = at.judge(config.best_by.of(&score)?);
         (at.accuracy, at.test_loss) =
             (score.right.map(|right| right / score.count), Some(score.loss).filter(|l| l.is_finite()));
         at.top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
         at.answers = score.answers.clone().filter(|answers| !answers.found.is_empty());
-        let (test, seconds) = (EvaluationMetrics::new(training.iteration, &score, task.text_unit()), at.epoch_seconds);
+        let (test, seconds) = (EvaluationMetrics::new(training.iteration, &score, pair.text_unit()), at.epoch_seconds);
         at.next_epoch();
         if at.at_end(config) && at.skipped == training.iteration {
             return Err(diverged(config, training.iteration - 1, at.skipped, last_blame.as_ref()));
@@ -140,7 +152,7 @@ fn fit_on<M: Module>(
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
         (at.peak, at.metrics) = (device.memory().into(), log.written()?);
-        progress(model, task, &mut training, config, (&output.folder, at.epoch), &mut log)?;
+        progress(pair, &mut training, config, (&output.folder, at.epoch), &mut log)?;
         if config.keep_best && better {
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
         }
@@ -158,13 +170,13 @@ fn fit_on<M: Module>(
         epochs: at.epoch,
         seconds_per_epoch: at.seconds / at.epoch as f64,
         per_second: at.count / at.seconds,
-        unit: task.unit().into(),
+        unit: pair.unit().into(),
         train_loss: at.train_loss.unwrap_or(f64::NAN),
         test_accuracy: at.accuracy,
         test_loss: at.test_loss,
         test_top5: at.top5,
         answers: at.answers.clone(),
-        text: task.text_unit(),
+        text: pair.text_unit(),
         loss_scale: training.scaler.loss_scale(),
         skipped_steps: at.skipped,
         peak_bytes: at.peak,
@@ -174,8 +186,8 @@ fn fit_on<M: Module>(
     checkpoint::save(&path, &recipe, model, &training, &at)?;
     checkpoint::keep(&path, at.epoch, config.keep_last)?;
     let (policy, folder) = (training.policy.clone(), output.folder.join(config.precision.name()));
-    averaged(&mut training, || aside(&policy, config, || task.export(model, &folder)))??;
-    Ok((summary, made(model, task, &mut training, config)?))
+    averaged(&mut training, || aside(&policy, config, || pair.export(&folder)))??;
+    Ok((summary, made(pair, &mut training, config)?))
 }
 
 /// Writes and shows numbers, and calls back; true if the run shall end here.
@@ -203,9 +215,8 @@ fn numbers(step: Step, iteration: u64) -> StepMetrics {
 
 /// Mean loss and what was right on the first `samples` test samples, with the averages of the parameters where there
 /// are any.
-pub(crate) fn evaluate<M: Module>(
-    model: &M,
-    task: &dyn Task<M>,
+pub(crate) fn evaluate(
+    pair: &dyn Trainee,
     data: &Splits,
     samples: usize,
     training: &mut Training,
@@ -214,10 +225,10 @@ pub(crate) fn evaluate<M: Module>(
     let policy = training.policy.clone();
     let run = || -> Result<Score> {
         let (mut loss, mut count, mut right, mut answers) = (0.0, 0.0, None, None::<Answers>);
-        let from = (data.test.clone(), task.check());
+        let from = (data.test.clone(), pair.check());
         let order = (0..samples).collect();
         for batch in Batches::new("test", from, order, config.evaluation_batch, 0, None)? {
-            let score = task.evaluate(model, &batch?)?;
+            let score = pair.evaluate(&batch?)?;
             (loss, count) = (loss + score.loss * score.count, count + score.count);
             right = score.right.map(|n| n + right.unwrap_or(0.0));
             match (&mut answers, score.answers) {
@@ -231,24 +242,23 @@ pub(crate) fn evaluate<M: Module>(
 }
 
 /// What the model makes at the end.
-fn made<M: Module>(model: &M, task: &dyn Task<M>, training: &mut Training, config: &Config) -> Result<Vec<Made>> {
+fn made(pair: &dyn Trainee, training: &mut Training, config: &Config) -> Result<Vec<Made>> {
     let policy = training.policy.clone();
-    averaged(training, || aside(&policy, config, || task.samples(model)))?
+    averaged(training, || aside(&policy, config, || pair.samples()))?
 }
 
 /// Draws samples of the parameters and of their averages, and writes them beside the run.
-fn progress<M: Module>(
-    model: &M,
-    task: &dyn Task<M>,
+fn progress(
+    pair: &dyn Trainee,
     training: &mut Training,
     config: &Config,
     (folder, epoch): (&Path, u64),
     log: &mut Log,
 ) -> Result<()> {
     let (policy, iteration) = (training.policy.clone(), training.iteration);
-    log.weights(iteration, model)?;
+    log.weights(iteration, pair.model())?;
     let mut draw = |whose| {
-        let made = aside(&policy, config, || task.progress(model))?;
+        let made = aside(&policy, config, || pair.progress())?;
         log.made(iteration, whose, &made)?;
         gallery::write(folder, config.precision, epoch, whose, &made)
     };

@@ -36,6 +36,7 @@ mod summary;
 mod task;
 mod tensorboard;
 mod text;
+mod trainee;
 
 pub use answers::Answers;
 pub use augment::{Augment, Flip};

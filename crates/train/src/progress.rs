@@ -72,7 +72,7 @@ impl Log {
     }
 
     /// How large the parameters are, for TensorBoard.
-    pub(crate) fn weights(&mut self, iteration: u64, model: &impl Module) -> Result<()> {
+    pub(crate) fn weights(&mut self, iteration: u64, model: &dyn Module) -> Result<()> {
         self.events.as_mut().map_or(Ok(()), |events| events.weights(iteration, model))
     }
 

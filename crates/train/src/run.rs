@@ -9,14 +9,15 @@ use binade_nn::{Module, remove_partial_files, replace_file, without_initial_valu
 use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::fit::{Callback, Output, averaged};
+use crate::fit::{Callback, Output, averaged, fit_pair};
 use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
+use crate::trainee::{Fresh, Make, Pair, Trainee};
 use crate::{
-    Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, fit, gallery, interrupt,
-    report, sealed, table,
+    Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, gallery, interrupt, report,
+    sealed, table,
 };
 
 /// Settings of [`train`].
@@ -211,9 +212,10 @@ impl<'a, M: Module> Trainer<'a, M> {
         self
     }
 
-    /// A training of the model before its first step.
-    pub(crate) fn training(&self, model: &M, config: &Config) -> Result<Training> {
-        (self.start)(model, config)
+    /// A model before its first step.
+    pub(crate) fn fresh(&self) -> binade_nn::Result<Box<dyn Fresh + '_>> {
+        let pair = Pair { model: Box::new((self.build)()?), task: self.task };
+        Ok(Box::new(Begun { pair, start: &self.start }))
     }
 
     /// With another callback.
@@ -230,88 +232,122 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// # Errors
     /// As [`fit`], for the first samples.
     pub fn rehearse(&self, config: &Config, device: &Device) -> Result<()> {
-        let Trainer { build, task, data, start, .. } = self;
-        let first = |from: &dyn Data, n: usize, at: usize| {
-            Batch::of(from, &(at * n..(at + 1) * n).map(|i| i % from.len()).collect::<Vec<_>>(), None)
-        };
-        let rehearsed = || -> Result<()> {
-            config.check(data)?;
-            let model = without_initial_values(build)?;
-            let mut training = start(&model, config)?;
-            for _ in 0..2 {
-                let parts: Vec<Batch> = (0..config.accumulate)
-                    .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
-                    .collect::<Result<_>>()?;
-                let _applied = training.step_over(&parts, |batch| task.loss(&model, batch))?;
-            }
-            let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
-            let policy = training.policy.clone();
-            averaged(&mut training, || policy.run(|| eval(|| task.evaluate(&model, &batch))))??;
-            Ok(())
-        };
-        scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
+        rehearse(&|| self.fresh(), self.data, config, device)
     }
 
     /// Trains, as [`train`].
     ///
     /// # Errors
     /// As [`train`].
-    pub fn run(self, config: &RunConfig) -> Result<Run> {
-        let Trainer { task, data, .. } = self;
-        interrupt::install();
-        config.check()?;
-        config.fit.check(data)?;
-        // A stream of its own, beside those of the iterations.
-        let build = || scope::with_key(config.fit.seed, u64::MAX, &self.build);
-        let (folder, _lock) = if config.resume {
-            let folder = config.folder()?;
-            config.check_resumed(&folder)?;
-            let lock = Lock::acquire(&folder)?;
-            let model = build()?;
-            check_resumed(&folder, config, |config| {
-                let mut training = (self.start)(&model, config)?;
-                checkpoint::load(&folder, &Recipe::new(config, &task.name(), data)?, &model, &mut training).map(drop)
-            })?;
-            (folder, lock)
-        } else {
-            start(config)?
-        };
-        remove_partial_files(&folder).map_err(Error::io(&folder))?;
-        sealed::write(&folder.join("config.json"), config)?;
-        for (name, object) in &self.files {
-            sealed::write(&folder.join(name), object)?;
-        }
-        let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
-        let (resume, quiet, callbacks) = (config.resume, config.quiet, self.callbacks);
-        let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
-        for &precision in &config.precisions {
-            let (model, config) = (build()?, Config { precision, ..config.fit.clone() });
-            let (summary, samples) = fit(&model, task, data, (self.start)(&model, &config)?, &config, &mut output)?;
-            summaries.push(summary);
-            made.push((precision.name().to_string(), samples));
-            write_json(&folder.join("summary.json"), &summaries)?;
-            if seen.is_none() {
-                seen = Some(numbers(&model, task, data, &config)?);
-            }
-        }
-        let page = folder.join("report.html");
-        let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-        let images = |s: &Summary| (s.precision.clone(), gallery::images(&folder, &s.precision));
-        let epochs: Vec<_> = summaries.iter().map(images).collect();
-        let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made, &epochs);
-        replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
-        if !config.quiet {
-            say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
-        }
-        Ok(Run { folder, summaries, made: made.into_iter().map(|(_, made)| made).collect() })
+    pub fn run(mut self, config: &RunConfig) -> Result<Run> {
+        let callbacks = std::mem::take(&mut self.callbacks);
+        run(&|| self.fresh(), self.data, &self.files, callbacks, config)
     }
 }
 
+/// A model with what [`Trainer::with_training`] gave.
+struct Begun<'a, M: Module> {
+    pair: Pair<'a, M, Box<M>>,
+    start: &'a Start<'a, M>,
+}
+
+impl<M: Module> Fresh for Begun<'_, M> {
+    fn trainee(&self) -> &dyn Trainee {
+        &self.pair
+    }
+
+    fn training(&self, config: &Config) -> Result<Training> {
+        (self.start)(&self.pair.model, config)
+    }
+}
+
+/// [`Trainer::rehearse`], whichever model it is.
+fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &Device) -> Result<()> {
+    let first = |from: &dyn Data, n: usize, at: usize| {
+        Batch::of(from, &(at * n..(at + 1) * n).map(|i| i % from.len()).collect::<Vec<_>>(), None)
+    };
+    let rehearsed = || -> Result<()> {
+        config.check(data)?;
+        let fresh = without_initial_values(make)?;
+        let (pair, mut training) = (fresh.trainee(), fresh.training(config)?);
+        for _ in 0..2 {
+            let parts: Vec<Batch> = (0..config.accumulate)
+                .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
+                .collect::<Result<_>>()?;
+            let _applied = training.step_over(&parts, |batch| pair.loss(batch))?;
+        }
+        let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
+        let policy = training.policy.clone();
+        averaged(&mut training, || policy.run(|| eval(|| pair.evaluate(&batch))))??;
+        Ok(())
+    };
+    scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
+}
+
+/// [`Trainer::run`], whichever model it is.
+fn run(
+    make: Make<'_>,
+    data: &Splits,
+    files: &[(String, serde_json::Value)],
+    callbacks: Vec<Callback<'_>>,
+    config: &RunConfig,
+) -> Result<Run> {
+    interrupt::install();
+    config.check()?;
+    config.fit.check(data)?;
+    // A stream of its own, beside those of the iterations.
+    let build = || scope::with_key(config.fit.seed, u64::MAX, make);
+    let (folder, _lock) = if config.resume {
+        let folder = config.folder()?;
+        config.check_resumed(&folder)?;
+        let lock = Lock::acquire(&folder)?;
+        let fresh = build()?;
+        let pair = fresh.trainee();
+        check_resumed(&folder, config, &|config| {
+            let mut training = fresh.training(config)?;
+            let recipe = Recipe::new(config, &pair.name(), data)?;
+            checkpoint::load(&folder, &recipe, pair.model(), &mut training).map(drop)
+        })?;
+        (folder, lock)
+    } else {
+        start(config)?
+    };
+    remove_partial_files(&folder).map_err(Error::io(&folder))?;
+    sealed::write(&folder.join("config.json"), config)?;
+    for (name, object) in files {
+        sealed::write(&folder.join(name), object)?;
+    }
+    let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
+    let (resume, quiet) = (config.resume, config.quiet);
+    let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
+    for &precision in &config.precisions {
+        let (fresh, config) = (build()?, Config { precision, ..config.fit.clone() });
+        let pair = fresh.trainee();
+        let (summary, samples) = fit_pair(pair, data, fresh.training(&config)?, &config, &mut output)?;
+        summaries.push(summary);
+        made.push((precision.name().to_string(), samples));
+        write_json(&folder.join("summary.json"), &summaries)?;
+        if seen.is_none() {
+            seen = Some(numbers(pair, data, &config)?);
+        }
+    }
+    let page = folder.join("report.html");
+    let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
+    let images = |s: &Summary| (s.precision.clone(), gallery::images(&folder, &s.precision));
+    let epochs: Vec<_> = summaries.iter().map(images).collect();
+    let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made, &epochs);
+    replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
+    if !config.quiet {
+        say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
+    }
+    Ok(Run { folder, summaries, made: made.into_iter().map(|(_, made)| made).collect() })
+}
+
 /// What the model's numbers would lose in 16 bit, on the first training samples.
-fn numbers<M: Module>(model: &M, task: &dyn Task<M>, data: &Splits, config: &Config) -> Result<Preflight> {
+fn numbers(pair: &dyn Trainee, data: &Splits, config: &Config) -> Result<Preflight> {
     let samples: Vec<usize> = (0..data.train.len().min(config.batch_size).min(64)).collect();
     let batch = Batch::of(&*data.train, &samples, None)?;
-    scope::with_key(config.seed, 0, || preflight(model, || Ok(task.loss(model, &batch)?.0)))
+    scope::with_key(config.seed, 0, || preflight(pair.model(), || Ok(pair.loss(&batch)?.0)))
 }
 
 /// A folder for a new run, which is this process's.
@@ -344,7 +380,7 @@ fn numbered(config: &RunConfig) -> Result<PathBuf> {
 }
 
 /// Whether the run in the folder, and every checkpoint in it, is one of these settings and passes `check`.
-fn check_resumed(folder: &Path, config: &RunConfig, check: impl Fn(&Config) -> Result<()>) -> Result<()> {
+fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&Config) -> Result<()>) -> Result<()> {
     config.check_resumed(folder)?;
     for &precision in &config.precisions {
         if checkpoint::path(folder, precision).exists() {

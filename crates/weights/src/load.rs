@@ -49,12 +49,7 @@ struct Place<'a> {
 /// # Errors
 /// [`Error::Misfit`], which lists all that is missing, too much, of another shape, not tied or not readable; if all of
 /// that fits, all tensors with NaNs or values that overflow. A tensor of the module is in use. Nothing is written then.
-pub fn load(
-    module: &(impl Module + ?Sized),
-    weights: &Weights,
-    sources: &Sources,
-    options: &LoadOptions,
-) -> Result<Report> {
+pub fn load(module: &dyn Module, weights: &Weights, sources: &Sources, options: &LoadOptions) -> Result<Report> {
     let (places, mut report) = plan(module, weights, sources);
     let misfit = |report: Report| Err(Error::Misfit { path: weights.path().into(), report: Box::new(report) });
     if options.strict && !report.is_complete() {
@@ -78,7 +73,7 @@ pub fn load(
 }
 
 /// The model's tensors with their places in the files, and what has none.
-fn plan<'a>(module: &(impl Module + ?Sized), weights: &'a Weights, sources: &Sources) -> (Vec<Place<'a>>, Report) {
+fn plan<'a>(module: &dyn Module, weights: &'a Weights, sources: &Sources) -> (Vec<Place<'a>>, Report) {
     let (mut places, mut report, mut used) = (Vec::new(), Report::default(), BTreeSet::new());
     for (names, array) in tied(module) {
         let stored: Vec<(&String, Source)> = names.iter().map(|name| (name, sources.of(name))).collect();
@@ -122,7 +117,7 @@ fn plan<'a>(module: &(impl Module + ?Sized), weights: &'a Weights, sources: &Sou
 }
 
 /// Tensors of a module, each once, with all their names.
-pub(crate) fn tied(module: &(impl Module + ?Sized)) -> Vec<(Vec<String>, Array)> {
+pub(crate) fn tied(module: &dyn Module) -> Vec<(Vec<String>, Array)> {
     let mut out: Vec<(Vec<String>, Array)> = Vec::new();
     let mut known = BTreeMap::new();
     for (name, array) in state_dict(module) {

@@ -83,12 +83,7 @@ impl Item {
 /// # Errors
 /// [`Error::Misfit`]: values that overflow, by name, before anything is written; a source that does not fit its tensor;
 /// [`Error::Io`]; a tensor of the module is being written.
-pub fn save(
-    module: &(impl Module + ?Sized),
-    folder: &Path,
-    sources: &Sources,
-    options: &SaveOptions,
-) -> Result<Report> {
+pub fn save(module: &dyn Module, folder: &Path, sources: &Sources, options: &SaveOptions) -> Result<Report> {
     write(items(module, sources, options, folder)?, folder, options)
 }
 
@@ -141,12 +136,7 @@ fn write(items: Vec<Item>, folder: &Path, options: &SaveOptions) -> Result<Repor
 }
 
 /// The tensors of the files in the order of the module.
-fn items(
-    module: &(impl Module + ?Sized),
-    sources: &Sources,
-    options: &SaveOptions,
-    folder: &Path,
-) -> Result<Vec<Item>> {
+fn items(module: &dyn Module, sources: &Sources, options: &SaveOptions, folder: &Path) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for (names, array) in tied(module) {
         let dtype = array.dtype();

@@ -38,7 +38,7 @@ impl Start {
     }
 
     /// Takes all over that fits: everything but a head of other classes.
-    fn put_into(&self, model: &impl Module) -> nn::Result<()> {
+    fn put_into(&self, model: &dyn Module) -> nn::Result<()> {
         let report = load_matching(model, &self.weights, |name| Some(name.into()))?;
         let of_head = |name: &str| name.strip_prefix(self.head).is_some_and(|rest| rest.starts_with('.'));
         let foreign = report.mismatched.iter().any(|mismatch| !of_head(&mismatch.name));
@@ -103,7 +103,7 @@ impl Learner<'_> {
 }
 
 /// Leaves of a model only this layer to be trained; all others are as in evaluation.
-fn only(model: &impl Module, layer: &str) {
+fn only(model: &dyn Module, layer: &str) {
     model.eval();
     for (name, param) in model.named_parameters() {
         let inside = name.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.'));

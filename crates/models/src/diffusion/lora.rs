@@ -66,7 +66,7 @@ impl Layer for Adapted {
 }
 
 /// Freezes all parameters that are no part of a change of low rank.
-pub(crate) fn freeze_others(model: &impl Module) {
+pub(crate) fn freeze_others(model: &dyn Module) {
     for (name, param) in model.named_parameters() {
         param.set_trainable(name.contains(".lora."));
     }

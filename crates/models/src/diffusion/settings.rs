@@ -146,7 +146,7 @@ impl Check<'_> {
 
 /// Where attention's weights are in files of the library's first versions: `query`, `key`, `value`, `proj_attn`. Their
 /// matrices are `[C, C]`, and in files converted from the original code `[C, C, 1, 1]`: both are read.
-pub(crate) fn legacy_attention(model: &impl Module, stored: &BTreeSet<String>) -> Sources {
+pub(crate) fn legacy_attention(model: &dyn Module, stored: &BTreeSet<String>) -> Sources {
     const NAMES: [(&str, &str); 4] = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
     let mut sources = BTreeMap::new();
     for (name, param) in model.named_parameters() {

@@ -94,7 +94,7 @@ fn avx2() -> Option<Device> {
     Some(Device::new(Cpu::with_isa(Isa::available().into_iter().find(|isa| isa.name() == "avx2")?)))
 }
 
-fn training(model: &impl Module) -> Training {
+fn training(model: &dyn Module) -> Training {
     let rule = AdamW { lr: 1e-2, ..AdamW::default() };
     let mut training = Training::new(Optimizer::new(model, rule).unwrap(), Policy::OFF, LossScale::Off).unwrap();
     (training.clip, training.seed) = (Some(1.0), 3);
@@ -102,7 +102,7 @@ fn training(model: &impl Module) -> Training {
 }
 
 /// Parameters and moments.
-fn state(model: &impl Module, training: &Training) -> Vec<Vec<u64>> {
+fn state(model: &dyn Module, training: &Training) -> Vec<Vec<u64>> {
     let moments = training.optimizers[0].state_dict().unwrap().tensors;
     state_dict(model).into_iter().chain(moments).map(|(_, array)| bits(&array)).collect()
 }

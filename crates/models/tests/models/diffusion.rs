@@ -36,7 +36,7 @@ fn snapshot(text: &str) -> BTreeMap<String, Vec<usize>> {
     all
 }
 
-fn shapes(model: &impl Module) -> BTreeMap<String, Vec<usize>> {
+fn shapes(model: &dyn Module) -> BTreeMap<String, Vec<usize>> {
     model.named_parameters().into_iter().map(|(name, p)| (name, p.shape().to_vec())).collect()
 }
 

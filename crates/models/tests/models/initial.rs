@@ -19,11 +19,7 @@ fn moments(param: &Param) -> (f64, f64) {
 
 /// Parameters of weights are normal with the deviation that `expected` gives by name; where it gives none they are
 /// `constant`, 1 for norms and 0 for biases by default.
-fn check(
-    model: &impl Module,
-    expected: impl Fn(&str, &[usize]) -> Option<f64>,
-    constant: impl Fn(&str) -> Option<f64>,
-) {
+fn check(model: &dyn Module, expected: impl Fn(&str, &[usize]) -> Option<f64>, constant: impl Fn(&str) -> Option<f64>) {
     for (name, param) in model.named_parameters() {
         let (mean, deviation) = moments(&param);
         match expected(&name, &param.shape()) {

@@ -82,7 +82,7 @@ impl Ema {
     ///
     /// # Errors
     /// [`Error::Setting`]: a decay outside 0 to 1; out of memory.
-    pub fn new(module: &impl Module, decay: f64) -> Result<Ema> {
+    pub fn new(module: &dyn Module, decay: f64) -> Result<Ema> {
         check(decay)?;
         let mut seen = std::collections::HashSet::new();
         let mut averages = Vec::new();

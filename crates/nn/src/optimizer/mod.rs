@@ -80,7 +80,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`Rule::check`].
-    pub fn new(module: &impl Module, rule: impl Into<Rule>) -> Result<Optimizer> {
+    pub fn new(module: &dyn Module, rule: impl Into<Rule>) -> Result<Optimizer> {
         let rule = rule.into();
         rule.check()?;
         Optimizer::grouped(module, |_, _| rule.clone())
@@ -105,13 +105,17 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`Rule::check`].
-    pub fn grouped<R: Into<Rule>>(module: &impl Module, choose: impl Fn(&str, &Param) -> R) -> Result<Optimizer> {
+    pub fn grouped<R: Into<Rule>>(module: &dyn Module, choose: impl Fn(&str, &Param) -> R) -> Result<Optimizer> {
+        Self::grouped_by(module, &|name, param| choose(name, param).into())
+    }
+
+    fn grouped_by(module: &dyn Module, choose: &dyn Fn(&str, &Param) -> Rule) -> Result<Optimizer> {
         let mut optimizer = Optimizer::empty();
         for (_, buffer) in module.named_buffers() {
             optimizer.owner.claim(buffer.claims());
         }
         for (name, param) in each_once(module) {
-            let rule = choose(&name, &param).into();
+            let rule = choose(&name, &param);
             rule.check()?;
             let Rule { lr, update, lr_decay } = rule;
             let same = |g: &&mut Group| g.lr == lr && g.update == update && g.lr_decay == lr_decay;
@@ -389,7 +393,7 @@ fn owners(optimizers: &[Optimizer]) -> Vec<&Owner> {
 }
 
 /// Parameters by name, each once.
-fn each_once(module: &impl Module) -> Vec<(String, Param)> {
+fn each_once(module: &dyn Module) -> Vec<(String, Param)> {
     module.assign_names();
     let mut seen = std::collections::HashSet::new();
     module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())).collect()

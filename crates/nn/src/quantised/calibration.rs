@@ -19,7 +19,7 @@ pub struct Calibration {
 
 impl Calibration {
     /// Of a model, which has seen nothing yet.
-    pub fn new(module: &(impl Module + ?Sized)) -> Calibration {
+    pub fn new(module: &dyn Module) -> Calibration {
         let weights = weights(module).into_iter().map(|weight| (key(&weight.param.array()), Histogram::default()));
         Calibration { seen: Arc::new(Mutex::new(weights.collect())) }
     }

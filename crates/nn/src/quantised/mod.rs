@@ -202,7 +202,7 @@ pub struct Weight {
 }
 
 /// The weights of a module that may be integers, in order of its fields, each once.
-pub fn weights(module: &(impl Module + ?Sized)) -> Vec<Weight> {
+pub fn weights(module: &dyn Module) -> Vec<Weight> {
     let kinds = [
         (TypeId::of::<Linear>(), Kind::Linear),
         (TypeId::of::<Conv2d>(), Kind::Conv2d),
@@ -235,7 +235,7 @@ pub fn weights(module: &(impl Module + ?Sized)) -> Vec<Weight> {
 ///
 /// # Errors
 /// [`Error::Config`], with the tensor's name and the first wrong scale.
-pub fn check_scales(module: &(impl Module + ?Sized)) -> Result<()> {
+pub fn check_scales(module: &dyn Module) -> Result<()> {
     for Weight { layer, param, .. } in weights(module) {
         let Some(Quantised { scale, activations }) = param.quantised() else { continue };
         let own = if let Activations::Static(own) = activations { Some(own) } else { None };
@@ -251,7 +251,7 @@ pub fn check_scales(module: &(impl Module + ?Sized)) -> Result<()> {
 }
 
 /// Whether a module has weights of integers.
-pub fn is_quantised(module: &(impl Module + ?Sized)) -> bool {
+pub fn is_quantised(module: &dyn Module) -> bool {
     weights(module).iter().any(|weight| weight.param.quantised().is_some())
 }
 

@@ -25,7 +25,7 @@ fn net() -> Net {
     Net { tied: linear.weight.clone(), linear, norm: BatchNorm2d::new(2).unwrap() }
 }
 
-fn values(module: &impl Module) -> Vec<Vec<f64>> {
+fn values(module: &dyn Module) -> Vec<Vec<f64>> {
     state_dict(module).iter().map(|(_, a)| a.to_f64_vec().unwrap()).collect()
 }
 

@@ -13,7 +13,7 @@ fn values(shape: &[usize], stream: u64) -> Array {
 }
 
 /// The same layer with f64 parameters of other values.
-fn widen(module: &impl Module) -> Vec<(String, Vec<f64>, Vec<usize>)> {
+fn widen(module: &dyn Module) -> Vec<(String, Vec<f64>, Vec<usize>)> {
     let mut out = Vec::new();
     for (i, (name, param)) in module.named_parameters().into_iter().enumerate() {
         let wanted = values(param.array().shape(), 50 + i as u64);

@@ -96,7 +96,7 @@ impl Events {
     }
 
     /// How large the parameters are, by power of two.
-    pub(crate) fn weights(&mut self, iteration: u64, model: &impl Module) -> Result<()> {
+    pub(crate) fn weights(&mut self, iteration: u64, model: &dyn Module) -> Result<()> {
         let mut summary = Message::default();
         for (name, param) in model.named_parameters() {
             let values = param.array().to_f64_vec()?;
