@@ -14,7 +14,7 @@ use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
-use crate::trainee::{Fresh, Make, Pair, Trainee};
+use crate::trainee::{Begun, Fresh, Make, Pair, Trainee};
 use crate::{
     Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, gallery, interrupt, report,
     sealed, table,
@@ -242,22 +242,6 @@ impl<'a, M: Module> Trainer<'a, M> {
     pub fn run(mut self, config: &RunConfig) -> Result<Run> {
         let callbacks = std::mem::take(&mut self.callbacks);
         run(&|| self.fresh(), self.data, &self.files, callbacks, config)
-    }
-}
-
-/// A model with what [`Trainer::with_training`] gave.
-struct Begun<'a, M: Module> {
-    pair: Pair<'a, M, Box<M>>,
-    start: &'a Start<'a, M>,
-}
-
-impl<M: Module> Fresh for Begun<'_, M> {
-    fn trainee(&self) -> &dyn Trainee {
-        &self.pair
-    }
-
-    fn training(&self, config: &Config) -> Result<Training> {
-        (self.start)(&self.pair.model, config)
     }
 }
 

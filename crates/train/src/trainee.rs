@@ -79,5 +79,21 @@ pub(crate) trait Fresh {
     fn training(&self, config: &Config) -> Result<Training>;
 }
 
-/// Makes one.
+/// A model with what [`crate::Trainer::with_training`] gave.
+pub(crate) struct Begun<'a, M: Module> {
+    pub(crate) pair: Pair<'a, M, Box<M>>,
+    pub(crate) start: &'a dyn Fn(&M, &Config) -> Result<Training>,
+}
+
+impl<M: Module> Fresh for Begun<'_, M> {
+    fn trainee(&self) -> &dyn Trainee {
+        &self.pair
+    }
+
+    fn training(&self, config: &Config) -> Result<Training> {
+        (self.start)(&self.pair.model, config)
+    }
+}
+
+/// Makes a [`Fresh`] one.
 pub(crate) type Make<'a> = &'a dyn Fn() -> binade_nn::Result<Box<dyn Fresh + 'a>>;
