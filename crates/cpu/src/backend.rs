@@ -233,7 +233,7 @@ impl Cpu {
             }
             Op::Random { distribution, key, .. } => draws::random(isa, *distribution, *key, &mut outs[0]),
             Op::Fill { value, .. } => draws::constant(isa, *value, &mut outs[0]),
-            Op::Range { start, .. } => draws::range(*start, &mut outs[0]),
+            Op::Range { start, .. } => draws::range(*start, ins.first().copied(), &mut outs[0]),
             Op::Cast(_) | Op::Copy if !ins[0].dtype().is_float() => {
                 elementwise::cast_integers(&operands(ins, outs[0].array())[0], &mut outs[0]);
             }

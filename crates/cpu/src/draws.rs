@@ -1,7 +1,7 @@
 //! Random numbers, dropout and stochastic rounding, and fills.
 
-use super::operand::{Compute, Operand, elements_mut, fill, fill_as, fill_with};
-use crate::kernel::Out;
+use super::operand::{Compute, Operand, elements, elements_mut, fill, fill_as, fill_with};
+use crate::kernel::{In, Out};
 use crate::simd::Isa;
 use crate::simd::convert::{stochastic_bf16, stochastic_f16};
 use binade_tensor::op::Distribution;
@@ -69,6 +69,9 @@ pub(super) fn random(isa: Isa, distribution: Distribution, key: Key, out: &mut O
         Distribution::Normal { mean, std } => fill::<f64>(isa, out, |start, y| {
             draw::<2>(key, start, y.len(), |i, [a, b]| y[i] = mean + std * normal_pair(a, b)[0]);
         }),
+        Distribution::Integers { low, high } => fill_as::<i64>(out, |start, y| {
+            draw::<2>(key, start, y.len(), |i, words| y[i] = Distribution::integer(low, high, words));
+        }),
         Distribution::Permutation => {
             let values = elements_mut::<i64>(out.bytes());
             values.iter_mut().enumerate().for_each(|(i, v)| *v = i as i64);
@@ -103,6 +106,9 @@ pub(super) fn constant(isa: Isa, value: f64, out: &mut Out<'_>) {
     }
 }
 
-pub(super) fn range(start: i64, out: &mut Out<'_>) {
-    elements_mut::<i64>(out.bytes()).iter_mut().zip(start..).for_each(|(v, i)| *v = i);
+/// From `start` on, or from so far behind the one element of `base`.
+pub(super) fn range(start: i64, base: Option<In<'_>>, out: &mut Out<'_>) {
+    let base = base.map_or(0, |base| elements::<i64>(base.bytes)[base.layout().offset]);
+    let values = elements_mut::<i64>(out.bytes()).iter_mut();
+    values.zip(0..).for_each(|(v, i)| *v = start.wrapping_add(base).wrapping_add(i));
 }

@@ -2,7 +2,7 @@
 
 use binade_autograd::{Var, scope};
 use binade_tensor::op::{Binary, NormKind, Unary};
-use binade_tensor::{Array, Class, DType, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Layout, Op, Shape, run_one};
 
 use crate::{Buffer, Error, Init, Layer, Mode, Module, Param, Result, Visitor};
 
@@ -259,18 +259,11 @@ impl BatchNorm2d {
     }
 }
 
-/// A count and 1, where it is: reading it would wait for the device. f64 holds what can be counted; on a device without
-/// it the count stays at 2²⁴, up to which f32 does.
+/// A count and 1, where it is: reading it would wait for the device.
 fn next(count: &Array) -> binade_autograd::Result<Array> {
-    let (wide, dtype) = match count.cast(DType::F64, Class::Workspace) {
-        Err(binade_tensor::Error::Unsupported { dtype: DType::F64, .. }) => {
-            (count.cast(DType::F32, Class::Workspace)?, DType::F32)
-        }
-        wide => (wide?, DType::F64),
-    };
-    let op = Op::Scalar { op: Binary::Add, value: 1.0, reversed: false };
-    let next = run_one(&op, &[&wide], count.device(), dtype, Class::Workspace)?;
-    Ok(next.cast(count.dtype(), Class::Workspace)?)
+    let op = Op::Range { start: 1, length: 1 };
+    let next = run_one(&op, &[count], count.device(), DType::I64, Class::Workspace)?;
+    Ok(next.with_layout(Layout::contiguous(*count.shape()))?)
 }
 
 /// `(1 − momentum)·running + momentum·factor·batch`, in f32.

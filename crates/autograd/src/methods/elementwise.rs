@@ -254,12 +254,8 @@ impl Var {
     /// # Errors
     /// Out of memory.
     pub fn compare_scalar(&self, compare: Compare, value: f64) -> Result<Var> {
-        // Beside integers a number is what it is: an integer, or in f64.
-        let dtype = match self.dtype() {
-            dtype if dtype.is_float() => dtype,
-            _ if value.fract() == 0.0 && value.abs() < i64::MAX as f64 => DType::I64,
-            _ => DType::F64,
-        };
+        let (value, dtype) =
+            if self.dtype().is_float() { (value, self.dtype()) } else { beside_integers(compare, value) };
         let value = Array::full(self.array().device(), dtype, Shape::SCALAR, value, Class::Workspace)?;
         self.compare(compare, &Var::constant(value))
     }
@@ -297,5 +293,20 @@ impl Var {
     /// More dimensions than a tensor may have.
     pub fn full_like(&self, shape: &[usize], value: f64) -> Result<Var> {
         self.constant_like(value)?.expand(&Shape::new(shape)?)
+    }
+}
+
+/// The number that integers compare with as with `value`: an integer, or a float that is beyond all or equal to none.
+fn beside_integers(compare: Compare, value: f64) -> (f64, DType) {
+    if value.is_nan() || value.abs() >= i64::MAX as f64 {
+        return (value, DType::F32);
+    }
+    match compare {
+        _ if value.fract() == 0.0 => (value, DType::I64),
+        Compare::Lt | Compare::Ge => (value.ceil(), DType::I64),
+        Compare::Le | Compare::Gt => (value.floor(), DType::I64),
+        Compare::Eq | Compare::Ne => (f64::NAN, DType::F32),
+        // True.
+        Compare::And | Compare::Or | Compare::Xor => (1.0, DType::I64),
     }
 }

@@ -34,17 +34,9 @@ impl Var {
     /// Integers in `low..high` (i64).
     ///
     /// # Errors
-    /// The range is empty or wider than 2²⁴, up to which the draw is exact.
+    /// The range is empty.
     pub fn randint(low: i64, high: i64, shape: &[usize]) -> Result<Var> {
-        let width = high.saturating_sub(low);
-        if !(1..=1 << 24).contains(&width) {
-            let message = format!("the range {low}..{high} must hold 1 to 16777216 integers");
-            return Err(TensorError::Argument { op: "randint", message }.into());
-        }
-        let draw = Var::uniform(0.0, 1.0, shape)?.cast(DType::F64)?;
-        let scaled =
-            (&(&draw * width as f64)?.floor()?.scalar(Binary::Minimum, width as f64 - 1.0, false)? + low as f64)?;
-        scaled.cast(DType::I64)
+        Var::random(Distribution::Integers { low, high }, shape)
     }
 
     /// A permutation of `0..n` (i64).
@@ -70,11 +62,12 @@ impl Var {
     }
 
     /// `samples` draws (i64) from each row of non-negative weights `[…, C]`, with or without replacement. Without: the
-    /// largest of `ln w − ln(−ln u)` (Gumbel's trick, Efraimidis and Spirakis 2006).
+    /// largest of `ln w − ln(−ln u)` (Gumbel's trick, Efraimidis and Spirakis 2006). Computed in f32, as draws have 24
+    /// bits, or in the weights' f64.
     ///
     /// # Errors
     /// A weight is negative or not finite, or a row has none; more draws without replacement than weights that are not
-    /// 0.
+    /// 0; more than 2²⁴ weights in a row.
     pub fn multinomial(&self, samples: usize, replacement: bool) -> Result<Var> {
         let classes = self.shape().last().copied().unwrap_or(0);
         let weights = self.array().to_f64_vec()?;
@@ -87,10 +80,15 @@ impl Var {
                 return Err(TensorError::Argument { op: "multinomial", message: message.into() }.into());
             }
         }
-        let x = self.detach().cast(DType::F64)?;
+        if !(1..=1 << 24).contains(&classes) {
+            let message = format!("a row has 1 to 16777216 weights, got {classes}");
+            return Err(TensorError::Argument { op: "multinomial", message }.into());
+        }
+        let dtype = if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let x = self.detach().cast(dtype)?;
         let mut shape = self.shape().to_vec();
         if !replacement {
-            let u = self.draw(&shape)?.cast(DType::F64)?.scalar(Binary::Maximum, 1e-12, false)?;
+            let u = self.draw(&shape)?.cast(dtype)?.scalar(Binary::Maximum, 1e-12, false)?;
             let gumbel = u.log()?.neg()?.log()?.neg()?;
             return Ok(x.log()?.add(&gumbel)?.topk(samples, -1, true)?.1);
         }
@@ -99,10 +97,12 @@ impl Var {
             *last = samples;
         }
         let rank = shape.len();
-        let share = x.cumsum(-1)?.div(&x.sum(&[-1], true)?)?.unsqueeze(rank - 1)?;
-        let draw = self.draw(&shape)?.cast(DType::F64)?.unsqueeze(rank)?;
-        let below = share.compare(Compare::Le, &draw)?.cast(DType::F64)?.sum(&[-1], false)?;
-        below.scalar(Binary::Minimum, classes as f64 - 1.0, false)?.cast(DType::I64)
+        // Parts of the largest weight, since a sum of weights may leave the range; and shares of the last running sum:
+        // where no weight follows but 0, the share is 1, which no draw reaches.
+        let running = x.div(&x.amax(&[-1], true)?)?.cumsum(-1)?;
+        let share = running.div(&running.narrow(-1, classes - 1, 1)?)?.unsqueeze(rank - 1)?;
+        let draw = self.draw(&shape)?.cast(dtype)?.unsqueeze(rank)?;
+        share.compare(Compare::Le, &draw)?.cast(dtype)?.sum(&[-1], false)?.cast(DType::I64)
     }
 
     /// Uniform in 0 to 1, where this tensor is.

@@ -4,6 +4,7 @@ mod common;
 mod composed;
 mod ctc;
 mod devices;
+mod draws;
 mod einsum;
 mod empties;
 mod fused;

@@ -128,7 +128,7 @@ pub enum Op {
     Random { distribution: Distribution, shape: Shape, key: Key },
     /// One value everywhere; no inputs.
     Fill { value: f64, shape: Shape },
-    /// `start, start + 1, …` (i64), so many; no inputs.
+    /// `start, start + 1, …` (i64), so many; no inputs, or one i64 that is added: see [`Range`].
     Range { start: i64, length: usize },
     /// Conversion to another dtype, nearest even.
     Cast(DType),

@@ -6,6 +6,7 @@ use super::Op;
 use super::bound::Bound;
 use super::check::{Check, Outs};
 use super::family::Family;
+use crate::random::below;
 use crate::samples::{Inputs, KEY, Sampler};
 use crate::{Array, DType, Error, Key, Layout, Meta, Result, Shape};
 
@@ -64,8 +65,22 @@ pub enum Distribution {
         /// Standard deviation.
         std: f64,
     },
+    /// Uniform among the integers low..high (i64).
+    Integers {
+        /// Smallest value.
+        low: i64,
+        /// Bound that is not reached.
+        high: i64,
+    },
     /// A permutation of 0..n (i64), for a one-dimensional shape.
     Permutation,
+}
+
+impl Distribution {
+    /// An integer of low..high from two random words.
+    pub fn integer(low: i64, high: i64, [a, b]: [u32; 2]) -> i64 {
+        low.wrapping_add(below(a, b, high.wrapping_sub(low) as u64) as i64)
+    }
 }
 
 /// [`Op::Random`].
@@ -84,6 +99,7 @@ impl Family for Random {
         match self.distribution {
             Distribution::Uniform { .. } => "uniform",
             Distribution::Normal { .. } => "normal",
+            Distribution::Integers { .. } => "randint",
             Distribution::Permutation => "permutation",
         }
     }
@@ -99,6 +115,13 @@ impl Family for Random {
                 check.domain(mean.is_finite(), "the mean", "finite", mean)?;
                 let fits = std >= 0.0 && std.is_finite();
                 check.domain(fits, "the standard deviation", "at least 0 and finite", std)?;
+            }
+            Distribution::Integers { low, high } => {
+                check.count(0)?;
+                if low >= high {
+                    return check.argument(format!("the range {low}..{high} holds no integer"));
+                }
+                return Ok(smallvec![Meta { dtype: DType::I64, layout: Layout::contiguous(self.shape) }]);
             }
             Distribution::Permutation => {
                 check.count(0)?;
@@ -119,7 +142,9 @@ impl Family for Random {
         match self.distribution {
             // Drawn in f64, where logarithm, root, cosine and product round before the mean is added.
             Distribution::Normal { .. } => Bound::Scale(1.0),
-            Distribution::Uniform { .. } | Distribution::Permutation => Bound::Ulps(0.0),
+            Distribution::Uniform { .. } | Distribution::Integers { .. } | Distribution::Permutation => {
+                Bound::Ulps(0.0)
+            }
         }
     }
 
@@ -165,7 +190,7 @@ impl Family for Fill {
     }
 }
 
-/// [`Op::Range`].
+/// [`Op::Range`]. A tensor of one i64 is added to every element, so that a count goes on where it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Range {
     /// First value.
@@ -180,7 +205,13 @@ impl Family for Range {
     }
 
     fn outs(&self, check: &Check<'_>) -> Result<Outs> {
-        check.count(0)?;
+        if !check.ins.is_empty() {
+            check.count(1)?;
+            check.dtype(0, &[DType::I64])?;
+            if check.ins[0].layout.numel() != 1 {
+                return check.shape("one element");
+            }
+        }
         let layout = Layout::contiguous(Shape::from_slice(&[self.length]));
         Ok(smallvec![Meta { dtype: DType::I64, layout }])
     }
@@ -189,8 +220,8 @@ impl Family for Range {
         Bound::Ulps(0.0)
     }
 
-    fn samples(&self, _s: &Sampler<'_>) -> Vec<Inputs> {
-        vec![vec![]]
+    fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
+        vec![vec![], vec![s.index(&[], 5)], vec![s.index(&[1, 1], 5)]]
     }
 
     fn with_extents(&self, change: &mut dyn FnMut(&Shape) -> Shape) -> Option<Op> {
@@ -203,6 +234,7 @@ pub(super) fn catalogue() -> Vec<Op> {
     for distribution in [
         Distribution::Uniform { low: -1.0, high: 3.0 },
         Distribution::Normal { mean: 0.5, std: 2.0 },
+        Distribution::Integers { low: -7, high: 1 << 40 },
         Distribution::Permutation,
     ] {
         ops.push(Op::Random { distribution, shape: Shape::from_slice(&[1031]), key: KEY });

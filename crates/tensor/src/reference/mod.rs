@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use crate::integers::{Integer as _, run_by_rank};
 use crate::memory::Pool;
+use crate::op::Distribution;
 use crate::update::Update;
 use crate::{
     Array, ArrayMut, Backend, Class, DType, Element, Error, Findings, Layout, Memory, MemoryStats, Op, Outcome, Result,
@@ -165,16 +166,23 @@ fn read(array: &Array, bytes: &[u8]) -> Dense {
 
 /// The result of operators that make or convert integers, which f64 would round.
 fn integers(op: &Op, ins: &[&Array]) -> Result<Option<Vec<i64>>> {
+    let values = |array: &Array| -> Result<Vec<i64>> {
+        let guard = array.storage().read(op.name())?;
+        let bytes = guard.bytes().unwrap_or_default();
+        let value = |at: usize| crate::with_element!(array.dtype(), T => element::<T>(bytes, at).as_integer());
+        Ok(positions(array.layout()).map(value).collect())
+    };
     if let Op::Range { start, length } = op {
-        return Ok(Some((*start..).take(*length).collect()));
+        let base = ins.first().map(|base| values(base)).transpose()?.map_or(0, |base| base[0]);
+        return Ok(Some((0..*length as i64).map(|i| start.wrapping_add(base).wrapping_add(i)).collect()));
+    }
+    if let Op::Random { distribution: distribution @ Distribution::Integers { .. }, shape, key } = op {
+        return Ok(Some(random::integers(distribution, *key, shape.numel())));
     }
     if !matches!(op, Op::Cast(_) | Op::Copy) || ins[0].dtype().is_float() {
         return Ok(None);
     }
-    let guard = ins[0].storage().read(op.name())?;
-    let bytes = guard.bytes().unwrap_or_default();
-    let value = |at: usize| crate::with_element!(ins[0].dtype(), T => element::<T>(bytes, at).as_integer());
-    Ok(Some(positions(ins[0].layout()).map(value).collect()))
+    values(ins[0]).map(Some)
 }
 
 fn write_integers(values: &[i64], out: &mut ArrayMut<'_>) {

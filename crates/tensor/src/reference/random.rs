@@ -40,6 +40,7 @@ fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
             };
             (0..n).map(|i| mean + std * normal(pair(i))).collect()
         }
+        Distribution::Integers { .. } => integers(distribution, key, n).into_iter().map(|v| v as f64).collect(),
         Distribution::Permutation => {
             let mut v: Vec<f64> = (0..n).map(|i| i as f64).collect();
             for i in 0..n {
@@ -53,6 +54,19 @@ fn random(distribution: &Distribution, key: Key, shape: &[usize]) -> Dense {
     Dense { shape: shape.to_vec(), v }
 }
 
+/// The integers of a distribution: a place in low..high as that part of 64 bits, of two words per element. None of
+/// others.
+pub(super) fn integers(distribution: &Distribution, key: Key, n: usize) -> Vec<i64> {
+    let &Distribution::Integers { low, high } = distribution else { return vec![] };
+    let width = (i128::from(high) - i128::from(low)) as u128;
+    let drawn = |i: usize| {
+        let block = key.block((i / 2) as u32);
+        let [a, b] = [block[i % 2 * 2], block[i % 2 * 2 + 1]].map(u128::from);
+        (i128::from(low) + (((a << 32 | b) * width) >> 64) as i128) as i64
+    };
+    (0..n).map(drawn).collect()
+}
+
 impl Definition for Fill {
     fn evaluate(&self, _x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         Ok(vec![each(shapes, &|_| self.value)])
@@ -60,8 +74,8 @@ impl Definition for Fill {
 }
 
 impl Definition for Range {
-    fn evaluate(&self, _x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
-        let start = &self.start;
-        Ok(vec![each(shapes, &|i| (*start + i[0] as i64) as f64)])
+    fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
+        let start = self.start as f64 + x.first().map_or(0.0, |base| base.v[0]);
+        Ok(vec![each(shapes, &|i| start + i[0] as f64)])
     }
 }

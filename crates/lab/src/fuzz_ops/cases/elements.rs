@@ -89,7 +89,7 @@ pub(super) fn creation(o: &mut Operands<'_>) -> Result<Op> {
     let (dims, key) = (o.draw.shape(3, NUMEL), o.draw.key());
     let flat = [dims.iter().product()];
     let (low, mean) = (o.draw.pick(&[-1.0, 0.0, 1e3]), o.draw.pick(&[0.0, -0.5, 1e4]));
-    Ok(match o.draw.below(5) {
+    Ok(match o.draw.below(6) {
         0 => Op::Fill { value: o.draw.pick(&[0.0, 1.0, 0.1, -1e30, f64::INFINITY]), shape: shape(&dims)? },
         1 => Op::Range { start: o.draw.below(7) as i64 - 3, length: flat[0] },
         2 => {
@@ -98,6 +98,11 @@ pub(super) fn creation(o: &mut Operands<'_>) -> Result<Op> {
         }
         3 => {
             let distribution = Distribution::Normal { mean, std: o.draw.pick(&[1.0, 0.02, 3.0]) };
+            Op::Random { distribution, shape: shape(&dims)?, key }
+        }
+        4 => {
+            let (low, width) = (o.draw.pick(&[0, -7, -1 << 40]), o.draw.pick(&[1, 10, 1 << 41]));
+            let distribution = Distribution::Integers { low, high: low + width };
             Op::Random { distribution, shape: shape(&dims)?, key }
         }
         _ => Op::Random { distribution: Distribution::Permutation, shape: shape(&flat)?, key },
