@@ -2,7 +2,7 @@
 
 use binade_amp::{LossScale, Policy, Training};
 use binade_nn::{Ema, Module, Optimizer, Schedule, WarmUp};
-use binade_tensor::DType;
+use binade_tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, OptimizerChoice, Result, Score, Splits};
@@ -113,6 +113,10 @@ pub struct Config {
     /// epoch.
     #[serde(default)]
     pub tensorboard: bool,
+    /// Name of the device to train on, to which [`Config::training`] moves the model; without one, where the model is.
+    /// No part of a run's settings: it may be resumed on another.
+    #[serde(skip)]
+    pub device: Option<String>,
 }
 
 /// By what an epoch is better than another.
@@ -176,6 +180,7 @@ impl Default for Config {
             patience: None,
             best_by: BestBy::Loss,
             tensorboard: false,
+            device: None,
         }
     }
 }
@@ -184,7 +189,7 @@ impl Config {
     /// A training before its first step, with the optimiser chosen for all parameters.
     ///
     /// # Errors
-    /// Settings outside their domain.
+    /// Settings outside their domain; a device that is not there, or has no room for the model.
     pub fn training(&self, model: &dyn Module) -> Result<Training> {
         let optimizer = Optimizer::grouped(model, |_, param| {
             let decays = !self.decay_matrices_only || param.array().shape().rank() >= 2;
@@ -196,8 +201,11 @@ impl Config {
     /// As [`Config::training`], with an optimiser of one's own.
     ///
     /// # Errors
-    /// Settings outside their domain.
+    /// Settings outside their domain; a device that is not there, or has no room for the model.
     pub fn training_with(&self, model: &dyn Module, optimizer: Optimizer) -> Result<Training> {
+        if let Some(name) = &self.device {
+            model.to(&Device::open(name)?)?;
+        }
         let mut training = Training::new(optimizer, self.precision.policy(), self.precision.loss_scale())?;
         (training.clip, training.seed) = (Some(self.clip), self.seed);
         let warm_up = self.ema_power.map_or(WarmUp::Ratio, |power| WarmUp::Power { inverse_gamma: 1.0, power });

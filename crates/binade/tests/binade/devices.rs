@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use binade::autograd::{Var, scope};
+use binade::nn::{Layer, Linear, Module};
+use binade::train::Config;
+
 fn binade(args: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
     command.args(args).current_dir(folder);
@@ -98,4 +102,23 @@ fn a_run_goes_on_and_is_evaluated_on_another_device() {
     };
     let (there, here) = (loss("cuda-interpreted"), loss("cpu"));
     assert!((there - here).abs() <= 2f64.powi(-9) * here, "{there}, on the CPU {here}");
+}
+
+#[test]
+fn settings_name_the_device_that_a_model_is_trained_on() {
+    let model = Linear::new(3, 2).unwrap();
+    let config = Config { device: Some("cuda-interpreted".into()), ema: Some(0.9), ..Config::default() };
+    let mut training = config.training(&model).unwrap();
+    let device = model.device().unwrap();
+    assert_eq!(device.name(), "cuda-interpreted");
+    let own = model.clone();
+    let loss = move || -> binade::amp::Result<Var> {
+        let x = Var::from_slice(&[1.0f32, 2.0, 3.0], &[1, 3])?;
+        Ok(own.forward(&x)?.square()?.sum(&[], false)?)
+    };
+    let mut step = || scope::with_device(&device, || training.step(&loss).unwrap().loss);
+    assert!(step() > step());
+    let config = Config { device: Some("tpu".into()), ..Config::default() };
+    let error = config.training(&model).unwrap_err().to_string();
+    assert!(error.contains("'tpu'") && error.contains("cuda-interpreted"), "{error}");
 }
