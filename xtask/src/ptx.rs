@@ -20,8 +20,8 @@ const USAGE: &str = "usage: cargo xtask ptx [--check] [--nvrtc FILE] [--ptxas FI
 
 /// What the PTX is compiled for: the oldest capability that is served.
 const ARCHITECTURE: &str = "compute_75";
-/// The lowest PTX that has what the kernels use: a driver that is older than CUDA 10.2 does not load it.
-const VERSION: &str = ".version 6.5";
+/// The lowest PTX that has what the kernels use: a driver that is older than CUDA 10.0 does not load it.
+const VERSION: &str = ".version 6.3";
 
 struct Options {
     check: bool,
@@ -79,10 +79,13 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
         } else {
             std::fs::write(&path, &ptx).map_err(|e| format!("{}: {e}", path.display()))?;
         }
-        output::line(&format!("{stem}: {} kernels, {} KB", ptx.matches(".visible .entry").count(), ptx.len() / 1024))?;
+        let mut told = format!("{stem}: {} kernels, {} KB", ptx.matches(".visible .entry").count(), ptx.len() / 1024);
         if let Some(ptxas) = &options.ptxas {
-            faults.extend(gates::of_ptxas(ptxas, stem, &path)?);
+            let (found, [registers, shared]) = gates::of_ptxas(ptxas, stem, &path)?;
+            faults.extend(found);
+            told += &format!("; at most {registers} registers, {shared} bytes of shared memory");
         }
+        output::line(&told)?;
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }

@@ -153,10 +153,10 @@ struct ByWeight {
   }
 };
 
-// A block per tile, group and split; splits leave their sums to `sum_of_parts`.
+// A block per tile, group and split; splits leave their sums to `sums`.
 template <class Of>
-__device__ __forceinline__ void tiles(const Conv& p) {
-  u32 group = blockIdx.z / p.splits, split = blockIdx.z % p.splits;
+__device__ __forceinline__ void tiles(const Conv& p, u32 z) {
+  u32 group = z / p.splits, split = z % p.splits;
   typedef typename Of::Number T;
   Of of{p, group};
   u32 m = of.m(), n = of.n(), columns = (n + TILE - 1) / TILE;
@@ -176,8 +176,8 @@ __device__ __forceinline__ void tiles(const Conv& p) {
 
 // A thread per result, with the same chains.
 template <class Of>
-__device__ __forceinline__ void singly(const Conv& p) {
-  u32 group = blockIdx.z / p.splits, split = blockIdx.z % p.splits, place = thread_index();
+__device__ __forceinline__ void singly(const Conv& p, u32 z) {
+  u32 group = z / p.splits, split = z % p.splits, place = thread_index();
   typedef typename Of::Number T;
   Of of{p, group};
   u32 n = of.n(), first = split * p.per_split, last = min(of.k(), first + p.per_split);
@@ -199,8 +199,8 @@ __device__ __forceinline__ void singly(const Conv& p) {
 }
 
 template <class Of>
-__device__ __forceinline__ void sums(const Conv& p) {
-  u32 group = blockIdx.z, place = thread_index();
+__device__ __forceinline__ void sums(const Conv& p, u32 group) {
+  u32 place = thread_index();
   typedef typename Of::Number T;
   Of of{p, group};
   u32 n = of.n();
@@ -214,22 +214,18 @@ __device__ __forceinline__ void sums(const Conv& p) {
   of.put(place / n, place % n, v);
 }
 
-#define CONTRACTION(NAME, OF)                                                                       \
-  extern "C" __global__ void __launch_bounds__(256) NAME##_tiles(const __grid_constant__ Conv p) {  \
-    if (((const Fault*)p.fault)->set) return;                                                       \
-    tiles<OF>(p);                                                                                   \
-  }                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(256) NAME##_singly(const __grid_constant__ Conv p) { \
-    if (((const Fault*)p.fault)->set) return;                                                       \
-    singly<OF>(p);                                                                                  \
+// A grid has 65,535 blocks in its last dimension: further groups follow.
+#define CONV(NAME, COUNT, BODY)                                                             \
+  extern "C" __global__ void __launch_bounds__(256) NAME(const __grid_constant__ Conv p) {  \
+    if (((const Fault*)p.fault)->set) return;                                               \
+    for (u32 z = blockIdx.z; z < (COUNT); z += gridDim.z) BODY(p, z);                       \
   }
+#define CONTRACTION(NAME, OF)                               \
+  CONV(NAME##_tiles, p.groups * p.splits, tiles<OF>)        \
+  CONV(NAME##_singly, p.groups * p.splits, singly<OF>)
 
 CONTRACTION(forward, Forward<float>)
 CONTRACTION(quantised, Forward<int>)
 CONTRACTION(by_input, ByInput)
 CONTRACTION(by_weight, ByWeight)
-
-extern "C" __global__ void __launch_bounds__(256) by_weight_sums(const __grid_constant__ Conv p) {
-  if (((const Fault*)p.fault)->set) return;
-  sums<ByWeight>(p);
-}
+CONV(by_weight_sums, p.groups, sums<ByWeight>)

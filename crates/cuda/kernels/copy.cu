@@ -64,10 +64,31 @@ FILL(fill_2, u16)
 FILL(fill_4, u32)
 FILL(fill_8, u64)
 
-// start, start + 1, …: the start is the value's bits.
-ELEMENTWISE(range, 1, ((i64*)p.out.at)[at.out] = __double_as_longlong(p.value) + (i64)i;)
+// start, start + 1, …: the start is the value's bits. An operand is one number that is added.
+ELEMENTWISE(range, 1, {
+  u64 base = p.in[0].at ? ((const u64*)p.in[0].at)[at.in[0]] : 0;
+  ((u64*)p.out.at)[at.out] = base + (u64)__double_as_longlong(p.value) + i;
+})
 
-#define COMPARE(NAME, HOLDS)                                                   \
+// Two elements to be compared: integers beyond 2^53 by their order.
+__device__ __forceinline__ void load_pair(const Elementwise& p, const Places<2>& at, double& a, double& b) {
+  if (p.in[0].dtype > BF16 && p.in[1].dtype > BF16) {
+    i64 left = load_integer(p.in[0], at.in[0]), right = load_integer(p.in[1], at.in[1]);
+    a = left < right ? -1.0 : left > right ? 1.0 : 0.0;
+    b = 0.0;
+  } else {
+    a = load_wide(p.in[0], at.in[0]);
+    b = load_wide(p.in[1], at.in[1]);
+  }
+}
+
+#define COMPARE(NAME, HOLDS)                   \
+  ELEMENTWISE(NAME, 2, {                       \
+    double a, b;                               \
+    load_pair(p, at, a, b);                    \
+    ((u8*)p.out.at)[at.out] = (HOLDS) ? 1 : 0; \
+  })
+#define LOGIC(NAME, HOLDS)                                                     \
   ELEMENTWISE(NAME, 2, {                                                       \
     double a = load_wide(p.in[0], at.in[0]), b = load_wide(p.in[1], at.in[1]); \
     ((u8*)p.out.at)[at.out] = (HOLDS) ? 1 : 0;                                 \
@@ -78,9 +99,9 @@ COMPARE(Lt, a < b)
 COMPARE(Le, a <= b)
 COMPARE(Gt, a > b)
 COMPARE(Ge, a >= b)
-COMPARE(And, a != 0.0 && b != 0.0)
-COMPARE(Or, a != 0.0 || b != 0.0)
-COMPARE(Xor, (a != 0.0) != (b != 0.0))
+LOGIC(And, a != 0.0 && b != 0.0)
+LOGIC(Or, a != 0.0 || b != 0.0)
+LOGIC(Xor, (a != 0.0) != (b != 0.0))
 
 // condition ? a : b, of floats.
 ELEMENTWISE(where, 3, {

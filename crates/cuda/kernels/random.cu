@@ -96,6 +96,14 @@ DRAW(normal, {
   store_wide(p.out, p.dtype, out, __dadd_rn(p.low, __dmul_rn(p.span, radius * cos(angle))));
 })
 
+// The part of the width that 64 bits are of 2^64, beyond the lowest; two words per element. Both numbers are bits.
+DRAW(integers, {
+  Words words = philox(p, (u32)(element / 2));
+  u64 high = element % 2 ? words.w[2] : words.w[0], low = element % 2 ? words.w[3] : words.w[1];
+  u64 place = __umul64hi(high << 32 | low, (u64)__double_as_longlong(p.span));
+  ((u64*)p.out)[out] = (u64)__double_as_longlong(p.low) + place;
+})
+
 // To the neighbour above in magnitude with the probability of the part that is dropped.
 DRAW(stochastic, {
   u32 bits = __float_as_uint(load(p.in, p.in_dtype, in)), noise = bits_of(p, element);

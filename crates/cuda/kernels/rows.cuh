@@ -59,7 +59,8 @@ struct Lane {
 };
 
 __device__ __forceinline__ Lane lane_of(const Rows& r) {
-  u32 row = thread_index() / LANES;
+  // A block has whole rows: threads are more than 32 bits number.
+  u32 row = blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES;
   return Lane{min(row, r.rows - 1), threadIdx.x % LANES, row < r.rows};
 }
 

@@ -125,6 +125,11 @@ impl Cuda {
         block: usize,
         parameter: &P,
     ) {
+        if grid[0] > i32::MAX as usize || grid[1].max(grid[2]) > kernels::MOST_BLOCKS {
+            let message =
+                format!("kernel {kernel} wants a grid of {grid:?} blocks, and CUDA has 2147483647 × 65535 × 65535");
+            return self.fail(Error::Argument { op, message });
+        }
         let parameter = bytemuck::bytes_of(parameter);
         let grid = grid.map(|n| n as u32);
         self.launch(op, Launch { module, kernel, grid, block: [block as u32, 1, 1], parameter });

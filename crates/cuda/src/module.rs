@@ -1,5 +1,10 @@
 //! The PTX that ships with the crate, a module per family of operators, loaded when a kernel of it first runs.
 
+use std::io::Read;
+use std::sync::OnceLock;
+
+use flate2::read::GzDecoder;
+
 macro_rules! modules {
     ($($(#[$doc:meta])* $name:ident, $file:literal;)*) => {
         /// A family's kernels.
@@ -15,9 +20,9 @@ macro_rules! modules {
                 match self { $(Module::$name => $file,)* }
             }
 
-            /// The PTX.
-            pub const fn text(self) -> &'static str {
-                match self { $(Module::$name => include_str!(concat!("../kernels/", $file, ".ptx")),)* }
+            /// The PTX as `build.rs` compresses it.
+            const fn compressed(self) -> &'static [u8] {
+                match self { $(Module::$name => include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".ptx.gz")),)* }
             }
         }
     };
@@ -54,4 +59,19 @@ modules! {
     Attention, "attention";
     /// Pooling, linear maps of dimensions.
     Window, "window";
+}
+
+impl Module {
+    /// The PTX: the file of the module in `kernels/`.
+    pub fn text(self) -> &'static str {
+        const COUNT: usize = Module::ALL.len();
+        static TEXTS: [OnceLock<String>; COUNT] = [const { OnceLock::new() }; COUNT];
+        TEXTS[self as usize].get_or_init(|| {
+            let mut text = String::new();
+            // What the build wrote is whole: a gzip file has a checksum, and the tests compare each with its source.
+            let read = GzDecoder::new(self.compressed()).read_to_string(&mut text);
+            debug_assert!(read.is_ok(), "{}: {read:?}", self.name());
+            text
+        })
+    }
 }

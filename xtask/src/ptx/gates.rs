@@ -34,9 +34,10 @@ pub fn of_text(stem: &str, ptx: &str) -> Vec<String> {
     faults
 }
 
-/// What ptxas refuses, and kernels whose registers it spills.
-pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<Vec<String>, String> {
-    let mut faults = Vec::new();
+/// What ptxas refuses, and kernels whose registers it spills; with the registers of a thread and the bytes of shared
+/// memory of a block that the kernels of a file need at most, on any generation.
+pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<(Vec<String>, [u32; 2]), String> {
+    let (mut faults, mut most) = (Vec::new(), [0; 2]);
     for generation in GENERATIONS {
         let mut command = Command::new(ptxas);
         command.args(["-v", "-O3", "-arch", generation, "-o", "/dev/null"]).arg(path);
@@ -50,11 +51,15 @@ pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<Vec<String>, St
             if let Some((_, rest)) = line.split_once("Compiling entry function '") {
                 kernel = rest.split('\'').next().unwrap_or_default();
             }
+            for (most, what) in most.iter_mut().zip([" registers", " bytes smem"]) {
+                let number = line.split_once(what).and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+                *most = number.unwrap_or(0).max(*most);
+            }
             let stores = line.split_once(" bytes spill stores").and_then(|(before, _)| before.rsplit(' ').next());
             if stores.is_some_and(|bytes| bytes != "0") {
                 faults.push(format!("{stem}.ptx: {kernel} spills on {generation}: {}", line.trim()));
             }
         }
     }
-    Ok(faults)
+    Ok((faults, most))
 }

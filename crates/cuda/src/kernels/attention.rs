@@ -4,7 +4,7 @@ use binade_tensor::op::Attention as Kind;
 use binade_tensor::{DType, Layout, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
-use super::copy;
+use super::copy::{self, Held};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -81,7 +81,41 @@ fn matrices(view: &View) -> Option<Matrices> {
     })
 }
 
-/// What both directions have; inputs from q on, the mask last.
+/// An operand whose samples lie at one distance: the view, or a copy.
+fn even(cuda: &Cuda, op: &'static str, view: &View) -> Result<Held> {
+    if matrices(view).is_some() { Ok((*view, None)) } else { copy::row_major(cuda, op, view) }
+}
+
+/// A place for results whose samples lie at one distance: the view, or memory that [`finish`] copies there.
+fn place(cuda: &Cuda, view: &View) -> Result<Held> {
+    if matrices(view).is_some() { Ok((*view, None)) } else { copy::room(cuda, view) }
+}
+
+/// Copies what was computed elsewhere.
+fn finish(cuda: &Cuda, op: &'static str, computed: &Held, view: &View) -> Result<bool> {
+    if computed.1.is_none() { Ok(true) } else { copy::cast(cuda, op, &computed.0, view) }
+}
+
+/// The mask under the scores of `q`; of one whose samples do not lie at one distance a copy, which has no more heads,
+/// queries and keys than the mask.
+fn mask_of(cuda: &Cuda, op: &'static str, q: &View, keys: usize, mask: &View) -> Result<Option<Held>> {
+    let mut scores = *q.shape();
+    let (r, own_rank) = (scores.rank(), mask.shape().rank());
+    scores[r - 1] = keys;
+    let under = |view: &View| Some(view.with_layout(view.layout.expand(&scores)?));
+    if let Some(view) = under(mask).filter(|view| matrices(view).is_some()) {
+        return Ok(Some((view, None)));
+    }
+    let mut own = scores;
+    for d in r.saturating_sub(3)..r {
+        own[d] = if d + own_rank < r { 1 } else { mask.shape()[d + own_rank - r] };
+    }
+    let Some(layout) = mask.layout.expand(&own) else { return Ok(None) };
+    let (dense, memory) = copy::row_major(cuda, op, &mask.with_layout(layout))?;
+    Ok(under(&dense).map(|view| (view, memory)))
+}
+
+/// What both directions have.
 fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>) -> Option<Attention> {
     let r = q.shape().rank();
     let (d, e) = (q.shape()[r - 1], v.shape()[r - 1]);
@@ -110,11 +144,9 @@ fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>)
         v: matrices(v)?,
         ..Attention::default()
     };
-    if let Some(mask) = mask.filter(|_| of.mask) {
-        let mut scores = *q.shape();
-        scores[r - 1] = s;
+    if let Some(mask) = mask {
         p.mask_kind = if mask.dtype == DType::Bool { 1 } else { 2 };
-        p.mask = matrices(&mask.with_layout(mask.layout.expand(&scores)?))?;
+        p.mask = matrices(mask)?;
     }
     Some(p)
 }
@@ -127,13 +159,34 @@ fn launch(cuda: &Cuda, op: &'static str, kernel: &str, n: usize, features: u32, 
     }
 }
 
+/// The operands as kernels take them: q, k and v, and the mask.
+struct Operands([Held; 3], Option<Held>);
+
+impl Operands {
+    fn new(cuda: &Cuda, op: &'static str, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>) -> Result<Operands> {
+        let [q, k, v] = [even(cuda, op, q)?, even(cuda, op, k)?, even(cuda, op, v)?];
+        let mask = match mask.filter(|_| of.mask) {
+            Some(mask) => mask_of(cuda, op, &q.0, k.0.shape()[k.0.shape().rank() - 2], mask)?,
+            None => None,
+        };
+        Ok(Operands([q, k, v], mask))
+    }
+
+    fn parameter(&self, cuda: &Cuda, of: &Kind) -> Option<Attention> {
+        let Operands([q, k, v], mask) = self;
+        parameter(cuda, of, [&q.0, &k.0, &v.0], mask.as_ref().map(|mask| &mask.0))
+    }
+}
+
 /// Outputs the result and the log-sum-exp.
 pub(super) fn forward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], outs: &[View]) -> Result<bool> {
-    let Some(mut p) = parameter(cuda, of, [&ins[0], &ins[1], &ins[2]], ins.get(3)) else { return Ok(false) };
-    let Some(out) = matrices(&outs[0]).filter(|_| outs[1].layout.is_contiguous()) else { return Ok(false) };
-    (p.out, p.lse) = (out, outs[1].at());
+    let operands = Operands::new(cuda, op, of, [&ins[0], &ins[1], &ins[2]], ins.get(3))?;
+    let Some(mut p) = operands.parameter(cuda, of) else { return Ok(false) };
+    let out = place(cuda, &outs[0])?;
+    let Some(to) = matrices(&out.0).filter(|_| outs[1].layout.is_contiguous()) else { return Ok(false) };
+    (p.out, p.lse) = (to, outs[1].at());
     launch(cuda, op, "attend", outs[1].numel(), p.e, &p);
-    Ok(true)
+    finish(cuda, op, &out, &outs[0])
 }
 
 /// Inputs g, q, k, v, output, log-sum-exp, mask.
@@ -143,7 +196,8 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], o
         // No query has a part in the gradients.
         return outs.iter().try_fold(true, |_, view| copy::fill(cuda, op, 0.0, view));
     }
-    let Some(mut p) = parameter(cuda, of, [q, k, v], ins.get(6)) else { return Ok(false) };
+    let operands = Operands::new(cuda, op, of, [q, k, v], ins.get(6))?;
+    let Some(mut p) = operands.parameter(cuda, of) else { return Ok(false) };
     // Three outputs, or the parts of one.
     let part = |i: usize| match outs {
         [joined] => {
@@ -156,15 +210,15 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], o
         }
         _ => outs[i],
     };
-    let found = (matrices(g), matrices(&part(0)), matrices(&part(1)), matrices(&part(2)));
-    let (Some(g), Some(dq), Some(dk), Some(dv)) = found else { return Ok(false) };
-    if !lse.layout.is_contiguous() || lse.dtype != DType::F32 {
-        return Ok(false);
-    }
-    let means = cuda.scratch(4 * lse.numel())?;
-    (p.g, p.dq, p.dk, p.dv, p.lse, p.means) = (g, dq, dk, dv, lse.at(), means.address());
-    launch(cuda, op, "attend_backward_queries", lse.numel(), p.d, &p);
+    let (g, lse) = (even(cuda, op, g)?, copy::row_major(cuda, op, lse)?);
+    let parts = [part(0), part(1), part(2)];
+    let [dq, dk, dv] = [place(cuda, &parts[0])?, place(cuda, &parts[1])?, place(cuda, &parts[2])?];
+    let found = (matrices(&g.0), matrices(&dq.0), matrices(&dk.0), matrices(&dv.0));
+    let (Some(of_g), Some(by_q), Some(by_k), Some(by_v)) = found else { return Ok(false) };
+    let means = cuda.scratch(4 * lse.0.numel())?;
+    (p.g, p.dq, p.dk, p.dv, p.lse, p.means) = (of_g, by_q, by_k, by_v, lse.0.at(), means.address());
+    launch(cuda, op, "attend_backward_queries", lse.0.numel(), p.d, &p);
     let keys = (p.samples * (p.heads / p.shared) * p.s) as usize;
     launch(cuda, op, "attend_backward_keys", keys, p.d.max(p.e), &p);
-    Ok(true)
+    [dq, dk, dv].iter().zip(&parts).try_fold(true, |_, (computed, view)| finish(cuda, op, computed, view))
 }

@@ -5,7 +5,7 @@ use binade_tensor::{DType, Dims, Result};
 use bytemuck::{Pod, Zeroable};
 
 use super::product::Scales;
-use super::{copy, elementwise, reduce};
+use super::{MOST_BLOCKS, copy, elementwise, reduce};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -129,9 +129,6 @@ fn contract(
     let blocks = if narrow { (m * n).div_ceil(256) } else { m.div_ceil(TILE) * n.div_ceil(TILE) };
     let chains = k.div_ceil(CHAIN).max(1);
     let splits = if of == Of::Weight && blocks * conv.groups < FEW_BLOCKS { chains } else { 1 };
-    if splits * conv.groups > 65535 {
-        return Ok(false);
-    }
     let parts = cuda.scratch(if splits > 1 { 4 * splits * conv.groups * m * n } else { 0 })?;
     let pair = |of: [usize; 2]| of.map(|v| v as u32);
     let p = Conv {
@@ -160,10 +157,10 @@ fn contract(
     let threads = if narrow { (m * n).next_multiple_of(32).min(256) } else { 256 };
     let blocks = if narrow { (m * n).div_ceil(threads) } else { blocks };
     let how = if narrow { "singly" } else { "tiles" };
-    cuda.grid(op, (Module::Conv, &of.kernel(how)), [blocks, 1, conv.groups * splits], threads, &p);
+    cuda.grid(op, (Module::Conv, &of.kernel(how)), [blocks, 1, (conv.groups * splits).min(MOST_BLOCKS)], threads, &p);
     if splits > 1 {
         let threads = (m * n).next_multiple_of(32).min(256);
-        let grid = [(m * n).div_ceil(threads), 1, conv.groups];
+        let grid = [(m * n).div_ceil(threads), 1, conv.groups.min(MOST_BLOCKS)];
         cuda.grid(op, (Module::Conv, &of.kernel("sums")), grid, threads, &p);
     }
     Ok(true)

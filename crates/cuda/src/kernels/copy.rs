@@ -1,10 +1,11 @@
 //! Copies, casts, fills, comparisons, selection, concatenation.
 
 use binade_tensor::op::Compare;
-use binade_tensor::{DType, Result, bf16, f16, format::f64_to_f32_odd};
+use binade_tensor::{DType, Layout, Result, Shape, bf16, f16, format::f64_to_f32_odd};
 
 use super::elementwise::{Elementwise, launch, parameter};
 use crate::backend::Cuda;
+use crate::memory::CudaMemory;
 use crate::module::Module;
 use crate::view::View;
 
@@ -44,8 +45,11 @@ pub(super) fn fill(cuda: &Cuda, op: &'static str, value: f64, out: &View) -> Res
     launch(cuda, op, (Module::Copy, &of_size("fill", out.dtype)), p)
 }
 
-pub(super) fn range(cuda: &Cuda, op: &'static str, start: i64, out: &View) -> Result<bool> {
-    let p = parameter(cuda, [], out).map(|p| Elementwise { value: f64::from_bits(start as u64), ..p });
+/// From `start` on, or from so far behind the one element of `base`.
+pub(super) fn range(cuda: &Cuda, op: &'static str, start: i64, base: Option<&View>, out: &View) -> Result<bool> {
+    let base =
+        base.map(|base| base.with_layout(Layout { offset: base.layout.offset, ..Layout::contiguous(Shape::SCALAR) }));
+    let p = parameter(cuda, [base.as_ref()], out).map(|p| Elementwise { value: f64::from_bits(start as u64), ..p });
     launch(cuda, op, (Module::Copy, "range"), p)
 }
 
@@ -90,4 +94,23 @@ pub(super) fn narrow_backward(
 /// The 8-bit integers nearest to multiples of `scale`, a scalar, one after the other in `out`.
 pub(super) fn quantise(cuda: &Cuda, op: &'static str, x: &View, scale: &View, out: &View) -> Result<bool> {
     launch(cuda, op, (Module::Copy, "quantise"), parameter(cuda, [Some(x), Some(scale)], out))
+}
+
+/// A view, and what it has of memory that is given back with it.
+pub(super) type Held = (View, Option<CudaMemory>);
+
+/// Memory in which a view lies row-major: its own, or a copy.
+pub(super) fn row_major(cuda: &Cuda, op: &'static str, view: &View) -> Result<Held> {
+    if view.layout.is_contiguous() {
+        return Ok((*view, None));
+    }
+    let dense = room(cuda, view)?;
+    cast(cuda, op, view, &dense.0)?;
+    Ok(dense)
+}
+
+/// Memory for what is computed where a view is not as a kernel writes it, to be copied there.
+pub(super) fn room(cuda: &Cuda, view: &View) -> Result<Held> {
+    let memory = cuda.scratch(view.numel() * view.dtype.size())?;
+    Ok((View::line(memory.address(), view.dtype, *view.shape()), Some(memory)))
 }

@@ -189,7 +189,7 @@ pub(super) fn ternary(
         None => (format!("{row:?}"), parameter(cuda, [0, 1, 2].map(|i| Some(&ins[i])), out)),
         Some(by) => (format!("{row:?}_{by}_backward"), parameter(cuda, [0, 1, 2, 3].map(|i| Some(&ins[i])), out)),
     };
-    launch(cuda, op, (Module::Ternary, &name), p.map(|p| Elementwise { value, ..p }))
+    launch(cuda, op, (Module::Ternary, &name), with_scalar(p, value))
 }
 
 /// The loss of no elements.

@@ -179,17 +179,6 @@ pub(super) fn embedding(cuda: &Cuda, op: &'static str, ins: &[View], out: &View)
     launch(cuda, op, (Module::Index, &kernel), p)
 }
 
-/// Memory in which a view lies row-major: its own, or a copy.
-fn row_major(cuda: &Cuda, op: &'static str, view: &View) -> Result<(View, Option<crate::memory::CudaMemory>)> {
-    if view.layout.is_contiguous() {
-        return Ok((*view, None));
-    }
-    let memory = cuda.scratch(view.numel() * view.dtype.size())?;
-    let dense = View::line(memory.address(), view.dtype, *view.shape());
-    copy::cast(cuda, op, view, &dense)?;
-    Ok((dense, Some(memory)))
-}
-
 /// Inputs g, index.
 pub(super) fn embedding_backward(cuda: &Cuda, op: &'static str, rows: usize, ins: &[View], out: &View) -> Result<bool> {
     check(cuda, op, &ins[1], rows, None, "rows")?;
@@ -197,7 +186,7 @@ pub(super) fn embedding_backward(cuda: &Cuda, op: &'static str, rows: usize, ins
         return Ok(true);
     }
     // A scratch copy lives until its use is queued, which is as long as it must.
-    let ((g, _g), (index, _index)) = (row_major(cuda, op, &ins[0])?, row_major(cuda, op, &ins[1])?);
+    let ((g, _g), (index, _index)) = (copy::row_major(cuda, op, &ins[0])?, copy::row_major(cuda, op, &ins[1])?);
     debug_assert!(matches!(index.dtype, DType::I64 | DType::U32));
     let features = out.shape()[1];
     let p = Rows {

@@ -32,6 +32,8 @@ pub(crate) struct Passed {
 
 /// Elements that one launch may have: places are 32-bit numbers in kernels.
 const MOST: usize = 1 << 31;
+/// Blocks of a grid in its last two dimensions.
+pub(crate) const MOST_BLOCKS: usize = 65_535;
 
 /// Queues the kernels of an operator; false if there are none for it and these operands.
 ///
@@ -56,7 +58,7 @@ pub(crate) fn run(cuda: &Cuda, op: &Op, ins: &[View], outs: &[View]) -> Result<b
         Op::Dropout { p, key } => random::dropout(cuda, name, *p, *key, &ins[0], out),
         Op::Random { distribution, key, .. } => random::random(cuda, name, *distribution, *key, out),
         Op::Fill { value, .. } => copy::fill(cuda, name, *value, out),
-        Op::Range { start, .. } => copy::range(cuda, name, *start, out),
+        Op::Range { start, .. } => copy::range(cuda, name, *start, ins.first(), out),
         Op::Cast(_) | Op::Copy => copy::cast(cuda, name, &ins[0], out),
         Op::StochasticCast { key, .. } => random::stochastic_cast(cuda, name, *key, &ins[0], out),
         Op::View(_) => Ok(true),

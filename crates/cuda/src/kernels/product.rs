@@ -4,7 +4,7 @@ use binade_tensor::op::{MatMul, QuantisedMatMul, Reduce};
 use binade_tensor::{DType, Dims, Layout, MAX_RANK, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
-use super::{copy, elementwise, reduce};
+use super::{MOST_BLOCKS, copy, elementwise, reduce};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -96,9 +96,6 @@ fn matrix(view: &View, batches: &Shape) -> Option<Matrix> {
     matrix.batches.iter_mut().zip(lead.strides.iter()).for_each(|(to, &stride)| *to = stride as i64);
     Some(matrix)
 }
-
-/// Blocks of a grid in its last dimensions.
-const MOST_BLOCKS: usize = 65535;
 
 /// `(a @ b)·scales + bias` into `out`; of two operands of 8-bit integers sums are integers.
 fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_>, out: &View) -> Result<bool> {
@@ -218,12 +215,16 @@ pub(super) fn quantised(
         strides: Shape::new(&[w.layout.strides[1], w.layout.strides[0]])?,
         ..w.layout
     };
-    // Results are one after the other.
-    let Some(layout) = out.layout.reshape(&result) else { return Ok(false) };
     let finish = Finish { bias, scales: Scales::new(&ins[2], own) };
-    let done = elementwise::activated(cuda, op, product.epilogue.act, &[out.with_layout(layout)], |to| {
+    // Results are one after the other, there or in memory that is copied.
+    let (to, room) = if out.layout.reshape(&result).is_some() { (*out, None) } else { copy::room(cuda, out)? };
+    let Some(layout) = to.layout.reshape(&result) else { return Ok(false) };
+    let done = elementwise::activated(cuda, op, product.epilogue.act, &[to.with_layout(layout)], |to| {
         multiply(cuda, op, [&x, &w.with_layout(turned)], finish, to)
-    });
+    })?;
     drop(memory);
-    done
+    if done && room.is_some() {
+        return copy::cast(cuda, op, &to, out);
+    }
+    Ok(done)
 }

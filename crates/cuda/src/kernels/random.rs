@@ -85,6 +85,10 @@ pub(super) fn random(cuda: &Cuda, op: &'static str, distribution: Distribution, 
     match distribution {
         Distribution::Uniform { low, high } => launch(cuda, op, "uniform", Draw { low, span: high - low, ..draw }),
         Distribution::Normal { mean, std } => launch(cuda, op, "normal", Draw { low: mean, span: std, ..draw }),
+        Distribution::Integers { low, high } => {
+            let [low, span] = [low, high.wrapping_sub(low)].map(|v| f64::from_bits(v as u64));
+            launch(cuda, op, "integers", Draw { low, span, ..draw })
+        }
         Distribution::Permutation => Ok(false),
     }
 }

@@ -172,7 +172,7 @@ fn columns(cuda: &Cuda, op: &'static str, of: Kind, dims: Dims, x: &View, out: &
     let wide = columns.clamp(1, 4 * BLOCK);
     let per_task = (TASK / wide).clamp(1, BLOCK);
     let tasks = n.div_ceil(per_task);
-    if tasks > 65535 {
+    if tasks > super::MOST_BLOCKS {
         return Ok(None);
     }
     let parts = cuda.scratch(4 * tasks * count)?;

@@ -3,7 +3,7 @@
 use binade_tensor::{DType, Findings, Outcome, Result, Update};
 use bytemuck::{Pod, Zeroable};
 
-use super::Passed;
+use super::{MOST, Passed};
 use crate::backend::Cuda;
 use crate::memory::CudaMemory;
 use crate::module::Module;
@@ -83,6 +83,9 @@ fn settings(update: &Update) -> Option<(u32, [f64; 5], u32)> {
 pub(super) fn pass(cuda: &Cuda, update: &Update, scalars: &View, slots: &[Passed]) -> Result<Option<Outcome>> {
     let op = update.name();
     let Some((kind, settings, flags)) = settings(update) else { return Ok(None) };
+    if slots.iter().any(|slot| slot.grad.numel() >= MOST) {
+        return Ok(None);
+    }
     let writes = matches!(update, Update::Unscale | Update::Scale | Update::Clamp);
     let gradients_only = writes || matches!(update, Update::Norm);
     if slots.iter().any(|slot| slot.writes_grad != writes || !gradients_only && slot.param.is_none()) {

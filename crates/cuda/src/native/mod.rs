@@ -42,7 +42,7 @@ fn advice(error: DriverError) -> &'static str {
     use sys::CUresult;
     match error.0 {
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_INVALID_PTX => {
-            "the driver is too old for this PTX: install one for CUDA 10.2 or newer"
+            "the driver is too old for this PTX: install one for CUDA 10.0 or newer"
         }
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => "the device has a capability below 7.5, which is not served",
         CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
@@ -82,12 +82,56 @@ fn refused(message: String) -> Error {
     Error::Argument { op: "cuda", message }
 }
 
-/// Opens the library; `cudarc` panics where there is none.
+/// The driver's functions that are called: `cudarc` looks each up when it is first called, and panics where it is not.
+const FUNCTIONS: &[&str] = &[
+    "cuCtxSetCurrent",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDevicePrimaryCtxRetain",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventQuery",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostAlloc",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+];
+
+/// Those that the library does not have.
+fn missing() -> Vec<&'static str> {
+    // SAFETY: the library was found to be there.
+    let library = unsafe { sys::culib() };
+    // SAFETY: the functions are looked up, and not called by this type.
+    let is_there = |name: &str| unsafe { library.get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok();
+    FUNCTIONS.iter().copied().filter(|name| !is_there(name)).collect()
+}
+
+/// Opens the library; `cudarc` panics where there is none, or one that is not whole.
 fn start() -> Result<()> {
     // SAFETY: it only looks whether the library can be opened.
     if !unsafe { sys::is_culib_present() } {
         let message = "NVIDIA's driver is not there: install it (libcuda.so.1), or use cpu or cuda-interpreted";
         return Err(refused(message.into()));
+    }
+    let missing = missing();
+    if !missing.is_empty() {
+        let message = format!(
+            "NVIDIA's driver (libcuda) has no {}: it is older than CUDA 10.0 or not whole; install it again, or use \
+             cpu or cuda-interpreted",
+            missing.join(", ")
+        );
+        return Err(refused(message));
     }
     result::init().map_err(|e| refused(format!("{:?}: {}", e.0, advice(e))))
 }

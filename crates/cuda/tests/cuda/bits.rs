@@ -2,13 +2,22 @@
 
 use binade_cpu::{Cpu, Isa};
 use binade_cuda::interpreted;
-use binade_tensor::op::{Backward, Distribution, MatMul, Reduce, Unary};
+use binade_tensor::op::{Backward, Binary, Distribution, Loss, MatMul, Reduce, Unary};
 use binade_tensor::{Array, Class, DType, Device, Key, Op, Result, Shape};
 
 use crate::common;
 
 /// Rows whose f32 values the CPU looks up: there the device computes, within the bound.
 const LOOKED_UP: [Unary; 4] = [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::GeluTanh];
+
+/// Losses whose derivatives are made of sigmoids, which the CPU looks up too.
+const SIGMOID_SLOPES: [Loss; 2] = [Loss::BceWithLogits, Loss::SoftMargin];
+
+/// The same of functions of two.
+fn has_sigmoid_slope(op: &Op) -> bool {
+    let softplus = Binary::Softplus;
+    matches!(op, Op::Backward(Backward::Binary { op, .. } | Backward::Scalar { op, .. }) if *op == softplus)
+}
 
 fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Vec<Vec<u64>>> {
     common::outs(op, &common::all_there(device, ins)?, device, want)?.iter().map(common::bits).collect()
@@ -42,13 +51,27 @@ pub fn is_promised(op: &Op) -> bool {
     );
     let draws = matches!(op, Op::Dropout { .. } | Op::StochasticCast { .. } | Op::Random { .. });
     let copies = matches!(op, Op::Fill { .. } | Op::Range { .. } | Op::Cast(_) | Op::Copy);
-    let backward =
-        matches!(op, Op::Backward(Backward::Narrow { .. } | Backward::Embedding { .. } | Backward::Gather { .. }));
+    let losses = matches!(op, Op::Loss { .. });
+    let backward = matches!(
+        op,
+        Op::Backward(
+            Backward::Binary { .. }
+                | Backward::Scalar { .. }
+                | Backward::Ternary { .. }
+                | Backward::Narrow { .. }
+                | Backward::Embedding { .. }
+                | Backward::Gather { .. }
+        )
+    );
+    let backward = backward && !has_sigmoid_slope(op)
+        || matches!(op, Op::Backward(Backward::Loss { loss, .. }) if !SIGMOID_SLOPES.contains(loss))
+        || matches!(op, Op::Backward(Backward::Unary(row)) if !LOOKED_UP.contains(row) && *row != Unary::LogSigmoid);
     elementwise
         || sums
         || moves
         || draws
         || copies
+        || losses
         || backward
         || is_exact_sum(op)
         || matches!(op, Op::Softmax { .. } | Op::CrossEntropy(_))

@@ -1,7 +1,7 @@
 //! Operands at the edges of what kernels tell apart: special values, ties, sizes across those of a warp or a block.
 
 use binade_cuda::interpreted;
-use binade_tensor::op::Attention;
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{Array, Class, DType, Device, Op};
 
@@ -85,10 +85,33 @@ pub fn attention(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether convolutions and their gradients are within their bounds by tiles of groups, with steps, padding and taps
+/// apart.
+pub fn convolutions(device: &Device) -> Result<(), String> {
+    let wave = |dims: &[usize], by: f32| {
+        floats(&(0..dims.iter().product()).map(|i: usize| (i as f32 * by).sin()).collect::<Vec<_>>(), dims)
+    };
+    let conv = Conv2d { stride: [1, 2], padding: [2, 1], dilation: [2, 3], groups: 2 };
+    let [x, w] = [wave(&[1, 18, 6, 9], 0.37)?, wave(&[20, 9, 3, 2], 0.71)?];
+    let g = wave(&[1, 20, 6, 4], 0.53)?;
+    let (by_input, by_weight) = (
+        Op::Backward(Backward::Conv2dInput { conv, shape: *x.shape() }),
+        Op::Backward(Backward::Conv2dWeight { conv, shape: *w.shape() }),
+    );
+    for (op, ins) in [
+        (Op::Conv2d(conv, Epilogue::default()), [x.clone(), w.clone()]),
+        (by_input, [g.clone(), w]),
+        (by_weight, [g, x]),
+    ] {
+        registry::failure(&op, &ins, device, DType::F32).map_or(Ok(()), Err)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn kernels_keep_to_their_edges() {
     let device = Device::new(interpreted().unwrap());
-    for check in [pairs, ties, casts, attention] {
+    for check in [pairs, ties, casts, attention, convolutions] {
         check(&device).unwrap();
     }
 }

@@ -3,7 +3,8 @@
 
 use binade_cuda::interpreted;
 use binade_tensor::op::{
-    Attention, Backward, Conv2d, CrossEntropy, Distribution, Epilogue, Norm, NormKind, QuantisedMatMul, Reduce, Scan,
+    Attention, Backward, Binary, Conv2d, CrossEntropy, Distribution, Epilogue, Loss, Norm, NormKind, Pool, PoolKind,
+    QuantisedMatMul, Reduce, Reduction, Scan, Scatter,
 };
 use binade_tensor::testing::Exact;
 use binade_tensor::{Array, Class, DType, Device, Dims, Key, Op, Shape, run_one};
@@ -154,5 +155,29 @@ fn embeddings_across_warps_add_up_in_order() {
     for (indices, features) in edges(32).into_iter().zip(edges(128)) {
         let op = Op::Backward(Backward::Embedding { rows: 7 });
         assert_within(&device, &op, &[x(&[indices, features], 1), index(indices, 7)]);
+    }
+}
+
+#[test]
+fn elements_windows_and_losses_across_blocks_are_within_their_bounds() {
+    let device = device();
+    // A block has 256 threads with an element each; sums of losses have blocks of 1,024.
+    for n in edges(256) {
+        assert_within(&device, &Op::Binary(Binary::Div), &[x(&[n], 1), x(&[n], 2)]);
+        assert_within(&device, &Op::Dropout { p: 0.3, key: Key::new(1, 2) }, &[x(&[n], 1)]);
+        let pool = Pool::new(PoolKind::Max, [1, 3], [1, 1], [0, 1]);
+        let image = x(&[1, 1, 1, n], 1);
+        assert_within(&device, &Op::Pool(pool), std::slice::from_ref(&image));
+        let gradient = Op::Backward(Backward::Pool { pool, shape: *image.shape() });
+        assert_within(&device, &gradient, &[x(&[1, 1, 1, n], 2), image]);
+        assert_within(&device, &Op::Gather { dim: 0 }, &[x(&[7], 1), index(n, 7)]);
+        let kind = Scatter::Add;
+        assert_within(&device, &Op::Scatter { kind, dim: 0 }, &[x(&[n], 1), index(9, n), x(&[9], 2)]);
+    }
+    for n in edges(1024).into_iter().chain([16 * 1024 + 3]) {
+        for reduction in [Reduction::Mean, Reduction::Sum] {
+            let op = Op::Loss { loss: Loss::Mse, parameter: 0.0, reduction };
+            assert_within(&device, &op, &[x(&[n], 1), x(&[n], 2)]);
+        }
     }
 }

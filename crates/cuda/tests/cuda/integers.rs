@@ -1,8 +1,8 @@
 //! Integers and booleans that are moved and compared: exact, whatever their size, and by the device itself.
 
 use binade_cuda::interpreted;
-use binade_tensor::op::{PadMode, Resample, Scatter};
-use binade_tensor::{Array, Class, DType, Device, Op, Shape};
+use binade_tensor::op::{Compare, Distribution, PadMode, Resample, Scatter};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape};
 
 use crate::common::{all_there, outs};
 
@@ -19,12 +19,36 @@ fn index(dims: &[usize], below: usize) -> Array {
     Array::from_slice(&Device::cpu(), &places, dims, Class::Indices).unwrap()
 }
 
+/// Whether integers, also of both signs and beyond what f64 holds, compare as on the host.
+pub fn compared(device: &Device) -> Result<(), String> {
+    let values = [i64::MIN, -(1 << 53) - 1, -(1 << 53), -1, 0, 1, 1 << 53, (1 << 53) + 1, i64::MAX];
+    let of = |dims: &[usize]| Array::from_slice(&Device::cpu(), &values, dims, Class::Indices).unwrap();
+    let ins = [of(&[9, 1]), of(&[9])];
+    for row in Compare::ALL {
+        let op = Op::Compare(row);
+        let on = |device: &Device| -> binade_tensor::Result<Vec<bool>> {
+            outs(&op, &all_there(device, &ins)?, device, DType::F32)?[0].to_vec::<bool>()
+        };
+        if on(device).map_err(|e| e.to_string())? != on(&Device::cpu()).map_err(|e| e.to_string())? {
+            return Err(format!("{row:?}: other results"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn integers_compare_as_they_are() {
+    compared(&Device::new(interpreted().unwrap())).unwrap();
+}
+
 #[test]
 fn integers_are_moved_and_compared_as_they_are_without_the_host() {
     let (host, cuda) = (Device::cpu(), interpreted().unwrap());
     let device = Device::new(cuda.clone());
     let shape = |dims: [usize; 2]| Shape::new(&dims).unwrap();
+    let key = Key::new(5, 1);
     let condition = index(&[4, 21], 2).cast(DType::Bool, Class::Indices).unwrap();
+    let wide = Distribution::Integers { low: i64::MIN, high: i64::MAX };
     for dtype in [DType::I64, DType::U32, DType::I8, DType::Bool] {
         let x = |seed| array(dtype, &[4, 21], seed);
         let turned = x(3).with_layout(x(3).layout().transpose(0, 1)).unwrap();
@@ -38,6 +62,8 @@ fn integers_are_moved_and_compared_as_they_are_without_the_host() {
             (Op::ArgMax { dim: 0, keepdim: true }, vec![turned.clone()]),
             (Op::Cat { dim: 1 }, vec![x(1), x(2)]),
             (Op::Copy, vec![turned]),
+            (Op::Range { start: 3, length: 70 }, vec![array(DType::I64, &[], 1)]),
+            (Op::Random { distribution: wide, shape: shape([3, 21]), key }, vec![]),
             (Op::Resample(pad), vec![x(1)]),
         ];
         for (op, ins) in cases {

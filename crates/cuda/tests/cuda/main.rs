@@ -11,6 +11,7 @@ mod extents;
 mod fused;
 mod integers;
 mod late;
+mod limits;
 mod mutants;
 mod overwriting;
 mod registry;

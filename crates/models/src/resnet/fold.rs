@@ -4,11 +4,11 @@
 use binade_autograd::Var;
 use binade_nn::{BatchNorm2d, Conv2d, Param, Result};
 use binade_tensor::op::Binary;
-use binade_tensor::{Array, Class, DType};
+use binade_tensor::{Array, Class, DType, Device};
 
-/// A convolution with the norm behind it. Computed in f64 and rounded once.
+/// A convolution with the norm behind it. Computed in f64, on the host, since a device may have none; rounded once.
 pub(super) fn fold(conv: &Conv2d, norm: &BatchNorm2d) -> Result<Conv2d> {
-    let wide = |array: Array| Var::constant(array).cast(DType::F64);
+    let wide = |array: Array| Var::constant(array.to(&Device::cpu())?).cast(DType::F64);
     let deviation = wide(norm.running_var.array())?.scalar(Binary::Add, norm.eps, false)?.sqrt()?;
     let factor = wide(norm.weight.array())?.div(&deviation)?;
     let weight = wide(conv.weight.array())?.mul(&factor.reshape(&[-1, 1, 1, 1])?)?;
@@ -17,6 +17,9 @@ pub(super) fn fold(conv: &Conv2d, norm: &BatchNorm2d) -> Result<Conv2d> {
         Some(bias) => shift.add(&wide(bias.array())?.mul(&factor)?)?,
         None => shift,
     };
-    let param = |values: &Var| Ok::<_, binade_nn::Error>(Param::new(values.array().cast(DType::F32, Class::Weights)?));
+    let device = conv.weight.array().device().clone();
+    let param = |values: &Var| {
+        Ok::<_, binade_nn::Error>(Param::new(values.array().cast(DType::F32, Class::Weights)?.to(&device)?))
+    };
     Ok(Conv2d { weight: param(&weight)?, bias: Some(param(&bias)?), geometry: conv.geometry })
 }

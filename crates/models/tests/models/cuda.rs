@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use crate::common::{Subject, bits, subject};
 use crate::devices::{NAMES, precisions, train};
 use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, Training, TrainingState};
-use binade_autograd::{Var, scope};
+use binade_autograd::{Var, no_grad, scope};
 use binade_cpu::{Cpu, Isa};
 use binade_cuda::interpreted;
 use binade_nn::{
-    Activation, AdamW, Layer, Linear, Module, Optimizer, Sequential, load_state_dict, read_safetensors, state_dict,
-    write_safetensors,
+    Activation, AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer, Sequential, load_state_dict, read_safetensors,
+    state_dict, write_safetensors,
 };
-use binade_tensor::op::{Reduction, Unary};
-use binade_tensor::{Class, DType, Device};
+use binade_tensor::op::{Compare, Reduction, Unary};
+use binade_tensor::{Array, Class, DType, Device};
 
 /// How far a loss may lie from the CPU's: before the first update by the rounding of the format, later by what
 /// `cargo xtask replay` allows beside PyTorch, since Adam makes whole steps of gradients that are nothing but rounding.
@@ -179,4 +179,31 @@ fn a_planted_overflow_is_skipped_in_the_step_in_which_the_cpu_skips_it() {
         let skipped: Vec<bool> = told.iter().map(|(outcome, _)| *outcome == StepOutcome::Skipped).collect();
         assert_eq!(skipped, [false, true, false, false], "{policy:?}");
     }
+}
+
+#[test]
+fn what_counts_and_draws_needs_no_f64() {
+    /// Batches that f32 cannot count any further.
+    const COUNTED: i64 = 1 << 24;
+    let on = |device: &Device| {
+        scope::with_device(device, || {
+            let drawn = scope::with_key(3, 4, || Var::randint(-5, 1 << 40, &[50]).unwrap());
+            let weights = Var::from_slice(&[0.5f32, 0.0, 2.0, 1.0], &[4]).unwrap();
+            let [with, without] =
+                [true, false].map(|again| scope::with_key(3, 5, || weights.multinomial(3, again).unwrap()));
+            let above = drawn.compare_scalar(Compare::Gt, 2.5).unwrap().cast(DType::I64).unwrap();
+            let norm = BatchNorm2d::new(2).unwrap();
+            let count = Array::from_slice(device, &[COUNTED], &[], Class::Weights).unwrap();
+            norm.num_batches_tracked.array().copy_from(&count).unwrap();
+            let x = Var::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2, 1, 1]).unwrap();
+            for _ in 0..3 {
+                no_grad(|| norm.forward(&x)).unwrap();
+            }
+            let counted = norm.num_batches_tracked.array();
+            [drawn.array(), with.array(), without.array(), above.array(), &counted].map(|a| a.to_vec::<i64>().unwrap())
+        })
+    };
+    let there = on(&Device::new(interpreted().unwrap()));
+    assert_eq!(there[4], [COUNTED + 3]);
+    assert_eq!(there, on(&Device::cpu()));
 }

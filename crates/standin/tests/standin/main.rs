@@ -7,6 +7,7 @@ use binade_cpu as _;
 
 mod inside;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,6 +83,52 @@ fn without_a_driver_the_error_says_what_to_install() {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path(), |path| std::fs::write(path, "no library").unwrap());
     run("there_is_no_driver", folder.path(), &[]);
+}
+
+/// The stand-in without some of its functions: they have other names.
+fn without(library: &[u8], functions: &[&str]) -> Vec<u8> {
+    let (mut bytes, mut found) = (library.to_vec(), BTreeSet::new());
+    for text in bytes.split_mut(|&byte| byte == 0) {
+        if let Some(function) = functions.iter().find(|function| function.as_bytes() == text) {
+            text[0] = b'?';
+            found.insert(function);
+        }
+    }
+    assert_eq!(found.len(), functions.len(), "{found:?} of {functions:?} are in the library");
+    bytes
+}
+
+#[test]
+fn a_driver_that_lacks_functions_is_an_error_that_names_them() {
+    let whole = std::fs::read(library()).unwrap();
+    for missing in [&["cuInit"][..], &["cuEventQuery"], &["cuLaunchKernel", "cuMemAlloc_v2"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let library = without(&whole, missing);
+        place(folder.path(), |path| std::fs::write(path, &library).unwrap());
+        run("the_driver_is_not_whole", folder.path(), &[("BINADE_MISSING", &missing.join(", "))]);
+    }
+    // What the backend does not ask for may be missing: so it calls nothing else. But for three functions that the
+    // stand-in itself calls.
+    let others = [
+        "cuCtxGetCurrent",
+        "cuDeviceGetName",
+        "cuDevicePrimaryCtxRelease_v2",
+        "cuDeviceTotalMem_v2",
+        "cuDriverGetVersion",
+        "cuGetErrorName",
+        "cuGetErrorString",
+        "cuMemFreeHost",
+        "cuModuleUnload",
+        "cuStreamDestroy_v2",
+        "cuStreamQuery",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let library = without(&whole, &others);
+    place(folder.path(), |path| std::fs::write(path, &library).unwrap());
+    for test in ["memory_is_counted_and_used_again", "copies_arrive_whole", "memory_runs_out"] {
+        let memory = if test == "memory_runs_out" { "memory=2000000" } else { "" };
+        run(test, folder.path(), &[("BINADE_STANDIN", memory)]);
+    }
 }
 
 #[test]

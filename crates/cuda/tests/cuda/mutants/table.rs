@@ -5,7 +5,7 @@ use binade_tensor::Update;
 
 use super::edit::{At, Edit};
 use super::{By, Mutant, Seen};
-use crate::{bits, edges, late};
+use crate::{bits, edges, integers, late};
 
 const OUT: Seen = Seen::Finding(&["OutOfBounds"]);
 const RACE: Seen = Seen::Finding(&["Race"]);
@@ -195,4 +195,49 @@ mutants! {
         Opcode("max.u32"), Steps(is_sgd), OUT;
     Update optimise, "v = __fadd_rn(__fmul_rn(u.b, v), __fmul_rn(__fmul_rn(u.c, d), d));", "add.rn.f32" 1 of 1:
         "the average of squares is rounded down", Opcode("add.rz.f32"), Steps(is_adam), Numbers;
+    // What a kernel is told, rather than what it computes: fields, flags, symbols, sign, width.
+    Update optimise, "if (((const Fault*)p.fault)->set) return;", "bra" 1 of 1: "a pass runs behind an error", Drop,
+        Check(late::stops), Numbers;
+    Update optimise, "NESTEROV", "and.b32" 1 of 1: "a flag is looked for in another's bit", Operand(2, "2"),
+        Steps(is_adam), Numbers;
+    Norm statistics, "p.eps", "ld.param.f64" 2 of 2: "eps is read from another field", Text("+16]", "+8]"),
+        Bounds(&["layer_norm"]), Numbers;
+    Window pool, "p.divisor", "setp.ne.s64" 1 of 1: "a given divisor is taken for none", Opcode("setp.eq.s64"),
+        Bounds(&["avg_pool2d"]), Numbers;
+    Reduce scan, "p.parameter == 0.0", "setp.eq.f64" 1 of 1: "sums run from the other end", Opcode("setp.ne.f64"),
+        Bounds(&["cumsum"]), Numbers;
+    Product product, "right[l][j] =", "mov.u64" 1 of 1: "two tiles lie in one place", Text("5right", "4left"),
+        Check(bits::products), EARLY;
+    Product product, "(i64)(batch - rest", "mul.lo.s64" 1 of 3: "every batch has the first of its operand",
+        Operand(1, "0"), Bounds(&["matmul"]), Numbers;
+    Reduce block_sums, "__shfl_down_sync(0xffffffffu, v, 8, 16)", "mov.u32" 2 of 4:
+        "lanes of two rows are one group", Operand(1, "31"), Bounds(&["sum", "mean"]), Numbers;
+    Copy Lt, "", "setp.lt.s64" 1 of 1: "integers below zero are the largest", Opcode("setp.lt.u64"),
+        Check(integers::compared), Numbers;
+    Unary Relu, "", "ld.global.u16" 1 of 1: "half of a 16-bit element is read", Opcode("ld.global.u8"),
+        Bounds(&["relu"]), Numbers;
+    Copy cast, "asm(\"cvt.rn.f16.f32", "cvt.rn.f16.f32" 1 of 1: "f16 is rounded toward zero", Opcode("cvt.rz.f16.f32"),
+        Check(edges::casts), Numbers;
+    Copy quantise, "", "cvt.rni.f32.f32" 1 of 1: "integers are cut and not rounded", Opcode("cvt.rzi.f32.f32"),
+        Bounds(&["quantised_matmul"]), Numbers;
+    Attention attend, "return Head{", "div.u32" 1 of 1: "heads that share keys take them in turn", Opcode("rem.u32"),
+        Bounds(&["scaled_dot_product_attention"]), Numbers;
+    Attention attend, "((const u8*)p.mask.at)[at] ?", "setp.eq.s16" 1 of 1: "a mask hides what it shows",
+        Opcode("setp.ne.s16"), Bounds(&["scaled_dot_product_attention"]), Numbers;
+    Softmax cross_entropy_backward, "target == p.ignored", "setp.eq.s64" 1 of 1:
+        "targets that are ignored are all that counts", Opcode("setp.ne.s64"), Bounds(&["cross_entropy_backward"]),
+        Numbers;
+    Softmax cross_entropy, "(1.0 - p.smoothing) *", "sub.rn.f64" 1 of 1: "smoothing is added to the target's part",
+        Opcode("add.rn.f64"), Bounds(&["cross_entropy"]), Numbers;
+    Conv forward_tiles, "dilation", "mad.lo.s32" 1 of 2: "rows of a kernel are not dilated", Operand(1, "1"),
+        Check(edges::convolutions), Numbers;
+    Conv forward_tiles, "weight_at<T>(p, group * p.outputs + j", "mad.lo.s32" 1 of 1:
+        "all groups have the weights of the first", Operand(2, "0"), Check(edges::convolutions), Numbers;
+    Index scatter, "!= (i64)here", "setp.ne.s64" 1 of 1: "indices below a place are taken for it",
+        Opcode("setp.gt.s64"), Bounds(&["scatter"]), Numbers;
+    Random normal, "k0 += 0x9E3779B9u", "add.s32" 1 of 1: "a key of the cipher stays as it is", Operand(2, "0"),
+        Bits(&["normal"]), Numbers;
+    Random uniform, "", "shr.u32" 1 of 3: "a draw has a bit too many", Operand(2, "7"), Bits(&["uniform"]), Numbers;
+    Random integers, "", "mul.hi.u64" 2 of 2: "the lower half of a product is taken", Opcode("mul.lo.u64"),
+        Bits(&["randint"]), Numbers;
 }
