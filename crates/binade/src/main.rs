@@ -1,9 +1,11 @@
-//! The command line: `binade train`, `binade predict`, `binade sample`, `binade formats`, `binade inspect`,
-//! `binade evaluate`, `binade doctor`, `binade ops`, `binade weights`, `binade convert`, `binade export`,
-//! `binade parity`, `binade completions`, `binade man`.
+//! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade compare`,
+//! `binade report`, `binade predict`, `binade sample`. Of models' files: `binade weights`, `binade convert`,
+//! `binade export`, `binade parity`. Of the machine and this program: `binade formats`, `binade doctor`, `binade ops`,
+//! `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod compare;
 mod convert;
 mod doctor;
 mod evaluate;
@@ -13,6 +15,7 @@ mod inspect;
 mod ops;
 mod parity;
 mod predict;
+mod report;
 mod sample;
 mod saved;
 mod shell;
@@ -38,6 +41,10 @@ enum Command {
     Train(Box<train::Args>),
     /// Evaluate the models of a run on the test data
     Evaluate(evaluate::Args),
+    /// Show results of runs side by side, and the settings that differ
+    Compare(compare::Args),
+    /// Write a page about runs: curves to look into, what was skipped and why, memory, settings
+    Report(report::Args),
     /// Say which classes a model finds in images
     Predict(predict::Args),
     /// Draw images or write text, with a run or another library's model
@@ -68,6 +75,8 @@ fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),

@@ -1,7 +1,5 @@
 //! [`Answers`]: which classes a model found for which.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
 /// Beyond so many classes only sums are kept.
@@ -56,29 +54,6 @@ impl Answers {
         };
         self.found.iter().enumerate().map(of).collect()
     }
-
-    /// A table: rows are true classes, columns what was found; the last column is the recall.
-    pub(crate) fn html(&self, escape: impl Fn(&str) -> String) -> String {
-        let name = |class: usize| self.names.get(class).map_or_else(|| class.to_string(), |name| escape(name));
-        let mut html = String::from("<table class=\"confusion\"><tr><th>is \\ found</th>");
-        for class in 0..self.found.len() {
-            let _ = write!(html, "<th>{}</th>", name(class));
-        }
-        html.push_str("<th>recall</th></tr>");
-        for (class, (row, recall)) in self.found.iter().zip(self.recall()).enumerate() {
-            let _ = write!(html, "<tr><td>{}</td>", name(class));
-            let all = row.iter().sum::<u64>().max(1) as f64;
-            for (found, &n) in row.iter().enumerate() {
-                // What is right in blue, what is wrong in red, the more the stronger.
-                let colour = if found == class { "0,114,178" } else { "213,94,0" };
-                let shown = if n == 0 { "·".to_string() } else { n.to_string() };
-                let _ = write!(html, "<td style=\"background:rgba({colour},{:.2})\">{shown}</td>", n as f64 / all);
-            }
-            let recall = recall.map_or("–".into(), |r| format!("{:.1} %", 100.0 * r));
-            let _ = write!(html, "<td>{recall}</td></tr>");
-        }
-        html + "</table>"
-    }
 }
 
 #[cfg(test)]
@@ -97,8 +72,6 @@ mod tests {
         let mut twice = answers.clone();
         twice.add(&answers);
         assert_eq!((twice.found[1][0], twice.among_five), (2, 8));
-        let html = answers.html(str::to_string);
-        assert!(html.contains("<td>50.0 %</td>") && html.contains("<th>b</th>"));
         assert_eq!(Answers::new(3, &[]).recall(), [None, None, None]);
     }
 

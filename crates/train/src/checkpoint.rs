@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::answers::Answers;
 use crate::metrics::{self, Written};
 use crate::recipe::{Recipe, check_same};
+use crate::record::METRICS;
 use crate::{Config, Error, Precision, Result, Summary};
 
 /// What the loop counts.
@@ -154,7 +155,7 @@ pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &dyn Module, training:
     let (tensors, header) = load_model(path, recipe, model)?;
     let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.into(), message: error.to_string() };
     training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
-    metrics::verify(&folder.join("metrics.jsonl"), precision, training.iteration, header.progress.metrics)?;
+    metrics::verify(&folder.join(METRICS), precision, training.iteration, header.progress.metrics)?;
     Ok(header.progress)
 }
 

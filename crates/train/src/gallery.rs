@@ -16,30 +16,38 @@ pub(crate) enum Whose {
     Averaged,
 }
 
-/// An image that a model made, as a PNG file.
+/// A file that a model made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Picture {
-    /// What it is.
+pub(crate) struct Shown {
+    /// Whether it is of the trained model.
+    pub at_end: bool,
+    /// After which epoch, and whose, if it is not.
     pub title: String,
-    /// The file.
-    pub png: Vec<u8>,
+    /// The text; `None` of an image.
+    pub text: Option<String>,
+    /// The PNG file of an image.
+    pub bytes: Vec<u8>,
 }
 
 const FOLDER: &str = "samples";
 
-fn stem(precision: &str, epoch: u64, whose: Whose) -> String {
+/// Writes what was made after an epoch: images as PNG and texts as they are.
+pub(crate) fn write(folder: &Path, precision: Precision, epoch: u64, whose: Whose, made: &[Made]) -> Result<()> {
     let end = if whose == Whose::Averaged { "-averaged" } else { "" };
-    format!("{precision}-epoch-{epoch:03}{end}")
+    files(folder, &format!("{}-epoch-{epoch:03}{end}", precision.name()), made)
 }
 
-/// Writes images as PNG and texts as they are.
-pub(crate) fn write(folder: &Path, precision: Precision, epoch: u64, whose: Whose, made: &[Made]) -> Result<()> {
+/// Writes what the trained model makes.
+pub(crate) fn write_end(folder: &Path, precision: Precision, made: &[Made]) -> Result<()> {
+    files(folder, &format!("{}-end", precision.name()), made)
+}
+
+fn files(folder: &Path, stem: &str, made: &[Made]) -> Result<()> {
     if made.is_empty() {
         return Ok(());
     }
     let folder = folder.join(FOLDER);
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let stem = stem(precision.name(), epoch, whose);
     for (i, made) in made.iter().enumerate() {
         let (bytes, end) = match made {
             Made::Text(text) => (text.clone().into_bytes(), "txt"),
@@ -52,21 +60,29 @@ pub(crate) fn write(folder: &Path, precision: Precision, epoch: u64, whose: Whos
     Ok(())
 }
 
-/// The images of a precision, in order of the epochs: the parameters' before their averages'.
-pub(crate) fn images(folder: &Path, precision: &str) -> Vec<Picture> {
+/// What the model of a precision made, in order of the epochs: the parameters' before their averages', and at the end.
+pub(crate) fn shown(folder: &Path, precision: &str) -> Vec<Shown> {
     let Ok(entries) = std::fs::read_dir(folder.join(FOLDER)) else { return Vec::new() };
-    let begin = format!("{precision}-epoch-");
+    let begin = format!("{precision}-");
     let of = |path: PathBuf| {
         let name = path.file_stem()?.to_str()?.strip_prefix(&begin)?.to_string();
-        let is_png = path.extension().is_some_and(|end| end == "png");
-        Some((name, std::fs::read(&path).ok().filter(|_| is_png)?))
+        let is_text = path.extension().is_some_and(|end| end == "txt");
+        let bytes = std::fs::read(&path).ok()?;
+        if is_text {
+            return Some((name, Some(String::from_utf8_lossy(&bytes).into_owned()), Vec::new()));
+        }
+        path.extension().is_some_and(|end| end == "png").then_some((name, None, bytes))
     };
     let mut all: Vec<_> = entries.filter_map(|entry| of(entry.ok()?.path())).collect();
-    all.sort();
-    let title = |name: &str| {
+    // The tenth is after the ninth.
+    all.sort_by_key(|(name, ..)| (name.trim_end_matches(char::is_numeric).to_string(), name.len(), name.clone()));
+    let one = |(name, text, bytes): (String, Option<String>, Vec<u8>)| {
+        let Some(name) = name.strip_prefix("epoch-") else {
+            return Shown { at_end: true, title: String::new(), text, bytes };
+        };
         let (epoch, rest) = name.split_once('-').unwrap_or((name, ""));
-        let rest = rest.replace('-', " ");
-        format!("epoch {} {rest}", epoch.trim_start_matches('0')).trim_end().to_string()
+        let title = format!("epoch {} {}", epoch.trim_start_matches('0'), rest.replace('-', " "));
+        Shown { at_end: false, title: title.trim_end().into(), text, bytes }
     };
-    all.into_iter().map(|(name, png)| Picture { title: title(&name), png }).collect()
+    all.into_iter().map(one).collect()
 }

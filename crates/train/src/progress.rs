@@ -9,6 +9,7 @@ use crate::checkpoint::Progress;
 use crate::fit::Output;
 use crate::gallery::Whose;
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer, Written};
+use crate::record::METRICS;
 use crate::tensorboard::Events;
 use crate::{Config, Made, Result, TextUnit};
 
@@ -41,7 +42,7 @@ impl Log {
         steps: u64,
     ) -> Result<Log> {
         let precision = config.precision.name();
-        let writer = Writer::open(&output.folder.join("metrics.jsonl"), precision, iteration)?;
+        let writer = Writer::open(&output.folder.join(METRICS), precision, iteration)?;
         let events = config.tensorboard.then(|| Events::create(&output.folder, config.precision, iteration));
         let events = events.transpose()?;
         if iteration == 0 && writer.dropped > 0 && !output.quiet {

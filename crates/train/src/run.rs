@@ -14,6 +14,7 @@ use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
+use crate::record::{METRICS, NUMBERS, SUMMARY, note_start};
 use crate::trainee::{Begun, Fresh, Make, Pair, Trainee};
 use crate::{
     Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, gallery, interrupt, report,
@@ -301,30 +302,29 @@ fn run(
     for (name, object) in files {
         sealed::write(&folder.join(name), object)?;
     }
-    let (mut summaries, mut made, mut seen) = (Vec::new(), Vec::new(), None);
+    note_start(&folder, scope::device()?.name())?;
+    let (mut summaries, mut made) = (Vec::new(), Vec::new());
     let (resume, quiet) = (config.resume, config.quiet);
     let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
     for &precision in &config.precisions {
         let (fresh, config) = (build()?, Config { precision, ..config.fit.clone() });
         let pair = fresh.trainee();
         let (summary, samples) = fit_pair(pair, data, fresh.training(&config)?, &config, &mut output)?;
-        summaries.push(summary);
-        made.push((precision.name().to_string(), samples));
-        write_json(&folder.join("summary.json"), &summaries)?;
-        if seen.is_none() {
-            seen = Some(numbers(pair, data, &config)?);
+        gallery::write_end(&folder, precision, &samples)?;
+        if summaries.is_empty() {
+            write_json(&folder.join(NUMBERS), &numbers(pair, data, &config)?)?;
         }
+        summaries.push(summary);
+        made.push(samples);
+        write_json(&folder.join(SUMMARY), &summaries)?;
     }
     let page = folder.join("report.html");
-    let metrics = crate::metrics::read(&folder.join("metrics.jsonl"))?;
-    let images = |s: &Summary| (s.precision.clone(), gallery::images(&folder, &s.precision));
-    let epochs: Vec<_> = summaries.iter().map(images).collect();
-    let html = report(&config.name, &summaries, &metrics, seen.as_ref(), &made, &epochs);
+    let html = report(std::slice::from_ref(&folder))?;
     replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
     if !config.quiet {
         say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
     }
-    Ok(Run { folder, summaries, made: made.into_iter().map(|(_, made)| made).collect() })
+    Ok(Run { folder, summaries, made })
 }
 
 /// What the model's numbers would lose in 16 bit, on the first training samples.
@@ -371,7 +371,7 @@ fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&Config) -> R
             check(&Config { precision, ..config.fit.clone() })?;
         }
     }
-    let metrics = folder.join("metrics.jsonl");
+    let metrics = folder.join(METRICS);
     let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };
     let of_this_run = |record: &&Record| config.precisions.iter().any(|p| p.name() == record.precision);
     match records.iter().find(|record| !of_this_run(record)) {

@@ -126,8 +126,8 @@ pub(crate) fn bytes(n: usize) -> String {
 }
 
 /// What says how good the models are: accuracy, else perplexity, else the loss.
-pub(crate) fn result(summaries: &[Summary]) -> (&'static str, fn(&Summary) -> Option<String>) {
-    let all = |of: fn(&Summary) -> bool| !summaries.is_empty() && summaries.iter().all(of);
+pub(crate) fn result(summaries: &[&Summary]) -> (&'static str, fn(&Summary) -> Option<String>) {
+    let all = |of: fn(&Summary) -> bool| !summaries.is_empty() && summaries.iter().all(|summary| of(summary));
     if all(|s| s.test_accuracy.is_some()) {
         ("test accuracy", |s| s.test_accuracy.map(|a| format!("{:.2} %", 100.0 * a)))
     } else if all(|s| s.text.is_some()) {
@@ -142,14 +142,20 @@ pub(crate) fn result(summaries: &[Summary]) -> (&'static str, fn(&Summary) -> Op
 
 /// The summaries side by side: one column per precision.
 pub fn table(summaries: &[Summary]) -> String {
+    table_of(&summaries.iter().map(|summary| (summary.precision.as_str(), summary)).collect::<Vec<_>>())
+}
+
+/// As [`table`], with a name for each column.
+pub fn table_of(named: &[(&str, &Summary)]) -> String {
     use comfy_table::{CellAlignment, Table, presets};
+    let summaries: Vec<&Summary> = named.iter().map(|(_, summary)| *summary).collect();
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(std::iter::once("precision".to_string()).chain(summaries.iter().map(|s| s.precision.clone())));
+    table.set_header(std::iter::once("precision").chain(named.iter().map(|(name, _)| *name)));
     let mut row = |name: &str, f: &dyn Fn(&Summary) -> String| {
-        table.add_row(std::iter::once(name.to_string()).chain(summaries.iter().map(f)));
+        table.add_row(std::iter::once(name.to_string()).chain(summaries.iter().map(|summary| f(summary))));
     };
-    let first = summaries.first();
+    let first = summaries.first().copied();
     let against = |value: f64, of: &dyn Fn(&Summary) -> f64| {
         first.map(of).filter(|&b| b > 0.0).map_or(String::new(), |b| format!(" ({:.2}×)", value / b))
     };
@@ -157,7 +163,7 @@ pub fn table(summaries: &[Summary]) -> String {
     row(&format!("{}/s", first.map_or("samples", |s| &s.unit)), &|s| {
         format!("{:.0}{}", s.per_second, against(s.per_second, &|f| f.per_second))
     });
-    let (result, of) = result(summaries);
+    let (result, of) = result(&summaries);
     row(result, &|s| of(s).unwrap_or("-".into()));
     // Of few classes five are no choice.
     if summaries.iter().any(|s| s.test_top5.is_some() && s.answers.as_ref().is_none_or(|a| a.found.len() > 10)) {

@@ -8,4 +8,5 @@ mod export;
 mod files;
 mod foreign;
 mod isa;
+mod reports;
 mod vision;
