@@ -8,6 +8,8 @@ use binade_tensor::DType;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moments {
     pub mean: f64,
+    /// The mean over the scale.
+    centre: f64,
     /// Σ((x − mean)/scale)², the scale being a power of two, so that scaling rounds nothing.
     squares: f64,
     scale: f64,
@@ -33,12 +35,18 @@ impl Moments {
         // NaN of no numbers.
         let mut squares = 0.0 * mean;
         each(&mut |x| squares += x.iter().map(|x| (x / scale - mean) * (x / scale - mean)).sum::<f64>());
-        Moments { mean: mean * scale, squares, scale }
+        Moments { mean: mean * scale, centre: mean, squares, scale }
     }
 
-    /// From sums of scaled numbers.
-    pub fn from_sums(mean: f64, squares: f64, scale: f64) -> Moments {
-        Moments { mean, squares, scale }
+    /// From the mean and the sum of squared distances of scaled numbers.
+    pub fn from_sums(centre: f64, squares: f64, scale: f64) -> Moments {
+        Moments { mean: centre * scale, centre, squares, scale }
+    }
+
+    /// Mean and `1/√(Σ(x − mean)²/n + eps)` of the numbers over the scale, and that: where the second of the numbers
+    /// themselves is beyond all range, as of subnormal ones without eps.
+    pub fn in_units(&self, n: f64, eps: f64) -> [f64; 3] {
+        [self.centre, 1.0 / (self.squares / n).sqrt().hypot(eps.sqrt() / self.scale), self.scale]
     }
 
     /// `√(Σ(x − mean)²/divisor)`.

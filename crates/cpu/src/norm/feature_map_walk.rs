@@ -336,6 +336,17 @@ impl PerChannel for Forward {
     }
 }
 
+/// `(x·k₃ − k₀)·k₁ + k₂`: of numbers whose own 1/deviation is beyond the range.
+#[derive(Clone, Copy)]
+pub(super) struct ForwardInUnits;
+
+impl PerChannel for ForwardInUnits {
+    #[inline(always)]
+    fn eval<L: Lanes>(self, _g: L, x: L, k: [L; 4]) -> L {
+        (x * k[3] - k[0]).mul_add(k[1], k[2])
+    }
+}
+
 /// `g·k₀ + (x − k₁)·k₂ + k₃`
 #[derive(Clone, Copy)]
 pub(super) struct Backward;

@@ -3,16 +3,17 @@
 use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
+use super::feature_map_moments::{Moments, in_f64, in_units, regain};
 use super::feature_map_walk::{
-    Backward, Buffers, Forward, InPlace, OfChannel, Planes, Read, Scaled, WideBackward, Widened, zeros,
+    Backward, Buffers, Forward, ForwardInUnits, InPlace, OfChannel, Planes, Read, Scaled, WideBackward, Widened, zeros,
 };
 use super::wide_rows::{is_wide, is_wide_backward, is_wide_in_f64};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::channels::Terms;
-use crate::moments::{self, is_held, is_in_range, is_spread, larger, scale_of};
+use crate::moments::{is_held, is_in_range, is_spread};
 use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
-use crate::simd::{Isa, Lanes, Stored};
+use crate::simd::{Lanes, Stored};
 use crate::tasks::Tasks as _;
 use binade_tensor::op::{Norm, NormKind};
 use binade_tensor::{DType, Result};
@@ -48,34 +49,6 @@ impl Terms for Gradients {
     }
 }
 
-/// Number of elements, mean, and sum of squared distances from it.
-#[derive(Clone, Copy, Default)]
-struct Moments {
-    n: f64,
-    mean: f64,
-    m2: f64,
-}
-
-impl Moments {
-    /// Those of all of some equally large sets.
-    fn of_equal(sets: &[Moments]) -> Moments {
-        let (count, n) = (sets.len() as f64, sets[0].n);
-        let mean = sets.iter().map(|s| s.mean).sum::<f64>() / count;
-        let m2 = sets.iter().map(|s| s.m2 + n * (s.mean - mean) * (s.mean - mean)).sum();
-        Moments { n: count * n, mean, m2 }
-    }
-
-    fn add(&mut self, other: Moments) {
-        let n = self.n + other.n;
-        if other.n > 0.0 {
-            let d = other.mean - self.mean;
-            self.mean += d * (other.n / n);
-            self.m2 += other.m2 + d * d * (self.n * other.n / n);
-            self.n = n;
-        }
-    }
-}
-
 pub(super) fn forward<C: Compute>(
     cx: Context<'_>,
     norm: &Norm,
@@ -94,7 +67,7 @@ pub(super) fn forward<C: Compute>(
             forward_from(cx, norm, &given, &p, &Widened { g: None, x: &x, act: None }, [&w, &b], outs)
         })?;
     match wide {
-        Some(given) => forward::<f64>(cx, norm, Some(given), ins, outs),
+        Some(given) => forward::<f64>(cx, norm, given, ins, outs),
         None => Ok(()),
     }
 }
@@ -108,12 +81,13 @@ fn forward_in_place<C: Compute, T: Stored<C>>(
     x: &Operand<'_>,
     weights: [&[C]; 2],
     outs: &mut [Out<'_>],
-) -> Option<Result<Given<f64>>> {
+) -> Option<Result<Option<Given<f64>>>> {
     let x = x.dense::<T>()?;
     Some(forward_from(cx, norm, given, p, &InPlace { g: x, x }, weights, outs))
 }
 
-/// Returns the statistics, and leaves the first output to f64, if products with some of them leave the range of C.
+/// Leaves the first output to f64, with the statistics that it returns, if products with some of them leave the range
+/// of C. Statistics that C does not hold are f64's too.
 fn forward_from<C: Compute, R: Read<C>>(
     cx: Context<'_>,
     norm: &Norm,
@@ -122,7 +96,7 @@ fn forward_from<C: Compute, R: Read<C>>(
     from: &R,
     [w, b]: [&[C]; 2],
     outs: &mut [Out<'_>],
-) -> Result<Given<f64>> {
+) -> Result<Option<Given<f64>>> {
     let isa = cx.isa;
     let groups = groups_of(norm, p);
     // Of each group of each sample; batch norm has one sample for all.
@@ -174,51 +148,35 @@ fn forward_from<C: Compute, R: Read<C>>(
             }
         }
         let mean: Vec<C> = total.iter().map(|t| C::from_f64(t.mean)).collect();
-        write(isa, &mean, &mut outs[1]);
-        write(isa, &rstd, &mut outs[2]);
+        for (out, values) in outs.iter_mut().skip(1).zip([&mean, &rstd]) {
+            write(isa, values, out);
+        }
         if let Some(out) = outs.get_mut(3) {
             write(isa, &var, out);
         }
         [mean, rstd]
     });
+    let lost = norm.kind != NormKind::Fixed && rstd.iter().any(|r| r.is_infinite());
+    if C::DTYPE != DType::F64 && lost {
+        return Ok(Some(None));
+    }
     let normalising = Normalising { groups, per_group, mean: &mean, rstd: &rstd, w, b };
     if C::DTYPE != DType::F64 && (rstd.iter().any(|r| is_wide(r.as_f64())) || normalising.leaves_range()) {
-        return Ok(Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect())));
+        return Ok(Some(Some([mean, rstd].map(|v| v.iter().map(|v| v.as_f64()).collect()))));
     }
-    let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
+    let per_sample = mean.len() > groups;
+    if lost {
+        let units = in_units(isa, norm, p, from, groups, [&mean, &rstd]);
+        let in_unit = |sample: usize, c: usize| {
+            let [mean, rstd, unit] = units[sample * groups + c / per_group].map(C::from_f64);
+            [mean, rstd * w[c], b[c], C::one() / unit]
+        };
+        p.apply(cx, ForwardInUnits, from, &OfChannel { per_sample, f: &in_unit }, norm.act, &mut outs[0])?;
+        return Ok(None);
+    }
+    let k = OfChannel { per_sample, f: &|sample, c| normalising.coefficients(sample, c) };
     p.apply(cx, Forward, from, &k, norm.act, &mut outs[0])?;
     Ok(None)
-}
-
-/// The moments of every group of every sample, whatever the size of its elements, around the mean where that is known.
-fn in_f64<C: Compute, R: Read<C>>(
-    isa: Isa,
-    p: &Planes,
-    from: &R,
-    [samples, groups, per_group]: [usize; 3],
-    known: &[Option<f64>],
-) -> Vec<moments::Moments> {
-    // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
-    let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
-        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list_with(Buffers::default, |buffers, index| {
-            let mut sums = vec![first; samples * groups];
-            p.each(isa, from, index, buffers, |sample, channel, x| {
-                let group = if samples == 1 { 0 } else { sample } * groups + channel / per_group;
-                sums[group] = f(group, sums[group], x);
-            });
-            sums
-        });
-        parts.into_iter().fold(vec![first; samples * groups], |all, part| {
-            all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect()
-        })
-    };
-    let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
-    let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
-    let add = |a: f64, b: f64| a + b;
-    let mut means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
-    means.iter_mut().zip(known).zip(&scales).for_each(|((m, known), scale)| *m = known.map_or(*m, |k| k / scale));
-    let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
-    (0..means.len()).map(|i| moments::Moments::from_sums(means[i] * scales[i], squares[i], scales[i])).collect()
 }
 
 /// Channels with statistics of their own, in a sample.
@@ -263,13 +221,17 @@ pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>],
     let x = p.operand(ins[1], &shape);
     let at = statistics_at(norm);
     let [w, b] = gradient_weights(isa, norm, ins, p.channels);
-    let mean: Vec<C> = vector(isa, ins[at]);
+    let mut mean: Vec<C> = vector(isa, ins[at]);
     let fixed = matches!(norm.kind, NormKind::Fixed);
-    let rstd: Vec<C> = if fixed { rstd_of(isa, norm, ins[at + 1]) } else { vector(isa, ins[at + 1]) };
-    if C::DTYPE != DType::F64 && rstd.iter().any(|r| is_wide_backward(r.as_f64())) {
+    let mut rstd: Vec<C> = if fixed { rstd_of(isa, norm, ins[at + 1]) } else { vector(isa, ins[at + 1]) };
+    let lost = !fixed && rstd.iter().any(|r| r.is_infinite());
+    if C::DTYPE != DType::F64 && (lost || rstd.iter().any(|r| is_wide_backward(r.as_f64()))) {
         return backward::<f64>(cx, norm, ins, outs);
     }
     let groups = groups_of(norm, &p);
+    if lost {
+        regain(isa, norm, &p, &x, groups, [&mut mean, &mut rstd]);
+    }
     let normalising =
         Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };

@@ -2,9 +2,11 @@
 //! 1979), so that memory is read once for them; never in 16 bit. [`rows`] has layer and RMS norm, [`planes`] batch and
 //! group norm.
 
+mod feature_map_moments;
 mod feature_map_walk;
 mod feature_maps;
 mod row_kernels;
+mod row_moments;
 mod rows;
 mod wide_rows;
 

@@ -4,16 +4,15 @@ use crate::kernel::{Context, In, Out};
 use std::ops::Range;
 
 use super::row_kernels::{RowBackward, RowForward, RowSums, normalised};
-use super::wide_rows::{gradient_of_wide, is_wide, is_wide_backward, normalise_wide};
+use super::row_moments::{is_centred, moments, moments_in_f64, over_blocks, row_sum};
+use super::wide_rows::{WideRow, gradient_of_wide, is_wide, is_wide_backward, normalise_wide};
 use super::{Given, fill_walk, flush, gradient_weights, statistics_at, vector, weights};
 use crate::channels::{PerChannel, per_channel};
 use crate::elementwise::{activate, before_activation};
-use crate::moments::{Moments, is_in_range, is_spread};
 use crate::operand::{BLOCK, Compute, Operand, TASK, in_storage};
-use crate::reduce::SquaredDistance;
 use crate::rows::{fill_rows, fill_rows_as, is_in_order, write};
-use crate::simd::{First, Isa, Lanes, Stored, prefetch};
-use binade_tensor::op::{Norm, NormKind, Unary};
+use crate::simd::{Isa, Lanes, Stored, prefetch};
+use binade_tensor::op::{Norm, Unary};
 use binade_tensor::{Layout, Result, bf16, f16};
 
 /// [`normalised`] with the statistics of a row.
@@ -28,48 +27,6 @@ impl PerChannel for Affine {
     fn eval<L: Lanes>(self, _g: L, x: L, [w, b, ..]: [L; 4]) -> L {
         normalised(x, [L::splat(self.mean), L::splat(self.rstd)], [w, b])
     }
-}
-
-/// Adds in f64 what `f` makes of the blocks of a row.
-fn over_blocks<C: Compute, const N: usize>(len: usize, mut f: impl FnMut(Range<usize>) -> [C; N]) -> [f64; N] {
-    let mut sums = [0.0; N];
-    for from in (0..len).step_by(BLOCK) {
-        let part = f(from..len.min(from + BLOCK));
-        sums.iter_mut().zip(part).for_each(|(s, p)| *s += p.as_f64());
-    }
-    sums
-}
-
-/// Σ x of a row.
-fn row_sum<C: Compute, X: Stored<C>>(isa: Isa, x: &[X]) -> f64 {
-    let [sum] = over_blocks(x.len(), |at| [C::sum(isa, First, &x[at], C::zero())]);
-    sum
-}
-
-/// Mean (0 for RMS) and 1/√(var + eps) of a row with the sum `sum`.
-fn moments<C: Compute, X: Stored<C>>(isa: Isa, norm: &Norm, given: &Given<C>, row: usize, x: &[X], sum: f64) -> (C, C) {
-    if let Some([mean, rstd]) = given {
-        return (mean[row], rstd[row]);
-    }
-    let n = x.len() as f64;
-    let mean = if is_centred(norm) { C::from_f64(sum / n) } else { C::zero() };
-    let [squares] = over_blocks(x.len(), |at| [C::sum(isa, SquaredDistance, &x[at], mean)]);
-    let spread = squares / n + norm.eps;
-    if is_in_range::<C>(spread) && is_spread(mean.as_f64(), spread) {
-        return (mean, C::from_f64(1.0 / spread.sqrt()));
-    }
-    let moments = Moments::of(is_centred(norm), |f| {
-        let mut buffer = [0.0; 64];
-        for x in x.chunks(buffer.len()) {
-            buffer.iter_mut().zip(x).for_each(|(to, x)| *to = x.as_f64());
-            f(&buffer[..x.len()]);
-        }
-    });
-    (C::from_f64(moments.mean), C::from_f64(1.0 / moments.deviation(n).hypot(norm.eps.sqrt())))
-}
-
-fn is_centred(norm: &Norm) -> bool {
-    !matches!(norm.kind, NormKind::Rms { .. })
 }
 
 /// Rows from `first` on, one after the other in memory, into `y`, `past` the caches perhaps; their means and
@@ -94,8 +51,9 @@ fn layer_rows<C: Compute, X: Stored<C>, Y: Stored<C>>(
         let (mean, rstd) = moments(isa, norm, given, first + i, x, sum);
         *stats = (mean.as_f64(), rstd.as_f64());
         let scalars = [stats.0, stats.1];
-        if is_wide(stats.1) {
-            normalise_wide(scalars, [w, b], y, |i| x[i].as_f64());
+        let again = || moments_in_f64(is_centred(norm), x);
+        if let Some(wide) = WideRow::of(scalars, is_wide, len, norm.eps, again) {
+            normalise_wide(wide, [w, b], y, |i| x[i].as_f64());
             sum = row_sum(isa, ahead);
             continue;
         }
@@ -164,17 +122,12 @@ pub(super) fn forward<C: Compute>(
             let mut buffer = [C::zero(); BLOCK];
             let (mean, rstd) = moments::<C, C>(isa, norm, &given, row, y, row_sum(isa, y));
             let affine = Affine { mean: mean.as_f64(), rstd: rstd.as_f64() };
+            let again = || moments_in_f64::<C, C>(is_centred(norm), y);
+            let wide = WideRow::of([affine.mean, affine.rstd], is_wide, len, norm.eps, again);
             for (i, y) in y.chunks_mut(BLOCK).enumerate() {
                 let (n, from) = (y.len(), i * BLOCK);
-                if is_wide(affine.rstd) {
-                    buffer[..n].copy_from_slice(y);
-                    let weights = [&w[from..from + n], &b[from..from + n]];
-                    normalise_wide([affine.mean, affine.rstd], weights, y, |i| buffer[i].as_f64());
-                    continue;
-                }
                 buffer[..n].copy_from_slice(y);
-                let (w, b) = (&w[from..from + n], &b[from..from + n]);
-                per_channel(isa, affine, &buffer[..n], &buffer[..n], [w, b, b, b], y);
+                normalise_block(isa, affine, wide, &buffer[..n], [&w[from..from + n], &b[from..from + n]], y);
             }
             act_in_place(isa, norm.act, y);
             (affine.mean, affine.rstd)
@@ -185,6 +138,21 @@ pub(super) fn forward<C: Compute>(
         write(isa, &stats.iter().map(|s| s.1).collect::<Vec<_>>(), rstd);
     }
     Ok(())
+}
+
+/// Elements of a row, in vectors or one by one.
+fn normalise_block<C: Compute>(
+    isa: Isa,
+    affine: Affine,
+    wide: Option<WideRow>,
+    x: &[C],
+    [w, b]: [&[C]; 2],
+    y: &mut [C],
+) {
+    match wide {
+        Some(row) => normalise_wide(row, [w, b], y, |i| x[i].as_f64()),
+        None => per_channel(isa, affine, x, x, [w, b, b, b], y),
+    }
 }
 
 /// The fused activation, block by block while the row is in the first-level cache.
@@ -201,6 +169,7 @@ fn act_in_place<C: Compute>(isa: Isa, act: Option<Unary>, y: &mut [C]) {
 struct LayerRows<'a, C> {
     len: usize,
     centred: bool,
+    eps: f64,
     g: Operand<'a>,
     x: Operand<'a>,
     w: Vec<C>,
@@ -240,6 +209,12 @@ impl<C: Compute> LayerSums<C> {
 }
 
 impl<C: Compute> LayerRows<'_, C> {
+    /// Of a row that wants it, what it is computed with element by element.
+    fn wide<X: Stored<C>>(&self, row: usize, is_wide: fn(f64) -> bool, x: &[X]) -> Option<WideRow> {
+        let scalars = [self.mean[row].as_f64(), self.rstd[row].as_f64()];
+        WideRow::of(scalars, is_wide, self.len, self.eps, || moments_in_f64(self.centred, x))
+    }
+
     /// Rows from `first` on, one after the other in memory or in buffers; dx `past` the caches perhaps.
     fn rows<G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
         &self,
@@ -259,10 +234,8 @@ impl<C: Compute> LayerRows<'_, C> {
             // The last row has none ahead, and takes itself.
             let next = (i + 1).min(last);
             let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + next]);
-            if is_wide_backward(rstd) {
-                let all = 0..len;
-                let scalars = [self.mean[first + i].as_f64(), rstd];
-                gradient_of_wide(self.centred, scalars, row(i, &all), w, dx, [&mut sums.dw, &mut sums.db]);
+            if let Some(wide) = self.wide(first + i, is_wide_backward, row(i, &(0..len)).1) {
+                gradient_of_wide(self.centred, wide, row(i, &(0..len)), w, dx, [&mut sums.dw, &mut sums.db]);
                 sums.count(isa, 1);
                 terms = over_blocks(len, |at| {
                     let (g, x) = row(next, &at);
@@ -334,7 +307,8 @@ fn layer_rows_blocks<C: Compute>(
         if let Some(act) = layer.act {
             for (i, (x, y)) in x.chunks(len).zip(y.chunks_mut(len)).enumerate() {
                 let affine = Affine { mean: layer.mean[first + i].as_f64(), rstd: layer.rstd[first + i].as_f64() };
-                per_channel(isa, affine, x, x, [&layer.w, &layer.b, &layer.b, &layer.b], y);
+                let wide = layer.wide(first + i, is_wide, x);
+                normalise_block(isa, affine, wide, x, [&layer.w, &layer.b], y);
             }
             before_activation(isa, act, g, &mut y[..n], &mut before[..n]);
             g = &before[..n];
@@ -360,6 +334,7 @@ pub(super) fn backward<C: Compute>(
     let layer = LayerRows {
         len,
         centred: is_centred(norm),
+        eps: norm.eps,
         g: Operand::new(ins[0], shape, &order),
         x: Operand::new(ins[1], shape, &order),
         w,

@@ -1,5 +1,6 @@
 //! Rows whose deviation is so large or small that products with it leave f32's range: element by element in f64.
 
+use crate::moments::Moments;
 use crate::operand::Compute;
 use crate::simd::Stored;
 
@@ -19,30 +20,61 @@ pub(super) fn is_wide_in_f64(rstd: f64) -> bool {
     rstd.is_finite() && rstd != 0.0 && !(1e-90..=1e90).contains(&rstd)
 }
 
-/// `(x − mean)·rstd·w + b`, rounded to the computing type as in vectors.
+/// What rows are normalised with element by element: `x̂ = (x/unit − mean)·rstd`.
+#[derive(Clone, Copy)]
+pub(super) struct WideRow {
+    pub mean: f64,
+    pub rstd: f64,
+    /// A power of two. 1, unless statistics do not hold the 1/deviation of the numbers themselves.
+    pub unit: f64,
+}
+
+impl WideRow {
+    /// Of a row with these statistics, if `is_wide` says so of its 1/deviation. Where that is infinite, `moments` are
+    /// taken again: it is that of subnormal numbers, or of equal ones.
+    pub fn of(
+        [mean, rstd]: [f64; 2],
+        is_wide: fn(f64) -> bool,
+        n: usize,
+        eps: f64,
+        moments: impl FnOnce() -> Moments,
+    ) -> Option<WideRow> {
+        if rstd.is_infinite() {
+            let [mean, rstd, unit] = moments().in_units(n as f64, eps);
+            return Some(WideRow { mean, rstd, unit });
+        }
+        is_wide(rstd).then_some(WideRow { mean, rstd, unit: 1.0 })
+    }
+
+    fn hat(&self, x: f64) -> f64 {
+        (x / self.unit - self.mean) * self.rstd
+    }
+}
+
+/// `x̂·w + b`, rounded to the computing type as in vectors.
 pub(super) fn normalise_wide<C: Compute, Y: Stored<C>>(
-    [mean, rstd]: [f64; 2],
+    row: WideRow,
     [w, b]: [&[C]; 2],
     y: &mut [Y],
     x: impl Fn(usize) -> f64,
 ) {
     for (i, (y, (w, b))) in y.iter_mut().zip(w.iter().zip(b)).enumerate() {
-        *y = Y::from_f64(C::from_f64((x(i) - mean) * rstd * w.as_f64() + b.as_f64()).as_f64());
+        *y = Y::from_f64(C::from_f64(row.hat(x(i)) * w.as_f64() + b.as_f64()).as_f64());
     }
 }
 
-/// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))` with x̂ = (x − mean)·rstd; g·x̂ and g are added to the sums by weight and
+/// `(g·w − mean(g·w) − x̂·mean(g·w·x̂))·rstd/unit`; g·x̂ and g are added to the sums by weight and
 /// bias.
 pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
     centred: bool,
-    [mean, rstd]: [f64; 2],
+    row: WideRow,
     (g, x): (&[G], &[X]),
     w: &[C],
     dx: &mut [Y],
     [dw, db]: [&mut [C]; 2],
 ) {
     let n = dx.len() as f64;
-    let at = |i: usize| (g[i].as_f64(), (x[i].as_f64() - mean) * rstd, w[i].as_f64());
+    let at = |i: usize| (g[i].as_f64(), row.hat(x[i].as_f64()), w[i].as_f64());
     let (mut shift, mut slope) = (0.0, 0.0);
     for i in 0..dx.len() {
         let (g, hat, w) = at(i);
@@ -52,7 +84,7 @@ pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored
     let shift = if centred { shift } else { 0.0 };
     for i in 0..dx.len() {
         let (g, hat, w) = at(i);
-        dx[i] = Y::from_f64(C::from_f64(rstd * (g * w - shift - hat * slope)).as_f64());
+        dx[i] = Y::from_f64(C::from_f64((g * w - shift - hat * slope) * row.rstd / row.unit).as_f64());
         dw[i] += C::from_f64(g * hat);
         db[i] += C::from_f64(g);
     }

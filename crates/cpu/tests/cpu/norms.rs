@@ -107,3 +107,75 @@ fn a_norms_gradient_with_subnormal_weights_is_within_its_bound() {
         assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
     }
 }
+
+/// The kinds of norms of rows and of planes, with the shape of two sets of four numbers.
+const KINDS: [(NormKind, &[usize]); 5] = [
+    (NormKind::Layer { dims: 1 }, &[2, 4]),
+    (NormKind::Rms { dims: 1 }, &[2, 4]),
+    (NormKind::Group { groups: 1 }, &[2, 1, 4]),
+    (NormKind::Group { groups: 2 }, &[1, 4, 2]),
+    (NormKind::Batch, &[1, 2, 4]),
+];
+
+#[test]
+fn norms_without_eps_are_those_of_numbers_of_any_size() {
+    // Beside numbers of another size, and of equal ones, which have no deviation.
+    let numbers = [3.0, -5.0, 2.0, 7.0];
+    for device in devices() {
+        for (kind, shape) in KINDS {
+            for (dtype, least) in
+                [(DType::F32, -149), (DType::BF16, -133), (DType::F16, -24), (DType::F64, -1074), (DType::F64, 900)]
+            {
+                for act in [None, Some(Unary::Tanh)] {
+                    let norm = Norm { eps: 0.0, act, ..norm(kind) };
+                    let size = 2f64.powi(least / 2) * 2f64.powi(least - least / 2);
+                    let of = |scale: f64| numbers.map(|v| v * scale);
+                    let run_on = |x: &[f64]| {
+                        let ins = [array(&device, dtype, shape, x)];
+                        assert_eq!(check_op(&Op::Norm(norm), &ins, &device, dtype).unwrap().1, None, "{norm:?}");
+                        let refs = ins.iter().collect::<Vec<_>>();
+                        let outs = run(Request::new(&Op::Norm(norm), &refs, &device, dtype, Class::Activations));
+                        (ins, outs.unwrap())
+                    };
+                    let (_, plain) = run_on(&[of(1.0), of(1.0)].concat());
+                    let (ins, tiny) = run_on(&[of(size), of(1.0)].concat());
+                    let bits = |a: &Array| a.to_f64_vec().unwrap();
+                    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 4.0 * dtype.format().unwrap().ulp(*b);
+                    assert!(bits(&tiny[0]).iter().zip(&bits(&plain[0])).all(close), "{norm:?} {dtype} {:?}", tiny[0]);
+                    let again = Op::Backward(Backward::Renormalise(norm));
+                    let saved = [&ins[0], &tiny[1], &tiny[2]];
+                    let found = run(Request::new(&again, &saved, &device, dtype, Class::Activations)).unwrap();
+                    assert_eq!(bits(&found[0]), bits(&tiny[0]), "{norm:?} {dtype}, again");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_norms_without_eps_are_those_of_numbers_of_any_size() {
+    // A gradient as small as the numbers: what is multiplied by 1/deviation is of ordinary size.
+    let (numbers, g, size) = ([3.0, -5.0, 2.0, 7.0], [1.0, 2.0, -3.0, 5.0], 2f64.powi(-149));
+    let n = numbers.len() as f64;
+    for device in devices() {
+        for (kind, shape) in KINDS {
+            let norm = Norm { eps: 0.0, ..norm(kind) };
+            let centred = !matches!(kind, NormKind::Rms { .. });
+            let mean = if centred { numbers.iter().sum::<f64>() / n } else { 0.0 };
+            let std = (numbers.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
+            let hat = numbers.map(|v| (v - mean) / std);
+            let shift = if centred { g.iter().sum::<f64>() / n } else { 0.0 };
+            let slope = g.iter().zip(&hat).map(|(g, h)| g * h).sum::<f64>() / n;
+            let right: Vec<f64> = g.iter().zip(&hat).map(|(g, h)| (g - shift - h * slope) / std).collect();
+            let x = array(&device, DType::F32, shape, &[numbers.map(|v| v * size), numbers].concat());
+            let outs = run(Request::new(&Op::Norm(norm), &[&x], &device, DType::F32, Class::Activations)).unwrap();
+            let g = array(&device, DType::F32, shape, &[g.map(|v| v * size), g].concat());
+            let op = Op::Backward(Backward::Norm(norm));
+            let ins = [&g, &x, &outs[1], &outs[2]];
+            let dx = run(Request::new(&op, &ins, &device, DType::F32, Class::Activations)).unwrap()[0].to_f64_vec();
+            for (found, right) in dx.unwrap().iter().zip(right.iter().cycle()) {
+                assert!((found - right).abs() < 1e-6, "{kind:?} {device:?}: {found} instead of {right}");
+            }
+        }
+    }
+}

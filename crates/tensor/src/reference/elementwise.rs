@@ -269,6 +269,8 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
 fn times_partial(row: Binary, rhs: bool, up: f64, a: f64, b: f64) -> f64 {
     // Half of an exponent keeps a power within the range.
     let half = |exponent: f64| f64::powf(a.abs(), exponent / 2.0);
+    // Of a power itself: at 0 and infinity it has one whether or not the exponent is whole.
+    let sign = |exponent: f64| f64::powf(a, exponent).signum();
     match (row, rhs) {
         (Binary::Div, false) => up / b,
         (Binary::Div, true) => -quotient([up, a], [b, b]),
@@ -276,11 +278,9 @@ fn times_partial(row: Binary, rhs: bool, up: f64, a: f64, b: f64) -> f64 {
         (Binary::Atan2, false) => quotient([up, b], [a.hypot(b); 2]),
         (Binary::Atan2, true) => -quotient([up, a], [a.hypot(b); 2]),
         (Binary::Pow, false) if a != 0.0 && b != 0.0 => {
-            quotient([up, b, half(b - 1.0), half(b - 1.0), f64::powf(a.signum(), b - 1.0)], [])
+            quotient([up, b, half(b - 1.0), half(b - 1.0), sign(b - 1.0)], [])
         }
-        (Binary::Pow, true) if a != 0.0 || b < 0.0 => {
-            quotient([up, f64::ln(a), half(b), half(b), f64::powf(a.signum(), b)], [])
-        }
+        (Binary::Pow, true) if a != 0.0 || b < 0.0 => quotient([up, f64::ln(a), half(b), half(b), sign(b)], []),
         (Binary::Softplus, true) if a * b <= 20.0 => quotient([up, partial(row, rhs, a * b, 1.0)], [b, b]),
         _ => up * partial(row, rhs, a, b),
     }

@@ -32,6 +32,12 @@ pub(super) fn sum_of(values: impl IntoIterator<Item = f64>) -> f64 {
     sum.value()
 }
 
+/// A power of two about as large as a magnitude, by which numbers of ordinary size come near 1; 1 of 0 and of what is
+/// not finite.
+pub(super) fn binade(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() { 1.0 } else { 2f64.powi(x.abs().log2().floor().clamp(-1000.0, 1000.0) as i32) }
+}
+
 /// `Π factors / Π divisors`, rounded into the range of f64 once: the significands' product, and the exponents' sum.
 pub(super) fn quotient(factors: impl IntoIterator<Item = f64>, divisors: impl IntoIterator<Item = f64>) -> f64 {
     const STEP: i32 = 400;

@@ -4,7 +4,7 @@ use super::definition::{Definition, each};
 use super::elementwise::{derivative, unary};
 #[cfg(feature = "testing")]
 use super::errors::{Roundings, computing, leaves_range, sound, through};
-use super::functions::{Sum, sum_of};
+use super::functions::{Sum, binade, sum_of};
 use super::reduce::{mean, reduce};
 use super::{Dense, unflatten};
 use crate::Result;
@@ -50,14 +50,17 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
             }
         }
     };
-    let rstd: Vec<f64> = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+    let mut rstd: Vec<f64> = var.iter().map(|v| 1.0 / (v + norm.eps).sqrt()).collect();
+    let units = units(norm, &x[0], &rstd);
     let y = Dense::from_fn(shape, |i| {
         let (g, w) = places(norm, shape, i);
         let weight = if norm.affine { x[1].v[w] } else { 1.0 };
         let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
-        let y = (x[0].at(i) - mean[g]) * rstd[g] * weight + bias;
+        let [mean, rstd, unit] = units[g].unwrap_or([mean[g], rstd[g], 1.0]);
+        let y = (x[0].at(i) / unit - mean) * rstd * weight + bias;
         norm.act.map_or(y, |act| unary(act, y))
     });
+    rstd.iter_mut().zip(&units).for_each(|(rstd, unit)| *rstd = unit.map_or(*rstd, |[_, r, unit]| r / unit));
     [y.clone()]
         .into_iter()
         .chain([mean, rstd, var].map(|v| Dense { shape: vec![v.len()], v }))
@@ -65,13 +68,38 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
         .collect()
 }
 
+/// Where 1/deviation is infinite, as of subnormal numbers without eps, or 0, as of numbers whose squares leave the range:
+/// mean and 1/deviation of the numbers over a power of two, and that.
+fn units(norm: &Norm, x: &Dense, rstd: &[f64]) -> Vec<Option<[f64; 3]>> {
+    let is_lost = |r: f64| r.is_infinite() || r == 0.0;
+    if norm.kind == NormKind::Fixed || !rstd.iter().any(|r| is_lost(*r)) {
+        return vec![None; rstd.len()];
+    }
+    let mut members = vec![Vec::new(); rstd.len()];
+    for (flat, &v) in x.v.iter().enumerate() {
+        members[places(norm, &x.shape, &unflatten(flat, &x.shape)).0].push(v);
+    }
+    let of = |m: &Vec<f64>| {
+        let unit = binade(m.iter().fold(0.0, |m, v| f64::max(m, v.abs())));
+        let m: Vec<f64> = m.iter().map(|v| v / unit).collect();
+        let mean = if matches!(norm.kind, NormKind::Rms { .. }) { 0.0 } else { mean(&m) };
+        let square = sum_of(m.iter().map(|v| (v - mean).powi(2))) / m.len() as f64;
+        [mean, 1.0 / square.sqrt().hypot(norm.eps.sqrt() / unit), unit]
+    };
+    members.iter().zip(rstd).map(|(m, r)| is_lost(*r).then(|| of(m))).collect()
+}
+
 impl Definition for NormBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (norm, g, shape) = (&self.0, &x[0], &shapes[0]);
         let at = 2 + norm.weights_of_gradient();
         let fixed = norm.kind == NormKind::Fixed;
-        let mean = &x[at].v;
-        let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+        let mut mean = x[at].v.clone();
+        let mut rstd: Vec<f64> =
+            x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+        for (i, [of, r, unit]) in units(norm, &x[1], &rstd).into_iter().enumerate().filter_map(|(i, u)| Some((i, u?))) {
+            (mean[i], rstd[i]) = (of * unit, r / unit);
+        }
         let n = (x[1].v.len() / mean.len().max(1)) as f64;
         // A channel has one weight, which its sums are multiplied by, as in PyTorch.
         // What an infinite one gives depends on that. Group norm adds the channels of a group.
@@ -140,11 +168,14 @@ impl Definition for Renormalise {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (norm, shape) = (&self.0, &shapes[0]);
         let at = 1 + norm.weights();
+        let (mean, rstd) = (&x[at].v, &x[at + 1].v);
+        let units = units(norm, &x[0], rstd);
         Ok(vec![each(shapes, &|i| {
             let (group, w) = places(norm, shape, i);
             let weight = if norm.affine { x[1].v[w] } else { 1.0 };
             let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
-            let y = (x[0].at(i) - x[at].v[group]) * x[at + 1].v[group] * weight + bias;
+            let [mean, rstd, unit] = units[group].unwrap_or([mean[group], rstd[group], 1.0]);
+            let y = (x[0].at(i) / unit - mean) * rstd * weight + bias;
             norm.act.map_or(y, |act| unary(act, y))
         })])
     }

@@ -4,7 +4,7 @@ use super::definition::{Definition, each};
 use super::elementwise::{binary, unary};
 #[cfg(feature = "testing")]
 use super::errors::Roundings;
-use super::functions::{quotient, sum_of};
+use super::functions::{binade, quotient, sum_of};
 use super::{Dense, order, unflatten};
 use crate::op::{ArgMax, Binary, Reduce, ReduceBackward, ReduceOp, Unary};
 use crate::{Dims, Result};
@@ -39,9 +39,9 @@ pub(super) fn reduce(kind: Reduce, g: &[f64]) -> f64 {
         Reduce::Max => g.iter().fold(f64::NEG_INFINITY, |m, &v| binary(Binary::Maximum, m, v)),
         Reduce::Min => g.iter().fold(f64::INFINITY, |m, &v| binary(Binary::Minimum, m, v)),
         Reduce::Std { correction } => {
-            // Of numbers around 1: a square has half the range.
-            let largest = g.iter().fold(0.0, |m, v| f64::max(m, v.abs()));
-            let unit = if largest > 0.0 && largest.is_finite() { largest } else { 1.0 };
+            // Of numbers around 1: a square has half the range. In units of a power of two, which rounds none of them:
+            // a mean may be far larger than the spread.
+            let unit = binade(g.iter().fold(0.0, |m, v| f64::max(m, v.abs())));
             let scaled: Vec<f64> = g.iter().map(|v| v / unit).collect();
             unit * reduce(Reduce::Var { correction }, &scaled).sqrt()
         }

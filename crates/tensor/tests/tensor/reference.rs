@@ -1,6 +1,7 @@
 //! The oracle rounds once.
 
-use binade_tensor::{Array, Class, DType, Device, Op, run_one};
+use binade_tensor::op::Reduce;
+use binade_tensor::{Array, Class, DType, Device, Dims, Op, run_one};
 
 #[test]
 fn casts_to_16_bit_look_at_every_bit_of_what_they_round() {
@@ -16,5 +17,17 @@ fn casts_to_16_bit_look_at_every_bit_of_what_they_round() {
         let read = x.cast_when_read(dtype, Class::Workspace).unwrap();
         let wide = run_one(&Op::Cast(DType::F64), &[&read], &device, DType::F64, Class::Workspace).unwrap();
         assert_eq!(wide.to_f64_vec().unwrap(), [expected], "{dtype} as it is read");
+    }
+}
+
+#[test]
+fn a_deviation_beside_a_large_mean_is_that_of_the_numbers_as_they_are() {
+    let device = Device::reference();
+    let std = Op::Reduce { kind: Reduce::Std { correction: 0.0 }, dims: Dims::all(1), keepdim: false };
+    for (unit, spread) in [(1.0, 2f64.powi(-40)), (2f64.powi(600), 2f64.powi(-40)), (2f64.powi(-600), 0.5)] {
+        // Half the distance of two numbers, neither of which is a power of two.
+        let x = Array::from_slice(&device, &[3.0 * unit, (3.0 + 2.0 * spread) * unit], &[2], Class::Workspace).unwrap();
+        let found = run_one(&std, &[&x], &device, DType::F64, Class::Workspace).unwrap().item().unwrap();
+        assert_eq!(found, spread * unit);
     }
 }

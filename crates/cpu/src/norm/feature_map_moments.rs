@@ -1,0 +1,120 @@
+//! Statistics of planes: sums joined, and what numbers of any size have.
+
+use rayon::prelude::*;
+
+use super::feature_map_walk::{Buffers, Planes, Read, Widened};
+use crate::moments::{self, larger, scale_of};
+use crate::operand::{Compute, Operand};
+use crate::simd::Isa;
+use crate::tasks::Tasks as _;
+use binade_tensor::op::Norm;
+
+/// Number of elements, mean, and sum of squared distances from it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moments {
+    pub(super) n: f64,
+    pub(super) mean: f64,
+    pub(super) m2: f64,
+}
+
+impl Moments {
+    /// Those of all of some equally large sets.
+    pub(super) fn of_equal(sets: &[Moments]) -> Moments {
+        let (count, n) = (sets.len() as f64, sets[0].n);
+        let mean = sets.iter().map(|s| s.mean).sum::<f64>() / count;
+        let m2 = sets.iter().map(|s| s.m2 + n * (s.mean - mean) * (s.mean - mean)).sum();
+        Moments { n: count * n, mean, m2 }
+    }
+
+    pub(super) fn add(&mut self, other: Moments) {
+        let n = self.n + other.n;
+        if other.n > 0.0 {
+            let d = other.mean - self.mean;
+            self.mean += d * (other.n / n);
+            self.m2 += other.m2 + d * d * (self.n * other.n / n);
+            self.n = n;
+        }
+    }
+}
+
+/// The moments of every group of every sample, whatever the size of its elements, around the mean where that is known.
+pub(super) fn in_f64<C: Compute, R: Read<C>>(
+    isa: Isa,
+    p: &Planes,
+    from: &R,
+    [samples, groups, per_group]: [usize; 3],
+    known: &[Option<f64>],
+) -> Vec<moments::Moments> {
+    // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
+    let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
+        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list_with(Buffers::default, |buffers, index| {
+            let mut sums = vec![first; samples * groups];
+            p.each(isa, from, index, buffers, |sample, channel, x| {
+                let group = if samples == 1 { 0 } else { sample } * groups + channel / per_group;
+                sums[group] = f(group, sums[group], x);
+            });
+            sums
+        });
+        parts.into_iter().fold(vec![first; samples * groups], |all, part| {
+            all.into_iter().zip(part).map(|(a, b)| join(a, b)).collect()
+        })
+    };
+    let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
+    let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
+    let add = |a: f64, b: f64| a + b;
+    let [low, high] =
+        [fold(f64::INFINITY, &|_, m, x| m.min(x), f64::min), fold(-f64::INFINITY, &|_, m, x| m.max(x), f64::max)];
+    let mut means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
+    means.iter_mut().zip(known).zip(&scales).for_each(|((m, known), scale)| *m = known.map_or(*m, |k| k / scale));
+    // The mean of equal numbers is each of them.
+    let ends = low.iter().zip(&high).zip(&scales);
+    means.iter_mut().zip(ends).filter(|(_, ((l, h), _))| l == h).for_each(|(m, ((l, _), scale))| *m = l / scale);
+    let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
+    (0..means.len()).map(|i| moments::Moments::from_sums(means[i], squares[i], scales[i])).collect()
+}
+
+/// How many numbers each of so many sets of statistics is of.
+fn members(p: &Planes, sets: usize) -> f64 {
+    (p.samples * p.channels * p.pixels) as f64 / sets as f64
+}
+
+fn of_all<C: Compute, R: Read<C>>(isa: Isa, p: &Planes, from: &R, groups: usize, sets: usize) -> Vec<moments::Moments> {
+    let (samples, per_group) = (sets / groups.max(1), (p.channels / groups.max(1)).max(1));
+    in_f64(isa, p, from, [samples, groups, per_group], &vec![None; sets])
+}
+
+/// Mean, 1/deviation, and the power of two that numbers are divided by before, of every set of statistics: 1 where
+/// they hold the 1/deviation themselves.
+pub(super) fn in_units<C: Compute, R: Read<C>>(
+    isa: Isa,
+    norm: &Norm,
+    p: &Planes,
+    from: &R,
+    groups: usize,
+    [mean, rstd]: [&[C]; 2],
+) -> Vec<[f64; 3]> {
+    let n = members(p, mean.len());
+    let all = of_all(isa, p, from, groups, mean.len());
+    let each = mean.iter().zip(rstd).zip(all).map(|((mean, rstd), moments)| match rstd.is_infinite() {
+        true => moments.in_units(n, norm.eps),
+        false => [mean.as_f64(), rstd.as_f64(), 1.0],
+    });
+    each.collect()
+}
+
+/// Computes the statistics again whose 1/deviation is infinite, as what was saved does not hold it.
+pub(super) fn regain<C: Compute>(
+    isa: Isa,
+    norm: &Norm,
+    p: &Planes,
+    x: &Operand<'_>,
+    groups: usize,
+    [mean, rstd]: [&mut [C]; 2],
+) {
+    let n = members(p, mean.len());
+    let all = of_all(isa, p, &Widened::<C> { g: None, x, act: None }, groups, mean.len());
+    for ((mean, rstd), moments) in mean.iter_mut().zip(rstd).zip(all).filter(|((_, rstd), _)| rstd.is_infinite()) {
+        *mean = C::from_f64(moments.mean);
+        *rstd = C::from_f64(1.0 / moments.deviation(n).hypot(norm.eps.sqrt()));
+    }
+}
