@@ -80,7 +80,7 @@ impl Var {
         }
         let (t, half) = (self.shape()[rank - 2], self.shape()[rank - 1] / 2);
         // In f64: an f32 angle of 10⁵ radians would be off by 2⁻⁸.
-        let angle = |t: usize, i: usize| (offset + t) as f64 * theta.powf(-(i as f64) / half as f64);
+        let angle = |t: usize, i: usize| (offset as f64 + t as f64) * theta.powf(-(i as f64) / half as f64);
         let table = |f: fn(f64) -> f64| -> Result<Var> {
             let values: Vec<f32> = (0..t * half).map(|n| f(angle(n / half, n % half)) as f32).collect();
             Ok(Var::constant(Array::from_slice(self.array().device(), &values, &[t, half], Class::Activations)?))

@@ -108,8 +108,9 @@ impl Var {
         }
         let (n, c, taps) = (xs[0], xs[1], ws[2]);
         let [pad, stride, step] = [conv.padding[0], conv.stride[0], conv.dilation[0]];
-        let span = step * taps.saturating_sub(1) + 1;
-        let depth = match (xs[2] + 2 * pad).checked_sub(span) {
+        let span = step.checked_mul(taps.saturating_sub(1)).and_then(|reach| reach.checked_add(1));
+        let padded = pad.checked_mul(2).and_then(|both| both.checked_add(xs[2]));
+        let depth = match padded.zip(span).and_then(|(padded, span)| padded.checked_sub(span)) {
             Some(room) if stride > 0 && taps > 0 && step > 0 => room / stride + 1,
             Some(_) | None => return Err(fail("a kernel no larger than the padded image, steps of at least 1").into()),
         };
@@ -168,7 +169,7 @@ impl Var {
     }
 
     fn folded(&self, size: [usize; 2], kernel: [usize; 2], conv: Conv2d) -> Result<Var> {
-        let taps_count = (kernel[0] * kernel[1]).max(1);
+        let taps_count = Shape::new(&kernel)?.numel().max(1);
         let c = self.shape().get(1).copied().unwrap_or(0) / taps_count;
         let n = self.shape().first().copied().unwrap_or(0);
         let image = Shape::new(&[n, c, size[0], size[1]])?;

@@ -113,6 +113,14 @@ impl Var {
         apply(Op::Scatter { kind, dim: 0 }, &[&table, &index, &values])?.reshape(&original)
     }
 
+    /// Fails unless the dtype is one of those that `holds` takes.
+    fn is_of(&self, op: &'static str, rule: &str, holds: impl Fn(DType) -> bool) -> Result<()> {
+        if holds(self.dtype()) {
+            return Ok(());
+        }
+        Err(TensorError::Argument { op, message: format!("{rule}, got {}", self.dtype()) }.into())
+    }
+
     /// The extent of the indexed dimensions together, and one index into them.
     fn flat_index(&self, op: &'static str, indices: &[&Var]) -> Result<(usize, Var)> {
         if indices.is_empty() || indices.len() > self.shape().rank() {
@@ -122,6 +130,7 @@ impl Var {
         }
         let mut shape = Shape::SCALAR;
         for index in indices {
+            index.is_of(op, "indices are i64", |dtype| dtype == DType::I64)?;
             shape = shape.broadcast(index.shape()).ok_or_else(|| TensorError::Shape {
                 op,
                 expected: "expected index tensors that broadcast".into(),
@@ -130,7 +139,7 @@ impl Var {
         }
         let mut flat = vec![0i64; shape.numel()];
         for (index, &extent) in indices.iter().zip(self.shape().iter()) {
-            let values = index.expand(&shape)?.cast(DType::I64)?.array().to_vec::<i64>()?;
+            let values = index.expand(&shape)?.array().to_vec::<i64>()?;
             for (flat, value) in flat.iter_mut().zip(values) {
                 let n = extent as i64;
                 let place = if value < 0 { value + n } else { value };
@@ -150,8 +159,9 @@ impl Var {
     /// The elements where the mask (bool, of self's shape after broadcasting) is true, in one dimension.
     ///
     /// # Errors
-    /// The mask does not broadcast.
+    /// The mask is not bool, or does not broadcast.
     pub fn masked_select(&self, mask: &Var) -> Result<Var> {
+        mask.is_of("masked_select", "the mask is bool", |dtype| dtype == DType::Bool)?;
         let shape: Vec<usize> = self.shape().to_vec();
         let hits = mask.expand(&shape)?.array().to_f64_vec()?;
         let places: Vec<i64> = hits.iter().zip(0..).filter(|(hit, _)| **hit != 0.0).map(|(_, i)| i).collect();
@@ -194,8 +204,9 @@ impl Var {
     /// 1 at each class and 0 elsewhere (i64), in a new last dimension.
     ///
     /// # Errors
-    /// A class is negative or not below `classes`.
+    /// The classes are not integers; one is negative or not below `classes`.
     pub fn one_hot(&self, classes: usize) -> Result<Var> {
+        self.is_of("one_hot", "classes are integers", |dtype| !dtype.is_float())?;
         if let Some(bad) = self.array().to_f64_vec()?.iter().find(|&&c| c < 0.0 || c >= classes as f64) {
             return Err(TensorError::IndexOutOfRange {
                 op: "one_hot",
@@ -222,7 +233,7 @@ impl Var {
     /// # Errors
     /// Fewer than two dimensions.
     pub fn triu(&self, diagonal: isize) -> Result<Var> {
-        self.masked_fill(&self.above("triu", diagonal - 1)?.logical_not()?, 0.0)
+        self.masked_fill(&self.above("triu", diagonal.saturating_sub(1))?.logical_not()?, 0.0)
     }
 
     /// [`Var::arange`], where this tensor is.
@@ -238,6 +249,8 @@ impl Var {
             return Err(TensorError::Argument { op, message }.into());
         }
         let (rows, columns) = (self.shape()[rank - 2], self.shape()[rank - 1]);
+        // Diagonals beyond the corners are all the same.
+        let diagonal = diagonal.clamp(-(rows as isize) - 1, columns as isize);
         let rows = self.range(diagonal as i64, rows)?.reshape(&[-1, 1])?;
         self.range(0, columns)?.compare(Compare::Gt, &rows)
     }
@@ -262,10 +275,12 @@ impl Var {
     }
 
     fn likelihood(&self, target: &Var, weight: Option<&Var>, ignore_index: i64, reduction: Reduction) -> Result<Var> {
-        let counts = target.compare_scalar(Compare::Ne, ignore_index as f64)?;
+        // Of i64, as targets are: f64 does not tell large integers apart.
+        let device = target.array().device();
+        let ignored = Var::constant(Array::from_slice(device, &[ignore_index], &[], Class::Indices)?);
+        let counts = target.compare(Compare::Ne, &ignored)?;
         // An ignored target may be no class at all: class 0 stands in for it.
-        let zeros =
-            Var::constant(Array::full(target.array().device(), DType::I64, *target.shape(), 0.0, Class::Indices)?);
+        let zeros = Var::constant(Array::full(device, DType::I64, *target.shape(), 0.0, Class::Indices)?);
         let safe = zeros.scatter_where(target, &counts)?;
         let picked = self.gather(1, &safe.unsqueeze(1)?)?.squeeze(1)?.neg()?;
         let share = match weight {

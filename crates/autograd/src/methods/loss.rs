@@ -1,10 +1,10 @@
 //! Losses, under PyTorch's names. Elementwise ones run in one pass (see [`Loss`]); the others are written in operators.
 
 use binade_tensor::op::{Binary, Compare, CrossEntropy, Loss, Numerics, Reduction};
-use binade_tensor::{Array, Class, Op};
+use binade_tensor::{Array, Class, DType, Op};
 
 use super::composed;
-use crate::{Result, Var, apply, scope};
+use crate::{Result, Var, apply};
 
 /// How a loss is reduced, with PyTorch's fourth way for divergences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,10 @@ impl Var {
         composed(Numerics::F32, operands, |[x, t, w, p]| {
             let mut each = x.loss(t, Loss::BceWithLogits, 0.0, Reduction::None)?;
             if positive.is_some() {
-                // l + (w − 1)·t·(−ln σ(x))
-                each = each.sub(&(p - 1.0)?.mul(t)?.mul(&x.logsigmoid()?)?)?;
+                // l + (w − 1)·t·(−ln σ(x)). The logarithm stays finite, so that a target of 0 takes no part in it.
+                let least = if x.dtype() == DType::F64 { f64::MIN } else { f32::MIN as f64 };
+                let log = x.logsigmoid()?.clamp(Some(least), None)?;
+                each = each.sub(&(p - 1.0)?.mul(t)?.mul(&log)?)?;
             }
             if weight.is_some() {
                 each = each.mul(w)?;
@@ -204,15 +206,22 @@ impl Var {
     /// Shapes do not broadcast.
     pub fn cosine_embedding_loss(&self, other: &Var, target: &Var, margin: f64, reduction: Reduction) -> Result<Var> {
         composed(Numerics::F32, [self, other, target], |[a, b, t]| {
-            // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity. The root of each for itself: their
-            // product may be too small or large.
-            let length = |v: &Var| -> Result<Var> { (&v.square()?.sum(&[-1], false)? + 1e-12)?.sqrt() };
-            let dot = a.mul(b)?.sum(&[-1], false)?;
-            let cosine = dot.div(&length(a)?)?.div(&length(b)?)?;
-            let alike = t.compare(Compare::Gt, &t.constant_like(0.0)?)?;
+            // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity: as a further element 1e-6. Each by
+            // itself: products of numbers and of lengths may be too small or large.
+            let unit = |v: &Var| -> Result<Var> {
+                let mut column = v.shape().to_vec();
+                if let Some(last) = column.last_mut() {
+                    *last = 1;
+                }
+                let length = Var::cat(&[v, &v.full_like(&column, 1e-6)?], -1)?.vector_norm(2.0, &[-1], true)?;
+                v.div(&length)
+            };
+            let cosine = unit(a)?.mul(&unit(b)?)?.sum(&[-1], false)?;
             let near = cosine.scalar(Binary::Sub, 1.0, true)?;
             let far = (&cosine - margin)?.relu()?;
-            reduced(&near.where_(&alike, &far)?, reduction)
+            let each = near.where_(&t.compare_scalar(Compare::Gt, 0.0)?, &far)?;
+            // A label that is NaN compares as −1 does.
+            reduced(&each.masked_fill(&t.isnan()?, f64::NAN)?, reduction)
         })
     }
 
@@ -223,9 +232,9 @@ impl Var {
     /// Shapes do not broadcast.
     pub fn gaussian_nll_loss(&self, target: &Var, variance: &Var, eps: f64, reduction: Reduction) -> Result<Var> {
         composed(Numerics::F32, [self, target, variance], |[x, t, v]| {
-            // The limit has no gradient, as in PyTorch.
-            let limited = scope::no_grad(|| v.scalar(Binary::Maximum, eps, false)?.sub(v))?;
-            let v = v.add(&limited.detach())?;
+            // At the limit the variance gets the gradient of the limit itself, as in PyTorch: eps + (v − v).
+            let limit = (&v.sub(&v.detach())? + eps)?;
+            let v = limit.where_(&v.compare_scalar(Compare::Lt, eps)?, v)?;
             let distance = x.sub(t)?;
             // The quotient before the square, which may leave the range.
             let square = distance.mul(&distance.div(&v)?)?;

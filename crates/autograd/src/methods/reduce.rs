@@ -178,9 +178,24 @@ impl Var {
     /// The dimension is out of range.
     pub fn normalize(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
         composed(Numerics::F32, [self], |[x]| {
-            let norm = x.vector_norm(p, &[dim], true)?.scalar(Binary::ClampMin, eps, false)?;
-            x.div(&norm)
+            let unit = x.unit(p, dim, eps)?;
+            let x = x.div(&unit)?;
+            let limit = unit.scalar(Binary::Div, eps, true)?;
+            x.div(&x.vector_norm(p, &[dim], true)?.clamp_min(&limit)?)
         })
+    }
+
+    /// The power of two that the largest magnitude along `dim`, or `eps`, is measured in. At the ends of the range a
+    /// norm leaves it or has few digits, though quotients by it do not.
+    fn unit(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
+        let at = self.shape().dim("normalize", dim)?;
+        // What is counted, and not measured, has no unit.
+        if p == 0.0 || self.shape().get(at) == Some(&0) {
+            return self.constant_like(1.0);
+        }
+        let most = if self.dtype() == DType::F64 { 1023.0 } else { 127.0 };
+        let largest = self.detach().abs()?.amax(&[dim], true)?.scalar(Binary::Maximum, eps, false)?;
+        largest.log2()?.floor()?.scalar(Binary::Minimum, most, false)?.exp2()
     }
 
     /// `x·y / (max(‖x‖, eps)·max(‖y‖, eps))` along `dim` (PyTorch: dim = 1, eps = 1e-8). f32 inside autocast.

@@ -59,11 +59,12 @@ impl Var {
         for (i, pair) in counts.chunks(2).enumerate() {
             let d = rank - 1 - i;
             let (cut_front, cut_back) = (pair[0].min(0).unsigned_abs(), pair[1].min(0).unsigned_abs());
+            let cut = cut_front.saturating_add(cut_back);
             (before[d], after[d]) = (pair[0].max(0) as usize, pair[1].max(0) as usize);
-            if cut_front + cut_back > 0 {
+            if cut > 0 {
                 let n = x.shape()[d];
-                let Some(length) = n.checked_sub(cut_front + cut_back) else {
-                    let message = format!("cuts {} of {n} elements in dimension {d}", cut_front + cut_back);
+                let Some(length) = n.checked_sub(cut) else {
+                    let message = format!("cuts {cut} of {n} elements in dimension {d}");
                     return Err(TensorError::Argument { op: "pad", message }.into());
                 };
                 x = x.narrow(d as isize, cut_front, length)?;

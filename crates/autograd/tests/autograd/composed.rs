@@ -123,3 +123,71 @@ fn a_triplet_whose_positive_is_its_anchor_has_a_finite_gradient() {
         }
     }
 }
+
+#[test]
+fn methods_are_right_over_the_whole_range() {
+    let sizes = [
+        (DType::F32, vec![2f64.powi(-149), 1e-42, 1e-30, 1e30, 6e37]),
+        (DType::BF16, vec![2f64.powi(-133), 1e-30, 1e30, 6e37]),
+        (DType::F16, vec![2f64.powi(-24), 1e4]),
+        (DType::F64, vec![5e-324, 1e-310, 1e-200, 1e200, 3e307]),
+    ];
+    let numbers = [3.0, -4.0, 0.0, 5.0];
+    for (dtype, sizes) in sizes {
+        let tolerance = 2.0 * dtype.format().unwrap().epsilon();
+        for size in sizes {
+            let x = Var::leaf(from(dtype, &[1, 4], &numbers.map(|v| v * size)));
+            let values = x.array().to_f64_vec().unwrap().into_iter().map(|v| v / size).collect::<Vec<f64>>();
+            let length = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let check = |name: &str, y: Result<Var>, right: &[f64]| {
+                let found = y.unwrap().array().to_f64_vec().unwrap();
+                let close = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * b.abs().max(1.0);
+                assert!(found.iter().zip(right).all(close), "{name} {dtype} {size:e}: {found:?}, not {right:?}");
+            };
+            let unit: Vec<f64> = values.iter().map(|v| v / length).collect();
+            check("normalize", x.normalize(2.0, 1, 0.0), &unit);
+            check("cosine_similarity", x.cosine_similarity(&x.detach(), 1, 0.0), &[1.0]);
+            let counted: Vec<f64> = values.iter().map(|v| v * size / 3.0).collect();
+            check("normalize by the number of elements that are not 0", x.normalize(0.0, 1, 0.0), &counted);
+            if size >= 1.0 {
+                let label = Var::constant(from(dtype, &[1], &[1.0]));
+                let loss = x.cosine_embedding_loss(&x.neg().unwrap(), &label, 0.0, Reduction::None).unwrap();
+                check("cosine_embedding", Ok(loss.clone()), &[2.0]);
+                let gradient = loss.sum(&[], false).unwrap().backward().unwrap();
+                assert!(gradient.get(&x).unwrap().to_f64_vec().unwrap().iter().all(|v| v.is_finite()), "{dtype}");
+            }
+        }
+    }
+    let ends = |v: &[f64]| Var::constant(from(DType::F32, &[1, v.len()], v)).normalize(2.0, 1, 1e-12).unwrap();
+    assert_eq!(ends(&[0.0, 0.0]).array().to_f64_vec().unwrap(), [0.0, 0.0]);
+    let infinite = ends(&[f64::INFINITY, 4.0]).array().to_f64_vec().unwrap();
+    assert!(infinite[0].is_nan() && infinite[1] == 0.0, "{infinite:?}");
+}
+
+#[test]
+fn losses_of_what_is_not_finite_or_at_a_limit() {
+    let of = |values: &[f64]| Var::leaf(from(DType::F32, &[values.len()], values));
+    let numbers = |y: Result<Var>| y.unwrap().array().to_f64_vec().unwrap();
+    let none = Reduction::None;
+    // A variance below the limit counts as the limit, and gets its gradient; an infinite one is infinitely unlikely.
+    let (x, t, v) = (of(&[1.0; 4]), of(&[1.5; 4]).detach(), of(&[1e-30, -1000.0, f64::INFINITY, 0.5]));
+    let likelihood = x.gaussian_nll_loss(&t, &v, 0.25, none).unwrap();
+    let at_limit = 0.5 * (0.25f64.ln() + 1.0);
+    let right = [at_limit, at_limit, f64::INFINITY, 0.5 * (0.5f64.ln() + 0.5)];
+    for (found, right) in numbers(Ok(likelihood.clone())).into_iter().zip(right) {
+        assert!(found == right || (found - right).abs() < 1e-6, "{found} instead of {right}");
+    }
+    let by_variance = likelihood.sum(&[], false).unwrap().backward().unwrap().get(&v).unwrap().to_f64_vec().unwrap();
+    assert_eq!(by_variance[..2], [0.0; 2], "½(1/v − d²/v²)");
+    // A label that is NaN is neither.
+    let pair = Var::constant(from(DType::F32, &[1, 2], &[1.0, 2.0]));
+    assert!(numbers(pair.cosine_embedding_loss(&pair, &of(&[f64::NAN]), 0.0, none))[0].is_nan());
+    let by_integer =
+        Var::constant(Array::from_slice(&scope::device().unwrap(), &[1i64], &[1], Class::Indices).unwrap());
+    assert!(numbers(pair.cosine_embedding_loss(&pair, &by_integer, 0.0, none))[0].abs() < 1e-6);
+    // What a target of 0 is multiplied by takes no part, however large.
+    let logits = of(&[f64::INFINITY, f64::NEG_INFINITY, f64::INFINITY, f64::NEG_INFINITY]);
+    let positive = of(&[3.0]).detach();
+    let found = logits.bce_with_logits(&of(&[1.0, 0.0, 0.0, 1.0]).detach(), None, Some(&positive), none);
+    assert_eq!(numbers(found), [0.0, 0.0, f64::INFINITY, f64::INFINITY]);
+}

@@ -1,7 +1,7 @@
 //! Selection, joining and comparison of integers through `Var`, and what else selects: slices, padding rows, einsum's
 //! diagonals.
 
-use binade_autograd::{Var, scope};
+use binade_autograd::{Conv3d, Rotary, Var, scope};
 use binade_cpu as _;
 use binade_tensor::op::{Compare, Interpolation, PadMode, Pool, PoolKind};
 use binade_tensor::{Array, Class, DType, Element};
@@ -108,4 +108,51 @@ fn the_first_of_equal_elements_of_an_adaptive_window_gets_its_gradient() {
     let corners = Var::leaf(of(&[0.0f32, 1.0, 1.0, 0.0], &[1, 1, 2, 2]));
     let grads = corners.adaptive_max_pool(&[1, 1]).unwrap().sum(&[], false).unwrap().backward().unwrap();
     assert_eq!(floats(grads.get(&corners).unwrap()), [0.0, 1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn indices_classes_and_masks_have_dtypes_of_their_own() {
+    let x = Var::constant(of(&[1.0f32, 2.0], &[2]));
+    let (floats, bools) = (Var::constant(of(&[0.9f32, 0.0], &[2])), Var::constant(of(&[true, false], &[2])));
+    assert!(x.index(&[&floats]).is_err() && x.index(&[&bools]).is_err());
+    assert!(x.index_put(&[&floats], &x, false).is_err());
+    assert!(x.masked_select(&floats).is_err() && x.masked_select(&integers(&[1, 0], &[2])).is_err());
+    assert!(floats.one_hot(2).is_err());
+    assert_eq!(self::floats(x.masked_select(&bools).unwrap().array()), [1.0]);
+}
+
+#[test]
+fn integers_beyond_those_of_f64_are_ignored_and_drawn_as_they_are() {
+    let x = Var::constant(of(&[-1.0f32, -2.0, -3.0, -4.0], &[2, 2]));
+    let loss = |target: i64| x.nll_loss(&integers(&[target, 1], &[2]), None, BIG, binade_tensor::op::Reduction::Mean);
+    assert_eq!(loss(BIG).unwrap().item().unwrap(), 4.0);
+    assert!(loss(BIG - 1).is_err() && loss(BIG + 1).is_err());
+    for low in [BIG, -BIG, i64::MIN, i64::MAX - 3] {
+        let drawn = list(&Var::randint(low, low + 3, &[64]).unwrap());
+        assert!(drawn.iter().all(|v| (low..low + 3).contains(v)), "{low}: {drawn:?}");
+        assert!((low..low + 3).all(|v| drawn.contains(&v)), "{low}: {drawn:?}");
+    }
+}
+
+#[test]
+fn counts_that_overflow_are_errors_or_all_that_there_is() {
+    let x = Var::constant(of(&[1.0f32; 6], &[2, 3]));
+    for n in [isize::MIN, isize::MIN + 1] {
+        assert!(x.pad(&[n, n], PadMode::Constant(0.0)).is_err() && x.pad(&[-1, n], PadMode::Constant(0.0)).is_err());
+        assert_eq!(floats(x.triu(n).unwrap().array()), [1.0; 6]);
+        assert_eq!(floats(x.tril(n).unwrap().array()), [0.0; 6]);
+    }
+    assert_eq!(floats(x.tril(isize::MAX).unwrap().array()), [1.0; 6]);
+    assert_eq!(floats(x.triu(isize::MAX).unwrap().array()), [0.0; 6]);
+    let (volume, weight) =
+        (Var::constant(of(&[1.0f32; 8], &[1, 1, 2, 2, 2])), Var::constant(of(&[1.0f32; 8], &[1, 1, 2, 2, 2])));
+    for n in [usize::MAX, usize::MAX / 2 + 1] {
+        let deep = |conv: Conv3d| volume.conv3d(&weight, None, conv);
+        assert!(deep(Conv3d { padding: [n, 0, 0], ..Conv3d::default() }).is_err());
+        assert!(deep(Conv3d { dilation: [n, 1, 1], ..Conv3d::default() }).is_err());
+        let columns = Var::constant(of(&[1.0f32; 4], &[1, 4, 1]));
+        assert!(columns.fold([2, 2], [n, n], binade_tensor::op::Conv2d::default()).is_err());
+        let turned = x.reshape(&[3, 2]).unwrap().rotary(n, 1e4, Rotary::Halves).unwrap();
+        assert!(floats(turned.array()).iter().all(|v| v.is_finite()));
+    }
 }
