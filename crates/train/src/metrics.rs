@@ -278,7 +278,7 @@ mod tests {
             writer.write(&record).unwrap();
         }
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"precision\":\"fp1").unwrap();
-        drop(Writer::open(&path, "fp16", 1).unwrap());
+        assert_eq!(Writer::open(&path, "fp16", 1).unwrap().dropped, 2);
         assert_eq!(read(&path).unwrap(), [step("fp32", 0), step("fp16", 0)]);
     }
 

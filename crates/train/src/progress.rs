@@ -145,10 +145,26 @@ fn message(at: &Progress, loss: Option<f64>, epochs: u64, unit: &str) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use binade_amp::{Step, StepOutcome};
+
+    fn step(count: f64) -> Step {
+        Step {
+            outcome: StepOutcome::Applied,
+            loss: 0.25,
+            count,
+            grad_norm: 1.0,
+            lr: 1e-3,
+            loss_scale: 1.0,
+            saved_bytes: 0,
+            blame: None,
+            unclaimed: Vec::new(),
+        }
+    }
 
     #[test]
     fn the_bar_says_epoch_loss_and_speed_and_labels_its_time() {
-        let at = Progress { epoch: 2, epoch_count: 640.0, epoch_seconds: 0.5, ..Progress::default() };
+        let mut at = Progress { epoch: 2, ..Progress::default() };
+        (0..2).for_each(|_| at.note(&step(320.0), 1, 0.25));
         assert_eq!(message(&at, Some(0.25), 12, "images"), "epoch 3/12  loss 0.2500  1280 images/s");
         assert_eq!(message(&at, None, 12, "images"), "epoch 3/12  loss not finite  1280 images/s");
         assert!(ProgressStyle::with_template(BAR).is_ok() && BAR.ends_with("{eta} left"));

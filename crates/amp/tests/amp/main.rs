@@ -10,6 +10,7 @@ mod names;
 mod net;
 mod observed;
 mod owners;
+mod parts;
 mod pitfalls;
 mod policies;
 mod presets;

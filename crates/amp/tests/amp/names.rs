@@ -152,6 +152,14 @@ fn a_layer_that_no_model_of_the_step_has_is_told_before_anything_changes() {
     assert_eq!(net.head.weight.array().to_vec::<f32>().unwrap(), before);
     // In a loop of one's own.
     assert!(policy.check_layers().is_err());
+    // A model that was given its names again is the same one.
+    let policy = Policy::autocast(DType::F16).except("*", "nothing of the kind", CastPolicy::F32).unwrap();
+    for _ in 0..2 {
+        Net { back: net.back.clone(), head: net.head.clone() }.assign_names();
+        policy.run(|| net.forward(&x)).unwrap();
+    }
+    let error = policy.check_layers().unwrap_err().to_string();
+    assert_eq!(error.matches("\"head\"").count(), 1, "{error}");
     // A part of the model is enough to know the whole.
     let policy = f32_head();
     policy.run(|| net.back.forward(&x)).unwrap();

@@ -4,9 +4,9 @@
 use binade_amp::{CastPolicy, LossScale, Policy, StepOutcome, Table, Training};
 use binade_autograd::{Var, scope};
 use binade_cpu as _;
-use binade_nn::{BatchNorm2d, Conv2d, Layer, LayerNorm, Module, Optimizer, Sgd, Visitor};
+use binade_nn::{BatchNorm2d, Conv2d, Layer, LayerNorm, Module, Optimizer, Param, Sgd, Visitor};
 use binade_tensor::op::CrossEntropy;
-use binade_tensor::{Array, Class, DType};
+use binade_tensor::{Array, Class, DType, Shape};
 
 #[derive(Clone, Module)]
 struct Net {
@@ -102,6 +102,21 @@ fn parameters_that_a_policy_would_store_otherwise_are_refused() {
             Training::new(Optimizer::new(&net, Sgd::default()).unwrap(), policy, LossScale::Off).unwrap();
         assert!(training.step(|| loss(&net)).is_err());
     }
+}
+
+#[test]
+fn a_policy_that_stores_nothing_in_16_bit_takes_parameters_as_they_are() {
+    let net = Policy::parse("half").unwrap().build(Net::new);
+    net.assign_names();
+    let exception = |policy: Policy| policy.except("softmax", "conv", CastPolicy::F32).unwrap();
+    let y = exception(Policy::autocast(DType::F16)).run(|| net.conv.forward(&images())).unwrap();
+    assert_eq!(y.dtype(), DType::F16);
+    // One that does takes those in f64 as they are: no policy touches them.
+    let wide = Param::new(
+        Array::full(net.conv.weight.array().device(), DType::F64, Shape::SCALAR, 2.0, Class::Weights).unwrap(),
+    );
+    let y = Policy::parse("half").unwrap().run(|| wide.var().square()).unwrap();
+    assert_eq!((y.dtype(), y.item().unwrap()), (DType::F64, 4.0));
 }
 
 #[test]

@@ -313,6 +313,18 @@ fn neither_a_broadcast_sum_nor_a_part_of_something_larger_is_kept_for_a_sum() {
 }
 
 #[test]
+fn a_sum_is_made_from_an_activation_that_is_made_again_and_from_no_other_sum() {
+    let _alone = alone();
+    let (rows, columns) = (32, 64);
+    let without_a_sum = 4 * rows * columns + 2 * 4 * rows;
+    let x = leaf(&[rows, columns], 1, DType::F32).tanh().unwrap();
+    let half = || leaf(&[rows, columns], 2, DType::F32).cast(DType::BF16).unwrap();
+    assert_eq!(waiting_for_sum(&x, || half().silu().unwrap()), without_a_sum);
+    let of_a_sum = || x.add(&half()).unwrap().cast(DType::BF16).unwrap();
+    assert_eq!(waiting_for_sum(&x, of_a_sum), without_a_sum + 4 * rows * columns);
+}
+
+#[test]
 fn of_a_chain_of_sums_every_other_one_is_saved() {
     let _alone = alone();
     let (rows, columns) = (32, 64);

@@ -3,7 +3,7 @@
 use binade_autograd::{Gradients, Var, scope};
 use binade_cpu as _;
 use binade_nn::{
-    AdamW, BatchNorm2d, Buffer, Ema, Error, Init, Layer, Linear, Module, Optimizer, Param, Result, StepOutcome,
+    AdamW, BatchNorm2d, Buffer, Ema, Error, Init, Layer, Linear, Module, Optimizer, Param, Result, Sgd, StepOutcome,
     Visitor, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::remote::Remote;
@@ -161,6 +161,53 @@ fn a_step_uploads_its_numbers_once_and_only_where_they_changed() -> Result<()> {
     step()?;
     // Adam's corrections are other numbers at each step, the average's rate is not.
     assert_eq!((step()?, step()?), (1, 1));
+    Ok(())
+}
+
+/// A parameter on each of two devices, with their gradients.
+fn two_devices(there: &Device) -> (Vec<(String, Param)>, Gradients) {
+    let (mut params, mut gradients) = (Vec::new(), Gradients::default());
+    for (device, value) in [(&Device::cpu(), 2.0f32), (there, 4.0)] {
+        let param = Param::new(Array::from_slice(device, &[value], &[1], Class::Weights).unwrap());
+        gradients.insert(param.id(), Array::from_slice(device, &[1.0f32], &[1], Class::Gradients).unwrap());
+        params.push((value.to_string(), param));
+    }
+    (params, gradients)
+}
+
+#[test]
+fn an_optimiser_of_two_devices_keeps_the_numbers_of_both() -> Result<()> {
+    let remote = Remote::over(&Device::cpu());
+    let (params, gradients) = two_devices(&Device::new(remote.clone()));
+    let mut optimizer = Optimizer::empty().with_group(params.clone(), Sgd { lr: 1.0, ..Sgd::default() })?;
+    assert!(optimizer.device() == Some(Device::cpu()) && Optimizer::empty().device().is_none());
+    optimizer.step_scaled(&gradients, 1.0)?;
+    let before = remote.counts();
+    optimizer.step_scaled(&gradients, 1.0)?;
+    assert_eq!((remote.counts() - before).uploads, 0, "they are the same");
+    assert_eq!((params[0].1.array().item()?, params[1].1.array().item()?), (0.0, 2.0));
+    Ok(())
+}
+
+#[test]
+fn averages_of_parameters_on_two_devices_are_made_on_each() -> Result<()> {
+    #[derive(Module)]
+    struct Both {
+        here: Param,
+        there: Param,
+    }
+    let device = device();
+    let (params, _) = two_devices(&device);
+    let both = Both { here: params[0].1.clone(), there: params[1].1.clone() };
+    let mut ema = Ema::new(&both, 0.5)?.without_warm_up();
+    for (_, param) in &params {
+        let zero = Array::full(param.array().device(), DType::F32, param.shape(), 0.0, Class::Weights)?;
+        param.array().copy_from(&zero)?;
+    }
+    ema.update()?;
+    let found: Vec<f64> = ema.averages().map(|(_, average)| average.item().unwrap()).collect();
+    assert_eq!(found, [1.0, 2.0]);
+    assert!(ema.averages().all(|(param, average)| param.array().device() == average.device()));
     Ok(())
 }
 

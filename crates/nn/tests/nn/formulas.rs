@@ -136,6 +136,18 @@ fn the_power_form_begins_with_the_parameter_and_ends_with_the_decay() {
     }
 }
 
+#[test]
+fn a_larger_inverse_gamma_begins_more_slowly() {
+    let param = param(1.0);
+    let power = WarmUp::Power { inverse_gamma: 4.0, power: 0.5 };
+    let mut ema = Ema::new(&param, 1.0).unwrap().with_warm_up(power).unwrap();
+    (0..12).for_each(|_| ema.update().unwrap());
+    param.array().copy_from(&self::param(3.0).array()).unwrap();
+    ema.update().unwrap();
+    // 1 − (1 + 12/4)^−½
+    assert_eq!(ema.averages().next().unwrap().1.item().unwrap(), 0.5 + 0.5 * 3.0);
+}
+
 // ---- norms and rates
 
 /// Gradients `values` of parameters, each from a loss under a scale of its own.

@@ -4,7 +4,7 @@ use binade_autograd::{Var, scope};
 use binade_cpu as _;
 use binade_nn::{
     Adam, AdamW, BatchNorm2d, CHECKSUM, Error, Layer, Linear, Module, Optimizer, Param, SelfAttention, Sgd,
-    StepOutcome, Visitor, clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
+    StepOutcome, TensorFile, Visitor, clip_grad_norm, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::{Array, Class, DType};
 
@@ -78,6 +78,29 @@ fn a_state_dict_survives_its_file_bit_for_bit() {
     for ((name, x), (_, y)) in state_dict(&a).iter().zip(state_dict(&b)) {
         assert_eq!(x.to_f64_vec().unwrap(), y.to_f64_vec().unwrap(), "{name}");
     }
+}
+
+#[test]
+fn a_file_in_another_dtype_is_rounded_or_widened_as_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("half.safetensors");
+    let model = Linear::without_bias(2, 2).unwrap();
+    let weight = Array::from_slice(&scope::device().unwrap(), &[1.0f32, -2.5, 0.125, 60000.0], &[2, 2], Class::Weights);
+    let weight = weight.unwrap().cast(DType::F16, Class::Weights).unwrap();
+    write_safetensors(&path, &[("weight".into(), weight.clone())], Default::default()).unwrap();
+    TensorFile::open(&path).unwrap().load(&model, "").unwrap();
+    assert_eq!(model.weight.array().to_f64_vec().unwrap(), weight.to_f64_vec().unwrap());
+}
+
+#[test]
+fn a_part_of_a_tensor_is_written_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("part.safetensors");
+    let all = Array::from_slice(&scope::device().unwrap(), &[1.0f32, 2.0, 3.0, 4.0], &[4], Class::Weights).unwrap();
+    let part = all.with_layout(all.layout().narrow(0, 1, 2)).unwrap();
+    write_safetensors(&path, &[("part".into(), part)], Default::default()).unwrap();
+    let (read, _) = read_safetensors(&path, Class::Workspace).unwrap();
+    assert_eq!(read[0].1.to_f64_vec().unwrap(), [2.0, 3.0]);
 }
 
 #[test]

@@ -133,3 +133,21 @@ fn what_fits_of_a_snapshot_can_be_taken_with_a_report() {
     assert_eq!((report.loaded, report.missing), (vec!["a".to_string()], vec!["b".to_string()]));
     assert_eq!(other.steps(), [("a".to_string(), 1)]);
 }
+
+#[test]
+fn what_is_loaded_lies_as_an_optimisers_own_state_does() {
+    let w = param(&[1.0, 2.0], DType::F32);
+    let adam = AdamW::default();
+    let parts = |class| Array::from_slice(&Device::cpu(), &[0.0f32, 1.0, 2.0, 3.0], &[4], class).unwrap();
+    let view = |class| parts(class).with_layout(parts(class).layout().narrow(0, 1, 2)).unwrap();
+    // Another use's memory, a part of something larger, both.
+    for given in [array(&[1.0, 2.0]), view(Class::Optimizer), view(Class::Weights)] {
+        let mut state = saved(adam, DType::F32);
+        state.tensors[0].1 = given.clone();
+        let mut o = optimizer(&w, adam);
+        o.load_state_dict(&state).unwrap();
+        let (_, taken) = &o.state_dict().unwrap().tensors[0];
+        assert_eq!(values(taken), [1.0, 2.0]);
+        assert!(taken.is_whole() && taken.storage().class() == Class::Optimizer, "{given:?}");
+    }
+}

@@ -8,5 +8,6 @@ mod folder;
 mod pixels;
 mod runs;
 mod samples;
+mod settings;
 mod tasks;
 mod text;
