@@ -1,4 +1,4 @@
-//! What settings and tasks decide: which parameters decay, which epoch is the best, what is kept, what things are called.
+//! What settings and tasks decide: which parameters decay, which epoch is the best, what is kept, what has which name.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
