@@ -68,8 +68,8 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
         .collect()
 }
 
-/// Where 1/deviation is infinite, as of subnormal numbers without eps, or 0, as of numbers whose squares leave the range:
-/// mean and 1/deviation of the numbers over a power of two, and that.
+/// Where 1/deviation is infinite, as of subnormal numbers without eps, or 0, as of numbers whose squares leave the
+/// range: mean and 1/deviation of the numbers over a power of two, and that.
 fn units(norm: &Norm, x: &Dense, rstd: &[f64]) -> Vec<Option<[f64; 3]>> {
     let is_lost = |r: f64| r.is_infinite() || r == 0.0;
     if norm.kind == NormKind::Fixed || !rstd.iter().any(|r| is_lost(*r)) {
