@@ -1,7 +1,7 @@
 //! Losses, under PyTorch's names. Elementwise ones run in one pass (see [`Loss`]); the others are written in operators.
 
 use binade_tensor::op::{Binary, Compare, CrossEntropy, Loss, Numerics, Reduction};
-use binade_tensor::{Array, Class, DType, Op};
+use binade_tensor::{Array, Class, Op};
 
 use super::composed;
 use crate::{Result, Var, apply};
@@ -86,10 +86,8 @@ impl Var {
         composed(Numerics::F32, operands, |[x, t, w, p]| {
             let mut each = x.loss(t, Loss::BceWithLogits, 0.0, Reduction::None)?;
             if positive.is_some() {
-                // l + (w − 1)·t·(−ln σ(x)). The logarithm stays finite, so that a target of 0 takes no part in it.
-                let least = if x.dtype() == DType::F64 { f64::MIN } else { f32::MIN as f64 };
-                let log = x.logsigmoid()?.clamp(Some(least), None)?;
-                each = each.sub(&(p - 1.0)?.mul(t)?.mul(&log)?)?;
+                // l + (w − 1)·t·(−ln σ(x))
+                each = each.sub(&(p - 1.0)?.mul(t)?.mul(&x.logsigmoid()?)?)?;
             }
             if weight.is_some() {
                 each = each.mul(w)?;
@@ -207,13 +205,15 @@ impl Var {
     pub fn cosine_embedding_loss(&self, other: &Var, target: &Var, margin: f64, reduction: Reduction) -> Result<Var> {
         composed(Numerics::F32, [self, other, target], |[a, b, t]| {
             // PyTorch adds 1e-12 to both squares here, unlike its cosine_similarity: as a further element 1e-6. Each by
-            // itself: products of numbers and of lengths may be too small or large.
+            // itself, over a power of two: products of numbers and of lengths, and lengths, may be too small or large.
             let unit = |v: &Var| -> Result<Var> {
                 let mut column = v.shape().to_vec();
                 if let Some(last) = column.last_mut() {
                     *last = 1;
                 }
-                let length = Var::cat(&[v, &v.full_like(&column, 1e-6)?], -1)?.vector_norm(2.0, &[-1], true)?;
+                let unit = v.unit(2.0, -1, 1e-6)?;
+                let (v, further) = (v.div(&unit)?, v.full_like(&column, 1e-6)?.div(&unit)?);
+                let length = Var::cat(&[&v, &further], -1)?.vector_norm(2.0, &[-1], true)?;
                 v.div(&length)
             };
             let cosine = unit(a)?.mul(&unit(b)?)?.sum(&[-1], false)?;

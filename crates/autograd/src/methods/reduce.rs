@@ -187,7 +187,7 @@ impl Var {
 
     /// The power of two that the largest magnitude along `dim`, or `eps`, is measured in. At the ends of the range a
     /// norm leaves it or has few digits, though quotients by it do not.
-    fn unit(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
+    pub(super) fn unit(&self, p: f64, dim: isize, eps: f64) -> Result<Var> {
         let at = self.shape().dim("normalize", dim)?;
         // What is counted, and not measured, has no unit.
         if p == 0.0 || self.shape().get(at) == Some(&0) {
