@@ -1,7 +1,7 @@
 //! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade compare`,
-//! `binade report`, `binade predict`, `binade sample`. Of models' files: `binade weights`, `binade convert`,
-//! `binade export`, `binade parity`. Of the machine and this program: `binade formats`, `binade doctor`, `binade ops`,
-//! `binade completions`, `binade man`.
+//! `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`, `binade memory`.
+//! Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the machine and this
+//! program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -12,6 +12,7 @@ mod evaluate;
 mod export;
 mod formats;
 mod inspect;
+mod memory;
 mod ops;
 mod parity;
 mod predict;
@@ -19,6 +20,7 @@ mod report;
 mod sample;
 mod saved;
 mod shell;
+mod summary;
 mod train;
 mod weights;
 
@@ -53,6 +55,10 @@ enum Command {
     Formats(formats::Args),
     /// Show a run's weights, activations and gradients against the range of each format
     Inspect(inspect::Args),
+    /// Say what a training step takes, of each class and by recipe, before it is spent
+    Memory(memory::Args),
+    /// List a model's layers: shapes, parameters, dtypes, work and memory
+    Summary(summary::Args),
     /// Describe this machine and the recommended precisions
     Doctor(doctor::Args),
     /// List the tensors of a file or folder, how large they are, and what formats would lose of them
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Memory(args) => memory::run(&args),
+        Command::Summary(args) => summary::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Convert(args) => convert::run(&args),

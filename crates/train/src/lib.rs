@@ -59,7 +59,7 @@ pub use rand_augment::RandAugment;
 pub use record::{Recorded, Setting, Start, settings};
 pub use report::report;
 pub use resize::{Filter, Resize};
-pub use run::{Build, Run, RunConfig, Trainer, train};
+pub use run::{Build, Rehearsed, Run, RunConfig, Trainer, train};
 pub use sealed::read_sealed;
 pub use summary::{PeakBytes, Summary, table, table_of};
 pub use task::{Classify, Made, Regress, Score, Task, TextUnit, Views};

@@ -123,6 +123,15 @@ impl RunConfig {
     }
 }
 
+/// What [`Trainer::rehearse`] found beside what the device counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// Bytes kept between forward and backward.
+    pub saved_bytes: usize,
+    /// Values that are trained.
+    pub parameters: usize,
+}
+
 /// What [`train`] made.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -232,7 +241,7 @@ impl<'a, M: Module> Trainer<'a, M> {
     ///
     /// # Errors
     /// As [`fit`], for the first samples.
-    pub fn rehearse(&self, config: &Config, device: &Device) -> Result<()> {
+    pub fn rehearse(&self, config: &Config, device: &Device) -> Result<Rehearsed> {
         rehearse(&|| self.fresh(), self.data, config, device)
     }
 
@@ -247,24 +256,26 @@ impl<'a, M: Module> Trainer<'a, M> {
 }
 
 /// [`Trainer::rehearse`], whichever model it is.
-fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &Device) -> Result<()> {
+fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &Device) -> Result<Rehearsed> {
     let first = |from: &dyn Data, n: usize, at: usize| {
         Batch::of(from, &(at * n..(at + 1) * n).map(|i| i % from.len()).collect::<Vec<_>>(), None)
     };
-    let rehearsed = || -> Result<()> {
+    let rehearsed = || -> Result<Rehearsed> {
         config.check(data)?;
-        let fresh = without_initial_values(make)?;
+        // What only counts has no values; a step on others shall be one as it will be.
+        let fresh = if device.name() == "plan" { without_initial_values(make) } else { make() }?;
+        let mut saved_bytes = 0;
         let (pair, mut training) = (fresh.trainee(), fresh.training(config)?);
         for _ in 0..2 {
             let parts: Vec<Batch> = (0..config.accumulate)
                 .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
                 .collect::<Result<_>>()?;
-            let _applied = training.step_over(&parts, |batch| pair.loss(batch))?;
+            saved_bytes = training.step_over(&parts, |batch| pair.loss(batch))?.saved_bytes;
         }
         let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
         let policy = training.policy.clone();
         averaged(&mut training, || policy.run(|| eval(|| pair.evaluate(&batch))))??;
-        Ok(())
+        Ok(Rehearsed { saved_bytes, parameters: pair.model().parameter_count() })
     };
     scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
 }

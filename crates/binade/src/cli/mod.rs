@@ -3,6 +3,7 @@
 pub mod config_file;
 pub mod device;
 pub mod flags;
+pub mod known;
 pub mod memory;
 pub mod output;
 pub mod threads;

@@ -155,15 +155,22 @@ fn norm(text: &str) -> Result<f64, String> {
     if text == "inf" { Ok(f64::MAX) } else { above_zero(text) }
 }
 
-impl Common {
-    /// The precisions asked for.
-    pub fn precisions(&self) -> Option<Vec<Precision>> {
-        Some(match self.precision? {
+impl PrecisionName {
+    /// Those that are meant.
+    pub fn precisions(self) -> Vec<Precision> {
+        match self {
             PrecisionName::Fp32 => vec![Precision::Fp32],
             PrecisionName::Fp16 => vec![Precision::Fp16],
             PrecisionName::Bf16 => vec![Precision::Bf16],
             PrecisionName::All => Precision::ALL.to_vec(),
-        })
+        }
+    }
+}
+
+impl Common {
+    /// The precisions asked for.
+    pub fn precisions(&self) -> Option<Vec<Precision>> {
+        self.precision.map(PrecisionName::precisions)
     }
 
     /// Puts what the flags say in the place of the settings.

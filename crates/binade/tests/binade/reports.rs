@@ -1,4 +1,4 @@
-//! Runs after they have ended: `report` and `compare`.
+//! Runs after they have ended: `report` and `compare`; models before they run: `summary` and `memory`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -59,4 +59,68 @@ fn runs_are_compared_and_reported_by_the_examples_of_the_help() {
         assert_eq!(none.status.code(), Some(1));
         assert!(text(&none.stderr).contains("not a run folder"), "{}", text(&none.stderr));
     }
+}
+
+fn json(args: &[&str], folder: &Path) -> serde_json::Value {
+    let out = binade(args, folder);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn a_summary_has_every_layer_by_name_and_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = example("summary", folder.path());
+    // torchvision's ResNet-50 has 25,557,032 parameters.
+    assert!(table.contains("25557032 parameters") && table.contains("layer4") && table.contains("bf16"), "{table}");
+    let all = json(&["summary", "small-cnn", "--batch", "1", "--json"], folder.path());
+    // 3×3 convolutions of 1, 32, 64 and 128 channels at 8×8 and 4×4, and two layers.
+    let products = 64 * 9 * (32 + 32 * 64) + 16 * 9 * (64 * 128 + 128 * 128) + 512 * 256 + 2560;
+    assert_eq!(all["forward_flop"], 2.0 * f64::from(products));
+    let layers = all["layers"].as_array().unwrap();
+    let c2 = layers.iter().find(|layer| layer["layer"] == "c2").unwrap();
+    assert_eq!((&c2["parameters"], &c2["shape"]), (&serde_json::json!(18496), &serde_json::json!([1, 64, 8, 8])));
+    let sum: u64 = layers.iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
+    assert_eq!(all["parameters"], sum);
+
+    let args = ["train", "--epochs", "1", "--batch-size", "200", "--precision", "fp32", "--quiet", "--out", "run"];
+    assert!(binade(&args, folder.path()).status.success());
+    let run = json(&["summary", "run", "--batch", "1", "--json"], folder.path());
+    assert_eq!((&run["parameters"], &run["forward_flop"]), (&all["parameters"], &all["forward_flop"]));
+    let none = binade(&["summary", "nothing"], folder.path());
+    assert!(text(&none.stderr).contains("resnet50"), "{}", text(&none.stderr));
+}
+
+#[test]
+fn memory_is_planned_as_it_is_taken_and_the_largest_batch_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = json(&["memory", "small-cnn", "--measure", "--threads", "2", "--json"], folder.path());
+    let rows = rows["rows"].as_array().unwrap();
+    // Three precisions, and two of them stored in 16 bit too.
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        let [planned, measured] = [&row["planned"]["taken"], &row["measured"]];
+        let of = |taken: &serde_json::Value, what: &str| taken[what].as_f64().unwrap();
+        let off = (of(planned, "total") - of(measured, "total")).abs() / of(measured, "total");
+        assert!(off <= 0.05 && planned["saved"] == measured["saved"], "{row}");
+        // Weights, gradients and optimiser.
+        assert_eq!(planned["classes"][0], measured["classes"][0], "{row}");
+    }
+    let stored = rows.iter().find(|row| row["recipe"] == "bf16 AdamW, stored in 16 bit").unwrap();
+    assert_eq!(
+        2 * stored["planned"]["taken"]["classes"][0].as_u64().unwrap(),
+        rows[0]["planned"]["taken"]["classes"][0]
+    );
+
+    let table = example("memory", folder.path());
+    assert!(table.contains("largest batch in 2.00 GiB") && table.contains("blocks again"), "{table}");
+    let of = |n: &str| {
+        let row = &json(&["memory", "small-cnn", "--fast", "--limit", "300MiB", "--batch", n, "--json"], folder.path())
+            ["rows"][0];
+        (row["largest_batch"].as_u64().unwrap(), row["planned"]["taken"]["total"].as_u64().unwrap())
+    };
+    let (largest, _) = of("64");
+    let process = |total: u64| total + (256 << 20) + total / 32;
+    let [fits, not] = [largest, largest + 1].map(|n| process(of(&n.to_string()).1));
+    assert!(fits <= 300 << 20 && not > 300 << 20, "{largest}: {fits} {not}");
 }

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail, ensure};
 use binade::amp::Policy;
-use binade::autograd::{Var, scope};
-use binade::tensor::op::Distribution;
-use binade::tensor::{Array, Class, DType};
+use binade::autograd::Var;
+use binade::tensor::{Class, DType};
 use binade::train::Precision;
 use serde_json::Value;
+
+pub use binade::cli::known::{integers, normal};
 
 use super::generate;
 use super::kernels::{self, CONVOLUTIONS};
@@ -90,19 +91,7 @@ pub fn dtype(precision: Precision) -> DType {
 }
 
 pub fn policy(precision: Precision) -> Policy {
-    match precision {
-        Precision::Fp32 => Policy::OFF,
-        _ => Policy::autocast(dtype(precision)),
-    }
-}
-
-pub fn normal(dims: &[usize], seed: u64) -> Result<Var> {
-    Ok(scope::with_key(seed, 0, || Var::random(Distribution::Normal { mean: 0.0, std: 1.0 }, dims))?)
-}
-
-pub fn integers(dims: &[usize], below: i64) -> Result<Var> {
-    let values: Vec<i64> = (0..dims.iter().product::<usize>() as i64).map(|i| i * 7919 % 104_729 % below).collect();
-    Ok(Var::constant(Array::from_slice(&scope::device()?, &values, dims, Class::Indices)?))
+    precision.policy()
 }
 
 /// Largest difference, as a part of the largest value, that a result in this precision may have.

@@ -1,7 +1,6 @@
 //! `--true-size`: one checked training step of models at the size that they are known by, beside its plan.
 
 mod limit;
-mod models;
 mod step;
 mod table;
 mod torch;
@@ -14,18 +13,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Args;
+use binade::cli::known::{Choice, Model};
 use binade::cli::memory::{Bytes, limit_address_space};
 use binade::cli::output::{line, note};
 use binade::cli::threads;
-use models::{Choice, Model};
 use step::{Measured, Planned};
 use torch::Torch;
+
+/// The models that are run where none is named.
+const SUITE: [Model; 7] =
+    [Model::Resnet50, Model::VitL16, Model::Gpt2, Model::Gpt2Medium, Model::SdUnet, Model::SdVae, Model::Gpt2Xl];
 
 /// Flags of `--true-size` alone.
 #[derive(clap::Args)]
 pub struct Flags {
     /// Plan, run and check a training step of models at their true size, each in a process with a limit of its memory
-    /// [default: all]
+    /// [default: seven]
     #[arg(
         long,
         value_name = "MODEL",
@@ -75,7 +78,7 @@ struct Row {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let flags = &args.true_size;
     let asked = flags.true_size.clone().filter(|models| !models.is_empty());
-    let models = asked.unwrap_or_else(|| Model::ALL.to_vec());
+    let models = asked.unwrap_or_else(|| SUITE.to_vec());
     if let (Some(part), [model], [precision]) = (flags.part, &models[..], &args.precision[..]) {
         return child(args, *model, *precision, part);
     }
@@ -138,7 +141,7 @@ fn json(value: &impl Serialize) -> Result<String> {
 /// Starts this program for one part.
 fn ask<T: DeserializeOwned>(args: &Args, model: Model, precision: Precision, part: String) -> Result<T> {
     let mut command = Command::new(std::env::current_exe().context("this program's path")?);
-    command.args(["bench", "--true-size", model.name(), "--precision", precision.name(), "--part", &part]);
+    command.args(["bench", "--true-size", &model.name(), "--precision", precision.name(), "--part", &part]);
     command.args(["--limit", &args.true_size.limit.0.to_string(), "--threads", &args.threads.to_string()]);
     command.args(["--secs", &args.secs.to_string()]);
     answer(command)

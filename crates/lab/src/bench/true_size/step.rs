@@ -6,35 +6,17 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use binade::amp::{StepOutcome, Training};
 use binade::autograd::scope;
+use binade::cli::known::{self, Choice, Model, Ready, Recipe, Taken, build};
 use binade::cli::memory::Bytes;
-use binade::nn::{Optimizer, Param, without_initial_values};
-use binade::plan::{Plan, Scratch};
-use binade::tensor::{Class, Device, Layout, MemoryStats, Shape};
+use binade::nn::{Optimizer, Param};
+use binade::plan::Scratch;
+use binade::tensor::{Device, Layout, Shape};
 use binade::train::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::models::{Choice, Model, Ready, build};
 use crate::bench::cases::policy;
 use crate::bench::memory::{peak_rss_mib, rss_mib};
 use crate::bench::timing::median;
-
-/// Bytes of the steps: at the peak of each class and of all together, and between the passes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Taken {
-    pub classes: [u64; 7],
-    pub total: u64,
-    pub saved: u64,
-}
-
-impl Taken {
-    fn of(stats: MemoryStats, saved: usize) -> Taken {
-        Taken {
-            classes: Class::ALL.map(|class| stats.peak(class) as u64),
-            total: stats.peak_total as u64,
-            saved: saved as u64,
-        }
-    }
-}
 
 /// What is known before the step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,16 +42,11 @@ pub struct Measured {
     pub peak_mib: f64,
 }
 
-/// Memory of a process beside the buffers of its device: the program, its stacks and tables, and holes between buffers.
-fn beside(total: u64) -> u64 {
-    (256 << 20) + total / 32
-}
-
 /// The first choice that fits a limit.
 pub fn plan(model: Model, precision: Precision, limit: u64) -> Result<Planned> {
     let (device, start) = (Device::cpu(), Instant::now());
     let (first, scratch) = (Scratch::unmeasured(&device), Scratch::of(&device));
-    let needs = |planned: &Planned| planned.taken.total + beside(planned.taken.total);
+    let needs = |planned: &Planned| planned.taken.of_process();
     let mut least = u64::MAX;
     for choice in Choice::all() {
         // Nothing is measured for what is too much without that.
@@ -88,20 +65,9 @@ pub fn plan(model: Model, precision: Precision, limit: u64) -> Result<Planned> {
 }
 
 fn planned(model: Model, precision: Precision, choice: Choice, scratch: &Scratch) -> Result<Planned> {
-    let plan = Plan::new(scratch);
-    let device = Device::new(plan.clone());
-    scope::with_device(&device, || {
-        let ready = without_initial_values(|| build(model, choice, true))?;
-        let parameters = ready.params.iter().map(|(_, param)| param.array().numel()).sum();
-        device.reset_peak_memory();
-        let mut training = training(ready.optimizer, precision)?;
-        // The first step makes the optimiser's state.
-        let _applied = training.step(|| (ready.loss)())?;
-        let before = plan.work();
-        let step = training.step(|| (ready.loss)())?;
-        let (work, taken) = (plan.work() - before, Taken::of(device.memory(), step.saved_bytes));
-        Ok(Planned { choice, taken, work, parameters, seconds: 0.0 })
-    })
+    let recipe = Recipe { precision, choice, stored: false };
+    let known::Planned { taken, work, parameters } = known::planned(model, &recipe, model.batch(), scratch)?;
+    Ok(Planned { choice, taken, work, parameters, seconds: 0.0 })
 }
 
 fn training(optimizer: Optimizer, precision: Precision) -> Result<Training> {
@@ -116,7 +82,7 @@ const TRIES: usize = 12;
 /// Builds the model, steps once to make what is made once, then for some seconds, and checks what was done.
 pub fn run(model: Model, precision: Precision, choice: Choice, secs: f64) -> Result<Measured> {
     let device = Device::cpu();
-    let Ready { optimizer, params, loss } = scope::with_key(7, 0, || build(model, choice, false))?;
+    let Ready { optimizer, params, loss } = scope::with_key(7, 0, || build(model, choice, model.batch(), false))?;
     let before: Vec<Vec<f32>> = params.iter().map(|(_, param)| some_of(param)).collect::<Result<_>>()?;
     let base_mib = rss_mib().unwrap_or(f64::NAN);
     device.reset_peak_memory();

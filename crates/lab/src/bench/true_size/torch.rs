@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use binade::cli::known::Model;
 use binade::cli::memory::Bytes;
 use serde::Deserialize;
 
 use super::answer;
-use super::models::Model;
 use crate::bench::Args;
 
 const SCRIPT: &str = include_str!("torch_step.py");
@@ -24,17 +24,22 @@ pub struct Torch {
     pub peak_mib: f64,
 }
 
+/// Whether PyTorch may like its images in another memory format.
+fn has_images(model: Model) -> bool {
+    matches!(model, Model::Resnet50 | Model::SdUnet | Model::SdVae)
+}
+
 /// The fastest of two allocator settings and, for images, two memory formats; memory with the default allocator, which
 /// gives large buffers back at once.
 pub fn best(python: &Path, model: Model, args: &Args, limit: Bytes) -> Result<Torch> {
     let mut best: Option<Torch> = None;
     for channels_last in [false, true] {
-        if channels_last && !model.has_images() {
+        if channels_last && !has_images(model) {
             continue;
         }
         for reuse in [false, true] {
             let mut command = Command::new(python);
-            command.args(["-c", SCRIPT, model.name(), "--threads", &args.threads.to_string()]);
+            command.args(["-c", SCRIPT, &model.name(), "--threads", &args.threads.to_string()]);
             command.args(["--secs", &args.secs.to_string(), "--limit", &(limit.0 + LIBRARIES).to_string()]);
             if channels_last {
                 command.arg("--channels-last");
