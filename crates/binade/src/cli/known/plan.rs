@@ -113,8 +113,8 @@ pub fn measured(model: Model, recipe: &Recipe, n: usize) -> Result<Taken> {
         recipe.storing(|| scope::with_key(7, 0, || build(model, recipe.choice, n, false)))?;
     device.reset_peak_memory();
     let mut training = recipe.training(optimizer)?;
-    let _applied = training.step(|| loss())?;
-    let step = training.step(|| loss())?;
+    let _applied = training.step(&loss)?;
+    let step = training.step(&loss)?;
     Ok(Taken::of(device.memory(), step.saved_bytes))
 }
 
