@@ -150,8 +150,8 @@ pub struct Run {
 /// epochs, and what it reports and keeps, may differ; the number must be above what is trained already.
 ///
 /// # Errors
-/// As [`fit`]; a folder that cannot be written or already holds a run, or a run of other settings than the resumed one,
-/// before anything is trained or written.
+/// As [`fit`](crate::fit); a folder that cannot be written or already holds a run, or a run of other settings than the
+/// resumed one, before anything is trained or written.
 pub fn train<M: Module>(
     build: impl Fn() -> binade_nn::Result<M>,
     task: &dyn Task<M>,
@@ -240,7 +240,7 @@ impl<'a, M: Module> Trainer<'a, M> {
     /// tells what [`Trainer::run`] will take.
     ///
     /// # Errors
-    /// As [`fit`], for the first samples.
+    /// As [`fit`](crate::fit), for the first samples.
     pub fn rehearse(&self, config: &Config, device: &Device) -> Result<Rehearsed> {
         rehearse(&|| self.fresh(), self.data, config, device)
     }
