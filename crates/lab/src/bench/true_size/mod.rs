@@ -28,7 +28,7 @@ const SUITE: [Model; 7] =
 #[derive(clap::Args)]
 pub struct Flags {
     /// Plan, run and check a training step of models at their true size, each in a process with a limit of its memory
-    /// [default: seven]
+    /// [default: resnet50, vit-l16, gpt2, gpt2-medium, sd-unet, sd-vae, gpt2-xl]
     #[arg(
         long,
         value_name = "MODEL",
