@@ -94,7 +94,7 @@ fn a_summary_has_every_layer_by_name_and_of_a_run() {
 #[test]
 fn memory_is_planned_as_it_is_taken_and_the_largest_batch_fits() {
     let folder = tempfile::tempdir().unwrap();
-    let rows = json(&["memory", "small-cnn", "--measure", "--threads", "2", "--json"], folder.path());
+    let rows = json(&["memory", "small-cnn", "--measure", "--threads", "1", "--json"], folder.path());
     let rows = rows["rows"].as_array().unwrap();
     // Three precisions, and two of them stored in 16 bit too.
     assert_eq!(rows.len(), 5);
