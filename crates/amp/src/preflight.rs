@@ -68,7 +68,7 @@ pub struct Range {
 
 impl Range {
     fn add(&mut self, values: &[f64]) {
-        // By the field of the exponent: 0 for zeros, the last for what is not finite. Millions of numbers go into few
+        // By the field of the exponent, of which the last is of what is not finite. Millions of numbers go into few
         // entries of the map.
         let mut fields = [0u64; 0x800];
         for &x in values {
@@ -83,8 +83,12 @@ impl Range {
             }
         }
         self.count += values.len() as u64;
-        self.zeros += std::mem::take(&mut fields[0]);
+        // The field of zeros is that of f64's subnormals too.
+        let zeros = values.iter().filter(|x| **x == 0.0).count() as u64;
+        self.zeros += zeros;
+        fields[0] -= zeros;
         self.not_finite += std::mem::take(&mut fields[0x7FF]);
+        // Exact for every finite f64 above its subnormals, which f32 and narrower values are.
         for (field, n) in fields.into_iter().enumerate().filter(|(_, n)| *n > 0) {
             *self.exponents.entry(field as i32 - 1023).or_default() += n;
         }
@@ -292,6 +296,15 @@ fn judge(found: Preflight) -> Preflight {
 mod tests {
     use super::*;
     use binade_tensor::Class;
+
+    #[test]
+    fn subnormal_numbers_of_f64_are_not_zeros() {
+        let mut range = Range::default();
+        range.add(&[0.0, -0.0, 5e-324, f64::INFINITY, f64::NAN, 1.5]);
+        assert_eq!((range.count, range.zeros, range.not_finite), (6, 2, 2));
+        assert_eq!((range.min_abs, range.max_abs), (5e-324, 1.5));
+        assert_eq!(range.exponents, BTreeMap::from([(-1023, 1), (0, 1)]));
+    }
 
     #[test]
     fn counts_agree_with_real_casts_at_every_edge() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use binade::cli::device::On;
 use binade::cli::output::line;
 use binade::cli::threads;
@@ -33,10 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn evaluate(args: &Args) -> Result<ExitCode> {
-    let config = RunConfig::read(&args.run)?;
-    let job = Job::of(&config.name, &config.made_from)
-        .with_context(|| args.run.display().to_string())?
-        .with_data(args.data.clone());
+    let (config, job) = Job::of_run(&args.run, args.data.clone())?;
     let all = job.run(Evaluate { folder: args.run.clone(), config })?;
     ensure!(!all.is_empty(), "{}: no checkpoint yet", args.run.display());
     if args.json {

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use binade::amp::preflight::{Preflight, Range, Role, preflight};
 use binade::amp::{Census, census};
 use binade::autograd::Var;
 use binade::nn::{Module, load_state_dict, read_safetensors};
 use binade::tensor::Class;
-use binade::train::{Batch, Config, Precision, RunConfig, Trainer};
+use binade::train::{Batch, Config, Precision, Trainer};
 
 use binade::cli::output::line;
 use binade::cli::threads;
@@ -30,14 +30,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(None)?;
-    let config = RunConfig::read(&args.run)?;
+    let (config, job) = Job::of_run(&args.run, args.data.clone())?;
     let file = |p: Precision| args.run.join(format!("checkpoint-{}.safetensors", p.name()));
     let Some(precision) = config.precisions.iter().copied().find(|&p| file(p).exists()) else {
         bail!("{}: no checkpoint yet", args.run.display());
     };
-    let job = Job::of(&config.name, &config.made_from)
-        .with_context(|| args.run.display().to_string())?
-        .with_data(args.data.clone());
     let samples = config.fit.batch_size;
     let (found, counted) = job.run(Look { checkpoint: file(precision), settings: config.fit })?;
     if args.json {

@@ -12,7 +12,7 @@ use binade::cli::threads;
 use binade::nn::Module;
 use binade::plan::{Plan, Scratch};
 use binade::tensor::{Backend, Class, Device};
-use binade::train::{Config, Precision, RunConfig, Trainer};
+use binade::train::{Config, Precision, Trainer};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -170,8 +170,7 @@ fn measure(row: &Row, run: impl FnOnce() -> Result<Taken>) -> Result<Taken> {
 fn of_run(args: &Args) -> Result<Vec<Row>> {
     let folder = Path::new(&args.what);
     ensure!(args.optimizer.is_empty(), "--optimizer: a run has its own");
-    let config = RunConfig::read(folder)?;
-    let job = Job::of(&config.name, &config.made_from).with_context(|| args.what.clone())?.with_data(args.data.clone());
+    let (config, job) = Job::of_run(folder, args.data.clone())?;
     let precisions = args.precision.map_or(config.precisions.clone(), PrecisionName::precisions);
     job.run(Rehearse { args, precisions, config: config.fit })
 }

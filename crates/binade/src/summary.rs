@@ -16,7 +16,7 @@ use binade::cli::threads;
 use binade::nn::{Module, Param, without_initial_values};
 use binade::plan::{Plan, Scratch, work};
 use binade::tensor::{Class, Device, Op};
-use binade::train::{Batch, Config, Precision, RunConfig, Trainer};
+use binade::train::{Batch, Config, Precision, Trainer};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -238,8 +238,7 @@ fn table(rows: &[Row]) -> Table {
 
 /// The model of a run on its first samples, with its data and its task.
 fn of_run(args: &Args) -> Result<Vec<Row>> {
-    let config = RunConfig::read(Path::new(&args.what))?;
-    let job = Job::of(&config.name, &config.made_from).with_context(|| args.what.clone())?.with_data(args.data.clone());
+    let (config, job) = Job::of_run(Path::new(&args.what), args.data.clone())?;
     job.run(Look { args, config: config.fit })
 }
 

@@ -1,11 +1,11 @@
 //! [`Job`]: what a run trains, as its `config.json` remembers it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use binade::nn::Module;
 use binade::train::images::Dataset;
-use binade::train::{Config, Splits, Trainer};
+use binade::train::{Config, RunConfig, Splits, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::{diffusion, gpt, vae, vision};
@@ -81,6 +81,13 @@ impl Job {
             Ok(job) => Ok(job),
             Err(error) => bail!("config.json: a run of something this command does not know: {error}"),
         }
+    }
+
+    /// The settings of the run in a folder, and what it trains: on these data where any are named.
+    pub fn of_run(folder: &Path, data: Option<PathBuf>) -> Result<(RunConfig, Job)> {
+        let config = RunConfig::read(folder)?;
+        let job = Job::of(&config.name, &config.made_from).with_context(|| folder.display().to_string())?;
+        Ok((config, job.with_data(data)))
     }
 
     /// The word after `train`.
