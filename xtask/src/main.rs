@@ -1,5 +1,6 @@
 //! `cargo xtask COMMAND …` builds a program of the workspace in release mode and runs it: the tools of `crates/lab`, or
-//! `binade` itself. Those of [`OWN`] are commands of this program.
+//! `binade` itself. Those of [`OWN`] are commands of this program. Where `BINADE_PROGRAMS` names a folder with both, they are
+//! run as they are, and nothing is built.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -10,7 +11,7 @@ mod ptx;
 mod tidy;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Commands of `crates/lab`, as its own help lists them.
@@ -55,11 +56,20 @@ fn main() -> ExitCode {
         return exit_code(Err(message));
     }
     let program = if LAB.iter().any(|(command, _)| first == Some(command)) { "binade-lab" } else { "binade" };
-    let mut command = Command::new(cargo);
-    // Chosen from the whole workspace, so that both programs are built on the same crates with the same features.
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program, "--"]).args(args);
+    let mut command = match std::env::var_os("BINADE_PROGRAMS") {
+        Some(built) => Command::new(PathBuf::from(built).join(program)),
+        None => built_and_run(&cargo, program),
+    };
+    command.args(args);
     run(command)
+}
+
+/// Chosen from the whole workspace, so that both programs are built on the same crates with the same features.
+fn built_and_run(cargo: &Path, program: &str) -> Command {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let mut command = Command::new(cargo);
+    command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program, "--"]);
+    command
 }
 
 /// Before the help of `binade`, which knows nothing of these.
