@@ -74,9 +74,9 @@ fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     y: &mut [Y],
 ) {
     let n = y.len();
-    let (g, x, k, body) = (&g[..n], &x[..n], k.map(|k| &k[..n]), n - n % L::N);
+    // Not `map`: its closure would be compiled without the instruction set.
+    let (g, x, k, body) = (&g[..n], &x[..n], [&k[0][..n], &k[1][..n], &k[2][..n], &k[3][..n]], n - n % L::N);
     for c in (0..body).step_by(L::N) {
-        // Not `map`: its closure would be compiled without the instruction set.
         let at = c..c + L::N;
         let k =
             [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];

@@ -23,8 +23,6 @@ trait Ends: Copy {
     fn is_extreme(self) -> bool;
     /// Whether it is below any product of factors of which none is extreme, or not finite.
     fn is_small_or_infinite(self) -> bool;
-    fn is_finite(self) -> bool;
-    fn again(formula: &impl Formula, i: usize) -> Self;
 }
 
 impl Ends for f32 {
@@ -40,12 +38,6 @@ impl Ends for f32 {
         const SMALL: u32 = (127 - 60) << 23;
         self.to_bits() & 0x7fff_ffff < SMALL || !f32::is_finite(self)
     }
-    fn is_finite(self) -> bool {
-        f32::is_finite(self)
-    }
-    fn again(formula: &impl Formula, i: usize) -> f32 {
-        formula.at::<f64>(i) as f32
-    }
 }
 
 impl Ends for f64 {
@@ -60,12 +52,6 @@ impl Ends for f64 {
         // 2⁻⁶⁰⁰.
         const SMALL: u64 = (1023 - 600) << 52;
         self.abs().to_bits() < SMALL || !f64::is_finite(self)
-    }
-    fn is_finite(self) -> bool {
-        f64::is_finite(self)
-    }
-    fn again(formula: &impl Formula, i: usize) -> f64 {
-        formula.at::<Ranged>(i).rounded()
     }
 }
 
@@ -99,61 +85,59 @@ pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
 
 /// Computes elements of `y` again where an operand is extreme or the result not finite.
 pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], formula: impl Formula) {
-    recompute_where(operands, y, false, formula);
+    recompute_where(&operands, y, false, &formula);
 }
 
 /// As [`recompute`], also where the result is small: no factor of another is subnormal if no operand is extreme.
 pub(super) fn recompute_small<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], formula: impl Formula) {
-    recompute_where(operands, y, true, formula);
+    recompute_where(&operands, y, true, &formula);
 }
 
-fn recompute_where<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], small: bool, formula: impl Formula) {
-    fn groups<E: Ends, const N: usize>(
-        operands: [&[E]; N],
-        y: &mut [E],
+/// A formula for one type, behind a pointer.
+trait Again<C> {
+    /// Element `i` in numbers of a wider range, rounded once.
+    fn again(&self, i: usize) -> C;
+}
+
+impl<C: Compute, F: Formula> Again<C> for F {
+    fn again(&self, i: usize) -> C {
+        C::from_f64(if C::DTYPE == DType::F32 { self.at::<f64>(i) } else { self.at::<Ranged>(i).rounded() })
+    }
+}
+
+/// The search is the same for every formula, which is called through a pointer.
+fn recompute_where<C: Compute>(operands: &[&[C]], y: &mut [C], small: bool, formula: &dyn Again<C>) {
+    fn groups<C: Compute, E: Ends + bytemuck::Pod>(
+        operands: &[&[C]],
+        y: &mut [C],
         is_off: impl Fn(E) -> bool,
-        formula: impl Formula,
+        formula: &dyn Again<C>,
     ) {
         for (group, y) in y.chunks_mut(GROUP).enumerate() {
             let (start, n) = (group * GROUP, y.len());
-            let mut seen = y.iter().any(|y| is_off(*y));
+            let mut seen = bytemuck::cast_slice(y).iter().any(|y| is_off(*y));
             for x in operands {
-                seen |= x[start..start + n].iter().fold(false, |seen, &x| seen | x.is_extreme());
+                let x = bytemuck::cast_slice::<C, E>(&x[start..start + n]);
+                seen |= x.iter().fold(false, |seen, &x| seen | x.is_extreme());
             }
             if seen {
                 for (i, y) in y.iter_mut().enumerate() {
-                    if is_off(*y) || operands.iter().any(|x| x[start + i].is_extreme()) {
-                        *y = E::again(&formula, start + i);
+                    if is_off(bytemuck::cast(*y)) || operands.iter().any(|x| is_extreme(x[start + i])) {
+                        *y = formula.again(start + i);
                     }
                 }
             }
         }
     }
-    fn all<C: Compute, E: Ends + bytemuck::Pod, const N: usize>(
-        operands: [&[C]; N],
-        y: &mut [C],
-        small: bool,
-        formula: impl Formula,
-    ) {
-        let (operands, y) = (operands.map(bytemuck::cast_slice::<C, E>), bytemuck::cast_slice_mut::<C, E>(y));
-        if small {
-            groups(operands, y, E::is_small_or_infinite, formula);
-        } else {
-            groups(operands, y, |y: E| !y.is_finite(), formula);
-        }
-    }
-    if C::DTYPE == DType::F32 {
-        all::<C, f32, N>(operands, y, small, formula);
-    } else {
-        all::<C, f64, N>(operands, y, small, formula);
+    match (C::DTYPE == DType::F32, small) {
+        (true, true) => groups(operands, y, f32::is_small_or_infinite, formula),
+        (true, false) => groups(operands, y, |y: f32| !y.is_finite(), formula),
+        (false, true) => groups(operands, y, f64::is_small_or_infinite, formula),
+        (false, false) => groups(operands, y, |y: f64| !y.is_finite(), formula),
     }
 }
 
 /// As [`recompute`], every element.
 pub(super) fn recompute_all<C: Compute>(y: &mut [C], formula: impl Formula) {
-    if C::DTYPE == DType::F32 {
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(formula.at::<f64>(i)));
-    } else {
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = C::from_f64(formula.at::<Ranged>(i).rounded()));
-    }
+    y.iter_mut().enumerate().for_each(|(i, y)| *y = formula.again(i));
 }

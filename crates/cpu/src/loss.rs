@@ -41,7 +41,8 @@ struct Again<'a, C, R> {
 
 impl<C: Compute, R: LossRow> Formula for Again<'_, C, R> {
     fn at<N: Number>(&self, i: usize) -> N {
-        let ([x, t], p) = (self.ins.map(|x| N::splat(x[i].as_f64())), N::splat(self.parameter));
+        let [x, t] = self.ins;
+        let [x, t, p] = [N::splat(x[i].as_f64()), N::splat(t[i].as_f64()), N::splat(self.parameter)];
         match self.by {
             None => R::f(x, t, p),
             Some((g, factor, target)) => {
@@ -60,7 +61,7 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
         let Forward(isa, parameter, reduction, ins, n, out, _) = self;
         let (x, t) = (&ins[0], &ins[1]);
         let formula = Part::<R, 0> { row: std::marker::PhantomData, parameter, factor: 1.0 };
-        let each = |start: usize, y: &mut [C]| {
+        let each: &(dyn Fn(usize, &mut [C]) + Sync) = &|start, y| {
             let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
             let (x, t) = (x.block(isa, start, y.len(), &mut px), t.block(isa, start, y.len(), &mut pt));
             C::map2(isa, formula, x, t, y);

@@ -36,6 +36,11 @@ pub(super) fn pieces(sums: &mut [f64], size: usize, tasks: usize) -> Vec<&mut [f
 
 /// Adds parts of the same rows, in order.
 pub(super) fn total(parts: &[f64], to: &mut [f64]) {
+    /// Rows of a task.
+    const TASK: usize = 1024;
     let rows = to.len().max(1);
-    to.par_iter_mut().with_min_len(1024).enumerate().each(|(i, to)| *to = parts.chunks(rows).map(|part| part[i]).sum());
+    to.par_chunks_mut(TASK).enumerate().each(|(task, to)| {
+        let sum = |row: usize| parts.chunks(rows).map(|part| part[row]).sum();
+        to.iter_mut().enumerate().for_each(|(i, to)| *to = sum(task * TASK + i));
+    });
 }

@@ -34,7 +34,7 @@ impl<T: bytemuck::Pod> Tables<T> {
         row: Unary,
         dtype: DType,
         n: usize,
-        f: impl Fn(&[f32], &mut [T]),
+        f: &dyn Fn(&[f32], &mut [T]),
     ) -> Option<&'static Table<T>> {
         let key = (isa, row, dtype);
         let find = |tables: &[(Key, &'static Table<T>)]| tables.iter().find(|t| t.0 == key).map(|t| t.1);

@@ -29,7 +29,7 @@ pub(crate) trait Tasks: IndexedParallelIterator {
 
     /// As [`Tasks::each`], with something that each thread makes once.
     fn each_with<S>(self, init: impl Fn() -> S + Sync, f: impl Fn(&mut S, Self::Item) + Sync) {
-        let Ok(()) = run(self, init, |state, item| {
+        let Ok(()) = run(self, &init, &|state: &mut S, item: Self::Item| {
             f(state, item);
             Ok::<(), Infallible>(())
         });
@@ -37,7 +37,7 @@ pub(crate) trait Tasks: IndexedParallelIterator {
 
     /// Calls `f` with each item, or fewer if one fails, whose error is returned.
     fn try_each<E: Send>(self, f: impl Fn(Self::Item) -> Result<(), E> + Sync) -> Result<(), E> {
-        run(self, || (), |(), item| f(item))
+        run(self, &|| (), &|(): &mut (), item: Self::Item| f(item))
     }
 
     /// What `f` returns for each item, in order.
@@ -56,22 +56,45 @@ pub(crate) trait Tasks: IndexedParallelIterator {
 
 impl<I: IndexedParallelIterator> Tasks for I {}
 
+/// What a loop does with an item. Of a closure behind a pointer there would be a second copy, to be called by value.
+trait Work<T, S, E>: Sync {
+    fn on(&self, state: &mut S, item: T) -> Result<(), E>;
+}
+
+impl<T, S, E, F: Fn(&mut S, T) -> Result<(), E> + Sync> Work<T, S, E> for F {
+    fn on(&self, state: &mut S, item: T) -> Result<(), E> {
+        self(state, item)
+    }
+}
+
+/// What a thread does with the pieces that it claims.
+trait Claims: Sync {
+    fn work(&self, claimed: &mut dyn Iterator<Item = usize>);
+}
+
+impl<F: Fn(&mut dyn Iterator<Item = usize>) + Sync> Claims for F {
+    fn work(&self, claimed: &mut dyn Iterator<Item = usize>) {
+        self(claimed);
+    }
+}
+
 fn run<I: IndexedParallelIterator, S, E: Send>(
     items: I,
-    init: impl Fn() -> S + Sync,
-    f: impl Fn(&mut S, I::Item) -> Result<(), E> + Sync,
+    init: &(dyn Fn() -> S + Sync),
+    f: &dyn Work<I::Item, S, E>,
 ) -> Result<(), E> {
     let len = items.len();
     items.with_producer(Loop { len, init, f })
 }
 
-struct Loop<N, F> {
+/// The items are long enough to be worked on through a pointer: loops over items of one type are one function.
+struct Loop<'a, T, S, E> {
     len: usize,
-    init: N,
-    f: F,
+    init: &'a (dyn Fn() -> S + Sync),
+    f: &'a dyn Work<T, S, E>,
 }
 
-impl<T, S, E: Send, N: Fn() -> S + Sync, F: Fn(&mut S, T) -> Result<(), E> + Sync> ProducerCallback<T> for Loop<N, F> {
+impl<T, S, E: Send> ProducerCallback<T> for Loop<'_, T, S, E> {
     type Output = Result<(), E>;
 
     fn callback<P: Producer<Item = T>>(self, items: P) -> Result<(), E> {
@@ -80,18 +103,18 @@ impl<T, S, E: Send, N: Fn() -> S + Sync, F: Fn(&mut S, T) -> Result<(), E> + Syn
         let count = (len / items.min_len().max(1)).min(threads * PIECES);
         if threads == 1 || count < 2 {
             let mut state = init();
-            return items.into_iter().try_for_each(|item| f(&mut state, item));
+            return items.into_iter().try_for_each(|item| f.on(&mut state, item));
         }
         let pieces = cut(items, len, count);
         let failure = Mutex::new(None);
         let failed = AtomicBool::new(false);
         let shares = Shares::new(count, threads.min(count));
-        shares.run(&|claimed| {
+        shares.run(&|claimed: &mut dyn Iterator<Item = usize>| {
             let mut state = None;
             for i in claimed {
                 let piece = pieces[i].lock().unwrap_or_else(|e| e.into_inner()).take();
                 for item in piece.into_iter().flat_map(P::into_iter).take_while(|_| !failed.load(Ordering::Relaxed)) {
-                    if let Err(error) = f(state.get_or_insert_with(&init), item) {
+                    if let Err(error) = f.on(state.get_or_insert_with(init), item) {
                         failed.store(true, Ordering::Relaxed);
                         *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
                     }
@@ -144,10 +167,10 @@ impl Shares {
     }
 
     /// Calls `work` with pieces to be done, on all threads that come.
-    fn run(&self, work: &(dyn Fn(&mut dyn Iterator<Item = usize>) + Sync)) {
+    fn run(&self, work: &dyn Claims) {
         let part = || {
             let mut claimed = None;
-            work(&mut std::iter::from_fn(|| {
+            work.work(&mut std::iter::from_fn(|| {
                 // The piece before is done.
                 drop(claimed.take());
                 claimed = self.claim();

@@ -37,7 +37,9 @@ struct Again<'a, C, R> {
 
 impl<C: Compute, R: TernaryRow> Formula for Again<'_, C, R> {
     fn at<N: Number>(&self, i: usize) -> N {
-        let ([x, a, b], v) = (self.ins.map(|x| N::splat(x[i].as_f64())), N::splat(self.value));
+        let [x, a, b] = self.ins;
+        let [x, a, b] = [N::splat(x[i].as_f64()), N::splat(a[i].as_f64()), N::splat(b[i].as_f64())];
+        let v = N::splat(self.value);
         match self.by {
             None => R::f(x, a, b, v),
             Some((operand, g)) => N::splat(g[i].as_f64()) * R::d(operand, x, a, b, v),
@@ -62,7 +64,7 @@ impl<C: Compute> TernaryVisitor for Run<'_, '_, C> {
         let row = std::marker::PhantomData;
         let x = &ins[by.is_some() as usize..];
         let over = ins.iter().any(|x| x.is_over());
-        let scratch = || [(); 4].map(|()| Buffer::<C>::new());
+        let scratch = || [Buffer::<C>::new(), Buffer::new(), Buffer::new(), Buffer::new()];
         fill_with(isa, out, over, scratch, |[px, pa, pb, pg], start, old, y| {
             let n = y.len();
             let (a, b) = (x[1].block_in(isa, start, n, old, pa), x[2].block_in(isa, start, n, old, pb));

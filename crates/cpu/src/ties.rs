@@ -18,16 +18,17 @@ pub(super) const fn may_tie<R: UnaryRow>() -> bool {
 pub(super) fn break_ties<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
     let window = (R::ROW.ulp() + 0.5).ceil() as u32;
     if dtype == DType::BF16 {
-        break_near_ties::<R, true>(isa, window, x, y)
+        break_near_ties::<true>(isa, window, R::f, x, y)
     } else {
-        break_near_ties::<R, false>(isa, window, x, y)
+        break_near_ties::<false>(isa, window, R::f, x, y)
     }
 }
 
 /// Elements whose nearness is searched for together: the bits of a word.
 const GROUP: usize = 32;
 
-fn break_near_ties<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f32], y: &mut [f32]) {
+/// The search is the same for every function, which is called through a pointer.
+fn break_near_ties<const BF16: bool>(isa: Isa, window: u32, f: fn(f64) -> f64, x: &[f32], y: &mut [f32]) {
     let mut groups = [0u32; BLOCK / GROUP];
     dispatch(isa, Candidates::<BF16>(window, y, &mut groups));
     for ((&group, x), y) in groups.iter().zip(x.chunks(GROUP)).zip(y.chunks_mut(GROUP)) {
@@ -36,7 +37,7 @@ fn break_near_ties<R: UnaryRow, const BF16: bool>(isa: Isa, window: u32, x: &[f3
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             if near::<BF16>(y[i], window) != 0 && y[i].is_finite() {
-                y[i] = f64_to_f32_odd(beside_half(x[i] as f64, R::f(x[i] as f64)));
+                y[i] = f64_to_f32_odd(beside_half(x[i] as f64, f(x[i] as f64)));
             }
         }
     }

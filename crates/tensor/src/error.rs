@@ -145,7 +145,7 @@ pub enum Error {
         what: String,
     },
     /// A dtype name that is not known.
-    #[error("unknown dtype '{found}': use one of f64, f32, f16, bf16, i64, u32, i8, bool")]
+    #[error("unknown dtype '{found}': use one of {}", crate::DType::ALL.map(crate::DType::name).join(", "))]
     UnknownDType {
         /// The name given.
         found: String,

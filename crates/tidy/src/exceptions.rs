@@ -15,15 +15,6 @@ const fn except(check: &'static str, path: &'static str, reason: &'static str) -
 }
 
 pub const ALL: &[Exception] = &[
-    except("size", "crates/cpu/src/attention/heads.rs", "a head forward and backward, which share their blocks"),
-    except("size", "crates/cpu/src/depthwise/mod.rs", "the three passes of one convolution"),
-    except("size", "crates/cpu/src/elementwise.rs", "every form of one loop over rows of operators"),
-    except("size", "crates/cpu/src/operand.rs", "how operands of any layout and dtype are read"),
-    except("size", "crates/cpu/src/planes/attention.rs", "a head forward and backward, which share their blocks"),
-    except("size", "crates/cpu/src/simd/amx.rs", "all of one instruction set"),
-    except("size", "crates/cpu/src/simd/convert.rs", "all conversions, scalar and in vectors, side by side"),
-    except("size", "crates/cpu/src/simd/math.rs", "functions with their constants and their errors"),
-    except("size", "crates/cpu/src/simd/x86.rs", "the vectors of two instruction sets, row by row the same"),
     except("names", "crates/models/src/parity.rs", "recorded cases name their losses as PyTorch does"),
     except("names", "crates/lab/src/bench/kernels.rs", "names of measurements"),
     except("names", "crates/lab/src/conform/case.rs", "a key of the recorded cases"),

@@ -4,54 +4,15 @@ use crate::kernel::{Context, In};
 use smallvec::SmallVec;
 
 use super::rows::{AskRows, Rows, store};
+use super::slopes::{ExpMinus, ScoreSlope, TimesZero};
 use super::{AHEAD, Geometry, KEYS, Mask, QUERIES};
 use crate::gemm::workspace;
 use crate::operand::{Compute, Operand, exp, ln};
-use crate::simd::{Lanes, Map1, Map2, prefetch};
+use crate::simd::prefetch;
 use crate::softmax::{row_exp, row_max, scale};
 use crate::tile::{self, Block, Row, Segment};
 use binade_tensor::op::Attention;
 use binade_tensor::{DType, Result};
-
-/// A weight of its score: `e^(x − lse)`. It is at most 1, which the exponential is not where the score of the forward
-/// pass was rounded elsewhere, as on tiles, and is large.
-#[derive(Clone, Copy)]
-pub(crate) struct ExpMinus(pub(crate) f64);
-
-impl Map1 for ExpMinus {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, x: L) -> L {
-        (x - L::splat(self.0)).min(L::splat(0.0)).exp()
-    }
-}
-
-/// `p·(dp − delta)·scale`; 0 where p is, if dp and delta have overflowed: a hidden key has no part in it.
-#[derive(Clone, Copy)]
-pub(crate) struct ScoreSlope {
-    pub(crate) delta: f64,
-    pub(crate) scale: f64,
-    /// Whether operands are finite. Else what is hidden is told apart.
-    pub(crate) finite: bool,
-}
-
-impl Map2 for ScoreSlope {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, p: L, dp: L) -> L {
-        let (zero, slope) = (L::splat(0.0), p * (dp - L::splat(self.delta)) * L::splat(self.scale));
-        if self.finite { L::select(p.eq(zero), zero, slope) } else { slope }
-    }
-}
-
-/// NaN of what is not finite, else 0.
-#[derive(Clone, Copy)]
-struct TimesZero;
-
-impl Map2 for TimesZero {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, x: L, _: L) -> L {
-        x * L::splat(0.0)
-    }
-}
 
 /// A matrix of one head: rows `ld` apart, padded with zeros to whole panels.
 #[derive(Clone, Copy)]

@@ -3,12 +3,13 @@
 
 mod heads;
 mod rows;
+mod slopes;
 
 use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
-pub(super) use heads::{ExpMinus, ScoreSlope};
 pub(super) use rows::{AskRows, rows_of, rows_of_gradients, store};
+pub(super) use slopes::{ExpMinus, ScoreSlope};
 
 use super::operand::{Compute, Operand};
 use super::tasks::Tasks as _;

@@ -37,19 +37,31 @@ impl Moments {
     }
 }
 
+/// Calls with sample, channel and value of every element of a stretch.
+type Elements<'a> = dyn Fn(usize, &mut dyn FnMut(usize, usize, f64)) + Sync + 'a;
+
 /// The moments of every group of every sample, whatever the size of its elements, around the mean where that is known.
 pub(super) fn in_f64<C: Compute, R: Read<C>>(
     isa: Isa,
     p: &Planes,
     from: &R,
+    sets: [usize; 3],
+    known: &[Option<f64>],
+) -> Vec<moments::Moments> {
+    in_f64_of(p, &|index, f| p.each(isa, from, index, &mut Buffers::default(), f), sets, known)
+}
+
+fn in_f64_of(
+    p: &Planes,
+    elements: &Elements<'_>,
     [samples, groups, per_group]: [usize; 3],
     known: &[Option<f64>],
 ) -> Vec<moments::Moments> {
     // What `f` makes of the elements of a group, one after the other, in each stretch and then of the stretches.
     let fold = |first: f64, f: &(dyn Fn(usize, f64, f64) -> f64 + Sync), join: fn(f64, f64) -> f64| {
-        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list_with(Buffers::default, |buffers, index| {
+        let parts: Vec<Vec<f64>> = (0..p.count()).into_par_iter().list(|index| {
             let mut sums = vec![first; samples * groups];
-            p.each(isa, from, index, buffers, |sample, channel, x| {
+            elements(index, &mut |sample, channel, x| {
                 let group = if samples == 1 { 0 } else { sample } * groups + channel / per_group;
                 sums[group] = f(group, sums[group], x);
             });

@@ -112,7 +112,7 @@ impl Planes {
         from: &R,
         index: usize,
         buffers: &mut Buffers<C>,
-        mut f: impl FnMut(usize, usize, f64),
+        f: &mut dyn FnMut(usize, usize, f64),
     ) {
         let ((start, len, channel), sample) = (self.part(index), index / self.stretches.max(1));
         from.enter(self, channel, sample, &mut buffers.read);

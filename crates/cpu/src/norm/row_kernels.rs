@@ -52,7 +52,7 @@ impl<C: Stored<C> + std::ops::AddAssign, X: Stored<C>, Y: Stored<C>> Kernel<C> f
     #[inline(always)]
     fn run<L: Lanes<Elem = C>>(self) -> C {
         let RowForward { ahead, x, weights: [w, b], scalars, y, past } = self;
-        let (stats, n) = (scalars.map(L::splat), y.len());
+        let (stats, n) = ([L::splat(scalars[0]), L::splat(scalars[1])], y.len());
         let (ahead, x, w, b, body) = (&ahead[..n], &x[..n], &w[..n], &b[..n], n - n % 16);
         let mut parts = [L::splat(0.0); 16];
         let rows = ahead[..body].chunks_exact(16).zip(x[..body].chunks_exact(16)).zip(y[..body].chunks_exact_mut(16));

@@ -13,7 +13,7 @@ use crate::operand::{BLOCK, Compute, Operand, TASK, in_storage};
 use crate::rows::{fill_rows, fill_rows_as, is_in_order, write};
 use crate::simd::{Isa, Lanes, Stored, prefetch};
 use binade_tensor::op::{Norm, Unary};
-use binade_tensor::{Layout, Result, bf16, f16};
+use binade_tensor::{DType, Layout, Result, bf16, f16};
 
 /// [`normalised`] with the statistics of a row.
 #[derive(Clone, Copy)]
@@ -235,7 +235,10 @@ impl<C: Compute> LayerRows<'_, C> {
             let next = (i + 1).min(last);
             let (rstd, mean_ahead) = (self.rstd[first + i].as_f64(), self.mean[first + next]);
             if let Some(wide) = self.wide(first + i, is_wide_backward, row(i, &(0..len)).1) {
-                gradient_of_wide(self.centred, wide, row(i, &(0..len)), w, dx, [&mut sums.dw, &mut sums.db]);
+                let (g, x) = row(i, &(0..len));
+                let ins: [&dyn Fn(usize) -> f64; 2] = [&|i| g[i].as_f64(), &|i| x[i].as_f64()];
+                let mut put = |i: usize, value| dx[i] = Y::from_f64(value);
+                gradient_of_wide(self.centred, wide, ins, w, &mut put, [&mut sums.dw, &mut sums.db]);
                 sums.count(isa, 1);
                 terms = over_blocks(len, |at| {
                     let (g, x) = row(next, &at);
@@ -274,17 +277,21 @@ fn layer_rows_dense<C: Compute, T: Stored<C>>(
     let (x, to) = (layer.x.dense::<T>()?, bytemuck::cast_slice_mut::<u8, T>(to));
     let (past, at) = (prefetch::is_past(size_of_val(x)), first * layer.len..first * layer.len + to.len());
     let x = &x[at.clone()];
-    let wide = T::DTYPE == C::DTYPE;
     if let Some(g) = layer.g.dense::<T>() {
         layer.rows(isa, first, (&g[at], x), to, past, sums);
-    } else if let Some(g) = layer.g.dense::<bf16>().filter(|_| wide) {
-        // What a product in 16 bit sends back to the f32 it was given.
-        layer.rows(isa, first, (&g[at], x), to, past, sums);
-    } else {
-        let g = layer.g.dense::<f16>().filter(|_| wide)?;
-        layer.rows(isa, first, (&g[at], x), to, past, sums);
+        return Some(());
     }
-    Some(())
+    // What a product in 16 bit sends back to the f32 it was given.
+    if const { matches!(T::DTYPE, DType::F32) } {
+        if let Some(g) = layer.g.dense::<bf16>() {
+            layer.rows(isa, first, (&g[at], x), to, past, sums);
+            return Some(());
+        }
+        let g = layer.g.dense::<f16>()?;
+        layer.rows(isa, first, (&g[at], x), to, past, sums);
+        return Some(());
+    }
+    None
 }
 
 /// Rows that [`layer_rows_blocks`] widens at a time.

@@ -64,27 +64,27 @@ pub(super) fn normalise_wide<C: Compute, Y: Stored<C>>(
 }
 
 /// `(g·w − mean(g·w) − x̂·mean(g·w·x̂))·rstd/unit`; g·x̂ and g are added to the sums by weight and
-/// bias.
-pub(super) fn gradient_of_wide<C: Compute, G: Stored<C>, X: Stored<C>, Y: Stored<C>>(
+/// bias. Few rows want it: one function for all types, which takes g and x and hands out dx by place.
+pub(super) fn gradient_of_wide<C: Compute>(
     centred: bool,
     row: WideRow,
-    (g, x): (&[G], &[X]),
+    [g, x]: [&dyn Fn(usize) -> f64; 2],
     w: &[C],
-    dx: &mut [Y],
+    put: &mut dyn FnMut(usize, f64),
     [dw, db]: [&mut [C]; 2],
 ) {
-    let n = dx.len() as f64;
-    let at = |i: usize| (g[i].as_f64(), row.hat(x[i].as_f64()), w[i].as_f64());
+    let n = w.len() as f64;
+    let at = |i: usize| (g(i), row.hat(x(i)), w[i].as_f64());
     let (mut shift, mut slope) = (0.0, 0.0);
-    for i in 0..dx.len() {
+    for i in 0..w.len() {
         let (g, hat, w) = at(i);
         shift += g * w / n;
         slope += g * w * hat / n;
     }
     let shift = if centred { shift } else { 0.0 };
-    for i in 0..dx.len() {
+    for i in 0..w.len() {
         let (g, hat, w) = at(i);
-        dx[i] = Y::from_f64(C::from_f64((g * w - shift - hat * slope) * row.rstd / row.unit).as_f64());
+        put(i, C::from_f64((g * w - shift - hat * slope) * row.rstd / row.unit).as_f64());
         dw[i] += C::from_f64(g * hat);
         db[i] += C::from_f64(g);
     }

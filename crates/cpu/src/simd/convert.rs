@@ -7,7 +7,8 @@ use half::{bf16, f16};
 
 pub use binade_tensor::format::f64_to_f32_odd;
 
-use super::{Isa, Kernel, Lanes, dispatch};
+use super::each::{Each, EachNoisy};
+use super::{Isa, dispatch};
 
 /// A float type that kernels load as f32 and store from f32.
 pub trait Convert: binade_tensor::Float {
@@ -124,36 +125,6 @@ impl Convert for bf16 {
     }
     fn stochastic(isa: Isa, from: &[f32], noise: &[u32], to: &mut [bf16]) {
         dispatch(isa, EachNoisy(stochastic_bf16, from, noise, to));
-    }
-}
-
-/// A scalar function over slices. Compiled for each level like any kernel, the loop becomes vector code by itself.
-struct Each<'a, F, A, B>(F, &'a [A], &'a mut [B]);
-
-impl<F: Fn(A) -> B, A: Copy, B> Kernel<f32> for Each<'_, F, A, B> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        let Each(f, from, to) = self;
-        assert_eq!(from.len(), to.len());
-        for (&a, b) in from.iter().zip(to) {
-            *b = f(a);
-        }
-    }
-}
-
-/// [`Each`] with a word of noise per element.
-struct EachNoisy<'a, F, B>(F, &'a [f32], &'a [u32], &'a mut [B]);
-
-impl<F: Fn(f32, u32) -> B, B> Kernel<f32> for EachNoisy<'_, F, B> {
-    type Output = ();
-    #[inline(always)]
-    fn run<L: Lanes<Elem = f32>>(self) {
-        let EachNoisy(f, from, noise, to) = self;
-        assert!(from.len() == to.len() && noise.len() == to.len());
-        for ((&a, &n), b) in from.iter().zip(noise).zip(to) {
-            *b = f(a, n);
-        }
     }
 }
 

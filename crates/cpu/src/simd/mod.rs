@@ -5,6 +5,7 @@
 
 pub mod amx;
 pub mod convert;
+mod each;
 #[cfg(target_arch = "x86_64")]
 mod fma;
 mod isa;

@@ -9,7 +9,7 @@ mod text;
 #[path = "../../../../cpu/src/simd/lanes.rs"]
 mod lanes;
 #[allow(dead_code, unused_imports, missing_docs)]
-#[path = "../../../../cpu/src/simd/math.rs"]
+#[path = "../../../../cpu/src/simd/math/mod.rs"]
 mod math;
 #[allow(dead_code, unused_imports, missing_docs)]
 #[path = "../../../../cpu/src/simd/table.rs"]

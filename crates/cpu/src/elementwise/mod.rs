@@ -1,17 +1,19 @@
-//! Elementwise kernels and casts.
+//! Elementwise kernels and casts. Those of rows with two operands are in [`binary`].
 
-use super::extremes::{
-    self, Formula, has_extreme_partials, has_extreme_slopes, has_extreme_values, has_partials_in_f64,
-};
+mod binary;
+
+pub(super) use binary::{BinaryKernel, binary, compare, select};
+
+use super::extremes::{self, Formula, has_extreme_slopes};
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
 use super::table::{SLOPES, Table, VALUES, look_up};
 use super::ties::{break_ties, may_tie};
 use crate::kernel::{In, Out};
-use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Map3, Number, Real, Stored};
+use crate::simd::{Beside, Isa, Lanes, Map1, Map2, Number, Real, Stored};
 use binade_tensor::integers::Integer;
-use binade_tensor::op::{Binary, BinaryRow, BinaryVisitor, Compare, Saved, Unary, UnaryRow, UnaryVisitor};
+use binade_tensor::op::{Saved, Unary, UnaryRow, UnaryVisitor};
 use binade_tensor::{Array, DType, MAX_RANK, bf16, f16};
 
 /// The inputs of an elementwise kernel in the memory order of its output.
@@ -115,7 +117,7 @@ fn rounded<R: UnaryRow>(isa: Isa, dtype: DType, x: &[f32], y: &mut [f32]) {
 }
 
 fn rounded_table<R: UnaryRow>(isa: Isa, dtype: DType, n: usize) -> Option<&'static Table<u16>> {
-    VALUES.get(isa, R::ROW, dtype, n, |x, codes| {
+    VALUES.get(isa, R::ROW, dtype, n, &|x, codes| {
         let mut y = [0.0; BLOCK];
         rounded::<R>(isa, dtype, x, &mut y[..x.len()]);
         f32::store(isa, &y[..x.len()], bytemuck::cast_slice_mut(codes), dtype);
@@ -244,47 +246,6 @@ fn slope_recomputed<C: Compute, F: Slope>(isa: Isa, f: F, all: bool, [g, x]: [&O
     });
 }
 
-/// `f(a, b)` of a binary row, element by element.
-struct ValueAgain<'a, C, R>(R2<R>, [&'a [C]; 2]);
-
-impl<C: Compute, R: BinaryRow> Formula for ValueAgain<'_, C, R> {
-    fn at<N: Number>(&self, i: usize) -> N {
-        let [a, b] = self.1.map(|x| N::splat(x[i].as_f64()));
-        R::f(a, b)
-    }
-}
-
-/// A binary row block by block, where an element may need a wider range.
-fn values_recomputed<C: Compute, R: BinaryRow>(isa: Isa, [a, b]: [&Operand<'_>; 2], out: &mut Out<'_>) {
-    let scratch = || (Buffer::<C>::new(), Buffer::<C>::new());
-    fill_with::<C, _>(isa, out, a.is_over() || b.is_over(), scratch, |(pa, pb), start, old, y| {
-        let n = y.len();
-        let (a, b) = (a.block_in(isa, start, n, old, pa), b.block_in(isa, start, n, old, pb));
-        C::map2(isa, F2::<R>(R2::default()), a, b, y);
-        extremes::recompute_small([a, b], y, ValueAgain::<C, R>(R2::default(), [a, b]));
-    });
-}
-
-/// The same with one operand fixed.
-struct ScalarAgain<'a, C, R>(WithScalar<R>, &'a [C]);
-
-impl<C: Compute, R: BinaryRow> Formula for ScalarAgain<'_, C, R> {
-    fn at<N: Number>(&self, i: usize) -> N {
-        self.0.value_at(N::splat(self.1[i].as_f64()))
-    }
-}
-
-/// As [`values_recomputed`], with one operand fixed.
-fn scalar_recomputed<C: Compute, R: BinaryRow>(isa: Isa, f: WithScalar<R>, x: &Operand<'_>, out: &mut Out<'_>) {
-    let all = extremes::is_extreme(C::from_f64(f.value));
-    fill_with::<C, _>(isa, out, x.is_over(), Buffer::<C>::new, |buffer, start, old, y| {
-        let x = x.block_in(isa, start, y.len(), old, buffer);
-        C::map1(isa, f, x, y);
-        let again = ScalarAgain::<C, R>(f, x);
-        if all { extremes::recompute_all(y, again) } else { extremes::recompute_small([x], y, again) }
-    });
-}
-
 impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
@@ -317,7 +278,7 @@ fn half_gradient<R: UnaryRow, T: Stored<f32>>(
     let dense = g.dense_or_over::<T>()?;
     let codes = saved.codes().filter(|_| saved.dtype() == T::DTYPE)?;
     let slope = |x: &[f32], y: &mut [f32]| f32::map1(isa, SlopeOf::<R>(R2::default()), x, y);
-    let table = SLOPES.get(isa, R::ROW, T::DTYPE, out.array().numel(), slope)?;
+    let table = SLOPES.get(isa, R::ROW, T::DTYPE, out.array().numel(), &slope)?;
     fill_over::<T>(out, g.is_over(), |start, old, y| {
         let mut slopes = [0.0; BLOCK];
         for (i, y) in y.chunks_mut(BLOCK).enumerate() {
@@ -340,90 +301,6 @@ pub(super) fn unary_backward<C: Compute>(
     row.visit(Gradient::<C>(isa, g, saved, out, std::marker::PhantomData));
 }
 
-#[derive(Clone, Copy)]
-struct F2<R>(R2<R>);
-
-impl<R: BinaryRow> Map2 for F2<R> {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, a: L, b: L) -> L {
-        R::f(a, b)
-    }
-}
-
-/// A binary row with one operand fixed.
-#[derive(Clone, Copy)]
-struct WithScalar<R> {
-    row: R2<R>,
-    value: f64,
-    reversed: bool,
-}
-
-impl<R: BinaryRow> WithScalar<R> {
-    #[inline(always)]
-    fn value_at<N: Number>(self, x: N) -> N {
-        let value = N::splat(self.value);
-        if self.reversed { R::f(value, x) } else { R::f(x, value) }
-    }
-}
-
-impl<R: BinaryRow> Slope for WithScalar<R> {
-    /// `∂f/∂x`.
-    #[inline(always)]
-    fn slope<N: Number>(self, x: N) -> N {
-        let value = N::splat(self.value);
-        if self.reversed { R::db(value, x) } else { R::da(x, value) }
-    }
-}
-
-impl<R: BinaryRow> Map1 for WithScalar<R> {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, x: L) -> L {
-        self.value_at(x)
-    }
-}
-
-impl<R: BinaryRow> Map2 for WithScalar<R> {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, g: L, x: L) -> L {
-        g * self.slope(x)
-    }
-}
-
-/// Which kernel of a binary row to run.
-pub(super) enum BinaryKernel<'a> {
-    /// Inputs a, b.
-    Forward(&'a Operand<'a>, &'a Operand<'a>),
-    /// Inputs g, a, b; for the right operand or the left.
-    Backward(&'a [Operand<'a>], bool),
-    /// Input x.
-    Scalar(&'a Operand<'a>, f64, bool),
-    /// Inputs g, x.
-    ScalarBackward(&'a Operand<'a>, &'a Operand<'a>, f64, bool),
-}
-
-struct RunBinary<'a, 'b, C>(Isa, Binary, BinaryKernel<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
-
-/// `g · ∂f/∂a`, or by b.
-#[derive(Clone, Copy)]
-struct Da<R, const RHS: bool>(R2<R>);
-
-impl<R: BinaryRow, const RHS: bool> Map3 for Da<R, RHS> {
-    #[inline(always)]
-    fn eval<L: Lanes>(self, g: L, a: L, b: L) -> L {
-        g * if RHS { R::db(a, b) } else { R::da(a, b) }
-    }
-}
-
-/// The same, element by element.
-struct PartialAgain<'a, C, R>(R2<R>, bool, [&'a [C]; 3]);
-
-impl<C: Compute, R: BinaryRow> Formula for PartialAgain<'_, C, R> {
-    fn at<N: Number>(&self, i: usize) -> N {
-        let [g, a, b] = self.2.map(|x| N::splat(x[i].as_f64()));
-        g * if self.1 { R::db(a, b) } else { R::da(a, b) }
-    }
-}
-
 /// The last step of a gradient.
 #[derive(Clone, Copy)]
 struct Product;
@@ -433,80 +310,6 @@ impl Map2 for Product {
     fn eval<L: Lanes>(self, a: L, b: L) -> L {
         a * b
     }
-}
-
-impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
-    type Output = ();
-    fn visit<R: BinaryRow>(self) {
-        let RunBinary(isa, row, kernel, out, _) = self;
-        let (may_be_extreme, all) = (has_extreme_partials(row), has_partials_in_f64(row));
-        match kernel {
-            BinaryKernel::Forward(a, b) if has_extreme_values(row) => values_recomputed::<C, R>(isa, [a, b], out),
-            BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
-            BinaryKernel::Scalar(x, value, reversed) if has_extreme_values(row) => {
-                let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
-                scalar_recomputed::<C, R>(isa, f, x, out);
-            }
-            BinaryKernel::Scalar(x, value, reversed) => {
-                map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
-            }
-            BinaryKernel::ScalarBackward(g, x, value, reversed) => {
-                // Also in f64 of the number as forward rounds it.
-                let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
-                if may_be_extreme {
-                    slope_recomputed::<C, _>(isa, f, all, [g, x], out);
-                } else {
-                    map2::<C, _>(isa, f, g, x, out);
-                }
-            }
-            BinaryKernel::Backward(ins, rhs) => {
-                let scratch = || [(); 3].map(|()| Buffer::<C>::new());
-                let over = ins.iter().any(|x| x.is_over());
-                fill_with(isa, out, over, scratch, |[pg, pa, pb], start, old, y| {
-                    let n = y.len();
-                    let g = ins[0].block_in(isa, start, n, old, pg);
-                    let (a, b) = (ins[1].block_in(isa, start, n, old, pa), ins[2].block_in(isa, start, n, old, pb));
-                    if rhs {
-                        C::map3(isa, Da::<R, true>(R2::default()), g, a, b, y);
-                    } else {
-                        C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
-                    }
-                    let again = PartialAgain::<C, R>(R2::default(), rhs, [g, a, b]);
-                    if all {
-                        extremes::recompute_all(y, again);
-                    } else if may_be_extreme {
-                        extremes::recompute([a, b], y, again);
-                    }
-                });
-            }
-        }
-    }
-}
-
-pub(super) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut Out<'_>) {
-    row.visit(RunBinary::<C>(isa, row, kernel, out, std::marker::PhantomData));
-}
-
-pub(super) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut Out<'_>) {
-    // In f64, which holds every float; integers beyond it come as ranks.
-    fill::<f64>(isa, out, |start, y| {
-        let (mut pa, mut pb) = ([0.0; BLOCK], [0.0; BLOCK]);
-        let (a, b) = (a.block::<f64>(isa, start, y.len(), &mut pa), b.block::<f64>(isa, start, y.len(), &mut pb));
-        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = row.holds(*a, *b) as u8 as f64);
-    });
-}
-
-pub(super) fn select<C: Compute>(isa: Isa, ins: &[Operand<'_>], out: &mut Out<'_>) {
-    let over = ins.iter().any(|x| x.is_over());
-    let scratch = || [(); 3].map(|()| Buffer::<C>::new());
-    fill_with(isa, out, over, scratch, |[pc, pa, pb], start, old, y| {
-        let n = y.len();
-        let pc = ins[0].block_in(isa, start, n, old, pc);
-        let (a, b) = (ins[1].block_in(isa, start, n, old, pa), ins[2].block_in(isa, start, n, old, pb));
-        for i in 0..n {
-            y[i] = if pc[i] != C::zero() { a[i] } else { b[i] };
-        }
-    });
 }
 
 /// Copies and casts: load in the computing type, store in the output's.
