@@ -107,7 +107,7 @@ impl Training {
 
     /// Finds the operator at fault in a skipped step and adapts the scale, if it is to blame.
     fn skipped<E: From<Error>>(&mut self, parts: &[Part<'_, E>]) -> Result<Option<Blame>, E> {
-        let last = self.last_blame.take();
+        let last = self.last_blame.clone();
         let find = |training: &Training| -> Result<Option<Blame>, E> {
             for part in parts {
                 if let Some(blame) = part.blame(training, last.as_ref())? {
@@ -175,7 +175,7 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let mut grads = scaled?;
         grads.push_changes(changes);
         match &mut self.grads {
-            Some(sum) => sum.add(grads)?,
+            Some(sum) => sum.add(grads).inspect_err(|_| self.training.scaler.forget_loss())?,
             None => self.grads = Some(grads),
         }
         self.saved_bytes = self.saved_bytes.max(saved);

@@ -217,11 +217,14 @@ impl GradScaler {
         if self.losses.len() >= MOST_LOSSES {
             self.had_bad_loss()?;
         }
+        let scaled = if self.is_enabled() { loss.scaled(self.loss_scale())? } else { loss.clone() };
         self.losses.push(loss.array().clone());
-        if !self.is_enabled() {
-            return Ok(loss.clone());
-        }
-        Ok(loss.scaled(self.loss_scale())?)
+        Ok(scaled)
+    }
+
+    /// Forgets the last loss that was scaled: it has no gradients.
+    pub(crate) fn forget_loss(&mut self) {
+        self.losses.pop();
     }
 
     /// Divides the gradients of an optimiser's parameters in place by the scale they carry and checks that they are

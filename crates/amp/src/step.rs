@@ -45,7 +45,8 @@ impl GradScaler {
     /// As [`Var::backward`].
     pub fn backward(&mut self, loss: &Var) -> Result<ScaledGradients> {
         let lean = Backward { lean: true, ..Backward::default() };
-        Ok(ScaledGradients(self.scale(loss)?.backward_with(lean)?))
+        let grads = self.scale(loss)?.backward_with(lean);
+        Ok(ScaledGradients(grads.inspect_err(|_| self.forget_loss())?))
     }
 }
 

@@ -108,12 +108,21 @@ impl Gradients {
         for (id, new) in &other.map {
             self.map.get(id).map_or(Ok(()), |old| old.fits(new))?;
         }
+        // Sums that take memory are made beside what is there; after them those that take none are written over it.
+        let (mut made, mut rest) = (Vec::new(), Vec::new());
         for (id, new) in other.map {
-            let sum = match self.map.remove(&id) {
-                Some(old) => old.plus(new)?,
-                None => new,
-            };
-            self.map.insert(id, sum);
+            let old = self.map.get_mut(&id);
+            match old.map(|old| (old.takes(&new), old)) {
+                None => made.push((id, new)),
+                Some((true, _)) => rest.push((id, new)),
+                Some((false, old)) => made.push((id, old.clone().plus(new)?)),
+            }
+        }
+        self.map.extend(made);
+        for (id, new) in rest {
+            if let Some(old) = self.map.remove(&id) {
+                self.map.insert(id, old.plus(new)?);
+            }
         }
         other.changes.into_iter().for_each(|change| self.push_change(change));
         Ok(())
@@ -190,6 +199,15 @@ impl Gradient {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the sum with another takes no memory: it is written over this one.
+    fn takes(&mut self, other: &Gradient) -> bool {
+        let scaled = self.scale.zip(other.scale).is_some_and(|(a, b)| a != b);
+        let (a, b) = (&mut self.array, &other.array);
+        let alike = a.layout() == b.layout() && a.device() == b.device() && b.is_written();
+        let own = a.is_whole() && a.is_written() && a.storage().class() == Class::Gradients;
+        !scaled && alike && own && a.dtype() == a.dtype().accum() && a.is_sole()
     }
 
     fn plus(self, other: Gradient) -> Result<Gradient> {

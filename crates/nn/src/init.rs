@@ -78,7 +78,7 @@ impl Init {
         // What is drawn later is the same with and without these values.
         scope::next_key();
         let meta = Meta { dtype, layout: Layout::contiguous(Shape::new(shape)?) };
-        Ok(Array::alloc(&scope::device()?, meta, Class::Weights)?)
+        Ok(Array::alloc(&scope::device()?, meta, Class::Weights).map_err(|error| error.during("init"))?)
     }
 
     /// An f32 array on the scope's device, drawn from its stream.

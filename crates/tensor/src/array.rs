@@ -68,10 +68,15 @@ impl Array {
     /// Uninitialised array (arbitrary values) of a layout.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Out of memory, of which the caller says for what operator ([`Error::during`]).
     pub fn alloc(device: &Device, meta: Meta, class: Class) -> Result<Array> {
         let storage = device.alloc(meta.dtype, meta.layout.end(), class)?;
         Ok(Array { dtype: meta.dtype, stored: meta.dtype, layout: meta.layout, storage, device: device.clone() })
+    }
+
+    /// [`Array::alloc`] for an operator, which an error names.
+    pub(crate) fn room(device: &Device, meta: Meta, class: Class, op: &'static str) -> Result<Array> {
+        Array::alloc(device, meta, class).map_err(|error| error.during(op))
     }
 
     /// An array with the given elements in row-major order.
@@ -83,7 +88,7 @@ impl Array {
         if data.len() != shape.numel() {
             return Err(Error::Length { shape, found: data.len() });
         }
-        let array = Array::alloc(device, Meta { dtype: T::DTYPE, layout: Layout::contiguous(shape) }, class)?;
+        let array = Array::room(device, Meta { dtype: T::DTYPE, layout: Layout::contiguous(shape) }, class, "upload")?;
         // SAFETY: every element type has no padding bytes, so its memory is initialised bytes.
         let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) };
         device.upload(bytes, &mut ArrayMut::new("upload", &array)?)?;
@@ -104,7 +109,7 @@ impl Array {
             let values: Vec<bool> = bytes.iter().map(|&b| b != 0).collect();
             return Array::from_slice(device, &values, &shape, class);
         }
-        let array = Array::alloc(device, Meta { dtype, layout: Layout::contiguous(shape) }, class)?;
+        let array = Array::room(device, Meta { dtype, layout: Layout::contiguous(shape) }, class, "upload")?;
         device.upload(bytes, &mut ArrayMut::new("upload", &array)?)?;
         Ok(array)
     }
@@ -298,7 +303,7 @@ impl Array {
         let source = self.written(class)?;
         let source = if source.layout.is_dense() { source } else { source.contiguous(Class::Workspace)? };
         let (dtype, layout) = (source.dtype, Layout { offset: 0, ..source.layout });
-        let copy = Array::alloc(device, Meta { dtype, layout }, class)?;
+        let copy = Array::room(device, Meta { dtype, layout }, class, "to")?;
         if source.numel() > 0 {
             device.upload(&source.device.download(&source.flat()?)?, &mut ArrayMut::new("to", &copy.flat()?)?)?;
         }

@@ -71,7 +71,7 @@ pub fn run(request: Request<'_>) -> Result<Arrays> {
         let class = if meta.dtype.is_float() || i > 0 { class } else { Class::Indices };
         arrays.push(match over {
             Some(at) if i == 0 => given[at].clone(),
-            Some(_) | None => Array::alloc(device, *meta, class).map_err(|error| error.during(op.name()))?,
+            Some(_) | None => Array::room(device, *meta, class, op.name())?,
         });
     }
     let mut targets: SmallVec<[ArrayMut<'_>; 3]> = SmallVec::new();

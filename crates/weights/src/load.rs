@@ -241,7 +241,8 @@ pub(crate) fn fill(views: &[View<'_>], array: &Array) -> Result<()> {
             array.device(),
             binade_tensor::Meta { dtype, layout: binade_tensor::Layout::contiguous(*array.shape()) },
             Class::Workspace,
-        )?;
+        )
+        .map_err(|error| error.during("load"))?;
         fill(views, &dense)?;
         return Ok(array.copy_from(&dense)?);
     }

@@ -113,7 +113,7 @@ impl Weights {
         let (view, dtype) = self.wanted(name)?;
         let layout = Layout::contiguous(Shape::new(&self.entries[name].shape)?);
         let device = scope::device().map_err(binade_nn::Error::from)?;
-        let array = Array::alloc(&device, Meta { dtype, layout }, class)?;
+        let array = Array::alloc(&device, Meta { dtype, layout }, class).map_err(|error| error.during("load"))?;
         fill(&[view], &array)?;
         Ok(array)
     }

@@ -1,5 +1,6 @@
 //! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
 
+mod allocations;
 mod autocast;
 mod blaming;
 mod casts;

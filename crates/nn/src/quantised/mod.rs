@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use binade_autograd::{Var, scope};
 use binade_tensor::op::{Binary, Conv2d as Geometry, LARGEST, Reduce, Unary};
-use binade_tensor::{Array, Class, DType, Dims, Layout, Meta, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Device, Dims, Layout, Meta, Op, Shape, run_one};
 
 use crate::visitor::{Part, Visitor};
 use crate::{Buffer, Conv2d, Embedding, Error, Linear, Module, Param, Result};
@@ -41,12 +41,14 @@ impl Quantised {
     /// The scale of an input, if it is rounded.
     fn own(&self, x: &Var) -> Result<Option<Var>> {
         let device = x.array().device();
+        let run = |op: &Op, ins: &[&Array]| run_one(op, ins, device, DType::F32, Class::Workspace);
         Ok(match &self.activations {
             Activations::Float => None,
             Activations::Static(scale) => Some(scale.var()),
-            Activations::Dynamic if x.array().numel() == 0 => Some(Var::from_slice(&[1.0f32], &[])?.to(device)?),
+            Activations::Dynamic if x.array().numel() == 0 => {
+                Some(Var::constant(run(&Op::Fill { value: 1.0, shape: Shape::SCALAR }, &[])?))
+            }
             Activations::Dynamic => {
-                let run = |op: &Op, ins: &[&Array]| run_one(op, ins, device, DType::F32, Class::Workspace);
                 let dims = Dims::all(x.shape().rank());
                 let end = |kind| run(&Op::Reduce { kind, dims, keepdim: false }, &[x.array()]);
                 let by = |value, array| run(&Op::Scalar { op: Binary::Div, value, reversed: false }, &[array]);
@@ -110,9 +112,11 @@ fn numbers(integers: &Array, scale: &Array) -> Result<Array> {
     Ok(run_one(&Op::Binary(Binary::Mul), &[&wide, &scale], wide.device(), DType::F32, Class::Weights)?)
 }
 
-/// Integers of a shape in the order in which kernels read them: images' channels last.
-fn layout(shape: Shape) -> Layout {
-    if shape.rank() == 4 { Layout::channels_last(shape) } else { Layout::contiguous(shape) }
+/// Memory for integers of a shape in the order in which kernels read them: images' channels last.
+fn room(device: &Device, shape: Shape) -> Result<Array> {
+    let layout = if shape.rank() == 4 { Layout::channels_last(shape) } else { Layout::contiguous(shape) };
+    let array = Array::alloc(device, Meta { dtype: DType::I8, layout }, Class::Weights);
+    Ok(array.map_err(|error| error.during("quantise"))?)
 }
 
 /// The integers nearest to a weight's numbers over their row's largest magnitude / 127, and those scales.
@@ -134,7 +138,7 @@ fn nearest(values: &Array) -> Result<(Array, Array)> {
     let quotients = run(&Op::Binary(Binary::Div), &[values, &per_row(&scale, shape.rank())?])?;
     let rounded = run(&Op::Unary(Unary::Round), &[&quotients])?;
     let dense = rounded.cast(DType::I8, Class::Workspace)?;
-    let integers = Array::alloc(device, Meta { dtype: DType::I8, layout: layout(shape) }, Class::Weights)?;
+    let integers = room(device, shape)?;
     integers.copy_from(&dense)?;
     Ok((integers, scale))
 }
@@ -162,7 +166,7 @@ impl Param {
     /// Out of memory.
     pub fn expect_quantised(&self, activations: Activations) -> Result<()> {
         let (shape, device) = (self.shape(), self.device());
-        let integers = Array::alloc(&device, Meta { dtype: DType::I8, layout: layout(shape) }, Class::Weights)?;
+        let integers = room(&device, shape)?;
         let scale = Array::full(&device, DType::F32, Shape::new(&shape[..1])?, 1.0, Class::Weights)?;
         self.set_quantised(integers, Quantised { scale: Buffer::new(scale), activations })
     }
