@@ -12,6 +12,7 @@ mod cast;
 mod claim;
 mod error;
 
+mod constants;
 mod deferred;
 mod device;
 mod leaf;

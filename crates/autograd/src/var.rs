@@ -43,6 +43,15 @@ impl Var {
         Ok(Var::constant(Array::from_slice(&scope::device()?, data, shape, class)?))
     }
 
+    /// One number in f32 without gradient, in every element, made on the scope's device: nothing is uploaded.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn full(value: f64, shape: &[usize]) -> Result<Var> {
+        let shape = Shape::new(shape)?;
+        Ok(Var::constant(Array::full(&scope::device()?, DType::F32, shape, value, Class::Activations)?))
+    }
+
     /// A leaf: backward returns its gradient.
     pub fn leaf(array: Array) -> Var {
         Var::new_leaf(array).0

@@ -150,7 +150,7 @@ pub fn draw(
     each: impl FnMut(usize, &Var) -> Result<()>,
 ) -> Result<Var> {
     let network = |x: &Var, time: f64| -> Result<Var> {
-        let t = Var::from_slice(&[time as f32], &[1])?;
+        let t = Var::full(time, &[1])?;
         if let [Condition::Nothing, Condition::Nothing] = conditions {
             return Ok(unet.forward(x, &t, Condition::Nothing)?.cast(DType::F32)?);
         }

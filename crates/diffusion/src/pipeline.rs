@@ -109,7 +109,7 @@ impl Pipeline {
                 let several: Vec<Var> =
                     features.map(|f| f.expand(&[n, f.shape()[1], f.shape()[2]])).collect::<Result<_, _>>()?;
                 let context = Var::cat(&several.iter().collect::<Vec<_>>(), 0)?;
-                Ok(self.unet.forward(x, &Var::from_slice(&[time as f32], &[1])?, &context, None)?)
+                Ok(self.unet.forward(x, &Var::full(time, &[1])?, &context, None)?)
             })
         };
         sampler.run(noise, network, each)

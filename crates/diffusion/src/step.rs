@@ -174,6 +174,6 @@ fn sum(terms: &[(f64, &Var)]) -> Result<Var> {
     match (total, terms.first()) {
         (Some(total), _) => Ok(total),
         (None, Some((_, first))) => Ok((*first * 0.0)?),
-        (None, None) => Ok(Var::from_slice(&[0.0f32], &[])?),
+        (None, None) => Ok(Var::full(0.0, &[])?),
     }
 }

@@ -1,9 +1,10 @@
 //! Attention, also with masks and dropout, and rotary position embedding.
 
 use binade_tensor::op::{Attention, Numerics};
-use binade_tensor::{Array, Class, Error as TensorError, Op};
+use binade_tensor::{Error as TensorError, Op};
 
 use super::composed;
+use crate::constants::{LARGEST, kept};
 use crate::{Result, Var, apply, scope};
 
 /// Which pairs of features a rotary embedding turns.
@@ -80,12 +81,19 @@ impl Var {
         }
         let (t, half) = (self.shape()[rank - 2], self.shape()[rank - 1] / 2);
         // In f64: an f32 angle of 10⁵ radians would be off by 2⁻⁸.
-        let angle = |t: usize, i: usize| (offset as f64 + t as f64) * theta.powf(-(i as f64) / half as f64);
-        let table = |f: fn(f64) -> f64| -> Result<Var> {
-            let values: Vec<f32> = (0..t * half).map(|n| f(angle(n / half, n % half)) as f32).collect();
-            Ok(Var::constant(Array::from_slice(self.array().device(), &values, &[t, half], Class::Activations)?))
+        let angle = |at: f64, i: usize| at * theta.powf(-(i as f64) / half as f64);
+        // Those of all positions up to a power of two, if they are few enough: a text that grows wants later ones.
+        let all = offset.checked_add(t).and_then(usize::checked_next_power_of_two);
+        let few = all.filter(|all| all.saturating_mul(half).saturating_mul(size_of::<f32>()) <= LARGEST);
+        let (first, rows) = few.map_or((offset, t), |all| (0, all));
+        let table = |what: &'static str, f: fn(f64) -> f64| -> Result<Var> {
+            let make =
+                || (0..rows * half).map(|n| f(angle(first as f64 + (n / half) as f64, n % half)) as f32).collect();
+            let numbers = [first, rows, half, theta.to_bits() as usize];
+            let table = kept::<f32>(self.array().device(), what, &numbers, &[rows, half], make)?;
+            Var::constant(table).narrow(0, offset - first, t)
         };
-        let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+        let (cos, sin) = (table("cosines", f64::cos)?, table("sines", f64::sin)?);
         let turn = |a: &Var, b: &Var| -> Result<[Var; 2]> {
             Ok([a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?])
         };

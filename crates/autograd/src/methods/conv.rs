@@ -4,6 +4,7 @@ use binade_tensor::op::{Conv2d, Epilogue, Numerics, PadMode, Pool, PoolKind, Sca
 use binade_tensor::{Array, Class, DType, Error as TensorError, Op, Shape};
 
 use super::composed;
+use crate::constants::kept;
 use crate::{Result, Var, apply};
 
 /// Geometry of a 3-d convolution; triples are (depth, height, width).
@@ -136,7 +137,9 @@ impl Var {
     }
 
     fn positions(&self, places: &[i64]) -> Result<Var> {
-        Ok(Var::constant(Array::from_slice(self.array().device(), places, &[places.len()], Class::Indices)?))
+        let numbers: Vec<usize> = places.iter().map(|&place| place as usize).collect();
+        let make = || places.to_vec();
+        Ok(Var::constant(kept(self.array().device(), "positions", &numbers, &[places.len()], make)?))
     }
 
     /// Sliding windows of `[N, C, H, W]` as columns `[N, C·KH·KW, L]` (PyTorch's unfold, im2col). `conv.groups` is

@@ -277,7 +277,12 @@ impl Var {
     fn likelihood(&self, target: &Var, weight: Option<&Var>, ignore_index: i64, reduction: Reduction) -> Result<Var> {
         // Of i64, as targets are: f64 does not tell large integers apart.
         let device = target.array().device();
-        let ignored = Var::constant(Array::from_slice(device, &[ignore_index], &[], Class::Indices)?);
+        let ignored = Var::constant(match ignore_index as f64 {
+            exact if exact as i64 == ignore_index && exact.abs() < i64::MAX as f64 => {
+                Array::full(device, DType::I64, Shape::SCALAR, exact, Class::Indices)?
+            }
+            _ => Array::from_slice(device, &[ignore_index], &[], Class::Indices)?,
+        });
         let counts = target.compare(Compare::Ne, &ignored)?;
         // An ignored target may be no class at all: class 0 stands in for it.
         let zeros = Var::constant(Array::full(device, DType::I64, *target.shape(), 0.0, Class::Indices)?);

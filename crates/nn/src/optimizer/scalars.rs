@@ -1,11 +1,14 @@
 //! [`Scalars`]: the numbers of passes that change from step to step, in memory of the device that stays.
 
-use binade_tensor::{Array, ArrayMut, Class, Device};
+use binade_tensor::{Array, ArrayMut, Class, Device, Op, Shape};
 
 use crate::Result;
 
-/// One array for each device that takes part. A step uploads its numbers at most once to each, and not where they are
-/// those of the step before.
+/// So many numbers that are others than in the step before are written by the device itself, and more uploaded.
+const FEW: usize = 4;
+
+/// One array for each device that takes part. A step writes what is another number than in the step before; it uploads
+/// at most once to each.
 #[derive(Debug, Default)]
 pub(super) struct Scalars(Vec<(Vec<f32>, Array)>);
 
@@ -28,11 +31,19 @@ impl Scalars {
             return Ok(array);
         };
         // Bits: a factor that is NaN is no new number each time.
-        if !old.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()) {
+        let changed: Vec<usize> = (0..values.len()).filter(|&i| old[i].to_bits() != values[i].to_bits()).collect();
+        if changed.len() > FEW {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
             device.upload(&bytes, &mut ArrayMut::new("scalars", array)?)?;
-            *old = values;
+        } else {
+            for &i in &changed {
+                let fill = Op::Fill { value: values[i].into(), shape: Shape::new(&[1])? };
+                let number = array.with_layout(array.layout().narrow(0, i, 1))?;
+                device.run(&fill, &[], &mut [ArrayMut::new("scalars", &number)?])?;
+                old[i] = values[i];
+            }
         }
+        *old = values;
         Ok(array.clone())
     }
 }

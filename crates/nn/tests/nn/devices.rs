@@ -136,7 +136,7 @@ fn a_state_dict_loads_onto_the_device_of_the_module_and_files_are_of_none() -> R
 }
 
 #[test]
-fn a_step_uploads_its_numbers_once_and_only_where_they_changed() -> Result<()> {
+fn numbers_of_a_step_that_changed_are_few_and_written_by_the_device_or_uploaded_once() -> Result<()> {
     let remote = Remote::over(&Device::cpu());
     let device = Device::new(remote.clone());
     // Two groups, one pass each.
@@ -146,21 +146,23 @@ fn a_step_uploads_its_numbers_once_and_only_where_they_changed() -> Result<()> {
         ..AdamW::default()
     })?;
     let mut ema = Ema::new(&model, 0.5)?.without_warm_up();
-    let mut step = || -> Result<usize> {
+    let mut step = |factor: f64| -> Result<(usize, usize)> {
         let mut gradients = Gradients::default();
         for param in model.parameters() {
             gradients.insert(param.id(), Array::full(&device, DType::F32, param.shape(), 1.0, Class::Gradients)?);
         }
         let before = remote.counts();
-        optimizer.step_scaled(&gradients, 1.0)?;
+        optimizer.step_scaled(&gradients, factor)?;
         ema.update()?;
         let counts = remote.counts() - before;
         assert_eq!(counts.synchronisations, 0);
-        Ok(counts.uploads)
+        Ok((counts.uploads, counts.operators))
     };
-    step()?;
-    // Adam's corrections are other numbers at each step, the average's rate is not.
-    assert_eq!((step()?, step()?), (1, 1));
+    step(1.0)?;
+    // Adam's two corrections of each group are other numbers at each step, the average's rate is not.
+    assert_eq!((step(1.0)?, step(1.0)?), ((0, 4), (0, 4)));
+    // With the factor six are.
+    assert_eq!(step(0.5)?, (1, 0));
     Ok(())
 }
 
