@@ -9,7 +9,8 @@ use std::process::Command;
 
 use crate::output;
 
-const USAGE: &str = "usage: cargo xtask gpu-pack DIR [--samples N] [--only TEXT]\n\
+const USAGE: &str = "usage: cargo xtask gpu-pack DIR [--capability N] [--samples N] [--only TEXT]\n\
+     digests are of the GPU's compute capability [default: 90];\n\
      N samples of each operator and dtype at most, of those operators whose names have TEXT in them";
 
 /// Bytes that all files together may have.
@@ -21,25 +22,29 @@ const SCRIPT: &str = include_str!("gpu_pack/run.sh");
 
 struct Options {
     folder: PathBuf,
+    /// Of the GPU, whose tensor cores digests are made by.
+    capability: OsString,
     /// Flags of `binade doctor`, there as here.
     samples: Vec<OsString>,
 }
 
 fn options(args: &[OsString]) -> Result<Options, String> {
-    let (mut folder, mut samples, mut args) = (None, Vec::new(), args.iter());
+    let (mut folder, mut capability, mut samples) = (None, OsString::from("90"), Vec::new());
+    let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--samples" | "--only") => samples.extend([arg.clone(), args.next().ok_or(USAGE)?.clone()]),
+            Some("--capability") => capability.clone_from(args.next().ok_or(USAGE)?),
             Some(name) if name.starts_with('-') => return Err(USAGE.into()),
             _ if folder.is_none() => folder = Some(PathBuf::from(arg)),
             _ => return Err(USAGE.into()),
         }
     }
-    Ok(Options { folder: folder.ok_or(USAGE)?, samples })
+    Ok(Options { folder: folder.ok_or(USAGE)?, capability, samples })
 }
 
 pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
-    let Options { folder, samples } = options(args)?;
+    let Options { folder, capability, samples } = options(args)?;
     let at = |path: &Path| {
         let path = path.display().to_string();
         move |e: std::io::Error| format!("{path}: {e}")
@@ -54,7 +59,8 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     let digests = folder.join("digests.txt");
     let mut doctor = Command::new(&packed);
     // Of no training: a flag that comes later has the last word.
-    doctor.args(["doctor", "--device", "cuda-interpreted", "--only", "", "--digests"]).arg(&digests).args(&samples);
+    doctor.args(["doctor", "--device", "cuda-interpreted", "--capability"]).arg(&capability);
+    doctor.args(["--only", "", "--digests"]).arg(&digests).args(&samples);
     done(&mut doctor)?;
     let flags: Vec<String> = samples.iter().map(|flag| flag.to_string_lossy().into_owned()).collect();
     write_script(&folder.join("run.sh"), &SCRIPT.replace("@SAMPLES@", &flags.join(" ")))?;

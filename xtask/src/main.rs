@@ -1,6 +1,6 @@
 //! `cargo xtask COMMAND …` builds a program of the workspace in release mode and runs it: the tools of `crates/lab`, or
-//! `binade` itself. Those of [`OWN`] are commands of this program. Where `BINADE_PROGRAMS` names a folder with both, they are
-//! run as they are, and nothing is built.
+//! `binade` itself. Those of [`OWN`] are commands of this program. Where `BINADE_PROGRAMS` names a folder with both,
+//! they are run as they are, and nothing is built.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

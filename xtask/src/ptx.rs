@@ -18,10 +18,49 @@ const USAGE: &str = "usage: cargo xtask ptx [--check] [--nvrtc FILE] [--ptxas FI
      cargo xtask ptx mutants [TEXT]\n       cargo xtask ptx speed\n\
      FILE is libnvrtc.so.12 or ptxas; BINADE_NVRTC and BINADE_PTXAS name them too";
 
-/// What the PTX is compiled for: the oldest capability that is served.
-const ARCHITECTURE: &str = "compute_75";
-/// The lowest PTX that has what the kernels use: a driver that is older than CUDA 10.0 does not load it.
-const VERSION: &str = ".version 6.3";
+/// What a file is compiled for.
+pub struct Target {
+    architecture: &'static str,
+    /// The lowest PTX that has what the kernels use: a driver that is older does not load it.
+    version: &'static str,
+    /// The generations that load it.
+    generations: &'static [&'static str],
+    /// Instructions that each of its kernels has.
+    instructions: &'static [&'static str],
+}
+
+/// The oldest capability that is served, by drivers from CUDA 10.0 on.
+const PLAIN: Target = Target {
+    architecture: "compute_75",
+    version: ".version 6.3",
+    generations: &["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"],
+    instructions: &[],
+};
+/// Tensor cores of capability 7.5, by drivers from CUDA 10.2 on.
+const SM75: Target = Target {
+    architecture: "compute_75",
+    version: ".version 6.5",
+    generations: &["sm_75"],
+    instructions: &["mma.sync", "ldmatrix.sync"],
+};
+/// Those of capability 8.0 and newer ones, by drivers from CUDA 11.0 on.
+const SM80: Target = Target {
+    architecture: "compute_80",
+    version: ".version 7.0",
+    generations: &["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"],
+    instructions: &["mma.sync", "ldmatrix.sync", "cp.async"],
+};
+
+impl Target {
+    /// Of a file by the end of its name.
+    fn of(stem: &str) -> &'static Target {
+        match stem.rsplit_once("_sm") {
+            Some((_, "75")) => &SM75,
+            Some((_, "80")) => &SM80,
+            _ => &PLAIN,
+        }
+    }
+}
 
 struct Options {
     check: bool,
@@ -67,13 +106,15 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
             continue;
         }
         let source = read(&folder.join(&name))?;
-        let ptx = lowered(&nvrtc.compile(&name, &source, &headers, ARCHITECTURE)?);
+        let target = Target::of(stem);
+        let ptx = lowered(&nvrtc.compile(&name, &source, &headers, target.architecture)?, target.version);
         let path = folder.join(format!("{stem}.ptx"));
         if options.check {
             if std::fs::read_to_string(&path).is_ok_and(|there| there != ptx) || !path.exists() {
                 faults.push(format!("{stem}.ptx is not what {name} gives: run cargo xtask ptx"));
             }
             faults.extend(gates::of_text(stem, &ptx));
+            faults.extend(gates::of_instructions(stem, &ptx, target));
         } else if std::fs::read_to_string(&path).is_ok_and(|there| there == ptx) {
             // Left as it is: what is newer is compiled again.
         } else {
@@ -81,7 +122,7 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
         }
         let mut told = format!("{stem}: {} kernels, {} KB", ptx.matches(".visible .entry").count(), ptx.len() / 1024);
         if let Some(ptxas) = &options.ptxas {
-            let (found, [registers, shared]) = gates::of_ptxas(ptxas, stem, &path)?;
+            let (found, [registers, shared]) = gates::of_ptxas(ptxas, stem, &path, target)?;
             faults.extend(found);
             told += &format!("; at most {registers} registers, {shared} bytes of shared memory");
         }
@@ -110,7 +151,7 @@ fn read_all(folder: &Path, names: &[String]) -> Result<Vec<(String, String)>, St
 
 /// The PTX for older drivers: a lower version, and lines of the source without the functions that they were inlined
 /// into, which older versions do not have.
-fn lowered(ptx: &str) -> String {
+fn lowered(ptx: &str, version: &str) -> String {
     let mut text = String::with_capacity(ptx.len());
     let mut within_strings = false;
     for line in ptx.lines() {
@@ -120,7 +161,7 @@ fn lowered(ptx: &str) -> String {
             within_strings = line.trim() != "}";
             continue;
         }
-        let line = if line.starts_with(".version") { VERSION } else { line };
+        let line = if line.starts_with(".version") { version } else { line };
         let line =
             if line.trim_start().starts_with(".loc") { line.split(", function_name").next() } else { Some(line) };
         let line = without_folder(line.unwrap_or_default().trim_end());

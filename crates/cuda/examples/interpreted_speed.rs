@@ -37,9 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut instructions = 0;
         // The first run reads the PTX.
         for i in 0..=RUNS {
-            let (before, start) = (interpreter.executed().1, Instant::now());
+            let (before, start) = (interpreter.executed().1.lane_instructions, Instant::now());
             run(Request { ins: &ins, ..Request::new(&op, &[], &device, DType::F32, Class::Activations) })?;
-            instructions = interpreter.executed().1 - before;
+            instructions = interpreter.executed().1.lane_instructions - before;
             if i > 0 {
                 best = best.max(instructions as f64 / start.elapsed().as_secs_f64());
             }

@@ -1,40 +1,6 @@
 // Matrix products in f32 of operands of any dtype and strides, and of 8-bit integers, by the loop of `tile.cuh`. The
 // naive version that they are checked against is the reference's in f64, and the CPU's for bits.
-#include "tile.cuh"
-
-struct Matrix {
-  u64 at;
-  u32 dtype;
-  u32 unused;
-  i64 rows;     // stride
-  i64 columns;
-  i64 batches[MAX_RANK];
-};
-
-struct Product {
-  u64 fault;
-  u32 m, n, k;
-  u32 batch_rank;
-  u32 batches[MAX_RANK];
-  u32 splits;   // parts of the inner dimension, each a multiple of 256, whose sums a second kernel adds
-  u32 per_split;
-  u32 count;    // batches
-  u32 unused;
-  Matrix a, b, c;
-  Matrix bias;  // no memory: none; strides of columns
-  Scales scales;
-};
-
-__device__ __forceinline__ i64 batch_place(const Product& p, const Matrix& matrix, u32 batch) {
-  i64 at = 0;
-#pragma unroll 1
-  for (u32 d = p.batch_rank; d > 0; d--) {
-    u32 rest = batch / p.batches[d - 1];
-    at += (i64)(batch - rest * p.batches[d - 1]) * matrix.batches[d - 1];
-    batch = rest;
-  }
-  return at;
-}
+#include "product.cuh"
 
 // Floats, or where the sums are floats 8-bit integers beside them.
 __device__ __forceinline__ void element(const Matrix& from, i64 i, float& v) {
@@ -45,9 +11,8 @@ __device__ __forceinline__ void element(const Matrix& from, i64 i, int& v) { v =
 // A sum as the result that it stands for.
 template <class T>
 __device__ __forceinline__ void finish(const Product& p, i64 c0, u32 row, u32 column, T sum) {
-  float v = scaled(p.scales, column, sum);
-  if (p.bias.at) v = __fadd_rn(v, load(p.bias.at, p.bias.dtype, (i64)column * p.bias.columns));
-  store(p.c.at, p.c.dtype, c0 + (i64)row * p.c.rows + (i64)column * p.c.columns, v);
+  store(p.c.at, p.c.dtype, c0 + (i64)row * p.c.rows + (i64)column * p.c.columns,
+        finished(p, column, sum));
 }
 
 // Splits go to parts [split][batch][m][n] at c; the whole to c with its bias.

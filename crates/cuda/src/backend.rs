@@ -74,6 +74,11 @@ impl Cuda {
         opened.iter().find(|(known, _)| known == device).map(|(_, cuda)| cuda.clone())
     }
 
+    /// The compute capability, 90 for 9.0, by which kernels are chosen.
+    pub fn capability(&self) -> u32 {
+        self.driver().capability()
+    }
+
     /// What it was asked for so far.
     pub fn counts(&self) -> Counts {
         self.state().counts.clone()

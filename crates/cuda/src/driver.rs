@@ -12,6 +12,9 @@ pub trait Driver: Debug + Send + Sync + 'static {
     /// Name for messages and reports: `cuda`, `cuda-interpreted`.
     fn name(&self) -> &str;
 
+    /// The compute capability, 90 for 9.0: kernels are chosen by it.
+    fn capability(&self) -> u32;
+
     /// Memory of at least one byte; its contents are arbitrary.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! [`Interpreted`]: the PTX on an interpreter. It finds what a kernel does wrong: stray, unaligned and uninitialised
 //! accesses, races, threads that never meet.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use binade_ptx::{Device as Interpreter, Launch as Extents, Options, Program};
-use binade_tensor::{BackendKind, Device, Result, register_backend};
+use binade_ptx::{Counters, Device as Interpreter, Launch as Extents, Options, Program};
+use binade_tensor::{BackendKind, Device, Error, Result, register_backend};
 
 use crate::backend::Cuda;
 use crate::driver::{Driver, Failure, Launch};
@@ -14,14 +14,17 @@ use crate::module::Module;
 /// An interpreted device. Kernels run when they are launched, each to its end; what is found wrong with one is the
 /// error of whatever waits next. Clones are one device.
 #[derive(Clone, Debug)]
-pub struct Interpreted(Arc<Mutex<State>>);
+pub struct Interpreted {
+    capability: u32,
+    state: Arc<Mutex<State>>,
+}
 
 #[derive(Debug)]
 struct State {
     device: Interpreter,
     programs: HashMap<Module, Program>,
     launches: usize,
-    lane_instructions: u64,
+    counters: Counters,
 }
 
 impl Default for Interpreted {
@@ -31,11 +34,36 @@ impl Default for Interpreted {
 }
 
 impl Interpreted {
+    /// The capability of a device for which none is asked: the oldest whose tensor cores have both 16-bit formats.
+    pub const CAPABILITY: u32 = 80;
+    /// The oldest that there are kernels for.
+    const OLDEST: u32 = 75;
+
     /// A device whose warps run in an order of their own for each seed.
     pub fn new(seed: u64) -> Interpreted {
-        let device = Interpreter::new(Options { seed, ..Options::default() });
-        let state = State { device, programs: HashMap::new(), launches: 0, lane_instructions: 0 };
-        Interpreted(Arc::new(Mutex::new(state)))
+        Interpreted::with(Interpreted::CAPABILITY, seed)
+    }
+
+    /// A device of a compute capability, 90 for 9.0: it has that one's kernels, and the bits of its tensor cores.
+    ///
+    /// # Errors
+    /// One that is older than the kernels.
+    pub fn of(capability: u32) -> Result<Interpreted> {
+        if capability < Interpreted::OLDEST {
+            let message = format!(
+                "a capability of {}.{} is asked for, and the kernels need 7.5 or more: 75, 80, 86, 89, 90, 100, 120",
+                capability / 10,
+                capability % 10
+            );
+            return Err(Error::Argument { op: "cuda-interpreted", message });
+        }
+        Ok(Interpreted::with(capability, 0))
+    }
+
+    fn with(capability: u32, seed: u64) -> Interpreted {
+        let device = Interpreter::new(Options { seed, capability: Some(capability), ..Options::default() });
+        let state = State { device, programs: HashMap::new(), launches: 0, counters: Counters::default() };
+        Interpreted { capability, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Runs other PTX than what ships in the place of a module: a kernel that is being written, or one that is broken
@@ -51,14 +79,14 @@ impl Interpreted {
         Ok(())
     }
 
-    /// Kernels that ran, and the instructions that their lanes executed.
-    pub fn executed(&self) -> (usize, u64) {
+    /// Kernels that ran, and what they did, added up.
+    pub fn executed(&self) -> (usize, Counters) {
         let state = self.state();
-        (state.launches, state.lane_instructions)
+        (state.launches, state.counters)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,6 +112,10 @@ impl State {
 impl Driver for Interpreted {
     fn name(&self) -> &str {
         "cuda-interpreted"
+    }
+
+    fn capability(&self) -> u32 {
+        self.capability
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64, Failure> {
@@ -119,7 +151,7 @@ impl Driver for Interpreted {
         let parameter = launch.parameter.to_vec();
         let report = state.device.launch_raw(&kernel, extents, parameter).map_err(|e| failure(&e))?;
         state.launches += 1;
-        state.lane_instructions += report.counters.lane_instructions;
+        state.counters += report.counters;
         match report.findings.split_first() {
             None => Ok(()),
             Some((first, [])) => Err(Failure::Device(format!("kernel {}: {first}", launch.kernel))),
@@ -142,17 +174,22 @@ pub fn interpreted() -> Result<Cuda> {
     Cuda::new(Interpreted::default())
 }
 
-register_backend! {
-    BackendKind {
-        name: "cuda-interpreted",
-        count: || 1,
-        open: |_| {
-            static DEVICE: OnceLock<Device> = OnceLock::new();
-            if let Some(device) = DEVICE.get() {
-                return Ok(device.clone());
-            }
-            let cuda = interpreted()?;
-            Ok(DEVICE.get_or_init(|| cuda.into_opened()).clone())
-        },
+/// Devices that were opened, by capability, for all who open them again.
+static OPEN: Mutex<BTreeMap<u32, Device>> = Mutex::new(BTreeMap::new());
+
+/// The device `cuda-interpreted` of a compute capability, 90 for 9.0: the same handle each time.
+///
+/// # Errors
+/// As [`Interpreted::of`].
+pub fn open_interpreted(capability: u32) -> Result<Device> {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = open.get(&capability) {
+        return Ok(device.clone());
     }
+    let device = Cuda::new(Interpreted::of(capability)?)?.into_opened();
+    Ok(open.entry(capability).or_insert(device).clone())
+}
+
+register_backend! {
+    BackendKind { name: "cuda-interpreted", count: || 1, open: |_| open_interpreted(Interpreted::CAPABILITY) }
 }

@@ -28,8 +28,9 @@ mod rows;
 mod view;
 
 pub use backend::{Counts, Cuda};
+pub use binade_ptx::Counters;
 pub use driver::{Driver, Failure, Launch};
-pub use interpreted::{Interpreted, interpreted};
+pub use interpreted::{Interpreted, interpreted, open_interpreted};
 pub use module::Module;
 #[cfg(feature = "cuda")]
 pub use native::Native;

@@ -47,6 +47,10 @@ modules! {
     Softmax, "softmax";
     /// Matrix products.
     Product, "product";
+    /// Matrix products on tensor cores of capability 7.5.
+    ProductSm75, "product_sm75";
+    /// Matrix products on tensor cores of capability 8.0 and more.
+    ProductSm80, "product_sm80";
     /// Normalisations.
     Norm, "norm";
     /// Multi-tensor passes.

@@ -114,6 +114,39 @@ pub struct Counters {
     pub barriers: u64,
 }
 
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        let Counters {
+            instructions,
+            lane_instructions,
+            global_loads,
+            global_stores,
+            sectors_read,
+            sectors_written,
+            global_bytes,
+            shared_passes,
+            bank_conflicts,
+            tensor_operations,
+            approximations,
+            float_atomics,
+            barriers,
+        } = other;
+        self.instructions += instructions;
+        self.lane_instructions += lane_instructions;
+        self.global_loads += global_loads;
+        self.global_stores += global_stores;
+        self.sectors_read += sectors_read;
+        self.sectors_written += sectors_written;
+        self.global_bytes += global_bytes;
+        self.shared_passes += shared_passes;
+        self.bank_conflicts += bank_conflicts;
+        self.tensor_operations += tensor_operations;
+        self.approximations += approximations;
+        self.float_atomics += float_atomics;
+        self.barriers += barriers;
+    }
+}
+
 /// What a launch did and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {

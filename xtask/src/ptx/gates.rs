@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Every generation that the PTX is compiled for where it is loaded.
-const GENERATIONS: [&str; 7] = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"];
+use super::Target;
 
 /// Approximate instructions that are no more than the first guess of a function in f64, which corrects them.
 const GUESSES: [&str; 3] = ["rcp.approx.ftz.f64", "rsqrt.approx.ftz.f64", "ex2.approx.ftz.f32"];
@@ -34,11 +33,22 @@ pub fn of_text(stem: &str, ptx: &str) -> Vec<String> {
     faults
 }
 
+/// Kernels that lack an instruction that they are there for.
+pub fn of_instructions(stem: &str, ptx: &str, target: &Target) -> Vec<String> {
+    let mut faults = Vec::new();
+    for kernel in ptx.split(".entry ").skip(1) {
+        let name = kernel.split('(').next().unwrap_or_default();
+        let missing = target.instructions.iter().filter(|wanted| !kernel.contains(**wanted));
+        faults.extend(missing.map(|wanted| format!("{stem}.ptx: {name} has no {wanted}")));
+    }
+    faults
+}
+
 /// What ptxas refuses, and kernels whose registers it spills; with the registers of a thread and the bytes of shared
 /// memory of a block that the kernels of a file need at most, on any generation.
-pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path) -> Result<(Vec<String>, [u32; 2]), String> {
+pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path, target: &Target) -> Result<(Vec<String>, [u32; 2]), String> {
     let (mut faults, mut most) = (Vec::new(), [0; 2]);
-    for generation in GENERATIONS {
+    for generation in target.generations {
         let mut command = Command::new(ptxas);
         command.args(["-v", "-O3", "-arch", generation, "-o", "/dev/null"]).arg(path);
         let out = command.output().map_err(|e| format!("cannot start {}: {e}", ptxas.display()))?;

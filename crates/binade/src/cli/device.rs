@@ -1,6 +1,6 @@
 //! The device of a command.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::autograd::scope;
 use crate::tensor::{Device, Error};
@@ -11,6 +11,10 @@ pub struct On {
     /// Device: cpu, cuda, cuda:1, cuda-interpreted [default: what BINADE_DEVICE names, else cpu]
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
+    /// With --device cuda-interpreted: the compute capability whose kernels run, with the bits of its tensor cores: 75,
+    /// 80, 86, 89, 90, 100, 120 [default: 80]
+    #[arg(long, value_name = "N", requires = "device")]
+    capability: Option<u32>,
 }
 
 impl On {
@@ -24,9 +28,12 @@ impl On {
     /// # Errors
     /// There is no such device, or it does not open; the message says what to do.
     pub fn open(&self) -> Result<Device> {
-        match &self.device {
-            Some(name) => open(name).with_context(|| format!("--device {name}")),
-            None => Ok(scope::device()?),
+        match (&self.device, self.capability) {
+            (Some(name), None) => open(name).with_context(|| format!("--device {name}")),
+            (Some(name), Some(capability)) => {
+                open_as(name, capability).with_context(|| format!("--device {name} --capability {capability}"))
+            }
+            (None, _) => Ok(scope::device()?),
         }
     }
 
@@ -37,6 +44,18 @@ impl On {
     pub fn run<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
         scope::with_device(&self.open()?, run)
     }
+}
+
+/// The interpreted device of a capability; any other has the one that it has.
+fn open_as(name: &str, capability: u32) -> Result<Device> {
+    if name != "cuda-interpreted" {
+        bail!("--capability is of cuda-interpreted: any other device has the one that it has");
+    }
+    #[cfg(feature = "cuda-interpreted")]
+    let opened = Ok(crate::cuda::open_interpreted(capability)?);
+    #[cfg(not(feature = "cuda-interpreted"))]
+    let (_, opened) = (capability, open(name));
+    opened
 }
 
 /// A device by name, with advice where this program has no device of that kind.

@@ -41,7 +41,8 @@ pub struct Args {
 
 /// Runs every operator on a device and compares it with f64, then trains beside the CPU.
 fn examine(device: &Device, args: &Args) -> Result<ExitCode> {
-    verdict_line(format_args!("device    {}", device.name()))?;
+    let capability = capability(device).map_or(String::new(), |n| format!(", capability {}.{}", n / 10, n % 10));
+    verdict_line(format_args!("device    {}{capability}", device.name()))?;
     let mut sound = args.training || registry::run_all(device, args)?;
     if args.only.is_none() {
         verdict_line("training  two steps of each model")?;
@@ -49,6 +50,17 @@ fn examine(device: &Device, args: &Args) -> Result<ExitCode> {
     }
     fallbacks(device)?;
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The compute capability of a device that has one, 90 for 9.0.
+#[cfg(feature = "cuda-interpreted")]
+fn capability(device: &Device) -> Option<u32> {
+    binade::cuda::Cuda::of(device).map(|cuda| cuda.capability())
+}
+
+#[cfg(not(feature = "cuda-interpreted"))]
+fn capability(_: &Device) -> Option<u32> {
+    None
 }
 
 /// What the host ran for a device.

@@ -14,8 +14,11 @@ use super::Args;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
-/// Bits of results, by operator, dtype and sample.
+/// Bits of results, by operator, dtype and sample; and the device's capability.
 type Digests = BTreeMap<String, u64>;
+
+/// Under which name digests have a capability.
+const CAPABILITY: &str = "capability";
 
 /// Runs all samples; false if one is out of its bound.
 pub fn run_all(device: &Device, args: &Args) -> Result<bool> {
@@ -56,6 +59,7 @@ pub fn run_all(device: &Device, args: &Args) -> Result<bool> {
     for (name, failures) in &failures {
         verdict_line(format_args!("  FAIL {name}: {}, the first: {}", failures.len(), failures[0]))?;
     }
+    digests.extend(super::capability(device).map(|n| (CAPABILITY.to_string(), u64::from(n))));
     if let Some(path) = &args.digests {
         write(path, &digests)?;
     }
@@ -98,7 +102,14 @@ fn read(path: &Path) -> Result<Digests> {
 /// The operators whose bits are others than the recorded ones.
 fn compare(ours: &Digests, recorded: &Digests) -> Result<()> {
     let (mut compared, mut differ) = (0, BTreeMap::<String, usize>::new());
-    for (name, digest) in ours {
+    let capability = |digests: &Digests| digests.get(CAPABILITY).map(|n| format!("{}.{}", n / 10, n % 10));
+    if let (Some(here), Some(there)) = (capability(ours), capability(recorded))
+        && here != there
+    {
+        let told = "tensor cores differ, and products of 16 bit with them";
+        verdict_line(format_args!("bits      of capability {here}, beside those of {there}: {told}"))?;
+    }
+    for (name, digest) in ours.iter().filter(|(name, _)| *name != CAPABILITY) {
         let Some(theirs) = recorded.get(name) else { continue };
         compared += 1;
         if digest != theirs {

@@ -81,6 +81,22 @@ fn doctor_runs_operators_on_a_device_and_compares_their_bits() {
 }
 
 #[test]
+fn the_interpreted_device_has_the_capability_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |device: &str, capability: &str| {
+        let args =
+            ["doctor", "--device", device, "--capability", capability, "--only", "matmul_with", "--samples", "1"];
+        binade(&args, folder.path()).output().unwrap()
+    };
+    for (capability, told) in [("75", "capability 7.5"), ("120", "capability 12.0")] {
+        let out = text(&doctor("cuda-interpreted", capability).stdout);
+        assert!(out.contains(told) && out.contains(" 0 out of bound"), "{out}");
+    }
+    assert!(error(&doctor("cuda-interpreted", "70")).contains("need 7.5"));
+    assert!(error(&doctor("cpu", "80")).contains("cuda-interpreted"));
+}
+
+#[test]
 fn a_run_goes_on_and_is_evaluated_on_another_device() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("verse.txt"), "the cat sat on the mat and the dog sat on the log\n".repeat(20))

@@ -10,6 +10,7 @@ mod product;
 mod random;
 mod reduce;
 mod softmax;
+mod tensor;
 mod update;
 mod window;
 

@@ -4,24 +4,25 @@ use binade_tensor::op::{MatMul, QuantisedMatMul, Reduce};
 use binade_tensor::{DType, Dims, Layout, MAX_RANK, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
+use super::tensor::{self, Choice};
 use super::{MOST_BLOCKS, copy, elementwise, reduce};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
 
-/// `Matrix` of `product.cu`.
+/// `Matrix` of `product.cuh`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Matrix {
-    at: u64,
+pub(super) struct Matrix {
+    pub(super) at: u64,
     dtype: u32,
     unused: u32,
-    rows: i64,
-    columns: i64,
-    batches: [i64; MAX_RANK],
+    pub(super) rows: i64,
+    pub(super) columns: i64,
+    pub(super) batches: [i64; MAX_RANK],
 }
 
-/// `Product` of `product.cu`.
+/// `Product` of `product.cuh`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Product {
@@ -34,6 +35,7 @@ struct Product {
     splits: u32,
     per_split: u32,
     count: u32,
+    inner: [u32; 2],
     unused: u32,
     a: Matrix,
     b: Matrix,
@@ -73,7 +75,7 @@ struct Finish<'a> {
     scales: Scales,
 }
 
-/// Results of a block, in each dimension.
+/// Results of a block of the plain kernel, in each dimension.
 const TILE: usize = 64;
 /// Products of a chain: the inner dimension is cut between chains, which are added in order either way.
 const CHAIN: usize = 256;
@@ -106,13 +108,23 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_
     let rank = shape.rank();
     let (batches, m, n) = (shape.leading(rank - 2), shape[rank - 2], shape[rank - 1]);
     let k = a.shape()[a.shape().rank() - 1];
-    let (Some(of_a), Some(of_b), Some(of_c)) = (matrix(a, &batches), matrix(b, &batches), matrix(out, &batches)) else {
+    let (Some(mut of_a), Some(mut of_b), Some(of_c)) =
+        (matrix(a, &batches), matrix(b, &batches), matrix(out, &batches))
+    else {
         return Ok(false);
     };
     let integers = a.dtype == DType::I8 && b.dtype == DType::I8;
     let named = |kernel: &str| if integers { format!("{kernel}_of_integers") } else { kernel.into() };
+    let on_tensor_cores = tensor::choose(cuda.capability(), [a.dtype, b.dtype], [&mut of_a, &mut of_b], [m, n, k]);
+    let Choice { module, kernel, tile, threads, inner } = on_tensor_cores.unwrap_or_else(|| Choice {
+        module: Module::Product,
+        kernel: named("product"),
+        tile: TILE,
+        threads: 256,
+        inner: [false; 2],
+    });
     let count = batches.numel();
-    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+    let tiles = m.div_ceil(tile) * n.div_ceil(tile);
     let chains = k.div_ceil(CHAIN).max(1);
     let splits = if tiles * count < FEW_BLOCKS && count * chains <= MOST_BLOCKS { chains } else { 1 };
     let mut p = Product {
@@ -125,6 +137,7 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_
         splits: splits as u32,
         per_split: if splits > 1 { CHAIN as u32 } else { (k.max(1)) as u32 },
         count: count as u32,
+        inner: inner.map(u32::from),
         unused: 0,
         a: of_a,
         b: of_b,
@@ -138,15 +151,14 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_
         scales: finish.scales,
     };
     p.batches.iter_mut().zip(batches.iter()).for_each(|(to, &extent)| *to = extent as u32);
-    let product = named("product");
-    let at = (Module::Product, product.as_str());
+    let at = (module, kernel.as_str());
     if splits == 1 {
-        cuda.grid(op, at, [tiles, 1, count.min(MOST_BLOCKS)], 256, &p);
+        cuda.grid(op, at, [tiles, 1, count.min(MOST_BLOCKS)], threads, &p);
         return Ok(true);
     }
     let parts = cuda.scratch(4 * splits * count * m * n)?;
-    let of_parts = Matrix { at: parts.address(), ..Matrix::default() };
-    cuda.grid(op, at, [tiles, 1, count * splits], 256, &Product { c: of_parts, ..p });
+    let of_parts = Matrix { at: parts.address(), rows: n as i64, columns: 1, ..Matrix::default() };
+    cuda.grid(op, at, [tiles, 1, count * splits], threads, &Product { c: of_parts, ..p });
     let threads = (m * n).next_multiple_of(32).min(256);
     let sum = Product { a: of_parts, ..p };
     let blocks = [(m * n).div_ceil(threads), count, 1];

@@ -19,6 +19,7 @@ use pinned::Pinned;
 pub struct Native {
     context: sys::CUcontext,
     stream: sys::CUstream,
+    capability: u32,
     loaded: Mutex<Loaded>,
     pinned: Mutex<Pinned>,
     /// What was launched since the last wait: how many kernels, and the last.
@@ -42,7 +43,7 @@ fn advice(error: DriverError) -> &'static str {
     use sys::CUresult;
     match error.0 {
         CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_INVALID_PTX => {
-            "the driver is too old for this PTX: install one for CUDA 10.0 or newer"
+            "the driver is too old for this PTX: install one for CUDA 10.2 or newer"
         }
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => "the device has a capability below 7.5, which is not served",
         CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
@@ -160,9 +161,10 @@ impl Native {
             let message = format!("device {ordinal} has capability {major}.{minor}, and the kernels need 7.5 or more");
             return Err(refused(message));
         }
+        let capability = (10 * major + minor) as u32;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(told)?;
         let (loaded, pinned, since) = Default::default();
-        Ok(Native { context, stream, loaded, pinned, since })
+        Ok(Native { context, stream, capability, loaded, pinned, since })
     }
 
     /// Bytes of the device's memory: those that are free, and all.
@@ -227,6 +229,10 @@ impl Native {
 impl Driver for Native {
     fn name(&self) -> &str {
         "cuda"
+    }
+
+    fn capability(&self) -> u32 {
+        self.capability
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64, Failure> {

@@ -17,4 +17,5 @@ mod overwriting;
 mod registry;
 mod rows;
 mod specials;
+mod tensor_cores;
 mod updates;

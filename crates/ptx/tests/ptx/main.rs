@@ -15,4 +15,5 @@ mod matrices;
 mod memory;
 mod parsing;
 mod rare;
+mod sums;
 mod warps;

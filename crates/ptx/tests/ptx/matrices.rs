@@ -6,7 +6,13 @@ use binade_ptx::{Device, Launch, Options};
 use crate::common::{finds, module, random, read, run, words};
 
 /// Runs `body` with words of `input` in %r0 … of each lane, and gives back %d0 … %dn.
-fn fragments(instruction: &str, from: usize, to: usize, input: &[Vec<u32>], capability: Option<u32>) -> Vec<Vec<u32>> {
+pub fn fragments(
+    instruction: &str,
+    from: usize,
+    to: usize,
+    input: &[Vec<u32>],
+    capability: Option<u32>,
+) -> Vec<Vec<u32>> {
     let loads: String = (0..from).map(|i| format!("ld.global.u32 %r{i}, [%x2+{}];\n", 4 * i)).collect();
     let stores: String = (0..to).map(|i| format!("st.global.u32 [%x3+{}], %d{i};\n", 4 * i)).collect();
     let text = module(

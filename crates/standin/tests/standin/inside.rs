@@ -1,9 +1,11 @@
 //! What runs in a process with the stand-in: see the tests of `main.rs`, by which these are started.
 
-use binade_cuda::{Driver, Failure, Launch, Module, Native};
-use binade_tensor::op::{Binary, Unary};
+use binade_cuda::{Driver, Failure, Launch, Module, Native, open_interpreted};
+use binade_tensor::op::{Binary, MatMul, Unary};
 use binade_tensor::samples::catalogue;
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Error, Grad, Op, Request, Slot, Update, run, run_one};
+use binade_tensor::{
+    Array, ArrayMut, Class, DType, Device, Error, Grad, Layout, Op, Request, Shape, Slot, Update, run, run_one,
+};
 
 fn cuda() -> Device {
     Device::open("cuda").unwrap()
@@ -63,6 +65,26 @@ fn operators_have_the_bits_of_the_interpreter() {
         assert_eq!(ours, theirs);
     }
     assert_eq!(updated(&native), updated(&interpreted));
+}
+
+#[test]
+#[ignore = "run by the tests of main.rs"]
+fn products_on_tensor_cores_have_the_bits_of_the_interpreter() {
+    let capability = Native::new(0).unwrap().capability();
+    let (native, interpreted) = (cuda(), open_interpreted(capability).unwrap());
+    for dtype in [DType::F16, DType::BF16] {
+        let product = |device: &Device| {
+            let operand = |rows: usize, columns: usize| {
+                let whole = floats(device, rows * columns).cast(dtype, Class::Activations).unwrap();
+                let shape = Layout::contiguous(Shape::new(&[rows, columns]).unwrap());
+                whole.with_layout(shape).unwrap()
+            };
+            let op = Op::MatMul(MatMul::default());
+            let ins = [operand(72, 200), operand(200, 96)];
+            bits(&run_one(&op, &[&ins[0], &ins[1]], device, dtype, Class::Activations).unwrap())
+        };
+        assert_eq!(product(&native), product(&interpreted), "{capability} {dtype}");
+    }
 }
 
 #[test]
@@ -162,7 +184,7 @@ fn told(device: &Device) -> Error {
 fn the_driver_is_too_old() {
     let error = told(&cuda()).to_string();
     assert!(error.starts_with("relu: ") && error.contains("UNSUPPORTED_PTX_VERSION"), "{error}");
-    assert!(error.contains("too old") && error.contains("CUDA 10.0"), "{error}");
+    assert!(error.contains("too old") && error.contains("CUDA 10.2"), "{error}");
 }
 
 #[test]

@@ -61,6 +61,13 @@ fn operators_and_updates_have_the_bits_of_the_interpreter() {
 }
 
 #[test]
+fn products_are_those_of_the_devices_capability() {
+    for capability in ["capability=75", "capability=80", "capability=90"] {
+        clean("products_on_tensor_cores_have_the_bits_of_the_interpreter", &[("BINADE_STANDIN", capability)]);
+    }
+}
+
+#[test]
 fn copies_arrive_whole_in_both_directions_whatever_their_length() {
     clean("copies_arrive_whole", &[]);
 }

@@ -8,7 +8,7 @@ use super::family::{Family, Numerics};
 use super::program::{Builder, Value};
 use super::{Binary, Op, Saved, Unary};
 use crate::samples::{Inputs, Sampler};
-use crate::{Array, Meta, Result, Shape};
+use crate::{Array, DType, Meta, Result, Shape};
 
 /// What a contraction does with its accumulators before storing them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -132,11 +132,15 @@ impl Family for MatMul {
     }
 
     /// A product of each of the two sums' rounding, then bias. Sums of rows have as many terms, and fewer roundings.
+    /// Tensor cores may add 8 products of 16-bit operands at a time. Each but the largest is cut to 24 bits below the
+    /// largest's exponent, which changes it by u of that at most. The sum is cut to f32, by 2·u.
     fn bound(&self, ins: &[&Array]) -> Bound {
         let k = extent(ins, 0, ins[0].shape().rank() - 1);
+        let cuts = if is_aligned(&[ins[0].dtype(), ins[1].dtype()]) { 2.0 * (k / 8.0).ceil() } else { 0.0 };
+        let roundings = k + cuts + 2.0;
         // The prologue's activation is rounded to its operand's dtype.
         let activated = self.epilogue.act.is_some() || self.prologue.is_some();
-        if activated { Bound::Terms(k + 2.0) } else { Bound::Gamma(k + 2.0) }
+        if activated { Bound::Terms(roundings) } else { Bound::Gamma(roundings) }
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
@@ -167,6 +171,21 @@ impl Family for MatMul {
         let y = b.matmul(operands[0], operands[1])?;
         Ok(Some(self.epilogue.define(b, y, |b| Ok(b.input(2)))?))
     }
+}
+
+/// Whether products of operands of these dtypes may be aligned by their exponents before they are added, as tensor
+/// cores do.
+fn is_aligned(dtypes: &[DType]) -> bool {
+    dtypes.iter().take(2).all(|dtype| matches!(dtype, DType::F16 | DType::BF16))
+}
+
+/// The magnitude that an element of a product's input counts with in its bound. Where products are aligned, a subnormal
+/// element has the exponent of the smallest normal number (MMA-Sim, arXiv 2511.10909): what is cut may be as large as
+/// if it were that.
+#[cfg(feature = "testing")]
+pub(crate) fn magnitude(dtypes: &[DType], operand: usize, v: f64) -> f64 {
+    let format = dtypes[operand].format().filter(|_| operand < 2 && v != 0.0 && is_aligned(dtypes));
+    format.map_or(v.abs(), |format| v.abs().max(format.min_normal()))
 }
 
 /// Shape of a product.

@@ -2,7 +2,7 @@
 
 use super::definition::{Definition, each};
 #[cfg(feature = "testing")]
-use super::errors::Roundings;
+use super::errors::{Roundings, magnitudes};
 #[cfg(feature = "testing")]
 use super::product::activated;
 use super::product::finish;
@@ -20,7 +20,7 @@ impl Definition for Convolution {
     #[cfg(feature = "testing")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = Convolution { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
-        activated(&plain, self.epilogue.act, x, shapes, by)
+        activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)
     }
 }
 

@@ -7,12 +7,14 @@ use super::definition::{Definition, each};
 use super::elementwise::unary;
 #[cfg(feature = "testing")]
 use super::errors::{Roundings, leaves_range, magnitudes, scaled, sound, through};
+#[cfg(feature = "testing")]
+use crate::DType;
 use crate::Result;
 #[cfg(feature = "testing")]
 use crate::format::Format;
-#[cfg(feature = "testing")]
-use crate::op::Unary;
 use crate::op::{Epilogue, MatMul};
+#[cfg(feature = "testing")]
+use crate::op::{Unary, magnitude};
 
 impl Definition for MatMul {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
@@ -49,8 +51,8 @@ impl Definition for MatMul {
                 }
                 Ok(errors)
             }
-            None if self.sums => Ok(scaled(&self.evaluate(&magnitudes(x), shapes)?, by.e)),
-            None => activated(&plain, self.epilogue.act, x, shapes, by),
+            None if self.sums => Ok(scaled(&self.evaluate(&weights(x, by.dtypes), shapes)?, by.e)),
+            None => activated(&plain, self.epilogue.act, x, &weights(x, by.dtypes), shapes, by),
         }
     }
 }
@@ -69,6 +71,16 @@ pub(super) fn finish(
     }
 }
 
+/// The magnitudes that elements count with.
+#[cfg(feature = "testing")]
+fn weights(x: &[Dense], dtypes: &[DType]) -> Vec<Dense> {
+    let of = |(i, x): (usize, &Dense)| Dense {
+        shape: x.shape.clone(),
+        v: x.v.iter().map(|&v| magnitude(dtypes, i, v)).collect(),
+    };
+    x.iter().enumerate().map(of).collect()
+}
+
 /// A product whose error passes through an activation. The value before it, where that is an output, has the product's
 /// own.
 #[cfg(feature = "testing")]
@@ -76,10 +88,11 @@ pub(super) fn activated(
     product: &dyn Definition,
     act: Option<Unary>,
     x: &[Dense],
+    weights: &[Dense],
     shapes: &[Vec<usize>],
     by: Roundings<'_>,
 ) -> Result<Vec<Vec<f64>>> {
-    let magnitudes = product.evaluate(&magnitudes(x), shapes)?.swap_remove(0);
+    let magnitudes = product.evaluate(weights, shapes)?.swap_remove(0);
     let sums = scaled(std::slice::from_ref(&magnitudes), by.e).swap_remove(0);
     let Some(act) = act else { return Ok(vec![sums]) };
     let z = product.evaluate(x, shapes)?.swap_remove(0).v;
@@ -102,10 +115,10 @@ fn product_of(
     // An f32 operand of a product in f64 is activated in f32.
     let rounded = by.dtypes[operand].format().filter(|format| *format != Format::F64);
     let unit = if rounded.is_some() { Format::F32.epsilon() / 2.0 } else { by.u };
-    let (mut values, mut errors) = (magnitudes(x), magnitudes(x));
+    let (mut values, mut errors) = (weights(x, by.dtypes), magnitudes(x));
     for (i, &argument) in x[operand].v.iter().enumerate() {
         let y = unary(act, argument);
-        values[operand].v[i] = y.abs();
+        values[operand].v[i] = magnitude(by.dtypes, operand, y);
         errors[operand].v[i] = through(act, argument, 0.0, unit) + rounded.map_or(0.0, |format| format.ulp(y) / 2.0);
     }
     let mut sums = product.evaluate(&values, shapes)?;

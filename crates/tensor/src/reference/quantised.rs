@@ -5,7 +5,7 @@ use super::conv::convolve;
 use super::definition::{Definition, each};
 use super::elementwise::unary;
 #[cfg(feature = "testing")]
-use super::errors::Roundings;
+use super::errors::{Roundings, magnitudes};
 #[cfg(feature = "testing")]
 use super::product::activated;
 use crate::Result;
@@ -53,7 +53,7 @@ impl Definition for QuantisedMatMul {
     #[cfg(feature = "testing")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = QuantisedMatMul { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
-        only_first(activated(&plain, self.epilogue.act, x, shapes, by)?)
+        only_first(activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)?)
     }
 }
 
@@ -67,7 +67,7 @@ impl Definition for QuantisedConv2d {
     #[cfg(feature = "testing")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = QuantisedConv2d { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
-        only_first(activated(&plain, self.epilogue.act, x, shapes, by)?)
+        only_first(activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use proptest::test_runner::TestCaseError;
 
 use crate::format::Format;
-use crate::op::{Backward, Bound};
+use crate::op::{Backward, Bound, magnitude};
 use crate::{Array, Arrays, Class, DType, Device, Op, Request, Result, reference, run};
 
 /// Fails where `found` is further from `exact` than `ulps` units in the last place of the format. It fails too where
@@ -46,7 +46,7 @@ fn format(dtype: DType) -> Format {
 
 /// What `f` makes of the values in f64, on another device in row-major order; indices as they are. In f64, because
 /// results of an input's dtype would be rounded to it, and then again as what is compared with.
-fn on(device: &Device, array: &Array, f: fn(f64) -> f64) -> Result<Array> {
+fn on(device: &Device, array: &Array, f: impl Fn(f64) -> f64) -> Result<Array> {
     if !array.dtype().is_float() {
         let dense = array.contiguous(Class::Workspace)?;
         return Array::from_bytes(
@@ -108,8 +108,15 @@ impl Exact {
         let sums = match op.bound(&ins.iter().collect::<Vec<_>>()) {
             Bound::Gamma(_) => {
                 // Infinities are exact: what is asked is how large the finite terms are.
-                let size = |v: f64| if v.is_infinite() { 0.0 } else { v.abs() };
-                let absolute = ins.iter().map(|a| on(&reference, a, size)).collect::<Result<Vec<_>>>()?;
+                let dtypes: Vec<DType> = ins.iter().map(Array::dtype).collect();
+                let aligned = matches!(op, Op::MatMul(_));
+                let size = |i: usize, v: f64| match v.is_infinite() {
+                    true => 0.0,
+                    false if aligned => magnitude(&dtypes, i, v),
+                    false => v.abs(),
+                };
+                let absolute = (0..).zip(ins).map(|(i, a)| on(&reference, a, |v| size(i, v)));
+                let absolute = absolute.collect::<Result<Vec<_>>>()?;
                 Some(apply(op, &absolute, &reference, DType::F64)?)
             }
             Bound::Ulps(_) | Bound::Scale(_) | Bound::Operand(_) | Bound::Terms(_) => None,

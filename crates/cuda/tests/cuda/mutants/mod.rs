@@ -3,15 +3,17 @@
 
 mod edit;
 mod table;
+mod tensor_cores;
 
 use std::io::Write;
 
-use binade_cuda::{Cuda, Interpreted};
+use binade_cuda::{Cuda, Interpreted, Module};
 use binade_tensor::{Device, Update};
 
 use crate::{bits, registry, updates};
 use edit::{At, Edit, apply};
 use table::MUTANTS;
+use tensor_cores::TENSOR_CORES;
 
 /// A fault: where, what, which tests run it, and what they must see.
 struct Mutant {
@@ -71,7 +73,9 @@ impl Mutant {
     /// It is not flagged as it should be.
     fn check(&self) -> Result<String, String> {
         let ptx = apply(&self.at, &self.edit).map_err(|stale| format!("it no longer fits the kernel: {stale}"))?;
-        let driver = Interpreted::default();
+        // Tensor cores of capability 7.5 have kernels of their own.
+        let of_75 = self.at.module == Module::ProductSm75;
+        let driver = if of_75 { Interpreted::of(75).map_err(|e| e.to_string())? } else { Interpreted::default() };
         driver.replace(self.at.module, &ptx).map_err(|e| format!("the PTX is refused: {e:?}"))?;
         let device = Device::new(Cuda::new(driver).map_err(|e| e.to_string())?);
         let Err(said) = self.by.run(&device) else {
@@ -91,14 +95,19 @@ impl Mutant {
     }
 }
 
+/// All of them.
+fn mutants() -> impl Iterator<Item = &'static Mutant> {
+    MUTANTS.iter().chain(TENSOR_CORES)
+}
+
 /// Those whose module, kernel or description has this in it are tried, and what is said of each is told.
 const ONLY: &str = "BINADE_MUTANTS";
 
 #[test]
 fn every_mutant_fits_the_kernels_that_ship() {
-    assert!(MUTANTS.len() >= 40);
+    assert!(mutants().count() >= 60);
     let stale = |m: &Mutant| apply(&m.at, &m.edit).err().map(|why| format!("{}: {why}", m.title()));
-    let stale: Vec<String> = MUTANTS.iter().filter_map(stale).collect();
+    let stale: Vec<String> = mutants().filter_map(stale).collect();
     assert!(stale.is_empty(), "{} mutants do not fit:\n{}", stale.len(), stale.join("\n"));
 }
 
@@ -107,7 +116,7 @@ fn every_mutant_is_flagged_by_the_check_that_should_see_it() {
     let only = std::env::var(ONLY);
     let wanted = |m: &&Mutant| only.as_ref().is_ok_and(|only| m.title().contains(only)) || only.is_err();
     let mut missed = Vec::new();
-    let tried: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
+    let tried: Vec<&Mutant> = mutants().filter(wanted).collect();
     for mutant in &tried {
         let (start, outcome, title) = (std::time::Instant::now(), mutant.check(), mutant.title());
         let (verdict, said) = match &outcome {

@@ -20,10 +20,10 @@ const MISALIGNED: Seen = Seen::Finding(&["Misaligned"]);
 const STRAY: Seen = Seen::Finding(&["OutOfBounds", "Race"]);
 
 macro_rules! mutants {
-    ($($module:ident $kernel:ident, $line:literal, $opcode:literal $nth:literal of $of:literal: $name:literal,
-        $edit:expr, $by:expr, $seen:expr;)*) => {
-        /// Every fault.
-        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
+    ($table:ident; $($module:ident $kernel:ident, $line:literal, $opcode:literal $nth:literal of $of:literal:
+        $name:literal, $edit:expr, $by:expr, $seen:expr;)*) => {
+        /// Faults.
+        pub(super) const $table: &[Mutant] = &[$(Mutant {
             name: $name,
             at: At {
                 module: Module::$module,
@@ -47,11 +47,14 @@ const fn is_adam(update: &Update) -> bool {
     matches!(update, Update::Adam { .. })
 }
 
+pub(super) use mutants;
+
 use By::{Bits, Bounds, Check, Passes, Steps};
 use Edit::{Drop, Opcode, Operand, Plain, Text};
 use Seen::Numbers;
 
 mutants! {
+    MUTANTS;
     // Elementwise.
     Binary Add, "", "setp.ge.u32" 1 of 1: "a thread beyond the last element works", Opcode("setp.gt.u32"),
         Bounds(&["add"]), OUT;

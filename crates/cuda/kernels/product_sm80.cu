@@ -1,0 +1,7 @@
+// Matrix products of f16 and bf16 on tensor cores of capability 8.0 and more: `tensor.cuh`.
+#include "tensor.cuh"
+
+TENSOR_PRODUCT(product_f16, F16, 128)
+TENSOR_PRODUCT(product_f16, F16, 64)
+TENSOR_PRODUCT(product_bf16, BF16, 128)
+TENSOR_PRODUCT(product_bf16, BF16, 64)
