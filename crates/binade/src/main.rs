@@ -1,5 +1,5 @@
-//! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade compare`,
-//! `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`, `binade memory`.
+//! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade watch`,
+//! `binade compare`, `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`, `binade memory`.
 //! Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the machine and this
 //! program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
 
@@ -22,6 +22,7 @@ mod saved;
 mod shell;
 mod summary;
 mod train;
+mod watch;
 mod weights;
 
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Train(Box<train::Args>),
     /// Evaluate the models of a run on the test data
     Evaluate(evaluate::Args),
+    /// Show a run while it is trained: curves, loss scale, speed, skipped steps
+    Watch(watch::Args),
     /// Show results of runs side by side, and the settings that differ
     Compare(compare::Args),
     /// Write a page about runs: curves to look into, what was skipped and why, memory, settings
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
     binade::cli::main(|cli: Cli| match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Predict(args) => predict::run(&args),

@@ -9,7 +9,7 @@ use binade::cli::known::{self, Choice, Model, Planned, Recipe, RuleName, Taken, 
 use binade::cli::memory::{Bytes, room};
 use binade::cli::output::{line, note};
 use binade::cli::threads;
-use binade::nn::Module;
+use binade::nn::{Module, without_initial_values};
 use binade::plan::{Plan, Scratch};
 use binade::tensor::{Backend, Class, Device};
 use binade::train::{Config, Precision, Trainer};
@@ -198,7 +198,7 @@ impl Use for Rehearse<'_> {
             let with = |batch_size: usize| Config { precision, batch_size, ..config.clone() };
             let planned = |n: usize, scratch: &Scratch| -> Result<Planned> {
                 let plan = Plan::new(scratch);
-                let rehearsed = trainer.rehearse(&with(n), &Device::new(plan.clone()))?;
+                let rehearsed = without_initial_values(|| trainer.rehearse(&with(n), &Device::new(plan.clone())))?;
                 Ok(Planned {
                     taken: Taken::of(plan.memory(), rehearsed.saved_bytes),
                     work: plan.work(),

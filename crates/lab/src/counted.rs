@@ -1,5 +1,5 @@
-//! Hot kernels for `cargo xtask counts`, which starts this program again for each: callgrind counts the instructions
-//! inside [`counted`].
+//! Hot kernels for `cargo xtask counts`, which starts this program again for each: callgrind counts the
+//! backend's instructions inside [`counted`].
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Callgrind collects inside this function only.
+/// What callgrind counted before is forgotten here.
 #[inline(never)]
 fn counted(run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let done = run();

@@ -30,9 +30,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         verdict_line("skipped: counting instructions needs valgrind, which is not installed")?;
         return Ok(ExitCode::SUCCESS);
     }
-    if cfg!(debug_assertions) {
-        bail!("a debug build has other instructions: cargo xtask counts builds in release mode");
-    }
     let counts = count()?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("counts.txt");
     let compiler = compiler()?;
@@ -59,6 +56,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     );
 }
 
+/// Where callgrind collects: in the backend alone, whose crate every profile builds alike.
+const COLLECTED: [&str; 2] = [
+    "--toggle-collect=<binade_cpu::backend::Cpu as binade_tensor::backend::Backend>::run",
+    "--toggle-collect=<binade_cpu::backend::Cpu as binade_tensor::backend::Backend>::update",
+];
+
 /// Runs each kernel under callgrind.
 fn count() -> Result<Vec<Count>> {
     let program = std::env::current_exe()?;
@@ -69,8 +72,9 @@ fn count() -> Result<Vec<Count>> {
         .map(|name| {
             let mut command = Command::new("valgrind");
             command
-                .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=binade_lab::counted::counted*"])
-                .arg("--callgrind-out-file=/dev/null")
+                .args(["--tool=callgrind", "--collect-atstart=no", "--callgrind-out-file=/dev/null"])
+                .args(COLLECTED)
+                .arg("--zero-before=binade_lab::counted::counted*")
                 .args([program.as_os_str(), "counted".as_ref(), name.as_ref()])
                 // Valgrind knows no AVX-512.
                 .env("BINADE_ISA", "avx2");

@@ -49,6 +49,7 @@ pub use evaluation::Evaluated;
 pub use fit::{Callback, Output, fit};
 pub use folder::images_below;
 pub use language::Language;
+pub use lock::is_training;
 pub use metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics};
 pub use noise::Noised;
 pub use optimizer::OptimizerChoice;

@@ -66,6 +66,14 @@ impl Drop for Lock {
     }
 }
 
+/// Whether a process trains in the folder now.
+pub fn is_training(folder: &Path) -> bool {
+    let Ok(mut file) = File::open(folder.join(NAME)) else { return false };
+    // Who holds the lock has signed: an empty file needs no lock of ours, which would be in the way of theirs.
+    let signed = file.read(&mut [0]).is_ok_and(|bytes| bytes > 0);
+    signed && matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 fn holder(mut file: &File) -> String {
     let mut text = String::new();
     let read = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
@@ -98,7 +106,9 @@ mod tests {
         let lock = Lock::acquire(folder.path()).unwrap();
         let error = Lock::acquire(folder.path()).err().unwrap().to_string();
         assert!(error.contains(&format!("process {} on {}", std::process::id(), host())), "{error}");
+        assert!(is_training(folder.path()));
         drop(lock);
+        assert!(!is_training(folder.path()));
         assert_eq!(std::fs::read(folder.path().join(NAME)).unwrap(), b"");
         Lock::acquire(folder.path()).unwrap();
     }
@@ -107,6 +117,7 @@ mod tests {
     fn what_a_dead_process_left_is_no_lock() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(NAME), r#"{"pid":1,"host":"elsewhere","started":0} and more"#).unwrap();
+        assert!(!is_training(folder.path()));
         let lock = Lock::acquire(folder.path()).unwrap();
         let error = Lock::acquire(folder.path()).err().unwrap().to_string();
         assert!(error.contains(&format!("process {} ", std::process::id())), "{error}");

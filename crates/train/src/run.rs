@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use binade_amp::Training;
 use binade_amp::preflight::{Preflight, preflight};
 use binade_autograd::{eval, scope};
-use binade_nn::{Module, remove_partial_files, replace_file, without_initial_values};
+use binade_nn::{Module, remove_partial_files, replace_file};
 use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
@@ -237,7 +237,8 @@ impl<'a, M: Module> Trainer<'a, M> {
 
     /// Steps twice on another device, the first time to make the optimisers' state, and evaluates a batch there: a
     /// model of its own, in the precision of the settings. Nothing else is changed. On a device that only counts it
-    /// tells what [`Trainer::run`] will take.
+    /// tells what [`Trainer::run`] will take; there it needs no initial values
+    /// ([`without_initial_values`](binade_nn::without_initial_values)).
     ///
     /// # Errors
     /// As [`fit`](crate::fit), for the first samples.
@@ -262,8 +263,7 @@ fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &Device) -> 
     };
     let rehearsed = || -> Result<Rehearsed> {
         config.check(data)?;
-        // What only counts has no values; a step on others shall be one as it will be.
-        let fresh = if device.name() == "plan" { without_initial_values(make) } else { make() }?;
+        let fresh = make()?;
         let mut saved_bytes = 0;
         let (pair, mut training) = (fresh.trainee(), fresh.training(config)?);
         for _ in 0..2 {

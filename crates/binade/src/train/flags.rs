@@ -118,6 +118,9 @@ pub struct Common {
     /// Print nothing but errors
     #[arg(long)]
     pub quiet: bool,
+    /// Show curves on the whole terminal while training, as `binade watch` does
+    #[arg(long, conflicts_with_all = ["quiet", "seeds"])]
+    pub tui: bool,
 }
 
 /// A precision, or all of them.

@@ -29,6 +29,8 @@ use flags::Common;
 use given::Given;
 use job::{Job, Use};
 
+use crate::watch;
+
 pub use flags::PrecisionName;
 
 #[derive(clap::Args)]
@@ -75,7 +77,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (job, mut config) = settings(args, common)?;
     let train = |config: &RunConfig, quiet: bool| scope::with_device(&device, || job.run(Train { config, quiet }));
     let Some(seeds) = common.seeds else {
-        let run = train(&config, common.quiet)?;
+        let run = if common.tui {
+            config = RunConfig { out: Some(config.folder()?), quiet: true, ..config };
+            watch::beside(&config.folder()?, config.fit.epochs, || train(&config, true))?
+        } else {
+            train(&config, common.quiet)?
+        };
         if !common.quiet {
             written(&config, &run);
         }

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use binade::autograd::scope;
 use binade::cli::memory::{Bytes, Room, room};
 use binade::cli::output::note;
-use binade::nn::Module;
+use binade::nn::{Module, without_initial_values};
 use binade::plan::{Plan, Scratch};
 use binade::tensor::{Backend, Class, Device, MemoryStats};
 use binade::train::{Config, OptimizerChoice, RunConfig, Trainer};
@@ -59,7 +59,7 @@ impl Needed {
 fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> Result<Needed> {
     let plan = |scratch: Scratch| -> Result<Needed> {
         let plan = Plan::new(&scratch);
-        trainer.rehearse(config, &Device::new(plan.clone()))?;
+        without_initial_values(|| trainer.rehearse(config, &Device::new(plan.clone())))?;
         Ok(Needed(plan.memory()))
     };
     let device = scope::device()?;

@@ -164,7 +164,7 @@ fn every_training_runs_by_its_name_and_is_inspected() {
     std::fs::write(&text_file, "A rose is a rose is a rose.\n".repeat(60)).unwrap();
     let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--max-iters", "3"];
     let cases: [(&str, &[&str], &str); 3] = [
-        ("vision", &["--model", "resnet18", "--batch-size", "800"], "test accuracy"),
+        ("vision", &["--model", "vit", "--batch-size", "800"], "test accuracy"),
         ("diffusion", &["--dataset", "digits", "--batch-size", "800"], "test loss"),
         ("gpt", &[&small[..], &["--data", "verse.txt"]].concat(), "test perplexity"),
     ];

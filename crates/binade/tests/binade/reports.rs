@@ -1,4 +1,4 @@
-//! Runs after they have ended: `report` and `compare`; models before they run: `summary` and `memory`.
+//! Runs after and while they are trained: `report`, `compare`, `watch`; models before they run: `summary` and `memory`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -50,15 +50,44 @@ fn runs_are_compared_and_reported_by_the_examples_of_the_help() {
     std::fs::remove_file(folder.path().join("runs/digits-1/report.html")).unwrap();
     assert!(binade(&["report", "runs/digits-1"], folder.path()).status.success());
     assert!(folder.path().join("runs/digits-1/report.html").exists());
+    let screen = example("watch", folder.path());
+    for part in ["runs/digits-1", "bf16  epoch 1/1  step 8", "training loss", "loss scale", "steps per second"] {
+        assert!(screen.contains(part), "{part} in {screen}");
+    }
     // A run that stopped in the middle is told of too, and a folder without a run named.
     std::fs::remove_file(folder.path().join("runs/digits-1/summary.json")).unwrap();
     let table = text(&binade(&["compare", "runs/digits-1"], folder.path()).stdout);
     assert!(table.contains("digits-1 bf16: has not ended: 8 steps, 0 skipped, test loss"), "{table}");
-    for command in ["compare", "report"] {
+    for command in ["compare", "report", "watch"] {
         let none = binade(&[command, "runs"], folder.path());
         assert_eq!(none.status.code(), Some(1));
         assert!(text(&none.stderr).contains("not a run folder"), "{}", text(&none.stderr));
     }
+}
+
+#[test]
+fn a_run_is_watched_without_a_terminal_until_nobody_trains_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |epochs: &str| {
+        let args = ["train", "--epochs", epochs, "--batch-size", "200", "--precision", "bf16", "--quiet", "--out", "run"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
+        command.args(args).current_dir(folder.path()).spawn().unwrap()
+    };
+    let mut training = start("4");
+    while !folder.path().join("run/metrics.jsonl").exists() {
+        assert!(training.try_wait().unwrap().is_none(), "the training has ended before it began");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let watched = binade(&["watch", "run"], folder.path());
+    assert!(watched.status.success(), "{}", text(&watched.stderr));
+    let lines: Vec<serde_json::Value> =
+        text(&watched.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(training.wait().unwrap().success());
+    assert_eq!(lines.iter().filter(|line| line["kind"] == "epoch").count(), 4, "{lines:?}");
+    assert!(lines.iter().all(|line| line["kind"] != "step"), "{lines:?}");
+    let screen = binade(&["train", "--tui", "--out", "other"], folder.path());
+    assert!(text(&screen.stderr).contains("--tui needs a terminal"), "{}", text(&screen.stderr));
+    assert!(!folder.path().join("other").exists());
 }
 
 fn json(args: &[&str], folder: &Path) -> serde_json::Value {
