@@ -82,6 +82,11 @@ pub(super) fn is_spread(mean: f64, variance: f64) -> bool {
     variance * 256.0 > mean * mean
 }
 
+/// Whether numbers lie so near to their mean that the last bits of f32 are most of their distances.
+pub(super) fn is_near_mean(mean: f64, variance: f64) -> bool {
+    variance < 1e-12 * mean * mean
+}
+
 /// Whether C holds a number of f64 with all its digits: it is neither beyond the range nor below the normal one. What
 /// is not finite is no better in f64.
 pub(super) fn is_held<C: Compute>(x: f64) -> bool {

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::feature_map_walk::{Buffers, Planes, Read, Widened};
+use super::feature_map_walk::{Buffers, Planes, Read};
 use crate::moments::{self, larger, scale_of};
-use crate::operand::{Compute, Operand};
+use crate::operand::Compute;
 use crate::simd::Isa;
 use crate::tasks::Tasks as _;
 use binade_tensor::op::Norm;
@@ -85,16 +85,6 @@ fn in_f64_of(
     (0..means.len()).map(|i| moments::Moments::from_sums(means[i], squares[i], scales[i])).collect()
 }
 
-/// How many numbers each of so many sets of statistics is of.
-fn members(p: &Planes, sets: usize) -> f64 {
-    (p.samples * p.channels * p.pixels) as f64 / sets as f64
-}
-
-fn of_all<C: Compute, R: Read<C>>(isa: Isa, p: &Planes, from: &R, groups: usize, sets: usize) -> Vec<moments::Moments> {
-    let (samples, per_group) = (sets / groups.max(1), (p.channels / groups.max(1)).max(1));
-    in_f64(isa, p, from, [samples, groups, per_group], &vec![None; sets])
-}
-
 /// Mean, 1/deviation, and the power of two that numbers are divided by before, of every set of statistics: 1 where
 /// they hold the 1/deviation themselves.
 pub(super) fn in_units<C: Compute, R: Read<C>>(
@@ -105,28 +95,12 @@ pub(super) fn in_units<C: Compute, R: Read<C>>(
     groups: usize,
     [mean, rstd]: [&[C]; 2],
 ) -> Vec<[f64; 3]> {
-    let n = members(p, mean.len());
-    let all = of_all(isa, p, from, groups, mean.len());
+    let (sets, per_group) = (mean.len(), (p.channels / groups.max(1)).max(1));
+    let n = (p.samples * p.channels * p.pixels) as f64 / sets as f64;
+    let all = in_f64(isa, p, from, [sets / groups.max(1), groups, per_group], &vec![None; sets]);
     let each = mean.iter().zip(rstd).zip(all).map(|((mean, rstd), moments)| match rstd.is_infinite() {
         true => moments.in_units(n, norm.eps),
         false => [mean.as_f64(), rstd.as_f64(), 1.0],
     });
     each.collect()
-}
-
-/// Computes the statistics again whose 1/deviation is infinite, as what was saved does not hold it.
-pub(super) fn regain<C: Compute>(
-    isa: Isa,
-    norm: &Norm,
-    p: &Planes,
-    x: &Operand<'_>,
-    groups: usize,
-    [mean, rstd]: [&mut [C]; 2],
-) {
-    let n = members(p, mean.len());
-    let all = of_all(isa, p, &Widened::<C> { g: None, x, act: None }, groups, mean.len());
-    for ((mean, rstd), moments) in mean.iter_mut().zip(rstd).zip(all).filter(|((_, rstd), _)| rstd.is_infinite()) {
-        *mean = C::from_f64(moments.mean);
-        *rstd = C::from_f64(1.0 / moments.deviation(n).hypot(norm.eps.sqrt()));
-    }
 }

@@ -15,9 +15,9 @@ pub(super) struct Planes {
     pub(super) samples: usize,
     pub(super) channels: usize,
     pub(super) pixels: usize,
-    last: bool,
+    pub(super) last: bool,
     order: smallvec::SmallVec<[usize; 8]>,
-    walk: Layout,
+    pub(super) walk: Layout,
     /// Stretches of a sample and their length in elements; the last of a sample may be shorter.
     pub(super) stretch: usize,
     pub(super) stretches: usize,

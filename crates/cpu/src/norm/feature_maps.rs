@@ -3,14 +3,15 @@
 use crate::kernel::{Context, In, Out};
 use rayon::prelude::*;
 
-use super::feature_map_moments::{Moments, in_f64, in_units, regain};
+use super::feature_map_moments::{Moments, in_f64, in_units};
+use super::feature_map_units::gradient_in_units;
 use super::feature_map_walk::{
     Backward, Buffers, Forward, ForwardInUnits, InPlace, OfChannel, Planes, Read, Scaled, WideBackward, Widened, zeros,
 };
 use super::wide_rows::{is_wide, is_wide_backward, is_wide_in_f64};
 use super::{Given, gradient_weights, rstd_of, statistics_at, vector, weights};
 use crate::channels::Terms;
-use crate::moments::{is_held, is_in_range, is_spread};
+use crate::moments::{is_held, is_in_range, is_near_mean, is_spread};
 use crate::operand::{Compute, Operand, TASK, in_storage};
 use crate::rows::write;
 use crate::simd::{Lanes, Stored};
@@ -133,8 +134,12 @@ fn forward_from<C: Compute, R: Read<C>>(
         }
         let mut var: Vec<f64> = total.iter().map(|t| t.m2 / t.n).collect();
         let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
-        // The means of parts are rounded to f64. Beside a large mean that matters to a variance in f64.
-        let is_off = |t: &Moments, v: f64| C::DTYPE == DType::F64 && !is_spread(t.mean, v);
+        // The means of parts are rounded to f64. Beside a large mean that matters to a variance in f64. In f32 what is
+        // left of a mean is rounded, which matters to that of nearly equal numbers.
+        let is_off = |t: &Moments, v: f64| match C::DTYPE {
+            DType::F64 => !is_spread(t.mean, v),
+            _ => is_near_mean(t.mean, v + norm.eps),
+        };
         let known: Vec<Option<f64>> =
             total.iter().zip(&var).map(|(t, v)| is_in_range::<C>(v + norm.eps).then_some(t.mean)).collect();
         let wanted: Vec<bool> =
@@ -180,7 +185,7 @@ fn forward_from<C: Compute, R: Read<C>>(
 }
 
 /// Channels with statistics of their own, in a sample.
-fn groups_of(norm: &Norm, p: &Planes) -> usize {
+pub(super) fn groups_of(norm: &Norm, p: &Planes) -> usize {
     match norm.kind {
         NormKind::Group { groups } => groups,
         NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Batch | NormKind::Fixed => p.channels,
@@ -220,22 +225,24 @@ pub(super) fn backward<C: Compute>(cx: Context<'_>, norm: &Norm, ins: &[In<'_>],
     let p = Planes::new(&shape, outs[0].array().layout());
     let x = p.operand(ins[1], &shape);
     let at = statistics_at(norm);
-    let [w, b] = gradient_weights(isa, norm, ins, p.channels);
-    let mut mean: Vec<C> = vector(isa, ins[at]);
+    let [w, b]: [Vec<C>; 2] = gradient_weights(isa, norm, ins, p.channels);
+    let mean: Vec<C> = vector(isa, ins[at]);
     let fixed = matches!(norm.kind, NormKind::Fixed);
-    let mut rstd: Vec<C> = if fixed { rstd_of(isa, norm, ins[at + 1]) } else { vector(isa, ins[at + 1]) };
+    let rstd: Vec<C> = if fixed { rstd_of(isa, norm, ins[at + 1]) } else { vector(isa, ins[at + 1]) };
     let lost = !fixed && rstd.iter().any(|r| r.is_infinite());
     if C::DTYPE != DType::F64 && (lost || rstd.iter().any(|r| is_wide_backward(r.as_f64()))) {
         return backward::<f64>(cx, norm, ins, outs);
     }
-    let groups = groups_of(norm, &p);
+    let (groups, g) = (groups_of(norm, &p), p.operand(ins[0], &shape));
     if lost {
-        regain(isa, norm, &p, &x, groups, [&mut mean, &mut rstd]);
+        let from = Widened::<C> { g: None, x: &x, act: None };
+        let sets = in_units(isa, norm, &p, &from, groups, [&mean, &rstd]);
+        let weights = [w, b].map(|v| v.iter().map(|v| v.as_f64()).collect());
+        return gradient_in_units(cx, norm, &p, [&g, &x], weights, &sets, outs);
     }
     let normalising =
         Normalising { groups, per_group: (p.channels / groups.max(1)).max(1), mean: &mean, rstd: &rstd, w: &w, b: &b };
     let k = OfChannel { per_sample: mean.len() > groups, f: &|sample, c| normalising.coefficients(sample, c) };
-    let g = p.operand(ins[0], &shape);
     let in_place = if norm.act.is_some() {
         None
     } else {

@@ -3,6 +3,7 @@
 //! group norm.
 
 mod feature_map_moments;
+mod feature_map_units;
 mod feature_map_walk;
 mod feature_maps;
 mod row_kernels;

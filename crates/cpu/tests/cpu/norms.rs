@@ -153,29 +153,88 @@ fn norms_without_eps_are_those_of_numbers_of_any_size() {
 }
 
 #[test]
-fn gradients_of_norms_without_eps_are_those_of_numbers_of_any_size() {
-    // A gradient as small as the numbers: what is multiplied by 1/deviation is of ordinary size.
-    let (numbers, g, size) = ([3.0, -5.0, 2.0, 7.0], [1.0, 2.0, -3.0, 5.0], 2f64.powi(-149));
-    let n = numbers.len() as f64;
+fn norms_without_eps_have_no_value_of_equal_numbers() {
+    // 0/0, though sums of them are rounded.
+    let shapes: [(NormKind, &[usize]); 6] = [
+        (NormKind::Layer { dims: 2 }, &[2, 3, 35]),
+        (NormKind::Group { groups: 1 }, &[2, 6, 11, 6]),
+        (NormKind::Group { groups: 3 }, &[2, 6, 1, 7]),
+        (NormKind::Group { groups: 4 }, &[1, 4, 37, 29]),
+        (NormKind::Batch, &[3, 2, 7, 5]),
+        (NormKind::Batch, &[2, 1, 41, 51]),
+    ];
     for device in devices() {
-        for (kind, shape) in KINDS {
-            let norm = Norm { eps: 0.0, ..norm(kind) };
+        for (kind, shape) in shapes {
+            for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+                for value in [0.0, 0.1, 1.7421875, 5.850675702095032e-2, 1000.7, -1e4] {
+                    let x = array(&device, dtype, shape, &vec![value; shape.iter().product()]);
+                    let norm = Op::Norm(Norm { eps: 0.0, ..norm(kind) });
+                    let found = run(Request::new(&norm, &[&x], &device, dtype, Class::Activations)).unwrap();
+                    let y = found[0].to_f64_vec().unwrap();
+                    assert!(y.iter().all(|y| y.is_nan()), "{kind:?} {dtype} {value} {device:?}: {}", y[0]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_norms_without_eps_are_those_of_numbers_of_any_size() {
+    // A gradient nearly as small as the numbers, with all its digits: in 1/deviations it is of ordinary size.
+    let (numbers, g, w, b) = ([3.0, -5.0, 2.0, 7.0], [1.0, 2.0, -3.0, 5.0], 0.5, 0.25);
+    let more = 2f64.powi(30);
+    let n = numbers.len() as f64;
+    let sizes =
+        [(DType::F32, -149), (DType::F64, -1074)].map(|(dtype, k)| (dtype, 2f64.powi(k / 2) * 2f64.powi(k - k / 2)));
+    for (device, (dtype, size)) in devices().into_iter().flat_map(|d| sizes.map(|s| (d.clone(), s))) {
+        for ((kind, shape), act) in KINDS.into_iter().flat_map(|k| [None, Some(Unary::Tanh)].map(|act| (k, act))) {
+            let norm = Norm { eps: 0.0, affine: true, act, ..norm(kind) };
+            let weights = norm_weights(kind, shape);
             let centred = !matches!(kind, NormKind::Rms { .. });
             let mean = if centred { numbers.iter().sum::<f64>() / n } else { 0.0 };
             let std = (numbers.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt();
             let hat = numbers.map(|v| (v - mean) / std);
-            let shift = if centred { g.iter().sum::<f64>() / n } else { 0.0 };
-            let slope = g.iter().zip(&hat).map(|(g, h)| g * h).sum::<f64>() / n;
-            let right: Vec<f64> = g.iter().zip(&hat).map(|(g, h)| (g - shift - h * slope) / std).collect();
-            let x = array(&device, DType::F32, shape, &[numbers.map(|v| v * size), numbers].concat());
-            let outs = run(Request::new(&Op::Norm(norm), &[&x], &device, DType::F32, Class::Activations)).unwrap();
-            let g = array(&device, DType::F32, shape, &[g.map(|v| v * size), g].concat());
-            let op = Op::Backward(Backward::Norm(norm));
-            let ins = [&g, &x, &outs[1], &outs[2]];
-            let dx = run(Request::new(&op, &ins, &device, DType::F32, Class::Activations)).unwrap()[0].to_f64_vec();
-            for (found, right) in dx.unwrap().iter().zip(right.iter().cycle()) {
-                assert!((found - right).abs() < 1e-6, "{kind:?} {device:?}: {found} instead of {right}");
+            let bias = if centred { b } else { 0.0 };
+            let before: [f64; 4] =
+                std::array::from_fn(|i| g[i] * w * act.map_or(1.0, |_| 1.0 - (hat[i] * w + bias).tanh().powi(2)));
+            let shift = if centred { before.iter().sum::<f64>() / n } else { 0.0 };
+            let slope = before.iter().zip(&hat).map(|(g, h)| g * h).sum::<f64>() / n;
+            let right: Vec<f64> = before.iter().zip(&hat).map(|(g, h)| (g - shift - h * slope) / std).collect();
+            let of = |values: &[f64], shape: &[usize]| array(&device, dtype, shape, values);
+            let x = of(&[numbers.map(|v| v * size), numbers].concat(), shape);
+            let mut ins = vec![x.clone(), of(&vec![w; weights], &[weights])];
+            ins.extend(centred.then(|| of(&vec![b; weights], &[weights])));
+            let run_on = |op: &Op, ins: &[Array]| {
+                run(Request::new(op, &ins.iter().collect::<Vec<_>>(), &device, dtype, Class::Activations)).unwrap()
+            };
+            let outs = run_on(&Op::Norm(norm), &ins);
+            let gradient = |scale: f64| {
+                let mut all = vec![of(&[g.map(|v| v * scale), g].concat(), shape), x.clone()];
+                all.extend(ins[1..1 + norm.weights_of_gradient()].iter().cloned());
+                all.extend([outs[1].clone(), outs[2].clone()]);
+                run_on(&Op::Backward(Backward::Norm(norm)), &all)
+            };
+            let dx = gradient(size * more)[0].to_f64_vec().unwrap();
+            for (i, found) in dx.into_iter().enumerate() {
+                let (found, right) = (if i < 4 { found / more } else { found }, right[i % 4]);
+                assert!((found - right).abs() < 1e-5, "{norm:?} {dtype} {device:?}: {found} instead of {right}");
             }
+            // By the weights, to whose gradient numbers of any size give as much.
+            let by_weight: f64 = gradient(1.0)[1].to_f64_vec().unwrap().iter().sum();
+            let each = before.iter().zip(&hat).map(|(g, h)| g / w * h).sum::<f64>();
+            assert!(
+                (by_weight - 2.0 * each).abs() < 1e-4,
+                "{norm:?} {dtype} {device:?}: {by_weight}, not {}",
+                2.0 * each
+            );
         }
+    }
+}
+
+/// How many weights a norm of a shape has.
+fn norm_weights(kind: NormKind, shape: &[usize]) -> usize {
+    match kind {
+        NormKind::Layer { .. } | NormKind::Rms { .. } => shape[shape.len() - 1],
+        NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => shape[1],
     }
 }

@@ -95,7 +95,6 @@ pub(super) fn unary(row: Unary, x: f64) -> f64 {
         Unary::GeluTanh => times(sigmoid(2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x))),
         Unary::Silu => times(sigmoid(x)),
         Unary::Mish if x > 40.0 => x,
-        Unary::Mish if x < -30.0 => times(f64::exp(x)),
         Unary::Mish => times(f64::tanh(f64::ln_1p(f64::exp(x)))),
         Unary::Selu => SELU.0 * if x > 0.0 { x } else { SELU.1 * f64::exp_m1(x) },
         Unary::Hardsigmoid if x.is_nan() => x,

@@ -56,8 +56,7 @@ fn normalise(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>]) -> Vec<Dense> {
         let (g, w) = places(norm, shape, i);
         let weight = if norm.affine { x[1].v[w] } else { 1.0 };
         let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
-        let [mean, rstd, unit] = units[g].unwrap_or([mean[g], rstd[g], 1.0]);
-        let y = (x[0].at(i) / unit - mean) * rstd * weight + bias;
+        let y = in_deviations(x[0].at(i), units[g].unwrap_or([mean[g], rstd[g], 1.0])) * weight + bias;
         norm.act.map_or(y, |act| unary(act, y))
     });
     rstd.iter_mut().zip(&units).for_each(|(rstd, unit)| *rstd = unit.map_or(*rstd, |[_, r, unit]| r / unit));
@@ -89,29 +88,43 @@ fn units(norm: &Norm, x: &Dense, rstd: &[f64]) -> Vec<Option<[f64; 3]>> {
     members.iter().zip(rstd).map(|(m, r)| is_lost(*r).then(|| of(m))).collect()
 }
 
+/// Mean, 1/deviation and unit of each set, of which the first two were saved.
+fn saved(norm: &Norm, x: &Dense, [mean, rstd]: [&[f64]; 2]) -> Vec<[f64; 3]> {
+    let sets = units(norm, x, rstd).into_iter().zip(mean.iter().zip(rstd));
+    sets.map(|(unit, (&mean, &rstd))| unit.unwrap_or([mean, rstd, 1.0])).collect()
+}
+
+/// Of those that follow the upstream gradient, x and weights: given ones are mean and variance.
+fn saved_for_gradient(norm: &Norm, x: &[Dense]) -> Vec<[f64; 3]> {
+    let at = 2 + norm.weights_of_gradient();
+    if norm.kind == NormKind::Fixed {
+        let given = x[at].v.iter().zip(&x[at + 1].v);
+        return given.map(|(&mean, &variance)| [mean, 1.0 / (variance + norm.eps).sqrt(), 1.0]).collect();
+    }
+    saved(norm, &x[1], [&x[at].v, &x[at + 1].v])
+}
+
+/// `(x/unit − mean)/deviation`
+fn in_deviations(x: f64, [mean, rstd, unit]: [f64; 3]) -> f64 {
+    (x / unit - mean) * rstd
+}
+
 impl Definition for NormBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (norm, g, shape) = (&self.0, &x[0], &shapes[0]);
-        let at = 2 + norm.weights_of_gradient();
-        let fixed = norm.kind == NormKind::Fixed;
-        let mut mean = x[at].v.clone();
-        let mut rstd: Vec<f64> =
-            x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
-        for (i, [of, r, unit]) in units(norm, &x[1], &rstd).into_iter().enumerate().filter_map(|(i, u)| Some((i, u?))) {
-            (mean[i], rstd[i]) = (of * unit, r / unit);
-        }
-        let n = (x[1].v.len() / mean.len().max(1)) as f64;
+        let (fixed, sets) = (norm.kind == NormKind::Fixed, saved_for_gradient(norm, x));
+        let n = (x[1].v.len() / sets.len().max(1)) as f64;
         // A channel has one weight, which its sums are multiplied by, as in PyTorch.
         // What an infinite one gives depends on that. Group norm adds the channels of a group.
         let by_channel = !matches!(norm.kind, NormKind::Layer { .. } | NormKind::Rms { .. });
         let channels = if matches!(norm.kind, NormKind::Group { .. }) { shape[1] } else { 0 };
-        let parts = if channels > 0 { shape[0] * channels } else { mean.len() };
+        let parts = if channels > 0 { shape[0] * channels } else { sets.len() };
         let (mut sums, mut dots) = (vec![Sum::default(); parts], vec![Sum::default(); parts]);
         let count = if norm.affine { x[2].v.len() } else { 0 };
         let (mut dw, mut db) = (vec![Sum::default(); count], vec![Sum::default(); count]);
         let term = |i: &[usize]| {
             let (group, w) = places(norm, shape, i);
-            let hat = (x[1].at(i) - mean[group]) * rstd[group];
+            let hat = in_deviations(x[1].at(i), sets[group]);
             let weight = if norm.affine { x[2].v[w] } else { 1.0 };
             let before = norm.act.map_or(g.at(i), |act| {
                 let bias = if norm.weights() == 2 { x[3].v[w] } else { 0.0 };
@@ -135,7 +148,7 @@ impl Definition for NormBackward {
         }
         let values = |sums: Vec<Sum>| sums.into_iter().map(Sum::value).collect::<Vec<f64>>();
         let of_groups = |parts: Vec<f64>| {
-            let (mut of, per_group) = (vec![Sum::default(); mean.len()], parts.len() / mean.len().max(1));
+            let (mut of, per_group) = (vec![Sum::default(); sets.len()], parts.len() / sets.len().max(1));
             for (at, v) in parts.into_iter().enumerate() {
                 of[at / per_group].add(v * if by_channel && norm.affine { x[2].v[at % count] } else { 1.0 });
             }
@@ -149,7 +162,8 @@ impl Definition for NormBackward {
                 NormKind::Fixed | NormKind::Rms { .. } => 0.0,
                 NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => sums[group] / n,
             };
-            (up - mean_up - if fixed { 0.0 } else { hat * dots[group] / n }) * rstd[group]
+            let [_, rstd, unit] = sets[group];
+            (up - mean_up - if fixed { 0.0 } else { hat * dots[group] / n }) * rstd / unit
         });
         Ok([dx]
             .into_iter()
@@ -168,14 +182,12 @@ impl Definition for Renormalise {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (norm, shape) = (&self.0, &shapes[0]);
         let at = 1 + norm.weights();
-        let (mean, rstd) = (&x[at].v, &x[at + 1].v);
-        let units = units(norm, &x[0], rstd);
+        let sets = saved(norm, &x[0], [&x[at].v, &x[at + 1].v]);
         Ok(vec![each(shapes, &|i| {
             let (group, w) = places(norm, shape, i);
             let weight = if norm.affine { x[1].v[w] } else { 1.0 };
             let bias = if norm.weights() == 2 { x[2].v[w] } else { 0.0 };
-            let [mean, rstd, unit] = units[group].unwrap_or([mean[group], rstd[group], 1.0]);
-            let y = (x[0].at(i) / unit - mean) * rstd * weight + bias;
+            let y = in_deviations(x[0].at(i), sets[group]) * weight + bias;
             norm.act.map_or(y, |act| unary(act, y))
         })])
     }
@@ -293,9 +305,8 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) ->
 fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Vec<Vec<f64>> {
     let Roundings { e, u, .. } = by;
     let least = computing(u).min_normal();
-    let (shape, at, fixed) = (&shapes[0], 2 + norm.weights_of_gradient(), norm.kind == NormKind::Fixed);
-    let mean = &x[at].v;
-    let rstd: Vec<f64> = x[at + 1].v.iter().map(|&v| if fixed { 1.0 / (v + norm.eps).sqrt() } else { v }).collect();
+    let (shape, fixed, sets) = (&shapes[0], norm.kind == NormKind::Fixed, saved_for_gradient(norm, x));
+    let (mean, rstd): (Vec<f64>, Vec<f64>) = sets.iter().map(|[mean, rstd, unit]| (mean * unit, rstd / unit)).unzip();
     let n = (x[1].v.len() / mean.len().max(1)) as f64;
     let count = if norm.affine { x[2].v.len() } else { 0 };
     let (mut sums, mut dots, mut dw, mut db) =
@@ -303,7 +314,7 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
     let (mut reach, mut dots_reach) = (vec![0.0; count], vec![0.0; mean.len()]);
     let term = |i: &[usize]| {
         let (group, w) = places(norm, shape, i);
-        let hat = ((x[1].at(i) - mean[group]) * rstd[group]).abs();
+        let hat = in_deviations(x[1].at(i), sets[group]).abs();
         let weight = if norm.affine { x[2].v[w].abs() } else { 1.0 };
         let bias = if norm.weights_of_gradient() == 2 { x[3].v[w].abs() } else { 0.0 };
         // An infinite argument is exact, and so is the slope there.

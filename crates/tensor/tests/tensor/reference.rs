@@ -1,6 +1,6 @@
 //! The oracle rounds once.
 
-use binade_tensor::op::Reduce;
+use binade_tensor::op::{Reduce, Unary};
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, run_one};
 
 #[test]
@@ -29,5 +29,19 @@ fn a_deviation_beside_a_large_mean_is_that_of_the_numbers_as_they_are() {
         let x = Array::from_slice(&device, &[3.0 * unit, (3.0 + 2.0 * spread) * unit], &[2], Class::Workspace).unwrap();
         let found = run_one(&std, &[&x], &device, DType::F64, Class::Workspace).unwrap().item().unwrap();
         assert_eq!(found, spread * unit);
+    }
+}
+
+#[test]
+fn mish_far_left_has_every_digit() {
+    let device = Device::reference();
+    // There the factor is eˣ·(1 − ½eˣ), whose second term is 40 roundings.
+    for x in [-29.9, -31.86, -36.0, -50.0] {
+        let e = f64::exp(x);
+        let exact = x * (e * (e + 2.0) / (e * (e + 2.0) + 2.0));
+        let x = Array::from_slice(&device, &[x], &[1], Class::Workspace).unwrap();
+        let found = run_one(&Op::Unary(Unary::Mish), &[&x], &device, DType::F64, Class::Workspace).unwrap();
+        let off = (found.item().unwrap() - exact).abs() / exact.abs();
+        assert!(off < 4.0 * f64::EPSILON, "{off}");
     }
 }

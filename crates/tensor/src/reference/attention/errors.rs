@@ -127,15 +127,16 @@ pub(super) fn backward(attention: &Attention, joined: bool, x: &[Dense], u: f64)
         let saved = g.along(&query, r - 1).zip(out.along(&query, r - 1).zip(exact[0].along(&query, r - 1)));
         let saved: f64 = saved.map(|(g, (a, b))| (g * (a - b)).abs()).sum();
         let lse = (x[5].v[row] - exact[1].v[row]).abs() + u * (weights.scores.v[flat] - exact[1].v[row]).abs();
-        // The weight as it is found is also the factor of what the difference of dp and delta is off by.
+        // dp − delta as it is found is off by so much, and roundings behind it are of what is found: of all of it where
+        // the saved output is another key's, and nothing is left of the exact difference.
+        let between = small * (size * drop + delta_size) + saved;
+        let found = (dp - delta).abs() + between;
+        // The weight as it is found is also the factor of what the difference is off by.
         let (p, p_off) = weights.weight(flat, weights.off.v[flat] + lse);
-        let ds = p * (dp - delta).abs() * scale;
+        let ds = p * found * scale;
         // A weight below the normal range is off by as much as the smallest number.
-        let vanishing = f32::from_bits(1) as f64 * (dp - delta).abs() * scale;
-        let off = vanishing
-            + scale * (dp - delta).abs() * (p_off + 4.0 * u * p)
-            + p * scale * (small * (size * drop + delta_size) + saved)
-            + TILES_FLUSH;
+        let vanishing = f32::from_bits(1) as f64 * found * scale;
+        let off = vanishing + scale * (dp - delta).abs() * p_off + p * scale * between + 4.0 * u * ds + TILES_FLUSH;
         dq.add_row(&query, off + keys * ds, magnitude(&k.along(&key, r - 1).collect::<Vec<_>>()).into_iter());
         dk.add_row(&key, off + queries * ds, magnitude(&q.along(&query, r - 1).collect::<Vec<_>>()).into_iter());
         let weight = drop * (p_off + p * queries) + TILES_FLUSH;
