@@ -208,10 +208,13 @@ impl Config {
         }
         let mut training = Training::new(optimizer, self.precision.policy(), self.precision.loss_scale())?;
         (training.clip, training.seed) = (Some(self.clip), self.seed);
-        let warm_up = self.ema_power.map_or(WarmUp::Ratio, |power| WarmUp::Power { inverse_gamma: 1.0, power });
-        let average = |decay| Ema::new(model, decay)?.with_warm_up(warm_up);
+        let average = |decay| Ema::new(model, decay)?.with_warm_up(self.warm_up());
         training.ema = self.ema.map(average).transpose()?;
         Ok(training)
+    }
+
+    fn warm_up(&self) -> WarmUp {
+        self.ema_power.map_or(WarmUp::Ratio, |power| WarmUp::Power { inverse_gamma: 1.0, power })
     }
 
     /// The schedule of a run of so many steps.
@@ -240,6 +243,7 @@ impl Config {
         Ok(())
     }
 
+    /// Fails unless every setting lies in its domain: what can be told without data and model.
     pub(crate) fn check_settings(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         if self.epochs == 0 || self.batch_size == 0 {
@@ -268,9 +272,9 @@ impl Config {
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return fail(format!("the weight decay must be at least 0 and finite, got {}", self.weight_decay));
         }
-        if let Some(decay) = self.ema.filter(|decay| !(0.0..=1.0).contains(decay)) {
-            return fail(format!("the decay of averages must be from 0 to 1, got {decay}"));
-        }
+        self.optimizer.rule(self.lr, self.weight_decay).check()?;
+        self.ema.map_or(Ok(()), Ema::check_decay)?;
+        self.warm_up().check()?;
         Ok(self.schedule_over(1).check()?)
     }
 

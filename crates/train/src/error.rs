@@ -87,6 +87,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a setting is at fault: other data, another device or more memory would not help.
+    pub fn is_setting(&self) -> bool {
+        use binade_amp::Error::{Nn, Setting};
+        use binade_nn::Error::{Config, Setting as OfNn};
+        matches!(self, Error::Config(_) | Error::Amp(Setting { .. } | Nn(Config { .. } | OfNn { .. })))
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |error| Error::Io { path, error }

@@ -78,8 +78,12 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// What can be told without the data.
-    fn check(&self) -> Result<()> {
+    /// Fails where a setting is outside its domain. [`train`] asks before it does anything; asking before data are
+    /// loaded saves the wait.
+    ///
+    /// # Errors
+    /// The first such setting, with its value.
+    pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Config(message));
         if self.precisions.is_empty() {
             return fail("precisions = []: there must be at least one".into());

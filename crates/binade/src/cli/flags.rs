@@ -25,6 +25,12 @@ pub fn probability(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number from 0, and below 1".into())
 }
 
+/// A part of something, from none to all of it.
+pub fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| (0.0..=1.0).contains(n));
+    number.ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
 /// A finite number from 0.
 pub fn at_least_zero(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite());

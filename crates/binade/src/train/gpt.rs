@@ -202,9 +202,13 @@ impl Screen for Options {
         &mut self.data
     }
 
-    fn prepare(&mut self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let (all, interval) = (self.iterations(), self.interval());
         ensure!(all.is_multiple_of(interval), "--max-iters {all} is no multiple of --eval-interval {interval}");
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<()> {
         let from = self.from.as_deref().map(|folder| GptConfig::read(&read_config(folder)?)).transpose()?;
         let vocabulary = match self.tokenizer(from.as_ref())? {
             Tokenizer::Known(vocabulary) => vocabulary,

@@ -21,10 +21,18 @@ pub trait Screen {
     /// Where the data lie, which may change between a run and its resumption.
     fn data(&mut self) -> &mut Option<PathBuf>;
 
+    /// Fails where a flag is outside its domain, as far as that is known without data.
+    ///
+    /// # Errors
+    /// The first such flag.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Finds out what the run shall remember beside its flags, before there is a run.
     ///
     /// # Errors
-    /// Flags that do not fit together, or not the data.
+    /// Flags that do not fit the data.
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
@@ -116,6 +124,11 @@ impl Job {
         let own = each!(&mut self, options => options.data());
         *own = data.or(own.take());
         self
+    }
+
+    /// As [`Screen::check`].
+    pub fn check(&self) -> Result<()> {
+        each!(self, options => options.check())
     }
 
     /// As [`Screen::prepare`].

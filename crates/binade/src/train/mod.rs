@@ -144,9 +144,6 @@ fn written(config: &RunConfig, run: &Run) {
 /// What the flags ask for. Those that are not given have their defaults, or the values of the run that is resumed.
 fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
     let mut job = asked(args, None)?;
-    if common.resume.is_none() {
-        job.prepare()?;
-    }
     let mut config = RunConfig {
         name: job.name(),
         precisions: Precision::ALL.to_vec(),
@@ -154,7 +151,7 @@ fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
         out: common.resume.clone().flatten().or_else(|| common.out.clone()),
         resume: common.resume.is_some(),
         quiet: common.quiet,
-        made_from: serde_json::to_value(&job)?,
+        made_from: serde_json::Value::Null,
     };
     if config.resume {
         let folder = config.folder()?;
@@ -166,6 +163,13 @@ fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
     }
     config.precisions = common.precisions().unwrap_or(config.precisions);
     common.adjust(&mut config.fit)?;
+    // Before anything is read or written.
+    config.check()?;
+    job.check()?;
+    if !config.resume {
+        job.prepare()?;
+        config.made_from = serde_json::to_value(&job)?;
+    }
     if let (true, Some(folder)) = (config.resume, &config.out) {
         config.check_resumed(folder)?;
     }

@@ -7,7 +7,7 @@ use binade::cli::output::note;
 use binade::nn::{Module, without_initial_values};
 use binade::plan::{Plan, Scratch};
 use binade::tensor::{Backend, Class, Device, MemoryStats};
-use binade::train::{Config, OptimizerChoice, RunConfig, Trainer};
+use binade::train::{self, Config, OptimizerChoice, RunConfig, Trainer};
 
 /// Fails if a step or an evaluation in a precision of the run needs more memory than this process may still take.
 pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<()> {
@@ -16,16 +16,24 @@ pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<
         return Ok(());
     }
     let Some(room) = room() else { return Ok(()) };
+    let mut told = None;
     for &precision in &config.precisions {
         let fit = Config { precision, ..config.fit.clone() };
         match needed(trainer, &fit, room) {
-            Ok(needed) if !needed.fits(room) => bail!("{}", told(trainer, &fit, needed, room)),
+            Ok(needed) if !needed.fits(room) => bail!("{}", too_much(trainer, &fit, needed, room)),
             Ok(_) => {}
-            // The step itself may fail as well, with words of its own, or may not.
-            Err(error) => note(format_args!(
-                "whether there is memory for a step in {} is not known: its rehearsal failed: {error:#}",
-                precision.name()
-            )),
+            Err(error) if error.is_setting() => return Err(error.into()),
+            // The step itself may fail as well, with words of its own, or may not. In other precisions it mostly fails
+            // for the same reason.
+            Err(error) => {
+                let (name, error) = (precision.name(), error.to_string());
+                if told.as_ref() != Some(&error) {
+                    note(format_args!(
+                        "whether there is memory for a step in {name} is not known: its rehearsal failed: {error}"
+                    ));
+                }
+                told = Some(error);
+            }
         }
     }
     Ok(())
@@ -56,8 +64,8 @@ impl Needed {
 
 /// What a run with these settings needs. What kernels need beside buffers is measured only where it may decide: an
 /// operator alone may be more than there is memory for.
-fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> Result<Needed> {
-    let plan = |scratch: Scratch| -> Result<Needed> {
+fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> train::Result<Needed> {
+    let plan = |scratch: Scratch| -> train::Result<Needed> {
         let plan = Plan::new(&scratch);
         without_initial_values(|| trainer.rehearse(config, &Device::new(plan.clone())))?;
         Ok(Needed(plan.memory()))
@@ -69,7 +77,7 @@ fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> R
 }
 
 /// What is needed, what there is, and the settings near these that would fit.
-fn told<M: Module>(trainer: &Trainer<'_, M>, config: &Config, needed: Needed, room: Room) -> String {
+fn too_much<M: Module>(trainer: &Trainer<'_, M>, config: &Config, needed: Needed, room: Room) -> String {
     let mut found = Vec::new();
     let mut try_out = |flags: String, config: &Config| {
         let needed = self::needed(trainer, config, room).ok().filter(|needed| needed.fits(room));

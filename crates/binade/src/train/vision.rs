@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
-use binade::cli::flags::{at_least_zero, positive};
+use binade::cli::flags::{at_least_zero, part, positive};
 use binade::models::{
     Airbench, AirbenchConfig, AnyModel, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, Stem, Vit, VitConfig, whitening,
 };
@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, num_args = 2, value_names = ["CHANGES", "STRENGTH"])]
     rand_augment: Option<Vec<u32>>,
     /// Part of a label that is spread over all classes [default: 0; 0.2 for airbench]
-    #[arg(long, value_name = "PART", value_parser = at_least_zero, allow_hyphen_values = true)]
+    #[arg(long, value_name = "PART", value_parser = part, allow_hyphen_values = true)]
     label_smoothing: Option<f64>,
     /// Of which images an answer in evaluation is the mean [default: one; moved for airbench]
     #[arg(long, value_enum)]
@@ -182,7 +182,6 @@ impl Options {
         let (classes, airbench) = (set.classes.len(), self.model == ModelName::Airbench);
         ensure!(classes > 1, "images of one class, {:?}: there is nothing to tell apart", set.classes);
         let smoothing = self.label_smoothing.unwrap_or(if airbench { 0.2 } else { 0.0 });
-        ensure!(smoothing <= 1.0, "--label-smoothing must be from 0 to 1, got {smoothing}");
         let views = match self.test_views {
             None if airbench => Views::Moved,
             None | Some(ViewsName::One) => Views::One,
@@ -230,6 +229,10 @@ impl Screen for Options {
 
     fn data(&mut self) -> &mut Option<PathBuf> {
         &mut self.data
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(self.augment().check()?)
     }
 
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {

@@ -25,6 +25,7 @@ fn unknown_flags_and_values_list_the_valid_ones() {
     assert!(["digits", "cifar10", "mnist", "fashion-mnist"].iter().all(|d| dataset.contains(d)), "{dataset}");
     assert!(error(&["train", "--epoch", "3"]).contains("--epochs"));
     assert!(error(&["train", "--batch-size", "0"]).contains("at least 1"));
+    assert!(error(&["train", "--label-smoothing", "1.5"]).contains("a number from 0 to 1"));
     assert!(error(&["tarin"]).contains("train"));
 }
 
@@ -224,6 +225,34 @@ fn settings_that_do_not_fit_each_other_are_refused() {
     assert!(error(&["--schedule", "one-cycle", "--warmup", "5"]).contains("rise and an end of its own"));
     assert!(error(&["--schedule", "constant", "--min-lr", "1e-4"]).contains("ends where it begins"));
     assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn settings_outside_their_domain_are_refused_before_anything_else() {
+    // In all three precisions, of whose steps nothing is said; and before data are looked for.
+    let folder = tempfile::tempdir().unwrap();
+    let mut refused = vec![
+        (vec!["--lr", "1e39"], "learning rate of adamw must be at least 0 and finite in f32"),
+        (vec!["--weight-decay", "1e39"], "weight decay of adamw must be at least 0 and finite in f32"),
+        (vec!["--ema", "2"], "decay of the averages must be from 0 to 1, got 2"),
+        (vec!["--betas", "0.9", "1"], "second beta of adamw must be at least 0 and below 1, got 1"),
+        (vec!["--optimizer", "sgd", "--momentum", "0"], "momentum of sgd must be above 0 with Nesterov's form"),
+        (vec!["--optimizer", "rmsprop", "--momentum", "1e39"], "momentum of rmsprop must be at least 0"),
+    ];
+    refused.iter_mut().for_each(|(args, _)| args.splice(0..0, ["vision", "--data", "absent"]).for_each(drop));
+    refused.extend([
+        (vec!["gpt", "--data", "absent", "--max-iters", "7", "--eval-interval", "2"], "is no multiple of"),
+        (vec!["gpt", "--n-head", "3"], "heads"),
+        (vec!["diffusion", "--dataset", "folder", "--data", "absent", "--guidance", "nan"], "guidance"),
+        (vec!["vision", "--dataset", "folder", "--data", "absent", "--rand-augment", "2", "31"], "from 0 to 30"),
+    ]);
+    for (args, told) in refused {
+        let out = binade(&[&["train"], &args[..]].concat(), folder.path());
+        let error = text(&out.stderr);
+        assert!(!out.status.success() && error.contains(told), "{args:?}: {error}");
+        assert!(error.lines().count() == 1 && out.stdout.is_empty(), "{args:?}: {} {error}", text(&out.stdout));
+        assert!(!folder.path().join("runs").exists(), "{args:?}");
+    }
 }
 
 #[test]

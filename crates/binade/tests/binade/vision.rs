@@ -193,7 +193,6 @@ fn what_cannot_be_trained_or_asked_is_told() {
     assert!(sizes.contains("--image-size") && sizes.contains("12×10"), "{sizes}");
     assert!(train(&["--model", "airbench"]).contains("at least 9 pixels a side, got 8"));
     assert!(train(&["--rand-augment", "2", "31"]).contains("from 0 to 30"));
-    assert!(train(&["--label-smoothing", "1.5"]).contains("from 0 to 1, got 1.5"));
     assert!(train(&["--from", "absent"]).contains("absent/config.json"));
     std::fs::write(folder.path().join("config.json"), "{\"architecture\": \"efficientnet_b0\"}").unwrap();
     let unknown = fails(&["predict", ".", "x.png"], folder.path());

@@ -39,7 +39,11 @@ impl WarmUp {
         }
     }
 
-    fn check(self) -> Result<()> {
+    /// Fails unless γ and power are above 0 and finite.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check(self) -> Result<()> {
         let WarmUp::Power { inverse_gamma, power } = self else { return Ok(()) };
         let positive = |what, value: f64| {
             Error::unless(value > 0.0 && value.is_finite(), "the averages", what, "above 0 and finite", value)
@@ -83,7 +87,7 @@ impl Ema {
     /// # Errors
     /// [`Error::Setting`]: a decay outside 0 to 1; out of memory.
     pub fn new(module: &dyn Module, decay: f64) -> Result<Ema> {
-        check(decay)?;
+        Ema::check_decay(decay)?;
         let mut seen = std::collections::HashSet::new();
         let mut averages = Vec::new();
         for (name, param) in module.named_parameters().into_iter().filter(|(_, p)| seen.insert(p.id())) {
@@ -94,6 +98,14 @@ impl Ema {
             averages.push((name, param, copy));
         }
         Ok(Ema { decay, warm_up: WarmUp::Ratio, steps: 0, averages, scalars: Scalars::default(), kept: None })
+    }
+
+    /// Fails unless a decay lies in 0 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check_decay(decay: f64) -> Result<()> {
+        Error::unless((0.0..=1.0).contains(&decay), "the averages", "decay", "from 0 to 1", decay)
     }
 
     /// With the plain rule, d = decay from the first update on.
@@ -236,7 +248,7 @@ impl Ema {
     /// [`Error::Averages`], which lists averages that are missing, too many or of another shape or dtype;
     /// [`Error::Setting`]: a decay outside 0 to 1, or a warm-up that cannot be; out of memory.
     pub fn load_state_dict(&mut self, from: &EmaState) -> Result<()> {
-        check(from.decay)?;
+        Ema::check_decay(from.decay)?;
         from.warm_up.check()?;
         let mut report = LoadReport::default();
         let mut given: HashMap<&str, &Array> = HashMap::new();
@@ -266,10 +278,6 @@ impl Ema {
         (self.decay, self.warm_up, self.steps, self.averages) = (from.decay, from.warm_up, from.steps, averages);
         Ok(())
     }
-}
-
-fn check(decay: f64) -> Result<()> {
-    Error::unless((0.0..=1.0).contains(&decay), "the averages", "decay", "from 0 to 1", decay)
 }
 
 fn swapped() -> Error {

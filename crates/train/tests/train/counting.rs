@@ -8,8 +8,8 @@ use binade_cpu as _;
 use binade_nn::{Linear, Sequential};
 use binade_tensor::Key;
 use binade_train::{
-    Classify, Config, Data, EpochMetrics, InMemory, Metrics, Precision, Record, Result, Run, RunConfig, SampleResult,
-    Splits, StepMetrics, train,
+    Classify, Config, Data, EpochMetrics, InMemory, Metrics, OptimizerChoice, Precision, Record, Result, Run,
+    RunConfig, SampleResult, Splits, StepMetrics, train,
 };
 
 /// Points of the plane, and whether the first coordinate is positive.
@@ -64,6 +64,10 @@ fn each_setting_outside_its_domain_is_refused_by_itself() {
     for bad in [-1.0, f64::INFINITY, f64::NAN] {
         refused(&|c| c.weight_decay = bad, "weight decay must be at least 0 and finite");
     }
+    refused(&|c| c.lr = 1e39, "learning rate of adamw must be at least 0 and finite in f32");
+    refused(&|c| c.optimizer = OptimizerChoice::Adam { betas: [1.0, 0.9] }, "first beta of adam must be");
+    refused(&|c| c.ema = Some(2.0), "decay of the averages must be from 0 to 1, got 2");
+    refused(&|c| (c.ema, c.ema_power) = (Some(0.9), Some(-1.0)), "power of the averages must be above 0");
 }
 
 #[test]

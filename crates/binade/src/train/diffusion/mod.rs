@@ -192,6 +192,14 @@ impl Screen for Options {
         &mut self.images.data
     }
 
+    fn check(&self) -> Result<()> {
+        Guidance::new(self.guidance, 0.0)?;
+        if self.from.is_none() {
+            self.objective(&self.scheduler(None, self.vae.is_some()))?;
+        }
+        Ok(())
+    }
+
     fn run<U: Use>(&self, used: U) -> Result<U::Out> {
         let guidance = Guidance::new(self.guidance, 0.0)?;
         let from = self.from.as_deref().map(Base::open).transpose()?;
