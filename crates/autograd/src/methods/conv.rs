@@ -156,8 +156,8 @@ impl Var {
         let [ph, pw] = conv.padding.map(|p| p as isize);
         let (n, c) = (self.shape()[0], self.shape()[1]);
         let x = self.pad(&[pw, pw, ph, ph], PadMode::Constant(0.0))?;
-        let x = x.index_select(2, &self.positions(&taps(&conv, kernel, windows, 0))?)?;
-        let x = x.index_select(3, &self.positions(&taps(&conv, kernel, windows, 1))?)?;
+        let x = x.index_select(2, &self.positions(&taps(&conv, kernel, windows, 0)?)?)?;
+        let x = x.index_select(3, &self.positions(&taps(&conv, kernel, windows, 1)?)?)?;
         let split = [n, c, kernel[0], windows[0], kernel[1], windows[1]].map(|d| d as isize);
         let columns = [n, c * kernel[0] * kernel[1], windows[0] * windows[1]].map(|d| d as isize);
         x.reshape(&split)?.permute(&[0, 1, 2, 4, 3, 5])?.reshape(&columns)
@@ -195,19 +195,25 @@ impl Var {
             let zeros = Array::full(x.array().device(), x.dtype(), Shape::new(&shape)?, 0.0, Class::Activations)?;
             apply(Op::Scatter { kind: Scatter::Add, dim }, &[&Var::constant(zeros), &index, x])
         };
-        let x = add(&x, 2, h, self.positions(&taps(&conv, kernel, windows, 0))?)?;
-        let x = add(&x, 3, w, self.positions(&taps(&conv, kernel, windows, 1))?)?;
+        let x = add(&x, 2, h, self.positions(&taps(&conv, kernel, windows, 0)?)?)?;
+        let x = add(&x, 3, w, self.positions(&taps(&conv, kernel, windows, 1)?)?)?;
         x.narrow(2, conv.padding[0], size[0])?.narrow(3, conv.padding[1], size[1])
     }
 }
 
 /// Padded positions of all taps of all windows of one dimension, taps outermost.
-fn taps(conv: &Conv2d, kernel: [usize; 2], windows: [usize; 2], d: usize) -> Vec<i64> {
+fn taps(conv: &Conv2d, kernel: [usize; 2], windows: [usize; 2], d: usize) -> Result<Vec<i64>> {
     let at = |k: usize, o: usize| (o * conv.stride[d] + k * conv.dilation[d]) as i64;
-    (0..kernel[d]).flat_map(|k| (0..windows[d]).map(move |o| at(k, o))).collect()
+    let (mut taps, count) = (Vec::new(), kernel[d] * windows[d]);
+    let bytes = count.saturating_mul(size_of::<i64>());
+    // An image without elements may have any number of them.
+    let refused = |_| TensorError::OutOfMemory { op: "unfold", bytes, class: Class::Indices };
+    taps.try_reserve_exact(count).map_err(refused)?;
+    taps.extend((0..kernel[d]).flat_map(|k| (0..windows[d]).map(move |o| at(k, o))));
+    Ok(taps)
 }
 
-/// Number of windows per spatial dimension.
+/// Number of windows per spatial dimension, so that all their elements can be counted.
 fn windows(op: &'static str, x: &Shape, kernel: [usize; 2], conv: &Conv2d) -> Result<[usize; 2]> {
     // The same geometry as a convolution with one channel.
     let weight = Shape::new(&[1, 1, kernel[0], kernel[1]])?;
@@ -217,7 +223,9 @@ fn windows(op: &'static str, x: &Shape, kernel: [usize; 2], conv: &Conv2d) -> Re
         let image = Shape::new(&[1, 1, x[2], x[3]])?;
         let plain = Conv2d { groups: 1, ..*conv };
         if let Ok(outs) = Op::Conv2d(plain, Default::default()).outs(&[meta(image), meta(weight)], DType::F32) {
-            return Ok([outs[0].shape()[2], outs[0].shape()[3]]);
+            let windows = [outs[0].shape()[2], outs[0].shape()[3]];
+            Shape::new(&[x[1], kernel[0], kernel[1], windows[0], windows[1]])?;
+            return Ok(windows);
         }
     }
     let expected = format!("expected an image [N, C, H, W] no smaller than the window {kernel:?}");

@@ -146,11 +146,16 @@ fn counts_that_overflow_are_errors_or_all_that_there_is() {
     assert_eq!(floats(x.triu(isize::MAX).unwrap().array()), [0.0; 6]);
     let (volume, weight) =
         (Var::constant(of(&[1.0f32; 8], &[1, 1, 2, 2, 2])), Var::constant(of(&[1.0f32; 8], &[1, 1, 2, 2, 2])));
+    let (image, columns) =
+        (Var::constant(of(&[1.0f32; 4], &[1, 1, 2, 2])), Var::constant(of(&[1.0f32; 4], &[1, 4, 1])));
+    for n in [1 << 61, 1 << 62, usize::MAX / 2 - 8] {
+        let far = binade_tensor::op::Conv2d { padding: [n, 1], ..binade_tensor::op::Conv2d::default() };
+        assert!(columns.fold([4, 4], [2, 2], far).is_err() && image.unfold([2, 2], far).is_err());
+    }
     for n in [usize::MAX, usize::MAX / 2 + 1] {
         let deep = |conv: Conv3d| volume.conv3d(&weight, None, conv);
         assert!(deep(Conv3d { padding: [n, 0, 0], ..Conv3d::default() }).is_err());
         assert!(deep(Conv3d { dilation: [n, 1, 1], ..Conv3d::default() }).is_err());
-        let columns = Var::constant(of(&[1.0f32; 4], &[1, 4, 1]));
         assert!(columns.fold([2, 2], [n, n], binade_tensor::op::Conv2d::default()).is_err());
         let turned = x.reshape(&[3, 2]).unwrap().rotary(n, 1e4, Rotary::Halves).unwrap();
         assert!(floats(turned.array()).iter().all(|v| v.is_finite()));
