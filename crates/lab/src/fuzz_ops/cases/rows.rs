@@ -106,7 +106,7 @@ pub(super) fn norm(o: &mut Operands<'_>) -> Result<Op> {
         o.draw.pick(&[NormKind::Layer { dims: trailing }, NormKind::Rms { dims: trailing }])
     };
     let act = o.draw.one_in(3).then(|| o.draw.pick(&ACTIVATIONS));
-    let norm = Norm { kind, eps: o.draw.pick(&[1e-5, 1e-6, 1e-12]), affine: o.draw.flip(), act };
+    let norm = Norm { kind, eps: o.draw.pick(&[1e-5, 1e-6, 1e-12, 0.0]), affine: o.draw.flip(), act };
     let weights = match kind {
         NormKind::Layer { dims: n } | NormKind::Rms { dims: n } => dims[dims.len() - n..].to_vec(),
         NormKind::Group { .. } | NormKind::Batch | NormKind::Fixed => vec![dims[1]],
