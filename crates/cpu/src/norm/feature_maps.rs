@@ -136,9 +136,8 @@ fn forward_from<C: Compute, R: Read<C>>(
         let mut rstd: Vec<C> = var.iter().map(|v| C::from_f64(1.0 / (v + norm.eps).sqrt())).collect();
         // The means of parts are rounded to f64. Beside a large mean that matters to a variance in f64. In f32 what is
         // left of a mean is rounded, which matters to that of nearly equal numbers.
-        let is_off = |t: &Moments, v: f64| match C::DTYPE {
-            DType::F64 => !is_spread(t.mean, v),
-            _ => is_near_mean(t.mean, v + norm.eps),
+        let is_off = |t: &Moments, v: f64| {
+            if C::DTYPE == DType::F64 { !is_spread(t.mean, v) } else { is_near_mean(t.mean, v + norm.eps) }
         };
         let known: Vec<Option<f64>> =
             total.iter().zip(&var).map(|(t, v)| is_in_range::<C>(v + norm.eps).then_some(t.mean)).collect();

@@ -96,6 +96,19 @@ fn sums_of_a_norms_gradient_that_leave_the_range_are_not_finite_or_right() {
 }
 
 #[test]
+fn a_product_with_a_weight_that_leaves_the_range_may_be_infinite_in_its_row() {
+    // g·w leaves f32's range before x, which is tiny, brings it back.
+    let (g, x, w) = ([1.5, -1.0, 2.0], [1e-4, 5.0, -3.0], [2.5e38, 0.1, 0.2]);
+    let rstd = 1.0 / (x.iter().map(|v| v * v).sum::<f64>() / 3.0 + 1e-5).sqrt();
+    for device in devices() {
+        let of = |shape: &[usize], values: &[f64]| array(&device, DType::F32, shape, values);
+        let ins = vec![of(&[1, 3], &g), of(&[1, 3], &x), of(&[3], &w), of(&[1], &[0.0]), of(&[1], &[rstd])];
+        let op = Op::Backward(Backward::Norm(Norm { affine: true, ..norm(NormKind::Rms { dims: 1 }) }));
+        assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+    }
+}
+
+#[test]
 fn a_norms_gradient_with_subnormal_weights_is_within_its_bound() {
     // Products g·w·x round to a few of the smallest numbers, and are then multiplied by 1/deviation twice.
     let (g, x, w) = ([3.1, -1.7, 2.3], [2.1e-3, -3.3e-3, 1.4e-3], [1.2e-42, 4.6e-44, 7e-43]);

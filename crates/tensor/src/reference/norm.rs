@@ -333,7 +333,8 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
             db[w] += before;
             reach[w] += before * hat.max((x[1].at(&i) - mean[group]).abs()).max(1.0);
         }
-        dots_reach[group] += if fixed { 0.0 } else { up * hat.max((x[1].at(&i) - mean[group]).abs()) };
+        // The product with the weight comes before that with x, which may be small.
+        dots_reach[group] += if fixed { 0.0 } else { up * hat.max((x[1].at(&i) - mean[group]).abs()).max(1.0) };
     }
     let dx = Dense::from_fn(shape, |i| {
         let (group, w, hat, before, up) = term(i);
