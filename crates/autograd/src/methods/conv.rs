@@ -204,13 +204,17 @@ impl Var {
 /// Padded positions of all taps of all windows of one dimension, taps outermost.
 fn taps(conv: &Conv2d, kernel: [usize; 2], windows: [usize; 2], d: usize) -> Result<Vec<i64>> {
     let at = |k: usize, o: usize| (o * conv.stride[d] + k * conv.dilation[d]) as i64;
-    let (mut taps, count) = (Vec::new(), kernel[d] * windows[d]);
+    let taps = (0..kernel[d]).flat_map(|k| (0..windows[d]).map(move |o| at(k, o)));
+    listed("unfold", kernel[d] * windows[d], taps)
+}
+
+/// So many positions, of which an image without elements may have any number.
+fn listed(op: &'static str, count: usize, positions: impl Iterator<Item = i64>) -> Result<Vec<i64>> {
     let bytes = count.saturating_mul(size_of::<i64>());
-    // An image without elements may have any number of them.
-    let refused = |_| TensorError::OutOfMemory { op: "unfold", bytes, class: Class::Indices };
-    taps.try_reserve_exact(count).map_err(refused)?;
-    taps.extend((0..kernel[d]).flat_map(|k| (0..windows[d]).map(move |o| at(k, o))));
-    Ok(taps)
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| TensorError::OutOfMemory { op, bytes, class: Class::Indices })?;
+    list.extend(positions);
+    Ok(list)
 }
 
 /// Number of windows per spatial dimension, so that all their elements can be counted.
@@ -294,6 +298,7 @@ impl Var {
                 format!("takes one extent per spatial dimension of [N, C, …], got {size:?} for {:?}", self.shape());
             return Err(TensorError::Argument { op: "adaptive_max_pool", message }.into());
         }
+        Shape::new(&[&self.shape()[..2], size].concat())?;
         composed(Numerics::Neutral, [self], |[x]| x.largest_of_windows(size))
     }
 
@@ -302,11 +307,14 @@ impl Var {
         let mut x = self.clone();
         for (i, &out) in size.iter().enumerate().rev() {
             let (d, n) = (i + 2, self.shape()[i + 2]);
+            // What is counted below.
+            Shape::new(&[out.max(1), n + 1])?;
             let window = |o: usize| o * n / out..((o + 1) * n).div_ceil(out);
             let longest = (0..out).map(|o| window(o).len()).max().unwrap_or(1);
             // Shorter windows repeat their last element.
             let place = |o: usize, k: usize| (window(o).start + k).min(window(o).end - 1) as i64;
-            let places: Vec<i64> = (0..out).flat_map(|o| (0..longest).map(move |k| place(o, k))).collect();
+            let places = (0..out).flat_map(|o| (0..longest).map(move |k| place(o, k)));
+            let places = listed("adaptive_max_pool", out * longest, places)?;
             let mut shape: Vec<isize> = x.shape().iter().map(|&d| d as isize).collect();
             shape.splice(d..=d, [out as isize, longest as isize]);
             x = x
