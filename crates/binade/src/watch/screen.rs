@@ -13,7 +13,8 @@ const COLOURS: [Color; 3] = [Color::Cyan, Color::Yellow, Color::Green];
 
 /// Draws the state of a run of so many epochs.
 pub fn draw(frame: &mut Frame<'_>, name: &str, epochs: u64, tail: &Tail) {
-    let lines: Vec<Line<'_>> = tail.series.iter().enumerate().map(|(i, series)| coloured(i, series, told(series, epochs))).collect();
+    let lines: Vec<Line<'_>> =
+        tail.series.iter().enumerate().map(|(i, series)| coloured(i, series, told(series, epochs))).collect();
     let skipped = (tail.skipped.len().min(6) + 2) as u16;
     let [head, loss, below, foot] = Layout::vertical([
         Constraint::Length(lines.len().max(1) as u16 + 2),

@@ -69,7 +69,8 @@ fn runs_are_compared_and_reported_by_the_examples_of_the_help() {
 fn a_run_is_watched_without_a_terminal_until_nobody_trains_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let start = |epochs: &str| {
-        let args = ["train", "--epochs", epochs, "--batch-size", "200", "--precision", "bf16", "--quiet", "--out", "run"];
+        let args =
+            ["train", "--epochs", epochs, "--batch-size", "200", "--precision", "bf16", "--quiet", "--out", "run"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
         command.args(args).current_dir(folder.path()).spawn().unwrap()
     };
