@@ -84,13 +84,12 @@ impl RunConfig {
     /// # Errors
     /// The first such setting, with its value.
     pub fn check(&self) -> Result<()> {
-        let fail = |message: String| Err(Error::Config(message));
         if self.precisions.is_empty() {
-            return fail("precisions = []: there must be at least one".into());
+            return Err(Error::Config("precisions = []: there must be at least one".into()));
         }
         for (i, precision) in self.precisions.iter().enumerate() {
             if self.precisions[..i].contains(precision) {
-                return fail(format!("precisions: {} is there twice", precision.name()));
+                return Err(Error::Config(format!("precisions: {} is there twice", precision.name())));
             }
         }
         self.fit.check_settings()
@@ -241,8 +240,7 @@ impl<'a, M: Module> Trainer<'a, M> {
 
     /// Steps twice on another device, the first time to make the optimisers' state, and evaluates a batch there: a
     /// model of its own, in the precision of the settings. Nothing else is changed. On a device that only counts it
-    /// tells what [`Trainer::run`] will take; there it needs no initial values
-    /// ([`without_initial_values`](binade_nn::without_initial_values)).
+    /// tells what [`Trainer::run`] will take, and needs no [initial values](binade_nn::without_initial_values).
     ///
     /// # Errors
     /// As [`fit`](crate::fit), for the first samples.
@@ -319,8 +317,7 @@ fn run(
     }
     note_start(&folder, scope::device()?.name())?;
     let (mut summaries, mut made) = (Vec::new(), Vec::new());
-    let (resume, quiet) = (config.resume, config.quiet);
-    let mut output = Output { folder: folder.clone(), resume, quiet, callbacks };
+    let mut output = Output { folder: folder.clone(), resume: config.resume, quiet: config.quiet, callbacks };
     for &precision in &config.precisions {
         let (fresh, config) = (build()?, Config { precision, ..config.fit.clone() });
         let pair = fresh.trainee();
@@ -333,8 +330,7 @@ fn run(
         made.push(samples);
         write_json(&folder.join(SUMMARY), &summaries)?;
     }
-    let page = folder.join("report.html");
-    let html = report(std::slice::from_ref(&folder))?;
+    let (page, html) = (folder.join("report.html"), report(std::slice::from_ref(&folder))?);
     replace_file(&page, |file| file.write_all(html.as_bytes())).map_err(Error::io(&page))?;
     if !config.quiet {
         say(&format!("\n{}\n\nreport: {}", table(&summaries), page.display()));
