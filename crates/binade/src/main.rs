@@ -1,7 +1,7 @@
-//! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade watch`, `binade compare`,
-//! `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`, `binade memory`.
-//! Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the machine and this
-//! program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
+//! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade watch`,
+//! `binade compare`, `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`,
+//! `binade memory`. Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the
+//! machine and this program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
