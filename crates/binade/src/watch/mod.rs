@@ -63,8 +63,10 @@ pub fn beside<T>(run: &Path, epochs: u64, train: impl FnOnce() -> Result<T>) -> 
                 Ok(())
             }
         });
-        let trained = train();
-        over.store(true, Ordering::SeqCst);
+        let trained = {
+            let _over = AtEnd(&over);
+            train()
+        };
         // Training does not depend on its picture.
         if let Ok(Err(error)) = screen.join().map_err(drop).map(|shown: Result<()>| shown) {
             note(format_args!("the screen ended: {error:#}"));
@@ -73,6 +75,15 @@ pub fn beside<T>(run: &Path, epochs: u64, train: impl FnOnce() -> Result<T>) -> 
     })?;
     line(results(run, epochs)?)?;
     Ok(trained)
+}
+
+/// Says that it is over however training ends, by a panic too: who watches would wait for ever.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// How a watched run ended being watched.
