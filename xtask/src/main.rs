@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Commands of `crates/lab`, as its own help lists them.
-const LAB: [(&str, &str); 7] = [
+const LAB: [(&str, &str); 9] = [
     ("bench", "Measure kernels and training steps, beside PyTorch if asked"),
     ("classics", "Show in miniature what the papers on mixed precision showed"),
     ("conform", "Run recorded cases of operators and report which disagree"),
@@ -23,6 +23,8 @@ const LAB: [(&str, &str); 7] = [
     ("fuzz-files", "Read damaged files of weights: none may crash, hang or fill the memory"),
     ("fuzz-ops", "Run random operators on random operands and compare them with the reference"),
     ("replay", "Train again what PyTorch trained and compare; or loss scales against recorded ones"),
+    ("soak", "Train for long with poisoned samples and dying workers: memory must stay the same"),
+    ("torture", "Kill, damage and hinder trainings: each must resume with the same final bits or say what is wrong"),
 ];
 
 /// Commands of this program.
@@ -58,7 +60,15 @@ fn main() -> ExitCode {
     let program = if LAB.iter().any(|(command, _)| first == Some(command)) { "binade-lab" } else { "binade" };
     let mut command = match std::env::var_os("BINADE_PROGRAMS") {
         Some(built) => Command::new(PathBuf::from(built).join(program)),
-        None => built_and_run(&cargo, program),
+        None => {
+            // It runs the other program, which lies beside its own.
+            if first == Some("torture")
+                && let Err(message) = build(&cargo, "binade")
+            {
+                return exit_code(Err(message));
+            }
+            built_and_run(&cargo, program)
+        }
     };
     command.args(args);
     run(command)
@@ -70,6 +80,14 @@ fn built_and_run(cargo: &Path, program: &str) -> Command {
     let mut command = Command::new(cargo);
     command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program, "--"]);
     command
+}
+
+fn build(cargo: &Path, program: &str) -> Result<(), String> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let args = ["build", "--quiet", "--release", "--manifest-path", manifest, "--bin", program];
+    let status =
+        Command::new(cargo).args(args).status().map_err(|e| format!("cannot start {}: {e}", cargo.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} does not build")) }
 }
 
 /// Before the help of `binade`, which knows nothing of these.

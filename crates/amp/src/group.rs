@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use binade_autograd::{Var, scope};
-use binade_tensor::{Array, Class, DType};
+use binade_tensor::{Array, Class, DType, profile};
 
 use crate::blame::{Blame, blame_again};
 use crate::{Error, Result, ScaledGradients, ScalerState, Step, StepOutcome, Training};
@@ -160,7 +160,9 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let Training { policy, scaler, .. } = self.training.ready()?;
         let again = scope::capture().rehearsal();
         let run = || scope::with_loss_scale(scaler.loss_scale(), || policy.run(&loss));
+        let phase = profile::phase("forward");
         let (made, changes) = scope::collect_changes(run);
+        drop(phase);
         let (value, count) = made?;
         if !(count > 0.0 && count.is_finite()) {
             return Err(Error::Setting { what: "count of a part", allowed: "above 0 and finite", found: count }.into());
@@ -169,9 +171,10 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let stats = value.array().device().memory();
         let saved = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let weight = self.parts.first().map_or(1.0, |first| count / first.count);
+        let phase = profile::phase("backward");
         let scaled = scaler.backward(&weighted(&value, weight)?);
         let array = value.array().clone();
-        drop(value);
+        drop((value, phase));
         let mut grads = scaled?;
         grads.push_changes(changes);
         match &mut self.grads {
@@ -208,11 +211,16 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let scaled = self.grads.take().ok_or(Error::EmptyGroup)?;
         // All that is waited for: what computes elsewhere has everything up to the decision queued.
         let values: Vec<&Array> = parts.iter().map(|part| &part.value).collect();
+        let phase = profile::phase("unscale");
         let (mut grads, values) = scaled.unscale_reading(&mut training.scaler, &training.optimizers, &values)?;
+        drop(phase);
         let unclaimed = grads.unclaimed().to_vec();
         grads.divide(parts.iter().map(|part| part.weight).sum())?;
         let grad_norm = grads.norm();
+        let phase = profile::phase("clip");
         training.clip.map_or(Ok(0.0), |max| grads.clip_norm(max))?;
+        drop(phase);
+        let phase = profile::phase("update");
         if let Some(ema) = training.ema.as_mut().filter(|_| grads.are_finite()) {
             // After the first write nothing may fail.
             ema.prepare().map_err(Error::from)?;
@@ -220,8 +228,12 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let outcome = grads.apply(&mut training.scaler, &mut training.optimizers)?;
         let blame = match outcome {
             StepOutcome::Applied => training.applied().map(|()| None)?,
-            StepOutcome::Skipped => training.skipped(parts)?,
+            StepOutcome::Skipped => {
+                let _again = profile::phase("blame");
+                training.skipped(parts)?
+            }
         };
+        drop(phase);
         let (mut loss, mut weights) = (0.0, 0.0);
         for (part, value) in parts.iter().zip(values) {
             loss += part.weight * value;

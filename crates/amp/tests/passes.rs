@@ -20,7 +20,7 @@ fn a_step_makes_one_pass_for_check_and_norm_and_one_for_the_rest() {
         t.clip = Some(0.5);
         profile::start();
         let step = t.step(|| -> binade_amp::Result<Var> { Ok(layer.forward(&x)?.square()?.sum(&[], false)?) }).unwrap();
-        let rows = profile::stop();
+        let rows = profile::rows(&profile::stop());
         assert_eq!(step.outcome, StepOutcome::Applied);
         let passes: Vec<_> = rows.iter().filter(|r| r.name.ends_with("of 2 tensors")).collect();
         let mut names: Vec<&str> = passes.iter().map(|r| r.name.as_str()).collect();
@@ -50,7 +50,7 @@ fn a_profile_names_the_layer_that_ran_forward_and_backward() {
     let (model, x) = (model.unwrap(), Var::from_slice(&[0.5f32; 16], &[2, 8]).unwrap());
     profile::start_by(scope::path);
     model.forward(&x).unwrap().square().unwrap().sum(&[], false).unwrap().backward().unwrap();
-    let rows = profile::stop();
+    let rows = profile::rows(&profile::stop());
     for (layer, least) in [("first", 2), ("last", 3)] {
         let products = rows.iter().filter(|row| row.name.starts_with("matmul") && &*row.layer == layer);
         let calls: usize = products.map(|row| row.calls).sum();

@@ -1,6 +1,6 @@
 //! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade watch`,
 //! `binade compare`, `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`,
-//! `binade memory`. Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the
+//! `binade memory`, `binade profile`. Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the
 //! machine and this program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -16,6 +16,7 @@ mod memory;
 mod ops;
 mod parity;
 mod predict;
+mod profile;
 mod report;
 mod sample;
 mod saved;
@@ -50,6 +51,8 @@ enum Command {
     Compare(compare::Args),
     /// Write a page about runs: curves to look into, what was skipped and why, memory, settings
     Report(report::Args),
+    /// Say where the time of training steps goes, by phase, operator and layer
+    Profile(profile::Args),
     /// Say which classes a model finds in images
     Predict(predict::Args),
     /// Draw images or write text, with a run or another library's model
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Formats(args) => formats::run(&args),

@@ -120,10 +120,7 @@ impl Backend for Cpu {
         let guard = scalars.storage().read(update.name())?;
         let (first, count) = (scalars.layout().offset, scalars.numel());
         let scalars = &elements(host(&guard, update.name(), scalars.dtype())?)[first..first + count];
-        let count = slots.len();
-        let name = || format!("{} of {count} tensors", update.name());
-        let done = binade_tensor::profile::record(name, || update::update(self.isa, update, scalars, slots));
-        done.map_err(|error| error.during(update.name()))
+        update::update(self.isa, update, scalars, slots).map_err(|error| error.during(update.name()))
     }
 
     fn memory(&self) -> MemoryStats {

@@ -10,6 +10,8 @@ mod counts;
 mod fuzz_files;
 mod fuzz_ops;
 mod replay;
+mod soak;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,10 @@ enum Command {
     FuzzOps(fuzz_ops::Args),
     /// Train again what PyTorch trained and compare; or loss scales against recorded ones
     Replay(replay::Args),
+    /// Train for long with poisoned samples and dying workers: memory must stay the same
+    Soak(soak::Args),
+    /// Kill, damage and hinder trainings: each must resume with the same final bits or say what is wrong
+    Torture(torture::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +60,7 @@ fn main() -> ExitCode {
         Command::FuzzFiles(args) => fuzz_files::run(&args),
         Command::FuzzOps(args) => fuzz_ops::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::Torture(args) => torture::run(&args),
     })
 }

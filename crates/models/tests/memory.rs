@@ -5,8 +5,8 @@ use binade_autograd::{Var, scope};
 use binade_cpu::Cpu;
 use binade_models::{Gpt, GptConfig, ResNet, ResNetConfig, SmallCnn, SmallCnnConfig, UNet, UNetConfig};
 use binade_nn::{Adafactor, AdamW, Layer, Lion, Module, Optimizer, Rule};
-use binade_plan::{Plan, Scratch, work};
-use binade_tensor::op::{Attention, Backward, Conv2d, CrossEntropy, Distribution, Epilogue, MatMul, Reduction};
+use binade_plan::{Plan, Scratch};
+use binade_tensor::op::{Attention, Backward, Conv2d, CrossEntropy, Distribution, Epilogue, MatMul, Reduction, work};
 use binade_tensor::{Array, Class, DType, Device, Key, Layout, MemoryStats, Meta, Op, Shape, run_one};
 
 /// Bytes at the peak of the second step on `n` images, above those before it: the first one makes the optimiser's

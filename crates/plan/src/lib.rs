@@ -24,19 +24,18 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod scratch;
-mod work;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use binade_tensor::memory::Accounting;
+use binade_tensor::op::work;
 use binade_tensor::{
     Array, ArrayMut, Backend, Class, DType, DeviceMemory, Error, Findings, Memory, MemoryStats, Op, Outcome, Result,
     Slot, Storage, Update,
 };
 
 pub use scratch::Scratch;
-pub use work::work;
 
 /// The device. Every number on it is 0, no gradient is infinite, and nothing fails for want of memory. Clones are one
 /// device, so that a hold of it can be kept: see [`Plan::work`].

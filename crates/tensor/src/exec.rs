@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Layout, Meta, Op, Result};
+use crate::{Array, ArrayMut, Arrays, Class, DType, Device, Error, Layout, Meta, Op, Result, profile};
 
 /// An operator to run, and on what.
 #[derive(Clone, Debug)]
@@ -115,5 +115,10 @@ fn launch(op: &Op, ins: &[&Array], device: &Device, outs: &mut [ArrayMut<'_>]) -
     if outs.iter().all(|out| empty(out.array())) && ins.iter().all(|a| empty(a) || !index(a)) {
         return Ok(());
     }
-    crate::profile::timed(op, ins, || device.run(op, ins, outs))
+    let _span = profile::span(|| profile::What::Operator {
+        op: Box::new(op.clone()),
+        ins: ins.iter().map(|array| array.meta()).collect(),
+        outs: outs.iter().map(|out| out.array().meta()).collect(),
+    });
+    device.run(op, ins, outs)
 }

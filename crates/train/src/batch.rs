@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use binade_autograd::{Var, scope};
 use binade_tensor::op::Distribution;
-use binade_tensor::{Array, Class, DType, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Key, Op, Shape, profile, run_one};
 
 use crate::data::{Sample, SampleResult, Values};
 use crate::{Data, Error, Result};
@@ -205,6 +205,7 @@ impl Batches {
 
     /// The next `n` batches; fewer where there are no more.
     pub(crate) fn next_group(&mut self, n: usize) -> Result<Vec<Batch>> {
+        let _phase = profile::phase("data");
         self.receive.iter().take(n).map(|stacked| stacked?.batch()).collect()
     }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use binade_amp::{Step, StepOutcome, Training, TrainingState};
 use binade_nn::{CHECKSUM, Module, TensorFile, state_dict, write_safetensors};
-use binade_tensor::{Array, Class};
+use binade_tensor::{Array, Class, profile};
 use serde::{Deserialize, Serialize};
 
 use crate::answers::Answers;
 use crate::metrics::{self, Written};
+use crate::progress::warn;
 use crate::recipe::{Recipe, check_same};
 use crate::record::METRICS;
 use crate::{Config, Error, Precision, Result, Summary};
@@ -106,6 +107,10 @@ pub(crate) fn path(folder: &Path, precision: Precision) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", precision.name()))
 }
 
+fn best(folder: &Path, precision: Precision) -> PathBuf {
+    folder.join(format!("best-{}.safetensors", precision.name()))
+}
+
 pub(crate) fn save(
     path: &Path,
     recipe: &Recipe,
@@ -113,6 +118,7 @@ pub(crate) fn save(
     training: &Training,
     progress: &Progress,
 ) -> Result<()> {
+    let _phase = profile::phase("checkpoint");
     let header = Header { recipe: recipe.clone(), progress: progress.clone(), training: training.state()? };
     let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
     let mut tensors: Vec<_> =
@@ -123,7 +129,7 @@ pub(crate) fn save(
 
 /// Writes the model's tensors into a file of their own, under their own names.
 pub(crate) fn save_weights(folder: &Path, precision: Precision, model: &dyn Module) -> Result<()> {
-    let path = folder.join(format!("best-{}.safetensors", precision.name()));
+    let path = best(folder, precision);
     Ok(write_safetensors(&path, &state_dict(model), HashMap::new())?)
 }
 
@@ -148,30 +154,119 @@ pub(crate) fn keep(path: &Path, epoch: u64, last: usize) -> Result<()> {
     }
 }
 
-/// Restores model and training; returns what the loop counted. The metrics beside the checkpoint must be those that it
-/// knows. The model may be overwritten on an error.
-pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &dyn Module, training: &mut Training) -> Result<Progress> {
-    let (path, precision) = (&path(folder, recipe.config.precision), recipe.config.precision.name());
-    let (tensors, header) = load_model(path, recipe, model)?;
-    let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.into(), message: error.to_string() };
-    training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
-    metrics::verify(&folder.join(METRICS), precision, training.iteration, header.progress.metrics)?;
-    Ok(header.progress)
+/// What was loaded.
+pub(crate) struct Loaded {
+    progress: Progress,
+    /// What is wrong with the newest checkpoint, if this is one before it.
+    damaged: Option<Error>,
 }
 
-fn load_model(path: &Path, recipe: &Recipe, model: &dyn Module) -> Result<(Vec<(String, Array)>, Header)> {
+impl Loaded {
+    /// What the loop counted; says so aloud if it was less than it might be.
+    pub(crate) fn told(self) -> Progress {
+        if let Some(error) = self.damaged {
+            warn(&format!("{error}; its training goes on from the checkpoint after epoch {}", self.progress.epoch));
+        }
+        self.progress
+    }
+}
+
+/// Restores model and training from the newest checkpoint that is whole. The metrics beside it must be those that it
+/// knows. The model may be overwritten on an error.
+pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &dyn Module, training: &mut Training) -> Result<Loaded> {
+    let precision = recipe.config.precision;
+    let Whole { path, file, header, damaged } = newest_whole(&path(folder, precision))?;
+    let tensors = load_model(&path, &file, &header, recipe, model)?;
+    let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.clone(), message: error.to_string() };
+    training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
+    metrics::verify(&folder.join(METRICS), precision.name(), training.iteration, header.progress.metrics)?;
+    Ok(Loaded { progress: header.progress, damaged })
+}
+
+/// Fails if the best weights of a precision are there and not whole: nothing would make them again.
+pub(crate) fn check_best(folder: &Path, precision: Precision) -> Result<()> {
+    let path = best(folder, precision);
+    if !path.exists() {
+        return Ok(());
+    }
+    let more = |error: Error| match error {
+        Error::Checkpoint { path, message } => {
+            Error::Checkpoint { path, message: format!("{message}; remove it to go on without these weights") }
+        }
+        other => other,
+    };
+    open(&path).map(drop).map_err(more)
+}
+
+/// A checkpoint that is whole.
+struct Whole {
+    path: PathBuf,
+    file: TensorFile,
+    header: Header,
+    /// What is wrong with the newest one, if this is another.
+    damaged: Option<Error>,
+}
+
+/// The newest checkpoint that is whole, of those that are kept.
+fn newest_whole(newest: &Path) -> Result<Whole> {
+    let error = match open_checkpoint(newest) {
+        Ok((file, header)) => return Ok(Whole { path: newest.into(), file, header, damaged: None }),
+        Err(error) => error,
+    };
+    for (_, path) in kept(newest).into_iter().rev() {
+        if let Ok((file, header)) = open_checkpoint(&path) {
+            return Ok(Whole { path, file, header, damaged: Some(error) });
+        }
+    }
+    Err(error)
+}
+
+/// The checkpoints of epochs that are kept beside the newest, in their order.
+fn kept(newest: &Path) -> Vec<(u64, PathBuf)> {
+    let (Some(folder), Some(stem)) = (newest.parent(), newest.file_stem().and_then(|stem| stem.to_str())) else {
+        return Vec::new();
+    };
+    let epoch = |path: &Path| {
+        let name = path.file_name()?.to_str()?;
+        name.strip_prefix(stem)?.strip_prefix(".epoch-")?.strip_suffix(".safetensors")?.parse::<u64>().ok()
+    };
+    let paths = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut kept: Vec<(u64, PathBuf)> = paths.filter_map(|path| Some((epoch(&path)?, path))).collect();
+    kept.sort();
+    kept
+}
+
+/// A file of tensors that is whole by its checksum.
+fn open(path: &Path) -> Result<TensorFile> {
     let bad = |message: String| Error::Checkpoint { path: path.into(), message };
     let file = TensorFile::open(path).map_err(|e| match e {
         binade_nn::Error::Format { message, .. } => bad(format!("not a whole checkpoint ({message})")),
         other => other.into(),
     })?;
-    let metadata = file.metadata();
-    let text =
-        metadata.get(KEY).ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
-    if !metadata.contains_key(CHECKSUM) {
+    if !file.metadata().contains_key(CHECKSUM) {
         return Err(bad(format!("its checksum ({CHECKSUM}) is missing: damaged, or written by another program")));
     }
-    let header: Header = serde_json::from_str(text).map_err(|e| bad(format!("its header does not parse: {e}")))?;
+    Ok(file)
+}
+
+fn open_checkpoint(path: &Path) -> Result<(TensorFile, Header)> {
+    let bad = |message: String| Error::Checkpoint { path: path.into(), message };
+    let file = open(path)?;
+    let text = file.metadata().get(KEY);
+    let text = text.ok_or_else(|| bad("a safetensors file, but no checkpoint of a training run".into()))?;
+    let header = serde_json::from_str(text).map_err(|e| bad(format!("its header does not parse: {e}")))?;
+    Ok((file, header))
+}
+
+/// Writes a checkpoint into a model, and gives all tensors that are not the model's.
+fn load_model(
+    path: &Path,
+    file: &TensorFile,
+    header: &Header,
+    recipe: &Recipe,
+    model: &dyn Module,
+) -> Result<Vec<(String, Array)>> {
+    let bad = |message: String| Error::Checkpoint { path: path.into(), message };
     check_same(path, &header.recipe, recipe)?;
     let (asked, done) = (recipe.config.epochs, header.progress.epoch);
     let finished = header.progress.summary.as_ref().is_some_and(|s| s.epochs == asked);
@@ -181,5 +276,5 @@ fn load_model(path: &Path, recipe: &Recipe, model: &dyn Module) -> Result<(Vec<(
     file.load(model, MODEL).map_err(|e| bad(e.to_string()))?;
     let others = file.names().iter().filter(|name| !name.starts_with(MODEL));
     // The optimiser and the averages take these arrays over.
-    Ok((file.arrays(others, Class::Optimizer)?, header))
+    Ok(file.arrays(others, Class::Optimizer)?)
 }

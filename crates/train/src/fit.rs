@@ -8,13 +8,14 @@ use std::time::Instant;
 use binade_amp::{Blame, Policy, Step, StepOutcome, Training};
 use binade_autograd::{eval, no_grad, scope};
 use binade_nn::Module;
-use binade_tensor::{Device, Key};
+use binade_tensor::{Device, Key, profile};
 
 use crate::answers::Answers;
 use crate::batch::{Batches, epoch_order};
 use crate::checkpoint::{self, Progress};
 use crate::gallery::{self, Whose};
 use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, StepMetrics};
+use crate::profile::{Profile, Recorder, Recording, write_trace};
 use crate::progress::Log;
 use crate::recipe::Recipe;
 use crate::trainee::{Pair, Trainee};
@@ -31,6 +32,10 @@ pub struct Output<'a> {
     pub quiet: bool,
     /// Called with the numbers of each step, evaluation and epoch.
     pub callbacks: Vec<Callback<'a>>,
+    /// Steps to record.
+    pub profile: Option<Profile>,
+    /// What was recorded so far: one of each precision.
+    pub recordings: Vec<Recording>,
 }
 
 /// Sees the numbers of a step, an evaluation or an epoch, and may change the training between steps:
@@ -84,7 +89,7 @@ fn fit_on(
     let path = checkpoint::path(&output.folder, config.precision);
     let mut at = Progress::default();
     if output.resume && path.exists() {
-        at = checkpoint::load(&output.folder, &recipe, model, &mut training)?;
+        at = checkpoint::load(&output.folder, &recipe, model, &mut training)?.told();
         // The end of fewer epochs, or of less patience, than are asked for now is none.
         let at_end = at.at_end(config);
         if let Some(summary) = at.summary.take().filter(|_| at_end) {
@@ -95,27 +100,25 @@ fn fit_on(
     let steps = batches.div_ceil(config.accumulate) as u64;
     training.schedule = config.schedule_over(config.epochs * steps);
     let mut log = Log::open(output, (pair.unit(), pair.text_unit()), config, training.iteration, steps)?;
-    let mut last_blame = None;
+    let (mut last_blame, mut recorder) = (None, recorder(output));
     if config.best_by != BestBy::Loss {
         // Told before the first epoch is spent.
         config.best_by.of(&evaluate(pair, data, 1, &mut training, config)?)?;
     }
 
     while !at.at_end(config) {
-        let mut order = epoch_order(data.train.len(), config.seed, at.epoch)?;
-        order.truncate(batches * config.batch_size);
-        let key = Some(Key::new(config.seed, at.epoch).stream("data"));
-        let from = (data.train.clone(), pair.check());
-        let mut samples = Batches::new("training", from, order, config.batch_size, at.batch, key)?;
+        let mut samples = epoch(pair, data, config, at.epoch, at.batch)?;
         loop {
+            recorder.before_step();
             let group = samples.next_group(config.accumulate)?;
             if group.is_empty() {
                 break;
             }
-            let start = Instant::now();
+            let (running, start) = (Recording::step(training.iteration), Instant::now());
             let tried = training.step_over(&group, |batch| pair.loss(batch));
             let step = tried.map_err(|error| stalled(error, config, training.iteration))?;
             at.note(&step, group.len(), start.elapsed().as_secs_f64());
+            drop(running);
             last_blame = step.blame.clone();
             let step = Metrics::Step(numbers(step, training.iteration - 1));
             let mut stop = tell(&mut log, output, &mut training, &at, step)?;
@@ -124,7 +127,11 @@ fn fit_on(
                 let numbers = EvaluationMetrics::new(training.iteration, &score, pair.text_unit());
                 stop |= tell(&mut log, output, &mut training, &at, Metrics::Evaluation(numbers))?;
             }
-            if stop || interrupt::requested() {
+            let ends = stop || interrupt::requested();
+            if recorder.after_step() || ends {
+                recorded(&mut recorder, config, output, &log)?;
+            }
+            if ends {
                 (at.peak, at.metrics) = (device.memory().into(), log.written()?);
                 checkpoint::save(&path, &recipe, model, &training, &at)?;
                 let folder = output.folder.clone();
@@ -164,6 +171,7 @@ fn fit_on(
             }
         }
     }
+    recorded(&mut recorder, config, output, &log)?;
     log.end(&at);
     let summary = Summary {
         precision: config.precision.name().into(),
@@ -190,6 +198,15 @@ fn fit_on(
     Ok((summary, made(pair, &mut training, config)?))
 }
 
+/// The batches of an epoch from one of them on.
+pub(crate) fn epoch(pair: &dyn Trainee, data: &Splits, config: &Config, epoch: u64, first: usize) -> Result<Batches> {
+    let mut order = epoch_order(data.train.len(), config.seed, epoch)?;
+    order.truncate(config.batches(data.train.len()) * config.batch_size);
+    let key = Some(Key::new(config.seed, epoch).stream("data"));
+    let from = (data.train.clone(), pair.check());
+    Batches::new("training", from, order, config.batch_size, first, key)
+}
+
 /// Writes and shows numbers, and calls back; true if the run shall end here.
 fn tell(
     log: &mut Log,
@@ -204,6 +221,20 @@ fn tell(
     }
     log.write(at, metrics)?;
     Ok(stop)
+}
+
+fn recorder(output: &Output<'_>) -> Recorder {
+    output.profile.as_ref().map_or_else(Recorder::default, |profile| Recorder::new(profile.skip, profile.steps))
+}
+
+/// Ends, shows and writes a recording, if there is one.
+fn recorded(recorder: &mut Recorder, config: &Config, output: &mut Output<'_>, log: &Log) -> Result<()> {
+    let (Some(recording), Some(profile)) = (recorder.end(config.precision.name()), &output.profile) else {
+        return Ok(());
+    };
+    log.line(&recording.tables(None));
+    output.recordings.push(recording);
+    write_trace(&profile.trace, &output.recordings)
 }
 
 fn numbers(step: Step, iteration: u64) -> StepMetrics {
@@ -222,7 +253,7 @@ pub(crate) fn evaluate(
     training: &mut Training,
     config: &Config,
 ) -> Result<Score> {
-    let policy = training.policy.clone();
+    let (policy, _phase) = (training.policy.clone(), profile::phase("evaluation"));
     let run = || -> Result<Score> {
         let (mut loss, mut count, mut right, mut answers) = (0.0, 0.0, None, None::<Answers>);
         let from = (data.test.clone(), pair.check());

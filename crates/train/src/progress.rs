@@ -21,6 +21,11 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// Says what nobody asked for and somebody must know, on standard error. There is nowhere to say that this failed.
+pub(crate) fn warn(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Metrics file, and progress on the terminal: a bar, or a line per epoch where there is no terminal.
 pub(crate) struct Log {
     writer: Writer,
@@ -128,7 +133,7 @@ impl Log {
     }
 
     /// A line above the bar.
-    fn line(&self, line: &str) {
+    pub(crate) fn line(&self, line: &str) {
         if !self.quiet {
             self.bar.suspend(|| say(line));
         }

@@ -4,21 +4,22 @@ use std::path::{Path, PathBuf};
 
 use binade_amp::Training;
 use binade_amp::preflight::{Preflight, preflight};
-use binade_autograd::{eval, scope};
+use binade_autograd::scope;
 use binade_nn::{Module, remove_partial_files, replace_file};
 use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::fit::{Callback, Output, averaged, fit_pair};
+use crate::fit::{Callback, Output, fit_pair};
 use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
 use crate::record::{METRICS, NUMBERS, SUMMARY, note_start};
+use crate::rehearsal::{Rehearsed, profile, rehearse};
 use crate::trainee::{Begun, Fresh, Make, Pair, Trainee};
 use crate::{
-    Batch, Config, Data, Error, Made, Precision, Result, Splits, Summary, Task, checkpoint, gallery, interrupt, report,
-    sealed, table,
+    Batch, Config, Error, Made, Precision, Profile, Recording, Result, Splits, Summary, Task, checkpoint, gallery,
+    interrupt, report, sealed, table,
 };
 
 /// Settings of [`train`].
@@ -45,6 +46,9 @@ pub struct RunConfig {
     /// Print nothing.
     #[serde(skip)]
     pub quiet: bool,
+    /// Steps of each precision to record, and where to.
+    #[serde(skip)]
+    pub profile: Option<Profile>,
 }
 
 impl Default for RunConfig {
@@ -57,6 +61,7 @@ impl Default for RunConfig {
             out: None,
             resume: false,
             quiet: false,
+            profile: None,
         }
     }
 }
@@ -124,15 +129,6 @@ impl RunConfig {
         let fit = Config { precision: self.fit.precision, ..written.fit.clone() };
         check_same(&folder.join("config.json"), &RunConfig { fit, ..written }, self)
     }
-}
-
-/// What [`Trainer::rehearse`] found beside what the device counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rehearsed {
-    /// Bytes kept between forward and backward.
-    pub saved_bytes: usize,
-    /// Values that are trained.
-    pub parameters: usize,
 }
 
 /// What [`train`] made.
@@ -248,6 +244,15 @@ impl<'a, M: Module> Trainer<'a, M> {
         rehearse(&|| self.fresh(), self.data, config, device)
     }
 
+    /// Steps a model of its own on the training data, after a few steps that are unlike the rest, and says where their
+    /// time goes: in the precision of the settings, on the scope's device. Nothing else is changed.
+    ///
+    /// # Errors
+    /// As [`fit`](crate::fit), without files.
+    pub fn profile(&self, config: &Config, steps: u64) -> Result<Recording> {
+        profile(&|| self.fresh(), self.data, config, steps)
+    }
+
     /// Trains, as [`train`].
     ///
     /// # Errors
@@ -256,30 +261,6 @@ impl<'a, M: Module> Trainer<'a, M> {
         let callbacks = std::mem::take(&mut self.callbacks);
         run(&|| self.fresh(), self.data, &self.files, callbacks, config)
     }
-}
-
-/// [`Trainer::rehearse`], whichever model it is.
-fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &Device) -> Result<Rehearsed> {
-    let first = |from: &dyn Data, n: usize, at: usize| {
-        Batch::of(from, &(at * n..(at + 1) * n).map(|i| i % from.len()).collect::<Vec<_>>(), None)
-    };
-    let rehearsed = || -> Result<Rehearsed> {
-        config.check(data)?;
-        let fresh = make()?;
-        let mut saved_bytes = 0;
-        let (pair, mut training) = (fresh.trainee(), fresh.training(config)?);
-        for _ in 0..2 {
-            let parts: Vec<Batch> = (0..config.accumulate)
-                .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
-                .collect::<Result<_>>()?;
-            saved_bytes = training.step_over(&parts, |batch| pair.loss(batch))?.saved_bytes;
-        }
-        let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
-        let policy = training.policy.clone();
-        averaged(&mut training, || policy.run(|| eval(|| pair.evaluate(&batch))))??;
-        Ok(Rehearsed { saved_bytes, parameters: pair.model().parameter_count() })
-    };
-    scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
 }
 
 /// [`Trainer::run`], whichever model it is.
@@ -317,7 +298,14 @@ fn run(
     }
     note_start(&folder, scope::device()?.name())?;
     let (mut summaries, mut made) = (Vec::new(), Vec::new());
-    let mut output = Output { folder: folder.clone(), resume: config.resume, quiet: config.quiet, callbacks };
+    let mut output = Output {
+        folder: folder.clone(),
+        resume: config.resume,
+        quiet: config.quiet,
+        callbacks,
+        profile: config.profile.clone(),
+        recordings: Vec::new(),
+    };
     for &precision in &config.precisions {
         let (fresh, config) = (build()?, Config { precision, ..config.fit.clone() });
         let pair = fresh.trainee();
@@ -381,6 +369,7 @@ fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&Config) -> R
         if checkpoint::path(folder, precision).exists() {
             check(&Config { precision, ..config.fit.clone() })?;
         }
+        checkpoint::check_best(folder, precision)?;
     }
     let metrics = folder.join(METRICS);
     let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use binade::cli::device::On;
 use binade::cli::flags::{above_zero, at_least_zero, positive, whole};
 use binade::nn::Schedule;
-use binade::train::{BestBy, Config, OptimizerChoice, Precision};
+use binade::train::{BestBy, Config, OptimizerChoice, Precision, Profile};
 use clap::ValueEnum;
 
 /// Flags of every training. What is not given has the default of the training, or the value of the run that is resumed.
@@ -121,6 +121,18 @@ pub struct Common {
     /// Show curves on the whole terminal while training, as `binade watch` does
     #[arg(long, conflicts_with_all = ["quiet", "seeds"])]
     pub tui: bool,
+    /// Record steps of each precision into a file that Perfetto and Chrome show, and print where their time goes
+    #[arg(long, value_name = "TRACE.json", conflicts_with = "seeds")]
+    profile: Option<PathBuf>,
+    /// With --profile, how many steps, after the first five [default: 20]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "profile",
+        value_parser = positive::<u64>,
+        allow_negative_numbers = true
+    )]
+    profile_steps: Option<u64>,
 }
 
 /// A precision, or all of them.
@@ -174,6 +186,12 @@ impl Common {
     /// The precisions asked for.
     pub fn precisions(&self) -> Option<Vec<Precision>> {
         self.precision.map(PrecisionName::precisions)
+    }
+
+    /// What to record.
+    pub fn profile(&self) -> Option<Profile> {
+        let profile = Profile::to(self.profile.clone()?);
+        Some(Profile { steps: self.profile_steps.unwrap_or(profile.steps), ..profile })
     }
 
     /// Puts what the flags say in the place of the settings.

@@ -151,6 +151,7 @@ fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
         out: common.resume.clone().flatten().or_else(|| common.out.clone()),
         resume: common.resume.is_some(),
         quiet: common.quiet,
+        profile: common.profile(),
         made_from: serde_json::Value::Null,
     };
     if config.resume {

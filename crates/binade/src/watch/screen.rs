@@ -7,29 +7,29 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph, Wrap};
 
-use super::tail::{Curve, Series, Tail};
+use super::tail::{Curve, Seen, Series};
 
 const COLOURS: [Color; 3] = [Color::Cyan, Color::Yellow, Color::Green];
 
 /// Draws the state of a run of so many epochs.
-pub fn draw(frame: &mut Frame<'_>, name: &str, epochs: u64, tail: &Tail) {
+pub fn draw(frame: &mut Frame<'_>, name: &str, epochs: u64, seen: &Seen) {
     let lines: Vec<Line<'_>> =
-        tail.series.iter().enumerate().map(|(i, series)| coloured(i, series, told(series, epochs))).collect();
-    let skipped = (tail.skipped.len().min(6) + 2) as u16;
+        seen.series.iter().enumerate().map(|(i, series)| coloured(i, series, told(series, epochs))).collect();
+    let skipped = (seen.skipped.len().min(6) + 2) as u16;
     let [head, loss, below, foot] = Layout::vertical([
         Constraint::Length(lines.len().max(1) as u16 + 2),
         Constraint::Min(8),
         Constraint::Min(8),
-        Constraint::Length(if tail.skipped.is_empty() { 0 } else { skipped }),
+        Constraint::Length(if seen.skipped.is_empty() { 0 } else { skipped }),
     ])
     .areas(frame.area());
     let title = format!(" {name}: q ends watching ");
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), head);
     let [scale, speed] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(below);
-    chart(frame, loss, " training loss ", tail, |series| &series.loss, |y| format!("{y:.3}"));
-    chart(frame, scale, " loss scale ", tail, |series| &series.scale, |y| format!("2^{y:.0}"));
-    chart(frame, speed, " steps per second ", tail, |series| &series.speed, |y| format!("{y:.1}"));
-    let newest = tail.skipped.iter().rev().take(6).map(|(precision, step)| {
+    chart(frame, loss, " training loss ", seen, |series| &series.loss, |y| format!("{y:.3}"));
+    chart(frame, scale, " loss scale ", seen, |series| &series.scale, |y| format!("2^{y:.0}"));
+    chart(frame, speed, " steps per second ", seen, |series| &series.speed, |y| format!("{y:.1}"));
+    let newest = seen.skipped.iter().rev().take(6).map(|(precision, step)| {
         let why = step.blame.as_ref().map_or_else(|| "a gradient is not finite".into(), |blame| blame.to_string());
         Line::from(format!("{precision} step {}: {why}", step.iteration))
     });
@@ -59,11 +59,11 @@ fn chart(
     frame: &mut Frame<'_>,
     area: Rect,
     title: &str,
-    tail: &Tail,
+    seen: &Seen,
     of: impl Fn(&Series) -> &Curve,
     label: impl Fn(f64) -> String,
 ) {
-    let all = || tail.series.iter().flat_map(|series| &of(series).points);
+    let all = || seen.series.iter().flat_map(|series| &of(series).points);
     let range = |of: fn(&(f64, f64)) -> f64| {
         let (low, high) = all().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         match (low.is_finite(), high > low) {
@@ -73,7 +73,7 @@ fn chart(
         }
     };
     let (x, y) = (range(|p| p.0), range(|p| p.1));
-    let curves = tail.series.iter().enumerate().map(|(i, series)| {
+    let curves = seen.series.iter().enumerate().map(|(i, series)| {
         let style = Style::default().fg(COLOURS[i % COLOURS.len()]);
         Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(style).data(&of(series).points)
     });

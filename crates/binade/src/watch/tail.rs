@@ -1,4 +1,4 @@
-//! [`Tail`]: the numbers of a run as they are written, thinned as they come.
+//! [`Lines`]: the numbers of a run as they are written; [`Tail`]: what they come to, thinned as it comes.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -58,10 +58,66 @@ pub struct Series {
     looked: Option<(u64, Instant)>,
 }
 
-/// The file, read as far as it was written.
-pub struct Tail {
+/// The lines of a run's numbers, read as far as they were written.
+pub struct Lines {
     path: PathBuf,
     offset: u64,
+}
+
+/// What [`Lines::read`] finds.
+pub enum News<'a> {
+    /// A line, and what it says.
+    Line(&'a str, Record),
+    /// A run that was resumed has dropped lines, and all are read anew.
+    Anew,
+}
+
+impl Lines {
+    pub fn of(run: &Path) -> Lines {
+        Lines { path: run.join("metrics.jsonl"), offset: 0 }
+    }
+
+    /// Reads what is new. A line that is still being written, or was cut off by a kill, is read when it is whole; one
+    /// that is no record is left out.
+    pub fn read(&mut self, mut take: impl FnMut(News<'_>) -> Result<()>) -> Result<()> {
+        let told = || self.path.display().to_string();
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(told),
+        };
+        if file.metadata().with_context(told)?.len() < self.offset {
+            self.offset = 0;
+            take(News::Anew)?;
+        }
+        let mut reader = BufReader::new(file);
+        reader.seek(SeekFrom::Start(self.offset)).with_context(|| self.path.display().to_string())?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            reader.read_until(b'\n', &mut line).with_context(|| self.path.display().to_string())?;
+            if line.last() != Some(&b'\n') {
+                return Ok(());
+            }
+            self.offset += line.len() as u64;
+            if let Ok(text) = std::str::from_utf8(&line)
+                && let Ok(record) = serde_json::from_str(text)
+            {
+                take(News::Line(text.trim_end(), record))?;
+            }
+        }
+    }
+}
+
+/// What the lines come to.
+pub struct Tail {
+    lines: Lines,
+    pub seen: Seen,
+}
+
+/// All precisions.
+#[derive(Default)]
+pub struct Seen {
     pub series: Vec<Series>,
     /// The newest steps that were skipped, with their precision.
     pub skipped: Vec<(String, StepMetrics)>,
@@ -69,43 +125,30 @@ pub struct Tail {
 
 impl Tail {
     pub fn new(run: &Path) -> Tail {
-        Tail { path: run.join("metrics.jsonl"), offset: 0, series: Vec::new(), skipped: Vec::new() }
+        Tail { lines: Lines::of(run), seen: Seen::default() }
     }
 
-    /// Reads what is new: whether there was anything. A run that was resumed has dropped lines, and is read anew.
+    /// Reads what is new: whether there was anything.
     pub fn look(&mut self) -> Result<bool> {
-        let told = || self.path.display().to_string();
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error).with_context(told),
-        };
-        if file.metadata().with_context(told)?.len() < self.offset {
-            *self = Tail { offset: 0, series: Vec::new(), skipped: Vec::new(), path: self.path.clone() };
-        }
-        let mut reader = BufReader::new(file);
-        reader.seek(SeekFrom::Start(self.offset)).with_context(|| self.path.display().to_string())?;
-        let (mut line, mut new, first) = (Vec::new(), false, self.offset == 0);
-        loop {
-            line.clear();
-            reader.read_until(b'\n', &mut line).with_context(|| self.path.display().to_string())?;
-            // A line that is still being written, or was cut off by a kill, is read when it is whole.
-            if line.last() != Some(&b'\n') {
-                break;
+        let Tail { lines, seen } = self;
+        let (mut new, first) = (false, lines.offset == 0);
+        lines.read(|news| {
+            match news {
+                News::Anew => *seen = Seen::default(),
+                News::Line(_, record) => seen.take(record),
             }
-            self.offset += line.len() as u64;
-            if let Ok(record) = serde_json::from_slice::<Record>(&line) {
-                self.take(record);
-                new = true;
-            }
-        }
+            new = true;
+            Ok(())
+        })?;
         let now = Instant::now();
-        for series in &mut self.series {
+        for series in &mut seen.series {
             series.measure(now, first);
         }
         Ok(new)
     }
+}
 
+impl Seen {
     fn take(&mut self, Record { precision, metrics }: Record) {
         let place = self.series.iter().position(|series| series.precision == precision).unwrap_or_else(|| {
             self.series.push(Series { precision: precision.clone(), ..Series::default() });
@@ -184,15 +227,15 @@ mod tests {
         let torn = line("fp16", 1, true);
         write!(file, "{}{}", line("fp16", 0, false), &torn[..20]).unwrap();
         assert!(tail.look().unwrap());
-        assert_eq!((tail.series[0].loss.points.len(), tail.skipped.len()), (1, 0));
+        assert_eq!((tail.seen.series[0].loss.points.len(), tail.seen.skipped.len()), (1, 0));
         write!(file, "{}{}", &torn[20..], line("bf16", 0, false)).unwrap();
         assert!(tail.look().unwrap() && !tail.look().unwrap());
-        assert_eq!(tail.skipped.iter().map(|(p, s)| (p.as_str(), s.iteration)).collect::<Vec<_>>(), [("fp16", 1)]);
-        assert_eq!(tail.series.iter().map(|s| s.precision.as_str()).collect::<Vec<_>>(), ["fp16", "bf16"]);
-        assert_eq!(tail.series[0].scale.points, [(0.0, 10.0), (1.0, 10.0)]);
+        assert_eq!(tail.seen.skipped.iter().map(|(p, s)| (p.as_str(), s.iteration)).collect::<Vec<_>>(), [("fp16", 1)]);
+        assert_eq!(tail.seen.series.iter().map(|s| s.precision.as_str()).collect::<Vec<_>>(), ["fp16", "bf16"]);
+        assert_eq!(tail.seen.series[0].scale.points, [(0.0, 10.0), (1.0, 10.0)]);
         std::fs::write(&path, line("fp16", 0, false)).unwrap();
         assert!(tail.look().unwrap());
-        assert_eq!((tail.series.len(), tail.skipped.len()), (1, 0));
+        assert_eq!((tail.seen.series.len(), tail.seen.skipped.len()), (1, 0));
     }
 
     #[test]

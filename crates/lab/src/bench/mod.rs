@@ -25,6 +25,7 @@ use binade::train::Precision;
 use serde_json::{Map, Value, json};
 
 use cases::{Case, GROUPS, cases};
+pub use memory::rss_mib;
 use steps::Size;
 use timing::{quantile, round, sorted, time};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use binade::autograd::scope;
-use binade::tensor::profile::{Row, start_by, stop};
+use binade::tensor::profile::{Row, rows, start_by, stop};
 use binade::train::Precision;
 
 use super::Case;
@@ -22,7 +22,7 @@ fn profile(case: &mut Case, runs: u32) -> Result<Profile> {
     start_by(scope::path);
     let begin = Instant::now();
     let done = (0..runs).try_for_each(|_| (case.run)());
-    let (total, rows) = (begin.elapsed(), stop());
+    let (total, rows) = (begin.elapsed(), rows(&stop()));
     done?;
     Ok(Profile { total, rows })
 }

@@ -16,7 +16,7 @@ use binade::nn::{Linear, TensorFile};
 use binade::tensor::DType;
 use binade::weights::{LoadOptions, Sources, Weights, load};
 
-use forms::Draw;
+pub use forms::Draw;
 
 /// A file that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -24,6 +24,7 @@ mod scan;
 mod shape;
 mod softmax;
 mod trace;
+mod work;
 
 pub use attention::{Attention, AttentionBackward};
 pub use bound::Bound;
@@ -50,6 +51,7 @@ pub use resample::{Interpolation, PadMode, Resample, ResampleBackward, Taps, tra
 pub use scan::{CumProdBackward, Scan, ScanOp};
 pub use shape::{Cast, Cat, Copied, NarrowBackward, StochasticCast, View};
 pub use softmax::{Softmax, SoftmaxBackward};
+pub use work::work;
 
 use crate::{DType, Dims, Key, Shape};
 

@@ -4,7 +4,7 @@ mod rules;
 
 use std::fmt;
 
-use crate::{Array, ArrayMut, DType, Error, Result};
+use crate::{Array, ArrayMut, DType, Error, Result, profile};
 
 pub use rules::{Step, StepVisitor, Update};
 
@@ -19,6 +19,11 @@ impl Update {
             slot.check(self)?;
             self.check_device(scalars, slot.grad.array())?;
         }
+        let _span = profile::span(|| profile::What::Update {
+            name: self.name(),
+            tensors: slots.len(),
+            bytes: slots.iter().map(Slot::bytes).sum(),
+        });
         scalars.device().update(self, scalars, slots)
     }
 
@@ -47,6 +52,12 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
+    /// Bytes of all its arrays.
+    fn bytes(&self) -> u64 {
+        let written = self.param.iter().chain(&self.master).chain(&self.state).map(ArrayMut::array);
+        written.chain([self.grad.array()]).map(|array| (array.numel() * array.dtype().size()) as u64).sum()
+    }
+
     /// Whether a pass can be run on this slot. One that has passed this does not fail, unless another thread takes a
     /// tensor meanwhile.
     ///

@@ -7,7 +7,7 @@ mod message;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binade_nn::Module;
 use crc::{CRC_32_ISCSI, Crc};
@@ -26,6 +26,19 @@ const BITS: &str = "test/bits";
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
+/// Names of event files: this, seconds and nanoseconds since 1970, and [`SUFFIX`].
+const PREFIX: &str = "events.out.tfevents.";
+const SUFFIX: &str = ".binade";
+
+/// The time in the name of the last event file of a folder.
+fn last(folder: &Path) -> Option<Duration> {
+    let time = |name: &str| {
+        let (seconds, nanos) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('.')?;
+        Some(Duration::new(seconds.parse().ok()?, nanos.parse::<u32>().ok().filter(|nanos| *nanos < 1_000_000_000)?))
+    };
+    std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| time(entry.file_name().to_str()?)).max()
+}
+
 /// An event file that is being written.
 pub(crate) struct Events {
     file: File,
@@ -38,9 +51,10 @@ impl Events {
     pub(crate) fn create(folder: &Path, precision: Precision, iteration: u64) -> Result<Events> {
         let folder = folder.join("tensorboard").join(precision.name());
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        // Files are read in the order of their names.
+        // Files are read in the order of their names, and the clock may have been put back since the last.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("events.out.tfevents.{:010}.{:09}.binade", now.as_secs(), now.subsec_nanos());
+        let at = now.max(last(&folder).map_or(Duration::ZERO, |last| last.saturating_add(Duration::from_nanos(1))));
+        let name = format!("{PREFIX}{:010}.{:09}{SUFFIX}", at.as_secs(), at.subsec_nanos());
         let path = folder.join(name);
         let file = File::create_new(&path).map_err(Error::io(&path))?;
         let mut events = Events { file, path };

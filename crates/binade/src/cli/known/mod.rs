@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::nn::{Adafactor, AdamW, Lion, Rule, Sgd};
 
 pub use build::{Ready, build, integers, normal};
-pub use plan::{Planned, Recipe, Taken, beside, largest_batch, measured, planned};
+pub use plan::{Planned, Recipe, Taken, beside, largest_batch, measured, planned, profiled};
 
 /// A model by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

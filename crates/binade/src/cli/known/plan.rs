@@ -9,7 +9,7 @@ use crate::autograd::scope::{self, Stored};
 use crate::nn::{Optimizer, without_initial_values};
 use crate::plan::{Plan, Scratch};
 use crate::tensor::{Class, DType, Device, MemoryStats};
-use crate::train::Precision;
+use crate::train::{Precision, Recording};
 
 /// Bytes of the steps: at the peak of each class and of all together, and between the passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,25 @@ pub fn measured(model: Model, recipe: &Recipe, n: usize) -> Result<Taken> {
     let _applied = training.step(&loss)?;
     let step = training.step(&loss)?;
     Ok(Taken::of(device.memory(), step.saved_bytes))
+}
+
+/// Records steps of a model on the scope's device, after two that make the optimiser's state.
+///
+/// # Errors
+/// There is not enough memory.
+pub fn profiled(model: Model, recipe: &Recipe, n: usize, steps: u64) -> Result<Recording> {
+    let Ready { optimizer, loss, .. } =
+        recipe.storing(|| scope::with_key(7, 0, || build(model, recipe.choice, n, false)))?;
+    let mut training = recipe.training(optimizer)?;
+    (0..2).try_for_each(|_| training.step(&loss).map(drop))?;
+    let (done, recording) = Recording::of(recipe.precision.name(), || {
+        (0..steps).try_for_each(|number| {
+            let _running = Recording::step(number);
+            training.step(&loss).map(drop)
+        })
+    });
+    done?;
+    Ok(recording)
 }
 
 /// The largest number of samples with which a need stays within a limit; 0 if one is too many.

@@ -1,7 +1,7 @@
 //! [`work`]: floating-point operations by the shapes of an operator's operands.
 
-use binade_tensor::op::{Attention, Backward};
-use binade_tensor::{Meta, Op, Shape};
+use super::{Attention, Backward};
+use crate::{Meta, Op, Shape};
 
 /// Multiplications and additions of a product, a convolution or attention, forward or backward, for inputs and a first
 /// output like these. All other operators count as none: what they take is memory's time. A position that attention

@@ -1,0 +1,191 @@
+//! `cargo xtask soak`: long trainings whose samples are poisoned and whose workers die, in every precision. What they take
+//! of memory must stay the same, each poisoned step must be skipped and no other, and all that happened must be told.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use anyhow::{Context, Result, bail, ensure};
+use binade::autograd::scope;
+use binade::cli::flags::{positive, whole};
+use binade::cli::output::verdict_line;
+use binade::cli::threads;
+use binade::models::{SmallCnn, SmallCnnConfig};
+use binade::tensor::Key;
+use binade::train::images::Dataset;
+use binade::train::{
+    Classify, Config, Data, Error, Metrics, Numbers, Precision, RunConfig, SampleResult, Splits, Trainer, epoch_order,
+};
+
+use crate::bench::rss_mib;
+use crate::fuzz_files::Draw;
+
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask soak --steps 200 --deaths 1")]
+pub struct Args {
+    /// Steps in each precision
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = positive::<u64>, allow_negative_numbers = true)]
+    steps: u64,
+    /// One training sample of so many is not finite
+    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = positive::<u64>, allow_negative_numbers = true)]
+    poison: u64,
+    /// How often a worker dies that prepares samples, in each precision
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    deaths: u64,
+    /// Which samples: the same seed poisons the same
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    seed: u64,
+    /// Threads, at most one per core [default: one per core]
+    #[arg(long, value_parser = positive::<usize>, allow_negative_numbers = true)]
+    threads: Option<usize>,
+}
+
+const BATCH: usize = 64;
+
+/// Samples of which some are not finite, and one at which the worker dies.
+struct Poisoned {
+    inner: Arc<dyn Data>,
+    one_in: u64,
+    /// Samples until then.
+    left: Arc<AtomicU64>,
+}
+
+/// What is done to a sample of an epoch, whose key is its epoch's.
+fn poison(key: Key, index: usize, one_in: u64) -> Option<f32> {
+    let drawn = Draw::new(key.seed ^ key.iteration, index as u64).next();
+    let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][(drawn >> 32) as usize % 3];
+    drawn.is_multiple_of(one_in).then_some(bad)
+}
+
+impl Data for Poisoned {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn sample(&self, index: usize, key: Option<Key>) -> SampleResult {
+        let mut sample = self.inner.sample(index, key)?;
+        // Without a key a sample is only looked at.
+        let Some(key) = key else { return Ok(sample) };
+        assert!(self.left.fetch_sub(1, Relaxed) != 1, "this worker dies");
+        if let Some(bad) = poison(key, index, self.one_in)
+            && let Some(Numbers::F32(pixels)) = sample.0.first_mut().map(|values| &mut values.numbers)
+            && let Some(pixel) = pixels.first_mut()
+        {
+            *pixel = bad;
+        }
+        Ok(sample)
+    }
+}
+
+/// What was seen after each epoch.
+#[derive(Default)]
+struct Seen {
+    /// MiB that the process had in memory, after so many steps.
+    resident: Vec<(u64, f64)>,
+    /// Bytes of all buffers.
+    live: Vec<usize>,
+    skipped: u64,
+    steps: u64,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    threads::start(args.threads)?;
+    let folder = tempfile::Builder::new().prefix("binade-soak-").tempdir()?;
+    let mut good = true;
+    for precision in Precision::ALL {
+        let (text, passed) = in_precision(args, precision, folder.path()).with_context(|| precision.name())?;
+        verdict_line(format_args!("{}: {text}{}", precision.name(), if passed { "" } else { "  FAULT" }))?;
+        good &= passed;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn in_precision(args: &Args, precision: Precision, folder: &Path) -> Result<(String, bool)> {
+    let splits = Dataset::Digits.load(None)?;
+    let left = Arc::new(AtomicU64::new(u64::MAX));
+    let n = splits.train.len();
+    let train = Poisoned { inner: splits.train.clone(), one_in: args.poison, left: left.clone() };
+    let data = Splits { train: Arc::new(train), test: splits.test };
+    let per_epoch = n.div_ceil(BATCH) as u64;
+    let epochs = args.steps.div_ceil(per_epoch);
+    let seed = args.seed;
+    let mut config = RunConfig {
+        name: "soak".into(),
+        precisions: vec![precision],
+        fit: Config { epochs, batch_size: BATCH, seed, ..Config::default() },
+        out: Some(folder.join(precision.name())),
+        quiet: true,
+        ..RunConfig::default()
+    };
+    let task = Classify::new(10);
+    let mut draw = Draw::new(seed, 0);
+    let (mut seen, mut died) = (Seen::default(), 0);
+    loop {
+        let dies = died < args.deaths;
+        left.store(
+            if dies { 1 + draw.below(n * epochs as usize / (1 + args.deaths as usize)) as u64 } else { u64::MAX },
+            Relaxed,
+        );
+        let trainer = Trainer::new(|| SmallCnn::new(&SmallCnnConfig::default()), &task, &data)
+            .with_callback(Box::new(|metrics, _| look(metrics, &mut seen, (seed, n, per_epoch, args.poison))));
+        match trainer.run(&config) {
+            Ok(run) => {
+                let loss = run.summaries.first().and_then(|summary| summary.test_loss);
+                return verdict(&seen, died, args.deaths, loss);
+            }
+            Err(Error::Sample { message, .. }) if dies && message.contains("this worker dies") => died += 1,
+            Err(error) => return Err(error.into()),
+        }
+        config.resume = config.out.as_ref().is_some_and(|out| out.join("config.json").exists());
+    }
+}
+
+/// Counts a step, which was skipped exactly if it has a poisoned sample; after an epoch, what is in memory.
+fn look(
+    metrics: &Metrics,
+    seen: &mut Seen,
+    (seed, n, per_epoch, one_in): (u64, usize, u64, u64),
+) -> binade::train::Result<ControlFlow<()>> {
+    match metrics {
+        Metrics::Step(step) => {
+            let (epoch, batch) = (step.iteration / per_epoch, (step.iteration % per_epoch) as usize);
+            let order = epoch_order(n, seed, epoch)?;
+            let key = Key::new(seed, epoch).stream("data");
+            let poisoned = order.iter().skip(batch * BATCH).take(BATCH).any(|&i| poison(key, i, one_in).is_some());
+            if poisoned != step.skipped {
+                let what = if poisoned { "poisoned and not skipped" } else { "skipped and not poisoned" };
+                return Err(Error::Config(format!("step {} is {what}", step.iteration)));
+            }
+            if step.skipped && step.blame.is_none() {
+                return Err(Error::Config(format!("step {} is skipped and nothing is blamed", step.iteration)));
+            }
+            (seen.steps, seen.skipped) = (seen.steps + 1, seen.skipped + u64::from(step.skipped));
+        }
+        Metrics::Epoch(_) => {
+            seen.resident.extend(rss_mib().map(|mib| (seen.steps, mib)));
+            seen.live.push(scope::device()?.memory().live.iter().sum());
+        }
+        Metrics::Evaluation(_) => {}
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Whether memory stayed the same after the first tenth.
+fn verdict(seen: &Seen, died: u64, deaths: u64, loss: Option<f64>) -> Result<(String, bool)> {
+    ensure!(died == deaths, "{died} of {deaths} workers died");
+    let Some(loss) = loss else { bail!("the test loss is not finite") };
+    let later = seen.resident.len() / 10;
+    let resident = seen.resident[later..].iter().map(|(_, mib)| *mib);
+    let (low, high) = resident.fold((f64::INFINITY, 0.0f64), |(low, high), mib| (low.min(mib), high.max(mib)));
+    let live = &seen.live[(seen.live.len() / 10).min(seen.live.len().saturating_sub(1))..];
+    let (least, most) = (live.iter().min().copied().unwrap_or(0), live.iter().max().copied().unwrap_or(0));
+    let grown = 100.0 * (high / low - 1.0);
+    let text = format!(
+        "{} steps, {} poisoned and skipped, {died} workers died; test loss {loss:.4}; resident {low:.1} to {high:.1} MiB \
+         ({grown:.2} %), buffers {least} to {most} bytes",
+        seen.steps, seen.skipped
+    );
+    Ok((text, high <= 1.01 * low && most as f64 <= 1.01 * least as f64))
+}
