@@ -14,6 +14,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::train::job::{Job, Use};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade evaluate runs/digits-1")]
 pub struct Args {
     /// Run folder, as `binade train` writes it
     run: PathBuf,

@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use binade::cli::output::line;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade formats 65519.99")]
 pub struct Args {
     /// A number: decimal, scientific, inf or nan
     #[arg(allow_hyphen_values = true)]

@@ -17,6 +17,7 @@ use binade::cli::threads;
 use crate::train::job::{Job, Use};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade inspect runs/digits-1")]
 pub struct Args {
     /// Run folder, as `binade train` writes it
     run: PathBuf,

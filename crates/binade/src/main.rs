@@ -1,12 +1,14 @@
 //! The command line. Around a run: `binade train`, `binade inspect`, `binade evaluate`, `binade watch`,
 //! `binade compare`, `binade report`, `binade predict`, `binade sample`. Of models before they run: `binade summary`,
-//! `binade memory`, `binade profile`. Of models' files: `binade weights`, `binade convert`, `binade export`, `binade parity`. Of the
-//! machine and this program: `binade formats`, `binade doctor`, `binade ops`, `binade completions`, `binade man`.
+//! `binade memory`, `binade profile`. Of models' files: `binade weights`, `binade convert`, `binade export`,
+//! `binade parity`. Of data: `binade data`. Of the machine and this program: `binade formats`, `binade doctor`,
+//! `binade ops`, `binade completions`, `binade man`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod compare;
 mod convert;
+mod data;
 mod doctor;
 mod evaluate;
 mod export;
@@ -30,10 +32,14 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 an error, or a check that found something; 2 a command line that \
+                          cannot be read; 130 ended by Ctrl-C, a hangup or a termination signal, with a checkpoint";
+
 /// Mixed precision deep learning.
 #[derive(Parser)]
 // A flag given twice has its last value: those of a file come first.
 #[command(name = "binade", version, arg_required_else_help = true, args_override_self = true)]
+#[command(after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +63,8 @@ enum Command {
     Predict(predict::Args),
     /// Draw images or write text, with a run or another library's model
     Sample(Box<sample::Args>),
+    /// List the data sets there are, check files that hold one, write samples of it
+    Data(data::Args),
     /// Print the number formats, and what a number becomes in each
     Formats(formats::Args),
     /// Show a run's weights, activations and gradients against the range of each format
@@ -93,6 +101,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Sample(args) => sample::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Formats(args) => formats::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Memory(args) => memory::run(&args),

@@ -13,6 +13,7 @@ use binade::cli::output::line;
 use binade::cli::threads;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade ops")]
 pub struct Args {}
 
 pub fn run(_args: &Args) -> Result<ExitCode> {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::saved::{Saved, resize};
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade predict runs/digits-1 shown/000000-4.png")]
 pub struct Args {
     /// Folder of torchvision's, timm's or transformers' ResNet or ViT, or a run of `train vision`
     folder: PathBuf,

@@ -10,6 +10,7 @@ use clap::Command;
 use clap_complete::Shell;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade completions bash")]
 pub struct CompletionsArgs {
     /// Shell to complete for
     #[arg(value_enum)]
@@ -17,6 +18,7 @@ pub struct CompletionsArgs {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade man pages")]
 pub struct ManArgs {
     /// Folder for the pages, one per command
     folder: PathBuf,

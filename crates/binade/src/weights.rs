@@ -11,6 +11,7 @@ use binade::weights::{Entry, Range, Weights};
 use serde_json::json;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade weights runs/digits-1/checkpoint-bf16.safetensors")]
 pub struct Args {
     /// Safetensors file, index, file of torch.save, or a folder with one of them
     path: PathBuf,

@@ -63,6 +63,26 @@ fn xtask_knows_every_tool_and_what_it_does() {
     assert!(xtask.contains(&format!("const LAB: [(&str, &str); {seen}]")), "{help}");
 }
 
+/// The examples of the help, which are short; `cargo xtask torture` and `soak` do the same for longer.
+#[test]
+fn trainings_that_are_killed_damaged_and_poisoned_come_to_what_they_must() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, told) in [
+        ("torture", &["kills: 2 of trainings", "1 of 1 trainings came to the same bits", "files: 2 of 2"][..]),
+        ("soak", &["fp32: ", "fp16: ", "bf16: ", "1 workers died", "poisoned and skipped"]),
+    ] {
+        let help = text(&lab(&[command, "--help"], folder.path()).stdout);
+        let (_, example) = help.split_once("Example: cargo xtask ").unwrap_or_else(|| panic!("{help}"));
+        let words: Vec<&str> = example.lines().next().unwrap().split(' ').collect();
+        let out = lab(&words, folder.path());
+        let said = text(&out.stdout);
+        assert!(out.status.success(), "{words:?}: {said}{}", text(&out.stderr));
+        assert!(told.iter().all(|part| said.contains(part)), "{said}");
+    }
+    let nowhere = error(&["torture", "--program", "nowhere"], folder.path(), 1);
+    assert!(nowhere.contains("nowhere: no such program"), "{nowhere}");
+}
+
 #[test]
 fn bench_refuses_what_it_cannot_measure() {
     let folder = tempfile::tempdir().unwrap();

@@ -77,7 +77,7 @@ impl What {
     }
 
     /// Bytes of its operands and results, each element once however often it is read; none of a step or phase.
-    pub fn bytes(&self) -> u64 {
+    pub fn footprint(&self) -> u64 {
         match self {
             What::Step(_) | What::Phase(_) => 0,
             What::Operator { ins, outs, .. } => ins.iter().chain(outs).map(bytes).sum(),

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Beyond so many classes only sums are kept.
 const MOST: usize = 100;
+/// So many samples are kept of those that were found to be of another class.
+const CONFUSED: usize = 12;
 
 /// What a model answered, counted over test samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,19 +16,42 @@ pub struct Answers {
     pub names: Vec<String>,
     /// For each true class how often each was found; none of more than 100 classes.
     pub found: Vec<Vec<u64>>,
+    /// Samples that were counted.
+    #[serde(default)]
+    pub counted: u64,
+    /// The samples that were found to be of another class with the most confidence, the surest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confused: Vec<Confused>,
 }
+
+/// A sample that was found to be of another class.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Confused {
+    /// Its number, from 0.
+    pub sample: u64,
+    /// What it is.
+    pub class: usize,
+    /// What was found.
+    pub found: usize,
+    /// The probability that was given to that.
+    pub share: f64,
+}
+
+// Of probabilities, none of which is NaN.
+impl Eq for Confused {}
 
 impl Answers {
     /// Nothing yet, of so many classes.
     pub fn new(classes: usize, names: &[String]) -> Answers {
         let kept = if classes <= MOST { classes } else { 0 };
         let names = if names.len() == kept { names.to_vec() } else { Vec::new() };
-        Answers { among_five: 0, names, found: vec![vec![0; kept]; kept] }
+        Answers { names, found: vec![vec![0; kept]; kept], ..Answers::default() }
     }
 
     /// Counts a sample, of which these are the classes' logits: whether the most likely one was right. Of equal ones it
     /// is the first; a sample with NaN is wrong.
     pub fn count(&mut self, logits: &[f64], class: usize) -> bool {
+        self.counted += 1;
         let Some(&own) = logits.get(class) else { return false };
         let before = |(i, &l): (usize, &f64)| l > own || l.is_nan() || (l == own && i < class);
         let place = if own.is_nan() { usize::MAX } else { logits.iter().enumerate().filter(|e| before(*e)).count() };
@@ -34,6 +59,16 @@ impl Answers {
         self.among_five += (place < 5) as u64;
         if let Some(cell) = self.found.get_mut(class).and_then(|row| row.get_mut(most?.0)) {
             *cell += 1;
+        }
+        if let Some((found, _)) = most.filter(|(found, _)| *found != class && place > 0) {
+            let share = 1.0 / logits.iter().map(|l| (l - logits[found]).exp()).sum::<f64>();
+            self.confused.extend(share.is_finite().then_some(Confused {
+                sample: self.counted - 1,
+                class,
+                found,
+                share,
+            }));
+            self.keep_the_surest();
         }
         place == 0
     }
@@ -44,6 +79,15 @@ impl Answers {
         for (row, others) in self.found.iter_mut().zip(&other.found) {
             row.iter_mut().zip(others).for_each(|(n, other)| *n += other);
         }
+        let after = |one: &Confused| Confused { sample: self.counted + one.sample, ..*one };
+        self.confused.extend(other.confused.iter().map(after).collect::<Vec<_>>());
+        self.counted += other.counted;
+        self.keep_the_surest();
+    }
+
+    fn keep_the_surest(&mut self) {
+        self.confused.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.sample.cmp(&b.sample)));
+        self.confused.truncate(CONFUSED);
     }
 
     /// The share of each class's samples that were found to be of it; `None` for a class without any.
@@ -73,6 +117,11 @@ mod tests {
         twice.add(&answers);
         assert_eq!((twice.found[1][0], twice.among_five), (2, 8));
         assert_eq!(Answers::new(3, &[]).recall(), [None, None, None]);
+        // The surest mistake first, and those of a second part after those of the first.
+        let told: Vec<(u64, usize, usize)> = twice.confused.iter().map(|c| (c.sample, c.class, c.found)).collect();
+        assert_eq!(told, [(1, 1, 0), (5, 1, 0), (3, 2, 0), (7, 2, 0)]);
+        let share = 1.0 / (1.0 + (-1.0f64).exp() + (-2.0f64).exp());
+        assert!((twice.confused[0].share - share).abs() < 1e-12 && (twice.confused[2].share - 1.0 / 3.0).abs() < 1e-12);
     }
 
     #[test]

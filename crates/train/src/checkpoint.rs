@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use binade_amp::{Step, StepOutcome, Training, TrainingState};
-use binade_nn::{CHECKSUM, Module, TensorFile, state_dict, write_safetensors};
+use binade_nn::{CHECKSUM, Module, TensorFile, replace_file, state_dict, write_safetensors};
 use binade_tensor::{Array, Class, profile};
 use serde::{Deserialize, Serialize};
 
@@ -171,11 +171,20 @@ impl Loaded {
     }
 }
 
-/// Restores model and training from the newest checkpoint that is whole. The metrics beside it must be those that it
-/// knows. The model may be overwritten on an error.
-pub(crate) fn load(folder: &Path, recipe: &Recipe, model: &dyn Module, training: &mut Training) -> Result<Loaded> {
-    let precision = recipe.config.precision;
-    let Whole { path, file, header, damaged } = newest_whole(&path(folder, precision))?;
+/// Restores model and training from the newest checkpoint that is whole, or from that of an epoch. The metrics beside
+/// it must be those that it knows. The model may be overwritten on an error.
+pub(crate) fn load(
+    folder: &Path,
+    after_epoch: Option<u64>,
+    recipe: &Recipe,
+    model: &dyn Module,
+    training: &mut Training,
+) -> Result<Loaded> {
+    let (precision, newest) = (recipe.config.precision, path(folder, recipe.config.precision));
+    let Whole { path, file, header, damaged } = match after_epoch {
+        Some(epoch) => of_epoch(&newest, epoch)?,
+        None => newest_whole(&newest)?,
+    };
     let tensors = load_model(&path, &file, &header, recipe, model)?;
     let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.clone(), message: error.to_string() };
     training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
@@ -196,6 +205,40 @@ pub(crate) fn check_best(folder: &Path, precision: Precision) -> Result<()> {
         other => other,
     };
     open(&path).map(drop).map_err(more)
+}
+
+/// Puts the checkpoints that were kept after an epoch in the place of the newest, and removes those of later epochs.
+///
+/// # Errors
+/// A precision has a checkpoint, and none of that epoch that is whole: which there are. Nothing is changed then.
+pub(crate) fn rewind(folder: &Path, precisions: &[Precision], epoch: u64) -> Result<()> {
+    let begun = || precisions.iter().map(|&precision| path(folder, precision)).filter(|newest| newest.exists());
+    begun().try_for_each(|newest| of_epoch(&newest, epoch).map(drop))?;
+    for newest in begun() {
+        for (number, own) in kept(&newest) {
+            if number == epoch {
+                let bytes = std::fs::read(&own).map_err(Error::io(&own))?;
+                replace_file(&newest, |file| file.write_all(&bytes)).map_err(Error::io(&newest))?;
+            } else if number > epoch {
+                std::fs::remove_file(&own).map_err(Error::io(&own))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The checkpoint that was kept after an epoch.
+fn of_epoch(newest: &Path, epoch: u64) -> Result<Whole> {
+    let mut all = kept(newest);
+    let Some(at) = all.iter().position(|(number, _)| *number == epoch) else {
+        let there = all.iter().map(|(number, _)| number.to_string()).collect::<Vec<_>>();
+        let there = if there.is_empty() { "none is kept".into() } else { format!("kept are {}", there.join(", ")) };
+        let message = format!("no checkpoint of epoch {epoch} beside it, {there}; see --keep-last");
+        return Err(Error::Checkpoint { path: newest.into(), message });
+    };
+    let (_, path) = all.swap_remove(at);
+    let (file, header) = open_checkpoint(&path)?;
+    Ok(Whole { path, file, header, damaged: None })
 }
 
 /// A checkpoint that is whole.

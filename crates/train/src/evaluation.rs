@@ -55,7 +55,7 @@ fn evaluate_in(make: Make<'_>, data: &Splits, folder: &Path, config: &Config) ->
     scope::with_device(&device, || {
         let mut training = fresh.training(config)?;
         let recipe = Recipe::new(config, &pair.name(), data)?;
-        let at = checkpoint::load(folder, &recipe, pair.model(), &mut training)?.told();
+        let at = checkpoint::load(folder, None, &recipe, pair.model(), &mut training)?.told();
         let score = evaluate(pair, data, data.test.len(), &mut training, config)?;
         let test_top5 = score.answers.as_ref().map(|answers| answers.among_five as f64 / score.count);
         let metrics = EvaluationMetrics::new(training.iteration, &score, pair.text_unit());

@@ -19,7 +19,7 @@ use crate::profile::{Profile, Recorder, Recording, write_trace};
 use crate::progress::Log;
 use crate::recipe::Recipe;
 use crate::trainee::{Pair, Trainee};
-use crate::{BestBy, Config, Error, Made, Result, Score, Splits, Summary, Task, interrupt};
+use crate::{BestBy, Config, Error, Made, PeakBytes, Result, Score, Splits, Summary, Task, interrupt};
 
 /// Where [`fit`] writes, and who is told.
 #[derive(Default)]
@@ -30,6 +30,8 @@ pub struct Output<'a> {
     pub resume: bool,
     /// Print nothing.
     pub quiet: bool,
+    /// Print a line for each step.
+    pub verbose: bool,
     /// Called with the numbers of each step, evaluation and epoch.
     pub callbacks: Vec<Callback<'a>>,
     /// Steps to record.
@@ -83,13 +85,12 @@ fn fit_on(
     config: &Config,
     output: &mut Output<'_>,
 ) -> Result<(Summary, Vec<Made>)> {
-    device.reset_peak_memory();
     let model = pair.model();
     let recipe = Recipe::new(config, &pair.name(), data)?;
     let path = checkpoint::path(&output.folder, config.precision);
     let mut at = Progress::default();
     if output.resume && path.exists() {
-        at = checkpoint::load(&output.folder, &recipe, model, &mut training)?.told();
+        at = checkpoint::load(&output.folder, None, &recipe, model, &mut training)?.told();
         // The end of fewer epochs, or of less patience, than are asked for now is none.
         let at_end = at.at_end(config);
         if let Some(summary) = at.summary.take().filter(|_| at_end) {
@@ -107,6 +108,7 @@ fn fit_on(
     }
 
     while !at.at_end(config) {
+        device.reset_peak_memory();
         let mut samples = epoch(pair, data, config, at.epoch, at.batch)?;
         loop {
             recorder.before_step();
@@ -132,7 +134,7 @@ fn fit_on(
                 recorded(&mut recorder, config, output, &log)?;
             }
             if ends {
-                (at.peak, at.metrics) = (device.memory().into(), log.written()?);
+                (at.peak, at.metrics) = (at.peak.most(device.memory().into()), log.written()?);
                 checkpoint::save(&path, &recipe, model, &training, &at)?;
                 let folder = output.folder.clone();
                 return Err(if stop { Error::Stopped { folder } } else { Error::Interrupted { folder } });
@@ -156,9 +158,11 @@ fn fit_on(
         if at.at_end(config) && at.skipped == training.iteration {
             return Err(diverged(config, training.iteration - 1, at.skipped, last_blame.as_ref()));
         }
-        let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test);
+        let peak = PeakBytes::from(device.memory());
+        at.peak = at.peak.most(peak);
+        let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test, peak);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
-        (at.peak, at.metrics) = (device.memory().into(), log.written()?);
+        at.metrics = log.written()?;
         progress(pair, &mut training, config, (&output.folder, at.epoch), &mut log)?;
         if config.keep_best && better {
             averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
@@ -200,6 +204,7 @@ fn fit_on(
 
 /// The batches of an epoch from one of them on.
 pub(crate) fn epoch(pair: &dyn Trainee, data: &Splits, config: &Config, epoch: u64, first: usize) -> Result<Batches> {
+    let _phase = profile::phase("data");
     let mut order = epoch_order(data.train.len(), config.seed, epoch)?;
     order.truncate(config.batches(data.train.len()) * config.batch_size);
     let key = Some(Key::new(config.seed, epoch).stream("data"));

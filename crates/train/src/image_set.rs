@@ -107,6 +107,40 @@ impl Images {
         Images { pixels: Arc::new(pixels), labels: Arc::new(labels), shape, white, mean, std, augment }
     }
 
+    /// The number of each image's class.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// An image as it was read, black 0 and white 255.
+    pub fn pixels(&self, index: usize) -> Option<Pixels> {
+        let [channels, height, width] = self.shape;
+        let (plane, size) = (height * width, channels * height * width);
+        let planes = self.pixels.get(index * size..(index + 1) * size)?;
+        let byte = |value: u8| (f32::from(value) * 255.0 / self.white).round().clamp(0.0, 255.0) as u8;
+        let bytes = (0..plane).flat_map(|at| (0..channels).map(move |c| byte(planes[c * plane + at]))).collect();
+        Some(Pixels { width, height, channels, bytes })
+    }
+
+    /// Mean and standard deviation of each channel's pixels, black 0 and white 1: what may stand in place of
+    /// [`Dataset::normalization`].
+    pub fn statistics(&self) -> Vec<(f64, f64)> {
+        let [channels, height, width] = self.shape;
+        let plane = height * width;
+        let of = |channel: usize| {
+            let images = self.pixels.chunks_exact(channels * plane).map(|image| &image[channel * plane..][..plane]);
+            // Sums of whole numbers, which are exact.
+            let (mut n, mut sum, mut squares) = (0u64, 0u64, 0u64);
+            for &pixel in images.flatten() {
+                (n, sum, squares) = (n + 1, sum + u64::from(pixel), squares + u64::from(pixel) * u64::from(pixel));
+            }
+            let (n, white) = (n.max(1) as f64, f64::from(self.white));
+            let mean = sum as f64 / n;
+            (mean / white, (squares as f64 / n - mean * mean).max(0.0).sqrt() / white)
+        };
+        (0..channels).map(of).collect()
+    }
+
     fn resized(self, resize: &Resize) -> Result<Images> {
         let [channels, height, width] = self.shape;
         let [new_height, new_width] = resize.size;

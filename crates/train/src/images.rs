@@ -44,6 +44,11 @@ impl Dataset {
         }
     }
 
+    /// Whether it ships with this library.
+    pub const fn is_embedded(self) -> bool {
+        matches!(self, Dataset::Digits | Dataset::Icons)
+    }
+
     /// Training and test images of the whole set, of which files may hold a part; `None` for a folder.
     pub const fn sizes(self) -> Option<(usize, usize)> {
         match self {

@@ -9,7 +9,7 @@ use binade_nn::replace_file;
 use crc32fast::Hasher;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, Result, Score, TextUnit};
+use crate::{Error, PeakBytes, Result, Score, TextUnit};
 
 /// One optimiser step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct EpochMetrics {
     pub test_accuracy: Option<f64>,
     /// Seconds of training, without evaluation.
     pub seconds: f64,
+    /// Largest numbers of bytes in use at once, by class, evaluation included; nothing in older files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<PeakBytes>,
     /// e to the test loss, of a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_perplexity: Option<f64>,
@@ -57,9 +60,26 @@ pub struct EpochMetrics {
 }
 
 impl EpochMetrics {
-    pub(crate) fn new(epoch: u64, train_loss: f64, seconds: f64, test: EvaluationMetrics) -> EpochMetrics {
+    pub(crate) fn new(
+        epoch: u64,
+        train_loss: f64,
+        seconds: f64,
+        test: EvaluationMetrics,
+        peak: PeakBytes,
+    ) -> EpochMetrics {
+        let peak_bytes = Some(peak);
         let EvaluationMetrics { iteration, test_loss, test_accuracy, test_perplexity, test_bits } = test;
-        EpochMetrics { epoch, iteration, train_loss, test_loss, test_accuracy, seconds, test_perplexity, test_bits }
+        EpochMetrics {
+            epoch,
+            iteration,
+            train_loss,
+            test_loss,
+            test_accuracy,
+            seconds,
+            peak_bytes,
+            test_perplexity,
+            test_bits,
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct Log {
     precision: &'static str,
     bar: ProgressBar,
     quiet: bool,
+    verbose: bool,
     epochs: u64,
     unit: &'static str,
     text: Option<TextUnit>,
@@ -61,7 +62,8 @@ impl Log {
         bar.set_position(iteration);
         // What was trained before took no time in this process.
         bar.reset_eta();
-        Ok(Log { writer, events, precision, bar, quiet: output.quiet, epochs: config.epochs, unit, text })
+        let (quiet, verbose, epochs) = (output.quiet, output.verbose, config.epochs);
+        Ok(Log { writer, events, precision, bar, quiet, verbose, epochs, unit, text })
     }
 
     /// Shows and writes the numbers.
@@ -105,6 +107,15 @@ impl Log {
         if !self.bar.is_hidden() {
             self.bar.set_position(step.iteration + 1);
             self.bar.set_message(message(at, step.loss, self.epochs, self.unit));
+        }
+        if self.verbose {
+            let norm = step.grad_norm.map_or("not finite".into(), |norm| format!("{norm:.4}"));
+            let told = message(at, step.loss, self.epochs, self.unit);
+            let (lr, scale) = (step.lr, step.loss_scale);
+            self.line(&format!(
+                "{} step {:>5}  {told}  gradient norm {norm}  lr {lr:.3e}  scale {scale}",
+                self.precision, step.iteration
+            ));
         }
         if let Some(blame) = &step.blame {
             self.line(&format!("{} step {} skipped: {blame}", self.precision, step.iteration));

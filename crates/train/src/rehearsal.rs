@@ -8,7 +8,7 @@ use crate::profile::{Recorder, Recording, UNLIKE_THE_REST};
 use crate::trainee::Make;
 use crate::{Batch, Config, Data, Result, Splits};
 
-/// What [`Trainer::rehearse`] found beside what the device counted.
+/// What [`crate::Trainer::rehearse`] found beside what the device counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rehearsed {
     /// Bytes kept between forward and backward.

@@ -9,17 +9,17 @@ use binade_nn::{Module, remove_partial_files, replace_file};
 use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::begin::{check_resumed, start};
 use crate::fit::{Callback, Output, fit_pair};
 use crate::lock::Lock;
-use crate::metrics::Record;
 use crate::progress::say;
 use crate::recipe::{Recipe, check_same};
-use crate::record::{METRICS, NUMBERS, SUMMARY, note_start};
+use crate::record::{NUMBERS, SUMMARY, note_start};
 use crate::rehearsal::{Rehearsed, profile, rehearse};
 use crate::trainee::{Begun, Fresh, Make, Pair, Trainee};
 use crate::{
-    Batch, Config, Error, Made, Precision, Profile, Recording, Result, Splits, Summary, Task, checkpoint, gallery,
-    interrupt, report, sealed, table,
+    Batch, Config, Error, Made, Precision, Profile, Recording, Result, Splits, Summary, Task, checkpoint, confused,
+    gallery, interrupt, report, sealed, table,
 };
 
 /// Settings of [`train`].
@@ -43,9 +43,15 @@ pub struct RunConfig {
     /// settings.
     #[serde(skip)]
     pub resume: bool,
+    /// Of a run that is continued: begin with the checkpoints that were kept after this epoch.
+    #[serde(skip)]
+    pub after_epoch: Option<u64>,
     /// Print nothing.
     #[serde(skip)]
     pub quiet: bool,
+    /// Print a line for each step.
+    #[serde(skip)]
+    pub verbose: bool,
     /// Steps of each precision to record, and where to.
     #[serde(skip)]
     pub profile: Option<Profile>,
@@ -60,7 +66,9 @@ impl Default for RunConfig {
             made_from: serde_json::Value::Null,
             out: None,
             resume: false,
+            after_epoch: None,
             quiet: false,
+            verbose: false,
             profile: None,
         }
     }
@@ -280,13 +288,14 @@ fn run(
         let folder = config.folder()?;
         config.check_resumed(&folder)?;
         let lock = Lock::acquire(&folder)?;
-        let fresh = build()?;
+        let (fresh, after_epoch) = (build()?, config.after_epoch);
         let pair = fresh.trainee();
         check_resumed(&folder, config, &|config| {
             let mut training = fresh.training(config)?;
             let recipe = Recipe::new(config, &pair.name(), data)?;
-            checkpoint::load(&folder, &recipe, pair.model(), &mut training).map(drop)
+            checkpoint::load(&folder, after_epoch, &recipe, pair.model(), &mut training).map(drop)
         })?;
+        after_epoch.map_or(Ok(()), |epoch| checkpoint::rewind(&folder, &config.precisions, epoch))?;
         (folder, lock)
     } else {
         start(config)?
@@ -302,6 +311,7 @@ fn run(
         folder: folder.clone(),
         resume: config.resume,
         quiet: config.quiet,
+        verbose: config.verbose,
         callbacks,
         profile: config.profile.clone(),
         recordings: Vec::new(),
@@ -311,6 +321,9 @@ fn run(
         let pair = fresh.trainee();
         let (summary, samples) = fit_pair(pair, data, fresh.training(&config)?, &config, &mut output)?;
         gallery::write_end(&folder, precision, &samples)?;
+        if let Some(answers) = &summary.answers {
+            confused::write(&folder, precision, answers, &*data.test)?;
+        }
         if summaries.is_empty() {
             write_json(&folder.join(NUMBERS), &numbers(pair, data, &config)?)?;
         }
@@ -331,56 +344,6 @@ fn numbers(pair: &dyn Trainee, data: &Splits, config: &Config) -> Result<Preflig
     let samples: Vec<usize> = (0..data.train.len().min(config.batch_size).min(64)).collect();
     let batch = Batch::of(&*data.train, &samples, None)?;
     scope::with_key(config.seed, 0, || preflight(pair.model(), || Ok(pair.loss(&batch)?.0)))
-}
-
-/// A folder for a new run, which is this process's.
-fn start(config: &RunConfig) -> Result<(PathBuf, Lock)> {
-    let folder = match &config.out {
-        Some(folder) => std::fs::create_dir_all(folder).map_err(Error::io(folder)).map(|()| folder.clone()),
-        None => numbered(config),
-    }?;
-    let lock = Lock::acquire(&folder)?;
-    if folder.join("config.json").exists() || Precision::ALL.iter().any(|&p| checkpoint::path(&folder, p).exists()) {
-        return Err(Error::Config(format!(
-            "{} already holds a run: continue it with --resume, or choose another --out",
-            folder.display()
-        )));
-    }
-    Ok((folder, lock))
-}
-
-/// Makes the folder with the next number.
-fn numbered(config: &RunConfig) -> Result<PathBuf> {
-    loop {
-        let folder = config.folder()?;
-        folder.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&folder))?;
-        match std::fs::create_dir(&folder) {
-            // Another process has taken the number meanwhile.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            made => return made.map_err(Error::io(&folder)).map(|()| folder),
-        }
-    }
-}
-
-/// Whether the run in the folder, and every checkpoint in it, is one of these settings and passes `check`.
-fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&Config) -> Result<()>) -> Result<()> {
-    config.check_resumed(folder)?;
-    for &precision in &config.precisions {
-        if checkpoint::path(folder, precision).exists() {
-            check(&Config { precision, ..config.fit.clone() })?;
-        }
-        checkpoint::check_best(folder, precision)?;
-    }
-    let metrics = folder.join(METRICS);
-    let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };
-    let of_this_run = |record: &&Record| config.precisions.iter().any(|p| p.name() == record.precision);
-    match records.iter().find(|record| !of_this_run(record)) {
-        Some(Record { precision, .. }) => {
-            let message = format!("damaged, or of another run: a line is of {precision:?}, in which none is trained");
-            Err(Error::Checkpoint { path: metrics, message })
-        }
-        None => Ok(()),
-    }
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

@@ -41,6 +41,20 @@ impl From<MemoryStats> for PeakBytes {
 }
 
 impl PeakBytes {
+    /// The larger of each class.
+    #[must_use]
+    pub fn most(self, other: PeakBytes) -> PeakBytes {
+        PeakBytes {
+            weights: self.weights.max(other.weights),
+            gradients: self.gradients.max(other.gradients),
+            optimizer: self.optimizer.max(other.optimizer),
+            activations: self.activations.max(other.activations),
+            casts: self.casts.max(other.casts),
+            indices: self.indices.max(other.indices),
+            workspace: self.workspace.max(other.workspace),
+        }
+    }
+
     /// Name and bytes of every class.
     pub fn classes(&self) -> [(&'static str, usize); 7] {
         [

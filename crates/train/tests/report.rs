@@ -45,6 +45,9 @@ fn a_report_says_what_was_run_how_and_where() {
     for part in [env!("CARGO_PKG_VERSION"), "cores", &year, "UTC", "recall", "three &lt;classes&gt;"] {
         assert!(page.contains(part), "{part}");
     }
+    for part in ["Memory by class and epoch, fp32", "epoch 2, weights: ", "Each class at its own peak"] {
+        assert!(page.contains(part), "{part}");
+    }
     assert!(!page.contains("<classes>"), "a name is text");
     // Nothing is fetched: no address but in comments, and of namespaces.
     assert!(!page.contains("src=\"http") && !page.contains("<link"), "self-contained");
@@ -52,6 +55,35 @@ fn a_report_says_what_was_run_how_and_where() {
     let [images, labelled] = ["role=\"img\"", "role=\"img\" aria-label=\""].map(|what| page.matches(what).count());
     assert!(images > 5 && images == labelled, "{images} {labelled}");
     assert!(page.len() < 200_000, "{}", page.len());
+}
+
+#[test]
+fn the_most_confused_images_are_shown_with_what_they_are_and_what_was_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let samples = |n: usize| {
+        let inputs = (0..n * 16).map(|i| (i as f32 * 0.77).sin()).collect();
+        InMemory::classes(inputs, &[1, 4, 4], &(0..n).map(|i| i * i % 3).collect::<Vec<_>>()).unwrap()
+    };
+    let config = RunConfig {
+        precisions: vec![Precision::Fp32],
+        fit: Config { epochs: 1, batch_size: 8, ..Config::default() },
+        out: Some(folder.path().into()),
+        quiet: true,
+        ..RunConfig::default()
+    };
+    let task = Classify { names: ["ant", "bee", "cat"].map(String::from).to_vec(), ..Classify::new(3) };
+    let build = || Ok(Sequential::new().then(Flatten).then(Linear::new(16, 3)?));
+    let run = train(build, &task, &Splits::new(samples(24), samples(40)), &config).unwrap();
+    let answers = run.summaries[0].answers.clone().unwrap();
+    let wrong = 40 - (0..3).map(|class| answers.found[class][class]).sum::<u64>() as usize;
+    assert_eq!(answers.confused.len(), wrong.min(12), "a model that is trained so little is often wrong");
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert_eq!(page.matches("<figure>").count(), answers.confused.len());
+    let first = answers.confused[0];
+    let [class, found] = [first.class, first.found].map(|class| task.names[class].clone());
+    let told = format!("alt=\"{class}, found {found} ({:.1} %)\"", 100.0 * first.share);
+    assert!(page.contains("Most confused images, fp32") && page.contains(&told), "{told}");
+    assert!(first.share >= answers.confused[wrong.min(12) - 1].share && first.class != first.found);
 }
 
 #[test]

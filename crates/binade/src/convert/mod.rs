@@ -16,6 +16,7 @@ use binade::weights::{LoadOptions, Report, SaveOptions, Sources, Weights, save};
 use crate::saved::{PREPROCESSOR, Saved, is_run};
 
 #[derive(Clone, clap::Args)]
+#[command(after_help = "Example: binade convert runs/digits-1 --to digits")]
 pub struct Args {
     /// Folder with config.json and weights; a run of `train vision`; a pipeline's folder; or a single file of Stable
     /// Diffusion 1

@@ -16,8 +16,10 @@ use binade::cli::flags::positive;
 use binade::cli::output::{line, verdict_line};
 use binade::cli::threads;
 use binade::tensor::Device;
+use serde_json::json;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade doctor")]
 pub struct Args {
     #[command(flatten)]
     on: On,
@@ -37,6 +39,9 @@ pub struct Args {
     /// With --device: say which operators have other bits than those that --digests wrote on another device
     #[arg(long, value_name = "FILE", requires = "device")]
     against: Option<PathBuf>,
+    /// Of this machine: print JSON
+    #[arg(long, conflicts_with = "device")]
+    json: bool,
 }
 
 /// Runs every operator on a device and compares it with f64, then trains beside the CPU.
@@ -101,6 +106,24 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let isa = Isa::detect();
     let length = vector_length(isa);
+    if args.json {
+        let row = |(purpose, hardware): (Purpose, Hardware)| {
+            let r = Policy::recommend(hardware, purpose);
+            let purpose = if purpose == Purpose::Training { "training" } else { "inference" };
+            json!({
+                "purpose": purpose, "hardware": hardware.name(), "why": r.why,
+                "dtype": r.policy.compute().map_or("f32".into(), |dtype| dtype.to_string()),
+                "loss_scaling": r.loss_scale != LossScale::Off,
+            })
+        };
+        let both = [Purpose::Training, Purpose::Inference].into_iter();
+        let all = both.flat_map(|purpose| Hardware::ALL.into_iter().map(move |hardware| (purpose, hardware)));
+        line(serde_json::to_string_pretty(&json!({
+            "kernels": isa.name(), "f32_at_a_time": length, "threads": rayon::current_num_threads(),
+            "devices": Device::names(), "recommended": all.map(row).collect::<Vec<_>>(),
+        }))?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let hint = "the environment variable BINADE_ISA chooses another level";
     line(format_args!("kernels   {}, {length} f32 at a time ({hint})", isa.name()))?;
     line(format_args!("threads   {}", rayon::current_num_threads()))?;

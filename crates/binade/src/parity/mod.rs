@@ -17,6 +17,7 @@ use binade::models::parity::Region;
 use verdict::Verdict;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade parity cases --precision fp32")]
 pub struct Args {
     /// Folder with config.json, weights and case.safetensors, or a folder of such folders and of recorded schedules
     folder: PathBuf,

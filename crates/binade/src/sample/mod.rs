@@ -20,6 +20,7 @@ use crate::train::given::Given;
 use crate::train::job::Job;
 
 #[derive(clap::Args)]
+#[command(after_help = "Example: binade sample runs/gpt-1 --prompt ROMEO --tokens 20")]
 pub struct Args {
     #[command(flatten)]
     common: Common,

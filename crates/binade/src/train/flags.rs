@@ -115,9 +115,24 @@ pub struct Common {
     /// Continue the run in DIR with its own settings [default: --out, or the newest run of that name]
     #[arg(long, value_name = "DIR", num_args = 0..=1)]
     pub resume: Option<Option<PathBuf>>,
+    /// With --resume: go on from the checkpoints that were kept after this epoch (--keep-last) [default: the newest]
+    #[arg(
+        long,
+        value_name = "EPOCH",
+        requires = "resume",
+        value_parser = positive::<u64>,
+        allow_negative_numbers = true
+    )]
+    pub after_epoch: Option<u64>,
     /// Print nothing but errors
     #[arg(long)]
     pub quiet: bool,
+    /// What is printed while it trains
+    #[arg(long, value_enum, default_value_t = Level::Epochs, conflicts_with = "quiet")]
+    log: Level,
+    /// Print nothing but the results, as JSON, at the end
+    #[arg(long, conflicts_with_all = ["quiet", "seeds", "tui", "log"])]
+    pub json: bool,
     /// Show curves on the whole terminal while training, as `binade watch` does
     #[arg(long, conflicts_with_all = ["quiet", "seeds"])]
     pub tui: bool,
@@ -142,6 +157,17 @@ pub enum PrecisionName {
     Fp16,
     Bf16,
     All,
+}
+
+/// How much is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// Errors alone
+    Errors,
+    /// Evaluations, epochs, skipped steps and results
+    Epochs,
+    /// Every step too
+    Steps,
 }
 
 /// What makes an epoch the best.
@@ -186,6 +212,16 @@ impl Common {
     /// The precisions asked for.
     pub fn precisions(&self) -> Option<Vec<Precision>> {
         self.precision.map(PrecisionName::precisions)
+    }
+
+    /// Whether nothing is printed while it trains.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet || self.json || self.log == Level::Errors
+    }
+
+    /// Whether every step is printed.
+    pub fn is_verbose(&self) -> bool {
+        self.log == Level::Steps
     }
 
     /// What to record.

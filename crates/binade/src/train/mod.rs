@@ -5,7 +5,7 @@ mod diffusion;
 mod flags;
 pub mod given;
 pub mod gpt;
-mod images;
+pub mod images;
 pub mod job;
 mod learner;
 mod pictures;
@@ -23,6 +23,7 @@ use binade::nn::Module;
 use binade::train::{Config, Made, Precision, Run, RunConfig, Trainer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use compare::{compare, seed_line};
 use flags::Common;
@@ -34,7 +35,10 @@ use crate::watch;
 pub use flags::PrecisionName;
 
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example: binade train --epochs 2 --precision bf16 --profile trace.json"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,
@@ -46,12 +50,16 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// Images into classes
+    #[command(after_help = "Example: binade train vision --dataset icons --epochs 1 --crop 2 --precision bf16")]
     Vision(Box<Flags<vision::Options>>),
     /// A language model on a text
+    #[command(after_help = "Example: binade train gpt --n-layer 1 --max-iters 20 --eval-iters 2 --precision fp32")]
     Gpt(Box<Flags<gpt::Options>>),
     /// A network that draws images by taking noise away
+    #[command(after_help = "Example: binade train diffusion --dataset digits --channels 8,8 --epochs 1 --steps 2")]
     Diffusion(Box<Flags<diffusion::Options>>),
     /// An autoencoder of images, to latents and back
+    #[command(after_help = "Example: binade train vae --dataset digits --channels 8,8 --epochs 1 --precision bf16")]
     Vae(Box<Flags<vae::Options>>),
 }
 
@@ -81,9 +89,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             config = RunConfig { out: Some(config.folder()?), quiet: true, ..config };
             watch::beside(&config.folder()?, config.fit.epochs, || train(&config, true))?
         } else {
-            train(&config, common.quiet)?
+            train(&config, common.is_quiet())?
         };
-        if !common.quiet {
+        if common.json {
+            let folder = run.folder.display().to_string();
+            line(serde_json::to_string_pretty(&json!({ "folder": folder, "summaries": run.summaries }))?)?;
+        } else if !common.is_quiet() {
             written(&config, &run);
         }
         return Ok(ExitCode::SUCCESS);
@@ -92,9 +103,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let first = config.fit.seed;
     for seed in (0..seeds).map(|i| first.wrapping_add(i)) {
         config.fit.seed = seed;
-        let quiet = common.quiet || seed != first;
+        let quiet = common.is_quiet() || seed != first;
         all.push((seed, train(&RunConfig { quiet: true, ..config.clone() }, quiet)?.summaries));
-        if !common.quiet {
+        if !common.is_quiet() {
             progress(&seed_line(seed, &all[all.len() - 1].1));
         }
     }
@@ -150,7 +161,9 @@ fn settings(args: &Args, common: &Common) -> Result<(Job, RunConfig)> {
         fit: job.defaults(),
         out: common.resume.clone().flatten().or_else(|| common.out.clone()),
         resume: common.resume.is_some(),
-        quiet: common.quiet,
+        after_epoch: common.after_epoch,
+        quiet: common.is_quiet(),
+        verbose: common.is_verbose(),
         profile: common.profile(),
         made_from: serde_json::Value::Null,
     };

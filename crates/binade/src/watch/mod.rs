@@ -228,7 +228,7 @@ mod tests {
             " training loss ",
             " loss scale ",
             " steps per second ",
-            "2^16",
+            "2^15",
             "2.000",
             "step 7: a gradient is not finite",
         ] {

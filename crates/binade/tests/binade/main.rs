@@ -2,11 +2,15 @@
 
 mod beside;
 mod cli;
+mod data;
 mod devices;
 mod diffusion;
+mod examples;
 mod export;
 mod files;
 mod foreign;
 mod isa;
+mod profile;
 mod reports;
+mod runs;
 mod vision;

@@ -1,5 +1,5 @@
-//! `cargo xtask torture`: trainings are killed at any moment, their files damaged, their disks filled. Each must come to
-//! the bits of a training that nobody disturbed, or say what is wrong and leave everything as it was.
+//! `cargo xtask torture`: trainings are killed at any moment, their files damaged, their disks filled. Each must come
+//! to the bits of a training that nobody disturbed, or say what is wrong and leave everything as it was.
 
 mod cases;
 mod files;
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let temporary = tempfile::Builder::new().prefix("binade-torture-").tempdir()?;
     let folder = args.folder.clone().unwrap_or_else(|| temporary.path().into());
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let program = Program::new(&path.canonicalize()?, &folder.canonicalize()?);
+    let program = Program::new(&path.canonicalize()?, &folder.canonicalize()?)?;
     let undisturbed = program.folder("undisturbed")?;
     let begin = std::time::Instant::now();
     program.train(&undisturbed, 2)?.well()?;

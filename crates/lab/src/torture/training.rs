@@ -9,14 +9,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use binade::nn::read_safetensors;
 use binade::tensor::Class;
-use binade::train::{Metrics, Precision, Recorded};
+use binade::train::images::{Dataset, Source};
+use binade::train::{Metrics, Precision, Recorded, write_png};
 
 /// What takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Averages, parts, augmentation, evaluations in between, several checkpoints, event files: every state there is.
-const SETTINGS: &str = "train vision --epochs 3 --batch-size 128 --accumulate 2 --ema 0.9 --crop 1 --schedule cosine \
-                        --warmup 2 --keep-last 2 --keep-best --evaluate-every 4 --tensorboard --quiet";
+const SETTINGS: &str = "train vision --dataset folder --epochs 3 --batch-size 16 --accumulate 2 --ema 0.9 --crop 1 \
+                        --schedule cosine --warmup 2 --keep-last 2 --keep-best --evaluate-every 4 --tensorboard \
+                        --quiet";
+
+/// Images of the digits that are trained on, a tenth of them held out.
+const IMAGES: usize = 160;
+
+const DATA: &str = "images";
 
 /// The program, and where its trainings run.
 pub struct Program {
@@ -25,8 +32,17 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(path: &Path, root: &Path) -> Program {
-        Program { path: path.into(), root: root.into() }
+    /// With images to train on, so few that most of the time something begins, ends or is written.
+    pub fn new(path: &Path, root: &Path) -> Result<Program> {
+        let set = Dataset::Digits.open(&Source::default())?;
+        for index in 0..IMAGES {
+            let (Some(image), Some(class)) = (set.train.pixels(index), set.train.labels().get(index)) else { continue };
+            let folder = root.join(DATA).join(class.to_string());
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            let path = folder.join(format!("{index}.png"));
+            write_png(&path, image.width, image.channels, &image.bytes)?;
+        }
+        Ok(Program { path: path.into(), root: root.into() })
     }
 
     /// A folder for a run, without what was there.
@@ -58,7 +74,8 @@ impl Program {
         let (mut all, target) = if folder.join("config.json").exists() {
             (words("train --quiet"), "--resume")
         } else {
-            (words(SETTINGS), "--out")
+            let data = ["--data".into(), self.root.join(DATA).display().to_string()];
+            ([words(SETTINGS), data.into()].concat(), "--out")
         };
         all.extend([target.into(), folder.display().to_string(), "--threads".into(), threads.to_string()]);
         all

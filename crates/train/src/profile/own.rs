@@ -14,8 +14,8 @@ pub(super) struct Own<'a> {
 
 /// All spans in the order in which they began, thread by thread.
 pub(super) fn own(spans: &[Span]) -> Vec<Own<'_>> {
-    let mut sorted: Vec<&Span> = spans.iter().collect();
-    // Of two that begin at once, the longer holds the other.
+    // Of two that begin at once, the longer holds the other, or the one that ended later.
+    let mut sorted: Vec<&Span> = spans.iter().rev().collect();
     sorted.sort_by_key(|span| (span.thread, span.start, std::cmp::Reverse(span.time)));
     let mut all: Vec<Own<'_>> = Vec::with_capacity(sorted.len());
     let mut open: Vec<usize> = Vec::new();

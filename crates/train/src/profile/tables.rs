@@ -41,7 +41,7 @@ impl Spent {
         self.calls += 1;
         self.seconds += seconds;
         self.backward += if own.phase == "backward" { seconds } else { 0.0 };
-        self.bytes += own.span.what.bytes();
+        self.bytes += own.span.what.footprint();
         self.flop += own.span.what.work();
     }
 }

@@ -51,7 +51,7 @@ fn args(span: &Span) -> Value {
             put("tensors", json!(tensors));
         }
     }
-    put("bytes", json!(span.what.bytes()));
+    put("bytes", json!(span.what.footprint()));
     let work = span.what.work();
     if work > 0.0 {
         put("flop", json!(work));

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::{COLOURS, Series};
 use crate::summary::bytes;
-use crate::{PeakBytes, Recorded};
+use crate::{Metrics, PeakBytes, Record, Recorded};
 
 /// One stacked bar for each series.
 pub fn memory(series: &[Series<'_>]) -> Markup {
@@ -48,6 +48,60 @@ pub fn memory(series: &[Series<'_>]) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// So many columns are drawn at most; of more epochs each column has the largest of some.
+const COLUMNS: usize = 160;
+
+/// A stacked column for each epoch: what was in use at most while it was trained and evaluated.
+pub fn memory_over_time(one: &Series<'_>) -> Markup {
+    let of = |record: &Record| match &record.metrics {
+        Metrics::Epoch(epoch) if record.precision == one.precision => Some((epoch.epoch, epoch.peak_bytes?)),
+        Metrics::Epoch(_) | Metrics::Step(_) | Metrics::Evaluation(_) => None,
+    };
+    let epochs: Vec<(u64, PeakBytes)> = one.run.metrics.iter().filter_map(of).collect();
+    if epochs.len() < 2 {
+        return html! {};
+    }
+    let columns: Vec<(String, PeakBytes)> = epochs
+        .chunks(epochs.len().div_ceil(COLUMNS))
+        .map(|part| {
+            let (first, last) = (part[0].0, part[part.len() - 1].0);
+            let title = if first == last { format!("epoch {first}") } else { format!("epochs {first} to {last}") };
+            (title, part.iter().fold(PeakBytes::default(), |most, (_, peak)| most.most(*peak)))
+        })
+        .collect();
+    let total = |peak: &PeakBytes| peak.classes().iter().map(|class| class.1).sum::<usize>();
+    let totals = || columns.iter().map(|(_, peak)| total(peak));
+    let (least, largest) = (totals().min().unwrap_or(0), totals().max().unwrap_or(0).max(1));
+    let (width, height, left) = (520.0, 150.0, 62.0);
+    let step = (width - left - 4.0) / columns.len() as f64;
+    let high = |n: usize| n as f64 / largest as f64 * (height - 12.0);
+    let told = format!("{} to {} in {} epochs", bytes(least), bytes(largest), epochs.len());
+    html! {
+        section class="card" {
+            h2 { "Memory by class and epoch, " (one.name) }
+            svg viewBox=(format!("0 0 {width} {}", height + 20.0)) role="img" aria-label=(told) {
+                @for (i, (title, peak)) in columns.iter().enumerate() {
+                    @let classes = peak.classes();
+                    @for (at, ((class, n), colour)) in classes.iter().zip(COLOURS).enumerate() {
+                        @let below = classes[..=at].iter().map(|class| class.1).sum::<usize>();
+                        @if *n > 0 {
+                            rect x=(format!("{:.1}", left + i as f64 * step)) y=(format!("{:.1}", height - high(below)))
+                                width=(format!("{:.1}", (step - 0.5).max(0.5))) height=(format!("{:.1}", high(*n)))
+                                fill=(colour) { title { (format!("{title}, {class}: {}", bytes(*n))) } }
+                        }
+                    }
+                }
+                line class="axis" x1=(left) x2=(width - 4.0) y1=(height) y2=(height) {}
+                text x=(left - 6.0) y="18" text-anchor="end" { (bytes(largest)) }
+                text x=(left - 6.0) y=(height) text-anchor="end" { "0" }
+                text x=(left) y=(height + 16.0) { "epoch " (epochs[0].0) }
+                text x=(width - 4.0) y=(height + 16.0) text-anchor="end" { (epochs[epochs.len() - 1].0) }
+            }
+            p class="soft" { (told) ". Each class at its own peak; colours as above." }
         }
     }
 }

@@ -38,9 +38,10 @@ pub fn page(runs: &[Recorded], series: &[Series<'_>]) -> Markup {
                         (parts::results(series))
                         @for chart in &charts { (drawn(chart, series)) }
                         (figures::memory(series))
+                        @for one in series { (figures::memory_over_time(one)) }
                         @for run in runs { (figures::numbers(runs, run)) }
                         (parts::skipped(series))
-                        @for one in series { (parts::classes(one)) (parts::made(one)) }
+                        @for one in series { (parts::classes(one)) (parts::confused(one)) (parts::made(one)) }
                         (parts::settings(runs))
                         (parts::starts(runs))
                     }

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use super::{SKIPPED, Series, newest, why};
 use crate::Recorded;
+use crate::confused;
 use crate::gallery::Shown;
 use crate::record;
 use crate::summary::{Summary, bytes, result};
@@ -135,6 +136,32 @@ pub fn classes(one: &Series<'_>) -> Markup {
                                 td style=(shade(class, found, n)) { @if n == 0 { "·" } @else { (n) } }
                             }
                             td { (recall[class].map_or("–".into(), |r| format!("{:.1} %", 100.0 * r))) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The images that the model was surest about, and wrong.
+pub fn confused(one: &Series<'_>) -> Markup {
+    let Some(answers) = one.summary.and_then(|summary| summary.answers.as_ref()) else { return html! {} };
+    let name = |class: usize| answers.names.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let shown = confused::shown(&one.run.folder, one.precision, answers);
+    let src =
+        |bytes: &[u8]| format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes));
+    html! {
+        @if !shown.is_empty() {
+            section class="card" {
+                h2 { "Most confused images, " (one.name) }
+                div class="shots" {
+                    @for (image, bytes) in shown {
+                        @let share = format!("{:.1} %", 100.0 * image.share);
+                        @let what = format!("{}, found {} ({share})", name(image.class), name(image.found));
+                        figure {
+                            img alt=(what) src=(src(&bytes)) title=(format!("test image {}", image.sample));
+                            figcaption { b { (name(image.class)) } ", found " (name(image.found)) br; (share) }
                         }
                     }
                 }

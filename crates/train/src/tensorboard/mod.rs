@@ -208,6 +208,26 @@ mod tests {
     }
 
     #[test]
+    fn a_new_file_comes_after_those_before_it_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("tensorboard/fp32");
+        std::fs::create_dir_all(&own).unwrap();
+        assert_eq!(last(&own), None);
+        // In the year 2100, and what is no event file.
+        let future = own.join("events.out.tfevents.4102444800.999999999.binade");
+        for name in [future.as_path(), &own.join("events.out.tfevents.9.binade"), &own.join("notes")] {
+            std::fs::write(name, "").unwrap();
+        }
+        Events::create(folder.path(), Precision::Fp32, 7).unwrap();
+        Events::create(folder.path(), Precision::Fp32, 9).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(&own).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.to_string_lossy().contains("tfevents.4"));
+        names.sort();
+        assert_eq!((names.len(), &names[0]), (3, &future));
+        assert!(names[1].ends_with("events.out.tfevents.4102444801.000000000.binade"), "{names:?}");
+    }
+
+    #[test]
     fn a_histogram_has_every_finite_number_in_the_bucket_that_ends_above_it() {
         let bytes = histogram(&[0.0, 1.0, 1.5, 2.0, -0.75, f64::NAN, f64::INFINITY]).into_bytes();
         let expected = Message::default()

@@ -122,6 +122,11 @@ impl Corpus {
         format!("{} tokens of {}, checksum {:08x}", self.len(), self.vocabulary.name(), self.checksum)
     }
 
+    /// How many tokens are trained on, and how many evaluated on.
+    pub fn sizes(&self) -> [usize; 2] {
+        self.parts().map(|(_, range)| range.len())
+    }
+
     /// What is trained on and what is evaluated on.
     fn parts(&self) -> [(Arc<Tokens>, Range<usize>); 2] {
         let (tokens, len) = (&self.tokens, self.len());

@@ -5,6 +5,7 @@ mod counting;
 mod ends;
 mod files;
 mod folder;
+mod kept;
 mod pixels;
 mod runs;
 mod samples;

@@ -1,5 +1,7 @@
 //! `binade memory`: what a training step takes, of each class and by recipe, before it is spent.
 
+mod all;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,8 +26,8 @@ use crate::train::job::{Job, Use};
 #[derive(clap::Args)]
 #[command(after_help = "Example: binade memory vit-tiny --precision bf16 --limit 2GiB")]
 pub struct Args {
-    /// A model by its name, or the folder of a run
-    #[arg(value_name = "MODEL|RUN")]
+    /// A model by its name, or the folder of a run; all: every model at three sizes
+    #[arg(value_name = "MODEL|RUN|all")]
     what: String,
     /// Samples of a step [default: the model's, or the run's]
     #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
@@ -71,6 +73,9 @@ struct Row {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(args.threads)?;
+    if args.what == "all" {
+        return all::run(args);
+    }
     let model = Model::from_str(&args.what, true);
     let rows = match model {
         Ok(model) => of_model(args, model)?,

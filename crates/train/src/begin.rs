@@ -1,0 +1,58 @@
+//! The folder of a run when it begins, and when it is gone on with.
+
+use std::path::{Path, PathBuf};
+
+use crate::lock::Lock;
+use crate::metrics::Record;
+use crate::record::METRICS;
+use crate::{Config, Error, Precision, Result, RunConfig, checkpoint};
+
+/// A folder for a new run, which is this process's.
+pub(crate) fn start(config: &RunConfig) -> Result<(PathBuf, Lock)> {
+    let folder = match &config.out {
+        Some(folder) => std::fs::create_dir_all(folder).map_err(Error::io(folder)).map(|()| folder.clone()),
+        None => numbered(config),
+    }?;
+    let lock = Lock::acquire(&folder)?;
+    if folder.join("config.json").exists() || Precision::ALL.iter().any(|&p| checkpoint::path(&folder, p).exists()) {
+        return Err(Error::Config(format!(
+            "{} already holds a run: continue it with --resume, or choose another --out",
+            folder.display()
+        )));
+    }
+    Ok((folder, lock))
+}
+
+/// Makes the folder with the next number.
+fn numbered(config: &RunConfig) -> Result<PathBuf> {
+    loop {
+        let folder = config.folder()?;
+        folder.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(Error::io(&folder))?;
+        match std::fs::create_dir(&folder) {
+            // Another process has taken the number meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(Error::io(&folder)).map(|()| folder),
+        }
+    }
+}
+
+/// Whether the run in the folder, and every checkpoint in it, is one of these settings and passes `check`.
+pub(crate) fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&Config) -> Result<()>) -> Result<()> {
+    config.check_resumed(folder)?;
+    for &precision in &config.precisions {
+        if checkpoint::path(folder, precision).exists() {
+            check(&Config { precision, ..config.fit.clone() })?;
+        }
+        checkpoint::check_best(folder, precision)?;
+    }
+    let metrics = folder.join(METRICS);
+    let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };
+    let of_this_run = |record: &&Record| config.precisions.iter().any(|p| p.name() == record.precision);
+    match records.iter().find(|record| !of_this_run(record)) {
+        Some(Record { precision, .. }) => {
+            let message = format!("damaged, or of another run: a line is of {precision:?}, in which none is trained");
+            Err(Error::Checkpoint { path: metrics, message })
+        }
+        None => Ok(()),
+    }
+}
