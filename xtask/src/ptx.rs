@@ -62,6 +62,9 @@ impl Target {
     }
 }
 
+/// Bytes of all PTX together.
+const MOST: usize = 4_000_000;
+
 struct Options {
     check: bool,
     nvrtc: PathBuf,
@@ -99,7 +102,7 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
     let nvrtc = Nvrtc::open(&options.nvrtc)?;
     let sources = files(&folder, "cu")?;
     let headers = read_all(&folder, &files(&folder, "cuh")?)?;
-    let mut faults = Vec::new();
+    let (mut faults, mut bytes) = (Vec::new(), 0);
     for name in sources {
         let stem = name.trim_end_matches(".cu");
         if !options.kernels.is_empty() && !options.kernels.iter().any(|kernel| kernel == stem) {
@@ -108,6 +111,7 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
         let source = read(&folder.join(&name))?;
         let target = Target::of(stem);
         let ptx = lowered(&nvrtc.compile(&name, &source, &headers, target.architecture)?, target.version);
+        bytes += ptx.len();
         let path = folder.join(format!("{stem}.ptx"));
         if options.check {
             if std::fs::read_to_string(&path).is_ok_and(|there| there != ptx) || !path.exists() {
@@ -127,6 +131,9 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
             told += &format!("; at most {registers} registers, {shared} bytes of shared memory");
         }
         output::line(&told)?;
+    }
+    if options.check && bytes > MOST {
+        faults.push(format!("{bytes} bytes of PTX, more than {MOST}"));
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
@@ -150,10 +157,13 @@ fn read_all(folder: &Path, names: &[String]) -> Result<Vec<(String, String)>, St
 }
 
 /// The PTX for older drivers: a lower version, and lines of the source without the functions that they were inlined
-/// into, which older versions do not have.
+/// into, which older versions do not have. A line of the source is named where another begins, for the instruction that
+/// follows.
 fn lowered(ptx: &str, version: &str) -> String {
     let mut text = String::with_capacity(ptx.len());
     let mut within_strings = false;
+    // The place that is named last in the text, and one that waits for an instruction.
+    let (mut named, mut waiting): (Option<String>, Option<&str>) = (None, None);
     for line in ptx.lines() {
         // The names of those functions.
         within_strings |= line.trim_start().starts_with(".section\t.debug_str");
@@ -161,16 +171,29 @@ fn lowered(ptx: &str, version: &str) -> String {
             within_strings = line.trim() != "}";
             continue;
         }
-        let line = if line.starts_with(".version") { version } else { line };
-        let line =
-            if line.trim_start().starts_with(".loc") { line.split(", function_name").next() } else { Some(line) };
-        let line = without_folder(line.unwrap_or_default().trim_end());
         // Who compiled it says nothing about what it is, nor does a hint that older versions do not know.
-        let dropped = line.is_empty() || line.starts_with("//") || line.contains(".pragma \"used_bytes_mask");
-        if !dropped {
-            text.push_str(&line);
-            text.push('\n');
+        let dropped = line.trim().is_empty() || line.contains(".pragma \"used_bytes_mask");
+        if dropped || line.trim_start().starts_with("//") {
+            continue;
         }
+        if line.trim_start().starts_with(".loc") {
+            waiting = line.split(", function_name").next();
+            continue;
+        }
+        if let Some(place) = waiting.take() {
+            // File and line, without the column.
+            let of_line = place.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+            if named.as_ref() != Some(&of_line) {
+                text.push_str(place.trim_end());
+                text.push('\n');
+                named = Some(of_line);
+            }
+        }
+        // Each kernel names its own.
+        named = named.filter(|_| !line.starts_with('}'));
+        let line = if line.starts_with(".version") { version } else { line };
+        text.push_str(&without_folder(line.trim_end()));
+        text.push('\n');
     }
     text
 }

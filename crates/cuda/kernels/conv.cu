@@ -6,7 +6,9 @@
 // By the weight: rows are output channels, columns (channel, tap), places output pixels; cut into chains that are added
 // in order.
 // Of 8-bit integers: forward, in integers.
-#include "tile.cuh"
+//
+// Those of 16-bit images with channels enough are `pixels.cuh`; here the sums of their splits are added.
+#include "images.cuh"
 
 struct Image {
   u64 at;
@@ -229,3 +231,23 @@ CONTRACTION(quantised, Forward<int>)
 CONTRACTION(by_input, ByInput)
 CONTRACTION(by_weight, ByWeight)
 CONV(by_weight_sums, p.groups, sums<ByWeight>)
+
+// Of contractions on tensor cores: the sums of splits, in order, a thread to a result. `a` has the parts.
+extern "C" __global__ void __launch_bounds__(256) sum_of_splits(const __grid_constant__ TensorConv p) {
+  const Product& of = p.p;
+  u32 place = thread_index(), row = place / of.n, column = place % of.n, i[3], j[3];
+  if (((const Fault*)of.fault)->set || place >= of.m * of.n) return;
+  p.columns.parts(column, j);
+  if (j[2] >= p.columns.limit) return;
+  p.rows.parts(row, i);
+  for (u32 group = blockIdx.y; group < of.count; group += gridDim.y) {
+    float v = 0;
+#pragma unroll 1
+    for (u32 split = 0; split < of.splits; split++) {
+      float part = ((const float*)of.a.at)[((i64)split * of.count + group) * of.m * of.n + place];
+      v = split == 0 ? part : plus(v, part);
+    }
+    store(of.c.at, of.c.dtype, group * of.c.batches[0] + p.rows.at(i) + p.columns.at(j),
+          finished(of, group * of.n + column, v));
+  }
+}

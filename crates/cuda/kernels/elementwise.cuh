@@ -30,6 +30,8 @@ __device__ __forceinline__ Places<N> places(const Elementwise& p, u32 i) {
   for (int k = 0; k < N; k++) at.in[k] = 0;
 #pragma unroll 1
   for (u32 d = p.rank - 1; d > 0; d--) {
+    // Unrolled nevertheless, where it is inlined, unless the count of dimensions is nothing that can be known.
+    asm("" : "+r"(d));
     u32 rest = i / p.extents[d], here = i - rest * p.extents[d];
     at.out += (i64)here * p.out.strides[d];
 #pragma unroll

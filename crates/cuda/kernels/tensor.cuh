@@ -1,5 +1,5 @@
-// Matrix products of 16-bit operands on tensor cores, with sums in f32: capability 8.0 by cp.async and m16n8k16,
-// capability 7.5 by registers and m16n8k8.
+// Contractions of 16-bit operands on tensor cores, with sums in f32: capability 8.0 by cp.async and m16n8k16,
+// capability 7.5 by registers and m16n8k8. Operands are matrices (`panels.cuh`) or images (`pixels.cuh`).
 //
 // A block of four warps has a tile of M × N results, a warp a quarter of it, in fragments of 16 × 8. The inner dimension
 // goes through shared memory 32 places at a time, in stages: while one is multiplied, those behind it are copied. With
@@ -7,8 +7,8 @@
 // 8 loads of four matrices. With 64 × 64, stages of 8 KB and 32 × 32 results; on 7.5 two of these, as the next waits in
 // registers.
 //
-// An operand lies in memory with places or with rows (of A; columns of B) side by side, in lines that begin at multiples
-// of 16 bytes; any other goes to `product.cu`. Sums are added in the order of places, splits by `sum_of_splits`.
+// An operand says where the chunks of a stage lie, of 16 bytes: of places or of rows (of A; columns of B) side by side.
+// Sums are added in the order of places, splits by a kernel behind.
 // The naive version that they are checked against is the reference's in f64.
 #pragma once
 #include "product.cuh"
@@ -90,15 +90,6 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
 #undef SUMS
 }
 
-// An operand of a block: its first row or column, the strides of those and of places, how many there are from there
-// on, and whether places are side by side.
-struct Panel {
-  const u16* from;
-  i64 of_outer, of_places;
-  u32 outer;
-  bool inner;
-};
-
 #if __CUDA_ARCH__ >= 800
 
 // Begins to copy a chunk, and zeros behind it.
@@ -107,24 +98,10 @@ __device__ __forceinline__ void copy_chunk(u32 to, const u16* from, u32 elements
                :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(elements * 2) : "memory");
 }
 
-template <class S>
-__device__ __forceinline__ void copy_stage(u32 to, const u16* from, i64 stride, u32 outer, u32 places) {
-#pragma unroll
-  for (u32 i = 0; i < S::EACH; i++) {
-    u32 e = threadIdx.x + i * THREADS, line = e / S::CHUNKS, chunk = e % S::CHUNKS;
-    u32 there = S::there(line, chunk, outer, places);
-    // Of what is not there nothing is read, wherever that is said to be.
-    copy_chunk(to + S::offset(line, chunk), there ? from + (i64)line * stride + chunk * 8 : from, there);
-  }
-}
-
-template <u32 OUTER>
-__device__ __forceinline__ void copy_stage(u32 to, const Panel& panel, u32 first, u32 last) {
-  const u16* from = panel.from + (i64)first * panel.of_places;
-  if (panel.inner)
-    copy_stage<Stage<OUTER, true>>(to, from, panel.of_outer, panel.outer, last - first);
-  else
-    copy_stage<Stage<OUTER, false>>(to, from, panel.of_places, panel.outer, last - first);
+template <class Of>
+__device__ __forceinline__ void copy_stage(u32 to, const Of& of, u32 first, u32 last) {
+  // Of what is not there nothing is read, wherever that is said to be.
+  of.each(first, last, [&](u32, u32 at, const u16* from, u32 elements) { copy_chunk(to + at, from, elements); });
 }
 
 __device__ __forceinline__ void end_of_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -137,22 +114,16 @@ __device__ __forceinline__ void wait_for_stages() {
 #else
 
 // A stage of an operand on its way through registers.
-template <u32 OUTER>
+template <class Of>
 struct Held {
-  static constexpr u32 EACH = Stage<OUTER, true>::EACH;
-  uint4 chunks[EACH];
+  uint4 chunks[Of::EACH];
 
-  template <class S>
-  __device__ __forceinline__ void fetch(const u16* from, i64 stride, u32 outer, u32 places) {
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-      u32 e = threadIdx.x + i * THREADS, line = e / S::CHUNKS, chunk = e % S::CHUNKS;
-      u32 there = S::there(line, chunk, outer, places);
-      const u16* at = from + (i64)line * stride + chunk * 8;
+  __device__ __forceinline__ void fetch(const Of& of, u32 first, u32 last) {
+    of.each(first, last, [&](u32 i, u32, const u16* at, u32 there) {
       uint4 held = make_uint4(0, 0, 0, 0);
       if (there == 8) {
         held = *(const uint4*)at;
-      } else {
+      } else if (!Of::WHOLE) {
         // From the last element on, so that each moves those behind it up.
 #pragma unroll 1
         for (u32 w = there; w > 0; w--) {
@@ -163,28 +134,12 @@ struct Held {
         }
       }
       chunks[i] = held;
-    }
+    });
   }
 
-  __device__ __forceinline__ void fetch(const Panel& panel, u32 first, u32 last) {
-    const u16* from = panel.from + (i64)first * panel.of_places;
-    u32 places = last > first ? last - first : 0;
-    if (panel.inner)
-      fetch<Stage<OUTER, true>>(from, panel.of_outer, panel.outer, places);
-    else
-      fetch<Stage<OUTER, false>>(from, panel.of_places, panel.outer, places);
-  }
-
-  __device__ __forceinline__ void store(u8* to, const Panel& panel) const {
+  __device__ __forceinline__ void store(u8* to, const Of& of) const {
 #pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-      u32 e = threadIdx.x + i * THREADS;
-      using Inner = Stage<OUTER, true>;
-      using Outer = Stage<OUTER, false>;
-      u32 at = panel.inner ? Inner::offset(e / Inner::CHUNKS, e % Inner::CHUNKS)
-                           : Outer::offset(e / Outer::CHUNKS, e % Outer::CHUNKS);
-      *(uint4*)(to + at) = chunks[i];
-    }
+    for (u32 i = 0; i < Of::EACH; i++) *(uint4*)(to + of.offset(i)) = chunks[i];
   }
 };
 
@@ -194,8 +149,9 @@ struct Held {
 struct Results {
   u64 at;
   u32 dtype;
-  i64 rows, columns;
+  i64 columns;
   bool finish;
+  u32 batch;
 };
 
 // Four results side by side.
@@ -234,7 +190,8 @@ struct TensorProduct {
   }
 
   // The products of a stage, 16 places at a time.
-  __device__ __forceinline__ void add(u32 stage, const Panel& of_a, const Panel& of_b, u32 row, u32 column) {
+  template <class A, class B>
+  __device__ __forceinline__ void add(u32 stage, const A& of_a, const B& of_b, u32 row, u32 column) {
 #pragma unroll
     for (u32 place = 0; place < DEPTH; place += 16) {
       u32 a[ROWS][4], b[COLUMNS / 2][4];
@@ -256,8 +213,9 @@ struct TensorProduct {
 
 #if __CUDA_ARCH__ >= 800
   // Copies are begun STAGES - 1 stages ahead of what is multiplied.
-  __device__ __forceinline__ void contract(u8* memory, const Panel& a, const Panel& b, u32 first, u32 last, u32 row,
-                                           u32 column, bool works) {
+  template <class A, class B>
+  __device__ __forceinline__ void contract(u8* memory, const A& a, const B& b, u32 first, u32 last, u32 row, u32 column,
+                                           bool works) {
     u32 stages = shared_address(memory), next = first, into = 0, ahead = 0, stage = 0;
 #pragma unroll 1
     for (u32 from = first; from < last; next += DEPTH) {
@@ -268,8 +226,8 @@ struct TensorProduct {
         __syncthreads();
       }
       if (next < last) {
-        copy_stage<M>(stages + into * STAGE, a, next, last);
-        copy_stage<N>(stages + into * STAGE + A_BYTES, b, next, last);
+        copy_stage(stages + into * STAGE, a, next, last);
+        copy_stage(stages + into * STAGE + A_BYTES, b, next, last);
       }
       end_of_stage();
       into = into == STAGES - 1 ? 0 : into + 1;
@@ -283,11 +241,12 @@ struct TensorProduct {
     }
   }
 #else
-  __device__ __forceinline__ void contract(u8* memory, const Panel& a, const Panel& b, u32 first, u32 last, u32 row,
-                                           u32 column, bool works) {
+  template <class A, class B>
+  __device__ __forceinline__ void contract(u8* memory, const A& a, const B& b, u32 first, u32 last, u32 row, u32 column,
+                                           bool works) {
     u32 stages = shared_address(memory), stage = 0;
-    Held<M> of_a;
-    Held<N> of_b;
+    Held<A> of_a;
+    Held<B> of_b;
     of_a.fetch(a, first, last);
     of_b.fetch(b, first, last);
 #pragma unroll 1
@@ -307,11 +266,13 @@ struct TensorProduct {
 #endif
 
   // Sums leave by 16 rows at a time, through a part of the memory that is the warp's own.
-  __device__ __forceinline__ void store(const Product& p, const Results& to, u8* memory, u32 row, u32 column) {
+  template <class Of>
+  __device__ __forceinline__ void store(const Product& p, const Of& of, const Results& to, u8* memory, u32 row,
+                                        u32 column) {
     u32 lane = threadIdx.x % 32, size = to.dtype == F32 ? 4 : 2;
     float* out = (float*)memory + threadIdx.x / 32 * 16 * OUT;
     bool finish = to.finish && (p.bias.at || p.scales.of_outputs);
-    bool by_4 = to.columns == 1 && to.rows % 4 == 0 && to.at % (4 * size) == 0 && p.n % 4 == 0;
+    bool by_4 = to.columns == 1 && of.is_by_4() && to.at % (4 * size) == 0 && p.n % 4 == 0;
 #pragma unroll 1
     for (u32 r = 0; r < ROWS; r++, row += 16) {
       __syncwarp();
@@ -325,7 +286,7 @@ struct TensorProduct {
 #pragma unroll 1
         for (u32 e = lane; e < 16 * WARP_N; e += 32) {
           u32 i = e / WARP_N, j = e % WARP_N;
-          if (column + j < p.n) out[i * OUT + j] = finished(p, column + j, out[i * OUT + j]);
+          if (column + j < p.n) out[i * OUT + j] = finished(p, of.output(to.batch, column + j), out[i * OUT + j]);
         }
         __syncwarp();
       }
@@ -333,7 +294,7 @@ struct TensorProduct {
       for (u32 e = by_4 ? lane * 4 : lane; e < 16 * WARP_N; e += by_4 ? 128 : 32) {
         u32 i = e / WARP_N, j = e % WARP_N;
         if (row + i >= p.m || column + j >= p.n) continue;
-        i64 place = (i64)(row + i) * to.rows + (i64)(column + j) * to.columns;
+        i64 place = of.place(row + i) + (i64)(column + j) * to.columns;
         if (by_4)
           store_4(to.at + place * size, to.dtype, *(const float4*)(out + i * OUT + j));
         else
@@ -349,7 +310,8 @@ struct TensorProduct {
     }
   }
 
-  static __device__ __forceinline__ void run(const Product& p) {
+  template <class Of>
+  static __device__ __forceinline__ void run(const Product& p, const Of& of) {
     if (((const Fault*)p.fault)->set) return;
     __shared__ __align__(128) u8 memory[BYTES];
     u32 warp = threadIdx.x / 32, tiles = (p.n + N - 1) / N;
@@ -359,25 +321,18 @@ struct TensorProduct {
 #pragma unroll 1
     for (u32 z = blockIdx.z; z < p.count * p.splits; z += gridDim.z) {
       u32 batch = z / p.splits, split = z % p.splits;
-      const u16* a = (const u16*)p.a.at + batch_place(p, p.a, batch) + (i64)row0 * p.a.rows;
-      const u16* b = (const u16*)p.b.at + batch_place(p, p.b, batch) + (i64)column0 * p.b.columns;
-      Panel of_a = {a, p.a.rows, p.a.columns, p.m - row0, p.inner[0] != 0};
-      Panel of_b = {b, p.b.columns, p.b.rows, p.n - column0, p.inner[1] != 0};
+      auto of_a = of.template a<M>(batch, row0);
+      auto of_b = of.template b<N>(batch, column0);
       u32 first = split * p.per_split, last = min(p.k, first + p.per_split);
       TensorProduct product = {};
       product.contract(memory, of_a, of_b, first, last, row, column, works);
       // What all warps read becomes what each writes.
       __syncthreads();
-      Results to = {p.c.at, p.c.dtype, p.c.rows, p.c.columns, p.splits == 1};
+      Results to = {p.c.at, p.c.dtype, p.c.columns, p.splits == 1, batch};
       u64 place = p.splits == 1 ? batch_place(p, p.c, batch) : ((u64)split * p.count + batch) * p.m * p.n;
       to.at += place * (to.dtype == F32 ? 4 : 2);
-      if (works) product.store(p, to, memory, row0 + row, column0 + column);
+      if (works) product.store(p, of, to, memory, row0 + row, column0 + column);
       __syncthreads();
     }
   }
 };
-
-#define TENSOR_PRODUCT(NAME, DTYPE, SIZE)                                                                   \
-  extern "C" __global__ void __launch_bounds__(128) NAME##_##SIZE(const __grid_constant__ Product p) {      \
-    TensorProduct<DTYPE, SIZE, SIZE>::run(p);                                                               \
-  }

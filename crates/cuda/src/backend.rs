@@ -24,6 +24,8 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     pool: Arc<Pool>,
     fault: Fault,
+    /// For what must not fail where no memory is left.
+    reserve: CudaMemory,
     state: Mutex<State>,
     /// Results of functions for every 16-bit code, by function and format.
     tables: Mutex<BTreeMap<(usize, DType), Arc<CudaMemory>>>,
@@ -47,6 +49,9 @@ pub struct Counts {
     pub fallbacks: BTreeMap<&'static str, usize>,
 }
 
+/// Bytes that are kept for what must not fail.
+const RESERVE: usize = 16 << 10;
+
 /// Devices that were opened by name.
 static OPENED: Mutex<Vec<(Device, Cuda)>> = Mutex::new(Vec::new());
 
@@ -57,8 +62,8 @@ impl Cuda {
     /// It has no memory.
     pub fn new(driver: impl Driver) -> Result<Cuda> {
         let pool = Arc::new(Pool::new(Box::new(driver)));
-        let fault = Fault::new(&pool)?;
-        Ok(Cuda(Arc::new(Inner { pool, fault, state: Mutex::default(), tables: Mutex::default() })))
+        let (fault, reserve) = (Fault::new(&pool)?, pool.alloc(RESERVE, Class::Workspace)?);
+        Ok(Cuda(Arc::new(Inner { pool, fault, reserve, state: Mutex::default(), tables: Mutex::default() })))
     }
 
     /// As a device that [`Cuda::of`] knows.
@@ -97,14 +102,25 @@ impl Cuda {
         self.0.pool.alloc(bytes, Class::Workspace)
     }
 
+    /// Memory that is always there, for whoever is launched next: commands take effect in order.
+    pub(crate) fn reserve(&self) -> &CudaMemory {
+        &self.0.reserve
+    }
+
     /// Address of what tells kernels not to run.
     pub(crate) fn fault(&self) -> &Fault {
         &self.0.fault
     }
 
-    /// Queues a kernel with threads in one dimension.
+    /// Queues a kernel with threads in one dimension, unless something before it failed.
     pub(crate) fn launch(&self, op: &'static str, launch: Launch<'_>) {
-        self.state().counts.launches += 1;
+        {
+            let mut state = self.state();
+            if state.failure.is_some() {
+                return;
+            }
+            state.counts.launches += 1;
+        }
         if let Err(failure) = self.driver().launch(&launch) {
             let mut state = self.state();
             state.of_kernel |= state.failure.is_none();

@@ -85,6 +85,10 @@ pub(crate) fn update(cuda: &Cuda, update: &Update, scalars: &View, slots: &[Pass
     } else {
         pass(cuda, update, scalars, slots)
     };
+    // An outcome may be dropped: what goes wrong shows at the next wait too.
+    if let Err(error) = &found {
+        cuda.fail(error.clone());
+    }
     let cuda = cuda.clone();
     Ok(Outcome::later(move || {
         cuda.wait()?;

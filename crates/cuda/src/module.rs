@@ -59,6 +59,10 @@ modules! {
     Index, "index";
     /// Convolutions.
     Conv, "conv";
+    /// Convolutions on tensor cores of capability 7.5.
+    ConvSm75, "conv_sm75";
+    /// Convolutions on tensor cores of capability 8.0 and more.
+    ConvSm80, "conv_sm80";
     /// Attention.
     Attention, "attention";
     /// Pooling, linear maps of dimensions.

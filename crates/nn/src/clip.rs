@@ -109,9 +109,7 @@ pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> 
     let norm = queue_norm(grads, of, 1.0)?.wait()?;
     let factor = clip_factor(norm, max_norm);
     if factor != 1.0 {
-        for Part { leaves, device, .. } in parts(grads, of, 1.0) {
-            in_place(grads, &leaves, &Update::Scale, &device, factor)?;
-        }
+        all_in_place(grads, of, &Update::Scale, |_| factor)?;
     }
     Ok(norm)
 }
@@ -119,10 +117,7 @@ pub(crate) fn clip_norm(grads: &mut Gradients, of: &[LeafId], max_norm: f64) -> 
 /// As [`clip_grad_value`], over some of the gradients.
 pub(crate) fn clip_value(grads: &mut Gradients, of: &[LeafId], limit: f64) -> Result<()> {
     check_limit("clip_grad_value", limit)?;
-    for Part { scale, leaves, device } in parts(grads, of, 1.0) {
-        in_place(grads, &leaves, &Update::Clamp, &device, limit * scale)?;
-    }
-    Ok(())
+    all_in_place(grads, of, &Update::Clamp, |scale| limit * scale)
 }
 
 /// Fails unless a limit is at least 0; infinity clips nothing.
@@ -142,15 +137,36 @@ fn queue_norm(grads: &Gradients, of: &[LeafId], factor: f64) -> Result<GradNorm>
 
 /// Runs a pass that changes some gradients of one device in place.
 fn in_place(grads: &mut Gradients, of: &[LeafId], update: &Update, device: &Device, scalar: f64) -> Result<Outcome> {
+    unshare(grads, of)?;
+    Ok(update.run(&one(device, scalar)?, &mut written(grads, of, update)?)?)
+}
+
+/// Runs passes that change some gradients in place, by a number that depends on the scale that they carry: all of them
+/// or none.
+fn all_in_place(grads: &mut Gradients, of: &[LeafId], update: &Update, scalar: impl Fn(f64) -> f64) -> Result<()> {
+    unshare(grads, of)?;
+    let grads = &*grads;
+    let pass = |part: &Part| Ok((one(&part.device, scalar(part.scale))?, written(grads, &part.leaves, update)?));
+    let mut passes = parts(grads, of, 1.0).iter().map(pass).collect::<Result<Vec<_>>>()?;
+    passes.iter_mut().try_for_each(|(scalar, slots)| update.run(scalar, slots).map(drop))?;
+    Ok(())
+}
+
+/// Gives gradients that others have a share in memory of their own.
+fn unshare(grads: &mut Gradients, of: &[LeafId]) -> Result<()> {
     for &id in of {
         grads.unshared(id)?;
     }
-    let mut slots = Vec::new();
-    for grad in of.iter().filter_map(|&id| grads.by_id(id)) {
+    Ok(())
+}
+
+/// Gradients that are written to.
+fn written<'a>(grads: &'a Gradients, of: &[LeafId], update: &Update) -> Result<Vec<Slot<'a>>> {
+    let slot = |grad| {
         let grad = Grad::Write(ArrayMut::new(update.name(), grad)?);
-        slots.push(Slot { param: None, master: None, grad, state: vec![], first: false });
-    }
-    Ok(update.run(&one(device, scalar)?, &mut slots)?)
+        Ok(Slot { param: None, master: None, grad, state: vec![], first: false })
+    };
+    of.iter().filter_map(|&id| grads.by_id(id)).map(slot).collect()
 }
 
 fn ids(grads: &Gradients) -> Vec<LeafId> {

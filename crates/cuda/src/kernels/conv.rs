@@ -5,7 +5,7 @@ use binade_tensor::{DType, Dims, Result};
 use bytemuck::{Pod, Zeroable};
 
 use super::product::Scales;
-use super::{MOST_BLOCKS, copy, elementwise, reduce};
+use super::{MOST_BLOCKS, copy, elementwise, reduce, tensor_conv};
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -58,7 +58,7 @@ struct Conv {
 
 /// What a convolution is computed for.
 #[derive(Clone, Copy, PartialEq)]
-enum Of {
+pub(super) enum Of {
     Output,
     /// Of 8-bit integers.
     Quantised,
@@ -126,6 +126,9 @@ fn contract(
         Of::Weight => (outputs, inputs * taps, out_pixels),
     };
     let narrow = m.min(n) < NARROW;
+    if !narrow && tensor_conv::contract(cuda, op, conv, of, [x, w, y], finish.bias)? {
+        return Ok(true);
+    }
     let blocks = if narrow { (m * n).div_ceil(256) } else { m.div_ceil(TILE) * n.div_ceil(TILE) };
     let chains = k.div_ceil(CHAIN).max(1);
     let splits = if of == Of::Weight && blocks * conv.groups < FEW_BLOCKS { chains } else { 1 };

@@ -4,6 +4,7 @@ mod attention;
 mod conv;
 mod copy;
 mod elementwise;
+mod images;
 mod index;
 mod norm;
 mod product;
@@ -11,6 +12,7 @@ mod random;
 mod reduce;
 mod softmax;
 mod tensor;
+mod tensor_conv;
 mod update;
 mod window;
 

@@ -15,33 +15,72 @@ use crate::view::{View, code};
 #[repr(C)]
 pub(super) struct Matrix {
     pub(super) at: u64,
-    dtype: u32,
-    unused: u32,
+    pub(super) dtype: u32,
+    pub(super) unused: u32,
     pub(super) rows: i64,
     pub(super) columns: i64,
     pub(super) batches: [i64; MAX_RANK],
 }
 
+impl Matrix {
+    /// The memory of a view, without its strides.
+    pub(super) fn of(view: &View) -> Matrix {
+        Matrix { at: view.at(), dtype: code(view.dtype), ..Matrix::default() }
+    }
+
+    /// An element for each column.
+    pub(super) fn of_columns(view: &View) -> Matrix {
+        Matrix { columns: view.stride(0), ..Matrix::of(view) }
+    }
+}
+
 /// `Product` of `product.cuh`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Product {
-    fault: u64,
-    m: u32,
-    n: u32,
-    k: u32,
-    batch_rank: u32,
-    batches: [u32; MAX_RANK],
-    splits: u32,
-    per_split: u32,
-    count: u32,
-    inner: [u32; 2],
-    unused: u32,
-    a: Matrix,
-    b: Matrix,
-    c: Matrix,
-    bias: Matrix,
-    scales: Scales,
+pub(super) struct Product {
+    pub(super) fault: u64,
+    pub(super) m: u32,
+    pub(super) n: u32,
+    pub(super) k: u32,
+    pub(super) batch_rank: u32,
+    pub(super) batches: [u32; MAX_RANK],
+    pub(super) splits: u32,
+    pub(super) per_split: u32,
+    pub(super) count: u32,
+    pub(super) inner: [u32; 2],
+    pub(super) unused: u32,
+    pub(super) a: Matrix,
+    pub(super) b: Matrix,
+    pub(super) c: Matrix,
+    pub(super) bias: Matrix,
+    pub(super) scales: Scales,
+}
+
+impl Product {
+    /// Of some extents m, n, k and batches, in one part; its operands are nowhere.
+    pub(super) fn new(cuda: &Cuda, [m, n, k]: [usize; 3], batches: &Shape) -> Product {
+        let none = Matrix::default();
+        let mut p = Product {
+            fault: cuda.fault().address(),
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
+            batch_rank: batches.rank() as u32,
+            batches: [1; MAX_RANK],
+            splits: 1,
+            per_split: k.max(1) as u32,
+            count: batches.numel() as u32,
+            inner: [0; 2],
+            unused: 0,
+            a: none,
+            b: none,
+            c: none,
+            bias: none,
+            scales: Scales::default(),
+        };
+        p.batches.iter_mut().zip(batches.iter()).for_each(|(to, &extent)| *to = extent as u32);
+        p
+    }
 }
 
 /// `Scales` of `tile.cuh`.
@@ -87,14 +126,8 @@ fn matrix(view: &View, batches: &Shape) -> Option<Matrix> {
     let lead =
         Layout { shape: view.shape().leading(rank - 2), strides: view.layout.strides.leading(rank - 2), ..view.layout };
     let lead = lead.expand(batches)?;
-    let mut matrix = Matrix {
-        at: view.at(),
-        dtype: code(view.dtype),
-        unused: 0,
-        rows: view.stride(rank - 2),
-        columns: view.stride(rank - 1),
-        batches: [0; MAX_RANK],
-    };
+    let (rows, columns) = (view.stride(rank - 2), view.stride(rank - 1));
+    let mut matrix = Matrix { rows, columns, ..Matrix::of(view) };
     matrix.batches.iter_mut().zip(lead.strides.iter()).for_each(|(to, &stride)| *to = stride as i64);
     Some(matrix)
 }
@@ -127,30 +160,17 @@ fn multiply(cuda: &Cuda, op: &'static str, [a, b]: [&View; 2], finish: Finish<'_
     let tiles = m.div_ceil(tile) * n.div_ceil(tile);
     let chains = k.div_ceil(CHAIN).max(1);
     let splits = if tiles * count < FEW_BLOCKS && count * chains <= MOST_BLOCKS { chains } else { 1 };
-    let mut p = Product {
-        fault: cuda.fault().address(),
-        m: m as u32,
-        n: n as u32,
-        k: k as u32,
-        batch_rank: batches.rank() as u32,
-        batches: [1; MAX_RANK],
+    let p = Product {
         splits: splits as u32,
         per_split: if splits > 1 { CHAIN as u32 } else { (k.max(1)) as u32 },
-        count: count as u32,
         inner: inner.map(u32::from),
-        unused: 0,
         a: of_a,
         b: of_b,
         c: of_c,
-        bias: finish.bias.map_or(Matrix::default(), |bias| Matrix {
-            at: bias.at(),
-            dtype: code(bias.dtype),
-            columns: bias.stride(0),
-            ..Matrix::default()
-        }),
+        bias: finish.bias.map_or(Matrix::default(), Matrix::of_columns),
         scales: finish.scales,
+        ..Product::new(cuda, [m, n, k], &batches)
     };
-    p.batches.iter_mut().zip(batches.iter()).for_each(|(to, &extent)| *to = extent as u32);
     let at = (module, kernel.as_str());
     if splits == 1 {
         cuda.grid(op, at, [tiles, 1, count.min(MOST_BLOCKS)], threads, &p);

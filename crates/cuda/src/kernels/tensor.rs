@@ -44,6 +44,26 @@ fn is_inner(matrix: Matrix, outer: (usize, &mut i64), places: (usize, &mut i64))
     (side_by_side(outer) && aligned(places.1)).then_some(false)
 }
 
+/// The format of two operands in the names of kernels; `None` if tensor cores of a capability have no such.
+pub(super) fn format(capability: u32, dtypes: [DType; 2]) -> Option<&'static str> {
+    match dtypes {
+        [DType::F16, DType::F16] => Some("f16"),
+        // Tensor cores of capability 7.5 have none.
+        [DType::BF16, DType::BF16] if capability >= 80 => Some("bf16"),
+        _ => None,
+    }
+}
+
+/// Which of a family's modules for 7.5 and 8.0 has a capability's kernels, and how many rows and columns a block of
+/// m × n results has.
+pub(super) fn tile(capability: u32, [m, n]: [usize; 2], [sm75, sm80]: [Module; 2]) -> (Module, usize) {
+    match capability {
+        ..80 => (sm75, 64),
+        _ if m >= LARGE && n >= LARGE => (sm80, 128),
+        _ => (sm80, 64),
+    }
+}
+
 /// The kernel for operands of these dtypes and extents m, n, k on a device of a capability; `None` if tensor cores do
 /// not take them. Strides that are never taken are changed.
 pub(super) fn choose(
@@ -52,21 +72,12 @@ pub(super) fn choose(
     [a, b]: [&mut Matrix; 2],
     [m, n, k]: [usize; 3],
 ) -> Option<Choice> {
-    let dtype = match dtypes {
-        [DType::F16, DType::F16] => "f16",
-        // Tensor cores of capability 7.5 have none.
-        [DType::BF16, DType::BF16] if capability >= 80 => "bf16",
-        _ => return None,
-    };
+    let dtype = format(capability, dtypes)?;
     let (whole_a, whole_b) = (*a, *b);
     let inner = [
         is_inner(whole_a, (m, &mut a.rows), (k, &mut a.columns))?,
         is_inner(whole_b, (n, &mut b.columns), (k, &mut b.rows))?,
     ];
-    let (module, tile) = match capability {
-        ..80 => (Module::ProductSm75, 64),
-        _ if m >= LARGE && n >= LARGE => (Module::ProductSm80, 128),
-        _ => (Module::ProductSm80, 64),
-    };
+    let (module, tile) = tile(capability, [m, n], [Module::ProductSm75, Module::ProductSm80]);
     Some(Choice { module, kernel: format!("product_{dtype}_{tile}"), tile, threads: 128, inner })
 }

@@ -1,6 +1,6 @@
 //! Multi-tensor passes.
 
-use binade_tensor::{DType, Findings, Outcome, Result, Update};
+use binade_tensor::{DType, DeviceMemory, Error, Findings, Outcome, Result, Update};
 use bytemuck::{Pod, Zeroable};
 
 use super::{MOST, Passed};
@@ -95,6 +95,39 @@ pub(super) fn pass(cuda: &Cuda, update: &Update, scalars: &View, slots: &[Passed
     if scalars.dtype != DType::F32 || !scalars.layout.is_contiguous() || scalars.numel() == 0 {
         return Ok(None);
     }
+    let p = Pass {
+        fault: cuda.fault().address(),
+        scalars: scalars.at(),
+        kind,
+        last: scalars.numel() as u32 - 1,
+        settings: settings.map(|v| v as f32),
+        flags,
+        ..Pass::default()
+    };
+    let (records, chunks) = records(slots);
+    // A word for what unscaling finds, or the sums of chunks and their sum.
+    let finds = if matches!(update, Update::Unscale) { 1 } else { (chunks + 1) * usize::from(*update == Update::Norm) };
+    let found = if finds > 0 { Some(cuda.scratch(8 * finds)?) } else { None };
+    let at = found.as_ref().map_or(0, CudaMemory::address);
+    if matches!(update, Update::Unscale) || finds > 0 && chunks == 0 {
+        cuda.write(op, at, &vec![0; 8 * finds]);
+    }
+    match cuda.scratch(size_of_val(&records[..])) {
+        Ok(list) => launch(cuda, update, Pass { found: at, ..p }, list.address(), (&records, chunks)),
+        // Of what finds nothing no memory is needed: a pass before may have written, and this one must not fail then.
+        Err(Error::OutOfMemory { .. }) if finds == 0 => {
+            for slots in slots.chunks(cuda.reserve().size() / size_of::<Slot>()) {
+                let (records, chunks) = self::records(slots);
+                launch(cuda, update, p, cuda.reserve().address(), (&records, chunks));
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Some(outcome(cuda, update, found, chunks)))
+}
+
+/// The slots that have elements, and how many chunks.
+fn records(slots: &[Passed]) -> (Vec<Slot>, usize) {
     let mut records = Vec::with_capacity(slots.len());
     let mut chunks = 0;
     for slot in slots.iter().filter(|slot| slot.grad.numel() > 0) {
@@ -114,33 +147,17 @@ pub(super) fn pass(cuda: &Cuda, update: &Update, scalars: &View, slots: &[Passed
         chunks += slot.grad.numel().div_ceil(CHUNK);
         records.push(record);
     }
-    let list = cuda.scratch(size_of_val(&records[..]))?;
-    cuda.write(op, list.address(), bytemuck::cast_slice(&records));
-    // A word for what unscaling finds, or the sums of chunks and their sum.
-    let found = cuda.scratch(8 * (chunks + 1))?;
-    let p = Pass {
-        fault: cuda.fault().address(),
-        slots: list.address(),
-        scalars: scalars.at(),
-        found: found.address(),
-        count: records.len() as u32,
-        chunks: chunks as u32,
-        kind,
-        last: scalars.numel() as u32 - 1,
-        settings: settings.map(|v| v as f32),
-        flags,
-    };
-    if matches!(update, Update::Unscale) || chunks == 0 {
-        cuda.write(op, found.address(), &vec![0; 8 * (chunks + 1)]);
-    }
-    if chunks > 0 {
-        launch(cuda, update, chunks, &p, &records);
-    }
-    Ok(Some(outcome(cuda, update, found, chunks)))
+    (records, chunks)
 }
 
-fn launch(cuda: &Cuda, update: &Update, chunks: usize, p: &Pass, records: &[Slot]) {
+/// Queues a pass over slots, with memory of the device for the list of them.
+fn launch(cuda: &Cuda, update: &Update, p: Pass, list: u64, (records, chunks): (&[Slot], usize)) {
+    if chunks == 0 {
+        return;
+    }
     let (op, blocks) = (update.name(), chunks.min(BLOCKS));
+    cuda.write(op, list, bytemuck::cast_slice(records));
+    let p = &Pass { slots: list, count: records.len() as u32, chunks: chunks as u32, ..p };
     let longest = records.iter().map(|record| record.n as usize).max().unwrap_or(0);
     let threads = longest.next_multiple_of(32).clamp(32, 256);
     match update {
@@ -162,14 +179,12 @@ fn launch(cuda: &Cuda, update: &Update, chunks: usize, p: &Pass, records: &[Slot
 }
 
 /// What the pass will have found; its memory lives until it is read.
-fn outcome(cuda: &Cuda, update: &Update, found: CudaMemory, chunks: usize) -> Outcome {
+fn outcome(cuda: &Cuda, update: &Update, found: Option<CudaMemory>, chunks: usize) -> Outcome {
     let (cuda, op) = (cuda.clone(), update.name());
     let (norm, unscale) = (matches!(update, Update::Norm), matches!(update, Update::Unscale));
     Outcome::later(move || {
         cuda.wait()?;
-        if !norm && !unscale {
-            return Ok(Findings::default());
-        }
+        let Some(found) = found else { return Ok(Findings::default()) };
         let at = found.address() + if norm { 8 * chunks as u64 } else { 0 };
         let word: [u8; 8] = cuda.read(op, at, 8)?.try_into().unwrap_or_default();
         if unscale {

@@ -1,10 +1,10 @@
 //! What is larger than a kernel, or a grid, takes: right by the host, or an error that says so.
 
 use binade_cuda::interpreted;
-use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue};
+use binade_tensor::op::{Attention, Backward, Conv2d, Epilogue, MatMul};
 use binade_tensor::{Array, Class, DType, Device, Error, Layout, Op, Shape, run_one};
 
-use crate::common::{outs, there};
+use crate::common::{all_there, outs, there};
 use crate::registry::failure;
 
 fn floats(device: &Device, values: &[f32], dims: &[usize]) -> Array {
@@ -23,6 +23,26 @@ fn a_convolution_has_more_groups_than_a_grid_has_blocks() {
     let y = run_one(&op, &[&ins[0], &ins[1]], &device, DType::F32, Class::Activations).unwrap();
     let products: Vec<f32> = x.iter().zip(&w).map(|(x, w)| x * w).collect();
     assert!(y.to_vec::<f32>().unwrap() == products);
+}
+
+/// Minutes: `cargo test --workspace --test cuda more_batches -- --ignored`.
+#[test]
+#[ignore = "a minute long"]
+fn a_product_has_more_batches_than_a_grid_has_blocks() {
+    const BATCHES: usize = 65_537;
+    let device = Device::new(interpreted().unwrap());
+    let of = |dtype: DType, dims: &[usize], by: usize| {
+        let values: Vec<f32> = (0..dims.iter().product()).map(|i: usize| (i * by % 7) as f32 - 3.0).collect();
+        floats(&Device::cpu(), &values, dims).cast(dtype, Class::Activations).unwrap()
+    };
+    // By fused multiply-adds, and on tensor cores.
+    for (dtype, k) in [(DType::F32, 2), (DType::F16, 8)] {
+        let ins = [of(dtype, &[BATCHES, 1, k], 5), of(dtype, &[BATCHES, k, 8], 3)];
+        let op = Op::MatMul(MatMul::default());
+        let wanted = outs(&op, &ins, &Device::cpu(), DType::F32).unwrap()[0].to_vec::<f32>().unwrap();
+        let ins = all_there(&device, &ins).unwrap();
+        assert!(outs(&op, &ins, &device, DType::F32).unwrap()[0].to_vec::<f32>().unwrap() == wanted, "{dtype}");
+    }
 }
 
 #[test]

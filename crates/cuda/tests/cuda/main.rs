@@ -5,6 +5,7 @@ use binade_cpu as _;
 
 mod bits;
 mod common;
+mod conv_cores;
 mod edges;
 mod empties;
 mod extents;

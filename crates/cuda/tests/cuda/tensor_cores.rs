@@ -9,13 +9,13 @@ use crate::common::{all_there, outs};
 use crate::registry;
 
 /// A device with its interpreter.
-fn of(capability: u32) -> (Device, Interpreted) {
+pub fn of(capability: u32) -> (Device, Interpreted) {
     let interpreter = Interpreted::of(capability).unwrap();
     (Device::new(Cuda::new(interpreter.clone()).unwrap()), interpreter)
 }
 
 /// The formats that a capability's tensor cores have.
-fn formats(capability: u32) -> &'static [DType] {
+pub fn formats(capability: u32) -> &'static [DType] {
     if capability < 80 { &[DType::F16] } else { &[DType::F16, DType::BF16] }
 }
 

@@ -1,7 +1,10 @@
 //! Multi-tensor passes: the bits of the CPU.
 
-use binade_cuda::interpreted;
-use binade_tensor::{Array, ArrayMut, Class, DType, Device, Findings, Grad, Layout, Meta, Result, Slot, Update};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use binade_cuda::{Cuda, Driver, Failure, Interpreted, Launch, interpreted};
+use binade_tensor::{Array, ArrayMut, Class, DType, Device, Error, Findings, Grad, Layout, Meta, Result, Slot, Update};
 
 /// Sizes across the edge of a chunk.
 const SIZES: [usize; 3] = [1, 700, 16_400];
@@ -143,5 +146,68 @@ fn passes_over_gradients_find_and_leave_what_the_cpus_do() {
     let device = Device::new(interpreted().unwrap());
     for update in [Update::Norm, Update::Unscale, Update::Scale, Update::Clamp] {
         passes(&device, &update).unwrap();
+    }
+}
+
+/// An interpreter without memory for anything more, when it is told so.
+#[derive(Clone, Debug, Default)]
+struct Full(Interpreted, Arc<AtomicBool>);
+
+impl Driver for Full {
+    fn name(&self) -> &str {
+        Driver::name(&self.0)
+    }
+    fn capability(&self) -> u32 {
+        self.0.capability()
+    }
+    fn alloc(&self, bytes: usize) -> std::result::Result<u64, Failure> {
+        if self.1.load(Ordering::Relaxed) { Err(Failure::OutOfMemory) } else { self.0.alloc(bytes) }
+    }
+    fn free(&self, address: u64) {
+        self.0.free(address);
+    }
+    fn keeps_memory(&self) -> bool {
+        self.0.keeps_memory()
+    }
+    fn write(&self, to: u64, bytes: &[u8]) -> std::result::Result<(), Failure> {
+        Driver::write(&self.0, to, bytes)
+    }
+    fn read(&self, from: u64, bytes: &mut [u8]) -> std::result::Result<(), Failure> {
+        Driver::read(&self.0, from, bytes)
+    }
+    fn launch(&self, launch: &Launch<'_>) -> std::result::Result<(), Failure> {
+        Driver::launch(&self.0, launch)
+    }
+    fn wait(&self) -> std::result::Result<(), Failure> {
+        Driver::wait(&self.0)
+    }
+}
+
+#[test]
+fn a_pass_that_writes_needs_no_memory_and_one_that_finds_says_what_it_needs() {
+    /// More than the memory that is kept holds at once.
+    const TENSORS: usize = 500;
+    let full = Full::default();
+    let device = Device::new(Cuda::new(full.clone()).unwrap());
+    let all = |seed| (0..TENSORS).map(|i| array(&device, DType::F32, 1 + i % 3, seed, Class::Weights)).collect();
+    let (params, grads): (Vec<Array>, Vec<Array>) = (all(1), all(2));
+    let scalars = Array::from_slice(&device, &[0.5f32, 1.0], &[2], Class::Optimizer).unwrap();
+    full.1.store(true, Ordering::Relaxed);
+    fn slot<'a>(param: Option<&'a Array>, grad: &'a Array) -> Slot<'a> {
+        let param = param.map(|param| ArrayMut::new("sgd", param).unwrap());
+        Slot { param, master: None, grad: Grad::Read(grad), state: vec![], first: true }
+    }
+    let mut slots: Vec<_> = grads.iter().map(|grad| slot(None, grad)).collect();
+    let told = Update::Norm.run(&scalars, &mut slots).map(drop).unwrap_err();
+    assert!(matches!(told, Error::OutOfMemory { op: "norm", bytes, .. } if bytes > 0), "{told:?}");
+    let sgd = Update::Sgd { momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false };
+    let before: Vec<Vec<f32>> = params.iter().map(|param| param.to_vec().unwrap()).collect();
+    let mut slots: Vec<_> = params.iter().zip(&grads).map(|(param, grad)| slot(Some(param), grad)).collect();
+    sgd.run(&scalars, &mut slots).unwrap().wait().unwrap();
+    drop(slots);
+    for ((param, before), grad) in params.iter().zip(before).zip(&grads) {
+        let grad = grad.to_vec::<f32>().unwrap();
+        let wanted: Vec<f32> = before.iter().zip(grad).map(|(p, g)| p - 0.5 * g).collect();
+        assert_eq!(param.to_vec::<f32>().unwrap(), wanted);
     }
 }

@@ -1,7 +1,7 @@
 //! What runs in a process with the stand-in: see the tests of `main.rs`, by which these are started.
 
 use binade_cuda::{Driver, Failure, Launch, Module, Native, open_interpreted};
-use binade_tensor::op::{Binary, MatMul, Unary};
+use binade_tensor::op::{Binary, Conv2d, Epilogue, MatMul, Unary};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{
     Array, ArrayMut, Class, DType, Device, Error, Grad, Layout, Op, Request, Shape, Slot, Update, run, run_one,
@@ -69,21 +69,25 @@ fn operators_have_the_bits_of_the_interpreter() {
 
 #[test]
 #[ignore = "run by the tests of main.rs"]
-fn products_on_tensor_cores_have_the_bits_of_the_interpreter() {
+fn products_and_convolutions_on_tensor_cores_have_the_bits_of_the_interpreter() {
     let capability = Native::new(0).unwrap().capability();
     let (native, interpreted) = (cuda(), open_interpreted(capability).unwrap());
     for dtype in [DType::F16, DType::BF16] {
-        let product = |device: &Device| {
-            let operand = |rows: usize, columns: usize| {
-                let whole = floats(device, rows * columns).cast(dtype, Class::Activations).unwrap();
-                let shape = Layout::contiguous(Shape::new(&[rows, columns]).unwrap());
-                whole.with_layout(shape).unwrap()
-            };
-            let op = Op::MatMul(MatMul::default());
-            let ins = [operand(72, 200), operand(200, 96)];
-            bits(&run_one(&op, &[&ins[0], &ins[1]], device, dtype, Class::Activations).unwrap())
+        let operand = |device: &Device, dims: &[usize]| {
+            let whole = floats(device, dims.iter().product()).cast(dtype, Class::Activations).unwrap();
+            whole.with_layout(Layout::contiguous(Shape::new(dims).unwrap())).unwrap()
         };
-        assert_eq!(product(&native), product(&interpreted), "{capability} {dtype}");
+        let result = |device: &Device, op: &Op, dims: [&[usize]; 2]| {
+            let ins = dims.map(|dims| operand(device, dims));
+            bits(&run_one(op, &[&ins[0], &ins[1]], device, dtype, Class::Activations).unwrap())
+        };
+        let (product, convolution) = (
+            Op::MatMul(MatMul::default()),
+            Op::Conv2d(Conv2d { padding: [1, 1], ..Conv2d::default() }, Epilogue::default()),
+        );
+        for (op, dims) in [(product, [&[72, 200][..], &[200, 96]]), (convolution, [&[2, 16, 5, 6], &[24, 16, 3, 3]])] {
+            assert_eq!(result(&native, &op, dims), result(&interpreted, &op, dims), "{capability} {dtype} {op:?}");
+        }
     }
 }
 

@@ -61,9 +61,12 @@ fn operators_and_updates_have_the_bits_of_the_interpreter() {
 }
 
 #[test]
-fn products_are_those_of_the_devices_capability() {
+fn products_and_convolutions_are_those_of_the_devices_capability() {
     for capability in ["capability=75", "capability=80", "capability=90"] {
-        clean("products_on_tensor_cores_have_the_bits_of_the_interpreter", &[("BINADE_STANDIN", capability)]);
+        clean(
+            "products_and_convolutions_on_tensor_cores_have_the_bits_of_the_interpreter",
+            &[("BINADE_STANDIN", capability)],
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use smallvec::smallvec;
 use super::bound::{Bound, extent};
 use super::check::{Check, Outs};
 use super::family::{Family, Numerics};
-use super::product::EPILOGUES;
+use super::product::{EPILOGUES, cuts};
 use super::program::{Builder, Value};
 use super::{Backward, Epilogue, Op};
 use crate::samples::{Inputs, Sampler};
@@ -63,8 +63,8 @@ impl Family for Convolution {
     }
 
     fn bound(&self, ins: &[&Array]) -> Bound {
-        let k = extent(ins, 1, 1) * extent(ins, 1, 2) * extent(ins, 1, 3);
-        if self.epilogue.act.is_some() { Bound::Terms(k + 2.0) } else { Bound::Gamma(k + 2.0) }
+        let roundings = roundings(ins, extent(ins, 1, 1)) + 2.0;
+        if self.epilogue.act.is_some() { Bound::Terms(roundings) } else { Bound::Gamma(roundings) }
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
@@ -112,8 +112,7 @@ impl Family for ConvTranspose2d {
     }
 
     fn bound(&self, ins: &[&Array]) -> Bound {
-        let channels = extent(ins, 1, 0) / self.conv.groups as f64;
-        Bound::Gamma(channels * extent(ins, 1, 2) * extent(ins, 1, 3) + 3.0)
+        Bound::Gamma(roundings(ins, extent(ins, 1, 0) / self.conv.groups as f64) + 3.0)
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
@@ -131,6 +130,11 @@ impl Family for ConvTranspose2d {
         let y = b.op(Op::Backward(Backward::Conv2dInput { conv, shape }), &[x, b.input(1)])?;
         Ok(Some(Epilogue { bias, act: None }.define(b, y, |b| b.per_channel(b.input(2), 4))?))
     }
+}
+
+/// Roundings of a sum over the taps of a weight, each of so many channels.
+fn roundings(ins: &[&Array], channels: f64) -> f64 {
+    extent(ins, 1, 2) * extent(ins, 1, 3) * (channels + cuts(ins, channels))
 }
 
 pub(super) fn convolved(check: &Check<'_>, conv: &Conv2d, bias: bool) -> Result<Shape> {
@@ -219,7 +223,7 @@ impl Family for Conv2dInput {
     }
 
     fn bound(&self, ins: &[&Array]) -> Bound {
-        Bound::Gamma(extent(ins, 1, 0) * extent(ins, 1, 2) * extent(ins, 1, 3) + 2.0)
+        Bound::Gamma(roundings(ins, extent(ins, 1, 0)) + 2.0)
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
@@ -259,8 +263,13 @@ impl Family for Conv2dWeight {
         Ok(smallvec![check.dense(*shape)])
     }
 
+    /// Tensor cores add up to 2,048 pixels, then such sums.
     fn bound(&self, ins: &[&Array]) -> Bound {
-        Bound::Gamma(pixel_sum(ins) + 8.0)
+        let pixels = extent(ins, 0, 0) * extent(ins, 0, 2) * extent(ins, 0, 3);
+        let part = pixels.min(2048.0);
+        let on_tensor_cores =
+            if cuts(ins, part) > 0.0 { part + cuts(ins, part) + (pixels / 2048.0).ceil() } else { 0.0 };
+        Bound::Gamma(pixel_sum(ins).max(on_tensor_cores) + 8.0)
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {

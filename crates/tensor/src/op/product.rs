@@ -132,12 +132,9 @@ impl Family for MatMul {
     }
 
     /// A product of each of the two sums' rounding, then bias. Sums of rows have as many terms, and fewer roundings.
-    /// Tensor cores may add 8 products of 16-bit operands at a time. Each but the largest is cut to 24 bits below the
-    /// largest's exponent, which changes it by u of that at most. The sum is cut to f32, by 2·u.
     fn bound(&self, ins: &[&Array]) -> Bound {
         let k = extent(ins, 0, ins[0].shape().rank() - 1);
-        let cuts = if is_aligned(&[ins[0].dtype(), ins[1].dtype()]) { 2.0 * (k / 8.0).ceil() } else { 0.0 };
-        let roundings = k + cuts + 2.0;
+        let roundings = k + cuts(ins, k) + 2.0;
         // The prologue's activation is rounded to its operand's dtype.
         let activated = self.epilogue.act.is_some() || self.prologue.is_some();
         if activated { Bound::Terms(roundings) } else { Bound::Gamma(roundings) }
@@ -171,6 +168,13 @@ impl Family for MatMul {
         let y = b.matmul(operands[0], operands[1])?;
         Ok(Some(self.epilogue.define(b, y, |b| Ok(b.input(2)))?))
     }
+}
+
+/// Roundings of a sum of k products beside one for each of them. Tensor cores may add 8 products of 16-bit operands at
+/// a time. Each but the largest is cut to 24 bits below the largest's exponent, which changes it by u of that at most.
+/// The sum is cut to f32, by 2·u.
+pub(super) fn cuts(ins: &[&Array], k: f64) -> f64 {
+    if is_aligned(&[ins[0].dtype(), ins[1].dtype()]) { 2.0 * (k / 8.0).ceil() } else { 0.0 }
 }
 
 /// Whether products of operands of these dtypes may be aligned by their exponents before they are added, as tensor

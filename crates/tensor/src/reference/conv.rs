@@ -2,10 +2,10 @@
 
 use super::definition::{Definition, each};
 #[cfg(feature = "testing")]
-use super::errors::{Roundings, magnitudes};
-#[cfg(feature = "testing")]
-use super::product::activated;
+use super::errors::Roundings;
 use super::product::finish;
+#[cfg(feature = "testing")]
+use super::product::{activated, weights};
 use super::{Dense, unflatten};
 use crate::Result;
 #[cfg(feature = "testing")]
@@ -20,7 +20,7 @@ impl Definition for Convolution {
     #[cfg(feature = "testing")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = Convolution { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
-        activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)
+        activated(&plain, self.epilogue.act, x, &weights(x, by.dtypes), shapes, by)
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn finish(
 
 /// The magnitudes that elements count with.
 #[cfg(feature = "testing")]
-fn weights(x: &[Dense], dtypes: &[DType]) -> Vec<Dense> {
+pub(super) fn weights(x: &[Dense], dtypes: &[DType]) -> Vec<Dense> {
     let of = |(i, x): (usize, &Dense)| Dense {
         shape: x.shape.clone(),
         v: x.v.iter().map(|&v| magnitude(dtypes, i, v)).collect(),

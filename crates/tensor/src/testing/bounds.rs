@@ -109,7 +109,13 @@ impl Exact {
             Bound::Gamma(_) => {
                 // Infinities are exact: what is asked is how large the finite terms are.
                 let dtypes: Vec<DType> = ins.iter().map(Array::dtype).collect();
-                let aligned = matches!(op, Op::MatMul(_));
+                let aligned = matches!(
+                    op,
+                    Op::MatMul(_)
+                        | Op::Conv2d(..)
+                        | Op::ConvTranspose2d { .. }
+                        | Op::Backward(Backward::Conv2dInput { .. } | Backward::Conv2dWeight { .. })
+                );
                 let size = |i: usize, v: f64| match v.is_infinite() {
                     true => 0.0,
                     false if aligned => magnitude(&dtypes, i, v),

@@ -74,7 +74,7 @@ impl Mutant {
     fn check(&self) -> Result<String, String> {
         let ptx = apply(&self.at, &self.edit).map_err(|stale| format!("it no longer fits the kernel: {stale}"))?;
         // Tensor cores of capability 7.5 have kernels of their own.
-        let of_75 = self.at.module == Module::ProductSm75;
+        let of_75 = matches!(self.at.module, Module::ProductSm75 | Module::ConvSm75);
         let driver = if of_75 { Interpreted::of(75).map_err(|e| e.to_string())? } else { Interpreted::default() };
         driver.replace(self.at.module, &ptx).map_err(|e| format!("the PTX is refused: {e:?}"))?;
         let device = Device::new(Cuda::new(driver).map_err(|e| e.to_string())?);

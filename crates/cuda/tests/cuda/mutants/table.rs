@@ -72,7 +72,7 @@ mutants! {
         Operand(4, "65535"), Bounds(&["huber_loss"]), DIVERGENCE;
     Copy cast, "return (u16)((bits + 0x7fffu", "add.s32" 2 of 2: "ties are rounded away from zero",
         Text("32767", "32768"), Check(edges::casts), Numbers;
-    Copy copy_4, "", "st.global.u32" 1 of 2: "a word is stored a byte further", Text("]", "+1]"),
+    Copy copy_4, "", "st.global.u32" 1 of 1: "a word is stored a byte further", Text("]", "+1]"),
         Bounds(&["copy", "cat"]), MISALIGNED;
     Copy Lt, "", "setp.lt.f64" 1 of 1: "less is less or equal", Opcode("setp.le.f64"), Check(edges::pairs), Numbers;
     // Reductions and scans.
