@@ -67,6 +67,8 @@ pub struct Args {
 }
 
 const BATCH: usize = 64;
+/// What a worker says as it dies.
+const DIES: &str = "this worker dies";
 
 /// Samples of which some are not finite, and one at which the worker dies.
 struct Poisoned {
@@ -92,7 +94,9 @@ impl Data for Poisoned {
         let mut sample = self.inner.sample(index, key)?;
         // Without a key a sample is only looked at.
         let Some(key) = key else { return Ok(sample) };
-        assert!(self.left.fetch_sub(1, Relaxed) != 1, "this worker dies");
+        if self.left.fetch_sub(1, Relaxed) == 1 {
+            std::panic::panic_any(DIES);
+        }
         if let Some(bad) = poison(key, index, self.one_in)
             && let Some(Numbers::F32(pixels)) = sample.0.first_mut().map(|values| &mut values.numbers)
             && let Some(pixel) = pixels.first_mut()
@@ -119,7 +123,13 @@ struct Seen {
 pub fn run(args: &Args) -> Result<ExitCode> {
     threads::start(args.threads)?;
     let folder = tempfile::Builder::new().prefix("binade-soak-").tempdir()?;
-    let mut good = true;
+    let (mut good, hook) = (true, std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        // It is told by the training's error.
+        if panic.payload().downcast_ref::<&str>() != Some(&DIES) {
+            hook(panic);
+        }
+    }));
     for precision in Precision::ALL {
         let (text, passed) = in_precision(args, precision, folder.path()).with_context(|| precision.name())?;
         verdict_line(format_args!("{}: {text}{}", precision.name(), if passed { "" } else { "  FAULT" }))?;
@@ -161,7 +171,7 @@ fn in_precision(args: &Args, precision: Precision, folder: &Path) -> Result<(Str
                 let loss = run.summaries.first().and_then(|summary| summary.test_loss);
                 return verdict(&seen, died, args.deaths, loss);
             }
-            Err(Error::Sample { message, .. }) if dies && message.contains("this worker dies") => died += 1,
+            Err(Error::Sample { message, .. }) if dies && message.contains(DIES) => died += 1,
             Err(error) => return Err(error.into()),
         }
         config.resume = config.out.as_ref().is_some_and(|out| out.join("config.json").exists());

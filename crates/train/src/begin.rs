@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use binade_nn::remove_partial_files;
+
 use crate::lock::Lock;
 use crate::metrics::Record;
 use crate::record::METRICS;
@@ -54,5 +56,38 @@ pub(crate) fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&C
             Err(Error::Checkpoint { path: metrics, message })
         }
         None => Ok(()),
+    }
+}
+
+/// Removes what killed processes have left in the folder of a run and in those within it.
+pub(crate) fn remove_partial_files_below(folder: &Path) -> Result<()> {
+    remove_partial_files(folder).map_err(Error::io(folder))?;
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        // A link may lead anywhere.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_partial_files_below(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_removed_in_folders_within_a_run_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("fp32/unet");
+        std::fs::create_dir_all(&inner).unwrap();
+        for at in [folder.path(), &inner] {
+            std::fs::write(at.join(".binade-x7Tq.partial"), "").unwrap();
+            std::fs::write(at.join("kept"), "").unwrap();
+        }
+        remove_partial_files_below(folder.path()).unwrap();
+        for at in [folder.path(), &inner] {
+            assert!(at.join("kept").exists() && !at.join(".binade-x7Tq.partial").exists());
+        }
     }
 }

@@ -157,18 +157,33 @@ pub(crate) fn keep(path: &Path, epoch: u64, last: usize) -> Result<()> {
 /// What was loaded.
 pub(crate) struct Loaded {
     progress: Progress,
+    path: PathBuf,
     /// What is wrong with the newest checkpoint, if this is one before it.
     damaged: Option<Error>,
 }
 
 impl Loaded {
     /// What the loop counted; says so aloud if it was less than it might be.
-    pub(crate) fn told(self) -> Progress {
-        if let Some(error) = self.damaged {
-            warn(&format!("{error}; its training goes on from the checkpoint after epoch {}", self.progress.epoch));
+    pub(crate) fn told(&self) -> Progress {
+        if let Some(error) = &self.damaged {
+            warn(&format!("{error}; in its place is the checkpoint after epoch {}", self.progress.epoch));
         }
-        self.progress
+        self.progress.clone()
     }
+
+    /// As [`Loaded::told`], with the file in the place of a damaged one: a training that has ended writes no other.
+    pub(crate) fn restored(self, newest: &Path) -> Result<Progress> {
+        if self.damaged.is_some() {
+            replace_by(newest, &self.path)?;
+        }
+        Ok(self.told())
+    }
+}
+
+/// Puts a copy of a file in the place of another.
+fn replace_by(path: &Path, from: &Path) -> Result<()> {
+    let bytes = std::fs::read(from).map_err(Error::io(from))?;
+    replace_file(path, |file| file.write_all(&bytes)).map_err(Error::io(path))
 }
 
 /// Restores model and training from the newest checkpoint that is whole, or from that of an epoch. The metrics beside
@@ -189,7 +204,7 @@ pub(crate) fn load(
     let bad = |error: binade_amp::Error| Error::Checkpoint { path: path.clone(), message: error.to_string() };
     training.load(&header.training.with_tensors(&tensors).map_err(bad)?).map_err(bad)?;
     metrics::verify(&folder.join(METRICS), precision.name(), training.iteration, header.progress.metrics)?;
-    Ok(Loaded { progress: header.progress, damaged })
+    Ok(Loaded { progress: header.progress, path, damaged })
 }
 
 /// Fails if the best weights of a precision are there and not whole: nothing would make them again.
@@ -217,8 +232,7 @@ pub(crate) fn rewind(folder: &Path, precisions: &[Precision], epoch: u64) -> Res
     for newest in begun() {
         for (number, own) in kept(&newest) {
             if number == epoch {
-                let bytes = std::fs::read(&own).map_err(Error::io(&own))?;
-                replace_file(&newest, |file| file.write_all(&bytes)).map_err(Error::io(&newest))?;
+                replace_by(&newest, &own)?;
             } else if number > epoch {
                 std::fs::remove_file(&own).map_err(Error::io(&own))?;
             }

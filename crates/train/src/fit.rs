@@ -90,7 +90,7 @@ fn fit_on(
     let path = checkpoint::path(&output.folder, config.precision);
     let mut at = Progress::default();
     if output.resume && path.exists() {
-        at = checkpoint::load(&output.folder, None, &recipe, model, &mut training)?.told();
+        at = checkpoint::load(&output.folder, None, &recipe, model, &mut training)?.restored(&path)?;
         // The end of fewer epochs, or of less patience, than are asked for now is none.
         let at_end = at.at_end(config);
         if let Some(summary) = at.summary.take().filter(|_| at_end) {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use binade_amp::Training;
 use binade_amp::preflight::{Preflight, preflight};
 use binade_autograd::scope;
-use binade_nn::{Module, remove_partial_files, replace_file};
+use binade_nn::{Module, replace_file};
 use binade_tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::begin::{check_resumed, start};
+use crate::begin::{check_resumed, remove_partial_files_below, start};
 use crate::fit::{Callback, Output, fit_pair};
 use crate::lock::Lock;
 use crate::progress::say;
@@ -300,7 +300,7 @@ fn run(
     } else {
         start(config)?
     };
-    remove_partial_files(&folder).map_err(Error::io(&folder))?;
+    remove_partial_files_below(&folder)?;
     sealed::write(&folder.join("config.json"), config)?;
     for (name, object) in files {
         sealed::write(&folder.join(name), object)?;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use binade_tensor::op::{Binary, Distribution, MatMul};
-use binade_tensor::{Array, Class, DType, Device, Key, Op, Shape, run_one};
+use binade_tensor::{Array, Class, DType, Device, Key, Op, Request, Shape, run, run_one};
 use serde::Serialize;
 
 use crate::Result;
@@ -21,6 +21,8 @@ pub struct Limits {
 const SIDE: usize = 1024;
 /// Elements of the arrays.
 const ELEMENTS: usize = 32 << 20;
+/// Operands of so many bytes may lie in caches.
+const CACHED: u64 = 32 << 20;
 /// Each is run for so many seconds, and the best run counts.
 const SECONDS: f64 = 0.3;
 
@@ -38,21 +40,30 @@ impl Limits {
         let (a, b) = (matrix(1)?, matrix(2)?);
         let product = Op::MatMul(MatMul::default());
         let product = best(device, || run_one(&product, &[&a, &b], device, dtype, Class::Workspace))?;
-        let long = Array::full(device, DType::F32, Shape::new(&[ELEMENTS])?, 0.5, Class::Workspace)?;
-        let double = Op::Scalar { op: Binary::Mul, value: 2.0, reversed: false };
-        let pass = best(device, || run_one(&double, &[&long], device, DType::F32, Class::Workspace))?;
+        // In place: pages of memory that nobody touched before would be measured else.
+        let mut long = Some(Array::full(device, DType::F32, Shape::new(&[ELEMENTS])?, 0.5, Class::Workspace)?);
+        let halve = Op::Scalar { op: Binary::Mul, value: 0.5, reversed: false };
+        let pass = best(device, || {
+            let request = Request::new(&halve, &[], device, DType::F32, Class::Workspace);
+            let made = run(Request { given: long.take().into_iter().collect(), ..request })?.swap_remove(0);
+            long = Some(made.clone());
+            Ok(made)
+        })?;
         let flop = 2.0 * (SIDE as f64).powi(3);
         Ok(Limits { gflops: flop / product / 1e9, gbytes: 8.0 * ELEMENTS as f64 / pass / 1e9 })
     }
 
-    /// The part of its limit that something reached which took so many seconds.
-    pub fn share(&self, work: f64, bytes: u64, seconds: f64) -> f64 {
-        (work / 1e9 / self.gflops).max(bytes as f64 / 1e9 / self.gbytes) / seconds
+    /// The part of its limit that calls reached which took so many seconds together. Of small operands memory is no
+    /// limit: they lie in caches.
+    pub fn share(&self, calls: usize, work: f64, bytes: u64, seconds: f64) -> Option<f64> {
+        let of_memory = if bytes / calls.max(1) as u64 > CACHED { bytes as f64 / 1e9 / self.gbytes } else { 0.0 };
+        let least = (work / 1e9 / self.gflops).max(of_memory);
+        (least > 0.0).then_some(least / seconds)
     }
 }
 
 /// Seconds of the fastest run.
-fn best(device: &Device, run: impl Fn() -> binade_tensor::Result<Array>) -> Result<f64> {
+fn best(device: &Device, mut run: impl FnMut() -> binade_tensor::Result<Array>) -> Result<f64> {
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
     while best.is_infinite() || begin.elapsed().as_secs_f64() < SECONDS {
         let start = Instant::now();

@@ -108,9 +108,8 @@ impl Recording {
             cells.push(format!("{:.1}", row.calls as f64 / steps));
             cells.extend([ms(row.seconds), share(row.seconds), rate(row.flop), rate(row.bytes as f64)]);
             let near = |limits: &Limits| {
-                let part = limits.share(row.flop, row.bytes, row.seconds);
-                // Rows that were added up have no limit of their own; caches are faster than memory.
-                if row.dtype.is_empty() { String::new() } else { format!("{:.0} %", 100.0 * part) }
+                let part = limits.share(row.calls, row.flop, row.bytes, row.seconds);
+                part.map_or(String::new(), |part| format!("{:.0} %", 100.0 * part))
             };
             cells.extend(limits.map(near));
             cells
@@ -129,8 +128,8 @@ impl Recording {
         );
         if let Some(Limits { gflops, gbytes }) = limits {
             text += &format!(
-                "\nLimits are what this device reached: {gflops:.0} GFLOP/s in a large product, {gbytes:.0} GB/s in \
-                 memory. What lies in caches may be above."
+                "\nLimits are what this device reached: {gflops:.0} GFLOP/s in a large product, {gbytes:.1} GB/s in \
+                 memory, which is none of what lies in caches."
             );
         }
         text

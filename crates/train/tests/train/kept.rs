@@ -79,6 +79,15 @@ fn a_damaged_checkpoint_gives_way_to_the_newest_whole_one_before_it() {
     run(&parts, 3, true, u64::MAX).unwrap();
     assert_eq!((tensors(&whole), steps(&whole)), (tensors(&parts), steps(&parts)));
 
+    // Of a run that has ended too, where nothing else would write it: what was kept beside takes its place.
+    let last = parts.join("checkpoint-bf16.epoch-4.safetensors");
+    let bytes = std::fs::read(&last).unwrap();
+    std::fs::remove_file(&last).unwrap();
+    std::fs::write(&last, bytes).unwrap();
+    flip(&parts.join(NEWEST));
+    run(&parts, 3, true, u64::MAX).unwrap();
+    assert_eq!((tensors(&whole), steps(&whole)), (tensors(&parts), steps(&parts)));
+
     // The first epoch's is as good a beginning as the second's.
     let torn = folder.path().join("torn");
     stopped(&torn, 3);
