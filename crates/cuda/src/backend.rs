@@ -2,15 +2,15 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use binade_tensor::{
     Array, ArrayMut, Backend, Class, DType, Device, Error, Grad, Memory, MemoryStats, Op, Outcome, Result, Slot,
     Storage, Update,
 };
 
-use crate::driver::{Driver, Failure, Launch};
-use crate::fault::Fault;
+use crate::driver::{Driver, Launch};
+use crate::fault::{Fault, Found};
 use crate::memory::{CudaMemory, Pool};
 use crate::module::Module;
 use crate::view::View;
@@ -27,6 +27,8 @@ struct Inner {
     /// For what must not fail where no memory is left.
     reserve: CudaMemory,
     state: Mutex<State>,
+    /// Held while one thread waits: what it brings for another is there when that one waits in its turn.
+    waiting: Mutex<()>,
     /// Results of functions for every 16-bit code, by function and format.
     tables: Mutex<BTreeMap<(usize, DType), Arc<CudaMemory>>>,
 }
@@ -37,14 +39,33 @@ struct State {
     failure: Option<Error>,
     /// Whether it is of a kernel that ran: those behind an index out of range do nothing, so it came before.
     of_kernel: bool,
+    /// What the next wait brings along.
+    wanted: Vec<Weak<Wanted>>,
     counts: Counts,
+}
+
+/// Eight bytes that kernels compute, and that come with whatever is waited for next: one wait serves all.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Lives until they are read.
+    memory: CudaMemory,
+    offset: u64,
+    word: OnceLock<[u8; 8]>,
 }
 
 /// What a device was asked for since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Operators and passes.
+    pub operators: usize,
     /// Kernels launched.
     pub launches: usize,
+    /// How often the host waited for the device.
+    pub waits: usize,
+    /// Copies to the device.
+    pub uploads: usize,
+    /// How often the driver was asked for memory that the pool did not have.
+    pub allocations: usize,
     /// Operators and passes that the host ran, by name.
     pub fallbacks: BTreeMap<&'static str, usize>,
 }
@@ -63,7 +84,8 @@ impl Cuda {
     pub fn new(driver: impl Driver) -> Result<Cuda> {
         let pool = Arc::new(Pool::new(Box::new(driver)));
         let (fault, reserve) = (Fault::new(&pool)?, pool.alloc(RESERVE, Class::Workspace)?);
-        Ok(Cuda(Arc::new(Inner { pool, fault, reserve, state: Mutex::default(), tables: Mutex::default() })))
+        let (state, waiting, tables) = Default::default();
+        Ok(Cuda(Arc::new(Inner { pool, fault, reserve, state, waiting, tables })))
     }
 
     /// As a device that [`Cuda::of`] knows.
@@ -86,7 +108,7 @@ impl Cuda {
 
     /// What it was asked for so far.
     pub fn counts(&self) -> Counts {
-        self.state().counts.clone()
+        Counts { allocations: self.0.pool.allocations(), ..self.state().counts.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -161,18 +183,46 @@ impl Cuda {
         if bytes.is_empty() {
             return;
         }
+        self.state().counts.uploads += 1;
         if let Err(failure) = self.driver().write(to, bytes) {
             self.fail(failure.during(op));
         }
     }
 
-    /// The bytes of a device's memory, when all that is queued before has run.
+    /// Waits once and copies bytes to the host.
+    fn fetch(&self, op: &'static str, copies: &mut [(u64, &mut [u8])]) -> Result<()> {
+        self.state().counts.waits += 1;
+        self.driver().read(copies).map_err(|failure| failure.during(op))
+    }
+
+    /// The bytes of a device's memory, when all that is queued before has run. Tells of no error but the copy's own.
     pub(crate) fn read(&self, op: &'static str, from: u64, bytes: usize) -> Result<Vec<u8>> {
         let mut to = vec![0; bytes];
         if bytes > 0 {
-            self.driver().read(from, &mut to).map_err(|failure| failure.during(op))?;
+            self.fetch(op, &mut [(from, &mut to)])?;
         }
         Ok(to)
+    }
+
+    /// Eight bytes of a kernel's memory, for when somebody waits.
+    pub(crate) fn want(&self, memory: CudaMemory, offset: u64) -> Arc<Wanted> {
+        let wanted = Arc::new(Wanted { memory, offset, word: OnceLock::new() });
+        let mut state = self.state();
+        state.wanted.retain(|wanted| wanted.strong_count() > 0);
+        state.wanted.push(Arc::downgrade(&wanted));
+        wanted
+    }
+
+    /// What was wanted. Waits, unless somebody has since.
+    ///
+    /// # Errors
+    /// As [`Cuda::wait`]; the wait that should have brought it failed, and has told why.
+    pub(crate) fn get(&self, op: &'static str, wanted: &Wanted) -> Result<[u8; 8]> {
+        if wanted.word.get().is_none() {
+            self.wait()?;
+        }
+        // Nothing stands there if the wait that was to bring it failed.
+        wanted.word.get().copied().ok_or_else(|| Error::NotRun { op, backend: self.name().into() })
     }
 
     /// Notes an error that the next wait reports.
@@ -186,13 +236,31 @@ impl Cuda {
 
     /// Whether an error has been found that nobody was told yet. Waits.
     pub(crate) fn has_failed(&self) -> Result<bool> {
-        Ok(self.state().failure.is_some() || self.0.fault.is_set(self.driver())?)
+        if self.state().failure.is_some() {
+            return Ok(true);
+        }
+        let mut found = Found::default();
+        self.fetch("sync", &mut [(self.0.fault.address(), bytemuck::bytes_of_mut(&mut found))])?;
+        Ok(found.is_set())
     }
 
     /// Waits, and reports the first error since the last wait.
     pub(crate) fn wait(&self) -> Result<()> {
-        let waited = self.driver().wait().map_err(|failure: Failure| failure.during("sync"));
-        let fault = self.0.fault.take(self.driver());
+        self.wait_for("sync", &mut [])
+    }
+
+    /// As [`Cuda::wait`], with a copy of some bytes. There is one wait for them, for what kernels found wrong, and for
+    /// all that is wanted.
+    fn wait_for(&self, op: &'static str, bytes: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let _alone = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = std::mem::take(&mut self.state().wanted);
+        let wanted: Vec<Arc<Wanted>> = wanted.iter().filter_map(Weak::upgrade).collect();
+        let (mut words, mut found) = (vec![[0; 8]; wanted.len()], Found::default());
+        let mut copies = vec![(self.0.fault.address(), bytemuck::bytes_of_mut(&mut found))];
+        copies.extend(wanted.iter().zip(&mut words).map(|(w, word)| (w.memory.address() + w.offset, &mut word[..])));
+        copies.extend(bytes.iter_mut().map(|(from, to)| (*from, &mut **to)));
+        let waited = self.fetch(op, &mut copies);
+        let fault = self.0.fault.take(self.driver(), &found);
         let mut state = self.state();
         let (failure, of_kernel) = (state.failure.take(), std::mem::take(&mut state.of_kernel));
         drop(state);
@@ -200,7 +268,12 @@ impl Cuda {
         if !of_kernel {
             fault?;
         }
-        failure.map_or(waited, Err)
+        failure.map_or(waited, Err)?;
+        for (wanted, word) in wanted.iter().zip(words) {
+            // Nobody else has it: it was taken from the list.
+            let _first = wanted.word.set(word);
+        }
+        Ok(())
     }
 
     /// A table of all 16-bit codes of a format, made once.
@@ -261,16 +334,19 @@ impl Backend for Cuda {
 
     fn download(&self, from: &Array) -> Result<Vec<u8>> {
         let view = self.borrowed("download", from)?;
-        self.wait()?;
         let bytes = view.numel() * view.dtype.size();
-        if bytes > 0 && !self.driver().is_written(view.at(), bytes) {
+        let written = bytes == 0 || self.driver().is_written(view.at(), bytes);
+        let mut to = vec![0; if written { bytes } else { 0 }];
+        self.wait_for("download", &mut [(view.at(), &mut to)])?;
+        if !written {
             let what = format!("reads {:?} {} that was never written", view.shape(), view.dtype);
             return Err(Error::Hazard { op: "download", what });
         }
-        self.read("download", view.at(), bytes)
+        Ok(to)
     }
 
     fn run(&self, op: &Op, ins: &[&Array], outs: &mut [ArrayMut<'_>]) -> Result<()> {
+        self.state().counts.operators += 1;
         let mut views = Vec::with_capacity(ins.len());
         for (at, array) in ins.iter().enumerate() {
             // Of what is written over an operand the one borrow is that for writing.
@@ -298,6 +374,7 @@ impl Backend for Cuda {
 
     fn update(&self, update: &Update, scalars: &Array, slots: &mut [Slot<'_>]) -> Result<Outcome> {
         let name = update.name();
+        self.state().counts.operators += 1;
         slots.iter().try_for_each(|slot| slot.check(update))?;
         let scalars = self.borrowed(name, scalars)?;
         let mut views = Vec::with_capacity(slots.len());

@@ -7,7 +7,7 @@ use binade_tensor::{Error, Result};
 use crate::module::Module;
 
 /// A device that runs PTX: NVIDIA's driver, or the interpreter. Commands take effect in the order in which they were
-/// given; only [`Driver::read`] and [`Driver::wait`] wait.
+/// given; only [`Driver::read`] waits.
 pub trait Driver: Debug + Send + Sync + 'static {
     /// Name for messages and reports: `cuda`, `cuda-interpreted`.
     fn name(&self) -> &str;
@@ -34,11 +34,12 @@ pub trait Driver: Debug + Send + Sync + 'static {
     /// The device failed.
     fn write(&self, to: u64, bytes: &[u8]) -> Result<(), Failure>;
 
-    /// Copies device bytes to the host, when all that is queued before has run.
+    /// Copies device bytes to the host, each from its address, when all that is queued before has run: one wait for all
+    /// of them, or for none.
     ///
     /// # Errors
     /// The device failed, now or since the last wait.
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), Failure>;
+    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> Result<(), Failure>;
 
     /// Whether all of some bytes have been written, as far as the device knows.
     fn is_written(&self, from: u64, bytes: usize) -> bool {
@@ -51,12 +52,6 @@ pub trait Driver: Debug + Send + Sync + 'static {
     /// # Errors
     /// There is no such kernel, or it cannot be launched so; an interpreter also reports what the kernel did wrong.
     fn launch(&self, launch: &Launch<'_>) -> Result<(), Failure>;
-
-    /// Waits for all that is queued.
-    ///
-    /// # Errors
-    /// The device failed since the last wait.
-    fn wait(&self) -> Result<(), Failure>;
 }
 
 /// A kernel and what it runs on.

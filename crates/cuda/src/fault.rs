@@ -11,11 +11,17 @@ use crate::memory::{CudaMemory, Pool};
 /// `Fault` of `common.cuh`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Found {
+pub(crate) struct Found {
     set: u32,
     operation: u32,
     index: i64,
     size: u64,
+}
+
+impl Found {
+    pub(crate) fn is_set(&self) -> bool {
+        self.set != 0
+    }
 }
 
 /// The place of a device's first error.
@@ -53,25 +59,12 @@ impl Fault {
         driver.write(self.address(), &nothing).map_err(|failure| failure.during("sync"))
     }
 
-    fn found(&self, driver: &dyn Driver) -> Result<Found> {
-        let mut found = Found::zeroed();
-        let bytes = bytemuck::bytes_of_mut(&mut found);
-        driver.read(self.address(), bytes).map_err(|failure| failure.during("sync"))?;
-        Ok(found)
-    }
-
-    /// Whether an error waits to be told. Waits.
-    pub(crate) fn is_set(&self, driver: &dyn Driver) -> Result<bool> {
-        Ok(self.found(driver)?.set != 0)
-    }
-
-    /// Tells the first error, once. Waits.
+    /// Tells the first error, once, of what was read at [`Fault::address`].
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`].
-    pub(crate) fn take(&self, driver: &dyn Driver) -> Result<()> {
-        let found = self.found(driver)?;
-        if found.set == 0 {
+    pub(crate) fn take(&self, driver: &dyn Driver, found: &Found) -> Result<()> {
+        if !found.is_set() {
             return Ok(());
         }
         self.write(driver)?;

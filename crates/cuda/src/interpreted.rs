@@ -136,8 +136,9 @@ impl Driver for Interpreted {
         self.state().device.write(to, bytes).map_err(|e| failure(&e))
     }
 
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), Failure> {
-        self.state().device.read(from, bytes).map_err(|e| failure(&e))
+    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> Result<(), Failure> {
+        let state = self.state();
+        copies.iter_mut().try_for_each(|(from, to)| state.device.read(*from, to)).map_err(|e| failure(&e))
     }
 
     fn is_written(&self, from: u64, bytes: usize) -> bool {
@@ -159,10 +160,6 @@ impl Driver for Interpreted {
                 Err(Failure::Device(format!("kernel {}: {first}; and {} more findings", launch.kernel, more.len())))
             }
         }
-    }
-
-    fn wait(&self) -> Result<(), Failure> {
-        Ok(())
     }
 }
 

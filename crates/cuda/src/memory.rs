@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binade_tensor::memory::Accounting;
@@ -16,6 +17,8 @@ pub(crate) struct Pool {
     accounting: Accounting,
     /// Freed blocks by their size.
     free: Mutex<HashMap<usize, Vec<u64>>>,
+    /// How often the device itself was asked for memory.
+    allocations: AtomicUsize,
 }
 
 /// Blocks have sizes of four to a power of two: little is lost, and much fits again.
@@ -27,11 +30,21 @@ fn rounded(bytes: usize) -> usize {
 
 impl Pool {
     pub(crate) fn new(driver: Box<dyn Driver>) -> Pool {
-        Pool { driver, accounting: Accounting::default(), free: Mutex::default() }
+        Pool { driver, accounting: Accounting::default(), free: Mutex::default(), allocations: AtomicUsize::new(0) }
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
         &*self.driver
+    }
+
+    pub(crate) fn allocations(&self) -> usize {
+        self.allocations.load(Ordering::Relaxed)
+    }
+
+    /// Asks the device.
+    fn fresh(&self, block: usize) -> Result<u64, Failure> {
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        self.driver.alloc(block)
     }
 
     fn free(&self) -> MutexGuard<'_, HashMap<usize, Vec<u64>>> {
@@ -55,9 +68,9 @@ impl Pool {
         let kept = self.free().get_mut(&block).and_then(Vec::pop);
         let address = match kept {
             Some(address) => Ok(address),
-            None => self.driver.alloc(block).or_else(|failure| {
+            None => self.fresh(block).or_else(|failure| {
                 self.trim();
-                if failure == Failure::OutOfMemory { self.driver.alloc(block) } else { Err(failure) }
+                if failure == Failure::OutOfMemory { self.fresh(block) } else { Err(failure) }
             }),
         };
         let address = address.map_err(|failure| match failure {

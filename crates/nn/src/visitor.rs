@@ -56,17 +56,22 @@ impl<'a> Visitor<'a> {
 
     /// Visits a field under its name.
     pub fn field(&mut self, name: impl Display, module: &(impl Module + ?Sized)) {
-        if self.done {
-            return;
+        if !self.done {
+            let end = self.enter(&name);
+            module.walk(self);
+            self.name.truncate(end);
         }
+    }
+
+    /// Where the name ended before that of a field. Apart, so that it is compiled once and not per type of module.
+    fn enter(&mut self, name: &dyn Display) -> usize {
         let end = self.name.len();
         if self.named {
             let dot = if end == 0 { "" } else { "." };
             // Writing to a string does not fail.
             let _written = write!(self.name, "{dot}{name}");
         }
-        module.walk(self);
-        self.name.truncate(end);
+        end
     }
 
     /// Visits a buffer under the name of the field that this is at, with an end.

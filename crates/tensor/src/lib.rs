@@ -26,7 +26,7 @@ pub mod samples;
 mod shape;
 mod storage;
 mod tensor;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub mod testing;
 pub mod update;
 

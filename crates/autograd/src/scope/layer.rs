@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Restore, Scope, with};
+use super::{Scope, with};
 use crate::{Error, Place, StoredAs, Structure};
 
 /// The path of the layer that operators belong to now; empty outside a model.
@@ -15,21 +15,72 @@ pub fn place() -> Option<Place> {
     with(|s| s.place.clone())
 }
 
+/// What operators are part of until this is dropped, with what is then as before. It has no type parameter, since every
+/// layer of every model enters one.
+struct Inside {
+    path: Arc<str>,
+    place: Option<Place>,
+    model: Option<Option<Arc<Structure>>>,
+    operand: Option<Option<StoredAs>>,
+}
+
+impl Inside {
+    fn of(s: &mut Scope, place: &Place) -> Inside {
+        let path = std::mem::replace(&mut s.path, place.path().clone());
+        Inside { path, place: s.place.replace(place.clone()), model: None, operand: None }
+    }
+
+    fn layer(place: &Place) -> Inside {
+        with(|s| Inside::of(s, place))
+    }
+
+    fn model(model: &Arc<Structure>, place: &Place) -> Inside {
+        with(|s| {
+            let mut inside = Inside::of(s, place);
+            inside.model = Some(s.model.replace(model.clone()));
+            inside
+        })
+    }
+
+    fn operand(param: &Place) -> Inside {
+        with(|s| {
+            let layer = match (&s.model, &s.place) {
+                (Some(model), Some(here)) => model.of_operand(param, here).clone(),
+                (None, Some(here)) => here.clone(),
+                (_, None) => param.clone(),
+            };
+            let mut inside = Inside::of(s, &layer);
+            inside.operand = Some(std::mem::replace(&mut s.operand, param.stored()));
+            inside
+        })
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        with(|s| {
+            std::mem::swap(&mut s.path, &mut self.path);
+            s.place = self.place.take();
+            if let Some(model) = self.model.take() {
+                s.model = model;
+            }
+            if let Some(operand) = self.operand.take() {
+                s.operand = operand;
+            }
+        });
+    }
+}
+
 /// Runs `f` as part of a layer. It is left when `f` ends.
 pub fn within<T>(place: &Place, f: impl FnOnce() -> T) -> T {
-    let mut before = with(|s| enter(s, place));
-    let _restore = Restore(move |s| leave(s, &mut before));
+    let _inside = Inside::layer(place);
     f()
 }
 
 /// Runs `f` as part of a model, which is no layer of the one that runs.
 pub fn within_model<T>(model: &Arc<Structure>, f: impl FnOnce() -> T) -> T {
     let Some(place) = model.model() else { return f() };
-    let mut before = with(|s| (s.model.replace(model.clone()), enter(s, place)));
-    let _restore = Restore(move |s| {
-        s.model = before.0.take();
-        leave(s, &mut before.1);
-    });
+    let _inside = Inside::model(model, place);
     f()
 }
 
@@ -42,28 +93,8 @@ pub fn in_model<T>(f: impl FnOnce(&Structure, &Place) -> T) -> Option<T> {
 /// Runs `f`, an operator that takes a parameter, in the layer that it belongs to: the parameter's where no layer runs,
 /// or where that is inside the one that runs.
 pub(crate) fn with_operand<T>(param: &Place, f: impl FnOnce() -> T) -> T {
-    let mut before = with(|s| {
-        let layer = match (&s.model, &s.place) {
-            (Some(model), Some(here)) => model.of_operand(param, here).clone(),
-            (None, Some(here)) => here.clone(),
-            (_, None) => param.clone(),
-        };
-        (std::mem::replace(&mut s.operand, param.stored()), enter(s, &layer))
-    });
-    let _restore = Restore(move |s| {
-        s.operand = before.0;
-        leave(s, &mut before.1);
-    });
+    let _inside = Inside::operand(param);
     f()
-}
-
-fn enter(s: &mut Scope, place: &Place) -> (Arc<str>, Option<Place>) {
-    (std::mem::replace(&mut s.path, place.path().clone()), s.place.replace(place.clone()))
-}
-
-fn leave(s: &mut Scope, (path, place): &mut (Arc<str>, Option<Place>)) {
-    std::mem::swap(&mut s.path, path);
-    s.place = place.take();
 }
 
 /// The parameter among the operands of the operator that is applied, if it takes one.

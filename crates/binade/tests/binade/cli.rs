@@ -143,13 +143,16 @@ fn stopped_and_whole(model: &[&str]) -> [(Vec<u8>, Vec<String>); 2] {
 }
 
 #[cfg(unix)]
+/// A network that is soon trained, and draws little.
+const SMALL_UNET: [&str; 8] = ["--channels", "8", "--layers", "1", "--drawn", "4", "--steps", "5"];
+
 #[test]
 fn models_that_are_stopped_and_resumed_have_the_bits_of_those_that_are_not() {
     let gpt = ["gpt", "--block-size", "8", "--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--max-iters", "30"];
     let cases: [&[&str]; 3] = [
         &[&gpt[..], &["--batch-size", "50", "--epochs", "1", "--accumulate", "2", "--ema", "0.9"]].concat(),
         &["vision", "--model", "vit", "--batch-size", "300", "--epochs", "2", "--evaluate-every", "3"],
-        &["diffusion", "--dataset", "digits", "--batch-size", "200", "--epochs", "1"],
+        &[&["diffusion", "--dataset", "digits", "--batch-size", "200", "--epochs", "1"], &SMALL_UNET[..]].concat(),
     ];
     for model in cases {
         let [whole, parts] = stopped_and_whole(model);
@@ -166,7 +169,7 @@ fn every_training_runs_by_its_name_and_is_inspected() {
     let small = ["--block-size", "8", "--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--max-iters", "3"];
     let cases: [(&str, &[&str], &str); 3] = [
         ("vision", &["--model", "vit", "--batch-size", "800"], "test accuracy"),
-        ("diffusion", &["--dataset", "digits", "--batch-size", "800"], "test loss"),
+        ("diffusion", &[&["--dataset", "digits", "--batch-size", "800"], &SMALL_UNET[..]].concat(), "test loss"),
         ("gpt", &[&small[..], &["--data", "verse.txt"]].concat(), "test perplexity"),
     ];
     for (what, more, result) in cases {

@@ -178,15 +178,16 @@ fn launch(cuda: &Cuda, update: &Update, p: Pass, list: u64, (records, chunks): (
     }
 }
 
-/// What the pass will have found; its memory lives until it is read.
+/// What the pass will have found, which comes with what is waited for next.
 fn outcome(cuda: &Cuda, update: &Update, found: Option<CudaMemory>, chunks: usize) -> Outcome {
     let (cuda, op) = (cuda.clone(), update.name());
     let (norm, unscale) = (matches!(update, Update::Norm), matches!(update, Update::Unscale));
+    let Some(found) = found else {
+        return Outcome::later(move || cuda.wait().map(|()| Findings::default()));
+    };
+    let wanted = cuda.want(found, if norm { 8 * chunks as u64 } else { 0 });
     Outcome::later(move || {
-        cuda.wait()?;
-        let Some(found) = found else { return Ok(Findings::default()) };
-        let at = found.address() + if norm { 8 * chunks as u64 } else { 0 };
-        let word: [u8; 8] = cuda.read(op, at, 8)?.try_into().unwrap_or_default();
+        let word = cuda.get(op, &wanted)?;
         if unscale {
             return Ok(Findings { found_inf: u64::from_ne_bytes(word) != 0, norm: 0.0 });
         }

@@ -258,9 +258,9 @@ impl Driver for Native {
         self.pinned().write(to, bytes, self.stream).map_err(|e| self.failure(e))
     }
 
-    fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> Result<(), Failure> {
         self.enter()?;
-        self.pinned().read(from, bytes, self.stream).map_err(|e| self.failure(e))?;
+        self.pinned().read(copies, self.stream).map_err(|e| self.failure(e))?;
         self.since.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
         Ok(())
     }
@@ -289,14 +289,6 @@ impl Driver for Native {
             since.1.push_str(launch.kernel);
         }
         queued.map_err(|e| self.failure(e))
-    }
-
-    fn wait(&self) -> Result<(), Failure> {
-        self.enter()?;
-        // SAFETY: the stream lives as long as this.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| self.failure(e))?;
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
-        Ok(())
     }
 }
 

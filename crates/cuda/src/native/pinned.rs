@@ -101,21 +101,31 @@ impl Pinned {
         queued
     }
 
-    /// Copies from the device, when all that is queued before has run.
-    pub(super) fn read(&mut self, from: u64, bytes: &mut [u8], stream: sys::CUstream) -> Result<(), DriverError> {
-        let Some(mut buffer) = self.take(bytes.len())? else {
-            // SAFETY: the range lies in an allocation, and the bytes are borrowed until the stream was waited for.
-            return unsafe {
-                result::memcpy_dtoh_async(bytes, from, stream).and_then(|()| result::stream::synchronize(stream))
+    /// Copies from the device, when all that is queued before has run. Waits once, whatever fails: what was queued is
+    /// still written to.
+    pub(super) fn read(&mut self, copies: &mut [(u64, &mut [u8])], stream: sys::CUstream) -> Result<(), DriverError> {
+        let mut buffers = Vec::with_capacity(copies.len());
+        let mut queue = |(from, to): &mut (u64, &mut [u8])| {
+            let mut buffer = self.take(to.len())?;
+            let target = match &mut buffer {
+                Some(buffer) => buffer.slice(to.len()),
+                None => to,
             };
+            // SAFETY: the range lies in an allocation; the buffer, or the borrowed bytes, live until the stream was
+            // waited for.
+            let queued = unsafe { result::memcpy_dtoh_async(target, *from, stream) };
+            buffers.push(buffer);
+            queued
         };
-        // SAFETY: as above, of the buffer.
-        let read = unsafe {
-            result::memcpy_dtoh_async(buffer.slice(bytes.len()), from, stream)
-                .and_then(|()| result::stream::synchronize(stream))
-        };
-        bytes.copy_from_slice(buffer.slice(bytes.len()));
-        self.free.push(buffer);
-        read
+        let queued = copies.iter_mut().filter(|(_, to)| !to.is_empty()).try_for_each(&mut queue);
+        // SAFETY: the stream lives as long as the device.
+        let waited = unsafe { result::stream::synchronize(stream) };
+        for (buffer, (_, to)) in buffers.into_iter().zip(copies.iter_mut().filter(|(_, to)| !to.is_empty())) {
+            if let Some(mut buffer) = buffer {
+                to.copy_from_slice(buffer.slice(to.len()));
+                self.free.push(buffer);
+            }
+        }
+        queued.and(waited)
     }
 }

@@ -7,7 +7,7 @@ use crate::devices::{NAMES, precisions, train};
 use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, Training, TrainingState};
 use binade_autograd::{Var, no_grad, scope};
 use binade_cpu::{Cpu, Isa};
-use binade_cuda::interpreted;
+use binade_cuda::{Counts, interpreted};
 use binade_nn::{
     Activation, AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer, Sequential, load_state_dict, read_safetensors,
     state_dict, write_safetensors,
@@ -32,7 +32,17 @@ fn allowed(policy: &Policy, updated: bool) -> f64 {
 fn compare(name: &str, (policy, scale): (Policy, LossScale), steps: usize) -> usize {
     let cuda = interpreted().unwrap();
     let here = train(&Device::cpu(), name, (policy.clone(), scale), steps, |_| {});
-    let there = train(&Device::new(cuda.clone()), name, (policy.clone(), scale), steps, |_| {});
+    let mut before = None::<(Counts, StepOutcome)>;
+    let there = train(&Device::new(cuda.clone()), name, (policy.clone(), scale), steps, |outcome| {
+        let now = cuda.counts();
+        // The first step makes what stays; after a skipped one the operator at fault is looked for.
+        if let Some((before, StepOutcome::Applied)) = before.replace((now.clone(), outcome))
+            && outcome == StepOutcome::Applied
+        {
+            assert_eq!(now.waits - before.waits, 1, "{name} {policy:?}");
+            println!("{name} {policy:?} {now:?} {before:?}");
+        }
+    });
     let (mut updated, mut skipped) = (false, 0);
     for (step, ((outcome, loss, _, scale), (theirs, wanted, _, wanted_scale))) in
         there.told.iter().zip(&here.told).enumerate()

@@ -1,7 +1,10 @@
 //! What runs in a process with the stand-in: see the tests of `main.rs`, by which these are started.
 
-use binade_cuda::{Driver, Failure, Launch, Module, Native, open_interpreted};
-use binade_tensor::op::{Binary, Conv2d, Epilogue, MatMul, Unary};
+use binade_amp::{Dynamic, LossScale, Policy, StepOutcome, Training};
+use binade_autograd::{Var, scope};
+use binade_cuda::{Cuda, Driver, Failure, Launch, Module, Native, open_interpreted};
+use binade_nn::{Activation, AdamW, Layer, LayerNorm, Linear, Optimizer, Sequential};
+use binade_tensor::op::{Binary, Conv2d, Epilogue, MatMul, Reduction, Unary};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{
     Array, ArrayMut, Class, DType, Device, Error, Grad, Layout, Op, Request, Shape, Slot, Update, run, run_one,
@@ -224,7 +227,7 @@ fn a_kernel_goes_astray() {
     let driver = Native::new(0).unwrap();
     let parameter = &[0xf0; 4096];
     let launch = Launch { module: Module::Copy, kernel: "cast", grid: [1; 3], block: [32, 1, 1], parameter };
-    let told = driver.launch(&launch).and_then(|()| driver.wait()).unwrap_err();
+    let told = driver.launch(&launch).and_then(|()| driver.read(&mut [])).unwrap_err();
     let Failure::Device(told) = told else { panic!("{told:?}") };
     assert!(told.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && told.contains("cast"), "{told}");
     assert!(told.contains("start the program again") && told.contains("cuda-interpreted"), "{told}");
@@ -248,4 +251,43 @@ fn the_device_is_lost() {
         assert!(error.contains("CUDA_ERROR_UNKNOWN") && error.contains("checkpoint"), "{error}");
     }
     drop((x, device));
+}
+
+#[test]
+#[ignore = "run by the tests of main.rs"]
+fn a_steady_step_waits_once_and_asks_for_no_memory() {
+    let device = cuda();
+    let cuda = Cuda::of(&device).unwrap();
+    let dynamic = LossScale::Dynamic(Dynamic { init_scale: 1024.0, ..Dynamic::default() });
+    let autocast = |dtype, scale| (Policy::autocast(dtype), scale);
+    let precisions =
+        [(Policy::OFF, LossScale::Off), autocast(DType::F16, dynamic), autocast(DType::BF16, LossScale::Off)];
+    scope::with_device(&device, || {
+        for (policy, scale) in precisions {
+            let linear = |inputs, outputs| Linear::new(inputs, outputs).unwrap();
+            let model = Sequential::new().then(linear(12, 24)).then(LayerNorm::new(24).unwrap());
+            let model = model.then(Activation(Unary::Gelu)).then(linear(24, 10));
+            let optimizer = Optimizer::new(&model, AdamW::default()).unwrap();
+            let mut training = Training::new(optimizer, policy.clone(), scale).unwrap();
+            training.clip = Some(1.0);
+            let batch =
+                |n: usize| Var::from_slice(&(0..32 * n).map(|i| (i as f32).sin()).collect::<Vec<_>>(), &[32, n]);
+            let mut step = || {
+                let before = cuda.counts();
+                let loss = || -> binade_amp::Result<_> {
+                    Ok(model.forward(&batch(12)?)?.mse_loss(&batch(10)?, Reduction::Mean)?)
+                };
+                assert_eq!(training.step(loss).unwrap().outcome, StepOutcome::Applied);
+                let now = cuda.counts();
+                (now.waits - before.waits, now.allocations - before.allocations)
+            };
+            // The first makes what stays, and the second finds of each size as much as is needed at a time.
+            let first = step();
+            assert!(first.0 == 1 && first.1 > 0, "{policy:?}: {first:?}");
+            step();
+            for _ in 0..2 {
+                assert_eq!(step(), (1, 0), "{policy:?}");
+            }
+        }
+    });
 }

@@ -81,6 +81,11 @@ fn memory_is_counted_by_class_and_used_again() {
 }
 
 #[test]
+fn a_steady_step_waits_once_and_asks_for_no_memory() {
+    clean("a_steady_step_waits_once_and_asks_for_no_memory", &[]);
+}
+
+#[test]
 fn devices_are_those_that_are_visible() {
     clean("there_are_two_devices", &[]);
     clean("there_are_two_devices", &[("CUDA_VISIBLE_DEVICES", "1,0")]);

@@ -40,7 +40,7 @@ pub use index::{Embedding, EmbeddingBackward, Gather, GatherBackward, Scatter, S
 pub use loss::{Loss, LossBackward, LossOp, LossRow, LossVisitor, Reduction};
 pub use norm::{Norm, NormBackward, NormKind, Renormalise};
 pub use pool::{Pool, PoolBackward, PoolKind, PoolSelect};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(crate) use product::magnitude;
 pub use product::{Epilogue, MatMul, Prologue};
 pub use program::{Builder, Program, Value};

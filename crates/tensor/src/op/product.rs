@@ -186,7 +186,7 @@ fn is_aligned(dtypes: &[DType]) -> bool {
 /// The magnitude that an element of a product's input counts with in its bound. Where products are aligned, a subnormal
 /// element has the exponent of the smallest normal number (MMA-Sim, arXiv 2511.10909): what is cut may be as large as
 /// if it were that.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(crate) fn magnitude(dtypes: &[DType], operand: usize, v: f64) -> f64 {
     let format = dtypes[operand].format().filter(|_| operand < 2 && v != 0.0 && is_aligned(dtypes));
     format.map_or(v.abs(), |format| v.abs().max(format.min_normal()))

@@ -1,10 +1,10 @@
 //! Attention.
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 mod errors;
 
 use super::definition::Definition;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::Roundings;
 use super::reduce::{groups, reduce};
 use super::softmax::softmax;
@@ -17,7 +17,7 @@ impl Definition for Attention {
         Ok(attend(self, x, shapes))
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], _shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(errors::forward(self, x, by.u))
     }
@@ -129,7 +129,7 @@ impl Definition for AttentionBackward {
         })
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], _shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(errors::backward(&self.attention, self.joined, x, by.u))
     }

@@ -1,14 +1,14 @@
 //! Convolutions.
 
 use super::definition::{Definition, each};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::Roundings;
 use super::product::finish;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::product::{activated, weights};
 use super::{Dense, unflatten};
 use crate::Result;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use crate::op::Epilogue;
 use crate::op::{Conv2d, Conv2dInput, Conv2dWeight, ConvTranspose2d, Convolution, Depthwise};
 
@@ -17,7 +17,7 @@ impl Definition for Convolution {
         Ok(finish(convolve(&self.conv, &x[0], &x[1], &shapes[0]), &self.epilogue, x, |i| i[1]))
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = Convolution { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
         activated(&plain, self.epilogue.act, x, &weights(x, by.dtypes), shapes, by)
@@ -36,22 +36,25 @@ impl Definition for ConvTranspose2d {
 /// Calls `f(output, weight, input)` with the flat positions of every product of a convolution.
 fn products(conv: &Conv2d, x: &[usize], w: &[usize], out: &[usize], mut f: impl FnMut(usize, usize, usize)) {
     let (cg, og) = (w[1], w[0] / conv.groups);
-    for flat in 0..out.iter().product() {
-        let o = unflatten(flat, out);
-        // Where a tap of the kernel lies in the input, if it does not lie in the padding.
-        let inside = |d: usize, k: usize| {
-            let at = (o[d + 2] * conv.stride[d] + k * conv.dilation[d]).checked_sub(conv.padding[d]);
-            at.filter(|at| *at < x[d + 2])
-        };
-        for c in 0..cg {
-            let (w_plane, x_plane) = (o[1] * cg + c, o[0] * x[1] + o[1] / og * cg + c);
-            for ky in 0..w[2] {
-                let Some(y) = inside(0, ky) else { continue };
-                for kx in 0..w[3] {
-                    let Some(xx) = inside(1, kx) else { continue };
-                    f(flat, (w_plane * w[2] + ky) * w[3] + kx, (x_plane * x[2] + y) * x[3] + xx);
+    // Where a tap of the kernel lies in the input, if it does not lie in the padding.
+    let inside = |d: usize, o: usize, k: usize| {
+        let at = (o * conv.stride[d] + k * conv.dilation[d]).checked_sub(conv.padding[d]);
+        at.filter(|at| *at < x[d + 2])
+    };
+    let mut flat = 0;
+    for (n, channel) in (0..out[0]).flat_map(|n| (0..out[1]).map(move |channel| (n, channel))) {
+        for (oy, ox) in (0..out[2]).flat_map(|oy| (0..out[3]).map(move |ox| (oy, ox))) {
+            for c in 0..cg {
+                let (w_plane, x_plane) = (channel * cg + c, n * x[1] + channel / og * cg + c);
+                for ky in 0..w[2] {
+                    let Some(y) = inside(0, oy, ky) else { continue };
+                    for kx in 0..w[3] {
+                        let Some(xx) = inside(1, ox, kx) else { continue };
+                        f(flat, (w_plane * w[2] + ky) * w[3] + kx, (x_plane * x[2] + y) * x[3] + xx);
+                    }
                 }
             }
+            flat += 1;
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) trait Definition {
     /// Per output and element, the largest error before the one rounding to the output's dtype. Infinite where anything
     /// may come out: at a pole or the end of an activation's domain, and of an activated sum whose terms leave the
     /// range on the way. NaN where operands are not finite.
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: super::errors::Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(super::errors::scaled(&self.evaluate(&super::errors::magnitudes(x), shapes)?, by.e))
     }

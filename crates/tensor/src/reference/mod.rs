@@ -7,13 +7,13 @@ mod cross_entropy;
 mod custom;
 mod definition;
 mod elementwise;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 mod errors;
 mod functions;
 mod index;
 mod loss;
 mod norm;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 mod padding;
 mod pool;
 mod product;
@@ -28,9 +28,9 @@ mod update;
 
 pub(crate) use definition::Definition;
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(crate) use errors::errors;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(crate) use padding::padding_meets_infinity;
 
 use std::any::Any;
@@ -85,7 +85,7 @@ impl Dense {
         let d = dim - (index.len() - self.shape.len());
         let stride = self.shape[d + 1..].iter().product::<usize>().max(1);
         let first = self.flat(index) - if self.shape[d] == 1 { 0 } else { index[dim] * stride };
-        self.v.iter().skip(first).step_by(stride).take(self.shape[d]).copied()
+        self.v.get(first..).unwrap_or_default().iter().step_by(stride).take(self.shape[d]).copied()
     }
 
     fn set(&mut self, index: &[usize], value: f64) {
@@ -141,11 +141,19 @@ fn order(a: f64, b: f64) -> std::cmp::Ordering {
 
 /// Storage positions of all elements of a layout, in row-major order.
 fn positions(layout: &Layout) -> impl Iterator<Item = usize> + '_ {
-    (0..layout.numel()).map(|flat| {
-        let step = |(at, rest): (usize, usize), d: usize| {
-            (at + rest % layout.shape[d] * layout.strides[d], rest / layout.shape[d])
-        };
-        (0..layout.shape.rank()).rev().fold((layout.offset, flat), step).0
+    let (mut index, mut at) = ([0; crate::MAX_RANK], layout.offset);
+    (0..layout.numel()).map(move |_| {
+        let here = at;
+        for d in (0..layout.shape.rank()).rev() {
+            index[d] += 1;
+            at += layout.strides[d];
+            if index[d] < layout.shape[d] {
+                break;
+            }
+            at -= index[d] * layout.strides[d];
+            index[d] = 0;
+        }
+        here
     })
 }
 
@@ -156,11 +164,12 @@ fn rounded<T: Element>(v: f64) -> T {
 }
 
 fn read(array: &Array, bytes: &[u8]) -> Dense {
-    let stored = |at: usize| crate::with_element!(array.stored(), T => element::<T>(bytes, at).as_f64());
-    let rounded = |v: f64| {
-        if array.is_written() { v } else { crate::with_element!(array.dtype(), T => rounded::<T>(v).as_f64()) }
-    };
-    let v = positions(array.layout()).map(|at| rounded(stored(at))).collect();
+    let places = positions(array.layout());
+    let mut v: Vec<f64> =
+        crate::with_element!(array.stored(), T => places.map(|at| element::<T>(bytes, at).as_f64()).collect());
+    if !array.is_written() {
+        crate::with_element!(array.dtype(), T => v.iter_mut().for_each(|v| *v = rounded::<T>(*v).as_f64()));
+    }
     Dense { shape: array.shape().to_vec(), v }
 }
 
@@ -212,9 +221,8 @@ fn write(values: &Dense, out: &mut ArrayMut<'_>) {
     let array = out.array();
     let (dtype, layout) = (array.dtype(), *array.layout());
     let Some(bytes) = out.bytes() else { return };
-    for (at, &v) in positions(&layout).zip(&values.v) {
-        crate::with_element!(dtype, T => set(bytes, at, rounded::<T>(v)));
-    }
+    let places = positions(&layout).zip(&values.v);
+    crate::with_element!(dtype, T => places.for_each(|(at, &v)| set(bytes, at, rounded::<T>(v))));
 }
 
 impl Backend for Reference {

@@ -2,7 +2,7 @@
 
 use super::definition::{Definition, each};
 use super::elementwise::{derivative, unary};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::{Roundings, computing, leaves_range, sound, through};
 use super::functions::{Sum, binade, sum_of};
 use super::reduce::{mean, reduce};
@@ -15,7 +15,7 @@ impl Definition for Norm {
         Ok(normalise(self, x, shapes))
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(normalised(self, x, shapes, by))
     }
@@ -172,7 +172,7 @@ impl Definition for NormBackward {
             .collect())
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(norm_gradient(&self.0, x, shapes, by))
     }
@@ -192,14 +192,14 @@ impl Definition for Renormalise {
         })])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(renormalised(&self.0, x, &shapes[0], by))
     }
 }
 
 /// Mean and mean magnitude, and 1/deviation, of the groups of a norm.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 struct Groups {
     mean: Vec<f64>,
     magnitude: Vec<f64>,
@@ -207,7 +207,7 @@ struct Groups {
     var: Vec<f64>,
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn is_centred(norm: &Norm) -> bool {
     match norm.kind {
         NormKind::Layer { .. } | NormKind::Group { .. } | NormKind::Batch => true,
@@ -215,7 +215,7 @@ fn is_centred(norm: &Norm) -> bool {
     }
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn groups_of(norm: &Norm, x: &[Dense]) -> Groups {
     let (shape, given) = (&x[0].shape, 1 + norm.weights());
     if norm.kind == NormKind::Fixed {
@@ -245,7 +245,7 @@ fn groups_of(norm: &Norm, x: &[Dense]) -> Groups {
 /// The mean is off by `e` of the mean magnitude: in deviations, by a. So is x̂, and squares of distances by a². A
 /// product below the normal range is off by half the smallest number, which is a rounding of the smallest normal one,
 /// and so is a mean there.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Vec<Vec<f64>> {
     let Roundings { e, u, .. } = by;
     let (of, shape, least) = (groups_of(norm, x), &x[0].shape, computing(u).min_normal());
@@ -271,7 +271,7 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>
 }
 
 /// [`through`] an activation behind a norm, whose argument may leave the range.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn after(act: crate::op::Unary, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
     let argument = (hat * weight).abs() + bias.abs();
     if leaves_range(argument.max(hat.abs()).max(distance.abs()), u) {
@@ -280,7 +280,7 @@ fn after(act: crate::op::Unary, [distance, hat, weight, bias]: [f64; 4], error: 
     through(act, hat * weight + bias, error, u)
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) -> Vec<Vec<f64>> {
     let Roundings { e, u, .. } = by;
     let (at, least) = (1 + norm.weights(), computing(u).min_normal());
@@ -301,7 +301,7 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) ->
 /// a factor, which changes with its argument by less than that. Each product counts as the smallest normal number at
 /// least, of which what it loses below the normal range is a rounding. Sums that leave the range may do so before they
 /// are multiplied by 1/deviation, or after.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Vec<Vec<f64>> {
     let Roundings { e, u, .. } = by;
     let least = computing(u).min_normal();

@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use super::Dense;
 use super::definition::{Definition, each};
 use super::elementwise::unary;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::{Roundings, leaves_range, magnitudes, scaled, sound, through};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use crate::DType;
 use crate::Result;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use crate::format::Format;
 use crate::op::{Epilogue, MatMul};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use crate::op::{Unary, magnitude};
 
 impl Definition for MatMul {
@@ -36,7 +36,7 @@ impl Definition for MatMul {
         Ok(outs)
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = MatMul { prologue: None, epilogue: Epilogue { act: None, ..self.epilogue }, sums: self.sums };
         match self.prologue {
@@ -72,7 +72,7 @@ pub(super) fn finish(
 }
 
 /// The magnitudes that elements count with.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(super) fn weights(x: &[Dense], dtypes: &[DType]) -> Vec<Dense> {
     let of = |(i, x): (usize, &Dense)| Dense {
         shape: x.shape.clone(),
@@ -83,7 +83,7 @@ pub(super) fn weights(x: &[Dense], dtypes: &[DType]) -> Vec<Dense> {
 
 /// A product whose error passes through an activation. The value before it, where that is an output, has the product's
 /// own.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 pub(super) fn activated(
     product: &dyn Definition,
     act: Option<Unary>,
@@ -103,7 +103,7 @@ pub(super) fn activated(
 }
 
 /// A product one of whose operands is an activation of what is given, rounded to that operand's dtype.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn product_of(
     product: &MatMul,
     act: Unary,

@@ -4,9 +4,9 @@ use super::Dense;
 use super::conv::convolve;
 use super::definition::{Definition, each};
 use super::elementwise::unary;
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::{Roundings, magnitudes};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::product::activated;
 use crate::Result;
 use crate::op::{Epilogue, LARGEST, QuantisedConv2d, QuantisedMatMul};
@@ -50,7 +50,7 @@ impl Definition for QuantisedMatMul {
         Ok(vec![finish(sums, &self.epilogue, x, factor, 3 + self.integer as usize, |i| i[i.len() - 1])])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = QuantisedMatMul { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
         only_first(activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)?)
@@ -64,7 +64,7 @@ impl Definition for QuantisedConv2d {
         Ok(vec![finish(sums, &self.epilogue, x, factor, 4, |i| i[1])])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         let plain = QuantisedConv2d { epilogue: Epilogue { act: None, ..self.epilogue }, ..*self };
         only_first(activated(&plain, self.epilogue.act, x, &magnitudes(x), shapes, by)?)
@@ -72,7 +72,7 @@ impl Definition for QuantisedConv2d {
 }
 
 /// Without the value before the activation, which is no output.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn only_first(mut errors: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
     errors.truncate(1);
     Ok(errors)

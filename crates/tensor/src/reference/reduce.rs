@@ -2,7 +2,7 @@
 
 use super::definition::{Definition, each};
 use super::elementwise::{binary, unary};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::Roundings;
 use super::functions::{binade, quotient, sum_of};
 use super::{Dense, order, unflatten};
@@ -124,7 +124,7 @@ impl Definition for ReduceBackward {
         })])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(vec![spread_gradient(self.kind, self.dims, x, shapes, by)?])
     }
@@ -132,7 +132,7 @@ impl Definition for ReduceBackward {
 
 /// The slope of a variance or deviation is computed in f64 and rounded once: the mean is off by a unit of f64. Other
 /// reductions are told by their magnitudes.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn spread_gradient(
     kind: Reduce,
     dims: Dims,

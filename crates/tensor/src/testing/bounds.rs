@@ -1,30 +1,10 @@
-//! Error bounds as assertions.
+//! Operators against the reference in f64, and the error bounds that they state.
 
 use std::sync::OnceLock;
-
-use proptest::test_runner::TestCaseError;
 
 use crate::format::Format;
 use crate::op::{Backward, Bound, magnitude};
 use crate::{Array, Arrays, Class, DType, Device, Op, Request, Result, reference, run};
-
-/// Fails where `found` is further from `exact` than `ulps` units in the last place of the format. It fails too where
-/// one is NaN or infinite and the other not what rounding gives.
-///
-/// # Errors
-/// The distance and both values.
-pub fn assert_within_ulps(format: Format, found: f64, exact: f64, ulps: f64) -> std::result::Result<(), TestCaseError> {
-    let rounded = format.round(exact);
-    if found == rounded || found.is_nan() && exact.is_nan() {
-        return Ok(());
-    }
-    let off = (found - exact).abs() / format.ulp(exact);
-    if off <= ulps {
-        Ok(())
-    } else {
-        Err(TestCaseError::fail(format!("{found:e} is {off} ulp from {exact:e}, allowed {ulps}")))
-    }
-}
 
 /// What a check of an operator saw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -260,16 +240,4 @@ impl Exact {
 /// The operator fails.
 pub fn check_op(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> Result<(Check, Option<String>)> {
     Exact::of(op, ins)?.check(op, ins, device, dtype)
-}
-
-/// Fails where an operator, of the library or a [`crate::op::CustomOp`], is further from its definition than it states.
-///
-/// # Errors
-/// The first element that is; the operator fails.
-pub fn assert_op(op: &Op, ins: &[Array], device: &Device, dtype: DType) -> std::result::Result<(), TestCaseError> {
-    match check_op(op, ins, device, dtype) {
-        Ok((_, None)) => Ok(()),
-        Ok((_, Some(failure))) => Err(TestCaseError::fail(failure)),
-        Err(error) => Err(TestCaseError::fail(error.to_string())),
-    }
 }

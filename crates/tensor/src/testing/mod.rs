@@ -1,5 +1,6 @@
 //! What numerical code is tested with: error bounds as assertions, and [proptest] strategies for shapes, layouts and
-//! values that look for trouble. Feature `testing`; for `[dev-dependencies]`.
+//! values that look for trouble. Feature `testing`, for `[dev-dependencies]`; feature `oracle` has the checks without
+//! proptest.
 //!
 //! ```
 //! use binade_tensor::testing::{assert_within_ulps, values};
@@ -22,10 +23,18 @@
 //!     .unwrap();
 //! ```
 
+#[cfg(feature = "testing")]
+mod assertions;
 mod bounds;
+#[cfg(feature = "testing")]
 mod empties;
+#[cfg(feature = "testing")]
 mod strategies;
 
-pub use bounds::{Check, Exact, assert_op, assert_within_ulps, check_op};
+#[cfg(feature = "testing")]
+pub use assertions::{assert_op, assert_within_ulps};
+pub use bounds::{Check, Exact, check_op};
+#[cfg(feature = "testing")]
 pub use empties::empties;
+#[cfg(feature = "testing")]
 pub use strategies::{array, array_of, layouts, shapes, values};
