@@ -40,7 +40,6 @@ fn compare(name: &str, (policy, scale): (Policy, LossScale), steps: usize) -> us
             && outcome == StepOutcome::Applied
         {
             assert_eq!(now.waits - before.waits, 1, "{name} {policy:?}");
-            println!("{name} {policy:?} {now:?} {before:?}");
         }
     });
     let (mut updated, mut skipped) = (false, 0);
