@@ -1,4 +1,4 @@
-//! What numerical code is tested with: error bounds as assertions, and [proptest] strategies for shapes, layouts and
+//! What numerical code is tested with: error bounds as assertions, and proptest strategies for shapes, layouts and
 //! values that look for trouble. Feature `testing`, for `[dev-dependencies]`; feature `oracle` has the checks without
 //! proptest.
 //!
