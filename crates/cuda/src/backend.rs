@@ -1,8 +1,10 @@
 //! [`Cuda`]: the backend. What it has kernels for runs on the device; anything else by the host, and is counted.
 
+mod wait;
+
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use binade_tensor::{
     Array, ArrayMut, Backend, Class, DType, Device, Error, Grad, Memory, MemoryStats, Op, Outcome, Result, Slot,
@@ -10,11 +12,12 @@ use binade_tensor::{
 };
 
 use crate::driver::{Driver, Launch};
-use crate::fault::{Fault, Found};
+use crate::fault::Fault;
 use crate::memory::{CudaMemory, Pool};
 use crate::module::Module;
 use crate::view::View;
 use crate::{fallback, kernels};
+use wait::Wanted;
 
 /// A CUDA device. Clones are one device.
 #[derive(Clone, Debug)]
@@ -42,15 +45,6 @@ struct State {
     /// What the next wait brings along.
     wanted: Vec<Weak<Wanted>>,
     counts: Counts,
-}
-
-/// Eight bytes that kernels compute, and that come with whatever is waited for next: one wait serves all.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    /// Lives until they are read.
-    memory: CudaMemory,
-    offset: u64,
-    word: OnceLock<[u8; 8]>,
 }
 
 /// What a device was asked for since it was opened.
@@ -189,42 +183,6 @@ impl Cuda {
         }
     }
 
-    /// Waits once and copies bytes to the host.
-    fn fetch(&self, op: &'static str, copies: &mut [(u64, &mut [u8])]) -> Result<()> {
-        self.state().counts.waits += 1;
-        self.driver().read(copies).map_err(|failure| failure.during(op))
-    }
-
-    /// The bytes of a device's memory, when all that is queued before has run. Tells of no error but the copy's own.
-    pub(crate) fn read(&self, op: &'static str, from: u64, bytes: usize) -> Result<Vec<u8>> {
-        let mut to = vec![0; bytes];
-        if bytes > 0 {
-            self.fetch(op, &mut [(from, &mut to)])?;
-        }
-        Ok(to)
-    }
-
-    /// Eight bytes of a kernel's memory, for when somebody waits.
-    pub(crate) fn want(&self, memory: CudaMemory, offset: u64) -> Arc<Wanted> {
-        let wanted = Arc::new(Wanted { memory, offset, word: OnceLock::new() });
-        let mut state = self.state();
-        state.wanted.retain(|wanted| wanted.strong_count() > 0);
-        state.wanted.push(Arc::downgrade(&wanted));
-        wanted
-    }
-
-    /// What was wanted. Waits, unless somebody has since.
-    ///
-    /// # Errors
-    /// As [`Cuda::wait`]; the wait that should have brought it failed, and has told why.
-    pub(crate) fn get(&self, op: &'static str, wanted: &Wanted) -> Result<[u8; 8]> {
-        if wanted.word.get().is_none() {
-            self.wait()?;
-        }
-        // Nothing stands there if the wait that was to bring it failed.
-        wanted.word.get().copied().ok_or_else(|| Error::NotRun { op, backend: self.name().into() })
-    }
-
     /// Notes an error that the next wait reports.
     pub(crate) fn fail(&self, error: Error) {
         self.state().failure.get_or_insert(error);
@@ -232,48 +190,6 @@ impl Cuda {
 
     pub(crate) fn count_fallback(&self, op: &'static str) {
         *self.state().counts.fallbacks.entry(op).or_default() += 1;
-    }
-
-    /// Whether an error has been found that nobody was told yet. Waits.
-    pub(crate) fn has_failed(&self) -> Result<bool> {
-        if self.state().failure.is_some() {
-            return Ok(true);
-        }
-        let mut found = Found::default();
-        self.fetch("sync", &mut [(self.0.fault.address(), bytemuck::bytes_of_mut(&mut found))])?;
-        Ok(found.is_set())
-    }
-
-    /// Waits, and reports the first error since the last wait.
-    pub(crate) fn wait(&self) -> Result<()> {
-        self.wait_for("sync", &mut [])
-    }
-
-    /// As [`Cuda::wait`], with a copy of some bytes. There is one wait for them, for what kernels found wrong, and for
-    /// all that is wanted.
-    fn wait_for(&self, op: &'static str, bytes: &mut [(u64, &mut [u8])]) -> Result<()> {
-        let _alone = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = std::mem::take(&mut self.state().wanted);
-        let wanted: Vec<Arc<Wanted>> = wanted.iter().filter_map(Weak::upgrade).collect();
-        let (mut words, mut found) = (vec![[0; 8]; wanted.len()], Found::default());
-        let mut copies = vec![(self.0.fault.address(), bytemuck::bytes_of_mut(&mut found))];
-        copies.extend(wanted.iter().zip(&mut words).map(|(w, word)| (w.memory.address() + w.offset, &mut word[..])));
-        copies.extend(bytes.iter_mut().map(|(from, to)| (*from, &mut **to)));
-        let waited = self.fetch(op, &mut copies);
-        let fault = self.0.fault.take(self.driver(), &found);
-        let mut state = self.state();
-        let (failure, of_kernel) = (state.failure.take(), std::mem::take(&mut state.of_kernel));
-        drop(state);
-        // What else the host noticed may have come of what the device found, never the other way round.
-        if !of_kernel {
-            fault?;
-        }
-        failure.map_or(waited, Err)?;
-        for (wanted, word) in wanted.iter().zip(words) {
-            // Nobody else has it: it was taken from the list.
-            let _first = wanted.word.set(word);
-        }
-        Ok(())
     }
 
     /// A table of all 16-bit codes of a format, made once.

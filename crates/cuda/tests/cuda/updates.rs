@@ -172,14 +172,11 @@ impl Driver for Full {
     fn write(&self, to: u64, bytes: &[u8]) -> std::result::Result<(), Failure> {
         Driver::write(&self.0, to, bytes)
     }
-    fn read(&self, from: u64, bytes: &mut [u8]) -> std::result::Result<(), Failure> {
-        Driver::read(&self.0, from, bytes)
+    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> std::result::Result<(), Failure> {
+        Driver::read(&self.0, copies)
     }
     fn launch(&self, launch: &Launch<'_>) -> std::result::Result<(), Failure> {
         Driver::launch(&self.0, launch)
-    }
-    fn wait(&self) -> std::result::Result<(), Failure> {
-        Driver::wait(&self.0)
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) trait Family: Definition {
     }
 
     /// The operator with other extents where its attributes have some; `change` maps those that it has. For tests.
-    #[cfg_attr(not(feature = "oracle"), allow(dead_code))]
+    #[cfg_attr(not(feature = "testing"), allow(dead_code))]
     fn with_extents(&self, change: &mut dyn FnMut(&Shape) -> Shape) -> Option<Op> {
         let _ = change;
         None
