@@ -6,7 +6,6 @@ use super::operand::Compute;
 use crate::simd::ranged::Ranged;
 use binade_tensor::DType;
 use binade_tensor::number::Number;
-use binade_tensor::op::{Binary, Unary};
 
 /// Elements that are looked at together.
 const GROUP: usize = 64;
@@ -60,29 +59,6 @@ pub(super) fn is_extreme<C: Compute>(x: C) -> bool {
     if C::DTYPE == DType::F32 { Ends::is_extreme(x.as_f64() as f32) } else { Ends::is_extreme(x.as_f64()) }
 }
 
-/// Whether a unary row's derivative has quotients or powers of what is saved.
-pub(super) const fn has_extreme_slopes(row: Unary) -> bool {
-    use Unary::{Acosh, Asinh, Atan, Log, Log2, Log10, Reciprocal, Rsqrt, Softsign, Square};
-    matches!(row, Square | Rsqrt | Reciprocal | Log | Log2 | Log10 | Atan | Asinh | Acosh | Softsign)
-}
-
-/// Whether a binary row's derivatives have quotients, powers or squares of its operands.
-pub(super) const fn has_extreme_partials(row: Binary) -> bool {
-    matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
-}
-
-/// Whether a factor of a binary row's result may leave the range though the result does not: left of 0 the exponential
-/// that softplus divides by b is subnormal; of a parameter below 0 e^(a/b) − 1 grows without limit.
-pub(super) const fn has_extreme_values(row: Binary) -> bool {
-    matches!(row, Binary::Celu | Binary::Softplus)
-}
-
-/// Whether every element of a binary row's derivatives is computed in f64: the logarithm of a power's base magnifies
-/// the rounding of the exponent less 1. A power may also leave the range that its product with the logarithm does not.
-pub(super) const fn has_partials_in_f64(row: Binary) -> bool {
-    matches!(row, Binary::Pow)
-}
-
 /// Computes elements of `y` again where an operand is extreme or the result not finite.
 pub(super) fn recompute<C: Compute, const N: usize>(operands: [&[C]; N], y: &mut [C], formula: impl Formula) {
     recompute_where(&operands, y, false, &formula);
@@ -93,6 +69,12 @@ pub(super) fn recompute_small<C: Compute, const N: usize>(operands: [&[C]; N], y
     recompute_where(&operands, y, true, &formula);
 }
 
+/// A formula of f32 operands in f64, which holds all but 0 times a factor that leaves even its range.
+pub(super) fn in_f64(formula: &impl Formula, i: usize) -> f64 {
+    let y = formula.at::<f64>(i);
+    if y.is_nan() { formula.at::<Ranged>(i).rounded() } else { y }
+}
+
 /// A formula for one type, behind a pointer.
 trait Again<C> {
     /// Element `i` in numbers of a wider range, rounded once.
@@ -101,7 +83,7 @@ trait Again<C> {
 
 impl<C: Compute, F: Formula> Again<C> for F {
     fn again(&self, i: usize) -> C {
-        C::from_f64(if C::DTYPE == DType::F32 { self.at::<f64>(i) } else { self.at::<Ranged>(i).rounded() })
+        C::from_f64(if C::DTYPE == DType::F32 { in_f64(self, i) } else { self.at::<Ranged>(i).rounded() })
     }
 }
 

@@ -74,7 +74,8 @@ impl<C: Compute> LossVisitor for Forward<'_, '_, C> {
         let in_f64 = |start: usize, n: usize| -> f64 {
             let [mut px, mut pt] = [[C::zero(); BLOCK]; 2];
             let (x, t) = (x.block(isa, start, n, &mut px), t.block(isa, start, n, &mut pt));
-            x.iter().zip(t).map(|(x, t)| formula.eval(x.as_f64(), t.as_f64())).sum()
+            let each = Again::<C, R> { row: formula.row, parameter, by: None, ins: [x, t] };
+            (0..n).map(|i| extremes::in_f64(&each, i)).sum()
         };
         // Blocks in the computing type, added in f64 in order within a fixed task, and the tasks in order.
         let parts: Vec<f64> = (0..n.div_ceil(TASK)).into_par_iter().list(|task| {
@@ -101,7 +102,7 @@ pub(super) fn forward<C: Compute>(
     ins: &[In<'_>],
     out: &mut Out<'_>,
 ) {
-    let shape = *ins[0].shape();
+    let (shape, parameter) = (*ins[0].shape(), C::from_f64(parameter).as_f64());
     let operands = if reduction == Reduction::None {
         super::elementwise::operands(ins, out.array())
     } else {
@@ -157,5 +158,6 @@ pub(super) fn backward<C: Compute>(
 ) {
     let operands = super::elementwise::operands(ins, out.array());
     let factor = if reduction == Reduction::Mean { 1.0 / ins[1].numel() as f64 } else { 1.0 };
+    let parameter = C::from_f64(parameter).as_f64();
     loss.visit(Backward::<C>(isa, parameter, factor, target, &operands, out, std::marker::PhantomData));
 }

@@ -584,7 +584,7 @@ __device__ __forceinline__ double BceWithLogits_f_wide(double x, double t, doubl
   double t6 = __dsub_rn(t4, t5);
   double t7 = fabs(t0);
   double t8 = -t7;
-  double t9 = exp(t8);
+  double t9 = wide_exp(t8);
   double t10 = log1p(t9);
   double t11 = __dadd_rn(t6, t10);
   return t11;
@@ -1333,7 +1333,7 @@ __device__ __forceinline__ double KlDivLog_f_wide(double x, double t, double v) 
   double t0 = x;
   double t1 = t;
   double t2 = v;
-  double t3 = exp(t1);
+  double t3 = wide_exp(t1);
   double t4 = __dsub_rn(t1, t0);
   double t5 = __dmul_rn(t3, t4);
   return t5;
@@ -1403,7 +1403,7 @@ __device__ __forceinline__ double KlDivLog_prediction_f_wide(double x, double t,
   double t0 = x;
   double t1 = t;
   double t2 = v;
-  double t3 = exp(t1);
+  double t3 = wide_exp(t1);
   double t4 = -t3;
   return t4;
 }
@@ -1476,7 +1476,7 @@ __device__ __forceinline__ double KlDivLog_target_f_wide(double x, double t, dou
   double t0 = x;
   double t1 = t;
   double t2 = v;
-  double t3 = exp(t1);
+  double t3 = wide_exp(t1);
   double t4 = __dsub_rn(t1, t0);
   double t5 = __longlong_as_double(0x3ff0000000000000ll);
   double t6 = __dadd_rn(t4, t5);
@@ -1552,7 +1552,7 @@ __device__ __forceinline__ double PoissonNll_f_wide(double x, double t, double v
   double t0 = x;
   double t1 = t;
   double t2 = v;
-  double t3 = exp(t0);
+  double t3 = wide_exp(t0);
   double t4 = __dmul_rn(t1, t0);
   double t5 = __dsub_rn(t3, t4);
   return t5;
@@ -1622,7 +1622,7 @@ __device__ __forceinline__ double PoissonNll_prediction_f_wide(double x, double 
   double t0 = x;
   double t1 = t;
   double t2 = v;
-  double t3 = exp(t0);
+  double t3 = wide_exp(t0);
   double t4 = __dsub_rn(t3, t1);
   return t4;
 }
@@ -2092,7 +2092,7 @@ __device__ __forceinline__ double SoftMargin_f_wide(double x, double t, double v
   double t6 = wide_max(t4, t5);
   double t7 = fabs(t3);
   double t8 = -t7;
-  double t9 = exp(t8);
+  double t9 = wide_exp(t8);
   double t10 = log1p(t9);
   double t11 = __dadd_rn(t6, t10);
   return t11;

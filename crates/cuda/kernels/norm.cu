@@ -20,6 +20,7 @@ struct Norm {
   RowOperand mean;
   RowOperand rstd;
   RowOperand var;     // no memory: not wanted
+  RowOperand units;   // a `Set` of each set, in f32
 };
 
 __device__ __forceinline__ float load_or(const Rows& r, const RowOperand& o, i64 start, u32 i, float absent) {
@@ -73,6 +74,59 @@ extern "C" __global__ void __launch_bounds__(256) statistics(const __grid_consta
   float rstd = __double2float_rn(1.0 / sqrt(variance + p.eps));
   store(p.rstd.at, p.rstd.dtype, row_place(p.r, p.rstd, at.row), rstd);
   if (p.var.at) store_wide(p.var.at, p.var.dtype, row_place(p.r, p.var, at.row), variance);
+}
+
+// The statistics of a set's numbers over a power of two, the unit.
+struct Set {
+  float mean;
+  float rstd;
+  float unit;
+};
+
+__device__ __forceinline__ Set* set_of(const Norm& p, u32 row) {
+  return (Set*)((float*)p.units.at + row_place(p.r, p.units, row));
+}
+
+// Over a power of two, which is normal in f64.
+__device__ __forceinline__ double over(double x, float unit) {
+  i64 exponent = __double_as_longlong((double)unit) >> 52;
+  return __dmul_rn(x, __longlong_as_double((2046 - exponent) << 52));
+}
+
+// Where f32 does not hold a set's 1/deviation, as of subnormal numbers without eps: its numbers over a unit in which it
+// is one, and their statistics. Other sets as they are.
+extern "C" __global__ void __launch_bounds__(256) in_units(const __grid_constant__ Norm p) {
+  if (((const Fault*)p.fault)->set) return;
+  Lane at = lane_of(p.r);
+  u32 n = p.r.n;
+  i64 from = row_place(p.r, p.x, at.row), to = row_place(p.r, p.y, at.row);
+  auto x = [&](u32 i) { return load(p.r, p.x, from, i); };
+  Set set = {load(p.mean.at, p.mean.dtype, row_place(p.r, p.mean, at.row)),
+             load(p.rstd.at, p.rstd.dtype, row_place(p.r, p.rstd, at.row)), 1.0f};
+  bool lost = set.rstd == INFINITE;
+  if (__any_sync(WARP, lost)) {
+    Moments moments = moments_of_row(p.centred, n, at.lane, x);
+    if (lost) {
+      set.unit = __double2float_rn(moments.scale);
+      set.mean = __double2float_rn(over(moments.mean, set.unit));
+      double variance = moments.squares / (double)n + over(over(p.eps, set.unit), set.unit);
+      set.rstd = __double2float_rn(1.0 / sqrt(variance));
+    }
+  }
+  if (!at.stores) return;
+  if (at.lane == 0) *set_of(p, at.row) = set;
+  for (u32 i = at.lane; i < n; i += LANES) store(p.r, p.y, to, i, __double2float_rn(over((double)x(i), set.unit)));
+}
+
+// The gradient by numbers of that by them in their set's unit.
+extern "C" __global__ void __launch_bounds__(256) over_units(const __grid_constant__ Norm p) {
+  if (((const Fault*)p.fault)->set) return;
+  Lane at = lane_of(p.r);
+  if (!at.stores) return;
+  i64 from = row_place(p.r, p.g, at.row), to = row_place(p.r, p.y, at.row);
+  float unit = set_of(p, at.row)->unit;
+  for (u32 i = at.lane; i < p.r.n; i += LANES)
+    store(p.r, p.y, to, i, __double2float_rn(over((double)load(p.r, p.g, from, i), unit)));
 }
 
 // ((x − mean)·rstd)·w + b, the last two in one rounding.

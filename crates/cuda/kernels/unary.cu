@@ -909,10 +909,18 @@ __device__ __forceinline__ float Sinh_df(float x) {
   return t1;
 }
 
+__device__ __forceinline__ double Sinh_df_wide(double x) {
+  double t0 = x;
+  double t1 = wide_cosh(t0);
+  return t1;
+}
+
 ELEMENTWISE(Sinh_backward, 2, {
   float x0 = load(p.in[0], at.in[0]);
   float x1 = load(p.in[1], at.in[1]);
   float y = __fmul_rn(x0, Sinh_df(x1));
+  if (!is_finite(y) || is_extreme(x1))
+    y = __double2float_rn(__dmul_rn((double)x0, Sinh_df_wide((double)x1)));
   store(p.out, at.out, y);
 })
 
@@ -933,10 +941,18 @@ __device__ __forceinline__ float Cosh_df(float x) {
   return t1;
 }
 
+__device__ __forceinline__ double Cosh_df_wide(double x) {
+  double t0 = x;
+  double t1 = wide_sinh(t0);
+  return t1;
+}
+
 ELEMENTWISE(Cosh_backward, 2, {
   float x0 = load(p.in[0], at.in[0]);
   float x1 = load(p.in[1], at.in[1]);
   float y = __fmul_rn(x0, Cosh_df(x1));
+  if (!is_finite(y) || is_extreme(x1))
+    y = __double2float_rn(__dmul_rn((double)x0, Cosh_df_wide((double)x1)));
   store(p.out, at.out, y);
 })
 

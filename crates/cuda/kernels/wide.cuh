@@ -4,6 +4,15 @@
 #define WIDE_NAN __longlong_as_double(0x7ff8000000000000ll)
 #define WIDE_INFINITE __longlong_as_double(0x7ff0000000000000ll)
 
+// The argument of what grows or falls as eˣ. Products of e³⁰⁰ with floats are beyond f32's range and those of e⁻⁷⁰⁰
+// below it, but 0 times the one is 0, and an infinity times the other infinite.
+__device__ __forceinline__ double within(double x) {
+  if (!(fabs(x) < WIDE_INFINITE)) return x;
+  return x > 300.0 ? 300.0 : x < -700.0 ? -700.0 : x;
+}
+__device__ __forceinline__ double wide_exp(double x) { return exp(within(x)); }
+__device__ __forceinline__ double wide_expm1(double x) { return expm1(within(x)); }
+
 __device__ __forceinline__ double wide_log2(double x) { return log2(x); }
 __device__ __forceinline__ double wide_exp2(double x) { return exp2(x); }
 __device__ __forceinline__ double wide_sin(double x) { return sin(x); }
@@ -12,8 +21,8 @@ __device__ __forceinline__ double wide_tan(double x) { return tan(x); }
 __device__ __forceinline__ double wide_asin(double x) { return asin(x); }
 __device__ __forceinline__ double wide_acos(double x) { return acos(x); }
 __device__ __forceinline__ double wide_atan(double x) { return atan(x); }
-__device__ __forceinline__ double wide_sinh(double x) { return sinh(x); }
-__device__ __forceinline__ double wide_cosh(double x) { return cosh(x); }
+__device__ __forceinline__ double wide_sinh(double x) { return sinh(within(x)); }
+__device__ __forceinline__ double wide_cosh(double x) { return cosh(within(x)); }
 __device__ __forceinline__ double wide_asinh(double x) { return asinh(x); }
 __device__ __forceinline__ double wide_acosh(double x) { return x < 1.0 ? WIDE_NAN : acosh(x); }
 __device__ __forceinline__ double wide_atanh(double x) { return atanh(x); }
@@ -37,13 +46,19 @@ __device__ __forceinline__ double wide_erfinv(double x) {
   return copysign(y, x);
 }
 
-__device__ __forceinline__ double wide_pow(double a, double b) { return pow(a, b); }
+// As `within`, of a base and an exponent that are finite.
+__device__ __forceinline__ double wide_pow(double a, double b) {
+  double y = pow(a, b);
+  if (a == 0.0 || !(fabs(a) < WIDE_INFINITE) || !(fabs(b) < WIDE_INFINITE)) return y;
+  if (y == 0.0) return copysign(1e-300, y);
+  return fabs(y) == WIDE_INFINITE ? copysign(1e130, y) : y;
+}
 __device__ __forceinline__ double wide_atan2(double a, double b) { return atan2(a, b); }
 __device__ __forceinline__ double wide_fmod(double a, double b) { return fmod(a, b); }
 
 // In f64, as the host's numbers of that type compute them.
 __device__ __forceinline__ double wide_sigmoid(double x) {
-  double e = exp(-fabs(x));
+  double e = wide_exp(-fabs(x));
   return x < 0.0 ? e / (1.0 + e) : 1.0 / (1.0 + e);
 }
 __device__ __forceinline__ double wide_normal_cdf(double x) { return 0.5 * erfc(-x * 0.70710678118654752440); }

@@ -181,6 +181,8 @@ struct Map {
   Operand y;
 };
 
+constexpr u32 TAPS_IN_A_CHAIN = 64;
+
 // y[i…] = Σ Π weight · x[j…] over the taps of every dimension, in order; `fill` where a dimension has none.
 extern "C" __global__ void __launch_bounds__(256) map_dimensions(const __grid_constant__ Map p) {
   if (((const Fault*)p.fault)->set) return;
@@ -205,9 +207,16 @@ extern "C" __global__ void __launch_bounds__(256) map_dimensions(const __grid_co
       continue;
     }
     float sum = 0.0f;
-    bool begins = true, more = true;
+    double total = -0.0;
+    u32 terms = 0;
+    bool more = true;
 #pragma unroll 1
     while (more) {
+      // Chains of f32, whose sums are added in f64.
+      if (terms == TAPS_IN_A_CHAIN) {
+        total = __dadd_rn(total, (double)sum);
+        terms = 0;
+      }
       double weight = 1.0;
       i64 from = 0;
 #pragma unroll
@@ -220,8 +229,8 @@ extern "C" __global__ void __launch_bounds__(256) map_dimensions(const __grid_co
       float term = load(p.x, from);
       if (weight != 1.0) term = __fmul_rn(__double2float_rn(weight), term);
       // The first term is assigned: 0 + (−0) would lose the sign.
-      sum = begins ? term : __fadd_rn(sum, term);
-      begins = false;
+      sum = terms == 0 ? term : __fadd_rn(sum, term);
+      terms++;
       // The next taps, the last dimension's first.
       more = false;
 #pragma unroll
@@ -234,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(256) map_dimensions(const __grid_co
           at[d] = first[d];
       }
     }
-    store(p.y, out, sum);
+    store(p.y, out, __double2float_rn(__dadd_rn(total, (double)sum)));
   }
 }
 

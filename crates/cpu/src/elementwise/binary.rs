@@ -1,7 +1,7 @@
 //! Kernels of rows with two operands, of comparisons and of choices.
 
 use super::{R2, Slope, map1, map2, slope_recomputed};
-use crate::extremes::{self, Formula, has_extreme_partials, has_extreme_values, has_partials_in_f64};
+use crate::extremes::{self, Formula};
 use crate::kernel::Out;
 use crate::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_with};
 use crate::simd::{Isa, Lanes, Map1, Map2, Map3, Number};
@@ -137,11 +137,11 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
     type Output = ();
     fn visit<R: BinaryRow>(self) {
         let RunBinary(isa, row, kernel, out, _) = self;
-        let (may_be_extreme, all) = (has_extreme_partials(row), has_partials_in_f64(row));
+        let (may_be_extreme, all) = (row.has_extreme_slopes(), row.has_slopes_in_f64());
         match kernel {
-            BinaryKernel::Forward(a, b) if has_extreme_values(row) => values_recomputed::<C, R>(isa, [a, b], out),
+            BinaryKernel::Forward(a, b) if row.has_extreme_values() => values_recomputed::<C, R>(isa, [a, b], out),
             BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
-            BinaryKernel::Scalar(x, value, reversed) if has_extreme_values(row) => {
+            BinaryKernel::Scalar(x, value, reversed) if row.has_extreme_values() => {
                 let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
                 scalar_recomputed::<C, R>(isa, f, x, out);
             }

@@ -4,7 +4,7 @@ mod binary;
 
 pub(super) use binary::{BinaryKernel, binary, compare, select};
 
-use super::extremes::{self, Formula, has_extreme_slopes};
+use super::extremes::{self, Formula};
 use super::operand::{
     BLOCK, Buffer, Compute, Operand, elements, fill, fill_as, fill_over, fill_with, in_storage, memory_order,
 };
@@ -216,7 +216,7 @@ impl<R: UnaryRow> Map1 for SlopeOf<R> {
 
 /// Whether the derivative costs more than looking it up: those written in the output are a few operations.
 const fn has_costly_slope<R: UnaryRow>() -> bool {
-    may_tie::<R>() && matches!(R::ROW.saved(), Saved::Input) && !has_extreme_slopes(R::ROW)
+    may_tie::<R>() && matches!(R::ROW.saved(), Saved::Input) && !R::ROW.has_extreme_slope()
 }
 
 /// `g · slope(x)` of a row with one operand.
@@ -250,7 +250,7 @@ impl<C: Compute> UnaryVisitor for Gradient<'_, '_, C> {
     type Output = ();
     fn visit<R: UnaryRow>(self) {
         let Gradient(isa, g, saved, out, _) = self;
-        if const { has_extreme_slopes(R::ROW) } {
+        if const { R::ROW.has_extreme_slope() } {
             return slope_recomputed::<C, _>(isa, Df::<R>(R2::default()), false, [g, saved], out);
         }
         if const { !has_costly_slope::<R>() } {

@@ -74,13 +74,13 @@ fn in_f64_of(
     let scales: Vec<f64> = fold(0.0, &|_, m, x| larger(m, x.abs()), larger).into_iter().map(scale_of).collect();
     let n = (p.samples * p.channels * p.pixels) as f64 / (samples * groups) as f64;
     let add = |a: f64, b: f64| a + b;
-    let [low, high] =
-        [fold(f64::INFINITY, &|_, m, x| m.min(x), f64::min), fold(-f64::INFINITY, &|_, m, x| m.max(x), f64::max)];
+    // NaN is equal to nothing.
+    let [low, high] = [-1.0, 1.0].map(|sign| fold(-f64::INFINITY, &|_, m, x| larger(m, sign * x), larger));
     let mut means: Vec<f64> = fold(0.0, &|i, sum, x| sum + x / scales[i] / n, add);
     means.iter_mut().zip(known).zip(&scales).for_each(|((m, known), scale)| *m = known.map_or(*m, |k| k / scale));
     // The mean of equal numbers is each of them.
     let ends = low.iter().zip(&high).zip(&scales);
-    means.iter_mut().zip(ends).filter(|(_, ((l, h), _))| l == h).for_each(|(m, ((l, _), scale))| *m = l / scale);
+    means.iter_mut().zip(ends).filter(|(_, ((l, h), _))| -**l == **h).for_each(|(m, ((_, h), scale))| *m = h / scale);
     let squares = fold(0.0, &|i, sum, x| sum + (x / scales[i] - means[i]).powi(2), add);
     (0..means.len()).map(|i| moments::Moments::from_sums(means[i], squares[i], scales[i])).collect()
 }

@@ -108,15 +108,23 @@ impl Neg for Ranged {
     }
 }
 
+/// How often an argument is halved at most. Beyond 2¹¹ no product with floats is in the range again, and digits do not
+/// matter: the power is only finite, so that a product with 0 is 0.
+const HALVINGS: i32 = 18;
+
 /// `f(x)` as `f(x/2)²`, and so on, where f of sums is the product: the half of a float is exact.
 fn by_squares(x: f64, f: impl Fn(f64) -> f64) -> Ranged {
     let mut halvings = 0;
     let mut y = f(x);
-    while halvings < 4 && (y == 0.0 || y.is_infinite() || !y.is_nan() && !y.is_normal()) {
+    while halvings < HALVINGS && x.is_finite() && !y.is_nan() && !y.is_normal() {
         halvings += 1;
         y = f(x / f64::from(1 << halvings));
     }
     (0..halvings).fold(Ranged::new(y, 0), |y, _| y * y)
+}
+
+fn exp(x: f64) -> Ranged {
+    by_squares(if x.is_finite() { x.clamp(-1e8, 1e8) } else { x }, libm::exp)
 }
 
 impl Number for Ranged {
@@ -170,7 +178,7 @@ impl Number for Ranged {
         }
     }
     fn exp(self) -> Ranged {
-        by_squares(self.rounded(), libm::exp)
+        exp(self.rounded())
     }
     fn exp_m1(self) -> Ranged {
         match self.exponent {
@@ -214,14 +222,20 @@ impl Number for Ranged {
         self.map(Number::tanh_cdf)
     }
     fn wide(self, f: Wide) -> Ranged {
-        self.map(|x| f.eval(x))
+        match f {
+            // The other exponential is nothing beside this one.
+            Wide::Cosh if self.exponent > 5 => self.abs().exp() * Ranged::splat(0.5),
+            Wide::Sinh if self.exponent > 5 => self.abs().exp() * Ranged::splat(0.5f64.copysign(self.significand)),
+            f => self.map(|x| f.eval(x)),
+        }
     }
     fn wide2(self, other: Ranged, f: Wide2) -> Ranged {
         let (a, b) = (self.rounded(), other.rounded());
         match f {
             Wide2::Pow if a != 0.0 && a.is_finite() && b.is_finite() => {
                 // Of a negative base the sign is that of the whole exponent; half of it need not be whole.
-                let size = by_squares(b, |b| libm::pow(a.abs(), b));
+                let power = b * libm::log(a.abs());
+                let size = if power.abs() < 1e8 { by_squares(b, |b| libm::pow(a.abs(), b)) } else { exp(power) };
                 let sign = libm::pow(a.signum(), b);
                 Ranged::new(size.significand * sign, size.exponent)
             }

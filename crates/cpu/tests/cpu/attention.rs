@@ -155,3 +155,16 @@ fn the_bound_of_attention_knows_how_the_saved_output_was_rounded() {
         assert_eq!(check_op(&op, &all, &device, DType::F16).unwrap().1, None);
     }
 }
+
+#[test]
+fn the_bound_of_attention_knows_that_a_weight_below_the_normal_range_has_few_digits() {
+    // e⁻¹⁰⁰ of a value that is large, beside the whole of one that is 0.
+    for device in devices() {
+        for (dtype, large) in [(DType::F32, 1e30), (DType::BF16, 1e30), (DType::F64, 1e30)] {
+            let of = |shape: &[usize], values: &[f64]| array(&device, dtype, shape, values);
+            let ins = [of(&[1, 1, 1], &[100.0]), of(&[1, 2, 1], &[1.0, 0.0]), of(&[1, 2, 1], &[0.0, large])];
+            let op = Op::Attention(Attention { scale: Some(1.0), ..Attention::default() });
+            assert_eq!(check_op(&op, &ins, &device, dtype).unwrap().1, None);
+        }
+    }
+}

@@ -19,4 +19,5 @@ mod properties;
 mod ranged;
 mod ranges;
 mod registry;
+mod resampling;
 mod rounding;

@@ -192,6 +192,27 @@ fn norms_without_eps_have_no_value_of_equal_numbers() {
 }
 
 #[test]
+fn a_set_of_equal_numbers_and_nan_has_the_mean_nan() {
+    for device in devices() {
+        for (kind, shape) in KINDS {
+            for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+                for (eps, at) in [(0.0, 0), (0.0, 3), (1e-5, 1)] {
+                    let mut x = [0.5, 0.5, 0.5, 0.5, 3.0, -5.0, 2.0, 7.0];
+                    x[at] = f64::NAN;
+                    let ins = [array(&device, dtype, shape, &x)];
+                    let op = Op::Norm(Norm { eps, ..norm(kind) });
+                    assert_eq!(check_op(&op, &ins, &device, dtype).unwrap().1, None);
+                    let outs = run(Request::new(&op, &[&ins[0]], &device, dtype, Class::Activations)).unwrap();
+                    let mean = outs[1].to_f64_vec().unwrap();
+                    let is_centred = !matches!(kind, NormKind::Rms { .. });
+                    assert!(mean[0].is_nan() == is_centred && mean[1].is_finite(), "{op:?} {dtype}: {mean:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn gradients_of_norms_without_eps_are_those_of_numbers_of_any_size() {
     // A gradient nearly as small as the numbers, with all its digits: in 1/deviations it is of ordinary size.
     let (numbers, g, w, b) = ([3.0, -5.0, 2.0, 7.0], [1.0, 2.0, -3.0, 5.0], 0.5, 0.25);

@@ -2,7 +2,7 @@
 
 use binade_cpu::simd::ranged::Ranged;
 use binade_cpu::{Cpu, Isa};
-use binade_tensor::number::{Number, Wide2};
+use binade_tensor::number::{Number, Wide, Wide2};
 use binade_tensor::op::{Backward, Binary, CrossEntropy, Loss, Norm, NormKind, Reduce, Reduction, Ternary, Unary};
 use binade_tensor::{Array, Class, DType, Device, Dims, Op, Request, run};
 
@@ -46,6 +46,13 @@ fn products_and_powers_come_back_from_beyond_the_range() {
     close(of(-900.0).sigmoid() * of(900.0).exp(), 1.0);
     assert_eq!((of(f64::INFINITY) - of(1e308)).rounded(), f64::INFINITY);
     assert!((of(f64::INFINITY) * of(0.0)).rounded().is_nan());
+    close(of(1000.0).wide(Wide::Cosh) * of(-2000.0).exp() * of(1000.0).exp(), 0.5);
+    close(of(-1000.0).wide(Wide::Sinh) * of(-1000.0).exp(), -0.5);
+    // Whatever is left of the digits, the power of a number is one.
+    assert_eq!((of(1e300).exp() * of(0.0)).rounded(), 0.0);
+    assert_eq!((of(1e300).exp() * of(5e-324)).rounded(), f64::INFINITY);
+    assert_eq!((of(-1e300).exp() * of(1e308)).rounded(), 0.0);
+    assert_eq!(of(f64::INFINITY).exp().rounded(), f64::INFINITY);
     assert_eq!((of(1e300) * of(1e300)).rounded(), f64::INFINITY);
     assert_eq!((of(-1e300) * of(1e-300) * of(1e-300) * of(1e-300)).rounded().to_bits(), (-0.0f64).to_bits());
 }
@@ -114,6 +121,121 @@ fn gradients_of_f64_are_right_over_its_whole_range() {
         if !tiny {
             gives(&unary(Unary::Acosh), &[&[s], &[s]], &[1.0]);
             gives(&unary(Unary::Square), &[&[0.25], &[1.5e308]], &[0.75e308]);
+        }
+    }
+}
+
+#[test]
+fn a_power_of_e_that_leaves_the_range_comes_back_with_a_small_gradient() {
+    let unary = |row| Op::Backward(Backward::Unary(row));
+    let by = |target, loss| Op::Backward(Backward::Loss { loss, parameter: 0.0, reduction: Reduction::None, target });
+    // e^t of f64 and of f32, the gradient, and its product with the power.
+    for (t, g, dtype) in [(1000.0, 1e-300, DType::F64), (100.0, 1e-30, DType::F32)] {
+        let (half, g) = (f64::exp(t / 2.0), if dtype == DType::F32 { f64::from(g as f32) } else { g });
+        let power = half * g * half;
+        let close = |op: Op, ins: &[&[f64]], right: f64| {
+            for found in outs(&op, dtype, ins) {
+                let off = (found[0][0] / right - 1.0).abs();
+                assert!(off < 1e-5, "{op:?} of {ins:?}: {:e}, not {right:e}", found[0][0]);
+            }
+        };
+        close(slope(Binary::Celu, false), &[&[g], &[-t], &[-1.0]], power);
+        close(slope(Binary::Celu, true), &[&[g], &[-t], &[-1.0]], (1.0 - t) * power);
+        close(unary(Unary::Sinh), &[&[g], &[-t]], power / 2.0);
+        close(unary(Unary::Cosh), &[&[g], &[-t]], -power / 2.0);
+        close(by(false, Loss::PoissonNll), &[&[g], &[t], &[3.0]], power);
+        close(by(false, Loss::KlDivLog), &[&[g], &[0.5], &[t]], -power);
+        close(by(true, Loss::KlDivLog), &[&[g], &[0.5], &[t]], (t + 0.5) * power);
+        // 0 times a power that no number here holds is 0, and what is not 0 leaves the range.
+        for t in [t, 800.0, 5e3, 1e30] {
+            for (g, right) in [(0.0, 0.0), (1.0, f64::INFINITY)] {
+                if g == 1.0 && t == 100.0 {
+                    continue;
+                }
+                let sinh = unary(Unary::Sinh);
+                for (op, ins, right) in [
+                    (slope(Binary::Celu, false), [[g], [-t], [-1.0]], right),
+                    (slope(Binary::Celu, true), [[g], [-t], [-1.0]], -right),
+                    (by(false, Loss::PoissonNll), [[g], [t], [3.0]], right),
+                    (by(true, Loss::KlDivLog), [[g], [0.5], [t]], right),
+                    (sinh, [[g], [t], [f64::NAN]], right),
+                ] {
+                    let ins: Vec<&[f64]> = ins.iter().filter(|v| !v[0].is_nan()).map(|v| &v[..]).collect();
+                    for found in outs(&op, dtype, &ins) {
+                        assert_eq!(found[0], [right], "{op:?} {dtype} of {ins:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn powers_that_no_number_holds_are_neither_zero_nor_infinite_in_a_product() {
+    let by = |target, loss| Op::Backward(Backward::Loss { loss, parameter: 0.0, reduction: Reduction::None, target });
+    let (inf, none) = (f64::INFINITY, f64::NAN);
+    for (op, ins, right) in [
+        (slope(Binary::Softplus, false), [inf, -5e3, 1.0], inf),
+        (slope(Binary::Softplus, true), [inf, -5e3, 1.0], -inf),
+        (slope(Binary::Celu, false), [-inf, -5e3, 1.0], -inf),
+        (slope(Binary::Pow, false), [0.0, -0.5, -7e10], 0.0),
+        (slope(Binary::Pow, false), [inf, 0.5, 7e10], inf),
+        (slope(Binary::Pow, true), [0.0, 2.0, 1e4], 0.0),
+        (slope(Binary::Pow, true), [inf, 2.0, -1e4], inf),
+        (by(false, Loss::KlDivLog), [inf, 0.5, -5e3], -inf),
+        (by(false, Loss::PoissonNll), [inf, -5e3, 0.0], inf),
+        (by(false, Loss::BceWithLogits), [inf, -5e3, 0.0], inf),
+        (by(false, Loss::SoftMargin), [inf, 5e3, 1.0], -inf),
+        (Op::Loss { loss: Loss::KlDivLog, parameter: 0.0, reduction: Reduction::None }, [inf, -5e3, none], -inf),
+    ] {
+        for dtype in [DType::F32, DType::F64] {
+            let ins: Vec<&[f64]> = ins.iter().filter(|v| !v.is_nan()).map(std::slice::from_ref).collect();
+            for found in outs(&op, dtype, &ins) {
+                assert_eq!(found[0], [right], "{op:?} {dtype} of {ins:?}");
+            }
+        }
+    }
+    // Within the range with its parameter.
+    let b = -2f64.powi(-830);
+    gives(&Op::Binary(Binary::Celu), &[&[1000.0 * b], &[b]], &[b * f64::exp(500.0) * f64::exp(500.0)]);
+}
+
+#[test]
+fn celu_far_left_has_slope_zero_and_the_derivative_minus_one_by_its_parameter() {
+    for (a, b, dtype) in [(-1e300, 1e-300, DType::F64), (-1e30, 1e-30, DType::F32), (-1e3, 1.0, DType::BF16)] {
+        for (rhs, right) in [(false, 0.0), (true, -2.0)] {
+            for found in outs(&slope(Binary::Celu, rhs), dtype, &[&[2.0], &[a], &[b]]) {
+                assert_eq!(found[0], [right], "{dtype} {rhs}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_losss_number_is_that_of_the_type_that_is_computed_in() {
+    // x + 0.1 in f32 is exact next to −0.1, where 0.1 itself would be off by a part of it that the quotient magnifies.
+    let (x, eps) = (-0.099_f32, 0.1_f32);
+    let op = |reduction, target| {
+        Op::Backward(Backward::Loss { loss: Loss::PoissonNllRate, parameter: 0.1, reduction, target })
+    };
+    let right = 1.0 - 0.75 / f64::from(x + eps);
+    for found in outs(&op(Reduction::Sum, false), DType::F32, &[&[1.0], &[x.into()], &[0.75]])
+        .into_iter()
+        .take(Isa::available().len())
+    {
+        assert!((found[0][0] / right - 1.0).abs() < 1e-6, "{} instead of {right}", found[0][0]);
+    }
+    for device in Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))) {
+        let array = |v: f64| {
+            let wide = Array::from_slice(&device, &[v], &[1], Class::Activations).unwrap();
+            wide.cast(DType::F32, Class::Activations).unwrap()
+        };
+        for ends in [-0.1_f32, -0.099, -0.100_000_01, 1e-3] {
+            let ins = [1.0, f64::from(ends), 0.75].map(array);
+            for target in [false, true] {
+                let checked = binade_tensor::testing::check_op(&op(Reduction::Sum, target), &ins, &device, DType::F32);
+                assert_eq!(checked.unwrap().1, None);
+            }
         }
     }
 }
@@ -211,4 +333,32 @@ fn a_mean_loss_of_many_targets_is_as_exact_in_f64_as_that_of_few() {
     let op = Op::CrossEntropy(loss);
     let found = run(Request::new(&op, &[&x, &t], &device, DType::F64, Class::Activations)).unwrap()[0].item().unwrap();
     assert!((found - std::f64::consts::LN_2).abs() <= 2.0 * f64::EPSILON, "{found:e}");
+}
+
+#[test]
+fn activations_far_left_have_every_digit_that_f64_has_there() {
+    // Computed with 60 digits.
+    let least = f64::from_bits(1);
+    for (row, x, right) in [
+        (Unary::Silu, -740.0, -3.099_667_511_235_556e-319),
+        (Unary::Mish, -740.0, -3.099_667_511_235_556e-319),
+        (Unary::Gelu, -37.25, -1.973_463_570_522_907_6e-302),
+        (Unary::Gelu, -38.0, -1.096_462_776_826_138e-314),
+        (Unary::Gelu, -38.4, -2.535_014_344_061_340_5e-321),
+        (Unary::GeluTanh, -21.5, -2.830_616_667_108_784e-322),
+    ] {
+        for found in outs(&Op::Unary(row), DType::F64, &[&[x]]) {
+            let off = (found[0][0] - right).abs();
+            assert!(off <= least + 1e-14 * right.abs(), "{row:?} of {x}: {:e}, not {right:e}", found[0][0]);
+        }
+    }
+    let x: Vec<f64> = (0..500).map(|i| -37.0 - f64::from(i) * 0.004).collect();
+    let wide: Vec<f64> = (0..500).map(|i| -690.0 - f64::from(i) * 0.13).collect();
+    for device in Isa::available().into_iter().map(|isa| Device::new(Cpu::with_isa(isa))) {
+        for (row, x) in [(Unary::Gelu, &x), (Unary::Silu, &wide), (Unary::Mish, &wide)] {
+            let x = [Array::from_slice(&device, x, &[x.len()], Class::Activations).unwrap()];
+            let checked = binade_tensor::testing::check_op(&Op::Unary(row), &x, &device, DType::F64);
+            assert_eq!(checked.unwrap().1, None);
+        }
+    }
 }

@@ -126,7 +126,7 @@ pub(super) fn binary(cuda: &Cuda, op: &'static str, row: Binary, ins: &[View], o
     launch(cuda, op, (Module::Binary, &format!("{row:?}")), p)
 }
 
-/// With the number of an operator with a scalar, as kernels compute with it.
+/// With the number of an operator, as kernels compute with it.
 fn with_scalar(p: Option<Elementwise>, value: f64) -> Option<Elementwise> {
     p.map(|p| Elementwise { value: f64::from(value as f32), ..p })
 }
@@ -207,8 +207,7 @@ pub(super) fn loss(
     out: &View,
 ) -> Result<bool> {
     if reduction == Reduction::None {
-        let p = self::parameter(cuda, [Some(&ins[0]), Some(&ins[1])], out);
-        let p = p.map(|p| Elementwise { value: parameter, ..p });
+        let p = with_scalar(self::parameter(cuda, [Some(&ins[0]), Some(&ins[1])], out), parameter);
         return launch(cuda, op, (Module::Loss, &format!("{loss:?}")), p);
     }
     /// Elements of a block, and threads that add it up.
@@ -222,8 +221,8 @@ pub(super) fn loss(
     let sums = cuda.scratch(8 * blocks)?;
     // In row-major order of the operands' shape, whatever their memory order.
     let rows = View::line(sums.address(), DType::F32, *ins[0].shape());
-    let Some(p) = self::parameter(cuda, [Some(&ins[0]), Some(&ins[1])], &rows) else { return Ok(false) };
-    let p = Elementwise { value: parameter, ..p };
+    let p = with_scalar(self::parameter(cuda, [Some(&ins[0]), Some(&ins[1])], &rows), parameter);
+    let Some(p) = p else { return Ok(false) };
     let threads = (blocks * THREADS).next_multiple_of(32).min(256);
     cuda.grid(op, (Module::Loss, &format!("{loss:?}_sums")), [(blocks * THREADS).div_ceil(threads), 1, 1], threads, &p);
     let divisor = if reduction == Reduction::Mean { n as f64 } else { 1.0 };
@@ -243,8 +242,8 @@ pub(super) fn loss_backward(
     out: &View,
 ) -> Result<bool> {
     let factor = if reduction == Reduction::Mean { 1.0 / ins[1].numel() as f64 } else { 1.0 };
-    let p = self::parameter(cuda, [0, 1, 2].map(|i| Some(&ins[i])), out);
-    let p = p.map(|p| Elementwise { value: parameter, factor, ..p });
+    let p = with_scalar(self::parameter(cuda, [0, 1, 2].map(|i| Some(&ins[i])), out), parameter);
+    let p = p.map(|p| Elementwise { factor, ..p });
     let name = format!("{loss:?}_{}_backward", if target { "target" } else { "prediction" });
     launch(cuda, op, (Module::Loss, &name), p)
 }

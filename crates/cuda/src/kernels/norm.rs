@@ -1,7 +1,7 @@
 //! Normalisations. An activation is a kernel of its own, on f32 that is not rounded in between.
 
 use binade_tensor::op::{Norm as Kind, NormKind, Saved};
-use binade_tensor::{DType, Layout, Result};
+use binade_tensor::{DType, Layout, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
 use super::{copy, elementwise};
@@ -28,6 +28,7 @@ struct Norm {
     mean: RowOperand,
     rstd: RowOperand,
     var: RowOperand,
+    units: RowOperand,
 }
 
 /// Statistics of the rows, or of others.
@@ -37,7 +38,7 @@ const FIXED: u32 = 1;
 /// Operands of tensors' shape, then weights, then statistics.
 const TENSORS: usize = 3;
 const WEIGHTS: usize = 2;
-const STATISTICS: usize = 3;
+const STATISTICS: usize = 4;
 const ALL: usize = TENSORS + WEIGHTS + STATISTICS;
 
 /// What a norm reads and writes; views of a kind have one shape.
@@ -52,8 +53,8 @@ impl<'a> Operands<'a> {
     fn views(&self) -> [Option<&'a View>; ALL] {
         let [x, g, y] = self.tensors;
         let [weight, bias] = self.weights;
-        let [mean, rstd, var] = self.statistics;
-        [x, g, y, weight, bias, mean, rstd, var]
+        let [mean, rstd, var, units] = self.statistics;
+        [x, g, y, weight, bias, mean, rstd, var, units]
     }
 
     /// A step along a dimension of the tensors, of weights and of statistics.
@@ -76,8 +77,8 @@ struct Walks {
 }
 
 /// How a norm's operands are walked; `None` where a vector of statistics or weights is no line.
-fn walks(norm: &Kind, x: &Layout, operands: &Operands<'_>) -> Option<Walks> {
-    let shape = x.shape;
+fn walks(norm: &Kind, operands: &Operands<'_>) -> Option<Walks> {
+    let shape = *operands.tensors.iter().flatten().next()?.shape();
     let none = |_: &View| 0;
     let tensor = |d: usize| move |view: &View| view.layout.strides[d];
     // Statistics are vectors, weights too or of the shape of trailing dimensions.
@@ -136,7 +137,7 @@ fn parameter(
     outer: &Axes<ALL>,
     inner: &Axes<ALL>,
 ) -> Option<Norm> {
-    let (rows, [x, g, y, weight, bias, mean, rstd, var]) = rows(operands.views(), outer, inner)?;
+    let (rows, [x, g, y, weight, bias, mean, rstd, var, units]) = rows(operands.views(), outer, inner)?;
     let centred = !matches!(norm.kind, NormKind::Rms { .. });
     let fault = cuda.fault().address();
     Some(Norm {
@@ -153,6 +154,7 @@ fn parameter(
         mean,
         rstd,
         var,
+        units,
     })
 }
 
@@ -168,48 +170,85 @@ fn launch(cuda: &Cuda, op: &'static str, kernel: &str, p: &Norm) {
     cuda.grid(op, (Module::Norm, kernel), blocks, threads, p);
 }
 
-/// The value before the activation into `y`.
-fn normalise(
+/// Runs a kernel over the sets that have statistics.
+fn over_sets(
     cuda: &Cuda,
     op: &'static str,
+    kernel: &str,
     norm: &Kind,
     statistics: u32,
     operands: &Operands<'_>,
-    x: &View,
 ) -> Result<bool> {
-    let Some(walks) = walks(norm, &x.layout, operands) else { return Ok(false) };
+    let Some(walks) = walks(norm, operands) else { return Ok(false) };
     let Some(p) = parameter(cuda, norm, statistics, operands, &walks.groups, &walks.members) else { return Ok(false) };
-    launch(cuda, op, "normalise", &p);
+    launch(cuda, op, kernel, &p);
     Ok(true)
 }
 
-/// As [`normalise`], with the activation behind it.
+/// The value into `y`, with the activation behind it.
 fn normalise_and_activate(
     cuda: &Cuda,
     op: &'static str,
     norm: &Kind,
     statistics: u32,
     operands: &Operands<'_>,
-    [x, out]: [&View; 2],
+    out: &View,
 ) -> Result<bool> {
-    let Some(act) = norm.act else { return normalise(cuda, op, norm, statistics, operands, x) };
+    let Some(act) = norm.act else { return over_sets(cuda, op, "normalise", norm, statistics, operands) };
     let (before, _memory) = unrounded(cuda, out)?;
     let mut operands = *operands;
     operands.tensors[2] = Some(&before);
-    Ok(normalise(cuda, op, norm, statistics, &operands, x)?
+    Ok(over_sets(cuda, op, "normalise", norm, statistics, &operands)?
         && elementwise::unary(cuda, op, act, std::slice::from_ref(&before), out)?)
 }
 
 /// 1/deviation of given variances, in f32.
 fn deviations(cuda: &Cuda, op: &'static str, norm: &Kind, var: &View) -> Result<Option<(View, CudaMemory)>> {
     let (rstd, memory) = unrounded(cuda, var)?;
-    let operands =
-        Operands { tensors: [None; TENSORS], weights: [None; WEIGHTS], statistics: [None, Some(&rstd), Some(var)] };
+    let operands = Operands {
+        tensors: [None; TENSORS],
+        weights: [None; WEIGHTS],
+        statistics: [None, Some(&rstd), Some(var), None],
+    };
     let line = |view: &View| view.layout.strides[0];
     let rows = Axes::from_slice(&[operands.axis(var.numel(), [&line, &line, &line])]);
     let Some(p) = parameter(cuda, norm, FIXED, &operands, &rows, &Axes::new()) else { return Ok(None) };
     cuda.over(op, (Module::Norm, "deviations"), var.numel(), &p);
     Ok(Some((rstd, memory)))
+}
+
+/// What a norm reads instead where f32 may not hold some 1/deviation: numbers and statistics in units in which it does.
+struct InUnits {
+    x: View,
+    mean: View,
+    rstd: View,
+    _memory: [CudaMemory; 2],
+}
+
+impl InUnits {
+    /// `None` where each 1/deviation is held: with eps, but for the smallest. Also where no kernel walks the operands.
+    fn of(cuda: &Cuda, op: &'static str, norm: &Kind, x: &View, [mean, rstd]: [&View; 2]) -> Result<Option<InUnits>> {
+        if norm.kind == NormKind::Fixed || (1.0 / norm.eps.sqrt()) as f32 <= f32::MAX {
+            return Ok(None);
+        }
+        // `Set` of `norm.cu`.
+        let sets = Layout::contiguous(Shape::new(&[rstd.numel(), 3])?);
+        let _memory = [cuda.scratch(4 * sets.numel())?, cuda.scratch(4 * x.numel())?];
+        let all = View::line(_memory[0].address(), DType::F32, sets.shape);
+        let [own_mean, own_rstd] = [0, 1].map(|i| all.with_layout(sets.narrow(1, i, 1)));
+        let own = View::line(_memory[1].address(), DType::F32, *x.shape());
+        let statistics = [Some(mean), Some(rstd), None, Some(&own_mean)];
+        let operands = Operands { tensors: [Some(x), None, Some(&own)], weights: [None; WEIGHTS], statistics };
+        let done = over_sets(cuda, op, "in_units", norm, OWN, &operands)?;
+        Ok(done.then_some(InUnits { x: own, mean: own_mean, rstd: own_rstd, _memory }))
+    }
+
+    /// The gradient by x of that by the numbers in their units.
+    fn back(&self, cuda: &Cuda, op: &'static str, norm: &Kind, [from, to]: [&View; 2]) -> Result<bool> {
+        let statistics = [None, None, None, Some(&self.mean)];
+        let operands = Operands { tensors: [None, Some(from), Some(to)], weights: [None; WEIGHTS], statistics };
+        over_sets(cuda, op, "over_units", norm, OWN, &operands)
+    }
 }
 
 /// Inputs x, then weights, then mean and variance of fixed statistics. Outputs y and the statistics.
@@ -221,19 +260,37 @@ pub(super) fn forward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], 
     let at = 1 + norm.weights();
     let fixed = if norm.kind == NormKind::Fixed { deviations(cuda, op, norm, &ins[at + 1])? } else { None };
     let (statistics, given) = match norm.kind {
-        NormKind::Fixed => (FIXED, [Some(&ins[at]), fixed.as_ref().map(|(rstd, _)| rstd), None]),
+        NormKind::Fixed => (FIXED, [Some(&ins[at]), fixed.as_ref().map(|(rstd, _)| rstd), None, None]),
         NormKind::Layer { .. } | NormKind::Rms { .. } | NormKind::Group { .. } | NormKind::Batch => {
-            (OWN, [Some(&outs[1]), Some(&outs[2]), outs.get(3)])
+            (OWN, [Some(&outs[1]), Some(&outs[2]), outs.get(3), None])
         }
     };
     let operands =
         Operands { tensors: [Some(x), None, Some(&outs[0])], weights: weights(norm, &ins[1..]), statistics: given };
-    if statistics == OWN {
-        let Some(walks) = walks(norm, &x.layout, &operands) else { return Ok(false) };
-        let Some(p) = parameter(cuda, norm, OWN, &operands, &walks.groups, &walks.members) else { return Ok(false) };
-        launch(cuda, op, "statistics", &p);
+    if statistics == FIXED {
+        return normalise_and_activate(cuda, op, norm, FIXED, &operands, &outs[0]);
     }
-    normalise_and_activate(cuda, op, norm, statistics, &operands, [x, &outs[0]])
+    if !over_sets(cuda, op, "statistics", norm, OWN, &operands)? {
+        return Ok(false);
+    }
+    normalise_again(cuda, op, norm, x, operands.weights, [&outs[1], &outs[2]], &outs[0])
+}
+
+/// y from x and its statistics.
+fn normalise_again(
+    cuda: &Cuda,
+    op: &'static str,
+    norm: &Kind,
+    x: &View,
+    weights: [Option<&View>; WEIGHTS],
+    [mean, rstd]: [&View; 2],
+    out: &View,
+) -> Result<bool> {
+    let own = InUnits::of(cuda, op, norm, x, [mean, rstd])?;
+    let (x, mean, rstd) = own.as_ref().map_or((x, mean, rstd), |own| (&own.x, &own.mean, &own.rstd));
+    let statistics = [Some(mean), Some(rstd), None, None];
+    let operands = Operands { tensors: [Some(x), None, Some(out)], weights, statistics };
+    normalise_and_activate(cuda, op, norm, OWN, &operands, out)
 }
 
 /// Statistics of no elements: the mean that is subtracted of RMS norm is 0, all others are NaN.
@@ -260,9 +317,7 @@ pub(super) fn again(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View], ou
     if x.numel() == 0 {
         return Ok(true);
     }
-    let statistics = [Some(&ins[at]), Some(&ins[at + 1]), None];
-    let operands = Operands { tensors: [Some(x), None, Some(&outs[0])], weights: weights(norm, &ins[1..]), statistics };
-    normalise_and_activate(cuda, op, norm, OWN, &operands, [x, &outs[0]])
+    normalise_again(cuda, op, norm, x, weights(norm, &ins[1..]), [&ins[at], &ins[at + 1]], &outs[0])
 }
 
 /// Inputs g, x, weight if affine, bias if there is one and an activation, then mean and rstd (variance where fixed).
@@ -277,7 +332,9 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View],
     let statistics = if norm.kind == NormKind::Fixed { FIXED } else { OWN };
     let fixed = if norm.kind == NormKind::Fixed { deviations(cuda, op, norm, &ins[at + 1])? } else { None };
     let rstd = fixed.as_ref().map_or(&ins[at + 1], |(rstd, _)| rstd);
-    let given = [Some(&ins[at]), Some(rstd), None];
+    let own = InUnits::of(cuda, op, norm, x, [&ins[at], rstd])?;
+    let (x, mean, rstd) = own.as_ref().map_or((x, &ins[at], rstd), |own| (&own.x, &own.mean, &own.rstd));
+    let given = [Some(mean), Some(rstd), None, None];
     let weight = ins.get(2).filter(|_| norm.affine);
     let bias = ins.get(3).filter(|_| norm.weights_of_gradient() == 2);
     let mut memory = Vec::new();
@@ -286,7 +343,7 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View],
         // The gradient in front of the activation, from its argument again.
         let (before, of_before) = unrounded(cuda, &outs[0])?;
         let operands = Operands { tensors: [Some(x), None, Some(&before)], weights: [weight, bias], statistics: given };
-        if !normalise(cuda, op, norm, statistics, &operands, x)? {
+        if !over_sets(cuda, op, "normalise", norm, statistics, &operands)? {
             return Ok(false);
         }
         let mut saved = before;
@@ -302,17 +359,18 @@ pub(super) fn backward(cuda: &Cuda, op: &'static str, norm: &Kind, ins: &[View],
         g = inner;
         memory.push(of_inner);
     }
-    let operands =
-        Operands { tensors: [Some(x), Some(&g), Some(&outs[0])], weights: [weight, None], statistics: given };
-    let Some(walks) = walks(norm, &x.layout, &operands) else { return Ok(false) };
-    let Some(p) = parameter(cuda, norm, statistics, &operands, &walks.groups, &walks.members) else {
+    let in_units = own.as_ref().map(|_| unrounded(cuda, &outs[0])).transpose()?;
+    let dx = in_units.as_ref().map_or(&outs[0], |(dx, _)| dx);
+    let operands = Operands { tensors: [Some(x), Some(&g), Some(dx)], weights: [weight, None], statistics: given };
+    if !over_sets(cuda, op, "norm_backward", norm, statistics, &operands)?
+        || own.as_ref().map_or(Ok(false), |own| Ok(!own.back(cuda, op, norm, [dx, &outs[0]])?))?
+    {
         return Ok(false);
-    };
-    launch(cuda, op, "norm_backward", &p);
+    }
     if norm.affine {
         let operands =
             Operands { tensors: [Some(x), Some(&g), None], weights: [outs.get(1), outs.get(2)], statistics: given };
-        let Some(walks) = self::walks(norm, &x.layout, &operands) else { return Ok(false) };
+        let Some(walks) = walks(norm, &operands) else { return Ok(false) };
         let Some(p) = parameter(cuda, norm, statistics, &operands, &walks.weights, &walks.others) else {
             return Ok(false);
         };

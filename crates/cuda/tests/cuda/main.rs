@@ -14,6 +14,7 @@ mod integers;
 mod late;
 mod limits;
 mod mutants;
+mod norms;
 mod overwriting;
 mod registry;
 mod rows;

@@ -1,6 +1,7 @@
 //! [`Number`]: what formulas compute with. A row of a table of operators is written once over it, and serves scalars,
 //! vectors of a backend, and the program that is differentiated.
 
+mod far;
 mod wide;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -160,6 +161,12 @@ pub fn gelu_slope<N: Number>(x: N, cdf: N, density: N) -> N {
     N::select(x.abs().lt(N::splat(40.0)), x * density + cdf, cdf)
 }
 
+/// The sigmoid's argument in [`Number::tanh_cdf`].
+fn tanh_cdf_argument(x: f64) -> f64 {
+    const C: f64 = 1.595_769_121_605_730_8;
+    C * (x + 0.044715 * x * x * x)
+}
+
 impl Number for f64 {
     type Mask = bool;
     #[inline(always)]
@@ -249,8 +256,19 @@ impl Number for f64 {
     }
     #[inline]
     fn tanh_cdf(self) -> f64 {
-        const C: f64 = 1.595_769_121_605_730_8;
-        (C * (self + 0.044715 * self * self * self)).sigmoid()
+        tanh_cdf_argument(self).sigmoid()
+    }
+    fn gelu(self) -> f64 {
+        far::gelu(self).unwrap_or_else(|| times_factor(self, self.normal_cdf()))
+    }
+    fn gelu_tanh(self) -> f64 {
+        far::times_exp(self, tanh_cdf_argument(self)).unwrap_or_else(|| times_factor(self, self.tanh_cdf()))
+    }
+    fn silu(self) -> f64 {
+        far::times_exp(self, self).unwrap_or_else(|| times_factor(self, self.sigmoid()))
+    }
+    fn mish(self) -> f64 {
+        far::times_exp(self, self).unwrap_or_else(|| times_factor(self, mish_factor(self).0))
     }
     #[inline]
     fn wide(self, f: Wide) -> f64 {

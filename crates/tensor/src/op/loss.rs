@@ -189,7 +189,7 @@ fn soft_margin<N: Number>(m: N) -> N {
 pub struct LossOp {
     /// The formula.
     pub loss: Loss,
-    /// Its parameter (β, δ, a margin); unused by some.
+    /// Its parameter (β, δ, a margin), rounded to the computation's dtype; unused by some.
     pub parameter: f64,
     /// Mean over all elements, sum, or none.
     pub reduction: Reduction,
@@ -223,7 +223,10 @@ impl Family for LossOp {
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
         let sizes: [&[usize]; 3] = [&[5, 7], &[3000], &[]];
-        sizes.iter().flat_map(|size| s.vary(inputs(self.loss, s, size))).collect()
+        // Of equal losses the roundings add up.
+        let equal = Op::View(View::Expand(Shape::from_slice(&[3000])));
+        let equal = inputs(self.loss, s, &[]).iter().map(|one| s.one(&equal, &[one])).collect();
+        sizes.iter().flat_map(|size| s.vary(inputs(self.loss, s, size))).chain([equal]).collect()
     }
 
     fn define(&self, b: &mut Builder) -> Result<Option<Value>> {
@@ -290,8 +293,13 @@ impl Family for LossBackward {
         Ok(smallvec![check.like(1)])
     }
 
+    /// Of the plain ones a difference, and products with the share and the gradient.
     fn bound(&self, _ins: &[&Array]) -> Bound {
-        Bound::Scale(6.0)
+        match self.of.loss {
+            Loss::Mse | Loss::L1 | Loss::Huber | Loss::HingeEmbedding => Bound::Scale(3.0),
+            Loss::SmoothL1 | Loss::BceWithLogits | Loss::Bce | Loss::KlDiv | Loss::KlDivLog => Bound::Scale(6.0),
+            Loss::PoissonNll | Loss::PoissonNllRate | Loss::SoftMargin => Bound::Scale(6.0),
+        }
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {

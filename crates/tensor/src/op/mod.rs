@@ -47,7 +47,7 @@ pub use program::{Builder, Program, Value};
 pub use quantised::{LARGEST, QuantisedConv2d, QuantisedMatMul};
 pub use random::{Distribution, Dropout, Fill, Random, Range};
 pub use reduce::{ArgMax, Reduce, ReduceBackward, ReduceOp};
-pub use resample::{Interpolation, PadMode, Resample, ResampleBackward, Taps, transposed};
+pub use resample::{Interpolation, PadMode, Resample, ResampleBackward, TAPS_IN_A_CHAIN, Taps, transposed};
 pub use scan::{CumProdBackward, Scan, ScanOp};
 pub use shape::{Cast, Cat, Copied, NarrowBackward, StochasticCast, View};
 pub use softmax::{Softmax, SoftmaxBackward};

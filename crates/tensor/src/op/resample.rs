@@ -78,6 +78,15 @@ pub enum Interpolation {
 /// Positions and weights that make one output position of one dimension.
 pub type Taps = SmallVec<[(usize, f64); 4]>;
 
+/// Terms of one sum that kernels add in the computing type; such sums are added in f64.
+pub const TAPS_IN_A_CHAIN: usize = 64;
+
+/// Of a sum of `n` weighted terms, which cubic weights may let cancel: two weights, two products and the result, then a
+/// chain of terms, and in f64 the sums of chains.
+fn roundings(n: usize) -> Bound {
+    Bound::Terms(6.0 + n.min(TAPS_IN_A_CHAIN) as f64 + (n / TAPS_IN_A_CHAIN) as f64)
+}
+
 impl Resample {
     /// The operator's name.
     pub const fn name(&self) -> &'static str {
@@ -280,9 +289,8 @@ impl Family for Resample {
         Ok(smallvec![check.moved(|i| self.moves(i), ins[0].layout.like(map.shape(ins[0].shape())?))?])
     }
 
-    /// Weights rounded to f32 and their product, then a sum in order; cubic weights have both signs.
     fn bound(&self, ins: &[&Array]) -> Bound {
-        if self.is_exact() { Bound::Ulps(0.0) } else { Bound::Scale(self.most_taps(ins[0].shape()) as f64 + 6.0) }
+        if self.is_exact() { Bound::Ulps(0.0) } else { roundings(self.most_taps(ins[0].shape())) }
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {
@@ -329,9 +337,11 @@ impl Family for ResampleBackward {
         Ok(smallvec![check.float(ins[0].layout.like(*shape))])
     }
 
-    /// As many terms as outputs show one input: at most the whole output of a dimension.
+    /// As many terms as outputs show one input: at most the whole output.
     fn bound(&self, _ins: &[&Array]) -> Bound {
-        Bound::Scale(64.0)
+        let ResampleBackward { map, shape } = self;
+        let most = |d: usize| transposed(&map.taps(d, shape[d]), shape[d]).iter().map(|t| t.len()).max().unwrap_or(1);
+        roundings((0..shape.rank()).map(most).product())
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {

@@ -1,15 +1,18 @@
 //! Elementwise functions and their derivatives, from their textbook formulas in f64.
 
+mod products;
+
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
 use super::Dense;
 use super::definition::{Definition, each};
-use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss, quotient};
+use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss, quotient, times_exp, times_normal_tail};
 use crate::Result;
 use crate::op::{
     Binary, BinaryBackward, Compare, Scalar, ScalarBackward, Ternary, TernaryBackward, TernaryOp, Unary, UnaryBackward,
     Where,
 };
+use products::{times_derivative, times_partial, times_ternary_slope};
 
 pub(super) fn sigmoid(x: f64) -> f64 {
     // Two forms, so that neither overflows.
@@ -19,6 +22,11 @@ pub(super) fn sigmoid(x: f64) -> f64 {
 /// `(condition) as 0 or 1`; NaN in `x` stays.
 pub(super) fn when(condition: bool) -> f64 {
     condition as u8 as f64
+}
+
+/// 2√(2/π)·(x + 0.044715x³)
+fn tanh_argument(x: f64) -> f64 {
+    2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)
 }
 
 /// The slope λ and α of SELU (Klambauer et al. 2017).
@@ -91,8 +99,12 @@ pub(super) fn unary(row: Unary, x: f64) -> f64 {
         }
         Unary::Relu6 if x.is_nan() => x,
         Unary::Relu6 => x.clamp(0.0, 6.0),
+        // A factor below the normal range would have few digits, which x magnifies.
+        Unary::Gelu if (-40.0..-37.0).contains(&x) => times_normal_tail(x),
+        Unary::GeluTanh if (-1e3..-700.0).contains(&tanh_argument(x)) => times_exp(x, tanh_argument(x)),
+        Unary::Silu | Unary::Mish if (-1e3..-700.0).contains(&x) => times_exp(x, x),
         Unary::Gelu => times(0.5 * erfc(-x * FRAC_1_SQRT_2)),
-        Unary::GeluTanh => times(sigmoid(2.0 * (2.0 / PI).sqrt() * (x + 0.044715 * x * x * x))),
+        Unary::GeluTanh => times(sigmoid(tanh_argument(x))),
         Unary::Silu => times(sigmoid(x)),
         Unary::Mish if x > 40.0 => x,
         Unary::Mish => times(f64::tanh(f64::ln_1p(f64::exp(x)))),
@@ -177,23 +189,6 @@ pub(super) fn derivative(row: Unary, s: f64) -> f64 {
     }
 }
 
-/// A gradient times f′, where a factor of that may leave the range though the product does not.
-fn times_derivative(row: Unary, up: f64, s: f64) -> f64 {
-    let far = s.abs() > 1e150;
-    match row {
-        Unary::Square => quotient([up, 2.0, s], []),
-        Unary::Rsqrt => quotient([-0.5, up, s, s, s], []),
-        Unary::Reciprocal => quotient([-up, s, s], []),
-        Unary::Log => up / s,
-        Unary::Log2 => quotient([up], [s, LN_2]),
-        Unary::Log10 => quotient([up], [s, LN_10]),
-        // 1 is nothing beside s.
-        Unary::Atan | Unary::Softsign if far => quotient([up], [s, s]),
-        Unary::Asinh | Unary::Acosh if far => up / s.abs(),
-        _ => up * derivative(row, s),
-    }
-}
-
 pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
     let nan = a.is_nan() || b.is_nan();
     match row {
@@ -213,6 +208,8 @@ pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
         Binary::Elu => b * f64::exp_m1(a),
         // Also where the quotient is too small for the formula.
         Binary::Celu if a > 0.0 || (a / b).abs() < 1e-290 => a,
+        // −1 is nothing beside the power.
+        Binary::Celu if a / b > 50.0 => times_exp(b, a / b),
         Binary::Celu => b * f64::exp_m1(a / b),
         Binary::Softplus if a * b > 20.0 => a,
         Binary::Softplus => f64::ln_1p(f64::exp(a * b)) / b,
@@ -253,7 +250,7 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
         (Binary::Elu, false) => b * f64::exp(a),
         (Binary::Elu, true) => f64::exp_m1(a),
         (Binary::Celu, false) => f64::exp(a / b),
-        (Binary::Celu, true) => f64::exp_m1(a / b) - a / b * f64::exp(a / b),
+        (Binary::Celu, true) => f64::exp_m1(a / b) - if a / b < -1e3 { 0.0 } else { a / b * f64::exp(a / b) },
         (Binary::Softplus, rhs) if a * b > 20.0 => when(!rhs),
         (Binary::Softplus, false) => sigmoid(a * b),
         // Even in a·b.
@@ -261,27 +258,6 @@ pub(super) fn partial(row: Binary, rhs: bool, a: f64, b: f64) -> f64 {
             let t = (a * b).abs();
             -(t * sigmoid(-t) + f64::ln_1p(f64::exp(-t))) / (b * b)
         }
-    }
-}
-
-/// A gradient times ∂f/∂a or ∂f/∂b, as [`times_derivative`].
-fn times_partial(row: Binary, rhs: bool, up: f64, a: f64, b: f64) -> f64 {
-    // Half of an exponent keeps a power within the range.
-    let half = |exponent: f64| f64::powf(a.abs(), exponent / 2.0);
-    // Of a power itself: at 0 and infinity it has one whether or not the exponent is whole.
-    let sign = |exponent: f64| f64::powf(a, exponent).signum();
-    match (row, rhs) {
-        (Binary::Div, false) => up / b,
-        (Binary::Div, true) => -quotient([up, a], [b, b]),
-        (Binary::Atan2, _) if a == 0.0 && b == 0.0 => up * 0.0,
-        (Binary::Atan2, false) => quotient([up, b], [a.hypot(b); 2]),
-        (Binary::Atan2, true) => -quotient([up, a], [a.hypot(b); 2]),
-        (Binary::Pow, false) if a != 0.0 && b != 0.0 => {
-            quotient([up, b, half(b - 1.0), half(b - 1.0), sign(b - 1.0)], [])
-        }
-        (Binary::Pow, true) if a != 0.0 || b < 0.0 => quotient([up, f64::ln(a), half(b), half(b), sign(b)], []),
-        (Binary::Softplus, true) if a * b <= 20.0 => quotient([up, partial(row, rhs, a * b, 1.0)], [b, b]),
-        _ => up * partial(row, rhs, a, b),
     }
 }
 
@@ -305,20 +281,6 @@ pub(super) fn ternary(row: Ternary, x: f64, a: f64, b: f64, v: f64) -> f64 {
         Ternary::Addcdiv => x + quotient([v, a], [b]),
         Ternary::Lerp if b.abs() < 0.5 => x + b * (a - x),
         Ternary::Lerp => a - (a - x) * (1.0 - b),
-    }
-}
-
-/// A gradient times the derivative by operand 0, 1 or 2.
-fn times_ternary_slope(row: Ternary, operand: usize, up: f64, [x, a, b, v]: [f64; 4]) -> f64 {
-    match (row, operand) {
-        (Ternary::Addcmul | Ternary::Addcdiv, 0) => up,
-        (Ternary::Addcmul, 1) => quotient([up, v, b], []),
-        (Ternary::Addcmul, _) => quotient([up, v, a], []),
-        (Ternary::Addcdiv, 1) => quotient([up, v], [b]),
-        (Ternary::Addcdiv, _) => -quotient([up, v, a], [b, b]),
-        (Ternary::Lerp, 0) => up * (1.0 - b),
-        (Ternary::Lerp, 1) => up * b,
-        (Ternary::Lerp, _) => up * (a - x),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Dense;
 use super::definition::{Definition, each};
 use super::elementwise::{binary, sigmoid, unary, when};
-use super::functions::sum_of;
+use super::functions::{sum_of, times_exp};
 use crate::Result;
 use crate::op::{Binary, Loss, LossBackward, LossOp, Reduction, Unary};
 
@@ -30,7 +30,7 @@ fn loss(row: Loss, x: f64, t: f64, p: f64) -> f64 {
         Loss::Bce => -(t * limited(f64::ln(x)) + (1.0 - t) * limited(f64::ln_1p(-x))),
         Loss::KlDiv if t == 0.0 => unless_nan(x, 0.0),
         Loss::KlDiv => t * (f64::ln(t) - x),
-        Loss::KlDivLog => f64::exp(t) * (t - x),
+        Loss::KlDivLog => times_exp(t - x, t),
         Loss::PoissonNll => f64::exp(x) - t * x,
         Loss::PoissonNllRate => x - t * f64::ln(x + p),
         Loss::HingeEmbedding if t > 0.0 => x,
@@ -73,6 +73,19 @@ fn loss_slope(row: Loss, target: bool, x: f64, t: f64, p: f64) -> f64 {
     }
 }
 
+/// A gradient times the derivative, of which a factor may leave the range though the product does not.
+fn times_slope(row: Loss, target: bool, up: f64, [x, t, p]: [f64; 3]) -> f64 {
+    match row {
+        Loss::KlDivLog if target => times_exp(up * (t - x + 1.0), t),
+        Loss::KlDivLog => -times_exp(up, t),
+        // All else is nothing beside the exponential, or there is nothing beside it.
+        Loss::PoissonNll if !target && (x > 700.0 && t.is_finite() || t == 0.0) => times_exp(up, x),
+        Loss::BceWithLogits if !target && t == 0.0 && x < -700.0 => times_exp(up, x),
+        Loss::SoftMargin if t * x > 700.0 => -times_exp(up * if target { x } else { t }, -(t * x)),
+        row => up * loss_slope(row, target, x, t, p),
+    }
+}
+
 impl Definition for LossOp {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (LossOp { loss: row, parameter, reduction }, shape) = (self, &shapes[0]);
@@ -94,6 +107,7 @@ impl Definition for LossBackward {
     fn evaluate(&self, x: &[Dense], shapes: &[Vec<usize>]) -> Result<Vec<Dense>> {
         let (LossOp { loss, parameter, reduction }, target, g) = (&self.of, &self.target, &x[0]);
         let n = if *reduction == Reduction::Mean { x[1].v.len() as f64 } else { 1.0 };
-        Ok(vec![each(shapes, &|i| g.at(i) * loss_slope(*loss, *target, x[1].at(i), x[2].at(i), *parameter) / n)])
+        let slope = |up, i: &[usize]| times_slope(*loss, *target, up, [x[1].at(i), x[2].at(i), *parameter]);
+        Ok(vec![each(shapes, &|i| slope(g.at(i), i) / n)])
     }
 }

@@ -297,6 +297,14 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) ->
     vec![y.v]
 }
 
+/// How far the slope of an activation with a kink lies from those of arguments `error` around.
+#[cfg(feature = "testing")]
+fn step(act: crate::op::Unary, z: f64, error: f64) -> f64 {
+    let slope = |z: f64| derivative(act, if act.saved() == Saved::Output { unary(act, z) } else { z });
+    let steps = [z - error, z + error].map(|other| (slope(other) - slope(z)).abs());
+    steps.into_iter().filter(|step| step.is_finite()).fold(0.0, f64::max)
+}
+
 /// `rstd·(g·w − mean(g·w) − x̂·mean(g·w·x̂))`, all terms with their magnitudes. Behind an activation g has its slope as
 /// a factor, which changes with its argument by less than that. Each product counts as the smallest normal number at
 /// least, of which what it loses below the normal range is a rounding. Sums that leave the range may do so before they
@@ -319,7 +327,13 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
         let bias = if norm.weights_of_gradient() == 2 { x[3].v[w].abs() } else { 0.0 };
         // An infinite argument is exact, and so is the slope there.
         let argument = Some(hat * weight + bias).filter(|z| z.is_finite()).unwrap_or(0.0);
-        let before = x[0].at(i).abs() * norm.act.map_or(1.0, |_| 2.0 + argument) + least;
+        let slope = norm.act.map_or(1.0, |act| {
+            let signed = in_deviations(x[1].at(i), sets[group]) * if norm.affine { x[2].v[w] } else { 1.0 };
+            let z = signed + if norm.weights_of_gradient() == 2 { x[3].v[w] } else { 0.0 };
+            // A kink within the error of the argument, which may be below all numbers, is a whole step.
+            2.0 + argument + step(act, z, e * (argument + least)) / e
+        });
+        let before = x[0].at(i).abs() * slope + least;
         (group, w, hat, before, before * weight + least)
     };
     for flat in 0..x[0].v.len() {

@@ -51,7 +51,10 @@ fn with_rounded_numbers(op: &Op, ins: &[Array]) -> Op {
     let mut op = op.clone();
     if let Op::Scalar { value, .. }
     | Op::Ternary { value, .. }
-    | Op::Backward(Backward::Scalar { value, .. } | Backward::Ternary { value, .. }) = &mut op
+    | Op::Loss { parameter: value, .. }
+    | Op::Backward(
+        Backward::Scalar { value, .. } | Backward::Ternary { value, .. } | Backward::Loss { parameter: value, .. },
+    ) = &mut op
     {
         *value = round(*value);
     }
@@ -137,10 +140,12 @@ impl Exact {
             Bound::Ulps(_) | Bound::Gamma(_) | Bound::Scale(_) | Bound::Operand(_) => &none,
         };
         let padded = reference::padding_meets_infinity(op, &self.ins, &shapes(&self.outs));
-        // A slope that vanishes in the computing type makes NaN of an infinite gradient.
+        // A slope that vanishes in the computing type makes NaN of an infinite gradient, as does a weight of softmax,
+        // which multiplies the sum of all.
         let elementwise =
             matches!(op, Op::Backward(Backward::Unary(_) | Backward::Binary { .. } | Backward::Scalar { .. }));
-        let infinite = |i: usize| elementwise && first.get(i).is_some_and(|g| g.is_infinite());
+        let weighs = matches!(op, Op::Backward(Backward::Softmax { .. })) && first.iter().any(|g| g.is_infinite());
+        let infinite = |i: usize| weighs || elementwise && first.get(i).is_some_and(|g| g.is_infinite());
         // A rounding changes a number of this magnitude by as much: below the normal range by half the smallest number.
         let rounding_of = |magnitude: f64| u * magnitude + computing.min_subnormal() / 2.0;
         let (mut seen, mut failure) = (Check::default(), None);

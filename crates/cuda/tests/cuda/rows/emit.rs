@@ -241,10 +241,10 @@ impl Number for EmitWide {
         self.call("fabs")
     }
     fn exp(self) -> EmitWide {
-        self.call("exp")
+        self.call("wide_exp")
     }
     fn exp_m1(self) -> EmitWide {
-        self.call("expm1")
+        self.call("wide_expm1")
     }
     fn ln(self) -> EmitWide {
         self.call("log")

@@ -63,13 +63,6 @@ impl UnaryVisitor for OfUnary {
     }
 }
 
-/// Rows whose derivative has quotients or powers of what is saved: computed again in f64 where a factor may have left
-/// f32's range.
-fn has_extreme_slope(row: Unary) -> bool {
-    use Unary::{Acosh, Asinh, Atan, Log, Log2, Log10, Reciprocal, Rsqrt, Softsign, Square};
-    matches!(row, Square | Rsqrt | Reciprocal | Log | Log2 | Log10 | Atan | Asinh | Acosh | Softsign)
-}
-
 pub fn unary() -> String {
     let mut out = header("Functions of one tensor and their derivatives.");
     for &row in Unary::ALL {
@@ -78,7 +71,7 @@ pub fn unary() -> String {
         let load = |k: usize| format!("float x{k} = load(p.in[{k}], at.in[{k}]);");
         let value = format!("store(p.out, at.out, {row:?}_f(x0));");
         kernel(&mut out, &format!("{row:?}"), 1, &[load(0), value]);
-        let wide = has_extreme_slope(row);
+        let wide = row.has_extreme_slope();
         function(&mut out, &format!("{row:?}_df"), &["x"], &df, wide);
         let mut lines = vec![load(0), load(1), format!("float y = __fmul_rn(x0, {row:?}_df(x1));")];
         if wide {
@@ -120,10 +113,7 @@ impl BinaryVisitor for Part {
 pub fn binary() -> String {
     let mut out = header("Functions of two tensors, or of one and a number, and their derivatives.");
     for &row in Binary::ALL {
-        // As `extremes.rs` of the CPU says where f32 is not enough.
-        let extreme_values = matches!(row, Binary::Celu | Binary::Softplus);
-        let extreme_partials =
-            extreme_values || matches!(row, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2);
+        let (extreme_values, extreme_partials) = (row.has_extreme_values(), row.has_extreme_slopes());
         let load = |name: &str, k: usize| format!("float {name} = load_or_value(p, p.in[{k}], at.in[{k}]);");
         function(&mut out, &format!("{row:?}_f"), &["a", "b"], &row.visit(Part::Value), extreme_values);
         let mut lines = vec![load("a", 0), load("b", 1), format!("float y = {row:?}_f(a, b);")];
@@ -138,7 +128,7 @@ pub fn binary() -> String {
             function(&mut out, &format!("{slope}_slope"), &["a", "b"], &row.visit(part), extreme_partials);
             let mut lines = vec!["float g = load(p.in[0], at.in[0]);".into(), load("a", 1), load("b", 2)];
             let again = format!("__double2float_rn(__dmul_rn((double)g, {slope}_slope_wide((double)a, (double)b)))");
-            if matches!(row, Binary::Pow) {
+            if row.has_slopes_in_f64() {
                 lines.push(format!("float y = {again};"));
             } else {
                 lines.push(format!("float y = __fmul_rn(g, {slope}_slope(a, b));"));

@@ -167,10 +167,15 @@ fn celu<N: Number>(a: N, b: N) -> N {
     N::select(N::splat(0.0).lt(a), a, left)
 }
 
+/// `eᵗ − 1 − t·eᵗ` with t = a/b, whose terms cancel near 0. Of a parameter below 0 the exponential leaves the range,
+/// and with it the terms; far left t itself may be infinite.
 #[inline(always)]
 fn celu_parameter<N: Number>(a: N, b: N) -> N {
-    let t = left(a) / b;
-    N::select(N::splat(0.0).lt(a), N::splat(0.0), t.exp_m1() - t * t.exp())
+    let (one, t) = (N::splat(1.0), left(a) / b);
+    let (grows, near) = (one.lt(t), t.max(N::splat(-1e3)).unless(one.lt(t), 0.0));
+    let far = t.unless(t.le(one), 2.0);
+    let slope = N::select(grows, (one - far) * far.exp() - one, near.exp_m1() - near * near.exp());
+    N::select(N::splat(0.0).lt(a), N::splat(0.0), slope)
 }
 
 #[inline(always)]
@@ -276,11 +281,11 @@ fn slope_bound(op: Binary, ins: &[&Array]) -> Bound {
     match op {
         Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
         Binary::ClampMin | Binary::ClampMax | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
-        // By the divisor a − fmod(a, b), its quotient and the product.
-        Binary::Fmod => Bound::Ulps(3.0),
-        // In f64, rounded once; of f64 itself every step rounds.
+        // In f64, rounded once; of f64 itself every step rounds, and by the divisor of a remainder so does a quotient to
+        // a whole number.
         Binary::Pow if wide => Bound::Ulps(2.0),
-        Binary::Pow => Bound::Ulps(0.51),
+        Binary::Fmod if wide => Bound::Ulps(5.0),
+        Binary::Pow | Binary::Fmod => Bound::Ulps(0.51),
         // By the parameter the terms cancel.
         Binary::Atan2 | Binary::Elu => Bound::Scale(16.0),
         // Of a parameter below 0 the quotient is up to 89, where its rounding is 2⁻¹⁸: 64 u of e to it.

@@ -22,6 +22,35 @@ fn step<N: Number>(mask: N::Mask) -> N {
     N::select(mask, N::splat(1.0), N::splat(0.0))
 }
 
+impl Unary {
+    /// Whether the derivative has quotients or powers of what is saved, or grows as eˣ: a factor of the gradient may
+    /// leave the range though the gradient does not, and kernels compute it again in wider numbers.
+    pub const fn has_extreme_slope(self) -> bool {
+        use Unary::{Acosh, Asinh, Atan, Cosh, Log, Log2, Log10, Reciprocal, Rsqrt, Sinh, Softsign, Square};
+        matches!(self, Square | Rsqrt | Reciprocal | Log | Log2 | Log10 | Sinh | Cosh | Asinh | Acosh | Atan | Softsign)
+    }
+}
+
+impl Binary {
+    /// As [`Unary::has_extreme_slope`], of either derivative.
+    pub const fn has_extreme_slopes(self) -> bool {
+        matches!(self, Binary::Div | Binary::Fmod | Binary::Pow | Binary::Atan2 | Binary::Celu | Binary::Softplus)
+    }
+
+    /// The same of the result itself: left of 0 the exponential that softplus divides by b is subnormal; of a parameter
+    /// below 0 e^(a/b) − 1 grows without limit.
+    pub const fn has_extreme_values(self) -> bool {
+        matches!(self, Binary::Celu | Binary::Softplus)
+    }
+
+    /// Whether every element of the derivatives is computed in f64: the logarithm of a power's base magnifies the
+    /// rounding of the exponent less 1. A power may also leave the range that its product with the logarithm does not.
+    /// A remainder's quotient is a whole number, to which roundings in f32 would lead another one.
+    pub const fn has_slopes_in_f64(self) -> bool {
+        matches!(self, Binary::Pow | Binary::Fmod)
+    }
+}
+
 /// Every row.
 pub(super) fn catalogue() -> Vec<Op> {
     let mut ops: Vec<Op> = Vec::new();

@@ -102,9 +102,13 @@ impl Family for TernaryOp {
         Ok(smallvec![check.float(check.broadcast(0..3)?)])
     }
 
-    /// Two products and a sum, which may cancel against x.
+    /// What is added to x, or taken from a, has two roundings, or three. It is at most |f| and |x|, or |a|, together:
+    /// twice the largest of them.
     fn bound(&self, _ins: &[&Array]) -> Bound {
-        Bound::Scale(3.0)
+        match self.op {
+            Ternary::Addcmul | Ternary::Addcdiv => Bound::Scale(4.0),
+            Ternary::Lerp => Bound::Scale(6.0),
+        }
     }
 
     fn samples(&self, s: &Sampler<'_>) -> Vec<Inputs> {

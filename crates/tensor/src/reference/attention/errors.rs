@@ -2,7 +2,9 @@
 
 use super::{attend, is_bool, kept, key_head, probabilities, scores};
 use crate::Dims;
+use crate::format::Format;
 use crate::op::{Attention, Reduce};
+use crate::reference::errors::computing;
 use crate::reference::reduce::{groups, reduce};
 use crate::reference::{Dense, unflatten};
 
@@ -73,11 +75,12 @@ fn chain(n: usize) -> f64 {
 }
 
 /// A weight is off by the error of its score and by the mean error of its row, in the exponent; then a chain over the
-/// keys.
+/// keys. One below the normal range is off by itself on tiles, and a value may be large.
 pub(super) fn forward(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64>> {
     let weights = Weights::of(attention, &x[0], &x[1], x.get(3), u);
     let r = x[0].shape.len();
     let keys = weights.p.shape[r - 1];
+    let vanishing = if computing(u) == Format::F64 { f64::from_bits(1) } else { TILES_FLUSH };
     let shape = [&x[0].shape[..r - 1], &[x[2].shape[r - 1]]].concat();
     let y = Dense::from_fn(&shape, |i| {
         let value = key_head(i, &x[0], &x[1]);
@@ -88,7 +91,7 @@ pub(super) fn forward(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64
                 return 0.0;
             }
             let (p, off) = weights.weight(flat, weights.off.v[flat] + weights.lse_off[weights.row(flat)]);
-            kept(attention, flat) * v.abs() * (off + p * chain(keys) * u) + TILES_FLUSH
+            kept(attention, flat) * v.abs() * (off + p * chain(keys) * u + vanishing) + TILES_FLUSH
         });
         terms.sum()
     });
