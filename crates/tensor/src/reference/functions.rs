@@ -69,8 +69,8 @@ pub(super) fn quotient(factors: impl IntoIterator<Item = f64>, divisors: impl In
     x
 }
 
-/// Factors of eᵗ, each within the range where the power is not. That of a finite t is neither 0 nor infinite: 0 times it
-/// is 0, and an infinity times it infinite.
+/// Factors of eᵗ, each within the range where the power is not. That of a finite t is neither 0 nor infinite: 0 times
+/// it is 0, and an infinity times it infinite.
 pub(super) fn exp_factors(t: f64) -> [f64; 16] {
     let t = if t.is_finite() { t.clamp(-1.1e4, 1.1e4) } else { t };
     [f64::exp(t / 16.0); 16]
@@ -81,7 +81,8 @@ pub(super) fn times_exp(x: f64, t: f64) -> f64 {
     quotient(exp_factors(t).into_iter().chain([x]), [])
 }
 
-/// `x·Φ(x)` far left: the normal density over Mills' ratio (Abramowitz and Stegun, 26.2.14), rounded into the range once.
+/// `x·Φ(x)` far left: the normal density over Mills' ratio (Abramowitz and Stegun, 26.2.14), rounded into the range
+/// once.
 pub(super) fn times_normal_tail(x: f64) -> f64 {
     let (z, high) = (-x, x as f32 as f64);
     let fraction = (1..=20).rev().fold(0.0, |rest, k| k as f64 / (z + rest));

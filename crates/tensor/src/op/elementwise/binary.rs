@@ -281,8 +281,8 @@ fn slope_bound(op: Binary, ins: &[&Array]) -> Bound {
     match op {
         Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Maximum | Binary::Minimum => Bound::Ulps(2.5),
         Binary::ClampMin | Binary::ClampMax | Binary::Prelu | Binary::LeakyRelu => Bound::Ulps(1.0),
-        // In f64, rounded once; of f64 itself every step rounds, and by the divisor of a remainder so does a quotient to
-        // a whole number.
+        // In f64, rounded once; of f64 itself every step rounds, and by a remainder's divisor so does its quotient,
+        // to a whole number.
         Binary::Pow if wide => Bound::Ulps(2.0),
         Binary::Fmod if wide => Bound::Ulps(5.0),
         Binary::Pow | Binary::Fmod => Bound::Ulps(0.51),
