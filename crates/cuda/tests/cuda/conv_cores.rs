@@ -115,6 +115,42 @@ fn convolutions_and_gradients_are_exact_on_capability_8_0() {
     check_capability(80);
 }
 
+/// Geometries that are drawn: `BINADE_DRAWN` asks for more.
+const DRAWN: u64 = 6;
+
+#[test]
+fn convolutions_of_drawn_geometries_are_exact() {
+    let drawn = std::env::var("BINADE_DRAWN").ok().and_then(|n| n.parse().ok()).unwrap_or(DRAWN);
+    let devices = [75, 80].map(|capability| of(capability).0);
+    for seed in 0..drawn {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = |from: usize, to: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            from + (state >> 33) as usize % (to - from + 1)
+        };
+        let groups = draw(1, 3);
+        let channels = |n: usize| if groups > 1 { 8 * n.div_ceil(16) } else { n };
+        let (inputs, outputs) = (channels(draw(1, 40)), channels(draw(8, 40)));
+        let kernel = [draw(1, 4), draw(1, 4)];
+        let conv = case([draw(1, 4), draw(1, 3)], [draw(0, 3), draw(0, 3)], [draw(1, 3), draw(1, 3)], groups);
+        // At least as large as what a weight reaches.
+        let [height, width] = [0, 1].map(|d| (kernel[d] - 1) * conv.dilation[d] + draw(1, 9));
+        let (x, w) = ([draw(1, 3), groups * inputs, height, width], [groups * outputs, inputs, kernel[0], kernel[1]]);
+        let (last, cut) = (draw(0, 1) == 1, draw(0, 2));
+        for (op, mut ins) in contractions(&(conv, x, w), last) {
+            // Images may be parts of larger ones.
+            if let Some(image) = ins.iter_mut().find(|array| **array.shape() == x && cut > 0) {
+                let larger = integers([x[0], x[1], x[2] + cut, x[3] + 2], last, 5);
+                let part = larger.layout().narrow(2, cut, x[2]).narrow(3, 1, x[3]);
+                *image = larger.with_layout(part).unwrap();
+            }
+            for device in &devices {
+                exact(device, DType::F16, &op, &ins).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn samples_of_convolutions_are_within_their_bounds_on_7_5_and_9_0() {
     for capability in [75, 90] {

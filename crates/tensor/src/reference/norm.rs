@@ -298,7 +298,7 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) ->
 }
 
 /// How far the slope of an activation with a kink lies from those of arguments `error` around.
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 fn step(act: crate::op::Unary, z: f64, error: f64) -> f64 {
     let slope = |z: f64| derivative(act, if act.saved() == Saved::Output { unary(act, z) } else { z });
     let steps = [z - error, z + error].map(|other| (slope(other) - slope(z)).abs());

@@ -1,7 +1,7 @@
 //! Separable linear maps.
 
 use super::definition::{Definition, each};
-#[cfg(feature = "testing")]
+#[cfg(feature = "oracle")]
 use super::errors::{Roundings, scaled};
 use super::{Dense, unflatten};
 use crate::Result;
@@ -12,7 +12,7 @@ impl Definition for Resample {
         Ok(vec![map(self, &x[0], shapes, |v| v)])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(scaled(&[map(self, &x[0], shapes, f64::abs)], by.e))
     }
@@ -53,7 +53,7 @@ impl Definition for ResampleBackward {
         Ok(vec![map_back(self, &x[0], &shapes[0], |v| v)])
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
         Ok(scaled(&[map_back(self, &x[0], &shapes[0], f64::abs)], by.e))
     }
