@@ -1,26 +1,10 @@
 //! `binade data`: what there is, what files hold, what samples look like.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use crate::common::{done, refused};
 use binade::train::{Pixels, write_png};
 use serde_json::Value;
-
-fn binade(args: &str, folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_binade")).args(args.split(' ')).current_dir(folder).output().unwrap()
-}
-
-fn done(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-fn refused(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert_eq!(out.status.code(), Some(1), "{args}");
-    String::from_utf8_lossy(&out.stderr).into_owned()
-}
 
 fn json(args: &str, folder: &Path) -> Value {
     serde_json::from_str(&done(args, folder)).unwrap()

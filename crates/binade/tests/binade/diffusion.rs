@@ -1,22 +1,12 @@
 //! Diffusion on the command line: classes, latents, folders of diffusers, changes of low rank.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use crate::common::{binade, done};
 use binade::autograd::scope;
 use binade::models::AnyModel;
 use binade::weights::{SaveOptions, save};
 use serde_json::{Value, json};
-
-fn binade(args: &str, folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_binade")).args(args.split(' ')).current_dir(folder).output().unwrap()
-}
-
-fn done(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
 
 fn refused(args: &str, folder: &Path) -> String {
     let out = binade(args, folder);

@@ -2,6 +2,7 @@
 
 mod beside;
 mod cli;
+mod common;
 mod data;
 mod devices;
 mod diffusion;

@@ -1,19 +1,9 @@
 //! `train --profile` and `binade profile`: what is recorded, and that nothing else changes.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use crate::common::{binade, done};
 use serde_json::Value;
-
-fn binade(args: &str, folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_binade")).args(args.split(' ')).current_dir(folder).output().unwrap()
-}
-
-fn done(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
 
 fn events(path: &Path) -> Vec<Value> {
     let trace: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -1,26 +1,10 @@
 //! What a run prints and leaves for others, and where it is gone on with.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use crate::common::{binade, done, refused};
 use binade::tensor::Class;
 use serde_json::Value;
-
-fn binade(args: &str, folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_binade")).args(args.split(' ')).current_dir(folder).output().unwrap()
-}
-
-fn done(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-fn refused(args: &str, folder: &Path) -> String {
-    let out = binade(args, folder);
-    assert_eq!(out.status.code(), Some(1), "{args}");
-    String::from_utf8_lossy(&out.stderr).into_owned()
-}
 
 fn weights(run: &Path) -> Vec<(String, Vec<f64>)> {
     let (all, _) = binade::nn::read_safetensors(&run.join("checkpoint-bf16.safetensors"), Class::Workspace).unwrap();
