@@ -28,6 +28,10 @@ impl Form {
         }
         let entries = std::fs::read_dir(path).map_err(Error::io(path))?;
         let (mut forms, mut folders) = (Vec::new(), 0);
+        // Tokens for evaluation are in `val.bin`.
+        if path.join("train.bin").exists() && path.join("test.bin").exists() {
+            forms.push(Form::Images(Dataset::Cifar100));
+        }
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             folders += usize::from(entry.path().is_dir());
@@ -43,8 +47,9 @@ impl Form {
             None if folders > 0 => Ok(Form::Images(Dataset::Folder)),
             None => Err(Error::Data {
                 path: path.into(),
-                expected: "data_batch_1.bin of CIFAR-10, train-images-idx3-ubyte of MNIST and its kin, train.bin of \
-                           nanoGPT or llm.c, or a folder of images for each class"
+                expected: "data_batch_1.bin of CIFAR-10, train.bin and test.bin of CIFAR-100, \
+                           train-images-idx3-ubyte of MNIST and its kin, train.bin of nanoGPT or llm.c, or a folder \
+                           of images for each class"
                     .into(),
                 found: "none of these".into(),
             }),
@@ -65,6 +70,7 @@ mod tests {
             ("m/train-images-idx3-ubyte.gz", Form::Images(Dataset::Mnist)),
             ("f/cats/1.png", Form::Images(Dataset::Folder)),
             ("t/train.bin", Form::Tokens),
+            ("t/test.bin", Form::Images(Dataset::Cifar100)),
         ] {
             std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
             std::fs::write(path(name), "").unwrap();

@@ -1,4 +1,4 @@
-//! Image data sets: the embedded digits and icons, CIFAR-10's binary layout, MNIST's idx files, any folder of images.
+//! Image data sets: the embedded digits and icons, CIFAR's binary layouts, MNIST's idx files, any folder of images.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub enum Dataset {
     Icons,
     /// CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin`, or the first of them, and `test_batch.bin`.
     Cifar10,
+    /// CIFAR-100: `train.bin` and `test.bin`, of which the fine classes are learned.
+    Cifar100,
     /// MNIST: four idx files, plain or `.gz`.
     Mnist,
     /// Fashion-MNIST: as MNIST.
@@ -29,8 +31,15 @@ pub enum Dataset {
 
 impl Dataset {
     /// All data sets.
-    pub const ALL: [Dataset; 6] =
-        [Dataset::Digits, Dataset::Icons, Dataset::Cifar10, Dataset::Mnist, Dataset::FashionMnist, Dataset::Folder];
+    pub const ALL: [Dataset; 7] = [
+        Dataset::Digits,
+        Dataset::Icons,
+        Dataset::Cifar10,
+        Dataset::Cifar100,
+        Dataset::Mnist,
+        Dataset::FashionMnist,
+        Dataset::Folder,
+    ];
 
     /// Name on the command line.
     pub const fn name(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Dataset {
             Dataset::Digits => "digits",
             Dataset::Icons => "icons",
             Dataset::Cifar10 => "cifar10",
+            Dataset::Cifar100 => "cifar100",
             Dataset::Mnist => "mnist",
             Dataset::FashionMnist => "fashion-mnist",
             Dataset::Folder => "folder",
@@ -54,7 +64,7 @@ impl Dataset {
         match self {
             Dataset::Digits => Some((1_437, 360)),
             Dataset::Icons => Some((190, 24)),
-            Dataset::Cifar10 => Some((50_000, 10_000)),
+            Dataset::Cifar10 | Dataset::Cifar100 => Some((50_000, 10_000)),
             Dataset::Mnist | Dataset::FashionMnist => Some((60_000, 10_000)),
             Dataset::Folder => None,
         }
@@ -68,6 +78,7 @@ impl Dataset {
             // From −1 to 1, which half of the icons' pixels are, being transparent.
             Dataset::Icons | Dataset::Folder => (&[0.5; 4], &[0.5; 4]),
             Dataset::Cifar10 => (&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]),
+            Dataset::Cifar100 => (&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]),
             Dataset::Mnist => (&[0.1307], &[0.3081]),
             Dataset::FashionMnist => (&[0.2860], &[0.3530]),
         }
@@ -83,6 +94,7 @@ impl Dataset {
             Dataset::Cifar10 => {
                 &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
             }
+            Dataset::Cifar100 => &crate::cifar100::CLASSES,
             Dataset::FashionMnist => {
                 &["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
             }
@@ -94,7 +106,7 @@ impl Dataset {
     /// mirrored.
     pub const fn augment(self) -> Augment {
         let flip = match self {
-            Dataset::Cifar10 | Dataset::Icons => Flip::Random,
+            Dataset::Cifar10 | Dataset::Cifar100 | Dataset::Icons => Flip::Random,
             Dataset::Digits | Dataset::Mnist | Dataset::FashionMnist | Dataset::Folder => Flip::Off,
         };
         Augment { crop: 0, flip, rand_augment: None, cutout: 0, mixup: 0.0, cutmix: 0.0 }
@@ -138,6 +150,7 @@ impl Dataset {
             Dataset::Digits => digits()?,
             Dataset::Icons => icons()?,
             Dataset::Cifar10 => cifar10(needed()?)?,
+            Dataset::Cifar100 => crate::cifar100::read(needed()?)?,
             Dataset::Mnist | Dataset::FashionMnist => mnist(self, needed()?)?,
             Dataset::Folder => return folder::open(needed()?, source, resize),
         };
@@ -194,30 +207,35 @@ fn cifar10(folder: &Path) -> Result<(Images, Images)> {
         });
     };
     let batches: Vec<PathBuf> = (1..=last.min(5)).map(|i| folder.join(format!("data_batch_{i}.bin"))).collect();
-    let load = |paths: &[PathBuf]| -> Result<Images> {
-        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        for path in paths {
-            let bad = |found: String| Error::Data {
-                path: path.clone(),
-                expected: "images of 3073 bytes each, at most 1 GiB: a label 0 to 9 and 3072 pixels".into(),
-                found,
-            };
-            let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-            if size == 0 || !size.is_multiple_of(3073) || size > MOST {
-                return Err(bad(format!("{size} bytes")));
-            }
-            let bytes = std::fs::read(path).map_err(Error::io(path))?;
-            for (i, image) in bytes.chunks_exact(3073).enumerate() {
-                if image[0] > 9 {
-                    return Err(bad(format!("label {} at image {i}", image[0])));
-                }
-                labels.push(image[0] as u32);
-                pixels.extend_from_slice(&image[1..]);
-            }
-        }
-        Ok(Images::new(Dataset::Cifar10, pixels, labels, [3, 32, 32], 255.0))
-    };
+    let load = |paths: &[PathBuf]| labelled_images(Dataset::Cifar10, paths, 1);
     Ok((load(&batches)?, load(&[folder.join("test_batch.bin")])?))
+}
+
+/// Images of 3 × 32 × 32 bytes, each after its label, which is the last of so many.
+pub(crate) fn labelled_images(set: Dataset, paths: &[PathBuf], label_bytes: usize) -> Result<Images> {
+    let (mut pixels, mut labels, one) = (Vec::new(), Vec::new(), label_bytes + 3072);
+    let last = set.classes().len() - 1;
+    for path in paths {
+        let bad = |found: String| Error::Data {
+            path: path.clone(),
+            expected: format!("images of {one} bytes each, at most 1 GiB: a label 0 to {last} and 3072 pixels"),
+            found,
+        };
+        let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+        if size == 0 || !size.is_multiple_of(one as u64) || size > MOST {
+            return Err(bad(format!("{size} bytes")));
+        }
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        for (i, image) in bytes.chunks_exact(one).enumerate() {
+            let (label, image) = (image[label_bytes - 1], &image[label_bytes..]);
+            if label as usize > last {
+                return Err(bad(format!("label {label} at image {i}")));
+            }
+            labels.push(label.into());
+            pixels.extend_from_slice(image);
+        }
+    }
+    Ok(Images::new(set, pixels, labels, [3, 32, 32], 255.0))
 }
 
 /// The four idx files of MNIST and its kin.

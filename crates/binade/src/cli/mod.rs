@@ -2,6 +2,7 @@
 
 pub mod config_file;
 pub mod device;
+pub mod fetch;
 pub mod flags;
 pub mod known;
 pub mod memory;

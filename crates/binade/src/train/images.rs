@@ -20,6 +20,8 @@ pub enum DatasetName {
     Icons,
     /// CIFAR-10's binary files
     Cifar10,
+    /// CIFAR-100's binary files
+    Cifar100,
     /// MNIST's idx files
     Mnist,
     /// Fashion-MNIST's idx files
@@ -34,6 +36,7 @@ impl From<DatasetName> for Dataset {
             DatasetName::Digits => Dataset::Digits,
             DatasetName::Icons => Dataset::Icons,
             DatasetName::Cifar10 => Dataset::Cifar10,
+            DatasetName::Cifar100 => Dataset::Cifar100,
             DatasetName::Mnist => Dataset::Mnist,
             DatasetName::FashionMnist => Dataset::FashionMnist,
             DatasetName::Folder => Dataset::Folder,
@@ -47,6 +50,7 @@ impl From<Dataset> for DatasetName {
             Dataset::Digits => DatasetName::Digits,
             Dataset::Icons => DatasetName::Icons,
             Dataset::Cifar10 => DatasetName::Cifar10,
+            Dataset::Cifar100 => DatasetName::Cifar100,
             Dataset::Mnist => DatasetName::Mnist,
             Dataset::FashionMnist => DatasetName::FashionMnist,
             Dataset::Folder => DatasetName::Folder,

@@ -78,7 +78,7 @@ impl ImageFlags {
         if let Some(channels) = channels {
             ensure!(channels == shape[0], "the model takes images of {channels} channels, and these have {}", shape[0]);
         }
-        let mirror = matches!(dataset, Dataset::Icons | Dataset::Cifar10 | Dataset::Folder);
+        let mirror = matches!(dataset, Dataset::Icons | Dataset::Cifar10 | Dataset::Cifar100 | Dataset::Folder);
         Ok(Read { train, test, shape, classes, mirror })
     }
 }

@@ -28,7 +28,7 @@ fn all_data_sets_are_listed_with_their_sizes() {
         "folder",
         "shakespeare",
         "tokens",
-        "nothing is fetched",
+        "nothing else is fetched",
     ] {
         assert!(table.contains(name), "{name} in {table}");
     }

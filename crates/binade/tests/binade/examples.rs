@@ -25,8 +25,18 @@ fn run(line: &str, folder: &Path) {
     assert!(out.status.success(), "binade {line}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Commands whose examples other tests run: the cases of `parity` are recorded there, and the others take long.
-const ELSEWHERE: [&str; 3] = ["parity ", "summary ", "memory "];
+/// Commands whose examples other tests run: the cases of `parity` are recorded there, data sets are fetched from
+/// servers of their own, and the others take long.
+const ELSEWHERE: [&str; 8] = [
+    "parity ",
+    "summary ",
+    "memory ",
+    "data mnist ",
+    "data fashion-mnist ",
+    "data cifar10 ",
+    "data cifar100 ",
+    "data tiny-shakespeare ",
+];
 
 /// What examples are about: runs, and files beside them.
 fn prepare(at: &Path) {

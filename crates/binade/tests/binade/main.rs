@@ -8,6 +8,7 @@ mod devices;
 mod diffusion;
 mod examples;
 mod export;
+mod fetch;
 mod files;
 mod foreign;
 mod isa;
