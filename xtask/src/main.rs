@@ -20,7 +20,7 @@ const LAB: [(&str, &str); 9] = [
     ("classics", "Show in miniature what the papers on mixed precision showed"),
     ("conform", "Run recorded cases of operators and report which disagree"),
     ("counts", "Count the instructions of hot kernels and compare them with those on file"),
-    ("fuzz-files", "Read damaged files of weights: none may crash, hang or fill the memory"),
+    ("fuzz-files", "Read damaged files of every kind: none may crash, hang or fill the memory"),
     ("fuzz-ops", "Run random operators on random operands and compare them with the reference"),
     ("replay", "Train again what PyTorch trained and compare; or loss scales against recorded ones"),
     ("soak", "Train for long with poisoned samples and dying workers: memory must stay the same"),

@@ -38,7 +38,7 @@ enum Command {
     Counted(counted::Args),
     /// Count the instructions of hot kernels and compare them with those on file
     Counts(counts::Args),
-    /// Read damaged files of weights: none may crash, hang or fill the memory
+    /// Read damaged files of every kind: none may crash, hang or fill the memory
     FuzzFiles(fuzz_files::Args),
     /// Run random operators on random operands and compare them with the reference
     FuzzOps(fuzz_ops::Args),

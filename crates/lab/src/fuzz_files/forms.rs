@@ -83,15 +83,18 @@ fn safetensors() -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes(8)].concat()
 }
 
-/// A whole file of each form.
-pub fn all() -> Vec<Vec<u8>> {
-    vec![safetensors(), zip(), legacy()]
+/// A whole file of weights of each form.
+pub fn weights() -> Vec<(String, Vec<u8>)> {
+    [safetensors(), zip(), legacy()].map(|bytes| ("w".to_string(), bytes)).into()
 }
 
-/// One of the files with a few changes.
-pub fn damaged(whole: &[Vec<u8>], draw: &mut Draw) -> Vec<u8> {
-    let mut file = whole[draw.below(whole.len())].clone();
-    for _ in 0..=draw.below(4) {
+/// One of the files with a few changes, and which.
+pub fn damaged(whole: &[(String, Vec<u8>)], draw: &mut Draw) -> (usize, Vec<u8>) {
+    let which = draw.below(whole.len());
+    let mut file = whole[which].1.clone();
+    // A file that is empty is damaged, and nothing of it can be changed.
+    let changes = if file.is_empty() { 0 } else { 1 + draw.below(4) };
+    for _ in 0..changes {
         let at = draw.below(file.len());
         match draw.below(7) {
             0 => {
@@ -120,12 +123,12 @@ pub fn damaged(whole: &[Vec<u8>], draw: &mut Draw) -> Vec<u8> {
                 file.drain(at.min(end)..end);
             }
             _ => {
-                let other = &whole[draw.below(whole.len())];
+                let other = &whole[draw.below(whole.len())].1;
                 let from = draw.below(other.len());
                 file.truncate(at);
                 file.extend(&other[from..]);
             }
         }
     }
-    file
+    (which, file)
 }
