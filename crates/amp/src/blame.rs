@@ -101,8 +101,9 @@ struct Candidate {
     absorbed: bool,
 }
 
+/// Follows values that are not finite from operator to operator.
 #[derive(Default)]
-struct Search {
+pub(crate) struct Search {
     candidates: Vec<Candidate>,
     /// The candidate that spoilt a storage.
     spoilt: HashMap<u64, usize>,
@@ -135,7 +136,7 @@ fn finite(array: &Array) -> bool {
 }
 
 impl Search {
-    fn see(&mut self, event: &Event<'_>) {
+    pub(crate) fn see(&mut self, event: &Event<'_>) {
         let bad = event.outs.iter().find(|out| !finite(out));
         let roots: Vec<usize> = event.ins.iter().filter_map(|a| self.spoilt.get(&a.storage().id()).copied()).collect();
         for &root in &roots {
@@ -153,8 +154,8 @@ impl Search {
     }
 
     /// The first whose harm was not undone.
-    fn first(self) -> Option<Blame> {
-        self.candidates.into_iter().find(|c| c.spread || !c.absorbed).map(|c| c.blame)
+    pub(crate) fn first(&self) -> Option<&Blame> {
+        self.candidates.iter().find(|c| c.spread || !c.absorbed).map(|c| &c.blame)
     }
 }
 
@@ -225,7 +226,7 @@ pub(crate) fn blame_again<E: From<crate::Error>>(
     let observer: scope::Observer = Arc::new(move |event| sink.lock().unwrap_or_else(|e| e.into_inner()).see(event));
     let run = scope::with_observer(observer, || gradients(scale, loss))?;
     let found = std::mem::take(&mut *search.lock().unwrap_or_else(|e| e.into_inner()));
-    let Some(mut blame) = found.first() else { return Ok(None) };
+    let Some(mut blame) = found.first().cloned() else { return Ok(None) };
     // A gradient that the loss itself is made of is taken at the scale too.
     let mendable = blame.backward || run == Run::ProductNotFinite;
     if let Some(scale) = scale.filter(|_| mendable) {

@@ -63,6 +63,14 @@ pub enum Error {
         /// The operator at fault, where a step knows it.
         blame: Option<Box<crate::Blame>>,
     },
+    /// An operator's result is not finite, and anomalies were to be detected ([`crate::Training::detect_anomaly`]).
+    #[error("part {part} of a step: the first result that is not finite is that of {blame}")]
+    Anomaly {
+        /// Part of the step, from 0.
+        part: usize,
+        /// The operator.
+        blame: Box<crate::Blame>,
+    },
     /// The state of another training.
     #[error("the training's state does not fit: {0}")]
     State(String),

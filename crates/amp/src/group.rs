@@ -5,6 +5,7 @@ use std::any::Any;
 use binade_autograd::{Var, scope};
 use binade_tensor::{Array, Class, DType, profile};
 
+use crate::anomaly::Watch;
 use crate::blame::{Blame, blame_again};
 use crate::{Error, Result, ScaledGradients, ScalerState, Step, StepOutcome, Training};
 
@@ -109,21 +110,25 @@ impl Training {
     fn skipped<E: From<Error>>(&mut self, parts: &[Part<'_, E>]) -> Result<Option<Blame>, E> {
         let last = self.last_blame.clone();
         let find = |training: &Training| -> Result<Option<Blame>, E> {
-            for part in parts {
-                if let Some(blame) = part.blame(training, last.as_ref())? {
-                    return Ok(Some(blame));
+            for (part, own) in parts.iter().enumerate() {
+                match own.blame(training, last.as_ref())? {
+                    Some(blame) if training.detect_anomaly && blame.fitting_scale.is_none() => {
+                        return Err(Error::Anomaly { part, blame: Box::new(blame) }.into());
+                    }
+                    Some(blame) => return Ok(Some(blame)),
+                    None => {}
                 }
             }
             Ok(None)
         };
         let mut blame = None;
-        if self.blame {
+        if self.blame || self.detect_anomaly {
             blame = find(self)?;
             self.scaler.set_beyond_scaling(blame.as_ref().is_none_or(|b| b.fitting_scale.is_none()));
         }
         match self.scaler.update() {
             Err(Error::Stalled { scale, steps, .. }) => {
-                blame = if self.blame { blame } else { find(self)? };
+                blame = if self.blame || self.detect_anomaly { blame } else { find(self)? };
                 Err(Error::Stalled { scale, steps, blame: blame.map(Box::new) }.into())
             }
             Err(other) => Err(other.into()),
@@ -157,13 +162,17 @@ impl<'t, E: From<Error>> Group<'t, E> {
     }
 
     fn try_add(&mut self, loss: Box<dyn Fn() -> Result<(Var, f64), E> + 't>) -> Result<(), E> {
-        let Training { policy, scaler, .. } = self.training.ready()?;
+        let part = self.parts.len();
+        let Training { policy, scaler, detect_anomaly, .. } = self.training.ready()?;
+        let watch = detect_anomaly.then(Watch::default);
+        let anomaly = || Watch::found(watch.as_ref()).map_or(Ok(()), |blame| Err(Error::Anomaly { part, blame }));
         let again = scope::capture().rehearsal();
         let run = || scope::with_loss_scale(scaler.loss_scale(), || policy.run(&loss));
         let phase = profile::phase("forward");
-        let (made, changes) = scope::collect_changes(run);
+        let (made, changes) = Watch::over(watch.as_ref(), || scope::collect_changes(run));
         drop(phase);
         let (value, count) = made?;
+        anomaly()?;
         if !(count > 0.0 && count.is_finite()) {
             return Err(Error::Setting { what: "count of a part", allowed: "above 0 and finite", found: count }.into());
         }
@@ -172,7 +181,9 @@ impl<'t, E: From<Error>> Group<'t, E> {
         let saved = [Class::Activations, Class::Casts, Class::Indices].into_iter().map(|c| stats.live(c)).sum();
         let weight = self.parts.first().map_or(1.0, |first| count / first.count);
         let phase = profile::phase("backward");
-        let scaled = scaler.backward(&weighted(&value, weight)?);
+        let scaled = Watch::over(watch.as_ref(), || scaler.backward(&weighted(&value, weight)?));
+        // Whether a lower scale mends it shows when the step is skipped.
+        let left_to_scale = scaler.is_enabled();
         let array = value.array().clone();
         drop((value, phase));
         let mut grads = scaled?;
@@ -180,6 +191,9 @@ impl<'t, E: From<Error>> Group<'t, E> {
         match &mut self.grads {
             Some(sum) => sum.add(grads).inspect_err(|_| self.training.scaler.forget_loss())?,
             None => self.grads = Some(grads),
+        }
+        if !left_to_scale {
+            anomaly()?;
         }
         self.saved_bytes = self.saved_bytes.max(saved);
         self.parts.push(Part { loss, again, value: array, count, weight });

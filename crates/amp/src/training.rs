@@ -90,6 +90,11 @@ pub struct Training {
     pub seed: u64,
     /// Whether a skipped step is run again to find the operator at fault.
     pub blame: bool,
+    /// Whether a step fails with [`Error::Anomaly`] at the first operator whose result is not finite, be it of the
+    /// forward pass or a gradient: PyTorch's `detect_anomaly`. What a lower loss scale mends is none, nor is what an
+    /// operator absorbs, as masked scores in a softmax. While this is set, each result is looked at as it is made,
+    /// which takes time; else nothing is.
+    pub detect_anomaly: bool,
     /// Steps tried.
     pub iteration: u64,
     /// Steps applied.
@@ -119,6 +124,7 @@ impl Training {
             ema,
             seed: (high as u64) << 32 | low as u64,
             blame: true,
+            detect_anomaly: false,
             iteration: 0,
             step: 0,
             last_blame: None,

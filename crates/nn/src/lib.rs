@@ -49,6 +49,6 @@ pub use optimizer::{Ema, EmaState, Group, Optimizer, OptimizerState, ParamState,
 pub(crate) use param::copy;
 pub use param::{Buffer, Mode, Param, defer};
 pub use schedule::{Plateau, Schedule};
-pub use state_dict::{StateDict, TensorFile, read_safetensors, state_dict, write_safetensors};
+pub use state_dict::{PackedFile, StateDict, TensorFile, read_safetensors, state_dict, write_safetensors};
 pub use transformer::{MultiHeadAttention, TransformerConfig, TransformerDecoderLayer, TransformerEncoderLayer};
 pub use visitor::Visitor;

@@ -46,15 +46,7 @@ fn to_safetensors(dtype: DType) -> Dtype {
 /// # Errors
 /// The file cannot be written; a tensor is being written.
 pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: HashMap<String, String>) -> Result<()> {
-    let mut dense = Vec::with_capacity(tensors.len());
-    for (name, array) in tensors {
-        dense.push((name, array.contiguous(Class::Workspace)?));
-    }
-    // The format's own order: the widest first, so that every tensor is aligned.
-    dense.sort_by(|(a, x), (b, y)| {
-        let rank = |array: &Array| Reverse(to_safetensors(array.dtype()));
-        rank(x).cmp(&rank(y)).then(a.cmp(b))
-    });
+    let dense = in_order(tensors)?;
     let mut header = header(path, &dense, metadata)?;
     let mut held = Vec::with_capacity(dense.len());
     for (_, array) in &dense {
@@ -79,6 +71,69 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Array)], metadata: Has
         Some(error) => Err(error),
         None => written.map_err(|error| Error::Io { path: path.into(), error }),
     }
+}
+
+/// A safetensors file in the host's memory, with the tensors as they were when it was made: what [`write_safetensors`]
+/// writes, for another thread to write while they change.
+#[derive(Debug)]
+pub struct PackedFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl PackedFile {
+    /// Copies tensors and metadata into `memory`, which grows where it is too small.
+    ///
+    /// # Errors
+    /// Out of memory; a tensor is being written.
+    pub fn new(
+        path: &Path,
+        tensors: &[(String, Array)],
+        metadata: HashMap<String, String>,
+        memory: Vec<u8>,
+    ) -> Result<PackedFile> {
+        let dense = in_order(tensors)?;
+        let header = header(path, &dense, metadata)?;
+        let size = dense.iter().map(|(_, array)| array.numel() * array.dtype().size()).sum::<usize>() + header.len();
+        let mut all = memory;
+        all.clear();
+        all.try_reserve_exact(size).map_err(|_| binade_tensor::Error::OutOfMemory {
+            op: "a checkpoint's copy",
+            bytes: size,
+            class: Class::Workspace,
+        })?;
+        all.extend_from_slice(&header);
+        for (_, array) in &dense {
+            all.extend_from_slice(&bytes(array, &array.storage().read("PackedFile::new")?)?);
+        }
+        Ok(PackedFile { path: path.into(), bytes: all })
+    }
+
+    /// Writes it, with its checksum, and gives its memory back for another.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(mut self) -> (Vec<u8>, Result<()>) {
+        let sealed = seal(&mut self.bytes, std::iter::empty());
+        let written = sealed.and_then(|()| {
+            replace_file(&self.path, |file| file.write_all(&self.bytes))
+                .map_err(|error| Error::Io { path: self.path.clone(), error })
+        });
+        (self.bytes, written)
+    }
+}
+
+/// Tensors in row-major order, in the format's own order: the widest first, so that every tensor is aligned.
+fn in_order(tensors: &[(String, Array)]) -> Result<Vec<(&String, Array)>> {
+    let mut dense = Vec::with_capacity(tensors.len());
+    for (name, array) in tensors {
+        dense.push((name, array.contiguous(Class::Workspace)?));
+    }
+    dense.sort_by(|(a, x), (b, y)| {
+        let rank = |array: &Array| Reverse(to_safetensors(array.dtype()));
+        rank(x).cmp(&rank(y)).then(a.cmp(b))
+    });
+    Ok(dense)
 }
 
 /// The length and text of a file's header, with room for the checksum.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use binade_nn::remove_partial_files;
 
 use crate::lock::Lock;
-use crate::metrics::Record;
+use crate::metrics::each_precision;
 use crate::record::METRICS;
 use crate::{Config, Error, Precision, Result, RunConfig, checkpoint};
 
@@ -48,15 +48,13 @@ pub(crate) fn check_resumed(folder: &Path, config: &RunConfig, check: &dyn Fn(&C
         checkpoint::check_best(folder, precision)?;
     }
     let metrics = folder.join(METRICS);
-    let records = if metrics.exists() { crate::metrics::read(&metrics)? } else { Vec::new() };
-    let of_this_run = |record: &&Record| config.precisions.iter().any(|p| p.name() == record.precision);
-    match records.iter().find(|record| !of_this_run(record)) {
-        Some(Record { precision, .. }) => {
-            let message = format!("damaged, or of another run: a line is of {precision:?}, in which none is trained");
-            Err(Error::Checkpoint { path: metrics, message })
+    each_precision(&metrics, |precision| {
+        if config.precisions.iter().any(|own| own.name() == precision) {
+            return Ok(());
         }
-        None => Ok(()),
-    }
+        let message = format!("damaged, or of another run: a line is of {precision:?}, in which none is trained");
+        Err(Error::Checkpoint { path: metrics.clone(), message })
+    })
 }
 
 /// Removes what killed processes have left in the folder of a run and in those within it.

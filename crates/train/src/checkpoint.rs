@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use binade_amp::{Step, StepOutcome, Training, TrainingState};
-use binade_nn::{CHECKSUM, Module, TensorFile, replace_file, state_dict, write_safetensors};
-use binade_tensor::{Array, Class, profile};
+use binade_nn::{CHECKSUM, Module, StateDict, TensorFile, replace_file, state_dict};
+use binade_tensor::{Array, Class};
 use serde::{Deserialize, Serialize};
 
 use crate::answers::Answers;
@@ -111,26 +111,32 @@ fn best(folder: &Path, precision: Precision) -> PathBuf {
     folder.join(format!("best-{}.safetensors", precision.name()))
 }
 
-pub(crate) fn save(
+/// What a file shall hold: tensors that go on changing, and texts beside them.
+pub(crate) struct Contents {
+    pub path: PathBuf,
+    pub tensors: StateDict,
+    pub metadata: HashMap<String, String>,
+}
+
+/// All that a run remembers.
+pub(crate) fn contents(
     path: &Path,
     recipe: &Recipe,
     model: &dyn Module,
     training: &Training,
     progress: &Progress,
-) -> Result<()> {
-    let _phase = profile::phase("checkpoint");
+) -> Result<Contents> {
     let header = Header { recipe: recipe.clone(), progress: progress.clone(), training: training.state()? };
     let text = serde_json::to_string(&header).map_err(|e| Error::io(path)(e.into()))?;
     let mut tensors: Vec<_> =
         state_dict(model).into_iter().map(|(name, array)| (format!("{MODEL}{name}"), array)).collect();
     tensors.extend(header.training.tensors());
-    Ok(write_safetensors(path, &tensors, HashMap::from([(KEY.to_string(), text)]))?)
+    Ok(Contents { path: path.into(), tensors, metadata: HashMap::from([(KEY.to_string(), text)]) })
 }
 
-/// Writes the model's tensors into a file of their own, under their own names.
-pub(crate) fn save_weights(folder: &Path, precision: Precision, model: &dyn Module) -> Result<()> {
-    let path = best(folder, precision);
-    Ok(write_safetensors(&path, &state_dict(model), HashMap::new())?)
+/// The model's tensors for a file of their own, under their own names.
+pub(crate) fn weights(folder: &Path, precision: Precision, model: &dyn Module) -> Contents {
+    Contents { path: best(folder, precision), tensors: state_dict(model), metadata: HashMap::new() }
 }
 
 /// Keeps the checkpoint of this epoch beside the newest, if more than one shall be kept, and removes those of older

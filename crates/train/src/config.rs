@@ -117,6 +117,13 @@ pub struct Config {
     /// No part of a run's settings: it may be resumed on another.
     #[serde(skip)]
     pub device: Option<String>,
+    /// Ends the run with [`Error::Anomaly`] at the first operator of a step whose result is not finite
+    /// ([`Training::detect_anomaly`]). No part of a run's settings.
+    #[serde(skip)]
+    pub detect_anomaly: bool,
+    /// Writes checkpoints between two steps, without a copy of them in memory. No part of a run's settings.
+    #[serde(skip)]
+    pub save_between_steps: bool,
 }
 
 /// By what an epoch is better than another.
@@ -181,6 +188,8 @@ impl Default for Config {
             best_by: BestBy::Loss,
             tensorboard: false,
             device: None,
+            detect_anomaly: false,
+            save_between_steps: false,
         }
     }
 }

@@ -72,6 +72,23 @@ pub enum Error {
         /// Operator and layer.
         origin: String,
     },
+    /// An operator's result is not finite, and anomalies were to be detected ([`crate::Config::detect_anomaly`]).
+    #[error(
+        "{precision}: anomaly in step {step}, batch {batch} of epoch {epoch}: the first result that is not finite is \
+         that of {blame}; the step changed nothing, and the last checkpoint stands"
+    )]
+    Anomaly {
+        /// Precision.
+        precision: &'static str,
+        /// Iteration.
+        step: u64,
+        /// Epoch, from 1.
+        epoch: u64,
+        /// Batch of the epoch, from 1.
+        batch: usize,
+        /// The operator, its layer and its operands.
+        blame: Box<binade_amp::Blame>,
+    },
     /// Stopped by a callback; the state is saved.
     #[error("stopped by a callback; continue with --resume {}", .folder.display())]
     Stopped {

@@ -18,6 +18,7 @@ use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, StepMetrics};
 use crate::profile::{Profile, Recorder, Recording, write_trace};
 use crate::progress::Log;
 use crate::recipe::Recipe;
+use crate::saving::Saver;
 use crate::trainee::{Pair, Trainee};
 use crate::{BestBy, Config, Error, Made, PeakBytes, Result, Score, Splits, Summary, Task, interrupt};
 
@@ -100,6 +101,9 @@ fn fit_on(
     let batches = config.batches(data.train.len());
     let steps = batches.div_ceil(config.accumulate) as u64;
     training.schedule = config.schedule_over(config.epochs * steps);
+    training.detect_anomaly |= config.detect_anomaly;
+    let folder = output.folder.clone();
+    let mut saver = Saver::new(config, &folder);
     let mut log = Log::open(output, (pair.unit(), pair.text_unit()), config, training.iteration, steps)?;
     let (mut last_blame, mut recorder) = (None, recorder(output));
     if config.best_by != BestBy::Loss {
@@ -118,7 +122,8 @@ fn fit_on(
             }
             let (running, start) = (Recording::step(training.iteration), Instant::now());
             let tried = training.step_over(&group, |batch| pair.loss(batch));
-            let step = tried.map_err(|error| stalled(error, config, training.iteration))?;
+            let step = tried.map_err(|error| ended(error, config, &at, training.iteration))?;
+            saver.check()?;
             at.note(&step, group.len(), start.elapsed().as_secs_f64());
             drop(running);
             last_blame = step.blame.clone();
@@ -134,8 +139,11 @@ fn fit_on(
                 recorded(&mut recorder, config, output, &log)?;
             }
             if ends {
-                (at.peak, at.metrics) = (at.peak.most(device.memory().into()), log.written()?);
-                checkpoint::save(&path, &recipe, model, &training, &at)?;
+                let lines;
+                (at.metrics, lines) = log.written()?;
+                at.peak = at.peak.most(device.memory().into());
+                saver.save(&checkpoint::contents(&path, &recipe, model, &training, &at)?, lines, None)?;
+                saver.wait()?;
                 let folder = output.folder.clone();
                 return Err(if stop { Error::Stopped { folder } } else { Error::Interrupted { folder } });
             }
@@ -162,15 +170,16 @@ fn fit_on(
         at.peak = at.peak.most(peak);
         let numbers = EpochMetrics::new(at.epoch, train_loss, seconds, test, peak);
         let stop = tell(&mut log, output, &mut training, &at, Metrics::Epoch(numbers))?;
-        at.metrics = log.written()?;
+        let lines;
+        (at.metrics, lines) = log.written()?;
         progress(pair, &mut training, config, (&output.folder, at.epoch), &mut log)?;
         if config.keep_best && better {
-            averaged(&mut training, || checkpoint::save_weights(&output.folder, config.precision, model))??;
+            averaged(&mut training, || saver.weights(model))??;
         }
         if !at.at_end(config) {
-            checkpoint::save(&path, &recipe, model, &training, &at)?;
-            checkpoint::keep(&path, at.epoch, config.keep_last)?;
+            saver.save(&checkpoint::contents(&path, &recipe, model, &training, &at)?, lines, Some(at.epoch))?;
             if stop {
+                saver.wait()?;
                 return Err(Error::Stopped { folder: output.folder.clone() });
             }
         }
@@ -195,8 +204,9 @@ fn fit_on(
         saved_activation_bytes: at.saved_activation_bytes,
     };
     at.summary = Some(summary.clone());
-    checkpoint::save(&path, &recipe, model, &training, &at)?;
-    checkpoint::keep(&path, at.epoch, config.keep_last)?;
+    let (_, lines) = log.written()?;
+    saver.save(&checkpoint::contents(&path, &recipe, model, &training, &at)?, lines, Some(at.epoch))?;
+    saver.wait()?;
     let (policy, folder) = (training.policy.clone(), output.folder.join(config.precision.name()));
     averaged(&mut training, || aside(&policy, config, || pair.export(&folder)))??;
     Ok((summary, made(pair, &mut training, config)?))
@@ -319,10 +329,15 @@ pub(crate) fn averaged<T>(training: &mut Training, f: impl FnOnce() -> T) -> Res
     }
 }
 
-fn stalled(error: Error, config: &Config, iteration: u64) -> Error {
+/// The error of a step, with what the run knows of it.
+fn ended(error: Error, config: &Config, at: &Progress, iteration: u64) -> Error {
     match error {
         Error::Amp(binade_amp::Error::Stalled { steps, blame, .. }) => {
             diverged(config, iteration, steps.into(), blame.as_deref())
+        }
+        Error::Amp(binade_amp::Error::Anomaly { part, blame }) => {
+            let (precision, epoch, batch) = (config.precision.name(), at.epoch + 1, at.batch + part + 1);
+            Error::Anomaly { precision, step: iteration, epoch, batch, blame }
         }
         other => other,
     }

@@ -190,15 +190,28 @@ impl Writer {
     /// Opens the file for a precision that continues at `iteration`: later lines of that precision, and a torn last
     /// line, are dropped. All others stay as they are.
     pub(crate) fn open(path: &Path, precision: &str, iteration: u64) -> Result<Writer> {
-        let mut kept = lines(path)?;
-        let all = kept.len();
-        kept.retain(|(_, record)| record.precision != precision || record.metrics.iteration() < iteration);
-        let write = |file: &mut dyn Write| kept.iter().try_for_each(|(line, _)| writeln!(file, "{line}"));
-        replace_file(path, write).map_err(Error::io(path))?;
+        let (mut sum, mut dropped, mut failed) = (Sum::default(), 0, None);
+        let written = replace_file(path, |file| {
+            let kept = each_line(path, &mut |line, record| {
+                let own = record.precision == precision;
+                if own && record.metrics.iteration() >= iteration {
+                    dropped += 1;
+                    return Ok(());
+                }
+                if own {
+                    sum.add(line);
+                }
+                writeln!(file, "{line}").map_err(Error::io(path))
+            });
+            kept.map_err(|error| {
+                failed = Some(error);
+                std::io::Error::other("lines that cannot be kept")
+            })
+        });
+        failed.map_or(Ok(()), Err)?;
+        written.map_err(Error::io(path))?;
         let file = std::fs::OpenOptions::new().append(true).open(path).map_err(Error::io(path))?;
-        let mut sum = Sum::default();
-        kept.iter().filter(|(_, record)| record.precision == precision).for_each(|(line, _)| sum.add(line));
-        Ok(Writer { file, path: path.into(), sum, dropped: all - kept.len() })
+        Ok(Writer { file, path: path.into(), sum, dropped })
     }
 
     pub(crate) fn write(&mut self, record: &Record) -> Result<()> {
@@ -207,21 +220,34 @@ impl Writer {
         self.file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&self.path))
     }
 
-    /// What was written of this precision, which is on the disk then: before the checkpoint that knows of it.
-    pub(crate) fn written(&self) -> Result<Written> {
-        self.file.sync_data().map_err(Error::io(&self.path))?;
-        Ok(self.sum.written())
+    /// What was written of this precision, and the file, to be synced before the checkpoint that knows of it.
+    pub(crate) fn written(&self) -> Result<(Written, Lines)> {
+        let file = self.file.try_clone().map_err(Error::io(&self.path))?;
+        Ok((self.sum.written(), Lines { file, path: self.path.clone() }))
+    }
+}
+
+/// The file, for a thread that waits until its lines are on the disk.
+pub(crate) struct Lines {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Lines {
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
     }
 }
 
 /// Fails unless the file has, of this precision before `iteration`, the lines that its checkpoint knows.
 pub(crate) fn verify(path: &Path, precision: &str, iteration: u64, expected: Written) -> Result<()> {
     let mut sum = Sum::default();
-    for (line, record) in lines(path)? {
+    each_line(path, &mut |line, record| {
         if record.precision == precision && record.metrics.iteration() < iteration {
-            sum.add(&line);
+            sum.add(line);
         }
-    }
+        Ok(())
+    })?;
     let found = sum.written();
     if found == expected {
         return Ok(());
@@ -240,23 +266,43 @@ pub(crate) fn verify(path: &Path, precision: &str, iteration: u64, expected: Wri
 /// The file cannot be read; a line in the middle is no record.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    Ok(parse(file, path)?.into_iter().map(|(_, record)| record).collect())
+    let mut records = Vec::new();
+    parse(file, path, &mut |_, record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
 }
 
-/// All lines that are records, beside what they say; none of a file that is not there.
-fn lines(path: &Path) -> Result<Vec<(String, Record)>> {
+/// Shows the precision of each record; none of a file that is not there.
+///
+/// # Errors
+/// As [`read`], and what `see` says.
+pub(crate) fn each_precision(path: &Path, see: impl Fn(&str) -> Result<()>) -> Result<()> {
+    each_line(path, &mut |_, record| see(&record.precision))
+}
+
+/// What is done with a line and what it says.
+type See<'a> = &'a mut dyn FnMut(&str, Record) -> Result<()>;
+
+/// Shows all lines that are records in turn; none of a file that is not there. Long runs have more lines than are to be
+/// held at once.
+fn each_line(path: &Path, see: See<'_>) -> Result<()> {
     match std::fs::File::open(path) {
-        Ok(file) => parse(file, path),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Ok(file) => parse(file, path, see),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io(path)(e)),
     }
 }
 
-fn parse(file: std::fs::File, path: &Path) -> Result<Vec<(String, Record)>> {
-    let mut out = Vec::new();
+fn parse(file: std::fs::File, path: &Path, see: See<'_>) -> Result<()> {
+    let (mut file, mut line, mut number) = (BufReader::new(file), String::new(), 0);
     let mut torn: Option<usize> = None;
-    for (i, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(Error::io(path))?;
+    loop {
+        line.clear();
+        if file.read_line(&mut line).map_err(Error::io(path))? == 0 {
+            return Ok(());
+        }
         if let Some(line) = torn {
             return Err(Error::Data {
                 path: path.into(),
@@ -264,12 +310,13 @@ fn parse(file: std::fs::File, path: &Path) -> Result<Vec<(String, Record)>> {
                 found: format!("something else in line {line}"),
             });
         }
-        match serde_json::from_str(&line) {
-            Ok(record) => out.push((line, record)),
-            Err(_) => torn = Some(i + 1),
+        number += 1;
+        let line = line.strip_suffix('\n').unwrap_or(&line);
+        match serde_json::from_str(line) {
+            Ok(record) => see(line, record)?,
+            Err(_) => torn = Some(number),
         }
     }
-    Ok(out)
 }
 
 #[cfg(test)]

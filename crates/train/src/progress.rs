@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::checkpoint::Progress;
 use crate::fit::Output;
 use crate::gallery::Whose;
-use crate::metrics::{EpochMetrics, EvaluationMetrics, Metrics, Record, StepMetrics, Writer, Written};
+use crate::metrics::{EpochMetrics, EvaluationMetrics, Lines, Metrics, Record, StepMetrics, Writer, Written};
 use crate::record::METRICS;
 use crate::tensorboard::Events;
 use crate::{Config, Made, Result, TextUnit};
@@ -99,7 +99,7 @@ impl Log {
     }
 
     /// As [`Writer::written`].
-    pub(crate) fn written(&self) -> Result<Written> {
+    pub(crate) fn written(&self) -> Result<(Written, Lines)> {
         self.writer.written()
     }
 

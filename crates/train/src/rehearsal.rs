@@ -1,6 +1,8 @@
 //! [`Rehearsed`]: what two steps take, told without training anything; and what some steps spend their time with.
 
+use binade_amp::Training;
 use binade_autograd::{eval, scope};
+use binade_nn::{Module, StateDict, state_dict};
 use binade_tensor::Device;
 
 use crate::fit::{averaged, epoch};
@@ -15,6 +17,8 @@ pub struct Rehearsed {
     pub saved_bytes: usize,
     /// Values that are trained.
     pub parameters: usize,
+    /// Bytes of a checkpoint's tensors: what is copied while one is written beside the training.
+    pub checkpoint_bytes: usize,
 }
 
 /// [`Trainer::rehearse`], whichever model it is.
@@ -36,9 +40,18 @@ pub(crate) fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &
         let batch = first(&*data.test, config.evaluation_batch.min(data.test.len()), 0)?;
         let policy = training.policy.clone();
         averaged(&mut training, || policy.run(|| eval(|| pair.evaluate(&batch))))??;
-        Ok(Rehearsed { saved_bytes, parameters: pair.model().parameter_count() })
+        let checkpoint_bytes = remembered(pair.model(), &training)?;
+        Ok(Rehearsed { saved_bytes, parameters: pair.model().parameter_count(), checkpoint_bytes })
     };
     scope::with_device(device, || scope::with_key(config.seed, u64::MAX, rehearsed))
+}
+
+/// Bytes of all tensors that a checkpoint holds.
+fn remembered(model: &dyn Module, training: &Training) -> Result<usize> {
+    let bytes = |dict: &StateDict| dict.iter().map(|(_, array)| array.numel() * array.dtype().size()).sum::<usize>();
+    let averages = training.ema.as_ref().map_or(0, |ema| bytes(&ema.state_dict().tensors));
+    let states = training.optimizers.iter().map(|own| Ok(bytes(&own.state_dict()?.tensors)));
+    Ok(bytes(&state_dict(model)) + averages + states.sum::<Result<usize>>()?)
 }
 
 /// [`Trainer::profile`], whichever model it is.

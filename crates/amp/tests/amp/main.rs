@@ -1,6 +1,7 @@
 //! The tests that share a process: one program takes a fraction of the time to build that one for each file takes.
 
 mod allocations;
+mod anomalies;
 mod autocast;
 mod blaming;
 mod casts;

@@ -92,6 +92,9 @@ pub struct Common {
     /// Write event files too: `tensorboard --logdir RUN/tensorboard` shows them
     #[arg(long)]
     tensorboard: bool,
+    /// End with the first operator whose result or gradient is not finite, its layer, step and batch; steps are slower
+    #[arg(long)]
+    detect_anomaly: bool,
     /// Seed of initial values, order and augmentation [default: 0]
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -255,6 +258,7 @@ impl Common {
             None => fit.best_by,
         };
         fit.tensorboard |= self.tensorboard;
+        fit.detect_anomaly = self.detect_anomaly;
         fit.seed = self.seed.unwrap_or(fit.seed);
         Ok(())
     }

@@ -123,8 +123,9 @@ impl Use for Train<'_> {
     type Out = Run;
 
     fn with<M: Module>(self, trainer: Trainer<'_, M>) -> Result<Run> {
-        room::check(&trainer, self.config)?;
-        Ok(trainer.run(self.config)?)
+        let save_between_steps = !room::check(&trainer, self.config)?;
+        let fit = Config { save_between_steps, ..self.config.fit.clone() };
+        Ok(trainer.run(&RunConfig { fit, ..self.config.clone() })?)
     }
 
     fn settings(&self) -> &Config {

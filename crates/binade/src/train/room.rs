@@ -9,19 +9,20 @@ use binade::plan::{Plan, Scratch};
 use binade::tensor::{Backend, Class, Device, MemoryStats};
 use binade::train::{self, Config, OptimizerChoice, RunConfig, Trainer};
 
-/// Fails if a step or an evaluation in a precision of the run needs more memory than this process may still take.
-pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<()> {
+/// Fails if a step or an evaluation in a precision of the run needs more memory than this process may still take. Says
+/// whether there is room beside it for a copy of what a checkpoint holds.
+pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<bool> {
     // A GPU has memory of its own.
     if scope::device()?.name() == "cuda" {
-        return Ok(());
+        return Ok(true);
     }
-    let Some(room) = room() else { return Ok(()) };
-    let mut told = None;
+    let Some(room) = room() else { return Ok(true) };
+    let (mut told, mut copies) = (None, true);
     for &precision in &config.precisions {
         let fit = Config { precision, ..config.fit.clone() };
         match needed(trainer, &fit, room) {
             Ok(needed) if !needed.fits(room) => bail!("{}", too_much(trainer, &fit, needed, room)),
-            Ok(_) => {}
+            Ok(needed) => copies &= needed.bytes().saturating_add(needed.copy) <= room.bytes,
             Err(error) if error.is_setting() => return Err(error.into()),
             // The step itself may fail as well, with words of its own, or may not. In other precisions it mostly fails
             // for the same reason.
@@ -36,16 +37,21 @@ pub fn check<M: Module>(trainer: &Trainer<'_, M>, config: &RunConfig) -> Result<
             }
         }
     }
-    Ok(())
+    Ok(copies)
 }
 
-/// Memory at the peak, of each class and of all together.
-struct Needed(MemoryStats);
+/// Memory of a run.
+struct Needed {
+    /// At the peak, of each class and of all together.
+    stats: MemoryStats,
+    /// Bytes of a copy of what a checkpoint holds.
+    copy: u64,
+}
 
 impl Needed {
     /// With holes between buffers.
     fn bytes(&self) -> u64 {
-        let total = self.0.peak_total as u64;
+        let total = self.stats.peak_total as u64;
         total.saturating_add(total / 32)
     }
 
@@ -55,7 +61,7 @@ impl Needed {
 
     /// The classes that take most.
     fn parts(&self) -> String {
-        let mut classes = Class::ALL.map(|class| (self.0.peak(class) as u64, class));
+        let mut classes = Class::ALL.map(|class| (self.stats.peak(class) as u64, class));
         classes.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         let most = classes.into_iter().filter(|(bytes, _)| *bytes > self.bytes() / 50);
         most.map(|(bytes, class)| format!("{class} {}", Bytes(bytes))).collect::<Vec<_>>().join(", ")
@@ -67,8 +73,8 @@ impl Needed {
 fn needed<M: Module>(trainer: &Trainer<'_, M>, config: &Config, room: Room) -> train::Result<Needed> {
     let plan = |scratch: Scratch| -> train::Result<Needed> {
         let plan = Plan::new(&scratch);
-        without_initial_values(|| trainer.rehearse(config, &Device::new(plan.clone())))?;
-        Ok(Needed(plan.memory()))
+        let rehearsed = without_initial_values(|| trainer.rehearse(config, &Device::new(plan.clone())))?;
+        Ok(Needed { stats: plan.memory(), copy: rehearsed.checkpoint_bytes as u64 })
     };
     let device = scope::device()?;
     let needed = plan(Scratch::unmeasured(&device))?;

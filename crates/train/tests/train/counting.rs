@@ -176,11 +176,11 @@ impl Data for Watching {
 }
 
 #[test]
-fn a_checkpoint_is_there_before_the_next_epoch_begins() {
+fn a_checkpoint_that_is_written_between_steps_is_there_before_the_next_epoch_begins() {
     let (folder, seen) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
     let file = folder.path().join("run/checkpoint-bf16.safetensors");
     let data = Splits::new(Watching { inner: points(32), file: file.clone(), seen: seen.clone() }, points(8));
-    let fit = Config { precision: Precision::Bf16, ..small() };
+    let fit = Config { precision: Precision::Bf16, save_between_steps: true, ..small() };
     start(&config(folder.path(), fit), &data).unwrap();
     let seen = seen.lock().unwrap();
     assert_eq!(seen.iter().filter(|s| **s == (0, false)).count(), 32);

@@ -9,6 +9,7 @@ mod kept;
 mod pixels;
 mod runs;
 mod samples;
+mod saving;
 mod settings;
 mod tasks;
 mod text;

@@ -103,19 +103,27 @@ pub fn planned(model: Model, recipe: &Recipe, n: usize, scratch: &Scratch) -> Re
     })
 }
 
-/// Takes two steps of a model on the scope's device, and says what they took.
+/// Steps in which a scale comes to fit.
+const TRIES: u64 = 50;
+
+/// Steps a model on the scope's device until two steps were applied, and says what they took.
 ///
 /// # Errors
-/// There is not enough memory.
+/// There is not enough memory; the gradients are not finite at any scale.
 pub fn measured(model: Model, recipe: &Recipe, n: usize) -> Result<Taken> {
     let device = scope::device()?;
     let Ready { optimizer, loss, .. } =
         recipe.storing(|| scope::with_key(7, 0, || build(model, recipe.choice, n, false)))?;
     device.reset_peak_memory();
     let mut training = recipe.training(optimizer)?;
-    let _applied = training.step(&loss)?;
-    let step = training.step(&loss)?;
-    Ok(Taken::of(device.memory(), step.saved_bytes))
+    loop {
+        // In f16 the first steps may lower the scale and nothing else: the optimiser's state is not there yet.
+        let step = training.step(&loss)?;
+        if training.step == 2 {
+            return Ok(Taken::of(device.memory(), step.saved_bytes));
+        }
+        ensure!(training.iteration < TRIES, "{TRIES} steps were not finite but for {}", training.step);
+    }
 }
 
 /// Records steps of a model on the scope's device, after two that make the optimiser's state.
