@@ -68,6 +68,9 @@ pub struct Config {
     /// so do the samples left out.
     #[serde(default)]
     pub drop_last: bool,
+    /// Steps of an epoch, which has a part of the samples then: another one each time. Without a number it has all.
+    #[serde(default)]
+    pub steps_per_epoch: Option<usize>,
     /// The optimiser.
     #[serde(default)]
     pub optimizer: OptimizerChoice,
@@ -171,6 +174,7 @@ impl Default for Config {
             batch_size: 64,
             accumulate: 1,
             drop_last: false,
+            steps_per_epoch: None,
             optimizer: OptimizerChoice::default(),
             lr: 2e-3,
             schedule: cosine(),
@@ -263,6 +267,7 @@ impl Config {
         }
         let counts = [
             ("number of batches per step", self.accumulate as u64),
+            ("number of steps of an epoch", self.steps_per_epoch.unwrap_or(1) as u64),
             ("number of steps between evaluations", self.evaluate_every.unwrap_or(1)),
             ("batch size of evaluation", self.evaluation_batch as u64),
             ("number of checkpoints to keep", self.keep_last as u64),
@@ -289,7 +294,8 @@ impl Config {
 
     /// Batches per epoch.
     pub(crate) fn batches(&self, samples: usize) -> usize {
-        if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) }
+        let all = if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) };
+        self.steps_per_epoch.map_or(all, |steps| all.min(steps.saturating_mul(self.accumulate)))
     }
 }
 

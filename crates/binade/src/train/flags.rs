@@ -38,6 +38,9 @@ pub struct Common {
     /// Leave out the last batch of an epoch where it has fewer samples than the others
     #[arg(long)]
     drop_last: bool,
+    /// Steps of an epoch, which has another part of the training data each time then [default: as all data have]
+    #[arg(long, value_name = "N", value_parser = positive::<usize>, allow_negative_numbers = true)]
+    steps_per_epoch: Option<usize>,
     /// Optimiser [default: adamw]
     #[arg(long, value_name = "NAME", value_parser = OptimizerChoice::NAMES)]
     optimizer: Option<String>,
@@ -239,6 +242,7 @@ impl Common {
         fit.batch_size = self.batch_size.unwrap_or(fit.batch_size);
         fit.accumulate = self.accumulate.unwrap_or(fit.accumulate);
         fit.drop_last |= self.drop_last;
+        fit.steps_per_epoch = self.steps_per_epoch.or(fit.steps_per_epoch);
         self.adjust_optimizer(&mut fit.optimizer)?;
         let lr = self.lr.unwrap_or(fit.lr);
         fit.schedule = self.schedule(&fit.schedule, lr)?;

@@ -81,6 +81,8 @@ pub struct Options {
 pub enum ModelName {
     /// Four convolutions and two layers, for images of 8×8 and up
     SmallCnn,
+    /// ResNet-20 of three stages from 16 channels on, for images of 8×8 and up (He et al., 2016)
+    Resnet20,
     /// ResNet-18
     Resnet18,
     /// ResNet-34
@@ -282,7 +284,7 @@ impl Options {
                 let config = SmallCnnConfig { in_channels, size, classes, pretrained_cfg, ..usual };
                 learner.train(|| SmallCnn::new(&config), used)
             }
-            ModelName::Resnet18 | ModelName::Resnet34 | ModelName::Resnet50 => {
+            ModelName::Resnet20 | ModelName::Resnet18 | ModelName::Resnet34 | ModelName::Resnet50 => {
                 let config = ResNetConfig { in_channels, classes, pretrained_cfg, ..resnet(self.model, size) };
                 learner.train(|| ResNet::new(&config), used)
             }
@@ -324,6 +326,7 @@ fn resnet(name: ModelName, size: usize) -> ResNetConfig {
     let stem = if size <= 64 { Stem::Keeping } else { Stem::Halving };
     let small = ResNetConfig { stem, ..ResNetConfig::resnet18() };
     match name {
+        ModelName::Resnet20 => ResNetConfig { stem: Stem::Keeping, blocks: vec![3; 3], ..small }.with_width(16),
         ModelName::Resnet34 => ResNetConfig { blocks: vec![3, 4, 6, 3], architecture: "resnet34".into(), ..small },
         ModelName::Resnet50 => {
             ResNetConfig { blocks: vec![3, 4, 6, 3], bottleneck: true, architecture: "resnet50".into(), ..small }

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use binade::autograd::{Var, scope};
 use binade::nn::{Layer, Linear, Module};
-use binade::train::Config;
+use binade::train::{Config, write_png};
 
 fn binade(args: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_binade"));
@@ -118,6 +118,36 @@ fn a_run_goes_on_and_is_evaluated_on_another_device() {
     };
     let (there, here) = (loss("cuda-interpreted"), loss("cpu"));
     assert!((there - here).abs() <= 2f64.powi(-9) * here, "{there}, on the CPU {here}");
+}
+
+#[test]
+fn networks_of_images_train_for_some_steps_as_on_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    for class in ["dark", "light"] {
+        std::fs::create_dir_all(folder.path().join("data").join(class)).unwrap();
+        for i in 0..4usize {
+            let pixels: Vec<u8> = (0..64).map(|at| (at * 37 + i * 101 + class.len() * 29) as u8).collect();
+            write_png(&folder.path().join(format!("data/{class}/{i}.png")), 8, 1, &pixels).unwrap();
+        }
+    }
+    let losses = |model: &str, device: &str| -> Vec<f64> {
+        let run = format!("{device}-{}", model.len());
+        let rest =
+            "--dataset folder --data data --epochs 1 --steps-per-epoch 2 --batch-size 2 --precision bf16 --quiet";
+        let args = format!("train {model} {rest} --device {device} --out {run}");
+        let out = binade(&args.split(' ').collect::<Vec<_>>(), folder.path()).output().unwrap();
+        assert!(out.status.success(), "{args}: {}", text(&out.stderr));
+        let metrics = std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl")).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["kind"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect()
+    };
+    for model in ["vision --model resnet20", "diffusion --channels 8 --drawn 1 --steps 1"] {
+        let (there, here) = (losses(model, "cuda-interpreted"), losses(model, "cpu"));
+        assert_eq!((there.len(), here.len()), (2, 2), "{model}");
+        for ((there, here), allowed) in there.into_iter().zip(here).zip([2f64.powi(-9), 2e-2]) {
+            assert!((there - here).abs() <= allowed * here, "{model}: {there}, on the CPU {here}");
+        }
+    }
 }
 
 #[test]

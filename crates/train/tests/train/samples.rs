@@ -251,6 +251,32 @@ fn drop_last_leaves_out_the_smaller_batch_and_refuses_to_leave_out_all() {
 }
 
 #[test]
+fn an_epoch_of_some_steps_has_another_part_of_the_samples_each_time() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let recorded = changed(48, move |index, key, _| {
+        // Without a key a sample is only looked at.
+        if key.is_some() {
+            sink.lock().unwrap().push(index);
+        }
+        Ok(())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let fit = Config { batch_size: 4, accumulate: 2, steps_per_epoch: Some(3), ..small() };
+    let data = Splits::new(recorded, points(16));
+    run_in(folder.path(), &data, fit.clone()).unwrap();
+    assert_eq!(steps(folder.path()).len(), 6);
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 48);
+    assert_ne!(seen[..24], seen[24..]);
+    // Epochs have no more than all samples, and one step at least.
+    run_in(tempfile::tempdir().unwrap().path(), &data, Config { steps_per_epoch: Some(usize::MAX), ..fit.clone() })
+        .unwrap();
+    let error = run(&data, Config { steps_per_epoch: Some(0), ..fit }).unwrap_err().to_string();
+    assert!(error.contains("the number of steps of an epoch must be at least 1"), "{error}");
+}
+
+#[test]
 fn every_epoch_has_another_order_and_a_run_of_the_same_seed_the_same_ones() {
     let orders = |seed| {
         let seen = Arc::new(Mutex::new(Vec::new()));
