@@ -1,5 +1,9 @@
 //! What tests share: samples are made on the host, where that is a thousand times as fast, and moved as they lie.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use binade_cuda::{Driver, Failure, Interpreted, Launch};
 use binade_tensor::samples::catalogue;
 use binade_tensor::{Array, Arrays, Class, DType, Device, Layout, Op, Request, Result, Shape, run};
 
@@ -28,4 +32,48 @@ pub fn outs(op: &Op, ins: &[Array], device: &Device, want: DType) -> Result<Arra
 pub fn bits(array: &Array) -> Result<Vec<u64>> {
     let one = |v: f64| if v.is_nan() { u64::MAX } else { v.to_bits() };
     Ok(array.to(&Device::cpu())?.to_f64_vec()?.into_iter().map(one).collect())
+}
+
+/// An interpreter that has no memory for anything more, or starts no kernel, when it is told so.
+#[derive(Clone, Debug, Default)]
+pub struct Faulty {
+    interpreter: Interpreted,
+    pub full: Arc<AtomicBool>,
+    pub refuses: Arc<AtomicBool>,
+    /// How many kernels it was asked for.
+    pub asked: Arc<AtomicUsize>,
+}
+
+impl Driver for Faulty {
+    fn name(&self) -> &str {
+        Driver::name(&self.interpreter)
+    }
+    fn capability(&self) -> u32 {
+        self.interpreter.capability()
+    }
+    fn alloc(&self, bytes: usize) -> std::result::Result<u64, Failure> {
+        if self.full.load(Ordering::Relaxed) { Err(Failure::OutOfMemory) } else { self.interpreter.alloc(bytes) }
+    }
+    fn free(&self, address: u64) {
+        self.interpreter.free(address);
+    }
+    fn keeps_memory(&self) -> bool {
+        self.interpreter.keeps_memory()
+    }
+    fn write(&self, to: u64, bytes: &[u8]) -> std::result::Result<(), Failure> {
+        Driver::write(&self.interpreter, to, bytes)
+    }
+    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> std::result::Result<(), Failure> {
+        Driver::read(&self.interpreter, copies)
+    }
+    fn is_written(&self, from: u64, bytes: usize) -> bool {
+        self.interpreter.is_written(from, bytes)
+    }
+    fn launch(&self, launch: &Launch<'_>) -> std::result::Result<(), Failure> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Failure::Device("CUDA_ERROR_LAUNCH_FAILED".into()));
+        }
+        Driver::launch(&self.interpreter, launch)
+    }
 }

@@ -1,8 +1,14 @@
 //! What is reported when, and what it leaves undone.
 
-use binade_cuda::{Module, interpreted};
+use std::sync::atomic::Ordering;
+
+use binade_cuda::{Cuda, Module, interpreted};
 use binade_tensor::op::Unary;
-use binade_tensor::{Array, Class, DType, Device, Error, Op, Request, Update, run, run_one};
+use binade_tensor::{
+    Array, ArrayMut, Class, DType, Device, Error, Grad, Op, Outcome, Request, Result, Slot, Update, run, run_one,
+};
+
+use crate::common::Faulty;
 
 fn device() -> Device {
     Device::new(interpreted().unwrap())
@@ -12,6 +18,20 @@ fn floats(device: &Device, values: &[f32], dims: &[usize]) -> Array {
     Array::from_slice(device, values, dims, Class::Activations).unwrap()
 }
 
+const SGD: Update = Update::Sgd { momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false };
+const ADAFACTOR: Update = Update::Adafactor { decay: -0.8, eps: [1e-30, 1e-3], clip: 1.0, weight_decay: 0.0 };
+
+/// Queues the first step of an optimiser, of ones by ones.
+fn queue(device: &Device, update: &Update, param: &Array, states: &[Array]) -> Result<Outcome> {
+    let grad = floats(device, &vec![1.0; param.numel()], param.shape());
+    let scalars: Vec<f32> = update.scalars(0.5, 1, 1.0).into_iter().map(|v| v as f32).collect();
+    let scalars = floats(device, &scalars, &[scalars.len()]);
+    let lent = |array| ArrayMut::new(update.name(), array).unwrap();
+    let state = states.iter().map(lent).collect();
+    let slot = Slot { param: Some(lent(param)), master: None, grad: Grad::Read(&grad), state, first: true };
+    update.run(&scalars, &mut [slot])
+}
+
 /// Whether an index out of range is told by the next wait, once, and a pass behind it changes no parameter.
 pub fn stops(device: &Device) -> Result<(), String> {
     let weight = floats(device, &[1.0, 2.0, 3.0, 4.0], &[2, 2]);
@@ -19,17 +39,7 @@ pub fn stops(device: &Device) -> Result<(), String> {
     let queued = run_one(&Op::Embedding, &[&weight, &index], device, DType::F32, Class::Activations);
     assert!(queued.is_ok(), "queued: {queued:?}");
     let param = floats(device, &[1.0, 1.0], &[2]);
-    let grad = floats(device, &[1.0, 1.0], &[2]);
-    let scalars = floats(device, &[0.5, 1.0], &[2]);
-    let sgd = Update::Sgd { momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false };
-    let slot = binade_tensor::Slot {
-        param: Some(binade_tensor::ArrayMut::new("sgd", &param).unwrap()),
-        master: None,
-        grad: binade_tensor::Grad::Read(&grad),
-        state: vec![],
-        first: true,
-    };
-    let told = sgd.run(&scalars, &mut [slot]).unwrap().wait().map(|_| ());
+    let told = queue(device, &SGD, &param, &[]).unwrap().wait().map(|_| ());
     if told != Err(Error::IndexOutOfRange { op: "embedding", index: 7, size: 2, what: "rows" }) {
         return Err(format!("{told:?} is told"));
     }
@@ -43,6 +53,61 @@ pub fn stops(device: &Device) -> Result<(), String> {
 #[test]
 fn an_index_out_of_range_is_told_by_the_next_wait_and_nothing_behind_it_runs() {
     stops(&device()).unwrap();
+}
+
+/// Adafactor is run by the host, which must see the error before it reads what was never computed.
+#[test]
+fn adafactor_behind_an_index_out_of_range_changes_nothing_and_the_error_is_told_once() {
+    let device = device();
+    let weight = floats(&device, &[1.0, 2.0], &[2, 1]);
+    let index = Array::from_slice(&device, &[5i64], &[1], Class::Indices).unwrap();
+    let wanted = Error::IndexOutOfRange { op: "embedding", index: 5, size: 2, what: "rows" };
+    let param = floats(&device, &[1.0; 4], &[2, 2]);
+    let states: Vec<Array> =
+        ADAFACTOR.states(param.shape()).iter().map(|s| floats(&device, &vec![0.5; s.numel()], s)).collect();
+    let before = || states.iter().all(|state| state.to_vec::<f32>().unwrap().iter().all(|&v| v == 0.5));
+    for waits in [true, false] {
+        run_one(&Op::Embedding, &[&weight, &index], &device, DType::F32, Class::Activations).unwrap();
+        let outcome = queue(&device, &ADAFACTOR, &param, &states).unwrap();
+        // Where nobody waits for the outcome, the next wait tells.
+        let told = if waits { outcome.wait().map(drop) } else { device.sync() };
+        assert_eq!(told, Err(wanted.clone()), "{waits}");
+        device.sync().unwrap();
+        assert_eq!(param.to_vec::<f32>().unwrap(), [1.0; 4]);
+        assert!(before());
+    }
+    // The step after it is one.
+    queue(&device, &ADAFACTOR, &param, &states).unwrap().wait().unwrap();
+    assert!(param.to_vec::<f32>().unwrap().iter().all(|&v| v < 1.0) && !before());
+}
+
+#[test]
+fn behind_a_kernel_that_was_not_started_nothing_runs_and_the_error_names_its_operator_once() {
+    let faulty = Faulty::default();
+    let cuda = Cuda::new(faulty.clone()).unwrap();
+    let device = Device::new(cuda.clone());
+    let (x, param) = (floats(&device, &[-1.0, 2.0], &[2]), floats(&device, &[1.0, 1.0], &[2]));
+    let apply = |row| run_one(&Op::Unary(row), &[&x], &device, DType::F32, Class::Activations).unwrap();
+    faulty.refuses.store(true, Ordering::Relaxed);
+    let first = apply(Unary::Relu);
+    faulty.refuses.store(false, Ordering::Relaxed);
+    let asked = faulty.asked.load(Ordering::Relaxed);
+    let behind = apply(Unary::Exp);
+    let outcome = queue(&device, &SGD, &param, &[]).unwrap();
+    let sorted =
+        run_one(&Op::Sort { dim: 0, descending: false, length: 2 }, &[&x], &device, DType::F32, Class::Activations);
+    assert!(sorted.is_ok() && cuda.counts().fallbacks.is_empty(), "{sorted:?}");
+    assert_eq!(faulty.asked.load(Ordering::Relaxed), asked, "kernels were started behind it");
+    let told = outcome.wait().unwrap_err().to_string();
+    assert!(told.starts_with("relu: ") && told.contains("CUDA_ERROR_LAUNCH_FAILED"), "{told}");
+    device.sync().unwrap();
+    assert_eq!(param.to_vec::<f32>().unwrap(), [1.0, 1.0]);
+    // Their memory was never written.
+    assert!([first, behind].iter().all(|y| matches!(y.to_vec::<f32>(), Err(Error::Hazard { .. }))));
+    // What is queued then runs.
+    assert_eq!(apply(Unary::Relu).to_vec::<f32>().unwrap(), [0.0, 2.0]);
+    queue(&device, &SGD, &param, &[]).unwrap().wait().unwrap();
+    assert_eq!(param.to_vec::<f32>().unwrap(), [0.5, 0.5]);
 }
 
 /// Whether indices just out of range are told, with the first of them, and those just within are not; of any strides.

@@ -1,10 +1,11 @@
 //! Multi-tensor passes: the bits of the CPU.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use binade_cuda::{Cuda, Driver, Failure, Interpreted, Launch, interpreted};
+use binade_cuda::{Cuda, interpreted};
 use binade_tensor::{Array, ArrayMut, Class, DType, Device, Error, Findings, Grad, Layout, Meta, Result, Slot, Update};
+
+use crate::common::Faulty;
 
 /// Sizes across the edge of a chunk.
 const SIZES: [usize; 3] = [1, 700, 16_400];
@@ -149,47 +150,16 @@ fn passes_over_gradients_find_and_leave_what_the_cpus_do() {
     }
 }
 
-/// An interpreter without memory for anything more, when it is told so.
-#[derive(Clone, Debug, Default)]
-struct Full(Interpreted, Arc<AtomicBool>);
-
-impl Driver for Full {
-    fn name(&self) -> &str {
-        Driver::name(&self.0)
-    }
-    fn capability(&self) -> u32 {
-        self.0.capability()
-    }
-    fn alloc(&self, bytes: usize) -> std::result::Result<u64, Failure> {
-        if self.1.load(Ordering::Relaxed) { Err(Failure::OutOfMemory) } else { self.0.alloc(bytes) }
-    }
-    fn free(&self, address: u64) {
-        self.0.free(address);
-    }
-    fn keeps_memory(&self) -> bool {
-        self.0.keeps_memory()
-    }
-    fn write(&self, to: u64, bytes: &[u8]) -> std::result::Result<(), Failure> {
-        Driver::write(&self.0, to, bytes)
-    }
-    fn read(&self, copies: &mut [(u64, &mut [u8])]) -> std::result::Result<(), Failure> {
-        Driver::read(&self.0, copies)
-    }
-    fn launch(&self, launch: &Launch<'_>) -> std::result::Result<(), Failure> {
-        Driver::launch(&self.0, launch)
-    }
-}
-
 #[test]
 fn a_pass_that_writes_needs_no_memory_and_one_that_finds_says_what_it_needs() {
     /// More than the memory that is kept holds at once.
     const TENSORS: usize = 500;
-    let full = Full::default();
-    let device = Device::new(Cuda::new(full.clone()).unwrap());
+    let faulty = Faulty::default();
+    let device = Device::new(Cuda::new(faulty.clone()).unwrap());
     let all = |seed| (0..TENSORS).map(|i| array(&device, DType::F32, 1 + i % 3, seed, Class::Weights)).collect();
     let (params, grads): (Vec<Array>, Vec<Array>) = (all(1), all(2));
     let scalars = Array::from_slice(&device, &[0.5f32, 1.0], &[2], Class::Optimizer).unwrap();
-    full.1.store(true, Ordering::Relaxed);
+    faulty.full.store(true, Ordering::Relaxed);
     fn slot<'a>(param: Option<&'a Array>, grad: &'a Array) -> Slot<'a> {
         let param = param.map(|param| ArrayMut::new("sgd", param).unwrap());
         Slot { param, master: None, grad: Grad::Read(grad), state: vec![], first: true }

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use crate::common::{Subject, bits, subject};
 use crate::devices::{NAMES, precisions, train};
 use binade_amp::{GradScaler, LossScale, Policy, StepOutcome, Training, TrainingState};
-use binade_autograd::{Var, no_grad, scope};
+use binade_autograd::{Gradients, Var, no_grad, scope};
 use binade_cpu::{Cpu, Isa};
 use binade_cuda::{Counts, interpreted};
 use binade_nn::{
-    Activation, AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer, Sequential, load_state_dict, read_safetensors,
-    state_dict, write_safetensors,
+    Activation, AdamW, BatchNorm2d, Layer, Linear, Module, Optimizer, Param, Sequential, clip_grad_norm,
+    clip_grad_value, load_state_dict, read_safetensors, state_dict, write_safetensors,
 };
 use binade_tensor::op::{Compare, Reduction, Unary};
 use binade_tensor::{Array, Class, DType, Device};
@@ -188,6 +188,43 @@ fn a_planted_overflow_is_skipped_in_the_step_in_which_the_cpu_skips_it() {
         let skipped: Vec<bool> = told.iter().map(|(outcome, _)| *outcome == StepOutcome::Skipped).collect();
         assert_eq!(skipped, [false, true, false, false], "{policy:?}");
     }
+}
+
+#[test]
+fn gradients_of_several_devices_are_clipped_together() {
+    let devices = [Device::cpu(), Device::new(interpreted().unwrap()), Device::new(interpreted().unwrap())];
+    let params: Vec<Param> = devices
+        .iter()
+        .map(|device| Param::new(Array::from_slice(device, &[0.0f32; 2], &[2], Class::Weights).unwrap()))
+        .collect();
+    let made = |values: [[f32; 2]; 3]| {
+        let mut gradients = Gradients::default();
+        for ((param, device), of) in params.iter().zip(&devices).zip(values) {
+            gradients.insert(param.id(), Array::from_slice(device, &of, &[2], Class::Gradients).unwrap());
+        }
+        gradients
+    };
+    let read = |gradients: &Gradients| -> Vec<Vec<f32>> {
+        params.iter().map(|param| gradients.by_id(param.id()).unwrap().to_vec().unwrap()).collect()
+    };
+    // The norm over all is 6: 1 + 8 + 27 are 36.
+    let values = [[1.0f32, 0.0], [2.0, -2.0], [-1.0, 26f32.sqrt()]];
+    let mut gradients = made(values);
+    let norm = clip_grad_norm(&mut gradients, 3.0).unwrap();
+    assert!((norm - 6.0).abs() < 1e-6, "{norm}");
+    let factor = (3.0 / (norm + 1e-6)) as f32;
+    assert_eq!(read(&gradients), values.map(|of| of.map(|v| v * factor).to_vec()));
+    // Below the limit nothing changes.
+    let before = read(&gradients);
+    clip_grad_norm(&mut gradients, 3.1).unwrap();
+    assert_eq!(read(&gradients), before);
+    let mut gradients = made(values);
+    clip_grad_value(&mut gradients, 1.5).unwrap();
+    assert_eq!(read(&gradients), values.map(|of| of.map(|v| v.clamp(-1.5, 1.5)).to_vec()));
+    // What is not finite on one device shows in the norm of all, and scales all.
+    let mut gradients = made([[1.0, 1.0], [1.0, f32::NAN], [1.0, 1.0]]);
+    assert!(clip_grad_norm(&mut gradients, 3.0).unwrap().is_nan());
+    assert!(read(&gradients).iter().flatten().all(|v| v.is_nan()));
 }
 
 #[test]
