@@ -128,6 +128,7 @@ pub fn run(cargo: &Path, args: &[OsString]) -> Result<(), String> {
         if let Some(ptxas) = &options.ptxas {
             let (found, [registers, shared]) = gates::of_ptxas(ptxas, stem, &path, target)?;
             faults.extend(found);
+            faults.extend(gates::of_needs(stem, &source, [registers, shared]));
             told += &format!("; at most {registers} registers, {shared} bytes of shared memory");
         }
         output::line(&told)?;
@@ -176,7 +177,7 @@ fn lowered(ptx: &str, version: &str) -> String {
         if dropped || line.trim_start().starts_with("//") {
             continue;
         }
-        if line.trim_start().starts_with(".loc") {
+        if line.split_whitespace().next() == Some(".loc") {
             waiting = line.split(", function_name").next();
             continue;
         }
@@ -184,18 +185,26 @@ fn lowered(ptx: &str, version: &str) -> String {
             // File and line, without the column.
             let of_line = place.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
             if named.as_ref() != Some(&of_line) {
-                text.push_str(place.trim_end());
-                text.push('\n');
+                text.push_str(&of_line);
+                text.push_str(" 0\n");
                 named = Some(of_line);
             }
         }
         // Each kernel names its own.
         named = named.filter(|_| !line.starts_with('}'));
         let line = if line.starts_with(".version") { version } else { line };
-        text.push_str(&without_folder(line.trim_end()));
+        let within = line.starts_with(char::is_whitespace);
+        text.push_str(&narrow(&without_folder(line), within));
         text.push('\n');
     }
     text
+}
+
+/// A line without the space that it does not need, and with shorter labels. A brace `within` a kernel stands apart from
+/// the one that ends it.
+fn narrow(line: &str, within: bool) -> String {
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ").replace(", ", ",").replace("$L__BB", "$");
+    if within && line.starts_with(['{', '}']) { format!(" {line}") } else { line }
 }
 
 /// A line that names a file of the source, without the folder that it was compiled in.

@@ -8,6 +8,13 @@
 // Of 8-bit integers: forward, in integers.
 //
 // Those of 16-bit images with channels enough are `pixels.cuh`; here the sums of their splits are added.
+//
+// Shapes: images [N, C, H, W], weights [O, C / groups, KH, KW], of any strides, dilations, groups and float dtypes,
+// or of 8-bit integers.
+// Tiling: as `tile.cuh`: 64 x 64 results to a block of 256 threads, 16 places at a time; of few channels a thread to
+// a result.
+// Needs: at most 64 registers to a thread, 8,704 bytes of shared memory to a block.
+// Checked against: convolutions of the reference, a loop over taps in f64.
 #include "images.cuh"
 
 struct Image {

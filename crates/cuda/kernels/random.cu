@@ -1,4 +1,9 @@
 // Random numbers, dropout and stochastic rounding: Philox4x32-10 by counter, so that every device draws the same.
+//
+// Shapes: tensors of any shape and strides, of which each element has its own number.
+// Tiling: none: a thread has an element, and the next one a grid further on.
+// Needs: at most 36 registers to a thread, no shared memory.
+// Checked against: draws of the reference, one number at a time, and the CPU's bits.
 #include "elementwise.cuh"
 
 struct Draw {

@@ -2,6 +2,11 @@
 //
 // A row is what is reduced to one element. 16 threads add it up; rows longer than a block are cut into blocks, whose
 // sums a second kernel adds. Where reduced dimensions lie outside kept ones in memory, a thread has a column instead.
+//
+// Shapes: rows of any dimensions and strides; one result to a row, or of scans one to an element.
+// Tiling: a block of 256 threads has 16 rows, 16 threads each, or 256 columns; long rows in blocks of 1,024 elements.
+// Needs: at most 50 registers to a thread, no shared memory.
+// Checked against: reductions and scans of the reference in f64, and the CPU's bits of sums and means.
 #include "functions.cuh"
 #include "rows.cuh"
 

@@ -1,5 +1,10 @@
 // Softmax and cross-entropy over rows, 16 threads to a row: shifted by the row's largest element, in f32, the sum in 16
 // interleaved parts as on the CPU. Rows are read again for each pass rather than kept.
+//
+// Shapes: rows of any dimensions and strides; targets i64, one to a row, or probabilities like the rows.
+// Tiling: a block of 256 threads has 16 rows, 16 threads each.
+// Needs: at most 40 registers to a thread, 1,024 bytes of shared memory to a block.
+// Checked against: softmax and cross-entropy of the reference in f64.
 #include "functions.cuh"
 #include "rows.cuh"
 

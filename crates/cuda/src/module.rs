@@ -65,6 +65,10 @@ modules! {
     ConvSm80, "conv_sm80";
     /// Attention.
     Attention, "attention";
+    /// Attention on tensor cores of capability 7.5.
+    AttentionSm75, "attention_sm75";
+    /// Attention on tensor cores of capability 8.0 and more.
+    AttentionSm80, "attention_sm80";
     /// Pooling, linear maps of dimensions.
     Window, "window";
 }

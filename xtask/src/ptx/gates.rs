@@ -73,3 +73,15 @@ pub fn of_ptxas(ptxas: &Path, stem: &str, path: &Path, target: &Target) -> Resul
     }
     Ok((faults, most))
 }
+
+/// Whether a source says that its kernels need less than they do: registers of a thread, bytes of shared memory.
+pub fn of_needs(stem: &str, source: &str, needed: [u32; 2]) -> Option<String> {
+    let said = source.lines().find_map(|line| line.strip_prefix("// Needs: at most ")).unwrap_or_default();
+    let number = |what: &str| -> u32 {
+        let before = said.split_once(what).map_or("", |(before, _)| before);
+        before.rsplit(' ').next().unwrap_or_default().replace(',', "").parse().unwrap_or(0)
+    };
+    let stated = [number(" registers"), number(" bytes of shared memory")];
+    let less = stated.iter().zip(&needed).any(|(stated, needed)| stated < needed);
+    less.then(|| format!("{stem}.cu says registers and shared memory {stated:?}, and ptxas {needed:?}"))
+}

@@ -106,7 +106,7 @@ fn compare(ours: &Digests, recorded: &Digests) -> Result<()> {
     if let (Some(here), Some(there)) = (capability(ours), capability(recorded))
         && here != there
     {
-        let told = "tensor cores differ, and products and convolutions of 16 bit with them";
+        let told = "tensor cores differ, and products, convolutions and attention of 16 bit with them";
         verdict_line(format_args!("bits      of capability {here}, beside those of {there}: {told}"))?;
     }
     for (name, digest) in ours.iter().filter(|(name, _)| *name != CAPABILITY) {

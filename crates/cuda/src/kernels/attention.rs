@@ -5,6 +5,7 @@ use binade_tensor::{DType, Layout, Result, Shape};
 use bytemuck::{Pod, Zeroable};
 
 use super::copy::{self, Held};
+use super::tensor;
 use crate::backend::Cuda;
 use crate::module::Module;
 use crate::view::{View, code};
@@ -61,6 +62,11 @@ struct Attention {
 const FEATURES: usize = 256;
 /// Warps of a block.
 const WARPS: usize = 4;
+
+/// Queries of a block on tensor cores.
+const QUERIES: usize = 64;
+/// Features of heads that these have kernels for, up to so many.
+const SIZES: [(u32, &str); 3] = [(64, "attend_64"), (128, "attend_128"), (256, "attend_256")];
 
 /// A view of `[…, heads, rows, features]`; `None` where samples do not lie at one distance.
 fn matrices(view: &View) -> Option<Matrices> {
@@ -151,6 +157,30 @@ fn parameter(cuda: &Cuda, of: &Kind, [q, k, v]: [&View; 3], mask: Option<&View>)
     Some(p)
 }
 
+impl Matrices {
+    /// Whether rows of `extents` samples, heads, rows and features are lines that are copied 16 bytes at a time.
+    fn are_lines(&self, [samples, heads, rows, features]: [u32; 4]) -> bool {
+        const ELEMENTS: i64 = 8;
+        let aligned = |extent: u32, stride: i64| extent <= 1 || stride % ELEMENTS == 0;
+        let strides = aligned(samples, self.batch) && aligned(heads, self.head) && aligned(rows, self.row);
+        self.at.is_multiple_of(16) && self.feature == 1 && features % ELEMENTS as u32 == 0 && strides
+    }
+}
+
+/// The kernel on tensor cores of a capability; `None` if they do not take these operands.
+fn on_tensor_cores(capability: u32, dtypes: [DType; 3], out: DType, p: &Attention) -> Option<(Module, &'static str)> {
+    tensor::format(capability, [dtypes[0], dtypes[1]]).filter(|_| dtypes[1] == dtypes[2])?;
+    let (_, kernel) = SIZES.into_iter().find(|(size, _)| p.d.max(p.e) <= *size)?;
+    let key_heads = p.heads / p.shared;
+    let lines = p.q.are_lines([p.samples, p.heads, p.t, p.d])
+        && p.k.are_lines([p.samples, key_heads, p.s, p.d])
+        && p.v.are_lines([p.samples, key_heads, p.s, p.e])
+        && p.out.are_lines([p.samples, p.heads, p.t, p.e]);
+    let some = [p.samples, p.heads, p.t, p.s, p.d, p.e].iter().all(|&extent| extent > 0);
+    let module = if capability < 80 { Module::AttentionSm75 } else { Module::AttentionSm80 };
+    (lines && some && (out == DType::F32 || out == dtypes[0])).then_some((module, kernel))
+}
+
 /// Queues a kernel with a warp for each of `n` rows, whose results have so many features.
 fn launch(cuda: &Cuda, op: &'static str, kernel: &str, n: usize, features: u32, p: &Attention) {
     if n > 0 {
@@ -185,7 +215,14 @@ pub(super) fn forward(cuda: &Cuda, op: &'static str, of: &Kind, ins: &[View], ou
     let out = place(cuda, &outs[0])?;
     let Some(to) = matrices(&out.0).filter(|_| outs[1].layout.is_contiguous()) else { return Ok(false) };
     (p.out, p.lse) = (to, outs[1].at());
-    launch(cuda, op, "attend", outs[1].numel(), p.e, &p);
+    let dtypes = [ins[0].dtype, ins[1].dtype, ins[2].dtype];
+    match on_tensor_cores(cuda.capability(), dtypes, out.0.dtype, &p) {
+        Some(at) => {
+            let blocks = (p.t as usize).div_ceil(QUERIES) * p.samples as usize * p.heads as usize;
+            cuda.grid(op, at, [blocks, 1, 1], 128, &p);
+        }
+        None => launch(cuda, op, "attend", outs[1].numel(), p.e, &p),
+    }
     finish(cuda, op, &out, &outs[0])
 }
 

@@ -3,6 +3,7 @@
 
 use binade_cpu as _;
 
+mod attention_cores;
 mod bits;
 mod common;
 mod conv_cores;
@@ -10,6 +11,7 @@ mod edges;
 mod empties;
 mod extents;
 mod fused;
+mod headers;
 mod integers;
 mod late;
 mod limits;

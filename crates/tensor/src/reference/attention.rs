@@ -19,7 +19,7 @@ impl Definition for Attention {
 
     #[cfg(feature = "oracle")]
     fn errors(&self, x: &[Dense], _shapes: &[Vec<usize>], by: Roundings<'_>) -> Result<Vec<Vec<f64>>> {
-        Ok(errors::forward(self, x, by.u))
+        Ok(errors::forward(self, x, by))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Faults put into the PTX that ships, one at a time: each must be flagged, and by the check that should see it. One
 //! that is not is a missing check. `cargo xtask ptx mutants` tries all of them.
 
+mod attention;
 mod edit;
 mod table;
 mod tensor_cores;
@@ -11,6 +12,7 @@ use binade_cuda::{Cuda, Interpreted, Module};
 use binade_tensor::{Device, Update};
 
 use crate::{bits, registry, updates};
+use attention::ATTENTION;
 use edit::{At, Edit, apply};
 use table::MUTANTS;
 use tensor_cores::TENSOR_CORES;
@@ -74,7 +76,7 @@ impl Mutant {
     fn check(&self) -> Result<String, String> {
         let ptx = apply(&self.at, &self.edit).map_err(|stale| format!("it no longer fits the kernel: {stale}"))?;
         // Tensor cores of capability 7.5 have kernels of their own.
-        let of_75 = matches!(self.at.module, Module::ProductSm75 | Module::ConvSm75);
+        let of_75 = matches!(self.at.module, Module::ProductSm75 | Module::ConvSm75 | Module::AttentionSm75);
         let driver = if of_75 { Interpreted::of(75).map_err(|e| e.to_string())? } else { Interpreted::default() };
         driver.replace(self.at.module, &ptx).map_err(|e| format!("the PTX is refused: {e:?}"))?;
         let device = Device::new(Cuda::new(driver).map_err(|e| e.to_string())?);
@@ -97,7 +99,7 @@ impl Mutant {
 
 /// All of them.
 fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    MUTANTS.iter().chain(TENSOR_CORES)
+    MUTANTS.iter().chain(TENSOR_CORES).chain(ATTENTION)
 }
 
 /// Those whose module, kernel or description has this in it are tried, and what is said of each is told.

@@ -38,9 +38,13 @@ fn kernel(out: &mut String, name: &str, operands: usize, lines: &[String]) {
     out.push_str("})\n");
 }
 
-fn header(what: &str) -> String {
+fn header(what: &str, registers: u32) -> String {
     format!(
-        "// {what}\n// Written by the rows of the operator table (tests/cuda/rows); not to be edited.\n\
+        "// {what}\n// Written by the rows of the operator table (tests/cuda/rows); not to be edited.\n//\n\
+         // Shapes: tensors that broadcast to one shape, of any strides and float dtypes.\n\
+         // Tiling: none: a thread has an element, and the next one a grid further on.\n\
+         // Needs: at most {registers} registers to a thread, no shared memory.\n\
+         // Checked against: the rows of the reference in f64, and the CPU's bits.\n\
          #include \"elementwise.cuh\"\n"
     )
 }
@@ -64,7 +68,7 @@ impl UnaryVisitor for OfUnary {
 }
 
 pub fn unary() -> String {
-    let mut out = header("Functions of one tensor and their derivatives.");
+    let mut out = header("Functions of one tensor and their derivatives.", 40);
     for &row in Unary::ALL {
         let (f, df) = (row.visit(OfUnary { slope: false }), row.visit(OfUnary { slope: true }));
         function(&mut out, &format!("{row:?}_f"), &["x"], &f, false);
@@ -111,7 +115,7 @@ impl BinaryVisitor for Part {
 }
 
 pub fn binary() -> String {
-    let mut out = header("Functions of two tensors, or of one and a number, and their derivatives.");
+    let mut out = header("Functions of two tensors, or of one and a number, and their derivatives.", 48);
     for &row in Binary::ALL {
         let (extreme_values, extreme_partials) = (row.has_extreme_values(), row.has_extreme_slopes());
         let load = |name: &str, k: usize| format!("float {name} = load_or_value(p, p.in[{k}], at.in[{k}]);");
@@ -166,7 +170,7 @@ impl TernaryVisitor for OfTernary {
 }
 
 pub fn ternary() -> String {
-    let mut out = header("Functions of three tensors and a number, and their derivatives.");
+    let mut out = header("Functions of three tensors and a number, and their derivatives.", 33);
     for &row in Ternary::ALL {
         for by in [None, Some(0), Some(1), Some(2)] {
             let name = by.map_or(format!("{row:?}"), |by| format!("{row:?}_{by}"));
@@ -217,7 +221,7 @@ impl LossVisitor for LossPart {
 }
 
 pub fn loss() -> String {
-    let mut out = header("Losses of a prediction and a target, their sums, and their derivatives.");
+    let mut out = header("Losses of a prediction and a target, their sums, and their derivatives.", 37);
     out.push_str("#include \"sums.cuh\"\n");
     for &row in Loss::ALL {
         let parts = [(LossPart::Value, ""), (LossPart::Prediction, "_prediction"), (LossPart::Target, "_target")];

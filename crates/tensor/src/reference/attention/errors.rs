@@ -1,15 +1,51 @@
 //! The errors of attention and its gradient.
 
 use super::{attend, is_bool, kept, key_head, probabilities, scores};
-use crate::Dims;
 use crate::format::Format;
 use crate::op::{Attention, Reduce};
-use crate::reference::errors::computing;
+use crate::reference::errors::{Roundings, computing};
 use crate::reference::reduce::{groups, reduce};
 use crate::reference::{Dense, unflatten};
+use crate::{DType, Dims};
 
 /// Below this tiles take products for 0.
 const TILES_FLUSH: f64 = f32::MIN_POSITIVE as f64;
+
+/// How tensor cores multiply queries, keys and values of a format: eight products are added at a time. Each but the
+/// largest is cut to 24 bits below the largest's exponent, and the sum to f32, by 2·u. A subnormal operand counts as
+/// the smallest normal one.
+#[derive(Clone, Copy)]
+struct Cores(Format);
+
+impl Cores {
+    fn of(dtypes: &[DType]) -> Option<Cores> {
+        match dtypes {
+            [q, k, v, ..] if q == k && k == v && matches!(q, DType::F16 | DType::BF16) => q.format().map(Cores),
+            _ => None,
+        }
+    }
+
+    /// Roundings beside one for each of n products.
+    fn cuts(n: usize) -> f64 {
+        2.0 * (n as f64 / 8.0).ceil()
+    }
+
+    fn magnitude(self, v: f64) -> f64 {
+        if v == 0.0 { 0.0 } else { v.abs().max(self.0.min_normal()) }
+    }
+
+    /// Roundings of a sum of n values times their weights. These are sums of two f16 numbers, to 22 bits, or of three
+    /// bf16 ones, each of which is multiplied. What is there is rescaled every 16 keys, or more.
+    fn chain(self, n: usize) -> f64 {
+        let (planes, lost) = if self.0 == Format::F16 { (2.0, 4.0) } else { (3.0, 0.0) };
+        planes * (n as f64 + Cores::cuts(n)) + n as f64 / 16.0 + lost + 8.0
+    }
+
+    /// What a weight of 1 at most loses besides: f16 ends at 2⁻²⁴, and weights are 2¹⁵ times as large there.
+    fn vanishing(self) -> f64 {
+        if self.0 == Format::F16 { 2f64.powi(-40) } else { TILES_FLUSH }
+    }
+}
 
 /// What attention's errors follow from.
 struct Weights {
@@ -25,13 +61,15 @@ struct Weights {
 }
 
 impl Weights {
-    fn of(attention: &Attention, q: &Dense, k: &Dense, mask: Option<&Dense>, u: f64) -> Weights {
+    fn of(attention: &Attention, [q, k]: [&Dense; 2], mask: Option<&Dense>, u: f64, cores: Option<Cores>) -> Weights {
         let (scores, scale) = scores(attention, q, k, mask, is_bool(mask));
         let r = scores.shape.len();
         let p = probabilities(&scores);
         let lse: Vec<f64> =
             groups(&scores, Dims::one(r - 1)).iter().map(|row| reduce(Reduce::LogSumExp, row)).collect();
-        let chain = q.shape[r - 1] as f64 + 3.0;
+        let d = q.shape[r - 1];
+        let chain = d as f64 + 3.0 + cores.map_or(0.0, |_| Cores::cuts(d));
+        let magnitude = |v: f64| cores.map_or(v.abs(), |cores| cores.magnitude(v));
         let off = Dense::from_fn(&scores.shape, |i| {
             let score = scores.at(i);
             if score == f64::NEG_INFINITY {
@@ -39,8 +77,8 @@ impl Weights {
             }
             let mut key = key_head(i, q, k);
             key[r - 2] = i[r - 1];
-            let size =
-                q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| (q * k).abs()).sum::<f64>() * scale.abs();
+            let products = q.along(i, r - 1).zip(k.along(&key, r - 1)).map(|(q, k)| magnitude(q) * magnitude(k));
+            let size = products.sum::<f64>() * scale.abs();
             u * (chain * size + 2.0 * score.abs() + 4.0)
         });
         let row = |flat: usize| flat / k.shape[r - 2].max(1);
@@ -76,11 +114,15 @@ fn chain(n: usize) -> f64 {
 
 /// A weight is off by the error of its score and by the mean error of its row, in the exponent; then a chain over the
 /// keys. One below the normal range is off by itself on tiles, and a value may be large.
-pub(super) fn forward(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64>> {
-    let weights = Weights::of(attention, &x[0], &x[1], x.get(3), u);
+pub(super) fn forward(attention: &Attention, x: &[Dense], by: Roundings<'_>) -> Vec<Vec<f64>> {
+    let (u, cores) = (by.u, Cores::of(by.dtypes));
+    let weights = Weights::of(attention, [&x[0], &x[1]], x.get(3), u, cores);
     let r = x[0].shape.len();
     let keys = weights.p.shape[r - 1];
     let vanishing = if computing(u) == Format::F64 { f64::from_bits(1) } else { TILES_FLUSH };
+    let vanishing = cores.map_or(vanishing, Cores::vanishing);
+    let terms_of = cores.map_or(chain(keys), |cores| cores.chain(keys));
+    let magnitude = |v: f64| cores.map_or(v.abs(), |cores| cores.magnitude(v));
     let shape = [&x[0].shape[..r - 1], &[x[2].shape[r - 1]]].concat();
     let y = Dense::from_fn(&shape, |i| {
         let value = key_head(i, &x[0], &x[1]);
@@ -91,7 +133,7 @@ pub(super) fn forward(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64
                 return 0.0;
             }
             let (p, off) = weights.weight(flat, weights.off.v[flat] + weights.lse_off[weights.row(flat)]);
-            kept(attention, flat) * v.abs() * (off + p * chain(keys) * u + vanishing) + TILES_FLUSH
+            kept(attention, flat) * magnitude(v) * (off + p * terms_of * u + vanishing) + TILES_FLUSH
         });
         terms.sum()
     });
@@ -103,7 +145,7 @@ pub(super) fn forward(attention: &Attention, x: &[Dense], u: f64) -> Vec<Vec<f64
 /// errors are part of it.
 pub(super) fn backward(attention: &Attention, joined: bool, x: &[Dense], u: f64) -> Vec<Vec<f64>> {
     let [g, q, k, v, out] = [&x[0], &x[1], &x[2], &x[3], &x[4]];
-    let weights = Weights::of(attention, q, k, x.get(6), u);
+    let weights = Weights::of(attention, [q, k], x.get(6), u, None);
     let (r, scale) = (q.shape.len(), weights.scale.abs());
     let forward_shapes = [out.shape.clone(), x[5].shape.clone()];
     let mut ins = vec![q.clone(), k.clone(), v.clone()];
