@@ -109,7 +109,7 @@ impl Training {
     ///
     /// # Errors
     /// [`Error::State`]: another number of optimisers; losses are scaled in one of both only, or averages are kept in
-    /// one of both only.
+    /// one of both only; this training has a plateau and the snapshot none, whose measurements would be lost.
     /// [`Error::Setting`]: a scale or a setting outside its domain. As
     /// [`Optimizer::load_state_dict`](binade_nn::Optimizer::load_state_dict) and
     /// [`Ema::load_state_dict`](binade_nn::Ema::load_state_dict).
@@ -121,6 +121,9 @@ impl Training {
         };
         differ("loss scaling", from.loss_scale != LossScale::Off, self.scaler.is_enabled())?;
         differ("averages", from.ema.is_some(), self.ema.is_some())?;
+        if self.plateau.is_some() {
+            differ("a plateau", from.plateau.is_some(), true)?;
+        }
         let (there, here) = (from.optimizers.len(), self.optimizers.len());
         if there != here {
             return Err(Error::State(format!("it has {there} optimiser(s), this training {here}")));

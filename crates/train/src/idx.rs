@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
 use crate::images::MOST;
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Deflate packs at most so many bytes into one: two bits stand for a run of 258.
 const DENSEST: u64 = 1032;
 
-/// An idx file of unsigned bytes, plain or `.gz`, of which the header is read and the contents are not.
+/// An idx file of unsigned bytes, plain or `.gz` (of one or more members), of which the header is read and the contents are not.
 pub(crate) struct Idx {
     pub(crate) path: PathBuf,
     pub(crate) extents: Vec<usize>,
@@ -37,7 +37,7 @@ impl Idx {
         let size = file.metadata().map_err(Error::io(&path))?.len();
         let mut file = BufReader::new(file);
         let packed = file.fill_buf().map_err(Error::io(&path))?.starts_with(&[0x1f, 0x8b]);
-        let mut rest: Box<dyn Read> = if packed { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+        let mut rest: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         let mut header = Vec::new();
         let length = 4 + 4 * dims as usize;
         (&mut rest).take(length as u64).read_to_end(&mut header).map_err(Error::io(&path))?;

@@ -31,8 +31,10 @@ pub(crate) fn rehearse(make: Make<'_>, data: &Splits, config: &Config, device: &
         let fresh = make()?;
         let mut saved_bytes = 0;
         let (pair, mut training) = (fresh.trainee(), fresh.training(config)?);
+        // A group ends with its epoch.
+        let together = config.accumulate.min(config.batches(data.train.len()).max(1));
         for _ in 0..2 {
-            let parts: Vec<Batch> = (0..config.accumulate)
+            let parts: Vec<Batch> = (0..together)
                 .map(|part| first(&*data.train, config.batch_size.min(data.train.len()), part))
                 .collect::<Result<_>>()?;
             saved_bytes = training.step_over(&parts, |batch| pair.loss(batch))?.saved_bytes;

@@ -72,9 +72,10 @@ fn a_snapshot_that_does_not_fit_changes_nothing() {
     steps(&net, &mut t, 2..3);
     let before = (state(&net, &t), serde_json::to_string(&t.state().unwrap()).unwrap());
     type Damage = fn(&mut TrainingState);
-    let damages: [(&str, Damage); 9] = [
+    let damages: [(&str, Damage); 10] = [
         ("loss scaling", |s| s.loss_scale = LossScale::Off),
         ("averages", |s| s.ema = None),
+        ("the plateau", |s| s.plateau = None),
         ("an average", |s| drop(s.ema.as_mut().unwrap().tensors.pop())),
         ("a moment", |s| drop(s.optimizers[0].tensors.pop())),
         ("the scale", |s| s.scaler.scale = f32::INFINITY),

@@ -1,6 +1,6 @@
 //! Kernels of rows with two operands, of comparisons and of choices.
 
-use super::{R2, Slope, map1, map2, slope_recomputed};
+use super::{R2, Slope, map1, map1_blocks, map2, map2_blocks, slope_recomputed};
 use crate::extremes::{self, Formula};
 use crate::kernel::Out;
 use crate::operand::{BLOCK, Buffer, Compute, Operand, fill, fill_with};
@@ -46,6 +46,13 @@ fn scalar_recomputed<C: Compute, R: BinaryRow>(isa: Isa, f: WithScalar<R>, x: &O
         let again = ScalarAgain::<C, R>(f, x);
         if all { extremes::recompute_all(y, again) } else { extremes::recompute_small([x], y, again) }
     });
+}
+
+/// Whether a row costs more than its operands' way from 16 bit and back by the cache: it has one kernel, in the type
+/// that is computed in.
+const fn is_costly<R: BinaryRow>() -> bool {
+    use Binary::{Atan2, Celu, Elu, Fmod, Pow, Softplus};
+    matches!(R::ROW, Atan2 | Celu | Elu | Fmod | Pow | Softplus)
 }
 
 #[derive(Clone, Copy)]
@@ -109,7 +116,7 @@ pub(crate) enum BinaryKernel<'a> {
     ScalarBackward(&'a Operand<'a>, &'a Operand<'a>, f64, bool),
 }
 
-struct RunBinary<'a, 'b, C>(Isa, Binary, BinaryKernel<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
+struct RunBinary<'a, 'b, C>(Isa, BinaryKernel<'a>, &'a mut Out<'b>, std::marker::PhantomData<C>);
 
 /// `g · ∂f/∂a`, or by b.
 #[derive(Clone, Copy)]
@@ -136,23 +143,38 @@ impl<C: Compute, R: BinaryRow> Formula for PartialAgain<'_, C, R> {
 impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
     type Output = ();
     fn visit<R: BinaryRow>(self) {
-        let RunBinary(isa, row, kernel, out, _) = self;
-        let (may_be_extreme, all) = (row.has_extreme_slopes(), row.has_slopes_in_f64());
+        let RunBinary(isa, kernel, out, _) = self;
+        // Constants of the row: what it does not run is not compiled.
         match kernel {
-            BinaryKernel::Forward(a, b) if row.has_extreme_values() => values_recomputed::<C, R>(isa, [a, b], out),
-            BinaryKernel::Forward(a, b) => map2::<C, _>(isa, F2::<R>(R2::default()), a, b, out),
-            BinaryKernel::Scalar(x, value, reversed) if row.has_extreme_values() => {
-                let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
-                scalar_recomputed::<C, R>(isa, f, x, out);
+            BinaryKernel::Forward(a, b) => {
+                let f = F2::<R>(R2::default());
+                if const { R::ROW.has_extreme_values() } {
+                    values_recomputed::<C, R>(isa, [a, b], out);
+                } else if const { is_costly::<R>() } {
+                    map2_blocks::<C, _>(isa, f, a, b, out);
+                } else {
+                    map2::<C, _>(isa, f, a, b, out);
+                }
             }
             BinaryKernel::Scalar(x, value, reversed) => {
-                map1::<C, _>(isa, WithScalar::<R> { row: R2::default(), value, reversed }, x, out)
+                if const { R::ROW.has_extreme_values() } {
+                    let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
+                    return scalar_recomputed::<C, R>(isa, f, x, out);
+                }
+                let f = WithScalar::<R> { row: R2::default(), value, reversed };
+                if const { is_costly::<R>() } {
+                    map1_blocks::<C, _>(isa, f, x, out);
+                } else {
+                    map1::<C, _>(isa, f, x, out);
+                }
             }
             BinaryKernel::ScalarBackward(g, x, value, reversed) => {
                 // Also in f64 of the number as forward rounds it.
                 let f = WithScalar::<R> { row: R2::default(), value: C::from_f64(value).as_f64(), reversed };
-                if may_be_extreme {
-                    slope_recomputed::<C, _>(isa, f, all, [g, x], out);
+                if const { R::ROW.has_extreme_slopes() } {
+                    slope_recomputed::<C, _>(isa, f, R::ROW.has_slopes_in_f64(), [g, x], out);
+                } else if const { is_costly::<R>() } {
+                    map2_blocks::<C, _>(isa, f, g, x, out);
                 } else {
                     map2::<C, _>(isa, f, g, x, out);
                 }
@@ -170,9 +192,9 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
                         C::map3(isa, Da::<R, false>(R2::default()), g, a, b, y);
                     }
                     let again = PartialAgain::<C, R>(R2::default(), rhs, [g, a, b]);
-                    if all {
+                    if const { R::ROW.has_slopes_in_f64() } {
                         extremes::recompute_all(y, again);
-                    } else if may_be_extreme {
+                    } else if const { R::ROW.has_extreme_slopes() } {
                         extremes::recompute([a, b], y, again);
                     }
                 });
@@ -182,7 +204,7 @@ impl<C: Compute> BinaryVisitor for RunBinary<'_, '_, C> {
 }
 
 pub(crate) fn binary<C: Compute>(isa: Isa, row: Binary, kernel: BinaryKernel<'_>, out: &mut Out<'_>) {
-    row.visit(RunBinary::<C>(isa, row, kernel, out, std::marker::PhantomData));
+    row.visit(RunBinary::<C>(isa, kernel, out, std::marker::PhantomData));
 }
 
 pub(crate) fn compare(isa: Isa, row: Compare, a: &Operand<'_>, b: &Operand<'_>, out: &mut Out<'_>) {

@@ -36,6 +36,12 @@ fn results_of_too_many_elements_are_refused() {
 }
 
 #[test]
+fn numbers_are_not_put_one_after_the_other() {
+    let error = run(&Op::Cat { dim: 0 }, &[&ones(&[]), &ones(&[])]).unwrap_err().to_string();
+    assert!(error.contains("at least one dimension"), "{error}");
+}
+
+#[test]
 fn attributes_that_overflow_are_refused() {
     let (image, weight) = (ones(&[1, 1, 4, 4]), ones(&[1, 1, 2, 2]));
     for n in [usize::MAX, usize::MAX / 2, 1 << 60] {

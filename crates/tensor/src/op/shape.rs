@@ -211,8 +211,10 @@ impl Family for Cat {
         if ins.is_empty() {
             return check.argument("at least one tensor is needed".into());
         }
-        let dim = check.dim(0, *dim)?;
-        let mut shape = *ins[0].shape();
+        let (dim, mut shape) = (check.dim(0, *dim)?, *ins[0].shape());
+        if shape.rank() == 0 {
+            return check.shape("tensors of at least one dimension");
+        }
         shape[dim] = 0;
         for meta in ins {
             let mut other = *meta.shape();

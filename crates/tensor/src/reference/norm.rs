@@ -273,11 +273,18 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>
 /// [`through`] an activation behind a norm, whose argument may leave the range.
 #[cfg(feature = "oracle")]
 fn after(act: crate::op::Unary, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
-    let argument = (hat * weight).abs() + bias.abs();
-    if leaves_range(argument.max(hat.abs()).max(distance.abs()), u) {
+    if argument_leaves_range([distance, hat, hat * weight, bias], u) {
         return f64::INFINITY;
     }
     through(act, hat * weight + bias, error, u)
+}
+
+/// Whether what an argument is made of leaves the range: each finite part, also beside an infinite one, whose sign may
+/// be the other.
+#[cfg(feature = "oracle")]
+fn argument_leaves_range(parts: [f64; 4], u: f64) -> bool {
+    let [distance, hat, product, bias] = parts.map(|part| if part.is_finite() { part.abs() } else { 0.0 });
+    leaves_range((product + bias).max(hat).max(distance), u)
 }
 
 #[cfg(feature = "oracle")]
@@ -320,6 +327,16 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
     let (mut sums, mut dots, mut dw, mut db) =
         (vec![0.0; mean.len()], vec![0.0; mean.len()], vec![0.0; count], vec![0.0; count]);
     let (mut reach, mut dots_reach) = (vec![0.0; count], vec![0.0; mean.len()]);
+    // An infinite bias behind which the product leaves the range, or not.
+    let is_lost = |i: &[usize]| {
+        let (group, w) = places(norm, shape, i);
+        let bias = if norm.weights_of_gradient() == 2 { x[3].v[w] } else { 0.0 };
+        let hat = in_deviations(x[1].at(i), sets[group]);
+        let weight = if norm.affine { x[2].v[w] } else { 1.0 };
+        let parts = [x[1].at(i) - mean[group], hat, hat * weight, bias];
+        norm.act.is_some() && bias.is_infinite() && argument_leaves_range(parts, u)
+    };
+    let (mut lost_groups, mut lost_weights) = (vec![false; mean.len()], vec![false; count]);
     let term = |i: &[usize]| {
         let (group, w) = places(norm, shape, i);
         let hat = in_deviations(x[1].at(i), sets[group]).abs();
@@ -339,6 +356,10 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
     for flat in 0..x[0].v.len() {
         let i = unflatten(flat, shape);
         let (group, w, hat, before, up) = term(&i);
+        if is_lost(&i) {
+            lost_groups[group] = !fixed;
+            lost_weights.iter_mut().skip(w).take(1).for_each(|lost| *lost = true);
+        }
         sums[group] += if is_centred(norm) { up } else { 0.0 };
         // A product with x − mean that is below the normal range is multiplied by 1/deviation.
         dots[group] += if fixed { 0.0 } else { up * hat + least * rstd[group] };
@@ -353,6 +374,9 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
     let dx = Dense::from_fn(shape, |i| {
         let (group, w, hat, before, up) = term(i);
         let r = rstd[group].max(1.0);
+        if is_lost(i) || lost_groups[group] {
+            return f64::INFINITY;
+        }
         if leaves_range((before + up + sums[group] + hat.max(r) * dots[group]) * r + dots_reach[group], u) {
             return f64::INFINITY;
         }
@@ -361,7 +385,9 @@ fn norm_gradient(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<
         let below = least * (weight + before + (x[1].at(i) - mean[group]).abs() + 2.0);
         sound(e * (rstd[group] * (up + sums[group] / n + hat * dots[group] / n) + below))
     });
-    let error = |v: (f64, &f64)| if leaves_range(*v.1, u) { f64::INFINITY } else { sound(e * v.0) };
-    let scale = |v: Vec<f64>| v.into_iter().zip(&reach).map(error).collect();
+    let error = |((v, reach), lost): ((f64, &f64), &bool)| {
+        if *lost || leaves_range(*reach, u) { f64::INFINITY } else { sound(e * v) }
+    };
+    let scale = |v: Vec<f64>| v.into_iter().zip(&reach).zip(&lost_weights).map(error).collect();
     [dx.v, scale(dw), scale(db)].into_iter().take(shapes.len()).collect()
 }

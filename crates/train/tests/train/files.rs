@@ -113,9 +113,14 @@ fn idx_files_are_read_plain_and_packed_and_checked() {
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     assert!(message(Dataset::Mnist, folder.path()).contains("train-images-idx3-ubyte"));
     write("train-images-idx3-ubyte", &images(3));
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&labels(3)).unwrap();
-    write("train-labels-idx1-ubyte.gz", &packed.finish().unwrap());
+    let pack = |bytes: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    // In two members, as gzip files that were put one after the other.
+    let three = labels(3);
+    write("train-labels-idx1-ubyte.gz", &[pack(&three[..9]), pack(&three[9..])].concat());
     write("t10k-images.idx3-ubyte", &images(2));
     write("t10k-labels.idx1-ubyte", &labels(1));
     let error = message(Dataset::FashionMnist, folder.path());

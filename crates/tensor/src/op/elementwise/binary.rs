@@ -14,6 +14,8 @@ use crate::{Array, DType, Result};
 
 /// A binary row as a type.
 pub trait BinaryRow: Copy + Send + Sync + 'static {
+    /// The row as a value.
+    const ROW: Binary;
     /// `f(a, b)`.
     fn f<N: Number>(a: N, b: N) -> N;
     /// `∂f/∂a`.
@@ -56,6 +58,7 @@ macro_rules! binary {
 
         $(#[allow(unused_variables)]
         impl BinaryRow for binary_rows::$variant {
+            const ROW: Binary = Binary::$variant;
             #[inline(always)]
             fn f<N: Number>($a: N, $b: N) -> N { $f }
             #[inline(always)]
