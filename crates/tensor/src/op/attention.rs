@@ -196,7 +196,7 @@ impl Family for AttentionBackward {
         Op::Attention(*attention)
             .samples(s.device, s.dtype)
             .into_iter()
-            .chain(to_itself(s).into_iter().filter(|_| !attention.mask))
+            .chain(to_itself(s, attention.mask))
             .filter(|ins| !joined || ins[1..3].iter().all(|a| a.shape() == ins[0].shape()))
             .map(|mut ins| {
                 let mut outs = s.run(Op::Attention(*attention), &ins.iter().collect::<Vec<_>>());
@@ -208,13 +208,19 @@ impl Family for AttentionBackward {
     }
 }
 
-/// Queries, keys and values of one shape: heads in order, and inside positions.
-fn to_itself(s: &Sampler<'_>) -> Vec<Inputs> {
+/// Queries, keys and values of one shape: heads in order with a bias, and inside positions with places that are seen.
+fn to_itself(s: &Sampler<'_>, mask: bool) -> Vec<Inputs> {
     let inside = |i| {
         let x = s.x(&[2, 20, 3, 8], i);
         x.with_layout(x.layout().transpose(1, 2)).expect("a view of it")
     };
-    vec![[1, 2, 3].map(|i| s.x(&[2, 3, 20, 8], i)).into(), [1, 2, 3].map(inside).into()]
+    let mut all: Vec<Inputs> = vec![[1, 2, 3].map(|i| s.x(&[2, 3, 20, 8], i)).into(), [1, 2, 3].map(inside).into()];
+    if mask {
+        let seen = s.one(&Op::Compare(Compare::Lt), &[&s.x(&[20, 20], 4), &s.x(&[1], 5)]);
+        all[0].push(s.x(&[2, 1, 20, 20], 4));
+        all[1].push(first_column(&seen));
+    }
+    all
 }
 
 pub(super) fn catalogue() -> Vec<Op> {
