@@ -67,18 +67,24 @@ fn main() -> ExitCode {
             {
                 return exit_code(Err(message));
             }
-            built_and_run(&cargo, program)
+            let fetches = first == Some("data") && args.iter().any(|arg| arg == "--to");
+            built_and_run(&cargo, program, fetches)
         }
     };
     command.args(args);
     run(command)
 }
 
-/// Chosen from the whole workspace, so that both programs are built on the same crates with the same features.
-fn built_and_run(cargo: &Path, program: &str) -> Command {
+/// Chosen from the whole workspace, so that both programs are built on the same crates with the same features. HTTP is
+/// built for what fetches alone.
+fn built_and_run(cargo: &Path, program: &str, fetches: bool) -> Command {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program, "--"]);
+    command.args(["run", "--quiet", "--release", "--manifest-path", manifest, "--bin", program]);
+    if fetches {
+        command.args(["--features", "binade/fetch"]);
+    }
+    command.arg("--");
     command
 }
 

@@ -1,7 +1,9 @@
 //! What Binade's programs share: how they begin and end, values of flags, threads, memory, output. Feature `cli`.
 
+pub mod archive;
 pub mod config_file;
 pub mod device;
+#[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod flags;
 pub mod known;

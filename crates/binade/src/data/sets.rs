@@ -1,14 +1,12 @@
 //! The data sets that can be fetched: where their publishers have them, and what their files must be.
+#![cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "without HTTP only the addresses are told"))]
 
-use std::collections::BTreeMap;
+#[cfg(feature = "fetch")]
+mod fetching;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use binade::cli::fetch::{Patience, Remote, Shown, fetch, unpack};
 use binade::cli::flags::positive;
-use binade::cli::memory::Bytes;
-use binade::cli::output::line;
-use serde_json::json;
 
 #[derive(clap::Args)]
 pub struct To {
@@ -110,46 +108,15 @@ pub const TINY_SHAKESPEARE: Set = Set {
 };
 
 impl To {
-    /// Fetches what is not there yet, and says where it is and how to train on it.
-    pub fn fetch(&self, set: &Set) -> Result<()> {
-        std::fs::create_dir_all(&self.to).with_context(|| self.to.display().to_string())?;
-        let is_there = |(name, size): &(&str, u64)| {
-            std::fs::metadata(self.to.join(name)).is_ok_and(|file| file.is_file() && file.len() == *size)
-        };
-        let patience = Patience { tries: self.tries, ..Patience::default() };
-        let unpacked = !set.members.is_empty() && set.members.iter().all(is_there);
-        for (name, size, sha256) in set.files.iter().filter(|_| !unpacked) {
-            let from = self.mirror.iter().map(String::as_str).chain(set.from.iter().copied());
-            let urls = from.map(|at| format!("{}/{name}", at.trim_end_matches('/'))).collect();
-            let remote = Remote { name, urls, size: *size, sha256 };
-            let path = fetch(&remote, &self.to, &patience, &mut Shown::new(self.json))
-                .with_context(|| by_hand(set, &self.to))?;
-            if !set.members.is_empty() {
-                unpack(&path, set.members, &self.to)?;
-                std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-            }
-        }
-        let files: BTreeMap<&str, u64> = match set.members {
-            [] => set.files.iter().map(|(name, size, _)| (*name, *size)).collect(),
-            members => members.iter().copied().collect(),
-        };
-        let data = match (set.members, set.files) {
-            ([], [(name, _, _)]) => self.to.join(name),
-            _ => self.to.clone(),
-        };
-        let train = format!("binade {} {}", set.train, data.display());
-        if self.json {
-            let told = json!({ "data": set.name, "folder": self.to, "files": files, "train": train });
-            return Ok(line(serde_json::to_string_pretty(&told)?)?);
-        }
-        for (name, size) in files {
-            line(format_args!("{} ({})", self.to.join(name).display(), Bytes(size)))?;
-        }
-        Ok(line(format_args!("to train on it: {train}"))?)
+    /// Says where the files are: this program has no HTTP.
+    #[cfg(not(feature = "fetch"))]
+    pub fn fetch(&self, set: &Set) -> anyhow::Result<()> {
+        let without = anyhow::anyhow!("this program is built without feature `fetch`: `cargo xtask data` has it");
+        Err(without.context(by_hand(set, &self.to)))
     }
 }
 
-/// What to do where there is no network.
+/// What to do by hand.
 fn by_hand(set: &Set, to: &Path) -> String {
     let names: Vec<&str> = set.files.iter().map(|(name, ..)| *name).collect();
     let from = set.from.join(" or ");

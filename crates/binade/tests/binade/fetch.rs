@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use binade::cli::fetch::{Patience, Progress, Remote, fetch, unpack};
+use binade::cli::archive::unpack;
+use binade::cli::fetch::{Patience, Progress, Remote, fetch};
 
 /// What a server does with a request.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use binade::cli::archive::unpack;
 use binade::cli::config_file::expand;
-use binade::cli::fetch::unpack;
 use binade::nn::{Linear, TensorFile, read_safetensors, write_safetensors};
 use binade::tensor::{Class, DType};
 use binade::train::images::Dataset;
