@@ -55,37 +55,44 @@ impl<C: Stored<C>, X: Stored<C>, Y: Stored<C>, F: PerChannel> Kernel<C> for MapC
     fn run<L: Lanes<Elem = C>>(self) {
         let MapChannels { f, g, x, k, y } = self;
         let channels = k[0].len();
-        // The last pixel may be cut off.
-        for ((g, x), y) in g.chunks(channels).zip(x.chunks(channels)).zip(y.chunks_mut(channels)) {
-            map_pixel::<L, _, _, _, _>(f, g, x, k, y);
+        let whole = y.len() - y.len() % channels;
+        let ((g, g_rest), (x, x_rest), (y, y_rest)) = (g.split_at(whole), x.split_at(whole), y.split_at_mut(whole));
+        for ((g, x), y) in g.chunks_exact(channels).zip(x.chunks_exact(channels)).zip(y.chunks_exact_mut(channels)) {
+            map_pixel::<L, _, _, _>(f, g, x, k, y);
         }
+        map_pixel::<L, _, _, _>(f, g_rest, x_rest, k, y_rest);
     }
 }
 
-/// A pixel, or as much of it as there is.
+/// One pixel, or as much of it as there is.
 #[inline(always)]
-fn map_pixel<L: Lanes<Elem = C>, C: Stored<C>, F: PerChannel, X: Stored<C>, Y: Stored<C>>(
+fn map_pixel<L: Lanes, F: PerChannel, X: Stored<L::Elem>, Y: Stored<L::Elem>>(
     f: F,
     g: &[X],
     x: &[X],
-    k: [&[C]; 4],
+    k: [&[L::Elem]; 4],
     y: &mut [Y],
 ) {
     let n = y.len();
     // Not `map`: its closure would be compiled without the instruction set.
-    let (g, x, k) = (&g[..n], &x[..n], [&k[0][..n], &k[1][..n], &k[2][..n], &k[3][..n]]);
-    for at in (0..n).step_by(L::N) {
-        let (g, x, y) = (&g[at..], &x[at..], &mut y[at..]);
+    let (g, x, k, body) = (&g[..n], &x[..n], [&k[0][..n], &k[1][..n], &k[2][..n], &k[3][..n]], n - n % L::N);
+    for c in (0..body).step_by(L::N) {
+        let at = c..c + L::N;
+        let k =
+            [L::load(&k[0][at.clone()]), L::load(&k[1][at.clone()]), L::load(&k[2][at.clone()]), L::load(&k[3][at])];
+        prefetch::ask_to_read(x[c..].as_ptr());
+        prefetch::ask_to_read(g[c..].as_ptr());
+        prefetch::ask_to_write(y[c..].as_ptr());
+        Y::put(f.eval(X::get::<L>(&g[c..c + L::N]), X::get(&x[c..c + L::N]), k), &mut y[c..c + L::N]);
+    }
+    if body < n {
         let k = [
-            C::get_here::<L>(&k[0][at..]),
-            C::get_here(&k[1][at..]),
-            C::get_here(&k[2][at..]),
-            C::get_here(&k[3][at..]),
+            L::load_part(&k[0][body..]),
+            L::load_part(&k[1][body..]),
+            L::load_part(&k[2][body..]),
+            L::load_part(&k[3][body..]),
         ];
-        prefetch::ask_to_read(x.as_ptr());
-        prefetch::ask_to_read(g.as_ptr());
-        prefetch::ask_to_write(y.as_ptr());
-        Y::put_here(f.eval(X::get_here::<L>(g), X::get_here(x), k), y);
+        Y::put_part(f.eval(X::get_part::<L>(&g[body..]), X::get_part(&x[body..]), k), &mut y[body..]);
     }
 }
 

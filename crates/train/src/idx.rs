@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// Deflate packs at most so many bytes into one: two bits stand for a run of 258.
 const DENSEST: u64 = 1032;
 
-/// An idx file of unsigned bytes, plain or `.gz` (of one or more members), of which the header is read and the contents are not.
+/// An idx file of unsigned bytes, plain or `.gz` of one or more members, of which the header is read and the contents
+/// are not.
 pub(crate) struct Idx {
     pub(crate) path: PathBuf,
     pub(crate) extents: Vec<usize>,

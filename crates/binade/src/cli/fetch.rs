@@ -14,7 +14,6 @@ use ureq::{Agent, Body, http::Response};
 
 use super::memory::Bytes;
 use super::output::note;
-use crate::nn::replace_file;
 
 /// A file that was published.
 #[derive(Clone, Debug)]

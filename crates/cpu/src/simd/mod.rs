@@ -117,16 +117,6 @@ pub trait Stored<E>: binade_tensor::Element + bytemuck::Pod + Default {
         pad[..from.len()].copy_from_slice(from);
         Self::get(&pad[..L::N])
     }
-    /// [`Stored::get`] of what begins with a whole vector, else [`Stored::get_part`].
-    #[inline(always)]
-    fn get_here<L: Lanes<Elem = E>>(from: &[Self]) -> L {
-        if from.len() >= L::N { Self::get(from) } else { Self::get_part(from) }
-    }
-    /// [`Stored::put`] where there is room for a whole vector, else [`Stored::put_part`].
-    #[inline(always)]
-    fn put_here<L: Lanes<Elem = E>>(value: L, to: &mut [Self]) {
-        if to.len() >= L::N { Self::put(value, to) } else { Self::put_part(value, to) }
-    }
     /// Writes as many numbers as there is room for, at most `N`.
     #[inline(always)]
     fn put_part<L: Lanes<Elem = E>>(value: L, to: &mut [Self]) {
@@ -240,14 +230,15 @@ impl<C, F: Map1, X: Stored<C>, Y: Stored<C>> Kernel<C> for Map1Kernel<'_, F, X, 
     fn run<L: Lanes<Elem = C>>(self) {
         let Map1Kernel(f, x, y) = self;
         let n = x.len().min(y.len());
+        let body = n - n % L::N;
         let [read, write] = prefetch::distances(n);
-        let (x, y) = (&x[..n], &mut y[..n]);
-        // One loop for whole vectors and the rest: what is compiled of `f` is the most of this crate's time to build.
-        for at in (0..n).step_by(L::N) {
-            let (x, y) = (&x[at..], &mut y[at..]);
+        for (x, y) in x[..body].chunks_exact(L::N).zip(y[..body].chunks_exact_mut(L::N)) {
             prefetch::ask_later(x.as_ptr().addr() + read, false);
             prefetch::ask_later(y.as_ptr().addr() + write, true);
-            Y::put_here(f.eval(X::get_here::<L>(x)), y);
+            Y::put(f.eval(X::get::<L>(x)), y);
+        }
+        if body < n {
+            Y::put_part(f.eval(X::get_part::<L>(&x[body..n])), &mut y[body..n]);
         }
     }
 }
@@ -260,29 +251,37 @@ impl<C, F: Map2, A: Stored<C>, B: Stored<C>, Y: Stored<C>> Kernel<C> for Map2Ker
     fn run<L: Lanes<Elem = C>>(self) {
         let Map2Kernel(f, a, b, y) = self;
         let n = a.len().min(b.len()).min(y.len());
+        let body = n - n % L::N;
         let [read, write] = prefetch::distances(n);
-        let (a, b, y) = (&a[..n], &b[..n], &mut y[..n]);
-        for at in (0..n).step_by(L::N) {
-            let (a, b, y) = (&a[at..], &b[at..], &mut y[at..]);
+        for ((a, b), y) in
+            a[..body].chunks_exact(L::N).zip(b[..body].chunks_exact(L::N)).zip(y[..body].chunks_exact_mut(L::N))
+        {
             prefetch::ask_later(a.as_ptr().addr() + read, false);
             prefetch::ask_later(b.as_ptr().addr() + read, false);
             prefetch::ask_later(y.as_ptr().addr() + write, true);
-            Y::put_here(f.eval(A::get_here::<L>(a), B::get_here(b)), y);
+            Y::put(f.eval(A::get::<L>(a), B::get(b)), y);
+        }
+        if body < n {
+            Y::put_part(f.eval(A::get_part::<L>(&a[body..n]), B::get_part(&b[body..n])), &mut y[body..n]);
         }
     }
 }
 
 struct Map3Kernel<'a, F, C>(F, [&'a [C]; 3], &'a mut [C]);
 
-impl<C: Stored<C>, F: Map3> Kernel<C> for Map3Kernel<'_, F, C> {
+impl<C, F: Map3> Kernel<C> for Map3Kernel<'_, F, C> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes<Elem = C>>(self) {
         let Map3Kernel(f, [a, b, c], y) = self;
-        let n = y.len();
-        let (a, b, c) = (&a[..n], &b[..n], &c[..n]);
-        for at in (0..n).step_by(L::N) {
-            C::put_here(f.eval(C::get_here::<L>(&a[at..]), C::get_here(&b[at..]), C::get_here(&c[at..])), &mut y[at..]);
+        let body = y.len() - y.len() % L::N;
+        for i in (0..body).step_by(L::N) {
+            f.eval(L::load(&a[i..]), L::load(&b[i..]), L::load(&c[i..])).store(&mut y[i..]);
+        }
+        if body < y.len() {
+            let rest = body..y.len();
+            f.eval(L::load_part(&a[rest.clone()]), L::load_part(&b[rest.clone()]), L::load_part(&c[rest]))
+                .store_part(&mut y[body..]);
         }
     }
 }
