@@ -111,7 +111,9 @@ impl To {
     /// Says where the files are: this program has no HTTP.
     #[cfg(not(feature = "fetch"))]
     pub fn fetch(&self, set: &Set) -> anyhow::Result<()> {
-        let without = anyhow::anyhow!("this program is built without feature `fetch`, which `cargo xtask data NAME --to DIR` builds");
+        let without = anyhow::anyhow!(
+            "this program is built without feature `fetch`, which `cargo xtask data NAME --to DIR` builds"
+        );
         Err(without.context(by_hand(set, &self.to)))
     }
 }
