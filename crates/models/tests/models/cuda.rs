@@ -32,6 +32,8 @@ fn allowed(policy: &Policy, updated: bool) -> f64 {
 fn compare(name: &str, (policy, scale): (Policy, LossScale), steps: usize) -> usize {
     let cuda = interpreted().unwrap();
     let here = train(&Device::cpu(), name, (policy.clone(), scale), steps, |_| {});
+    // What the format itself makes of the same steps: after updates roundings grow, and no device's are the right ones.
+    let plain = train(&Device::cpu(), name, precisions(SCALE)[0].clone(), steps, |_| {});
     let mut before = None::<(Counts, StepOutcome)>;
     let there = train(&Device::new(cuda.clone()), name, (policy.clone(), scale), steps, |outcome| {
         let now = cuda.counts();
@@ -42,18 +44,19 @@ fn compare(name: &str, (policy, scale): (Policy, LossScale), steps: usize) -> us
             assert_eq!(now.waits - before.waits, 1, "{name} {policy:?}");
         }
     });
-    let (mut updated, mut skipped) = (false, 0);
+    let (mut applied, mut skipped) = (0, 0);
     for (step, ((outcome, loss, _, scale), (theirs, wanted, _, wanted_scale))) in
         there.told.iter().zip(&here.told).enumerate()
     {
         let (loss, wanted) = (f64::from_bits(*loss), f64::from_bits(*wanted));
         assert_eq!((outcome, scale), (theirs, wanted_scale), "{name} {policy:?}, step {step}");
-        let near = (loss - wanted).abs() <= allowed(&policy, updated) * wanted.abs();
+        let of_format = if applied > 0 { (wanted - f64::from_bits(plain.told[applied].1)).abs() } else { 0.0 };
+        let near = (loss - wanted).abs() <= (allowed(&policy, applied > 0) * wanted.abs()).max(of_format);
         assert!(near, "{name} {policy:?}, step {step}: {loss}, on the CPU {wanted}");
-        updated |= *outcome == StepOutcome::Applied;
+        applied += usize::from(*outcome == StepOutcome::Applied);
         skipped += usize::from(*outcome == StepOutcome::Skipped);
     }
-    assert!(updated, "{name} {policy:?}: no step was applied");
+    assert!(applied > 0, "{name} {policy:?}: no step was applied");
     assert!(cuda.counts().fallbacks.is_empty(), "{name}: {:?}", cuda.counts().fallbacks);
     skipped
 }
