@@ -6,7 +6,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LN_10, PI};
 
 use super::Dense;
 use super::definition::{Definition, each};
-use super::functions::{acosh, asinh, atanh, erf, erfc, erfinv, gauss, quotient, times_exp, times_normal_tail};
+use super::functions::{
+    acosh, asinh, atanh, erf, erfc, erfinv, exp_factors, gauss, quotient, times_exp, times_normal_tail,
+};
 use crate::Result;
 use crate::op::{
     Binary, BinaryBackward, Compare, Scalar, ScalarBackward, Ternary, TernaryBackward, TernaryOp, Unary, UnaryBackward,
@@ -212,6 +214,8 @@ pub(super) fn binary(row: Binary, a: f64, b: f64) -> f64 {
         Binary::Celu if a / b > 50.0 => times_exp(b, a / b),
         Binary::Celu => b * f64::exp_m1(a / b),
         Binary::Softplus if a * b > 20.0 => a,
+        // The power alone, which may be subnormal where its quotient is not.
+        Binary::Softplus if a * b < -700.0 => quotient(exp_factors(a * b), [b]),
         Binary::Softplus => f64::ln_1p(f64::exp(a * b)) / b,
     }
 }

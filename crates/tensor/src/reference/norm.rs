@@ -259,7 +259,7 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>
         let error = weight.abs() * (off[g] + hat.abs() * (e + off[g] * off[g])) + e * bias.abs();
         // Of the mean, of x̂ or the coefficient rstd·w, and of their product.
         let error = sound(error + e * least * (weight.abs() * (1.0 + of.rstd[g]) + distance.abs() + 1.0));
-        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
+        after(norm.act, [distance, hat, weight, bias], error, u)
     });
     let each = |f: &dyn Fn(usize) -> f64| (0..of.mean.len()).map(f).collect::<Vec<f64>>();
     let rest = [
@@ -270,13 +270,13 @@ fn normalised(norm: &Norm, x: &[Dense], shapes: &[Vec<usize>], by: Roundings<'_>
     [y.v].into_iter().chain(rest).take(shapes.len()).collect()
 }
 
-/// [`through`] an activation behind a norm, whose argument may leave the range.
+/// The error behind an activation, if there is one; what it is made of may leave the range on the way to what does not.
 #[cfg(feature = "oracle")]
-fn after(act: crate::op::Unary, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
+fn after(act: Option<crate::op::Unary>, [distance, hat, weight, bias]: [f64; 4], error: f64, u: f64) -> f64 {
     if argument_leaves_range([distance, hat, hat * weight, bias], u) {
         return f64::INFINITY;
     }
-    through(act, hat * weight + bias, error, u)
+    act.map_or(error, |act| through(act, hat * weight + bias, error, u))
 }
 
 /// Whether what an argument is made of leaves the range: each finite part, also beside an infinite one, whose sign may
@@ -299,7 +299,7 @@ fn renormalised(norm: &Norm, x: &[Dense], shape: &[usize], by: Roundings<'_>) ->
         let hat = distance * x[at + 1].v[g];
         let below = least * (weight.abs() + distance.abs() + 1.0);
         let error = sound(e * ((hat * weight).abs() + bias.abs() + below));
-        norm.act.map_or(error, |act| after(act, [distance, hat, weight, bias], error, u))
+        after(norm.act, [distance, hat, weight, bias], error, u)
     });
     vec![y.v]
 }
