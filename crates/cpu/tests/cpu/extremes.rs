@@ -334,6 +334,16 @@ fn the_gradient_of_a_running_product_with_an_infinite_factor_is_infinite_or_nan(
 }
 
 #[test]
+fn softplus_in_f64_keeps_the_digits_of_a_subnormal_exponential() {
+    // e^−737 has 11 bits, and over 2^−50 all of them.
+    let (a, b) = (-737.0 * 50f64.exp2(), (-50f64).exp2());
+    for device in devices().into_iter().chain([Device::reference()]) {
+        let found = outs(&Op::Binary(Binary::Softplus), &device, DType::F64, &[(&[1], &[a]), (&[1], &[b])])[0][0];
+        assert!((found / 9.472543765557774e-306 - 1.0).abs() < 1e-13, "{device:?}: {found:e}");
+    }
+}
+
+#[test]
 fn softplus_of_a_small_sharpness_keeps_what_its_exponential_would_lose() {
     // e^−110 vanishes in f32, divided by a sharpness of 10⁻¹¹ it does not.
     for b in [1e-11f32 as f64, 1e-20f32 as f64] {

@@ -109,6 +109,24 @@ fn a_product_with_a_weight_that_leaves_the_range_may_be_infinite_in_its_row() {
 }
 
 #[test]
+fn a_product_that_leaves_the_range_in_front_of_its_bias_is_within_the_bound_of_a_norm() {
+    // x·w leaves f32's range: the bias leads back, or is infinite of the other sign.
+    let fixed = |act| Norm { affine: true, act, ..norm(NormKind::Fixed) };
+    for device in devices() {
+        let of = |values: [f64; 2]| array(&device, DType::F32, &[2], &values);
+        let x = array(&device, DType::F32, &[1, 2], &[-3e38, 0.5]);
+        for bias in [3.3e38, f64::INFINITY] {
+            let given = [x.clone(), of([2.0, 1.0]), of([bias, 0.0]), of([0.0; 2]), of([1.0; 2])];
+            assert_eq!(check_op(&Op::Norm(fixed(None)), &given, &device, DType::F32).unwrap().1, None);
+            let g = array(&device, DType::F32, &[1, 2], &[1.0, 1.0]);
+            let op = Op::Backward(Backward::Norm(fixed(Some(Unary::Mish))));
+            let ins = [&[g][..], &given].concat();
+            assert_eq!(check_op(&op, &ins, &device, DType::F32).unwrap().1, None);
+        }
+    }
+}
+
+#[test]
 fn a_norms_gradient_with_subnormal_weights_is_within_its_bound() {
     // Products g·w·x round to a few of the smallest numbers, and are then multiplied by 1/deviation twice.
     let (g, x, w) = ([3.1, -1.7, 2.3], [2.1e-3, -3.3e-3, 1.4e-3], [1.2e-42, 4.6e-44, 7e-43]);
